@@ -1,1 +1,201 @@
-fn main(){}
+//! Read the command line, do what it says, leave with a named exit code.
+
+mod cli;
+
+use std::io::{IsTerminal as _, Read as _, Write as _};
+use std::net::TcpStream;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use portcullis::base::limits::ADMIN_ANSWER_MS_MAX;
+use portcullis::config::{self, Loaded, Source};
+use portcullis::identity::mint::{Grant, MintKey};
+use portcullis::plane::start::{Gateway, Options};
+use portcullis::plane::{PlaneFault, audit, banner};
+use portcullis::uring::ring::Choice;
+use portcullis::uring::wait::clock;
+use ring::rand::SystemRandom;
+
+use cli::{AuditVerb, Cli, Verb};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()))
+        .with_target(false)
+        .init();
+    let result = match cli.verb {
+        Verb::Run(run) => self::run(&run),
+        Verb::Check(check) => self::check(&check),
+        Verb::Demo(demo) => self::demo(demo),
+        Verb::Token(token) => self::token(&token),
+        Verb::Healthcheck(check) => return healthcheck(&check),
+        Verb::Audit(audit) => match audit.verb {
+            AuditVerb::Export { dir } => export(&dir),
+        },
+        Verb::Version => {
+            println!("portcullis {}", env!("CARGO_PKG_VERSION"));
+            Ok(cli::EXIT_OK)
+        }
+    };
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            let start = error.downcast_ref::<PlaneFault>().is_some();
+            ExitCode::from(if start { cli::EXIT_START } else { cli::EXIT_FAILURE })
+        }
+    }
+}
+
+fn run(run: &cli::Run) -> anyhow::Result<u8> {
+    let Some(loaded) = load(&run.config, false)? else { return Ok(cli::EXIT_CONFIG) };
+    let driver = match run.driver {
+        cli::Driver::Auto => Choice::Auto,
+        cli::Driver::IoUring => Choice::IoUring,
+        cli::Driver::Epoll => Choice::Epoll,
+    };
+    let gateway = Gateway::start(loaded.settings, Options { driver, ..Options::default() })?;
+    eprint!("{}", banner::text(&gateway));
+    portcullis::plane::signals::obey(gateway.handle())?;
+    gateway.wait()?;
+    Ok(cli::EXIT_OK)
+}
+
+fn check(check: &cli::Check) -> anyhow::Result<u8> {
+    if check.schema {
+        print!("{}", config::schema_json());
+        return Ok(cli::EXIT_OK);
+    }
+    let loaded = load(&check.config, check.strict)?;
+    Ok(if loaded.is_some() { cli::EXIT_OK } else { cli::EXIT_CONFIG })
+}
+
+fn demo(demo: cli::Demo) -> anyhow::Result<u8> {
+    portcullis::demo::run(demo.listen, demo.dir)?;
+    Ok(cli::EXIT_OK)
+}
+
+/// Reads a configuration and shows everything that is wrong with it; `None` when it cannot be used.
+fn load(path: &Path, strict: bool) -> anyhow::Result<Option<Loaded>> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let name = path.display().to_string();
+    match config::load(&text, folder, &System) {
+        Ok(loaded) => {
+            for warning in &loaded.warnings {
+                eprintln!("{}", warning.render(&name, &text));
+            }
+            Ok((!strict || loaded.warnings.is_empty()).then_some(loaded))
+        }
+        Err(faults) => {
+            for fault in &faults {
+                eprintln!("{}", fault.render(&name, &text));
+            }
+            eprintln!("{name}: {} to mend", if faults.len() == 1 { "one fault".into() } else { format!("{} faults", faults.len()) });
+            Ok(None)
+        }
+    }
+}
+
+/// Variables and files of the machine.
+struct System;
+
+impl Source for System {
+    fn var(&self, name: &str) -> Option<String> {
+        std::env::var(name).ok()
+    }
+
+    fn file(&self, path: &Path) -> std::io::Result<String> {
+        std::fs::read_to_string(path)
+    }
+}
+
+fn token(token: &cli::Token) -> anyhow::Result<u8> {
+    let random = SystemRandom::new();
+    let key = match std::fs::read(&token.key) {
+        Ok(pkcs8) => MintKey::from_pkcs8(&pkcs8, &random)
+            .with_context(|| format!("{} is no development key of this program", token.key.display()))?,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => new_key(&token.key, &random)?,
+        Err(error) => return Err(error).with_context(|| format!("cannot read {}", token.key.display())),
+    };
+    let audience: Vec<&str> = token.audience.iter().map(String::as_str).collect();
+    let tasks: Vec<&str> = token.task.iter().map(String::as_str).collect();
+    let now = clock().unix_s();
+    let minted = key.mint(
+        &Grant {
+            issuer: &token.issuer,
+            audience: &audience,
+            subject: &token.subject,
+            agent: token.agent.as_deref(),
+            tasks: &tasks,
+            issued_at: now,
+            expires: now + token.expires,
+        },
+        &random,
+    )?;
+    println!("{minted}");
+    Ok(cli::EXIT_OK)
+}
+
+fn new_key(path: &Path, random: &SystemRandom) -> anyhow::Result<MintKey> {
+    let key = MintKey::generate(random)?;
+    let cannot = |path: &Path| format!("cannot write {}", path.display());
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .with_context(|| cannot(path))?;
+    file.write_all(key.pkcs8()).with_context(|| cannot(path))?;
+    let mut public = path.as_os_str().to_owned();
+    public.push(".jwks.json");
+    let public = PathBuf::from(public);
+    std::fs::write(&public, key.key_set()).with_context(|| cannot(&public))?;
+    eprintln!("made a development key; its key set for 'jwks: {{ file: … }}' is {}", public.display());
+    Ok(key)
+}
+
+fn healthcheck(check: &cli::Healthcheck) -> ExitCode {
+    match ready(check) {
+        Ok(true) => ExitCode::from(cli::EXIT_OK),
+        Ok(false) => {
+            eprintln!("the gateway at {} is not ready", check.admin);
+            ExitCode::from(cli::EXIT_UNHEALTHY)
+        }
+        Err(error) => {
+            eprintln!("no gateway answers at {}: {error}", check.admin);
+            ExitCode::from(cli::EXIT_UNHEALTHY)
+        }
+    }
+}
+
+fn ready(check: &cli::Healthcheck) -> std::io::Result<bool> {
+    let patience = Duration::from_millis(ADMIN_ANSWER_MS_MAX);
+    let mut socket = TcpStream::connect_timeout(&check.admin, patience)?;
+    socket.set_read_timeout(Some(patience))?;
+    socket.write_all(format!("GET /readyz HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", check.admin).as_bytes())?;
+    let mut answer = String::new();
+    socket.take(4096).read_to_string(&mut answer)?;
+    Ok(answer.starts_with("HTTP/1.1 200 "))
+}
+
+fn export(dir: &Path) -> anyhow::Result<u8> {
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    match audit::export(dir, &mut out) {
+        Ok(0) => {}
+        Ok(torn) => eprintln!("{torn} line(s) torn by a crash were left out"),
+        // Whoever read has had enough: `… | head`.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
+        Err(error) => return Err(error).with_context(|| format!("cannot read the record in {}", dir.display())),
+    }
+    Ok(cli::EXIT_OK)
+}

@@ -1,0 +1,217 @@
+//! Every bound of the gateway, on one page: bytes, counts, milliseconds, and const asserts that relate them.
+//! What an operator may override is a field of `config`'s `limits` block with the constant here as its default.
+
+// ---- http -----------------------------------------------------------------------------------------------------
+/// Request line and fields, bytes.
+pub const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Fields of one head.
+pub const HEAD_FIELDS_MAX: usize = 100;
+/// One field value, bytes.
+pub const FIELD_VALUE_BYTES_MAX: usize = 8 * 1024;
+/// A request body, bytes (default of `limits.body`).
+pub const BODY_BYTES_MAX: usize = 1024 * 1024;
+/// One event of an event stream, bytes.
+pub const EVENT_BYTES_MAX: usize = 1024 * 1024;
+/// Interim (1xx) heads before an upstream's final one.
+pub const INTERIM_HEADS_MAX: usize = 10;
+/// Chunk extensions on one line, bytes.
+pub const CHUNK_EXTENSION_BYTES_MAX: usize = 256;
+/// Chunk extensions of one message, bytes.
+pub const CHUNK_EXTENSIONS_BYTES_MAX: usize = 4 * 1024;
+/// What an event stream's reader keeps of each of its buffers between two events, bytes.
+pub const EVENT_BYTES_KEPT: usize = 1024;
+
+// ---- jsonrpc --------------------------------------------------------------------------------------------------
+/// Nesting of a message.
+pub const DEPTH_MAX: usize = 64;
+/// Members of all objects of one message together.
+pub const MEMBERS_MAX: usize = 10_000;
+/// A request id, bytes as written.
+pub const ID_BYTES_MAX: usize = 256;
+/// A member name, bytes as written.
+pub const MEMBER_NAME_BYTES_MAX: usize = 16 * 1024;
+/// Members written down of a message itself, of its body, and of the body's `_meta`, each.
+pub const MEMBERS_RECORDED_MAX: usize = 64;
+/// Members of all objects of a long answer that are open at one moment; lists of any length have few.
+pub const ANSWER_MEMBERS_OPEN_MAX: usize = 64 * 1024;
+
+// ---- gateway --------------------------------------------------------------------------------------------------
+/// Answers up to this size are read whole, checked, and sent in one piece; longer ones are relayed as they come.
+pub const ANSWER_WHOLE_BYTES_MAX: usize = 64 * 1024;
+/// Buffered for a slow reader of a stream before its upstream is paused, bytes.
+pub const STREAM_BUFFERED_BYTES_MAX: usize = 256 * 1024;
+/// From accept, or the first byte on a kept connection, to the end of the head.
+pub const HEAD_MS_MAX: u64 = 10_000;
+/// For a whole request body.
+pub const BODY_MS_MAX: u64 = 30_000;
+/// A kept connection without a request.
+pub const IDLE_MS_MAX: u64 = 60_000;
+/// A write that makes no progress.
+pub const WRITE_STALL_MS_MAX: u64 = 30_000;
+/// From SIGTERM until calls still running are cut (default of `limits.drain`).
+pub const DRAIN_MS_MAX: u64 = 30_000;
+/// A keep-alive comment goes out on a stream that was silent for this long.
+pub const STREAM_KEEPALIVE_MS: u64 = 15_000;
+/// A waiting call looks whether its client is still there after this long.
+pub const WATCH_AFTER_MS: u64 = 10;
+/// Read and thrown away of a refused request's body before the connection is closed, bytes.
+pub const REFUSED_BODY_DRAIN_BYTES_MAX: usize = 64 * 1024;
+/// And for so long, milliseconds.
+pub const REFUSED_BODY_DRAIN_MS_MAX: u64 = 1_000;
+/// How often a shard looks at its orders, milliseconds.
+pub const HOUSEKEEPING_MS: u64 = 50;
+/// A list request waits this long for a catalogue that its server has just announced as changed, milliseconds.
+pub const LIST_FRESH_MS_MAX: u64 = 2_000;
+/// When a drain begins, streams get this long for their clean end, milliseconds.
+pub const STREAM_END_MS_MAX: u64 = 5_000;
+/// Connections of one shard.
+pub const CONNECTIONS_MAX: usize = 20_000;
+
+// ---- upstream -------------------------------------------------------------------------------------------------
+/// A connect to an upstream.
+pub const CONNECT_MS_MAX: u64 = 3_000;
+/// A call, from its first byte upstream to its answer (default of `servers.NAME.timeout`).
+pub const CALL_MS_MAX: u64 = 60_000;
+/// Names are resolved again after this long, and after a failed connect, milliseconds.
+pub const RESOLVE_MS: u64 = 30_000;
+/// A catalogue is fetched again after this long when its server neither says how long it holds nor has a stream that
+/// would tell, milliseconds.
+pub const CATALOG_MS_DEFAULT: u64 = 60_000;
+/// And never sooner than this after the last time, milliseconds, unless the server announces a change.
+pub const CATALOG_MS_MIN: u64 = 1_000;
+/// The longest wait between two tries to reach a server, milliseconds.
+pub const CATALOG_RETRY_MS_MAX: u64 = 30_000;
+/// One answer to a question of the plane's, milliseconds.
+pub const PLANE_ANSWER_MS_MAX: u64 = 10_000;
+/// And its size, bytes.
+pub const PLANE_ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Idle connections kept per shard and server.
+pub const UPSTREAM_IDLE_MAX: usize = 512;
+/// An idle upstream connection is closed after this long: below the five seconds after which common servers close
+/// theirs, because a request must not cross their close on the way.
+pub const UPSTREAM_IDLE_MS_MAX: u64 = 4_000;
+/// A connection idle for longer than this is looked at before it is used again.
+pub const UPSTREAM_PEEK_AFTER_MS: u64 = 50;
+/// The rest of an answer that nobody needs is read for so long, so that its connection can be kept, milliseconds.
+pub const RETIRE_MS_MAX: u64 = 100;
+
+// ---- identity -------------------------------------------------------------------------------------------------
+/// A bearer token, bytes.
+pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
+/// Verified tokens remembered per shard.
+pub const TOKENS_CACHED_MAX: usize = 4096;
+/// Clock difference forgiven for token times, seconds.
+pub const TOKEN_LEEWAY_S: u64 = 30;
+/// A key set document, bytes.
+pub const KEY_SET_BYTES_MAX: usize = 256 * 1024;
+/// Keys in one set.
+pub const KEYS_MAX: usize = 100;
+/// Shortest RSA modulus, bits.
+pub const RSA_BITS_MIN: usize = 2048;
+/// Longest RSA modulus, bits: its verification still costs less than a millisecond.
+pub const RSA_BITS_MAX: usize = 8192;
+/// All tokens remembered by one shard together, bytes.
+pub const TOKENS_CACHED_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+// ---- session --------------------------------------------------------------------------------------------------
+/// An upstream's session id inside a sealed one, bytes.
+pub const UPSTREAM_SESSION_BYTES_MAX: usize = 256;
+/// A sealed session id as presented, characters.
+pub const SESSION_ID_BYTES_MAX: usize = 512;
+
+// ---- mcp, policy ----------------------------------------------------------------------------------------------
+/// Tools and prompts of all servers together.
+pub const ITEMS_MAX: usize = 64 * 1024;
+/// One tool, prompt or resource definition, bytes.
+pub const DEFINITION_BYTES_MAX: usize = 64 * 1024;
+/// Items of one list of one server.
+pub const LIST_ITEMS_MAX: usize = 10_000;
+/// Pages of one list.
+pub const LIST_PAGES_MAX: usize = 1_000;
+/// Rules of a policy.
+pub const RULES_MAX: usize = 100_000;
+/// Tasks of a policy.
+pub const TASKS_MAX: usize = 1_024;
+/// Servers of a configuration.
+pub const SERVERS_MAX: usize = 1_024;
+/// Name of a tool or prompt, bytes (the specification advises 128 characters).
+pub const ITEM_NAME_BYTES_MAX: usize = 1_024;
+/// `x-mcp-header` annotations of one tool.
+pub const PARAM_HEADERS_MAX: usize = 64;
+/// Entries of `inputRequests` in one result.
+pub const INPUT_REQUESTS_MAX: usize = 64;
+/// URIs of one `subscriptions/listen`.
+pub const LISTEN_URIS_MAX: usize = 1_024;
+/// One pattern of a rule, bytes.
+pub const PATTERN_BYTES_MAX: usize = 1_024;
+/// A resource's URI or template that policy looks at, bytes; a longer one is refused.
+pub const URI_BYTES_MAX: usize = 8 * 1024;
+/// Rules named in one permit or refusal: the first ones in the order of the file.
+pub const RULES_NAMED_MAX: usize = 8;
+
+// ---- uring ----------------------------------------------------------------------------------------------------
+/// What a new read gets.
+pub const BUFFER_BYTES: usize = 16 * 1024;
+/// All buffers of one shard together, bytes.
+pub const SHARD_BUFFER_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Step of the timer wheel, milliseconds.
+pub const TICK_MS: u64 = 10;
+
+// ---- record ---------------------------------------------------------------------------------------------------
+/// The ring that carries one shard's records to the plane, bytes.
+pub const RECORD_RING_BYTES: usize = 8 * 1024 * 1024;
+/// No decision takes this last part of the ring: it belongs to the outcomes of calls already let go.
+pub const RECORD_RING_KEPT_FREE_BYTES: usize = RECORD_RING_BYTES / 4;
+/// One outcome frame, bytes.
+pub const OUTCOME_BYTES_MAX: usize = 96;
+/// One record frame, bytes; longer texts are cut and marked.
+pub const RECORD_BYTES_MAX: usize = 40 * 1024;
+/// One text of a record, bytes.
+pub const RECORD_TEXT_BYTES_MAX: usize = 2 * 1024;
+/// News of servers that comes within this time makes one snapshot, milliseconds.
+pub const PUBLISH_GATHER_MS: u64 = 20;
+/// One request on the admin listener, milliseconds.
+pub const ADMIN_ANSWER_MS_MAX: u64 = 2_000;
+/// At start, the servers get so long to introduce themselves before the gateway says what it knows, milliseconds.
+pub const START_WAIT_MS_MAX: u64 = 2_000;
+/// One file of the log, bytes; then the next is begun.
+pub const LOG_FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// How long the log sleeps when the rings are empty, milliseconds.
+pub const LOG_PAUSE_MS: u64 = 5;
+/// How long it waits after the disk refused, milliseconds.
+pub const LOG_RETRY_MS: u64 = 250;
+/// Rules named in one record.
+pub const RECORD_RULES_MAX: usize = 8;
+
+// ---- config ---------------------------------------------------------------------------------------------------
+/// The file, bytes.
+pub const CONFIG_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Nesting of the file.
+pub const CONFIG_DEPTH_MAX: usize = 32;
+/// Values and keys of the file together, after its aliases are resolved: room for `RULES_MAX` rules.
+pub const CONFIG_NODES_MAX: usize = 4_000_000;
+/// Values that the file's aliases stand for, all uses together: an alias bomb stops here.
+pub const CONFIG_ALIASED_MAX: usize = 20_000;
+/// A text after its `${…}` are replaced, and a file named by one, bytes.
+pub const CONFIG_TEXT_BYTES_MAX: usize = 64 * 1024;
+/// Issuers of a configuration.
+pub const ISSUERS_MAX: usize = 64;
+/// Endpoints of a configuration besides `/s/NAME/mcp`.
+pub const ENDPOINTS_MAX: usize = 1_024;
+/// Listeners of a configuration.
+pub const LISTENERS_MAX: usize = 16;
+/// Shards of a process.
+pub const SHARDS_MAX: u16 = 512;
+/// A name of the configuration (server, task, rule, endpoint path), bytes.
+pub const NAME_BYTES_MAX: usize = 128;
+/// The sentence of a rule that an agent may be shown, bytes.
+pub const REASON_BYTES_MAX: usize = 512;
+/// A duration of the configuration, milliseconds: a day.
+pub const CONFIG_MS_MAX: u64 = 24 * 60 * 60 * 1000;
+
+const _: () = assert!(HEAD_BYTES_MAX <= BUFFER_BYTES, "a whole head fits one pooled buffer");
+const _: () = assert!(FIELD_VALUE_BYTES_MAX < HEAD_BYTES_MAX, "one value cannot fill the head");
+const _: () = assert!(TOKEN_BYTES_MAX <= FIELD_VALUE_BYTES_MAX, "a token fits its field");
+const _: () = assert!(ANSWER_WHOLE_BYTES_MAX >= BUFFER_BYTES, "a short answer is at least one read");
+const _: () = assert!(CONNECTIONS_MAX * OUTCOME_BYTES_MAX <= RECORD_RING_KEPT_FREE_BYTES, "every call under way can be ended");
+const _: () = assert!(RECORD_BYTES_MAX < RECORD_RING_BYTES / 4, "one record never fills the ring");

@@ -1,0 +1,13 @@
+//! base: words the whole house uses.
+//! Colour: pure. Owns: ids, spans, bounds, moments, bitsets, slabs, the timer wheel.
+//! Not here: anything that knows HTTP, JSON or MCP.
+//! Start at `limits`.
+//! Spec: none; `limits` cites the clauses its numbers come from.
+
+pub mod bits;
+pub mod ids;
+pub mod limits;
+pub mod slab;
+pub mod span;
+pub mod time;
+pub mod wheel;

@@ -1,0 +1,148 @@
+//! The command line. Quiet on success; what a person should read goes to standard error, what a program should read to
+//! standard output.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Everything went well.
+pub(crate) const EXIT_OK: u8 = 0;
+/// Something failed that is neither of the others.
+pub(crate) const EXIT_FAILURE: u8 = 1;
+/// The configuration has faults.
+pub(crate) const EXIT_CONFIG: u8 = 3;
+/// An address, folder, or kernel feature that was asked for cannot be had.
+pub(crate) const EXIT_START: u8 = 4;
+/// The gateway is not healthy.
+pub(crate) const EXIT_UNHEALTHY: u8 = 5;
+
+const EXITS: &str = "\
+Exit codes:
+  0  all went well
+  1  something failed
+  2  the command line is wrong
+  3  the configuration has faults (each is shown with its line)
+  4  an address, folder or kernel feature cannot be had
+  5  healthcheck: the gateway is not ready
+
+Colours are left out when NO_COLOR is set or the output is no terminal.";
+
+/// An MCP gateway: every call between agents and MCP servers routed, authenticated, authorised by task and tool, and
+/// written down.
+#[derive(Debug, Parser)]
+#[command(name = "portcullis", version, after_help = EXITS, disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Run the gateway.
+    Run(Run),
+    /// Check a configuration and say everything that is wrong with it.
+    Check(Check),
+    /// Run a gateway on loopback with two built-in servers, a throw-away issuer and tokens ready to paste.
+    Demo(Demo),
+    /// Mint a token for trying things out: development issuers only.
+    Token(Token),
+    /// Ask a running gateway whether it is ready; for container health checks.
+    Healthcheck(Healthcheck),
+    /// Read the record.
+    Audit(Audit),
+    /// Print the version.
+    Version,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    /// The configuration file (YAML, or JSON).
+    #[arg(long, short, value_name = "FILE", env = "PORTCULLIS_CONFIG")]
+    pub(crate) config: PathBuf,
+    /// How to speak to the kernel: io_uring where it can be had, or one of the two.
+    #[arg(long, value_enum, default_value_t = Driver::Auto)]
+    pub(crate) driver: Driver,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Driver {
+    /// io_uring, else epoll.
+    Auto,
+    /// io_uring or nothing.
+    IoUring,
+    /// epoll.
+    Epoll,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Check {
+    /// The configuration file.
+    #[arg(long, short, value_name = "FILE", env = "PORTCULLIS_CONFIG")]
+    pub(crate) config: PathBuf,
+    /// Take warnings for errors.
+    #[arg(long)]
+    pub(crate) strict: bool,
+    /// Print the JSON Schema of configurations instead, for editors.
+    #[arg(long, exclusive = true)]
+    pub(crate) schema: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Demo {
+    /// Where to listen; port 0 is a free one.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    pub(crate) listen: SocketAddr,
+    /// Where to keep keys and the record; a folder of its own under the system's temporary folder if left out.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Token {
+    /// The development issuer's private key (PKCS#8, P-256); made, with its key set beside it as FILE.jwks.json, if it
+    /// is not there.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key: PathBuf,
+    /// `iss`: the issuer as the configuration names it.
+    #[arg(long, value_name = "URL")]
+    pub(crate) issuer: String,
+    /// `aud`: the URL of the endpoint that the token is for; may be given more than once.
+    #[arg(long, value_name = "URL", required = true)]
+    pub(crate) audience: Vec<String>,
+    /// `sub`: whom it stands for.
+    #[arg(long, value_name = "NAME", default_value = "dev")]
+    pub(crate) subject: String,
+    /// `client_id`: the agent acting for the subject.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) agent: Option<String>,
+    /// A task it may work on; may be given more than once.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) task: Vec<String>,
+    /// How long it holds, seconds (at most a day).
+    #[arg(long, value_name = "SECONDS", default_value_t = 3600, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(crate) expires: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Healthcheck {
+    /// The admin listener.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9090", env = "PORTCULLIS_ADMIN")]
+    pub(crate) admin: SocketAddr,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Audit {
+    #[command(subcommand)]
+    pub(crate) verb: AuditVerb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AuditVerb {
+    /// Print the record as JSON lines, oldest first.
+    Export {
+        /// The audit folder (`audit.dir`).
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+    },
+}

@@ -1,0 +1,239 @@
+//! From a text to [`Settings`], or to everything that is wrong with it.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::base::limits::{CONNECTIONS_MAX, ISSUERS_MAX, SHARDS_MAX};
+use crate::config::expand::{self, Source};
+use crate::config::fault::{Fault, Faults};
+use crate::config::front::{self, Front};
+use crate::config::raw::{self, Node, Place};
+use crate::config::settings::{Limits, Settings, Shards};
+use crate::config::shape::{self, join, quoted};
+use crate::config::{routes, rules};
+use crate::identity::claims::ClaimPath;
+use crate::identity::keys::{Algorithm, KeySet};
+use crate::identity::token::{Issuer, TYP_DEFAULT};
+
+/// A configuration that can be used.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// What it means.
+    pub settings: Settings,
+    /// What the operator should hear all the same; for `--strict` these are errors.
+    pub warnings: Vec<Fault>,
+}
+
+/// Reads a whole configuration. `folder` is where the file lies, and where its relative paths start; `source` looks up
+/// the variables and files that the text names, and nothing else.
+///
+/// # Errors
+/// Every fault of the file (warnings among them) in its order, when at least one is an error. Only a fault of YAML
+/// itself stands alone: what follows it cannot be told.
+pub fn load(text: &str, folder: &Path, source: &dyn Source) -> Result<Loaded, Vec<Fault>> {
+    let mut root = raw::parse(text).map_err(|fault| vec![fault])?;
+    let mut faults = Faults::default();
+    if !shape::fit(&mut root, text, folder, source, &mut faults) {
+        return Err(faults.all());
+    }
+    let mut check = Check { root: &root, text, folder, source, faults };
+    let settings = check.settings();
+    let warnings = check.faults.finish()?;
+    Ok(Loaded { settings, warnings })
+}
+
+struct Check<'a> {
+    root: &'a Node,
+    text: &'a str,
+    folder: &'a Path,
+    source: &'a dyn Source,
+    faults: Faults,
+}
+
+impl Check<'_> {
+    fn settings(&mut self) -> Settings {
+        let root = self.root;
+        let listen = front::listeners(root, &mut self.faults);
+        let admin = front::admin(root, &listen, &mut self.faults);
+        let front = Front::read(root, &listen, &mut self.faults);
+        let anonymous = self.anonymous(&listen);
+        let issuers = self.issuers();
+        let limits = self.limits();
+        let servers = routes::servers(root, &limits, &mut self.faults);
+        let endpoints = routes::endpoints(root, &mut self.faults);
+        let policy = Arc::new(rules::policy(root, self.text, &mut self.faults));
+        let state = self.state();
+        let audit_dir = self.path(root.get("audit").and_then(|audit| audit.get("dir")), "audit.dir");
+        let audit_dir = audit_dir.unwrap_or_else(|| state.join("audit"));
+        let names = front.names(&listen);
+        let mut settings = Settings {
+            listen,
+            public_url: names.public_url,
+            shards: self.shards(),
+            admin,
+            state,
+            audit_dir,
+            hosts: names.hosts,
+            origins: names.origins,
+            anonymous,
+            issuers,
+            servers,
+            endpoints,
+            policy,
+            limits,
+            front,
+        };
+        settings.name_resources();
+        settings
+    }
+
+    /// Whether requests without a token are let in. Nobody being let in is a fault, and so is everybody.
+    fn anonymous(&mut self, listen: &[SocketAddr]) -> bool {
+        let auth = self.root.get("auth");
+        let written = auth.and_then(|auth| auth.get("anonymous"));
+        let anonymous = written.is_some_and(|node| node.text() == Some("allow"));
+        let public = auth.and_then(|auth| auth.get("anonymous_public")).is_some_and(Node::is_true);
+        let outside = listen.iter().find(|listener| !listener.ip().is_loopback());
+        if let (Some(node), true, Some(listener), false) = (written, anonymous, outside, public) {
+            let message = format!("the listener {listener} is not on loopback: anybody who reaches it could call");
+            let hint = "name an issuer, listen on 127.0.0.1, or say that it is meant: anonymous_public: true";
+            self.faults.error(&node.at, "auth.anonymous", message, hint);
+        }
+        let issuers = auth.is_some_and(|auth| match auth.get("issuers") {
+            Some(issuers) => !issuers.items().is_empty(),
+            None => auth.has("issuers"),
+        });
+        let unclear = auth.is_some_and(|auth| auth.is_partial() || (written.is_none() && auth.has("anonymous")));
+        let unclear = unclear || (auth.is_none() && (self.root.has("auth") || self.root.is_partial()));
+        if !anonymous && !issuers && !unclear {
+            let start = Place { line: 1, column: 1, spelt: 0..0 };
+            let at = auth.map_or(&start, |auth| &auth.at);
+            let hint = "name an issuer, or for trying things out on loopback: auth: { anonymous: allow }";
+            self.faults.error(at, "auth", "neither `issuers` nor `anonymous: allow`: nobody could call", hint);
+        }
+        anonymous
+    }
+
+    fn issuers(&mut self) -> Vec<Issuer> {
+        let Some(node) = self.root.get("auth").and_then(|auth| auth.get("issuers")) else { return Vec::new() };
+        if node.items().len() > ISSUERS_MAX {
+            self.faults.error(&node.at, "auth.issuers", format!("over {ISSUERS_MAX} issuers"), "");
+        }
+        let mut out: Vec<Issuer> = Vec::new();
+        for (index, item) in node.items().iter().enumerate().take(ISSUERS_MAX) {
+            let path = format!("auth.issuers[{index}]");
+            let Some(issuer) = self.issuer(item, &path) else { continue };
+            if let Some(name) = item.get("issuer").filter(|_| out.iter().any(|other| other.issuer == issuer.issuer)) {
+                self.faults.error(&name.at, &join(&path, "issuer"), format!("{} stands twice", quoted(name)), "");
+            }
+            out.push(issuer);
+        }
+        out
+    }
+
+    fn issuer(&mut self, node: &Node, path: &str) -> Option<Issuer> {
+        let name = node.get("issuer");
+        if let Some(name) = name.filter(|name| name.text() == Some("")) {
+            self.faults.error(&name.at, &join(path, "issuer"), "is empty", "write the `iss` of its tokens");
+        }
+        let algorithms = self.texts(node, path, "algorithms");
+        let algorithms: Vec<Algorithm> = match algorithms {
+            Some(names) => names.iter().filter_map(|name| Algorithm::parse(name)).collect(),
+            None => Algorithm::all().collect(),
+        };
+        let audience = match node.get("audience").and_then(Node::text) {
+            Some(audience) => Some(vec![audience.to_owned()]),
+            None => self.texts(node, path, "audience"),
+        };
+        let typ = self.texts(node, path, "typ").unwrap_or_else(|| TYP_DEFAULT.map(str::to_owned).to_vec());
+        let subject = self.claim(node, path, "subject", "claims.sub");
+        let agent = self.claim(node, path, "agent", "claims.client_id");
+        let tasks = self.claim(node, path, "tasks", "claims.tasks");
+        let keys = node.get("jwks").and_then(|jwks| jwks.get("file"));
+        let keys = self.key_set(keys?, &join(path, "jwks.file"), &algorithms);
+        let issuer = Arc::from(name?.text()?);
+        Some(Issuer { issuer, audience, algorithms, typ, keys: Arc::new(keys?), subject: subject?, agent: agent?, tasks: tasks? })
+    }
+
+    fn key_set(&mut self, node: &Node, path: &str, algorithms: &[Algorithm]) -> Option<KeySet> {
+        let file = self.path(Some(node), path)?;
+        let json = match self.source.file(&file) {
+            Ok(json) => json,
+            Err(error) => {
+                let message = format!("{} cannot be read: {}", quoted(node), expand::why(error.kind()));
+                self.faults.error(&node.at, path, message, "relative paths start at the folder of the configuration");
+                return None;
+            }
+        };
+        match KeySet::parse(json.as_bytes(), algorithms) {
+            Ok(keys) => Some(keys),
+            Err(fault) => {
+                self.faults.error(&node.at, path, format!("{}: {fault}", quoted(node)), "");
+                None
+            }
+        }
+    }
+
+    /// A list of texts, none empty; `None` where it is not written.
+    fn texts(&mut self, node: &Node, path: &str, key: &str) -> Option<Vec<String>> {
+        let node = node.get(key)?;
+        let empty = |item: &Node| item.text() == Some("");
+        if node.items().is_empty() || node.items().iter().any(empty) {
+            self.faults.error(&node.at, &join(path, key), "must not be empty", "leave it out for the default");
+        }
+        Some(node.items().iter().filter_map(Node::text).map(str::to_owned).collect())
+    }
+
+    fn claim(&mut self, node: &Node, path: &str, key: &str, default: &str) -> Option<ClaimPath> {
+        let written = node.get(key);
+        match ClaimPath::parse(written.and_then(Node::text).unwrap_or(default)) {
+            Ok(claim) => Some(claim),
+            Err(fault) => {
+                if let Some(node) = written {
+                    let message = format!("{} is not a claim: {fault}", quoted(node));
+                    self.faults.error(&node.at, &join(path, key), message, "write claims.NAME or claims[\"NAME\"]");
+                }
+                None
+            }
+        }
+    }
+
+    fn limits(&self) -> Limits {
+        let amount = |key: &str| self.root.get("limits").and_then(|limits| limits.get(key)).and_then(Node::amount);
+        let size = |key: &str| amount(key).and_then(|amount| usize::try_from(amount).ok());
+        let default = Limits::default();
+        Limits {
+            body_bytes_max: size("body").unwrap_or(default.body_bytes_max),
+            drain_ms_max: amount("drain").unwrap_or(default.drain_ms_max),
+            connections_max: size("connections").unwrap_or(default.connections_max).min(CONNECTIONS_MAX),
+            call_ms_max: amount("call").unwrap_or(default.call_ms_max),
+            connect_ms_max: amount("connect").unwrap_or(default.connect_ms_max),
+            idle_ms_max: amount("idle").unwrap_or(default.idle_ms_max),
+        }
+    }
+
+    fn shards(&self) -> Shards {
+        let count = self.root.get("shards").and_then(Node::amount);
+        count.map_or(Shards::Auto, |count| Shards::Count(u16::try_from(count).unwrap_or(SHARDS_MAX)))
+    }
+
+    /// As written; else where systemd says (`STATE_DIRECTORY` may name several, the first is ours); else beside the
+    /// file.
+    fn state(&mut self) -> PathBuf {
+        let written = self.path(self.root.get("state"), "state");
+        let given = self.source.var("STATE_DIRECTORY");
+        let given = given.as_deref().and_then(|dirs| dirs.split(':').next()).filter(|dir| !dir.is_empty());
+        written.or_else(|| given.map(PathBuf::from)).unwrap_or_else(|| self.folder.join("portcullis-state"))
+    }
+
+    fn path(&mut self, node: Option<&Node>, path: &str) -> Option<PathBuf> {
+        let node = node?;
+        let text = node.text()?;
+        if text.is_empty() || text.contains('\0') {
+            self.faults.error(&node.at, path, "is not a path", "");
+            return None;
+        }
+        Some(expand::resolve(text, self.folder))
+    }
+}

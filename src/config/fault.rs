@@ -1,0 +1,211 @@
+//! What is wrong with a configuration, and where. A text that came from a variable or a file is never quoted.
+
+use std::fmt::{self, Display, Formatter, Write};
+
+use crate::config::raw::Place;
+
+/// One thing the operator has to know, at one place of the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Whether the file can be used all the same.
+    pub weight: Weight,
+    /// Line, from 1.
+    pub line: usize,
+    /// Column in characters, from 1.
+    pub column: usize,
+    /// The key's path (`servers.docs.url`, `policy.rules[2].permit[0]`); empty for the whole file.
+    pub path: String,
+    /// What is wrong; one sentence without a full stop.
+    pub message: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+/// How bad a [`Fault`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Weight {
+    /// The file is refused.
+    Error,
+    /// The file is used; the operator is told.
+    Warning,
+}
+
+impl Fault {
+    /// For a terminal: the message, the place as editors link it, the line itself with a caret, the hint. `file` is
+    /// the name to show; `text` is what was parsed. Ends with a newline.
+    #[must_use]
+    pub fn render(&self, file: &str, text: &str) -> String {
+        let word = match self.weight {
+            Weight::Error => "error",
+            Weight::Warning => "warning",
+        };
+        let mut out = format!("{word}: {}", Subject(self));
+        let gutter = self.line.to_string().len();
+        // Writing to a String cannot fail.
+        let _ = write!(out, "\n{:gutter$}--> {file}:{}:{}", "", self.line, self.column);
+        if let Some(line) = text.split('\n').nth(self.line.saturating_sub(1)) {
+            let (shown, caret) = excerpt(line, self.column.saturating_sub(1));
+            let _ = write!(out, "\n{:gutter$} |\n{} | {shown}\n{:gutter$} | {:caret$}^", "", self.line, "", "");
+        }
+        if let Some(hint) = &self.hint {
+            let _ = write!(out, "\n{:gutter$} = {hint}", "");
+        }
+        out.push('\n');
+        out
+    }
+}
+
+impl Display for Fault {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}: {}", self.line, self.column, Subject(self))?;
+        self.hint.as_ref().map_or(Ok(()), |hint| write!(f, " ({hint})"))
+    }
+}
+
+impl std::error::Error for Fault {}
+
+/// The faults found so far.
+#[derive(Debug, Default)]
+pub(crate) struct Faults(Vec<Fault>);
+
+impl Faults {
+    pub(crate) fn error(&mut self, at: &Place, path: &str, message: impl Into<String>, hint: impl Into<Hint>) {
+        self.push(Weight::Error, at, path, message.into(), hint.into());
+    }
+
+    pub(crate) fn warn(&mut self, at: &Place, path: &str, message: impl Into<String>, hint: impl Into<Hint>) {
+        self.push(Weight::Warning, at, path, message.into(), hint.into());
+    }
+
+    /// What the file asks for is understood, and not done: `what` is the key or the word, `instead` what to do.
+    pub(crate) fn later(&mut self, at: &Place, path: &str, what: &str, instead: &str) {
+        self.error(at, path, format!("this version does not do {what} yet"), instead);
+    }
+
+    /// The warnings; as soon as there is an error, everything.
+    pub(crate) fn finish(self) -> Result<Vec<Fault>, Vec<Fault>> {
+        let errors = self.0.iter().any(|fault| fault.weight == Weight::Error);
+        if errors { Err(self.all()) } else { Ok(self.all()) }
+    }
+
+    /// Everything, in the order of the file.
+    pub(crate) fn all(mut self) -> Vec<Fault> {
+        self.0.sort_by_key(|fault| (fault.line, fault.column));
+        self.0
+    }
+
+    fn push(&mut self, weight: Weight, at: &Place, path: &str, message: String, hint: Hint) {
+        let path = path.to_owned();
+        self.0.push(Fault { weight, line: at.line, column: at.column, path, message, hint: hint.0 });
+    }
+}
+
+/// What to do about a fault, if anything can be said.
+pub(crate) struct Hint(Option<String>);
+
+impl From<&str> for Hint {
+    fn from(hint: &str) -> Self {
+        Self((!hint.is_empty()).then(|| hint.to_owned()))
+    }
+}
+
+impl From<String> for Hint {
+    fn from(hint: String) -> Self {
+        Self(Some(hint))
+    }
+}
+
+impl From<Option<String>> for Hint {
+    fn from(hint: Option<String>) -> Self {
+        Self(hint)
+    }
+}
+
+/// `did you mean …?`, when one of `names` is near enough to what was written.
+pub(crate) fn nearest<'n>(written: &str, names: impl IntoIterator<Item = &'n str>) -> Option<String> {
+    let far = |name: &str| strsim::damerau_levenshtein(&written.to_ascii_lowercase(), &name.to_ascii_lowercase());
+    let (distance, name) = names.into_iter().map(|name| (far(name), name)).min()?;
+    let near = distance <= name.chars().count().max(written.chars().count()) / 3;
+    near.then(|| format!("did you mean `{name}`?"))
+}
+
+struct Subject<'a>(&'a Fault);
+
+impl Display for Subject<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        if !self.0.path.is_empty() {
+            write!(f, "{}: ", self.0.path)?;
+        }
+        f.write_str(&self.0.message)
+    }
+}
+
+/// The part of `line` around `column` (from 0) that fits a terminal, and where in it the column is. Whatever could
+/// move the cursor or give orders to the terminal is shown as a blank.
+fn excerpt(line: &str, column: usize) -> (String, usize) {
+    let from = column.saturating_sub(COLUMNS_BEFORE);
+    let shown = line.chars().skip(from).take(COLUMNS_SHOWN);
+    let shown: String = shown.map(|c| if c.is_control() { ' ' } else { c }).collect();
+    (shown.trim_end().to_owned(), column - from)
+}
+
+const COLUMNS_BEFORE: usize = 70;
+const COLUMNS_SHOWN: usize = 110;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fault(line: usize, column: usize, hint: Option<&str>) -> Fault {
+        Fault {
+            weight: Weight::Error,
+            line,
+            column,
+            path: "servers.docs.url".to_owned(),
+            message: "is not a URL".to_owned(),
+            hint: hint.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn the_caret_stands_under_the_column() {
+        let text = "servers:\n  docs:\n    url: nowhere\n";
+        assert_eq!(
+            fault(3, 10, Some("write http://…")).render("gate.yaml", text),
+            "error: servers.docs.url: is not a URL\n --> gate.yaml:3:10\n  |\n3 |     url: nowhere\n  |          ^\n  \
+             = write http://…\n"
+        );
+    }
+
+    #[test]
+    fn the_nearest_name() {
+        let check = |written, want: Option<&str>| {
+            let got = nearest(written, ["permit", "forbid", "tasks", "id"]);
+            assert_eq!(got, want.map(|name| format!("did you mean `{name}`?")));
+        };
+        check("premit", Some("permit"));
+        check("Tasks", Some("tasks"));
+        check("task", Some("tasks"));
+        check("allow", None);
+        check("x", None);
+    }
+
+    #[test]
+    fn a_line_that_is_not_there_is_not_shown() {
+        assert_eq!(
+            fault(9, 1, None).render("gate.yaml", "a: 1\n"),
+            "error: servers.docs.url: is not a URL\n --> gate.yaml:9:1\n"
+        );
+    }
+
+    #[test]
+    fn long_lines_are_cut_and_escapes_are_blanked() {
+        let line = format!("{}\x1b[31m{}", "a".repeat(500), "b".repeat(500));
+        let shown = fault(1, 501, None).render("f", &line);
+        assert!(!shown.contains('\x1b'));
+        assert!(shown.lines().all(|line| line.chars().count() < 130), "{shown}");
+        let caret = shown.lines().last().expect("a caret line").find('^').expect("a caret");
+        let source = shown.lines().nth(3).expect("a source line");
+        assert_eq!(source.find(" [31m"), Some(caret));
+    }
+}

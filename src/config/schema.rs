@@ -1,0 +1,504 @@
+//! The table of keys: what each is, whether this version serves it, and what it means in a sentence. Checking
+//! (`shape`), the nearest key in a hint, and the JSON Schema that editors use are all read off it.
+
+use serde_json::{Map, Value, json};
+
+use crate::base::limits::{
+    BODY_BYTES_MAX, CONFIG_MS_MAX, CONNECTIONS_MAX, NAME_BYTES_MAX, REASON_BYTES_MAX, SHARDS_MAX,
+};
+
+/// One key of a block.
+#[derive(Debug)]
+pub(crate) struct Key {
+    pub(crate) name: &'static str,
+    pub(crate) kind: Kind,
+    pub(crate) state: State,
+    /// What to do when it is missing; `None` for a key that may be.
+    pub(crate) required: Option<&'static str>,
+    pub(crate) doc: &'static str,
+}
+
+/// Whether this version does what a key or word asks for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum State {
+    Served,
+    /// Known, not done yet, so refused: what to do instead.
+    Later(&'static str),
+}
+
+/// The shape of a value.
+#[derive(Debug)]
+pub(crate) enum Kind {
+    /// Any text.
+    Text,
+    /// A text of this form; looked into by `check`, shown to editors.
+    Form(&'static Form),
+    Flag,
+    /// A whole number in these bounds.
+    Count(u64, u64),
+    /// A duration in these bounds, milliseconds.
+    Duration(u64, u64),
+    /// A size in these bounds, bytes.
+    Size(u64, u64),
+    /// One of these words.
+    Word(&'static [Word]),
+    List(&'static Kind),
+    Block(&'static [Key]),
+    /// Names of the operator's own, each with a value of one kind. The text says what they name.
+    Named(&'static str, &'static Kind),
+    /// The first of these that fits what was typed.
+    Either(&'static [Kind]),
+    /// Not looked into: the key is not served yet.
+    Any,
+}
+
+/// A word that stands for itself.
+#[derive(Debug)]
+pub(crate) struct Word {
+    pub(crate) text: &'static str,
+    pub(crate) state: State,
+    pub(crate) doc: &'static str,
+}
+
+/// What a text must look like.
+#[derive(Debug)]
+pub(crate) struct Form {
+    /// What it is, with its article.
+    pub(crate) what: &'static str,
+    pub(crate) example: &'static str,
+    /// A regular expression for editors (ECMA 262); `check` is what decides.
+    pub(crate) pattern: &'static str,
+}
+
+/// The whole file.
+pub(crate) const ROOT: &[Key] = &[
+    Key::new(
+        "listen",
+        Kind::Either(&[Kind::Form(&ADDRESS), Kind::List(&LISTENER)]),
+        "Where clients connect: an address and port, or a list of them. Default: `127.0.0.1:8080`.",
+    ),
+    Key::new(
+        "public_url",
+        Kind::Form(&ORIGIN),
+        "What clients call the gateway: scheme and authority, nothing more. With an endpoint's path behind it, it is \
+         the audience a token must name. Default: `http://` and the first listener.",
+    ),
+    Key::new(
+        "shards",
+        Kind::Either(&[
+            Kind::Word(&[Word::new("auto", "One per core this process may run on.")]),
+            Kind::Count(1, SHARDS_MAX as u64),
+        ]),
+        "How many shards (pinned threads) to start. Default: `auto`, one per core this process may run on.",
+    ),
+    Key::new(
+        "admin",
+        Kind::Either(&[Kind::Word(&[Word::new("off", "No admin listener.")]), Kind::Form(&ADDRESS)]),
+        "The listener for health and metrics, never the one that clients use; or `off`. Default: `127.0.0.1:9090`.",
+    ),
+    Key::new(
+        "state",
+        Kind::Form(&PATH),
+        "The folder for what must outlive a restart: sealing keys, made at first start. Default: \
+         `$STATE_DIRECTORY`, else `./portcullis-state`.",
+    ),
+    Key::new(
+        "hosts",
+        Kind::List(&Kind::Form(&HOST)),
+        "The `Host` values that are answered; one without a port goes for every listener's port. `public_url`'s is \
+         always one. Default: the listeners' addresses, and `localhost` where they are on loopback.",
+    ),
+    Key::new(
+        "origins",
+        Kind::List(&Kind::Form(&ORIGIN)),
+        "The `Origin` values, of pages in a browser, that are answered. `public_url`'s is always one. Default: the \
+         listeners on loopback.",
+    ),
+    Key::new("auth", Kind::Block(AUTH), "Whose tokens are believed, and what becomes of a request without one."),
+    Key::new("servers", Kind::Named("server", &Kind::Block(SERVER)), "The MCP servers, by name.")
+        .required("write servers: { docs: { url: http://127.0.0.1:9001/mcp } }"),
+    Key::new(
+        "endpoints",
+        Kind::Named("path", &Kind::Block(ENDPOINT)),
+        "The paths that clients connect to. `/s/NAME/mcp` is always there for each server. Default: `/mcp`, where \
+         there is one server.",
+    ),
+    Key::new("policy", Kind::Block(POLICY), "Who may call what. Without it everything is refused."),
+    Key::new("audit", Kind::Block(AUDIT), "The record: one decision for every call, and its outcome."),
+    Key::new("limits", Kind::Block(LIMITS), "Bounds of the gateway itself. The defaults suit most."),
+    Key::new("telemetry", Kind::Any, "Export of metrics and traces.")
+        .later("read metrics from the admin listener instead"),
+    Key::new("sessions", Kind::Any, "Keys for session ids that several nodes share.")
+        .later("one node keeps its keys in `state`; leave `sessions` out"),
+];
+
+const LISTENER: Kind = Kind::Either(&[
+    Kind::Form(&ADDRESS),
+    Kind::Block(&[
+        Key::new("address", Kind::Form(&ADDRESS), "Address and port.").required("write `address: 127.0.0.1:8080`"),
+        Key::new("tls", Kind::Any, "Certificate and key.")
+            .later("listen on loopback and let a proxy in front (nginx, haproxy) end TLS"),
+    ]),
+]);
+
+const AUTH: &[Key] = &[
+    Key::new("issuers", Kind::List(&Kind::Block(ISSUER)), "Whose tokens are believed."),
+    Key::new(
+        "anonymous",
+        Kind::Word(&[
+            Word::new("deny", "It is answered 401."),
+            Word::new("allow", "It is the subject `anonymous`, without claims and tasks. For trying things out."),
+        ]),
+        "What becomes of a request without a token. A bad token is never anonymous. Default: `deny`.",
+    ),
+    Key::new(
+        "anonymous_public",
+        Kind::Flag,
+        "Lets `anonymous: allow` stand with a listener that is not on loopback. Default: `false`.",
+    ),
+];
+
+const ISSUER: &[Key] = &[
+    Key::new("issuer", Kind::Text, "The `iss` claim, byte for byte.")
+        .required("write the `iss` of its tokens, byte for byte"),
+    Key::new(
+        "audience",
+        Kind::Either(&[Kind::Text, Kind::List(&Kind::Text)]),
+        "What a token's `aud` must name instead. Default: the endpoint's own URL.",
+    ),
+    Key::new("jwks", Kind::Block(JWKS), "The issuer's public keys (RFC 7517).")
+        .required("this version does not discover them: write `jwks: { file: ./jwks.json }`"),
+    Key::new(
+        "algorithms",
+        Kind::List(&Kind::Word(ALGORITHMS)),
+        "The signatures that are believed. Default: all of them.",
+    ),
+    Key::new(
+        "subject",
+        Kind::Form(&CLAIM),
+        "The claim that is billed, limited and written down. Default: `claims.sub`.",
+    ),
+    Key::new("agent", Kind::Form(&CLAIM), "The claim for the client acting for the subject. Default: `claims.client_id`."),
+    Key::new(
+        "tasks",
+        Kind::Form(&CLAIM),
+        "The claim for the tasks the token may work on: a text, a text with blanks, or an array. Default: \
+         `claims.tasks`.",
+    ),
+    Key::new("typ", Kind::List(&Kind::Text), "The `typ` headers that are believed. Default: `[at+jwt, JWT]`."),
+    Key::new("private", Kind::Any, "Private ranges its documents may be fetched from.")
+        .later("nothing is fetched yet: name the key set with `jwks.file`, and leave this out"),
+    Key::new("ca", Kind::Any, "The authority behind the issuer's TLS certificate.")
+        .later("nothing is fetched yet: name the key set with `jwks.file`, and leave this out"),
+    Key::new("claims", Kind::Any, "Types of the claims, for conditions.")
+        .later("conditions are not served yet; leave this out"),
+];
+
+const JWKS: &[Key] = &[
+    Key::new("file", Kind::Form(&PATH), "A file with the issuer's key set.")
+        .required("name the file: `jwks: { file: ./jwks.json }`"),
+    Key::new("url", Kind::Any, "Where the issuer publishes its key set.")
+        .later("save the key set beside the configuration and write `jwks: { file: ./jwks.json }`"),
+];
+
+/// What jsonwebtoken can verify with a public key. Shared secrets (HS*) are never believed.
+const ALGORITHMS: &[Word] = &[
+    Word::new("ES256", "ECDSA on P-256 with SHA-256."),
+    Word::new("ES384", "ECDSA on P-384 with SHA-384."),
+    Word::new("EdDSA", "Ed25519."),
+    Word::new("RS256", "RSA PKCS#1 with SHA-256."),
+    Word::new("RS384", "RSA PKCS#1 with SHA-384."),
+    Word::new("RS512", "RSA PKCS#1 with SHA-512."),
+    Word::new("PS256", "RSA-PSS with SHA-256."),
+    Word::new("PS384", "RSA-PSS with SHA-384."),
+    Word::new("PS512", "RSA-PSS with SHA-512."),
+];
+
+const SERVER: &[Key] = &[
+    Key::new("url", Kind::Form(&SERVER_URL), "Where it is: an http URL."),
+    Key::new("urls", Kind::List(&Kind::Form(&SERVER_URL)), "Where its interchangeable instances are; one, for now."),
+    Key::new("command", Kind::Any, "A program that speaks MCP over its pipes.")
+        .later("run it behind an stdio-to-HTTP bridge and name that with `url`"),
+    Key::new("timeout", DURATION, "From a call's first byte to its answer. Default: `limits.call`."),
+    Key::new(
+        "credentials",
+        Kind::Either(&[
+            Kind::Word(&[
+                Word::new("strip", "The caller's token stays here."),
+                Word::new("forward", "The caller's own token.").later("leave it out: the caller's token stays here"),
+            ]),
+            Kind::Block(CREDENTIALS),
+        ]),
+        "What the server is shown. Default: `strip`, nothing.",
+    ),
+    Key::new("pin", Kind::Any, "What becomes of a changed definition.")
+        .later("definitions are not compared yet; leave it out"),
+    Key::new("sharing", Kind::Any, "Whether callers share its sessions.")
+        .later("sessions are never shared; leave it out"),
+];
+
+const CREDENTIALS: &[Key] = &[
+    Key::new("bearer", Kind::Any, "A token of the gateway's own.")
+        .later("let the server trust the gateway's address, or put a proxy that adds the token between them"),
+    Key::new("header", Kind::Any, "A header of the gateway's own.")
+        .later("let the server trust the gateway's address, or put a proxy that adds the header between them"),
+    Key::new("exchange", Kind::Any, "RFC 8693: the caller's token, traded for one meant for this server.")
+        .later("let the server trust the gateway's address, or put a proxy that adds a token between them"),
+];
+
+const ENDPOINT: &[Key] = &[
+    Key::new("servers", Kind::List(&Kind::Form(&NAME)), "The servers behind it; exactly one, for now.")
+        .required("write servers: [docs]"),
+    Key::new(
+        "names",
+        Kind::Word(&[
+            Word::new("bare", "As the server calls them."),
+            Word::new("prefix", "`server__tool`.").later("with one server names stay as they are; leave it out"),
+        ]),
+        "How tools and prompts are called here. Default: `bare` with one server.",
+    ),
+];
+
+const POLICY: &[Key] = &[
+    Key::new(
+        "tasks",
+        Kind::Named("task", &Kind::Text),
+        "The tasks that rules and tokens speak of, and a sentence about each.",
+    ),
+    Key::new(
+        "rules",
+        Kind::List(&Kind::Block(RULE)),
+        "Order never matters: forbid beats permit beats silence, and silence is a refusal.",
+    ),
+    Key::new("include", Kind::Any, "More files of tasks and rules.").later("write all tasks and rules in this file"),
+    Key::new("rates", Kind::Any, "Rates that protect servers.").later("limit rates in front of the gateway"),
+];
+
+const RULE: &[Key] = &[
+    Key::new("id", Kind::Text, "The rule's name, in records and refusals; no two alike.")
+        .required("give the rule a name: `id: everyone-may-echo`"),
+    Key::new("tasks", Kind::List(&Kind::Text), "It applies while one of these tasks is active. Left out: always."),
+    Key::new("permit", PATTERNS, "What it lets go, as patterns: `server/tool`, `server!resource:GLOB`."),
+    Key::new("forbid", PATTERNS, "What it refuses, whatever any permit says."),
+    Key::new("reason", Kind::Text, "One sentence that the agent may be shown. A forbid with a reason hides nothing."),
+    Key::new(
+        "mode",
+        Kind::Word(&[
+            Word::new("enforce", "It decides."),
+            Word::new("shadow", "It is decided and written down, and changes nothing.").later("leave the rule out"),
+        ]),
+        "Default: `enforce`.",
+    ),
+    Key::new("approve", Kind::Any, "What a person is asked about.")
+        .later("write `forbid` instead, until a person can be asked"),
+    Key::new("expires", Kind::Any, "How long an approval is waited for.").later("there are no approvals yet"),
+    Key::new("ask", Kind::Any, "Who is asked for an approval.").later("there are no approvals yet"),
+    Key::new("who", Kind::Any, "A condition over claims.")
+        .later("give those tokens a task and write it under `tasks`"),
+    Key::new("when", Kind::Any, "A condition over arguments.")
+        .later("permit only tools whose every argument is acceptable, or forbid the tool"),
+    Key::new("scopes", Kind::Any, "What the token's scope must hold.")
+        .later("give those tokens a task and write it under `tasks`"),
+    Key::new("limits", Kind::Any, "Counts and sums that must hold.").later("limit calls in the server itself"),
+];
+
+const AUDIT: &[Key] = &[
+    Key::new("dir", Kind::Form(&PATH), "The folder of the record. Default: `audit` in `state`."),
+    Key::new(
+        "durability",
+        Kind::Word(&[
+            Word::new("process", "A record survives kill -9 of the gateway."),
+            Word::new("disk", "A record is on disk before its call leaves.").later("write `process`"),
+        ]),
+        "What a record outlives. Default: `process`.",
+    ),
+    Key::new("arguments", Kind::Any, "Arguments to write down, by tool.")
+        .later("arguments are never written down; leave it out"),
+    Key::new("subject", Kind::Any, "How subjects are written down.")
+        .later("subjects are written as they are; leave it out"),
+    Key::new("json", Kind::Any, "JSON lines beside the log.")
+        .later("the record is written as JSON lines anyway; leave it out"),
+];
+
+const LIMITS: &[Key] = &[
+    Key::new("body", Kind::Size(1024, BODY_BYTES_MAX as u64), "A request body. Default, and the most: `1MiB`."),
+    Key::new("call", DURATION, "From a call's first byte upstream to its answer. Default: `60s`."),
+    Key::new("connect", DURATION, "A connect to a server. Default: `3s`."),
+    Key::new("idle", DURATION, "A client's connection without a request. Default: `60s`."),
+    Key::new("drain", Kind::Duration(0, CONFIG_MS_MAX), "From SIGTERM until calls still running are cut. Default: `30s`."),
+    Key::new("connections", Kind::Count(1, CONNECTIONS_MAX as u64), "Connections of one shard. Default: 20000."),
+];
+
+const PATTERNS: Kind = Kind::List(&Kind::Form(&PATTERN));
+const DURATION: Kind = Kind::Duration(1, CONFIG_MS_MAX);
+
+const ADDRESS: Form = Form { what: "an address and port", example: "127.0.0.1:8080", pattern: r"^(\d+\.\d+\.\d+\.\d+|\[[0-9A-Fa-f:.]+\]):\d+$" };
+const ORIGIN: Form = Form { what: "a URL of scheme and authority", example: "https://tools.example.com", pattern: r"^[Hh][Tt][Tt][Pp][Ss]?://[^/?#]+/?$" };
+const HOST: Form = Form { what: "a host, with or without a port", example: "tools.example.com", pattern: r"^[^/\s@]+$" };
+const PATH: Form = Form { what: "a path; a relative one starts at this file's folder", example: "./portcullis", pattern: "." };
+const SERVER_URL: Form = Form { what: "an http URL", example: "http://127.0.0.1:9001/mcp", pattern: "^[Hh][Tt][Tt][Pp]://." };
+const NAME: Form = Form { what: "a server's name", example: "docs", pattern: "^[a-z][a-z0-9-]*$" };
+const CLAIM: Form = Form { what: "a claim", example: "claims.sub", pattern: r#"^claims(\.[^.\[]+|\["[^"]+"\])+$"# };
+const PATTERN: Form = Form { what: "a pattern", example: "docs/search", pattern: r"^[a-z0-9*-]+(/.|!(resource:.|prompt:.|sampling$|elicitation$|roots$|\*$))" };
+
+impl Key {
+    const fn new(name: &'static str, kind: Kind, doc: &'static str) -> Self {
+        Self { name, kind, state: State::Served, required: None, doc }
+    }
+
+    const fn required(mut self, hint: &'static str) -> Self {
+        self.required = Some(hint);
+        self
+    }
+
+    const fn later(mut self, instead: &'static str) -> Self {
+        self.state = State::Later(instead);
+        self
+    }
+}
+
+impl Word {
+    const fn new(text: &'static str, doc: &'static str) -> Self {
+        Self { text, state: State::Served, doc }
+    }
+
+    const fn later(mut self, instead: &'static str) -> Self {
+        self.state = State::Later(instead);
+        self
+    }
+}
+
+/// The JSON Schema (draft-07, which every editor knows) of the file, pretty-printed, with a newline at the end. Keys
+/// that are not served yet are in it, described, and valid with no value.
+#[must_use]
+pub fn schema_json() -> String {
+    let mut root = block(ROOT);
+    root["$schema"] = json!("http://json-schema.org/draft-07/schema#");
+    root["title"] = json!("portcullis");
+    root["description"] = json!("One file is the whole gateway.");
+    let mut text = serde_json::to_string_pretty(&root).expect("the schema has text keys only");
+    text.push('\n');
+    text
+}
+
+fn block(keys: &[Key]) -> Value {
+    let properties: Map<String, Value> = keys.iter().map(|key| (key.name.to_owned(), property(key))).collect();
+    let required: Vec<&str> = keys.iter().filter(|key| key.required.is_some()).map(|key| key.name).collect();
+    let mut schema = json!({ "type": "object", "additionalProperties": false, "properties": properties });
+    if !required.is_empty() {
+        schema["required"] = json!(required);
+    }
+    schema
+}
+
+fn property(key: &Key) -> Value {
+    match key.state {
+        State::Served => {
+            let mut schema = kind(&key.kind);
+            schema["description"] = json!(key.doc);
+            schema
+        }
+        State::Later(instead) => json!({
+            "description": format!("Not in this version yet: {instead}. {}", key.doc),
+            "doNotSuggest": true,
+            "not": {},
+        }),
+    }
+}
+
+fn kind(kind_of: &Kind) -> Value {
+    match kind_of {
+        Kind::Text => json!({ "type": "string" }),
+        Kind::Form(form) => text(form.pattern),
+        Kind::Flag => json!({ "type": "boolean" }),
+        Kind::Count(least, most) => json!({ "type": "integer", "minimum": least, "maximum": most }),
+        Kind::Duration(..) => text(r"^\d+(ms|s|m|h)$"),
+        Kind::Size(..) => text(r"^\d+(B|KiB|MiB|GiB)$"),
+        Kind::Word(words) => {
+            let served = words.iter().filter(|word| matches!(word.state, State::Served));
+            let (texts, docs): (Vec<&str>, Vec<&str>) = served.map(|word| (word.text, word.doc)).unzip();
+            json!({ "type": "string", "enum": texts, "enumDescriptions": docs })
+        }
+        Kind::List(of) => json!({ "type": "array", "items": kind(of) }),
+        Kind::Block(keys) => block(keys),
+        Kind::Named(what, of) => named(what, kind(of)),
+        Kind::Either(kinds) => json!({ "anyOf": kinds.iter().map(kind).collect::<Vec<_>>() }),
+        Kind::Any => json!({}),
+    }
+}
+
+/// A text of this form, or one that a `${…}` will make.
+fn text(pattern: &str) -> Value {
+    json!({ "type": "string", "anyOf": [{ "pattern": pattern }, { "pattern": r"\$\{.*\}" }] })
+}
+
+fn named(what: &str, of: Value) -> Value {
+    let pattern = match what {
+        "server" => "^[a-z][a-z0-9-]*$",
+        "path" => "^/",
+        _ => r"^[!-+\--~]+$",
+    };
+    json!({
+        "type": "object",
+        "propertyNames": { "pattern": pattern, "maxLength": NAME_BYTES_MAX },
+        "additionalProperties": of,
+    })
+}
+
+const _: () = assert!(REASON_BYTES_MAX >= NAME_BYTES_MAX, "a sentence is longer than a name");
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::path::Path;
+
+    use super::*;
+    use crate::identity::keys::Algorithm;
+
+    /// The file beside Cargo.toml is what editors read.
+    #[test]
+    fn the_schema_file_is_current() {
+        let file: Value = serde_json::from_str(include_str!("../../portcullis.schema.json")).expect("it is JSON");
+        let now: Value = serde_json::from_str(&schema_json()).expect("it is JSON");
+        assert_eq!(file, now, "write it anew: cargo test write_the_schema_file -- --ignored");
+    }
+
+    #[test]
+    #[ignore = "writes portcullis.schema.json"]
+    fn write_the_schema_file() {
+        let root = Path::new(file!()).ancestors().nth(3).expect("this file lies in src/config");
+        std::fs::write(root.join("portcullis.schema.json"), schema_json()).expect("the schema is written");
+    }
+
+    #[test]
+    fn every_row_is_sound() {
+        fn walk(keys: &[Key]) {
+            let mut names = HashSet::new();
+            for key in keys {
+                assert!(names.insert(key.name), "{} stands twice", key.name);
+                assert!(key.doc.ends_with('.'), "{}: its doc is a sentence", key.name);
+                if let State::Later(instead) = key.state {
+                    assert!(!instead.is_empty() && !instead.ends_with('.'), "{}", key.name);
+                    assert!(key.required.is_none(), "{} cannot be required and not served", key.name);
+                }
+                walk_kind(&key.kind, key);
+            }
+        }
+        fn walk_kind(kind: &Kind, key: &Key) {
+            match kind {
+                Kind::Block(keys) => walk(keys),
+                Kind::List(of) | Kind::Named(_, of) => walk_kind(of, key),
+                Kind::Either(kinds) => kinds.iter().for_each(|kind| walk_kind(kind, key)),
+                Kind::Any => assert!(matches!(key.state, State::Later(_)), "{}: served, so looked into", key.name),
+                _ => {}
+            }
+        }
+        walk(ROOT);
+    }
+
+    #[test]
+    fn the_algorithms_are_those_that_can_be_verified() {
+        let words: HashSet<&str> = ALGORITHMS.iter().map(|word| word.text).collect();
+        assert_eq!(words, Algorithm::all().map(Algorithm::as_str).collect());
+    }
+}

@@ -1,0 +1,143 @@
+//! What a configuration means, once it has been found to be without fault.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::base::ids::ServerId;
+use crate::base::limits;
+use crate::config::front::Front;
+use crate::identity::token::Issuer;
+use crate::policy::rule::PolicySet;
+
+/// The whole gateway, as its operator wants it. Made by [`super::load`] only, so every name in it refers to something
+/// that is there: an endpoint's servers exist, a rule's tasks stand in `policy.tasks`.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where clients connect; at least one, no two alike.
+    pub listen: Vec<SocketAddr>,
+    /// What clients call the gateway: scheme and authority, no final `/` (`https://tools.example.com`).
+    pub public_url: String,
+    /// How many shards to start.
+    pub shards: Shards,
+    /// The admin listener; `None` where the file says `off`.
+    pub admin: Option<SocketAddr>,
+    /// Where what must outlive a restart is kept.
+    pub state: PathBuf,
+    /// Where the record is written.
+    pub audit_dir: PathBuf,
+    /// `Host` values that are answered, in lower case, each as a client would write it (`127.0.0.1:8080`).
+    pub hosts: Vec<String>,
+    /// `Origin` values that are answered, in lower case, as a browser serialises them (RFC 6454, 6.2).
+    pub origins: Vec<String>,
+    /// A request without a token is the subject `anonymous`, instead of refused.
+    pub anonymous: bool,
+    /// Whose tokens are believed; no two with one `issuer`.
+    pub issuers: Vec<Issuer>,
+    /// The servers, in the order of the file: a [`ServerId`] is an index into it.
+    pub servers: Vec<ServerSettings>,
+    /// The endpoints, `/s/NAME/mcp` of each server among them: an `EndpointId` is an index into it.
+    pub endpoints: Vec<EndpointSettings>,
+    /// Tasks and rules.
+    pub policy: Arc<PolicySet>,
+    /// Bounds that the operator may move.
+    pub limits: Limits,
+    /// What the file says about the gateway's names, for [`Settings::bound`].
+    pub(crate) front: Front,
+}
+
+impl Settings {
+    /// Tells the settings where the listeners really are, where the file left the port to the system (port 0): the
+    /// names that follow from the listeners follow from these.
+    ///
+    /// # Panics
+    /// With no listener.
+    pub fn bound(&mut self, listen: Vec<SocketAddr>) {
+        let names = self.front.names(&listen);
+        self.listen = listen;
+        self.public_url = names.public_url;
+        self.hosts = names.hosts;
+        self.origins = names.origins;
+        self.name_resources();
+    }
+
+    pub(crate) fn name_resources(&mut self) {
+        for endpoint in &mut self.endpoints {
+            endpoint.resource = format!("{}{}", self.public_url, endpoint.path);
+        }
+    }
+}
+
+/// How many shards to start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shards {
+    /// One per core this process may run on.
+    Auto,
+    /// So many; at least one.
+    Count(u16),
+}
+
+/// One MCP server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerSettings {
+    /// Its name, `[a-z][a-z0-9-]*`.
+    pub name: Arc<str>,
+    /// How it is spoken to.
+    pub scheme: Scheme,
+    /// Host name or address as a URL writes it, in lower case (an IPv6 address in brackets).
+    pub host: String,
+    /// Port, filled in where the URL leaves it out.
+    pub port: u16,
+    /// Path, and query where there is one; starts with `/`.
+    pub path: String,
+    /// From a call's first byte to its answer, milliseconds.
+    pub timeout_ms: u64,
+}
+
+/// How a server is spoken to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    /// HTTP/1.1 over TCP.
+    Http,
+}
+
+/// One path that clients connect to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointSettings {
+    /// Its path, as a request's target has it.
+    pub path: String,
+    /// Its own URL, `public_url` and path: what a token's `aud` names (RFC 8707).
+    pub resource: String,
+    /// The servers behind it; exactly one for now.
+    pub servers: Vec<ServerId>,
+}
+
+/// Bounds that the operator may move; the defaults are those of `base::limits`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// A request body, bytes.
+    pub body_bytes_max: usize,
+    /// From SIGTERM until calls still running are cut, milliseconds.
+    pub drain_ms_max: u64,
+    /// Connections of one shard.
+    pub connections_max: usize,
+    /// A call, where its server has no `timeout` of its own, milliseconds.
+    pub call_ms_max: u64,
+    /// A connect to a server, milliseconds.
+    pub connect_ms_max: u64,
+    /// A kept connection without a request, milliseconds.
+    pub idle_ms_max: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            body_bytes_max: limits::BODY_BYTES_MAX,
+            drain_ms_max: limits::DRAIN_MS_MAX,
+            connections_max: limits::CONNECTIONS_MAX,
+            call_ms_max: limits::CALL_MS_MAX,
+            connect_ms_max: limits::CONNECT_MS_MAX,
+            idle_ms_max: limits::IDLE_MS_MAX,
+        }
+    }
+}

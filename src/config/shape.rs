@@ -1,0 +1,386 @@
+//! The tree against the table of keys: unknown keys, keys for later, keys that stand twice, values of another shape,
+//! and the `${…}` of texts. What is at fault is reported once and taken out, so that `check` meets only what fits.
+
+use std::mem;
+use std::path::Path;
+
+use crate::config::expand::{self, Source};
+use crate::config::fault::{Faults, nearest};
+use crate::config::raw::{Block, Entry, Node, Place, Value};
+use crate::config::schema::{Key, Kind, ROOT, State, Word};
+
+/// Makes the whole file fit [`ROOT`].
+///
+/// False when it is no block at all: then there is nothing to check.
+pub(crate) fn fit(root: &mut Node, text: &str, folder: &Path, source: &dyn Source, faults: &mut Faults) -> bool {
+    if matches!(root.value, Value::Null) {
+        root.at = Place { line: 1, column: 1, spelt: 0..0 };
+        root.value = Value::Block(Block { entries: Vec::new(), partial: false });
+    }
+    let whole = matches!(root.value, Value::Block(_));
+    if whole {
+        Shaper { text, folder, source, faults }.block(root, ROOT, "");
+    } else {
+        faults.error(&root.at, "", format!("expected keys, found {}", found(root)), "write `listen: …`");
+    }
+    whole
+}
+
+/// `path.key`, or `key` alone at the top.
+pub(crate) fn join(path: &str, key: &str) -> String {
+    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
+}
+
+/// A value for a message: itself, unless it came from outside.
+pub(crate) fn quoted(node: &Node) -> String {
+    match node.text() {
+        Some(text) if !node.foreign => quote(text),
+        _ => "the value".to_owned(),
+    }
+}
+
+/// A text for a message, cut and cleaned.
+pub(crate) fn quote(text: &str) -> String {
+    let shown: String = text.chars().take(QUOTED_CHARS).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+    let more = if text.chars().count() > QUOTED_CHARS { "…" } else { "" };
+    format!("`{shown}{more}`")
+}
+
+struct Shaper<'a> {
+    text: &'a str,
+    folder: &'a Path,
+    source: &'a dyn Source,
+    faults: &'a mut Faults,
+}
+
+impl Shaper<'_> {
+    fn block(&mut self, node: &mut Node, keys: &'static [Key], path: &str) {
+        let Value::Block(block) = &mut node.value else { return };
+        self.doubles(block, path);
+        let mut kept = Vec::with_capacity(block.entries.len());
+        for mut entry in mem::take(&mut block.entries) {
+            let here = join(path, &entry.key);
+            match keys.iter().find(|key| key.name == entry.key) {
+                None => {
+                    self.faults.error(&entry.key_at, &here, "is not a key", unknown_hint(&entry.key, keys));
+                    block.partial = true;
+                }
+                Some(Key { state: State::Later(instead), .. }) => {
+                    self.faults.later(&entry.key_at, &here, &quote(&entry.key), instead);
+                    block.partial = true;
+                }
+                Some(key) => {
+                    self.value(&mut entry.node, &key.kind, &here);
+                    kept.push(entry);
+                }
+            }
+        }
+        block.entries = kept;
+        if block.partial {
+            return;
+        }
+        for key in keys {
+            let Some(hint) = key.required else { continue };
+            if !block.entries.iter().any(|entry| entry.key == key.name) {
+                self.faults.error(&node.at, path, format!("`{}` is missing", key.name), hint);
+            }
+        }
+    }
+
+    fn named(&mut self, node: &mut Node, of: &'static Kind, path: &str) {
+        let Value::Block(block) = &mut node.value else { return };
+        self.doubles(block, path);
+        for entry in &mut block.entries {
+            self.value(&mut entry.node, of, &join(path, &entry.key));
+        }
+    }
+
+    fn value(&mut self, node: &mut Node, kind: &'static Kind, path: &str) {
+        if matches!(kind, Kind::Any) {
+            return;
+        }
+        if !self.expand(node, path) {
+            return;
+        }
+        let kind = match kind {
+            Kind::Either(kinds) => kinds.iter().find(|kind| fits_one(kind, node)).unwrap_or(kind),
+            kind => kind,
+        };
+        if matches!(kind, Kind::Either(_)) || !fits(kind, node) {
+            self.misfit(node, kind, path);
+            return;
+        }
+        match kind {
+            Kind::Block(keys) => self.block(node, keys, path),
+            Kind::Named(_, of) => self.named(node, of, path),
+            Kind::List(of) => {
+                let Value::List(items) = &mut node.value else { return };
+                for (index, item) in items.iter_mut().enumerate() {
+                    self.value(item, of, &format!("{path}[{index}]"));
+                }
+            }
+            Kind::Word(words) => self.word(node, words, path),
+            Kind::Flag => self.flag(node),
+            Kind::Count(least, most) => self.amount(node, path, kind, digits, (*least, *most)),
+            Kind::Duration(least, most) => self.amount(node, path, kind, milliseconds, (*least, *most)),
+            Kind::Size(least, most) => self.amount(node, path, kind, bytes, (*least, *most)),
+            Kind::Text | Kind::Form(_) | Kind::Either(_) | Kind::Any => {}
+        }
+    }
+
+    /// Whether the text, if it is one, is now what it stands for.
+    fn expand(&mut self, node: &mut Node, path: &str) -> bool {
+        let Value::Text(text) = &node.value else { return true };
+        match expand::expand(text, self.folder, self.source) {
+            Ok(None) => true,
+            Ok(Some(expanded)) => {
+                node.value = Value::Text(expanded);
+                node.foreign = true;
+                true
+            }
+            Err(faults) => {
+                for fault in faults {
+                    let at = node.at.inside(self.text, text, fault.offset);
+                    self.faults.error(&at, path, fault.kind.to_string(), fault.kind.hint());
+                }
+                node.value = Value::Bad;
+                false
+            }
+        }
+    }
+
+    fn misfit(&mut self, node: &mut Node, kind: &Kind, path: &str) {
+        let message = match (kind, &node.value) {
+            (Kind::Either(_), Value::Text(_)) => format!("{} is not {}", quoted(node), describe(kind)),
+            _ => format!("expected {}, found {}", describe(kind), found(node)),
+        };
+        self.faults.error(&node.at, path, message, misfit_hint(node, kind));
+        node.value = Value::Bad;
+    }
+
+    fn word(&mut self, node: &mut Node, words: &'static [Word], path: &str) {
+        let Some(text) = node.text() else { return };
+        match words.iter().find(|word| word.text == text).map(|word| word.state) {
+            Some(State::Served) => return,
+            Some(State::Later(instead)) => self.faults.later(&node.at, path, &quote(text), instead),
+            None => {
+                let message = format!("{} is not {}", quoted(node), describe(&Kind::Word(words)));
+                let hint = nearest(text, words.iter().map(|word| word.text)).filter(|_| !node.foreign);
+                self.faults.error(&node.at, path, message, hint);
+            }
+        }
+        node.value = Value::Bad;
+    }
+
+    /// A flag from a variable is still a text here.
+    fn flag(&mut self, node: &mut Node) {
+        if let Some(text) = node.text() {
+            node.value = Value::Flag(text == "true");
+        }
+    }
+
+    fn amount(&mut self, node: &mut Node, path: &str, kind: &Kind, read: Read, (least, most): (u64, u64)) {
+        let amount = match &node.value {
+            Value::Number(number) => *number,
+            Value::Text(text) => read(text),
+            _ => None,
+        };
+        let Some(amount) = amount else {
+            let message = format!("{} is not {}", quoted(node), describe(kind));
+            self.faults.error(&node.at, path, message, "");
+            node.value = Value::Bad;
+            return;
+        };
+        if (least..=most).contains(&amount) {
+            node.value = Value::Amount(amount);
+            return;
+        }
+        let (least, most) = (spell(kind, least), spell(kind, most));
+        self.faults.error(&node.at, path, format!("must be from {least} to {most}"), "");
+        node.value = Value::Bad;
+    }
+
+    fn doubles(&mut self, block: &mut Block, path: &str) {
+        let mut first = std::collections::HashMap::new();
+        for entry in mem::take(&mut block.entries) {
+            if let Some(line) = first.get(&entry.key) {
+                let message = format!("stands twice; first on line {line}");
+                self.faults.error(&entry.key_at, &join(path, &entry.key), message, "keep one of them");
+                continue;
+            }
+            first.insert(entry.key.clone(), entry.key_at.line);
+            block.entries.push(Entry { key: entry.key, key_at: entry.key_at, node: entry.node });
+        }
+    }
+}
+
+type Read = fn(&str) -> Option<u64>;
+
+/// Whether the value is of this shape at all; what a text says is looked at later.
+fn fits(kind: &Kind, node: &Node) -> bool {
+    match (kind, &node.value) {
+        (Kind::Any, _)
+        | (Kind::Text | Kind::Form(_) | Kind::Duration(..) | Kind::Size(..), Value::Text(_))
+        | (Kind::Flag, Value::Flag(_))
+        | (Kind::Count(..), Value::Number(_))
+        | (Kind::List(_), Value::List(_))
+        | (Kind::Block(_) | Kind::Named(..), Value::Block(_)) => true,
+        (Kind::Word(_), Value::Text(_)) => true,
+        (Kind::Flag, Value::Text(text)) => node.foreign && matches!(text.as_str(), "true" | "false"),
+        (Kind::Count(..), Value::Text(text)) => node.foreign && digits(text).is_some(),
+        _ => false,
+    }
+}
+
+/// As [`fits`], where other shapes are allowed too: a text that is none of the words may be one of them.
+fn fits_one(kind: &Kind, node: &Node) -> bool {
+    match (kind, node.text()) {
+        (Kind::Word(words), Some(text)) => words.iter().any(|word| word.text == text),
+        _ => fits(kind, node),
+    }
+}
+
+fn digits(text: &str) -> Option<u64> {
+    text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok())?
+}
+
+fn milliseconds(text: &str) -> Option<u64> {
+    unit(text, &MS_UNITS)
+}
+
+fn bytes(text: &str) -> Option<u64> {
+    unit(text, &BYTE_UNITS)
+}
+
+fn unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
+    let at = text.find(|c: char| !c.is_ascii_digit())?;
+    let (_, factor) = units.iter().find(|(name, _)| *name == &text[at..])?;
+    text[..at].parse::<u64>().ok()?.checked_mul(*factor)
+}
+
+/// An amount as the file would say it.
+fn spell(kind: &Kind, amount: u64) -> String {
+    let units: &[(&str, u64)] = match kind {
+        Kind::Duration(..) => &MS_UNITS,
+        Kind::Size(..) => &BYTE_UNITS,
+        _ => &[("", 1)],
+    };
+    let largest = units.iter().rev().find(|(_, factor)| amount > 0 && amount.is_multiple_of(*factor));
+    let (name, factor) = largest.unwrap_or(&units[0]);
+    format!("{}{name}", amount / factor)
+}
+
+fn describe(kind: &Kind) -> String {
+    match kind {
+        Kind::Text => "a text".to_owned(),
+        Kind::Form(form) => form.what.to_owned(),
+        Kind::Flag => "true or false".to_owned(),
+        Kind::Count(least, most) => format!("a whole number from {least} to {most}"),
+        Kind::Duration(..) => "a duration".to_owned(),
+        Kind::Size(..) => "a size".to_owned(),
+        Kind::Word(words) => {
+            let served = words.iter().filter(|word| matches!(word.state, State::Served));
+            alternatives(served.map(|word| quote(word.text)).collect())
+        }
+        Kind::List(_) => "a list".to_owned(),
+        Kind::Block(_) => "keys".to_owned(),
+        Kind::Named(what, _) => format!("keys, each the name of a {what}"),
+        Kind::Either(kinds) => alternatives(kinds.iter().map(describe).collect()),
+        Kind::Any => "a value".to_owned(),
+    }
+}
+
+fn alternatives(mut words: Vec<String>) -> String {
+    let last = words.pop().unwrap_or_default();
+    if words.is_empty() { last } else { format!("{} or {last}", words.join(", ")) }
+}
+
+fn found(node: &Node) -> &'static str {
+    match node.value {
+        Value::Null => "nothing",
+        Value::Flag(_) => "true or false",
+        Value::Number(_) | Value::Amount(_) => "a number",
+        Value::Text(_) => "a text",
+        Value::List(_) => "a list",
+        Value::Block(_) => "keys",
+        Value::Bad => "a fault",
+    }
+}
+
+fn misfit_hint(node: &Node, kind: &Kind) -> Option<String> {
+    let hint = match (kind, &node.value) {
+        (_, Value::Null) => "give it a value, or leave the key out".to_owned(),
+        (Kind::Duration(..), Value::Number(Some(number))) => format!("with its unit: {number}ms or {number}s"),
+        (Kind::Size(..), Value::Number(Some(number))) => format!("with its unit: {number}B or {number}KiB"),
+        (Kind::Either(kinds), Value::Text(text)) if !node.foreign => {
+            let words = kinds.iter().flat_map(|kind| if let Kind::Word(words) = kind { words } else { &[][..] });
+            return nearest(text, words.map(|word| word.text));
+        }
+        (Kind::List(_), Value::Text(text)) if !node.foreign => format!("write [{text}]"),
+        (Kind::Text, Value::Number(_) | Value::Flag(_)) => "put it in quotes".to_owned(),
+        (Kind::Form(form), _) => format!("write {}", form.example),
+        (Kind::Either([Kind::Form(form), ..] | [.., Kind::Form(form)]), _) => format!("write {}", form.example),
+        _ => return None,
+    };
+    Some(hint)
+}
+
+/// The nearest key of this block, or where else a key of this name belongs.
+fn unknown_hint(written: &str, keys: &'static [Key]) -> Option<String> {
+    nearest(written, keys.iter().map(|key| key.name)).or_else(|| {
+        let place = elsewhere(written, ROOT, "")?;
+        Some(format!("there is `{place}`"))
+    })
+}
+
+fn elsewhere(written: &str, keys: &'static [Key], path: &str) -> Option<String> {
+    keys.iter().find_map(|key| {
+        let here = join(path, key.name);
+        if key.name == written { Some(here) } else { below(written, &key.kind, &here) }
+    })
+}
+
+fn below(written: &str, kind: &'static Kind, path: &str) -> Option<String> {
+    match kind {
+        Kind::Block(keys) => elsewhere(written, keys, path),
+        Kind::List(of) => below(written, of, &format!("{path}[]")),
+        Kind::Named(what, of) => below(written, of, &format!("{path}.{}", what.to_uppercase())),
+        Kind::Either(kinds) => kinds.iter().find_map(|kind| below(written, kind, path)),
+        _ => None,
+    }
+}
+
+const MS_UNITS: [(&str, u64); 4] = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000)];
+const BYTE_UNITS: [(&str, u64); 4] = [("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
+const QUOTED_CHARS: usize = 80;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amounts() {
+        let check = |text, ms, size| assert_eq!((milliseconds(text), bytes(text)), (ms, size), "{text}");
+        check("500ms", Some(500), None);
+        check("20s", Some(20_000), None);
+        check("10m", Some(600_000), None);
+        check("24h", Some(86_400_000), None);
+        check("64KiB", None, Some(65_536));
+        check("1MiB", None, Some(1 << 20));
+        check("2GiB", None, Some(2 << 30));
+        check("7B", None, Some(7));
+        for text in ["", "s", "KiB", "1", "1 s", "-1s", "+1s", "1.5s", "1S", "1kib", "1KB", "1sm", "99999999999999999999s"] {
+            check(text, None, None);
+        }
+        check("18446744073709551615h", None, None);
+    }
+
+    #[test]
+    fn amounts_are_spelt_with_their_largest_unit() {
+        assert_eq!(spell(&Kind::Duration(0, 0), 86_400_000), "24h");
+        assert_eq!(spell(&Kind::Duration(0, 0), 90_000), "90s");
+        assert_eq!(spell(&Kind::Duration(0, 0), 0), "0ms");
+        assert_eq!(spell(&Kind::Size(0, 0), 1 << 20), "1MiB");
+        assert_eq!(spell(&Kind::Count(0, 0), 512), "512");
+    }
+}

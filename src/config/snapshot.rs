@@ -1,0 +1,151 @@
+//! The immutable whole that a shard decides by: settings, catalogue, compiled policy, addresses. Swapped whole, never
+//! changed; each request uses one from its decision on.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::base::ids::{EndpointId, ServerId};
+use crate::mcp::catalog::Catalog;
+use crate::policy::compile::Warning;
+use crate::policy::table::Table;
+use crate::session::owner::endpoint_hash;
+
+use super::Settings;
+
+/// What a path of the data listener leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// An MCP endpoint.
+    Mcp(EndpointId),
+    /// Its protected resource metadata (RFC 9728, section 3).
+    Metadata(EndpointId),
+}
+
+/// What follows from the settings alone, made once: bytes that answers are put together from.
+#[derive(Debug)]
+pub struct Prepared {
+    routes: HashMap<Box<[u8]>, Route>,
+    /// By `EndpointId`.
+    pub endpoints: Vec<PreparedEndpoint>,
+    /// By `ServerId`.
+    pub servers: Vec<PreparedServer>,
+    /// First six bytes of the policy's hash.
+    pub policy: [u8; 6],
+    /// The endpoints' own URLs, by `EndpointId`: what a token's audience must name.
+    pub resources: Vec<String>,
+}
+
+/// Bytes of one endpoint.
+#[derive(Debug)]
+pub struct PreparedEndpoint {
+    /// `Bearer resource_metadata="…"`.
+    pub challenge: String,
+    /// The same with `error="invalid_token"`.
+    pub challenge_invalid: String,
+    /// The metadata document, JSON.
+    pub metadata: Vec<u8>,
+    /// Survives restarts and reloads, so a session id sealed for this path opens for no other.
+    pub digest: u64,
+    /// The one server behind it.
+    pub server: ServerId,
+}
+
+/// Bytes of one server.
+#[derive(Debug)]
+pub struct PreparedServer {
+    /// Its `Host` field.
+    pub host: String,
+}
+
+/// One state of the gateway.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// What the operator wrote.
+    pub settings: Arc<Settings>,
+    /// What follows from that.
+    pub prepared: Arc<Prepared>,
+    /// What the servers offer.
+    pub catalog: Catalog,
+    /// The policy, compiled against that.
+    pub table: Table,
+    /// Resolved addresses, by `ServerId`; empty where the name does not resolve.
+    pub addresses: Vec<Arc<[SocketAddr]>>,
+    /// Counts up when verified tokens must be verified again: with every change of the settings.
+    pub auth_epoch: u64,
+    /// Counts up with every snapshot.
+    pub number: u64,
+}
+
+impl Prepared {
+    /// Everything that follows from these settings.
+    #[must_use]
+    pub fn new(settings: &Settings) -> Self {
+        let mut routes = HashMap::new();
+        let mut endpoints = Vec::new();
+        for (index, endpoint) in settings.endpoints.iter().enumerate() {
+            let id = EndpointId::from_index(index);
+            let metadata_path = format!("/.well-known/oauth-protected-resource{}", endpoint.path);
+            let challenge = format!("Bearer resource_metadata=\"{}{metadata_path}\"", settings.public_url);
+            routes.insert(Box::from(endpoint.path.as_bytes()), Route::Mcp(id));
+            routes.insert(Box::from(metadata_path.as_bytes()), Route::Metadata(id));
+            endpoints.push(PreparedEndpoint {
+                challenge_invalid: format!("{challenge}, error=\"invalid_token\""),
+                challenge,
+                metadata: metadata(settings, &endpoint.resource),
+                digest: endpoint_hash(&endpoint.path),
+                server: endpoint.servers[0],
+            });
+        }
+        if let Some(first) = settings.endpoints.iter().position(|endpoint| !endpoint.path.starts_with("/s/")) {
+            // The root form is asked for by clients that know the host only (RFC 9728, section 3.1).
+            let root: &[u8] = b"/.well-known/oauth-protected-resource";
+            routes.insert(Box::from(root), Route::Metadata(EndpointId::from_index(first)));
+        }
+        let servers = settings
+            .servers
+            .iter()
+            .map(|server| PreparedServer {
+                host: if server.port == 80 { server.host.clone() } else { format!("{}:{}", server.host, server.port) },
+            })
+            .collect();
+        let mut policy = [0; 6];
+        policy.copy_from_slice(&settings.policy.hash()[..6]);
+        let resources = settings.endpoints.iter().map(|endpoint| endpoint.resource.clone()).collect();
+        Self { routes, endpoints, servers, policy, resources }
+    }
+
+    /// Where a path leads; `None` for nowhere. Paths are compared byte for byte.
+    #[must_use]
+    pub fn route(&self, path: &[u8]) -> Option<Route> {
+        self.routes.get(path).copied()
+    }
+}
+
+impl Snapshot {
+    /// A snapshot of these parts; the policy is compiled here.
+    #[must_use]
+    pub fn new(
+        settings: Arc<Settings>,
+        prepared: Arc<Prepared>,
+        catalog: Catalog,
+        addresses: Vec<Arc<[SocketAddr]>>,
+        auth_epoch: u64,
+        number: u64,
+    ) -> (Self, Vec<Warning>) {
+        let names: Vec<Arc<str>> = settings.servers.iter().map(|server| server.name.clone()).collect();
+        let (table, warnings) = Table::compile(&settings.policy, &names, &catalog);
+        (Self { settings, prepared, catalog, table, addresses, auth_epoch, number }, warnings)
+    }
+}
+
+fn metadata(settings: &Settings, resource: &str) -> Vec<u8> {
+    let issuers: Vec<&str> = settings.issuers.iter().map(|issuer| &*issuer.issuer).collect();
+    let document = serde_json::json!({
+        "resource": resource,
+        "authorization_servers": issuers,
+        "bearer_methods_supported": ["header"],
+        "resource_name": "Portcullis",
+    });
+    document.to_string().into_bytes()
+}

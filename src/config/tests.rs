@@ -1,0 +1,568 @@
+//! Whole files, and what is said about them.
+
+use std::io;
+use std::path::Path;
+
+use super::*;
+
+struct House;
+
+impl Source for House {
+    fn var(&self, name: &str) -> Option<String> {
+        match name {
+            "ADDRESS" => Some("127.0.0.1:7000".to_owned()),
+            "COUNT" => Some("3".to_owned()),
+            "SECRET" => Some("hunter2".to_owned()),
+            _ => None,
+        }
+    }
+
+    fn file(&self, path: &Path) -> io::Result<String> {
+        match path.to_str() {
+            Some("/etc/gate/jwks.json") => Ok(JWKS.to_owned()),
+            Some("/etc/gate/empty.json") => Ok("{\"keys\": []}".to_owned()),
+            _ => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+}
+
+fn read(text: &str) -> Result<Loaded, Vec<Fault>> {
+    load(text, Path::new("/etc/gate"), &House)
+}
+
+/// All that is said about `text`; errors and warnings alike.
+#[track_caller]
+fn check(text: &str, want: &[&str]) {
+    let faults = match read(text) {
+        Ok(loaded) => loaded.warnings,
+        Err(faults) => faults,
+    };
+    let got: Vec<String> = faults.iter().map(Fault::to_string).collect();
+    assert_eq!(got, want, "{text}\n{}", got.join("\n"));
+}
+
+#[test]
+fn a_text_is_no_configuration() {
+    check(
+        r"just text
+",
+        &[
+            "1:1: expected keys, found a text (write `listen: …`)",
+        ],
+    );
+}
+
+#[test]
+fn an_unknown_key_hides_what_it_may_have_meant() {
+    check(
+        r"lisen: 127.0.0.1:8080
+auth: { anonymous: allow }
+servers: { a: { url: http://127.0.0.1:1/mcp } }
+policy: { rules: [] }
+",
+        &[
+            "1:1: lisen: is not a key (did you mean `listen`?)",
+        ],
+    );
+}
+
+#[test]
+fn listeners() {
+    check(
+        r#"listen: [0.0.0.0:8080, {address: localhost:1}, ":80", 127.0.0.1:5, 127.0.0.1:5]
+auth: { anonymous: allow }
+servers: { a: { url: http://127.0.0.1:1/mcp } }
+"#,
+        &[
+            "1:1: policy: there is no policy, so everything is refused (to open it: policy: { rules: [{ id: open, permit: [\"*/*\"] }] })",
+            "1:9: listen: `public_url` is missing, and 0.0.0.0 is no address to call (write public_url: https://tools.example.com)",
+            "1:34: listen[1].address: `localhost:1` is not an address and port (an address, not a name: 127.0.0.1:1)",
+            "1:48: listen[2]: `:80` is not an address and port (0.0.0.0:80 is every address of this machine)",
+            "1:68: listen[4]: stands twice (keep one of them)",
+            "2:20: auth.anonymous: the listener 0.0.0.0:8080 is not on loopback: anybody who reaches it could call (name an issuer, listen on 127.0.0.1, or say that it is meant: anonymous_public: true)",
+        ],
+    );
+}
+
+#[test]
+fn nobody_could_call() {
+    check(
+        r"servers: { a: { url: http://127.0.0.1:1/mcp } }
+policy: {}
+",
+        &[
+            "1:1: auth: neither `issuers` nor `anonymous: allow`: nobody could call (name an issuer, or for trying things out on loopback: auth: { anonymous: allow })",
+            "2:9: policy: there are no rules, so everything is refused (to open it: policy: { rules: [{ id: open, permit: [\"*/*\"] }] })",
+        ],
+    );
+}
+
+#[test]
+fn nothing_in_anything() {
+    check(
+        r"auth: {}
+servers: {}
+policy: {}
+",
+        &[
+            "1:7: auth: neither `issuers` nor `anonymous: allow`: nobody could call (name an issuer, or for trying things out on loopback: auth: { anonymous: allow })",
+            "2:10: servers: expected 1 to 1024 servers (write servers: { docs: { url: http://127.0.0.1:9001/mcp } })",
+            "3:9: policy: there are no rules, so everything is refused (to open it: policy: { rules: [{ id: open, permit: [\"*/*\"] }] })",
+        ],
+    );
+}
+
+#[test]
+fn nothing_at_all() {
+    check(
+        r"auth:
+servers: { a: }
+policy: {}
+",
+        &[
+            "1:5: auth: expected keys, found nothing (give it a value, or leave the key out)",
+            "2:13: servers.a: expected keys, found nothing (give it a value, or leave the key out)",
+            "3:9: policy: there are no rules, so everything is refused (to open it: policy: { rules: [{ id: open, permit: [\"*/*\"] }] })",
+        ],
+    );
+}
+
+#[test]
+fn servers_and_limits() {
+    check(
+        r#"auth: { anonymous: allow }
+servers:
+  a: { urls: [http://127.0.0.1:1/mcp], credentials: strip, timeout: 5 }
+  B_c: { url: ftp://x, timeout: 0s }
+  c: { url: "http://u:p@h/x#f", credentials: { bearer: "${NOPE}" } }
+  d: { url: "${SECRET}" }
+  a: { url: https://h/ }
+  e: {}
+  f: { timeout: 5s }
+  g: { url: "http://${NOPE}/${file:nope}" , credentials: stripp, audience: x }
+limits: { body: 2MiB, drain: forever, connections: x, call: 25h }
+shards: 0
+policy: {}
+"#,
+        &[
+            "2:1: servers: without `endpoints`, `/mcp` would have all servers, which this version does not do yet: each is at /s/NAME/mcp only (to choose one: endpoints: { /mcp: { servers: [a] } })",
+            "3:69: servers.a.timeout: expected a duration, found a number (with its unit: 5ms or 5s)",
+            "4:3: servers.B_c: `B_c` is not a server's name (a-z first, then a-z, 0-9 and -)",
+            "4:15: servers.B_c.url: `ftp://x` is not an http URL (write http://127.0.0.1:9001/mcp)",
+            "4:33: servers.B_c.timeout: must be from 1ms to 24h",
+            "5:13: servers.c.url: a server's URL has no user, no password and no #fragment",
+            "5:48: servers.c.credentials.bearer: this version does not do `bearer` yet (let the server trust the gateway's address, or put a proxy that adds the token between them)",
+            "6:13: servers.d.url: the value is not an http URL (write http://127.0.0.1:9001/mcp)",
+            "7:3: servers.a: stands twice; first on line 3 (keep one of them)",
+            "8:3: servers.e: has no `url` (write url: http://127.0.0.1:9001/mcp)",
+            "9:3: servers.f: has no `url` (write url: http://127.0.0.1:9001/mcp)",
+            "10:21: servers.g.url: the variable NOPE is not set (set it, or give a default: ${NOPE:-…})",
+            "10:29: servers.g.url: the file nope cannot be read: no such file (relative paths start at the folder of the configuration)",
+            "10:58: servers.g.credentials: `stripp` is not `strip` or keys (did you mean `strip`?)",
+            "10:66: servers.g.audience: is not a key (there is `auth.issuers[].audience`)",
+            "11:17: limits.body: must be from 1KiB to 1MiB",
+            "11:30: limits.drain: `forever` is not a duration",
+            "11:52: limits.connections: expected a whole number from 1 to 20000, found a text",
+            "11:61: limits.call: must be from 1ms to 24h",
+            "12:9: shards: must be from 1 to 512",
+            "13:9: policy: there are no rules, so everything is refused (to open it: policy: { rules: [{ id: open, permit: [\"*/*\"] }] })",
+        ],
+    );
+}
+
+#[test]
+fn endpoints_and_rules() {
+    check(
+        r#"auth: { anonymous: allow }
+shards: "${COUNT}"
+listen: ${ADDRESS}
+servers: { docs: { url: http://127.0.0.1:1/mcp } }
+endpoints:
+  mcp: { servers: [docs] }
+  /a/: { servers: [dosc] }
+  /s/x/mcp: { servers: [] , names: prefix}
+  /b: { servers: docs, names: bare }
+  /c: {}
+policy:
+  tasks: { "a b": x, refund: 5 }
+  rules:
+    - id: one
+      permit: [docs/x, docs, "docs!tool:x", "do\u0063s!prompt:", dosc/x]
+      tasks: [refnud]
+    - id: one
+      forbid: []
+      permit: ["*/*"]
+    - permit: docs/x
+      reason: ""
+    - id: four
+      premit: [docs/x]
+      tasks: []
+    - id: five
+      mode: shadow
+    - id: six
+"#,
+        &[
+            "6:3: endpoints.mcp: a path starts with / (write /mcp)",
+            "7:3: endpoints./a/: a path has no empty segment, no . and no .. (leave the / at its end out)",
+            "7:20: endpoints./a/.servers[0]: no server is called `dosc` (did you mean `docs`?)",
+            "8:3: endpoints./s/x/mcp: this path is the gateway's own (choose one that starts neither with /s/ nor with /.well-known)",
+            "8:24: endpoints./s/x/mcp.servers: is empty (name the server: [docs])",
+            "8:36: endpoints./s/x/mcp.names: this version does not do `prefix` yet (with one server names stay as they are; leave it out)",
+            "9:18: endpoints./b.servers: expected a list, found a text (write [docs])",
+            "10:7: endpoints./c: `servers` is missing (write servers: [docs])",
+            "12:12: policy.tasks.a b: `a b` is not a task's name (1 to 128 visible ASCII characters, no blank, no comma)",
+            "12:30: policy.tasks.refund: expected a text, found a number (put it in quotes)",
+            "15:28: policy.rules[0].permit[1]: a pattern is server/tool or server!kind; here is neither / nor !",
+            "15:36: policy.rules[0].permit[2]: after ! comes resource:GLOB, prompt:GLOB, sampling, elicitation, roots or *",
+            "15:45: policy.rules[0].permit[3]: nothing can match here; * is anything",
+            "15:66: policy.rules[0].permit[4]: `dosc/x` fits no server (did you mean `docs`?)",
+            "16:15: policy.rules[0].tasks[0]: no task is called `refnud` (did you mean `refund`?)",
+            "17:11: policy.rules[1].id: `one` is the id of another rule, on line 14",
+            "18:15: policy.rules[1]: one rule cannot `permit` and `forbid` (make two rules of it)",
+            "18:15: policy.rules[1].forbid: is empty, so the rule would never apply (\"*/*\" is every tool)",
+            "20:7: policy.rules[2]: `id` is missing (give the rule a name: `id: everyone-may-echo`)",
+            "20:15: policy.rules[2].permit: expected a list, found a text (write [docs/x])",
+            "21:15: policy.rules[2].reason: must be one sentence of at most 512 bytes, on one line",
+            "23:7: policy.rules[3].premit: is not a key (did you mean `permit`?)",
+            "24:14: policy.rules[3].tasks: is empty, so the rule would never apply (leave it out for always)",
+            "25:7: policy.rules[4]: has neither `permit` nor `forbid` (write permit: [docs/search])",
+            "26:13: policy.rules[4].mode: this version does not do `shadow` yet (leave the rule out)",
+            "27:7: policy.rules[5]: has neither `permit` nor `forbid` (write permit: [docs/search])",
+        ],
+    );
+}
+
+#[test]
+fn issuers() {
+    check(
+        r#"auth:
+  issuers:
+    - issuer: https://a
+      jwks: { file: ./jwks.json }
+      algorithms: [ES256, HS256, es384]
+      subject: sub
+    - issuer: https://a
+      jwks: { file: ./jwks.json }
+      audience: []
+    - issuer: ""
+      jwks: { file: ./nope.json }
+    - jwks: { file: ./empty.json }
+    - issuer: x
+      typ: [JWT, 5]
+    - issuer: y
+      jwks: {}
+    - issuer: z
+      jwks: { url: https://a/jwks }
+servers: { a: { url: http://127.0.0.1:1/mcp }, b: { url: http://127.0.0.1:2/mcp } }
+policy: {}
+admin: 127.0.0.1:8080
+public_url: http://tools.example.com/x
+"#,
+        &[
+            "5:27: auth.issuers[0].algorithms[1]: `HS256` is not `ES256`, `ES384`, `EdDSA`, `RS256`, `RS384`, `RS512`, `PS256`, `PS384` or `PS512` (did you mean `ES256`?)",
+            "5:34: auth.issuers[0].algorithms[2]: `es384` is not `ES256`, `ES384`, `EdDSA`, `RS256`, `RS384`, `RS512`, `PS256`, `PS384` or `PS512` (did you mean `ES384`?)",
+            "6:16: auth.issuers[0].subject: `sub` is not a claim: a claim path begins with `claims.` or `claims[\"` (write claims.NAME or claims[\"NAME\"])",
+            "9:17: auth.issuers[1].audience: must not be empty (leave it out for the default)",
+            "10:15: auth.issuers[2].issuer: is empty (write the `iss` of its tokens)",
+            "11:21: auth.issuers[2].jwks.file: `./nope.json` cannot be read: no such file (relative paths start at the folder of the configuration)",
+            "12:7: auth.issuers[3]: `issuer` is missing (write the `iss` of its tokens, byte for byte)",
+            "12:21: auth.issuers[3].jwks.file: `./empty.json`: no key of the set can verify by an allowed algorithm",
+            "13:7: auth.issuers[4]: `jwks` is missing (this version does not discover them: write `jwks: { file: ./jwks.json }`)",
+            "14:18: auth.issuers[4].typ[1]: expected a text, found a number (put it in quotes)",
+            "16:13: auth.issuers[5].jwks: `file` is missing (name the file: `jwks: { file: ./jwks.json }`)",
+            "18:15: auth.issuers[6].jwks.url: this version does not do `url` yet (save the key set beside the configuration and write `jwks: { file: ./jwks.json }`)",
+            "19:1: servers: without `endpoints`, `/mcp` would have all servers, which this version does not do yet: each is at /s/NAME/mcp only (to choose one: endpoints: { /mcp: { servers: [a] } })",
+            "20:9: policy: there are no rules, so everything is refused (to open it: policy: { rules: [{ id: open, permit: [\"*/*\"] }] })",
+            "21:8: admin: 127.0.0.1:8080, the admin listener, is a listener for clients too (give `admin` another port)",
+            "22:13: public_url: must be scheme and authority only (write http://tools.example.com)",
+        ],
+    );
+}
+
+#[test]
+fn the_names_of_the_gateway() {
+    check(
+        r#"auth: { anonymous: allow, anonymous_public: true }
+servers: { a: { url: http://127.0.0.1:1/mcp } }
+listen: 0.0.0.0:80
+admin: 0.0.0.0:81
+hosts: [tools.example.com, "a b", "http://x"]
+origins: [https://App.example.com/, app.example.com, https://x/y]
+policy: { rules: [{ id: a, permit: ["*/*", "c/*"] }] }
+"#,
+        &[
+            "3:9: listen: `public_url` is missing, and 0.0.0.0 is no address to call (write public_url: https://tools.example.com)",
+            "4:8: admin: the admin listener is not on loopback, and asks nobody for a token (write 127.0.0.1, or keep others away from it)",
+            "5:28: hosts[1]: `a b` is not a host (write tools.example.com or tools.example.com:8443)",
+            "5:35: hosts[2]: `http://x` is not a host (write tools.example.com or tools.example.com:8443)",
+            "6:37: origins[1]: `app.example.com` is not an http or https URL (write https://tools.example.com)",
+            "6:54: origins[2]: must be scheme and authority only (write https://x)",
+            "7:44: policy.rules[0].permit[1]: `c/*` fits no server",
+        ],
+    );
+}
+
+#[test]
+fn the_wrong_shapes() {
+    check(
+        r#"auth: { anonymous: allow }
+servers: [a]
+policy: 5
+listen: 8080
+public_url: null
+state: ""
+"#,
+        &[
+            "2:10: servers: expected keys, each the name of a server, found a list",
+            "3:9: policy: expected keys, found a number",
+            "4:9: listen: expected an address and port or a list, found a number (write 127.0.0.1:8080)",
+            "5:13: public_url: expected a URL of scheme and authority, found nothing (give it a value, or leave the key out)",
+            "6:8: state: is not a path",
+        ],
+    );
+}
+
+#[test]
+fn a_word_that_is_none() {
+    check(
+        r"auth: { anonymous: maybe }
+servers: { a: { url: http://127.0.0.1:1/mcp } }
+policy: {}
+",
+        &[
+            "1:20: auth.anonymous: `maybe` is not `deny` or `allow`",
+            "3:9: policy: there are no rules, so everything is refused (to open it: policy: { rules: [{ id: open, permit: [\"*/*\"] }] })",
+        ],
+    );
+}
+
+#[test]
+fn what_this_version_does_not_do() {
+    check(
+        r#"auth: { anonymous: allow }
+servers: { a: { url: http://127.0.0.1:1/mcp, timout: 5s, credentials: forward, pin: warn, sharing: all } }
+listen: 127.0.0.1:9090
+audit: { durability: disk, json: true, subject: keyed }
+sessions: { keys: [x] }
+policy: { include: [x.yaml], rates: [], rules: [ { id: a, permit: ["a/*"], scopes: [x], mode: enforc }, 5 ] }
+"#,
+        &[
+            "2:46: servers.a.timout: is not a key (did you mean `timeout`?)",
+            "2:71: servers.a.credentials: this version does not do `forward` yet (leave it out: the caller's token stays here)",
+            "2:80: servers.a.pin: this version does not do `pin` yet (definitions are not compared yet; leave it out)",
+            "2:91: servers.a.sharing: this version does not do `sharing` yet (sessions are never shared; leave it out)",
+            "3:9: listen: 127.0.0.1:9090, the admin listener, is a listener for clients too (give `admin` another port)",
+            "4:22: audit.durability: this version does not do `disk` yet (write `process`)",
+            "4:28: audit.json: this version does not do `json` yet (the record is written as JSON lines anyway; leave it out)",
+            "4:40: audit.subject: this version does not do `subject` yet (subjects are written as they are; leave it out)",
+            "5:1: sessions: this version does not do `sessions` yet (one node keeps its keys in `state`; leave `sessions` out)",
+            "6:11: policy.include: this version does not do `include` yet (write all tasks and rules in this file)",
+            "6:30: policy.rates: this version does not do `rates` yet (limit rates in front of the gateway)",
+            "6:76: policy.rules[0].scopes: this version does not do `scopes` yet (give those tokens a task and write it under `tasks`)",
+            "6:95: policy.rules[0].mode: `enforc` is not `enforce` (did you mean `enforce`?)",
+            "6:105: policy.rules[1]: expected keys, found a number",
+        ],
+    );
+}
+
+#[test]
+fn an_alias_is_at_fault_where_it_is_used() {
+    check(
+        r"auth: { anonymous: allow }
+servers: { a: &a { url: https://x/ }, b: *a }
+policy: { tasks: {}, rules: {} }
+",
+        &[
+            "2:1: servers: without `endpoints`, `/mcp` would have all servers, which this version does not do yet: each is at /s/NAME/mcp only (to choose one: endpoints: { /mcp: { servers: [a] } })",
+            "2:25: servers.a.url: this version does not do https to servers yet (end TLS in a proxy beside the gateway (stunnel, nginx) and name that: http://127.0.0.1:…)",
+            "2:42: servers.b.url: this version does not do https to servers yet (end TLS in a proxy beside the gateway (stunnel, nginx) and name that: http://127.0.0.1:…)",
+            "3:29: policy.rules: expected a list, found keys",
+        ],
+    );
+}
+
+/// Every part of the configuration's language in use: what this version does not do, and nothing else, is said.
+#[test]
+fn the_whole_language_is_known() {
+    let text = include_str!("testdata/fleet.yaml");
+    let faults = read(text).expect_err("much of it is not done yet");
+    assert!(faults.iter().all(|fault| fault.message.contains("this version does not do")));
+    check(
+        text,
+        &[
+            "5:5: listen[1].tls: this version does not do `tls` yet (listen on loopback and let a proxy in front (nginx, haproxy) end TLS)",
+            "15:15: auth.issuers[0].jwks.url: this version does not do `url` yet (save the key set beside the configuration and write `jwks: { file: ./jwks.json }`)",
+            "25:11: servers.payments.urls: this version does not do `urls` with several instances yet (name one instance, or a load balancer in front of them that keeps sessions together)",
+            "26:20: servers.payments.credentials.bearer: this version does not do `bearer` yet (let the server trust the gateway's address, or put a proxy that adds the token between them)",
+            "29:10: servers.crm.url: this version does not do https to servers yet (end TLS in a proxy beside the gateway (stunnel, nginx) and name that: http://127.0.0.1:…)",
+            "31:7: servers.crm.credentials.exchange: this version does not do `exchange` yet (let the server trust the gateway's address, or put a proxy that adds a token between them)",
+            "37:5: servers.files.command: this version does not do `command` yet (run it behind an stdio-to-HTTP bridge and name that with `url`)",
+            "40:20: endpoints./mcp.servers: this version does not do several servers on one endpoint yet (give each server an endpoint of its own; it is at /s/NAME/mcp too)",
+            "41:29: endpoints./mcp/research.servers: this version does not do several servers on one endpoint yet (give each server an endpoint of its own; it is at /s/NAME/mcp too)",
+            "55:7: policy.rules[1].who: this version does not do `who` yet (give those tokens a task and write it under `tasks`)",
+            "57:7: policy.rules[1].when: this version does not do `when` yet (permit only tools whose every argument is acceptable, or forbid the tool)",
+            "58:7: policy.rules[1].limits: this version does not do `limits` yet (limit calls in the server itself)",
+            "66:7: policy.rules[2].approve: this version does not do `approve` yet (write `forbid` instead, until a person can be asked)",
+            "67:7: policy.rules[2].when: this version does not do `when` yet (permit only tools whose every argument is acceptable, or forbid the tool)",
+            "71:7: policy.rules[3].when: this version does not do `when` yet (permit only tools whose every argument is acceptable, or forbid the tool)",
+            "77:13: policy.rules[5].mode: this version does not do `shadow` yet (leave the rule out)",
+            "79:7: policy.rules[5].when: this version does not do `when` yet (permit only tools whose every argument is acceptable, or forbid the tool)",
+            "84:3: audit.arguments: this version does not do `arguments` yet (arguments are never written down; leave it out)",
+            "86:1: telemetry: this version does not do `telemetry` yet (read metrics from the admin listener instead)",
+        ],
+    );
+}
+
+#[test]
+fn quickstart() {
+    let loaded = read(include_str!("../../examples/quickstart.yaml")).expect("it is sound");
+    assert_eq!(loaded.warnings, []);
+    let settings = loaded.settings;
+    assert_eq!(settings.listen, ["127.0.0.1:8080".parse().expect("an address")]);
+    assert_eq!(settings.public_url, "http://127.0.0.1:8080");
+    assert_eq!(settings.hosts, ["127.0.0.1:8080", "localhost:8080", "[::1]:8080"]);
+    assert_eq!(settings.shards, Shards::Auto);
+    assert_eq!(settings.admin, Some("127.0.0.1:9090".parse().expect("an address")));
+    assert_eq!(settings.state, Path::new("/etc/gate/portcullis-state"));
+    assert_eq!(settings.audit_dir, Path::new("/etc/gate/audit"));
+    assert!(!settings.anonymous);
+    assert_eq!(settings.issuers.len(), 1);
+    assert_eq!(&*settings.issuers[0].issuer, "https://issuer.example");
+    assert_eq!(settings.issuers[0].audience, None);
+    let [server] = settings.servers.as_slice() else { panic!("one server") };
+    let place = (&*server.name, &*server.host, server.port, &*server.path);
+    assert_eq!(place, ("everything", "127.0.0.1", 3001, "/mcp"));
+    assert_eq!(server.timeout_ms, settings.limits.call_ms_max);
+    let paths: Vec<(&str, &str)> = settings.endpoints.iter().map(|e| (&*e.path, &*e.resource)).collect();
+    let want = [
+        ("/mcp", "http://127.0.0.1:8080/mcp"),
+        ("/s/everything/mcp", "http://127.0.0.1:8080/s/everything/mcp"),
+    ];
+    assert_eq!(paths, want);
+    assert_eq!(&*settings.policy.rules()[0].id, "everyone-may-echo");
+    assert_eq!(settings.limits, Limits::default());
+}
+
+#[test]
+fn two_servers() {
+    let loaded = read(include_str!("../../examples/two-servers.yaml")).expect("it is sound");
+    assert_eq!(loaded.warnings, []);
+    let settings = loaded.settings;
+    let paths: Vec<(&str, usize)> = settings.endpoints.iter().map(|e| (&*e.path, e.servers[0].index())).collect();
+    assert_eq!(paths, [("/mcp", 0), ("/mcp/payments", 1), ("/s/docs/mcp", 0), ("/s/payments/mcp", 1)]);
+    assert_eq!(settings.servers.iter().map(|s| s.timeout_ms).collect::<Vec<_>>(), [30_000, 20_000]);
+    assert_eq!(settings.limits.body_bytes_max, 256 * 1024);
+    assert_eq!(settings.limits.drain_ms_max, 20_000);
+    assert_eq!(settings.policy.tasks().len(), 2);
+    assert_eq!(settings.policy.rules().len(), 5);
+    assert!(settings.policy.rules()[4].reason.is_some());
+}
+
+#[test]
+fn variables_stand_for_numbers_too() {
+    let settings = read(
+        r#"
+auth: { anonymous: allow }
+shards: "${COUNT}"
+listen: ${ADDRESS}
+admin: off
+servers:
+  a: { urls: ["http://${HOST:-Docs.Example}:81/a?b=c"], timeout: "${NONE:-5s}" }
+policy: { rules: [{ id: open, permit: ["*/*"] }] }
+"#,
+    );
+    let settings = settings.expect("it is sound").settings;
+    assert_eq!(settings.shards, Shards::Count(3));
+    assert_eq!(settings.listen, ["127.0.0.1:7000".parse().expect("an address")]);
+    assert_eq!((settings.admin, settings.anonymous), (None, true));
+    let server = &settings.servers[0];
+    let place = (&*server.host, server.port, &*server.path, server.timeout_ms);
+    assert_eq!(place, ("docs.example", 81, "/a?b=c", 5000));
+}
+
+#[test]
+fn json_is_as_good() {
+    let loaded = read(
+        r#"{"auth": {"anonymous": "allow"}, "servers": {"a": {"url": "http://127.0.0.1:1/"}},
+            "policy": {"rules": [{"id": "open", "permit": ["*/*"]}]}}"#,
+    );
+    assert_eq!(loaded.expect("it is sound").warnings, []);
+}
+
+#[test]
+fn loopback_needs_no_issuer_and_the_world_needs_a_word() {
+    let rest = "servers: { a: { url: http://127.0.0.1:1/ } }\npublic_url: https://x\n\
+                policy: { rules: [{ id: open, permit: [\"*/*\"] }] }\n";
+    let with = |auth: &str, listen: &str| read(&format!("auth: {auth}\nlisten: {listen}\n{rest}")).is_ok();
+    assert!(with("{ anonymous: allow }", "127.0.0.1:1"));
+    assert!(with("{ anonymous: allow }", "\"[::1]:1\""));
+    assert!(!with("{ anonymous: allow }", "[127.0.0.1:1, 192.0.2.1:1]"));
+    assert!(!with("{ anonymous: allow, anonymous_public: false }", "0.0.0.0:1"));
+    assert!(with("{ anonymous: allow, anonymous_public: true }", "0.0.0.0:1"));
+    assert!(!with("{ anonymous: deny }", "127.0.0.1:1"));
+    assert!(!with("{ issuers: [] }", "127.0.0.1:1"));
+    assert!(with("{ issuers: [{ issuer: x, jwks: { file: jwks.json } }] }", "0.0.0.0:1"));
+}
+
+#[test]
+fn names_follow_the_ports_that_the_system_gave() {
+    let text = "auth: { anonymous: allow }\nlisten: 127.0.0.1:0\nservers: { a: { url: http://127.0.0.1:1/ } }\n";
+    let mut settings = read(text).expect("it is sound").settings;
+    settings.bound(vec!["127.0.0.1:4567".parse().expect("an address")]);
+    assert_eq!(settings.public_url, "http://127.0.0.1:4567");
+    assert_eq!(settings.endpoints[0].resource, "http://127.0.0.1:4567/mcp");
+    assert!(settings.hosts.contains(&"localhost:4567".to_owned()));
+    assert!(!settings.hosts.iter().any(|host| host.ends_with(":0")));
+}
+
+#[test]
+fn secrets_are_not_quoted() {
+    let texts = [
+        r#"{ listen: "X", public_url: "X", admin: "X", shards: "X", state: "X", hosts: ["X y"], origins: ["X"], x: 1 }"#,
+        r#"servers: { a: { url: "X", timeout: "X", credentials: "X" } }"#,
+        r#"endpoints: { /a: { servers: ["X"], names: "X" } }"#,
+        r#"auth: { issuers: [{ issuer: "X", subject: "X", algorithms: ["X"], jwks: { file: "X" } }] }"#,
+        r#"policy: { rules: [{ id: "X", permit: ["X", "X/x"], tasks: ["X"] }, { id: "X" }] }"#,
+        r#"limits: { body: "X", connections: "X" }"#,
+    ];
+    for text in texts {
+        let text = text.replace('X', "${SECRET}");
+        let faults = read(&text).expect_err("much is wrong or missing");
+        assert!(faults.len() > 2, "{faults:?}");
+        assert!(!faults.iter().any(|fault| fault.render("f", &text).contains("hunter2")), "{faults:?}");
+    }
+}
+
+#[test]
+fn the_examples_name_the_schema() {
+    for example in [include_str!("../../examples/quickstart.yaml"), include_str!("../../examples/two-servers.yaml")] {
+        assert!(example.starts_with("# yaml-language-server: $schema=../portcullis.schema.json\n"));
+    }
+}
+
+proptest::proptest! {
+    /// Whatever is typed, nothing breaks, and every fault has a place.
+    #[test]
+    fn nothing_breaks(
+        text in "([a-z_]{1,9}|: |:\n|\\[|\\{|\\}|\\]|, |\n|\n  |\n  - |\"|&a |\\*a|\\$\\{|#|'|0|é|\t){0,60}"
+    ) {
+        for fault in read(&text).err().unwrap_or_default() {
+            let _ = fault.render("f", &text);
+            proptest::prop_assert!(fault.line >= 1 && fault.column >= 1);
+        }
+    }
+
+    /// A sound file with a hole in it.
+    #[test]
+    fn a_hole_breaks_nothing(from in 0usize..4000, len in 0usize..60) {
+        let whole = include_str!("testdata/fleet.yaml").chars().enumerate();
+        let text: String = whole.filter(|(at, _)| !(from..from + len).contains(at)).map(|c| c.1).collect();
+        let lines = text.lines().count() + 1;
+        for fault in read(&text).err().unwrap_or_default() {
+            let _ = fault.render("f", &text);
+            proptest::prop_assert!(fault.line >= 1 && fault.line <= lines && fault.column >= 1);
+        }
+    }
+}
+
+const JWKS: &str = r#"{"keys": [{"kty": "EC", "crv": "P-256", "kid": "1", "use": "sig", "alg": "ES256", "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU", "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}]}"#;

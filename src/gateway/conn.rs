@@ -1,0 +1,283 @@
+//! One connection of a client: its bytes in, its bytes out, and what others may do to it from outside.
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::Waker;
+
+use crate::base::limits::{BODY_MS_MAX, BUFFER_BYTES, HEAD_MS_MAX, REFUSED_BODY_DRAIN_MS_MAX, WRITE_STALL_MS_MAX};
+use crate::http::body::BodyDecoder;
+use crate::http::head::{Framing, Progress, RequestHead};
+use crate::uring::buffer::Buffer;
+use crate::uring::socket::Socket;
+use crate::upstream::exchange::Abort;
+
+use super::refusal::{Kind, Refusal};
+use super::shard::Shard;
+
+/// A stored wait for readability; see `watch`.
+pub(super) type Readable = Pin<Box<dyn Future<Output = std::io::Result<()>>>>;
+
+/// What a connection is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Waiting for a request: may be closed at any time.
+    Idle,
+    /// On a request.
+    Busy,
+    /// On a stream without an end of its own.
+    Stream,
+}
+
+/// What the shard knows of a connection.
+pub(super) struct Slot {
+    pub(super) socket: Socket,
+    pub(super) phase: Cell<Phase>,
+    /// Wakes the connection's task to look at the shard's state.
+    pub(super) waker: RefCell<Option<Waker>>,
+    /// Ends the exchange it waits for.
+    pub(super) abort: RefCell<Option<Rc<Abort>>>,
+}
+
+/// A connection.
+pub(super) struct Conn {
+    pub(super) socket: Socket,
+    pub(super) slot: Rc<Slot>,
+    pub(super) head: RequestHead,
+    input: Option<Buffer>,
+    pub(super) watch: Option<Readable>,
+    /// The client has closed its side, or the connection broke.
+    pub(super) gone: bool,
+    /// The next request's first bytes are there already, so the socket tells nothing about the client any more.
+    pub(super) early: bool,
+}
+
+/// What came of waiting for a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Arrival {
+    /// A head is complete.
+    Request,
+    /// There will be none.
+    Closed,
+}
+
+/// Where a request's body is.
+#[derive(Debug)]
+pub(super) enum Body {
+    /// Behind the head, in the connection's buffer.
+    Inline {
+        /// First byte.
+        start: usize,
+        /// One past the last.
+        end: usize,
+    },
+    /// Decoded into a buffer of its own.
+    Apart(Buffer),
+}
+
+impl Conn {
+    pub(super) fn new(slot: Rc<Slot>) -> Self {
+        Self { socket: slot.socket.clone(), slot, head: RequestHead::new(), input: None, watch: None, gone: false, early: false }
+    }
+
+    /// What has arrived: the head starts at its first byte.
+    pub(super) fn bytes(&self) -> &[u8] {
+        self.input.as_deref().unwrap_or_default()
+    }
+
+    pub(super) fn body_bytes<'a>(&'a self, body: &'a Body) -> &'a [u8] {
+        match body {
+            Body::Inline { start, end } => &self.bytes()[*start..*end],
+            Body::Apart(buffer) => buffer,
+        }
+    }
+
+    /// Waits for the next request's head.
+    pub(super) async fn head(&mut self, shard: &Shard) -> Result<Arrival, Refusal> {
+        let mut head_until = None;
+        loop {
+            let partial = !self.bytes().is_empty();
+            if let Some(input) = self.input.as_ref().filter(|_| partial)
+                && self.head.parse(input)? == Progress::Complete
+            {
+                self.slot.phase.set(Phase::Busy);
+                return Ok(Arrival::Request);
+            }
+            if !partial && shard.draining() {
+                return Ok(Arrival::Closed);
+            }
+            self.slot.phase.set(if partial { Phase::Busy } else { Phase::Idle });
+            let now = shard.timers.now().mono;
+            let until = if partial {
+                *head_until.get_or_insert_with(|| now.plus_ms(HEAD_MS_MAX))
+            } else {
+                now.plus_ms(shard.snapshot().settings.limits.idle_ms_max)
+            };
+            let _guard = shard.timers.deadline(&self.socket, until);
+            if let Some(watch) = self.watch.take() {
+                // Armed while the last call waited; it ends when this request's first bytes are there.
+                let _ = watch.await;
+            }
+            if !self.receive(shard, BUFFER_BYTES).await? {
+                return Ok(Arrival::Closed);
+            }
+        }
+    }
+
+    /// Reads the body whole.
+    pub(super) async fn body(&mut self, shard: &Shard) -> Result<Body, Refusal> {
+        let max = shard.snapshot().settings.limits.body_bytes_max;
+        let until = shard.timers.now().mono.plus_ms(BODY_MS_MAX);
+        match self.head.framing {
+            Framing::None | Framing::UntilClose => Ok(Body::Inline { start: self.head.end, end: self.head.end }),
+            Framing::Length(length) => {
+                let length = usize::try_from(length).unwrap_or(usize::MAX);
+                if length > max {
+                    return Err(Kind::BodyTooLarge.into());
+                }
+                let end = self.head.end + length;
+                if self.bytes().len() < end {
+                    self.go_ahead(shard).await;
+                    let _guard = shard.timers.deadline(&self.socket, until);
+                    while self.bytes().len() < end {
+                        if !self.receive(shard, end).await? {
+                            return Err(Kind::BodyTimeout.into());
+                        }
+                    }
+                }
+                Ok(Body::Inline { start: self.head.end, end })
+            }
+            Framing::Chunked => {
+                self.go_ahead(shard).await;
+                let _guard = shard.timers.deadline(&self.socket, until);
+                self.chunked_body(shard, max).await.map(Body::Apart)
+            }
+        }
+    }
+
+    async fn chunked_body(&mut self, shard: &Shard, max: usize) -> Result<Buffer, Refusal> {
+        let mut decoder = BodyDecoder::new(Framing::Chunked);
+        let mut body = shard.buffers.get(BUFFER_BYTES).ok_or(Kind::NoBuffer)?;
+        let mut at = self.head.end;
+        loop {
+            let piece = decoder.step(&self.bytes()[at..])?;
+            let data = piece.data.of(&self.bytes()[at..]);
+            if body.len() + data.len() > max {
+                return Err(Kind::BodyTooLarge.into());
+            }
+            if !body.reserve(data.len()) || !body.extend_from_slice(data) {
+                return Err(Kind::NoBuffer.into());
+            }
+            at += piece.consumed;
+            if piece.done {
+                // The next request starts here.
+                self.forget(at);
+                return Ok(body);
+            }
+            if piece.consumed == 0 {
+                // What was decoded is not needed a second time; the head in front of it is.
+                self.forget(at);
+                at = self.head.end;
+                if !self.receive(shard, self.bytes().len() + BUFFER_BYTES / 4).await? {
+                    return Err(Kind::BodyTimeout.into());
+                }
+            }
+        }
+    }
+
+    /// Drops the bytes from the head's end to `at`.
+    fn forget(&mut self, at: usize) {
+        let end = self.head.end;
+        if let Some(input) = self.input.as_mut() {
+            let kept = input.len() - (at - end);
+            input.as_mut_slice().copy_within(at.., end);
+            input.truncate(kept);
+        }
+    }
+
+    /// `100 Continue`, where the client waits for it before it sends the body (RFC 9110, 10.1.1).
+    async fn go_ahead(&mut self, shard: &Shard) {
+        if self.head.expect_continue && self.bytes().len() == self.head.end {
+            let _ = self.send(shard, b"HTTP/1.1 100 Continue\r\n\r\n").await;
+        }
+    }
+
+    /// The request is over; what is behind it stays.
+    pub(super) fn done_with(&mut self, body: &Body) {
+        let end = match body {
+            Body::Inline { end, .. } => *end,
+            Body::Apart(_) => self.head.end,
+        };
+        if let Some(input) = self.input.as_mut() {
+            input.consume(end);
+            if input.is_empty() {
+                self.input = None;
+            }
+        }
+        self.head = RequestHead::new();
+        self.early = false;
+    }
+
+    /// Receives more, into a buffer that holds at least `room` bytes in all. `false` at the end of the connection.
+    async fn receive(&mut self, shard: &Shard, room: usize) -> Result<bool, Refusal> {
+        let mut buffer = match self.input.take() {
+            Some(input) => input,
+            None => shard.buffers.get(room).ok_or(Kind::NoBuffer)?,
+        };
+        let missing = room.saturating_sub(buffer.len()).max(1);
+        if !buffer.reserve(missing) {
+            return Err(Kind::NoBuffer.into());
+        }
+        let (read, buffer) = self.socket.recv(buffer).await;
+        self.input = Some(buffer);
+        let more = matches!(read, Ok(n) if n > 0);
+        self.gone |= !more;
+        Ok(more)
+    }
+
+    /// Reads and throws away what still comes, so that an answer is not lost to a reset.
+    pub(super) async fn drain(&mut self, shard: &Shard, bytes_max: usize) {
+        self.socket.shutdown_write();
+        let until = shard.timers.now().mono.plus_ms(REFUSED_BODY_DRAIN_MS_MAX);
+        let _guard = shard.timers.deadline(&self.socket, until);
+        let mut drained = 0;
+        while drained < bytes_max {
+            self.input = None;
+            match self.receive(shard, BUFFER_BYTES).await {
+                Ok(true) => drained += self.bytes().len(),
+                _ => break,
+            }
+        }
+    }
+
+    /// Sends `bytes`; `false` when the client is gone or has not read for too long.
+    pub(super) async fn send(&mut self, shard: &Shard, bytes: &[u8]) -> bool {
+        let mut sent = 0;
+        while sent < bytes.len() && !self.gone {
+            let piece = &bytes[sent..(sent + SEND_PIECE_BYTES).min(bytes.len())];
+            let out = shard.buffers.get(piece.len()).and_then(|mut out| out.extend_from_slice(piece).then_some(out));
+            match out {
+                Some(out) => self.send_buffer(shard, out).await,
+                None => {
+                    // Half an answer is out, and there is no memory for the rest: only an end tells the client.
+                    self.gone = true;
+                    break;
+                }
+            };
+            sent += piece.len();
+        }
+        !self.gone
+    }
+
+    /// Sends a whole buffer.
+    pub(super) async fn send_buffer(&mut self, shard: &Shard, out: Buffer) -> bool {
+        let _guard = shard.timers.deadline(&self.socket, shard.timers.now().mono.plus_ms(WRITE_STALL_MS_MAX));
+        let (sent, _) = self.socket.send(out).await;
+        self.gone |= sent.is_err();
+        !self.gone
+    }
+}
+
+/// What one send takes: with it a slow reader's stall is noticed before much is buffered.
+const SEND_PIECE_BYTES: usize = 256 * 1024;

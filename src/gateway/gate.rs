@@ -1,0 +1,118 @@
+//! What a request must be before anybody reads its body: a path of ours, a Host and an Origin on the list, a method
+//! that is served, a body that can be JSON, a caller.
+
+use std::rc::Rc;
+
+use crate::base::ids::EndpointId;
+use crate::config::snapshot::{Route, Snapshot};
+use crate::http::field::Known;
+use crate::http::head::{Method, Version};
+use crate::identity::caller::Caller;
+use crate::identity::token::{self, TokenFault};
+
+use super::conn::Conn;
+use super::refusal::{Kind, Refusal};
+use super::shard::Shard;
+
+/// Where a request leads, once Host, Origin and path are accepted.
+pub(super) fn route(snapshot: &Snapshot, conn: &Conn) -> Result<Route, Refusal> {
+    let bytes = conn.bytes();
+    let head = &conn.head;
+    match head.count(Known::Origin) {
+        0 => {}
+        1 => {
+            let origin = head.get(bytes, Known::Origin).unwrap_or_default();
+            if !listed(&snapshot.settings.origins, origin) {
+                return Err(Kind::OriginUnknown.into());
+            }
+        }
+        _ => return Err(Kind::OriginUnknown.into()),
+    }
+    // HTTP/1.0 may come without a Host; such a request names no authority to be confused about.
+    let host = head.host.of(bytes);
+    let nameless = host.is_empty() && head.version == Version::Http10;
+    if !nameless && !listed(&snapshot.settings.hosts, host) {
+        return Err(Kind::HostUnknown.into());
+    }
+    snapshot.prepared.route(head.path.of(bytes)).ok_or_else(|| Kind::NotFound.into())
+}
+
+/// The methods a route serves.
+pub(super) fn method(conn: &Conn, route: Route) -> Result<Method, Refusal> {
+    let allow = match (route, conn.head.method) {
+        (Route::Mcp(_), Method::Get | Method::Post | Method::Delete)
+        | (Route::Metadata(_), Method::Get | Method::Head) => return Ok(conn.head.method),
+        (Route::Mcp(_), _) => "GET, POST, DELETE",
+        (Route::Metadata(_), _) => "GET, HEAD",
+    };
+    Err(Refusal { allow: Some(allow), ..Kind::MethodNotAllowed.into() })
+}
+
+/// A POST's body must be plain JSON.
+pub(super) fn media_type(conn: &Conn) -> Result<(), Refusal> {
+    let bytes = conn.bytes();
+    let media = conn.head.get(bytes, Known::ContentType).unwrap_or_default();
+    let end = media.iter().position(|byte| *byte == b';').unwrap_or(media.len());
+    let essence = media[..end].trim_ascii();
+    if conn.head.count(Known::ContentType) != 1 || !essence.eq_ignore_ascii_case(b"application/json") {
+        return Err(Kind::MediaType.into());
+    }
+    match conn.head.get(bytes, Known::ContentEncoding) {
+        None => Ok(()),
+        Some(coding) if coding.eq_ignore_ascii_case(b"identity") => Ok(()),
+        Some(_) => Err(Kind::ContentEncoding.into()),
+    }
+}
+
+/// Who calls: the verified token's caller, or `anonymous` where that is allowed and no token came.
+pub(super) fn caller(
+    shard: &Shard,
+    snapshot: &Snapshot,
+    conn: &Conn,
+    endpoint: EndpointId,
+) -> Result<Rc<Caller>, Refusal> {
+    let bytes = conn.bytes();
+    let prepared = &snapshot.prepared.endpoints[endpoint.index()];
+    let refused = |challenge: &str, kind: Kind| Refusal { challenge: Some(challenge.to_owned()), ..kind.into() };
+    let token = match (conn.head.count(Known::Authorization), conn.head.get(bytes, Known::Authorization)) {
+        (0, _) | (_, None) if snapshot.settings.anonymous => return Ok(shard.anonymous.clone()),
+        (0, _) | (_, None) => return Err(refused(&prepared.challenge, Kind::TokenMissing)),
+        (1, Some(field)) => bearer(field),
+        _ => None,
+    };
+    let invalid = |fault: TokenFault| {
+        refused(&prepared.challenge_invalid, Kind::TokenInvalid).saying(format!("The bearer token is not valid here: {fault}."))
+    };
+    let token = token.ok_or_else(|| {
+        refused(&prepared.challenge_invalid, Kind::TokenInvalid)
+            .saying("Authorization must be one 'Bearer' credential.")
+    })?;
+    let now = shard.timers.now().unix_s();
+    let mut cache = shard.tokens(snapshot.auth_epoch);
+    let caller = match cache.get(token, now) {
+        Some(caller) => caller.clone(),
+        None => {
+            let settings = &snapshot.settings;
+            let verified =
+                token::verify(token, &settings.issuers, &snapshot.prepared.resources, settings.policy.tasks(), now)
+                    .map_err(invalid)?;
+            cache.insert(token, verified, now)
+        }
+    };
+    if !caller.endpoints.contains(endpoint) {
+        return Err(invalid(TokenFault::Audience));
+    }
+    Ok(caller)
+}
+
+/// The credential of `Bearer TOKEN` (RFC 6750, section 2.1; the scheme is case-insensitive).
+fn bearer(field: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = field.split_at_checked(6)?;
+    let token = token.strip_prefix(b" ")?;
+    let plain = !token.is_empty() && token.iter().all(|byte| byte.is_ascii_graphic() && *byte != b',');
+    (scheme.eq_ignore_ascii_case(b"bearer") && plain).then_some(token)
+}
+
+fn listed(list: &[String], value: &[u8]) -> bool {
+    list.iter().any(|entry| entry.as_bytes().eq_ignore_ascii_case(value))
+}

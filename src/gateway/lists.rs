@@ -1,0 +1,63 @@
+//! Lists, answered from the catalogue: what this caller may see of it, in the server's order, on one page. No list
+//! request reaches a server.
+
+use crate::base::limits::{LIST_FRESH_MS_MAX, TICK_MS};
+use crate::http::head::Framing;
+use crate::http::reply;
+use crate::mcp::catalog::{ListKind, write_list_result};
+use crate::policy::decide::listed;
+
+use super::conn::Conn;
+use super::pipeline::Flight;
+use super::refusal::{Kind, Refusal};
+use super::serve::Next;
+use super::shard::Shard;
+
+/// Answers a list request.
+pub(super) async fn serve(
+    shard: &Shard,
+    conn: &mut Conn,
+    flight: &mut Flight,
+    kind: ListKind,
+    cursor: bool,
+) -> Result<Next, Refusal> {
+    let Some(offered) = flight.snapshot.catalog.server(flight.server).and_then(|server| server.era(flight.era)) else {
+        return Err(Kind::CatalogUnknown.into());
+    };
+    let Some(listing) = offered.list(kind) else { return Err(Kind::MethodUnknown.into()) };
+    if cursor {
+        return Err(Kind::CursorInvalid.into());
+    }
+    let (table, caller) = (&flight.snapshot.table, &flight.caller);
+    let shown = listing.items.iter().filter(|item| listed(table, caller, flight.task, flight.server, kind, item));
+    let mut body = Vec::with_capacity(4096);
+    body.extend_from_slice(b"{\"jsonrpc\":\"2.0\",\"id\":");
+    body.extend_from_slice(flight.id.as_deref().unwrap_or(b"null"));
+    body.extend_from_slice(b",\"result\":");
+    let ttl_ms = listing.ttl_ms.unwrap_or(0);
+    write_list_result(&mut body, kind, flight.era, shown, ttl_ms, offered.server_info.as_deref());
+    body.push(b'}');
+
+    let mut out = Vec::with_capacity(128 + body.len());
+    reply::write_status(&mut out, 200);
+    let _ = reply::write_field(&mut out, "content-type", b"application/json");
+    reply::finish(&mut out, Framing::Length(body.len() as u64));
+    out.extend_from_slice(&body);
+    conn.send(shard, &out).await;
+    Ok(Next::Keep)
+}
+
+/// A client that was just told of a change asks at once, and must not get the old list: wait for the plane's new one,
+/// within bounds.
+pub(super) async fn fresh(shard: &Shard, flight: &mut Flight) {
+    let poke = shard.control.poke(flight.server);
+    let announced = poke.announced();
+    if poke.fresh() >= announced {
+        return;
+    }
+    let until = shard.timers.now().mono.plus_ms(LIST_FRESH_MS_MAX);
+    while poke.fresh() < announced && shard.timers.now().mono < until {
+        shard.timers.sleep_until(shard.timers.now().mono.plus_ms(TICK_MS)).await;
+    }
+    flight.snapshot = shard.snapshot();
+}

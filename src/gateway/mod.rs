@@ -1,0 +1,18 @@
+//! gateway: a request's way through a shard.
+//! Colour: shard. Owns: the shard, its connections, the order of a request, every way to say no.
+//! Not here: how anything is parsed, verified, decided or sent (the rooms below), files, threads, signals.
+//! Start at `pipeline::serve`.
+//! Spec: MCP basic/transports (2025-03-26 to 2026-07-28); RFC 6750, RFC 9728 for refusals.
+
+pub mod control;
+mod conn;
+mod forward;
+mod gate;
+mod lists;
+mod pipeline;
+pub mod refusal;
+mod relay;
+mod serve;
+pub mod shard;
+mod stream;
+mod watch;

@@ -1,0 +1,436 @@
+//! One request, top to bottom.
+
+use std::rc::Rc;
+
+use smallvec::SmallVec;
+
+use crate::base::ids::{EndpointId, ServerId};
+use crate::base::time::{Moment, Now};
+use crate::config::snapshot::Route;
+use crate::http::field::Known;
+use crate::http::head::{Framing, Method};
+use crate::http::reply;
+use crate::identity::active::{ActiveTask, active_task};
+use crate::identity::caller::Caller;
+use crate::jsonrpc::scan::Shape;
+use crate::mcp::call::{self, Call, CallFault, Given, Object};
+use crate::mcp::catalog::ListKind;
+use crate::mcp::method::{self as methods, Verb};
+use crate::mcp::revision::{Era, Revision};
+use crate::policy::decide::{self, Denied, Permit, Why};
+use crate::record::frame::{Decision, TargetKind, Verdict};
+use crate::record::{RecordFault, Recorded, Seq};
+use crate::session::owner::{self, SessionSeal};
+
+use super::conn::{Body, Conn};
+use super::forward;
+use super::gate;
+use super::lists;
+use super::refusal::{self, Kind, Refusal};
+use super::serve::Next;
+use super::shard::{Held, Shard};
+use super::stream;
+
+/// A request's id as JSON text.
+pub(super) type IdBytes = SmallVec<[u8; 32]>;
+
+/// What a request carries on its way, from the decision on: one snapshot, one caller, one task.
+pub(super) struct Flight {
+    pub(super) snapshot: Rc<Held>,
+    pub(super) caller: Rc<Caller>,
+    pub(super) task: ActiveTask,
+    pub(super) endpoint: EndpointId,
+    pub(super) server: ServerId,
+    pub(super) era: Era,
+    pub(super) revision: Revision,
+    pub(super) id: Option<IdBytes>,
+    pub(super) method: Option<&'static methods::Method>,
+    pub(super) session: Option<SessionSeal>,
+    pub(super) began: Now,
+    /// When it went to the server.
+    pub(super) sent: Moment,
+    /// When the head of the server's answer was there.
+    pub(super) answered: Moment,
+    pub(super) request_bytes: usize,
+    /// Number of its decision; `None` for what needs no rule.
+    pub(super) seq: Option<Seq>,
+}
+
+/// A message as read: the call, and what of the body is asked for later.
+struct Read {
+    call: Call,
+    id: Option<IdBytes>,
+    cursor: bool,
+}
+
+/// Serves one request whose head has arrived.
+pub(super) async fn serve(shard: &Shard, conn: &mut Conn, kept: &mut Option<Body>) -> Result<Next, Refusal> {
+    let began = shard.timers.now();
+    let snapshot = shard.snapshot();
+    let route = gate::route(&snapshot, conn)?;
+    let method = gate::method(conn, route)?;
+    let endpoint = match route {
+        Route::Metadata(endpoint) => return metadata(shard, conn, &snapshot, endpoint).await,
+        Route::Mcp(endpoint) => endpoint,
+    };
+    // Before we pay for the body.
+    let caller = gate::caller(shard, &snapshot, conn, endpoint).inspect_err(|refusal| note(shard, refusal, began))?;
+    if method != Method::Post {
+        return stream::serve(shard, conn, snapshot, caller, endpoint, began).await;
+    }
+    gate::media_type(conn)?;
+    let body = kept.insert(conn.body(shard).await?);
+
+    // One configuration from the decision on; it and the caller may have changed while the body came.
+    let now = shard.snapshot();
+    let caller = if Rc::ptr_eq(&now, &snapshot) && caller.expires > shard.timers.now().unix_s() {
+        caller
+    } else {
+        gate::caller(shard, &now, conn, endpoint)?
+    };
+    let snapshot = now;
+    let server = snapshot.prepared.endpoints[endpoint.index()].server;
+
+    let session = session(shard, conn, &snapshot, &caller, endpoint);
+    let read = read(shard, conn, body, session.as_ref().and_then(|opened| opened.as_ref().ok()))?;
+    let Read { call, id, cursor } = read;
+    let answerable = call.shape == Shape::Request;
+    let mut flight = Flight {
+        task: ActiveTask::None,
+        endpoint,
+        server,
+        era: call.era,
+        revision: call.revision,
+        id,
+        method: call.method,
+        session: None,
+        began,
+        sent: began.mono,
+        answered: began.mono,
+        request_bytes: conn.body_bytes(body).len(),
+        seq: None,
+        snapshot,
+        caller,
+    };
+    let result = judged(shard, conn, body, &mut flight, call, session, cursor).await;
+    result.map_err(|refusal| {
+        let refusal = refusal.to(flight.era, flight.id.as_deref());
+        if answerable { refusal } else { refusal.unanswerable() }
+    })
+}
+
+/// The part from the decision on, where every refusal knows whom it answers.
+async fn judged(
+    shard: &Shard,
+    conn: &mut Conn,
+    body: &Body,
+    flight: &mut Flight,
+    call: Call,
+    session: Option<Result<SessionSeal, owner::SessionFault>>,
+    cursor: bool,
+) -> Result<Next, Refusal> {
+    era_offered(flight)?;
+    let initialize = call.method.is_some_and(|method| method.verb == Verb::Initialize);
+    if call.era == Era::Legacy && !initialize {
+        // Another owner's, another endpoint's, a forged and an ended id are one and the same to its bearer.
+        flight.session = session.transpose().map_err(|_| Kind::SessionUnknown)?;
+    }
+    flight.task = task(shard, conn, body, flight, &call)?;
+    let looked_up = call.method.is_some_and(|method| method.list.is_some() || method.subject != methods::Subject::None);
+    if looked_up {
+        lists::fresh(shard, flight).await;
+    }
+    if let Some(kind) = call.method.and_then(|method| method.list) {
+        return lists::serve(shard, conn, flight, kind, cursor).await;
+    }
+    let permit = decide(shard, conn, body, flight, call)?;
+    let recorded = record(shard, conn, body, flight, permit)?;
+    flight.seq = recorded.seq();
+    forward::serve(shard, conn, body, flight, recorded).await
+}
+
+/// Reads the message: one scan, then its meaning, agreed with the head.
+fn read(shard: &Shard, conn: &Conn, body: &Body, session: Option<&SessionSeal>) -> Result<Read, Refusal> {
+    let head = &conn.head;
+    let bytes = conn.bytes();
+    let text = conn.body_bytes(body);
+    let mut reader = shard.reader();
+    if let Err(fault) = reader.read(text) {
+        let kind = if fault.code() == -32_700 { Kind::JsonMalformed } else { Kind::EnvelopeInvalid };
+        let id = reader.id().map(|id| id.raw(text));
+        let message = format!("{} (at byte {})", fault, reader.position());
+        return Err(Refusal::from(kind).saying(message).to(Era::Modern, id));
+    }
+    let envelope = reader.envelope();
+    let given = Given {
+        version: head.get(bytes, Known::McpProtocolVersion),
+        version_count: head.count(Known::McpProtocolVersion),
+        method: head.get(bytes, Known::McpMethod),
+        method_count: head.count(Known::McpMethod),
+        name: head.get(bytes, Known::McpName),
+        name_count: head.count(Known::McpName),
+        session: head.get(bytes, Known::McpSessionId),
+        session_count: head.count(Known::McpSessionId),
+        session_revision: session.map(|session| session.revision),
+    };
+    let id = envelope.id.map(|id| id.raw(text));
+    let call = call::read(&given, text, envelope).map_err(|fault| {
+        let refusal = of_fault(&fault, given.version, id);
+        if envelope.shape == Shape::Request { refusal } else { refusal.unanswerable() }
+    })?;
+    let cursor = call.method.is_some_and(|method| method.list.is_some()) && envelope.param(text, "cursor").is_some();
+    Ok(Read { call, id: id.map(SmallVec::from_slice), cursor })
+}
+
+fn of_fault(fault: &CallFault, version: Option<&[u8]>, id: Option<&[u8]>) -> Refusal {
+    let (kind, era) = refusal::of_call(fault);
+    let mut refusal = Refusal::from(kind).to(era.unwrap_or(Era::Modern), id);
+    if kind == Kind::ProtocolUnsupported {
+        return unsupported(refusal, version);
+    }
+    if kind != Kind::TaskUnavailable {
+        refusal = refusal.saying(sentence(&fault.to_string()));
+    }
+    refusal
+}
+
+/// -32022 with what is spoken here (MCP 2026-07-28 basic/versioning).
+fn unsupported(refusal: Refusal, requested: Option<&[u8]>) -> Refusal {
+    let requested = String::from_utf8_lossy(requested.unwrap_or_default());
+    let data = serde_json::json!({ "supported": [Revision::R2026_07_28.as_str()], "requested": requested });
+    refusal.with(data.to_string())
+}
+
+/// A fault's own words as a sentence.
+fn sentence(words: &str) -> String {
+    let mut letters = words.chars();
+    let first = letters.next().map(|c| c.to_uppercase().to_string()).unwrap_or_default();
+    format!("{first}{}.", letters.as_str())
+}
+
+/// The session that the request names, opened and checked; `None` where it names none.
+fn session(
+    shard: &Shard,
+    conn: &Conn,
+    snapshot: &Held,
+    caller: &Caller,
+    endpoint: EndpointId,
+) -> Option<Result<SessionSeal, owner::SessionFault>> {
+    let id = conn.head.get(conn.bytes(), Known::McpSessionId)?;
+    let digest = snapshot.prepared.endpoints[endpoint.index()].digest;
+    Some(owner::open(&shard.sealing, id).and_then(|seal| seal.check(&caller.owner, digest).map(|()| seal)))
+}
+
+/// Whether the server speaks the caller's era. Where it is not known yet, the server itself will tell.
+fn era_offered(flight: &Flight) -> Result<(), Refusal> {
+    let Some(offered) = flight.snapshot.catalog.server(flight.server) else { return Ok(()) };
+    if offered.era(flight.era).is_some() {
+        return Ok(());
+    }
+    Err(match flight.era {
+        // The form in which a server of the handshake era says it: a client that speaks both then shakes hands.
+        Era::Modern => Refusal::from(Kind::RequestBad)
+            .saying("Bad Request: this server speaks the handshake era only; send initialize first."),
+        Era::Legacy => unsupported(Kind::ProtocolUnsupported.into(), Some(flight.revision.as_str().as_bytes())),
+    })
+}
+
+fn task(shard: &Shard, conn: &Conn, body: &Body, flight: &Flight, call: &Call) -> Result<ActiveTask, Refusal> {
+    let bytes = conn.bytes();
+    let refused = |word: &str| {
+        refused(shard, conn, body, flight, call, &[], "task");
+        let _ = word;
+        Refusal::from(Kind::TaskUnavailable)
+    };
+    if conn.head.count(Known::PortcullisTask) > 1 {
+        return Err(refused("doubled"));
+    }
+    let header = conn.head.get(bytes, Known::PortcullisTask);
+    let meta = call.meta.task.as_ref().map(|text| text.of(conn.body_bytes(body)));
+    active_task(&flight.caller, header, meta, flight.snapshot.settings.policy.tasks()).map_err(|_| refused("task"))
+}
+
+/// The decision. It alone hands out permits.
+fn decide(shard: &Shard, conn: &Conn, body: &Body, flight: &Flight, call: Call) -> Result<Permit, Refusal> {
+    let text = conn.body_bytes(body);
+    let snapshot = &flight.snapshot;
+    if !matches!(call.subject, Object::None) && !snapshot.catalog.known(flight.server) {
+        refused(shard, conn, body, flight, &call, &[], Kind::CatalogUnknown.row().word);
+        return Err(Kind::CatalogUnknown.into());
+    }
+    if let Object::Listen(_) = call.subject {
+        return decide::decide_listen(&snapshot.table, &flight.caller, flight.task, flight.server, call, text)
+            .map_err(|denied| denial(shard, conn, body, flight, &denied, ""));
+    }
+    let target = call.subject.text().map(|name| name.of(text)).unwrap_or_default();
+    // The name borrows from the call that the decision takes over, if it had escapes.
+    let unescaped: Option<Box<str>> = call.subject.text().and_then(|name| name.unescaped.clone());
+    let name = match &unescaped {
+        Some(name) => name,
+        None => call.subject.text().map(|name| name.span).map_or("", |span| {
+            std::str::from_utf8(span.of(text)).expect("the scanner passed UTF-8 only")
+        }),
+    };
+    debug_assert_eq!(target, name);
+    decide::decide(&snapshot.table, &flight.caller, flight.task, flight.server, call, name)
+        .map_err(|denied| denial(shard, conn, body, flight, &denied, name))
+}
+
+/// A denied call's answer, recorded.
+fn denial(shard: &Shard, conn: &Conn, body: &Body, flight: &Flight, denied: &Denied, name: &str) -> Refusal {
+    let word = match &denied.why {
+        Why::Hidden if denied.rules.is_empty() => "no_match",
+        Why::Hidden | Why::Forbidden { .. } => "forbid",
+    };
+    refused(shard, conn, body, flight, &denied.call, &denied.rules, word);
+    let quoted = |row: Kind| Refusal::from(row).saying(format!("{}: {name}", row.row().message));
+    match &denied.why {
+        Why::Forbidden { reason, .. } => forward::forbidden(&denied.call.subject, reason),
+        Why::Hidden => match &denied.call.subject {
+            Object::Tool(_) => quoted(Kind::ToolUnknown),
+            Object::Prompt(_) => quoted(Kind::PromptUnknown),
+            Object::CompletePrompt(_) | Object::CompleteResource(_) => Kind::CompletionUnknown.into(),
+            Object::Resource(_) | Object::Listen(_) | Object::None => {
+                quoted(Kind::ResourceUnknown).with(serde_json::json!({ "uri": name }).to_string())
+            }
+        },
+    }
+}
+
+/// The record of a permit, in place before the call leaves.
+fn record(shard: &Shard, conn: &Conn, body: &Body, flight: &Flight, permit: Permit) -> Result<Recorded, Refusal> {
+    let permit = match Recorded::unjudged(permit) {
+        Ok(unjudged) => return Ok(unjudged),
+        Err(permit) => permit,
+    };
+    let text = conn.body_bytes(body);
+    let (target, kind) = target(permit.call(), text);
+    let target: Box<str> = Box::from(target);
+    let rules: SmallVec<[&str; 8]> =
+        permit.rules().iter().map(|rule| &*flight.snapshot.settings.policy.rule(*rule).id).collect();
+    let trace = trace(permit.call(), conn, text);
+    let decision = Decision {
+        target: &target,
+        kind,
+        verdict: Verdict::Permit,
+        reason: "permit",
+        rules: &rules,
+        trace,
+        ..decision(shard, flight)
+    };
+    shard.record.decided(permit, &decision).map_err(|RecordFault::Full| Kind::RecordFull.into())
+}
+
+/// The record of a refusal.
+fn refused(
+    shard: &Shard,
+    conn: &Conn,
+    body: &Body,
+    flight: &Flight,
+    call: &Call,
+    rules: &[crate::base::ids::RuleId],
+    reason: &str,
+) {
+    if call.method.is_none_or(|method| method.subject == methods::Subject::None) && reason != "task" {
+        return;
+    }
+    let text = conn.body_bytes(body);
+    let (target, kind) = target(call, text);
+    let rules: SmallVec<[&str; 8]> =
+        rules.iter().map(|rule| &*flight.snapshot.settings.policy.rule(*rule).id).collect();
+    let decision = Decision {
+        target,
+        kind,
+        verdict: Verdict::Refuse,
+        reason,
+        rules: &rules,
+        trace: trace(call, conn, text),
+        ..decision(shard, flight)
+    };
+    // A refusal that finds no room still refuses.
+    let _ = shard.record.refused(&decision);
+}
+
+/// What all decisions about this request have in common.
+pub(super) fn decision<'a>(shard: &Shard, flight: &'a Flight) -> Decision<'a> {
+    let settings = &flight.snapshot.settings;
+    Decision {
+        unix_ms: shard.timers.now().unix_ms,
+        issuer: &flight.caller.issuer,
+        subject: &flight.caller.subject,
+        agent: flight.caller.agent.as_deref().unwrap_or_default(),
+        task: match flight.task {
+            ActiveTask::One(task) => settings.policy.tasks().name(task),
+            ActiveTask::None | ActiveTask::Several => "",
+        },
+        method: flight.method.map_or("response", |method| method.wire),
+        server: &settings.servers[flight.server.index()].name,
+        policy: flight.snapshot.prepared.policy,
+        protocol: flight.revision.as_str(),
+        ..Decision::default()
+    }
+}
+
+fn target<'a>(call: &'a Call, text: &'a [u8]) -> (&'a str, TargetKind) {
+    let name = call.subject.text().map(|name| name.of(text)).unwrap_or_default();
+    let kind = match &call.subject {
+        Object::Tool(_) => TargetKind::Tool,
+        Object::Prompt(_) | Object::CompletePrompt(_) => TargetKind::Prompt,
+        Object::Resource(_) | Object::CompleteResource(_) => TargetKind::Resource,
+        Object::Listen(_) | Object::None => TargetKind::None,
+    };
+    (name, kind)
+}
+
+/// The trace id of the caller's context: of the message before that of the hop (OpenTelemetry's MCP conventions).
+fn trace(call: &Call, conn: &Conn, text: &[u8]) -> [u8; 16] {
+    let context = match call.meta.traceparent {
+        Some(span) => span.of(text),
+        None => conn.head.get(conn.bytes(), Known::Traceparent).unwrap_or_default(),
+    };
+    let mut id = [0; 16];
+    let Some(digits) = context.get(3..35) else { return id };
+    for (byte, pair) in id.iter_mut().zip(digits.chunks_exact(2)) {
+        let digit = |c: u8| char::from(c).to_digit(16);
+        let (Some(high), Some(low)) = (digit(pair[0]), digit(pair[1])) else { return [0; 16] };
+        *byte = u8::try_from(high * 16 + low).expect("two hexadecimal digits are one byte");
+    }
+    id
+}
+
+/// A request without a caller leaves a note while there is plenty of room for it.
+fn note(shard: &Shard, refusal: &Refusal, began: Now) {
+    let reason = refusal.kind.row().word;
+    shard.record.noted(&Decision { unix_ms: began.unix_ms, reason, ..Decision::default() });
+}
+
+/// The protected resource metadata of an endpoint (RFC 9728, section 3.2).
+async fn metadata(
+    shard: &Shard,
+    conn: &mut Conn,
+    snapshot: &Held,
+    endpoint: EndpointId,
+) -> Result<Next, Refusal> {
+    let document = &snapshot.prepared.endpoints[endpoint.index()].metadata;
+    let mut out = Vec::with_capacity(256 + document.len());
+    reply::write_status(&mut out, 200);
+    for (name, value) in [("content-type", "application/json"), ("access-control-allow-origin", "*")] {
+        let _ = reply::write_field(&mut out, name, value.as_bytes());
+    }
+    reply::finish(&mut out, Framing::Length(document.len() as u64));
+    if conn.head.method == Method::Get {
+        out.extend_from_slice(document);
+    }
+    conn.send(shard, &out).await;
+    Ok(Next::Keep)
+}
+
+/// The list a notification of a server announces as changed.
+pub(super) fn changed_list(verb: Verb) -> Option<ListKind> {
+    match verb {
+        Verb::ToolsChanged => Some(ListKind::Tools),
+        Verb::PromptsChanged => Some(ListKind::Prompts),
+        Verb::ResourcesChanged => Some(ListKind::Resources),
+        _ => None,
+    }
+}

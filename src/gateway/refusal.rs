@@ -1,0 +1,340 @@
+//! Every way to say no, in one table: HTTP status, JSON-RPC code, the word for the record, the sentence for the agent.
+//! The only place that knows status codes of refusals.
+
+use std::borrow::Cow;
+
+use smallvec::SmallVec;
+
+use crate::http::body::BodyFault;
+use crate::http::head::HeadFault;
+use crate::jsonrpc::text::write_string;
+use crate::mcp::call::CallFault;
+use crate::mcp::revision::Era;
+
+/// Code of a refusal by policy that is not a tool's: outside the range that JSON-RPC reserves, as MCP 2026-07-28 asks
+/// of private codes (basic, "Error codes").
+pub const CODE_REFUSED: i64 = -31_403;
+
+/// Why a request is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the table below is the documentation")]
+pub enum Kind {
+    HeadMalformed,
+    HeadTooLarge,
+    TargetTooLong,
+    VersionUnsupported,
+    ExpectationUnknown,
+    BodyMalformed,
+    BodyTooLarge,
+    HeadTimeout,
+    BodyTimeout,
+    NoBuffer,
+    HostUnknown,
+    OriginUnknown,
+    NotFound,
+    MethodNotAllowed,
+    TokenMissing,
+    TokenInvalid,
+    MediaType,
+    ContentEncoding,
+    JsonMalformed,
+    EnvelopeInvalid,
+    MetaMissing,
+    HeaderMismatch,
+    ProtocolUnsupported,
+    RequestBad,
+    MethodUnknown,
+    ParamsInvalid,
+    SessionUnknown,
+    TaskUnavailable,
+    ToolUnknown,
+    PromptUnknown,
+    ResourceUnknown,
+    CompletionUnknown,
+    CursorInvalid,
+    Forbidden,
+    CatalogUnknown,
+    RecordFull,
+    ServerUnreachable,
+    ServerTimeout,
+    ServerCut,
+    ServerInvalid,
+    ServerRefusedUs,
+    AskForbidden,
+    Draining,
+}
+
+/// One row: what a refusal looks like.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    /// The refusal.
+    pub kind: Kind,
+    /// HTTP status where the request was modern, or its era is not known.
+    pub status: u16,
+    /// HTTP status towards a legacy client, which takes 404 for the end of its session and 4xx for a broken transport.
+    pub legacy: u16,
+    /// JSON-RPC error code.
+    pub code: i64,
+    /// The word for the record.
+    pub word: &'static str,
+    /// The sentence, when the refusal has no better one of its own.
+    pub message: &'static str,
+    /// Whether the connection ends: the message boundary is in doubt, or the body was not read.
+    pub close: bool,
+    /// `Retry-After`, seconds; 0 for none.
+    pub retry_after: u8,
+}
+
+#[expect(clippy::too_many_arguments, reason = "a row of the table")]
+const fn row(
+    kind: Kind,
+    status: u16,
+    legacy: u16,
+    code: i64,
+    word: &'static str,
+    close: bool,
+    retry_after: u8,
+    message: &'static str,
+) -> Row {
+    Row { kind, status, legacy, code, word, message, close, retry_after }
+}
+
+/// The table.
+#[rustfmt::skip]
+pub const ROWS: &[Row] = &[
+    row(Kind::HeadMalformed,       400, 400, -32600, "http",          true,  0, "The HTTP request is malformed or ambiguous."),
+    row(Kind::HeadTooLarge,        431, 431, -32600, "http",          true,  0, "The request's header fields are too large."),
+    row(Kind::TargetTooLong,       414, 414, -32600, "http",          true,  0, "The request target is too long."),
+    row(Kind::VersionUnsupported,  505, 505, -32600, "http",          true,  0, "Only HTTP/1.0 and HTTP/1.1 are spoken here."),
+    row(Kind::ExpectationUnknown,  417, 417, -32600, "http",          true,  0, "Only 'Expect: 100-continue' can be met."),
+    row(Kind::BodyMalformed,       400, 400, -32600, "http",          true,  0, "The request body is malformed."),
+    row(Kind::BodyTooLarge,        413, 413, -32600, "too_large",     true,  0, "The request body is larger than this gateway accepts."),
+    row(Kind::HeadTimeout,         408, 408, -32600, "timeout",       true,  0, "The request's head did not arrive in time."),
+    row(Kind::BodyTimeout,         408, 408, -32600, "timeout",       true,  0, "The request's body did not arrive in time."),
+    row(Kind::NoBuffer,            503, 503, -32603, "overload",      true,  1, "The gateway has no memory free for this request; try again."),
+    row(Kind::HostUnknown,         403, 403, -32600, "host",          true,  0, "This gateway does not answer for that Host; see 'hosts' in its configuration."),
+    row(Kind::OriginUnknown,       403, 403, -32600, "origin",        true,  0, "This gateway does not answer that Origin; see 'origins' in its configuration."),
+    row(Kind::NotFound,            404, 404, -32600, "path",          false, 0, "There is no MCP endpoint at this path."),
+    row(Kind::MethodNotAllowed,    405, 405, -32600, "http_method",   false, 0, "This HTTP method is not served here."),
+    row(Kind::TokenMissing,        401, 401, -32600, "auth",          false, 0, "A bearer token is needed; the WWW-Authenticate field tells where to get one."),
+    row(Kind::TokenInvalid,        401, 401, -32600, "auth",          false, 0, "The bearer token is not valid here."),
+    row(Kind::MediaType,           415, 415, -32600, "media_type",    true,  0, "The body must be application/json."),
+    row(Kind::ContentEncoding,     415, 415, -32600, "media_type",    true,  0, "The body must come without Content-Encoding."),
+    row(Kind::JsonMalformed,       400, 400, -32700, "json",          false, 0, "Parse error: the body is not acceptable JSON."),
+    row(Kind::EnvelopeInvalid,     400, 400, -32600, "envelope",      false, 0, "Invalid request: the body is not one JSON-RPC 2.0 message."),
+    row(Kind::MetaMissing,         400, 400, -32602, "meta",          false, 0, "Invalid params: _meta lacks a key that this protocol version requires."),
+    row(Kind::HeaderMismatch,      400, 400, -32020, "header",        false, 0, "Header mismatch: an MCP header is missing, malformed, or differs from the body."),
+    row(Kind::ProtocolUnsupported, 400, 400, -32022, "protocol",      false, 0, "Unsupported protocol version."),
+    row(Kind::RequestBad,          400, 400, -32600, "envelope",      false, 0, "Bad request."),
+    row(Kind::MethodUnknown,       404, 200, -32601, "method",        false, 0, "Method not found."),
+    row(Kind::ParamsInvalid,       400, 200, -32602, "params",        false, 0, "Invalid params."),
+    row(Kind::SessionUnknown,      404, 404, -32001, "session",       false, 0, "Session not found: initialize again without a session id."),
+    row(Kind::TaskUnavailable,     400, 400, -32602, "task",          false, 0, "The task named cannot be the active one."),
+    row(Kind::ToolUnknown,         200, 200, -32602, "no_match",      false, 0, "Unknown tool"),
+    row(Kind::PromptUnknown,       200, 200, -32602, "no_match",      false, 0, "Unknown prompt"),
+    row(Kind::ResourceUnknown,     200, 200, -32602, "no_match",      false, 0, "Resource not found"),
+    row(Kind::CompletionUnknown,   200, 200, -32602, "no_match",      false, 0, "Unknown reference"),
+    row(Kind::CursorInvalid,       200, 200, -32602, "cursor",        false, 0, "Invalid cursor: this list has one page."),
+    row(Kind::Forbidden,           200, 200, CODE_REFUSED, "forbid",  false, 0, "Refused by policy."),
+    row(Kind::CatalogUnknown,      503, 503, -32603, "catalog",       false, 2, "The server behind this endpoint has not been reached yet; try again."),
+    row(Kind::RecordFull,          503, 503, -32603, "record",        false, 1, "The gateway cannot write its record at the moment, so it lets no call go; try again."),
+    row(Kind::ServerUnreachable,   200, 200, -32603, "unreachable",   false, 0, "The server behind this endpoint cannot be reached; the call was not sent."),
+    row(Kind::ServerTimeout,       200, 200, -32603, "server_timeout",false, 0, "The server did not answer in time; whether it executed the call is not known."),
+    row(Kind::ServerCut,           200, 200, -32603, "server_cut",    false, 0, "The server's connection ended before it had answered; whether it executed the call is not known."),
+    row(Kind::ServerInvalid,       200, 200, -32603, "server_invalid",false, 0, "The server's answer was not acceptable and was withheld; the call may have been executed."),
+    row(Kind::ServerRefusedUs,     200, 200, -32603, "server_auth",   false, 0, "The server refused the gateway's own credentials; its operator has to look."),
+    row(Kind::AskForbidden,        200, 200, CODE_REFUSED, "ask",     false, 0, "The server asked for input of a kind that policy does not let it ask for."),
+    row(Kind::Draining,            503, 503, -32603, "draining",      true,  1, "The gateway is stopping; try again."),
+];
+
+/// A refusal on its way out.
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    /// The row.
+    pub kind: Kind,
+    /// The caller's era, as far as it is known.
+    pub era: Era,
+    /// The request's id as JSON text, as far as it was readable.
+    pub id: Option<SmallVec<[u8; 32]>>,
+    /// A better sentence than the row's.
+    pub message: Option<Cow<'static, str>>,
+    /// `error.data`, JSON text.
+    pub data: Option<String>,
+    /// `WWW-Authenticate`.
+    pub challenge: Option<String>,
+    /// `Allow`, for a 405.
+    pub allow: Option<&'static str>,
+    /// Whether a request is waiting for a JSON-RPC answer: a refused notification has a status other than 200.
+    pub answerable: bool,
+    /// Written as a tool's result with `isError`, so that the model reads it; `data` is then its `_meta`.
+    pub tool_result: bool,
+}
+
+impl Kind {
+    /// Its row.
+    ///
+    /// # Panics
+    /// Never: a test walks the table.
+    #[must_use]
+    pub fn row(self) -> &'static Row {
+        ROWS.iter().find(|row| row.kind == self).expect("every kind has a row")
+    }
+}
+
+impl From<Kind> for Refusal {
+    fn from(kind: Kind) -> Self {
+        Self {
+            kind,
+            era: Era::Modern,
+            id: None,
+            message: None,
+            data: None,
+            challenge: None,
+            allow: None,
+            answerable: true,
+            tool_result: false,
+        }
+    }
+}
+
+impl Refusal {
+    /// With the era and id of the request it answers.
+    #[must_use]
+    pub fn to(mut self, era: Era, id: Option<&[u8]>) -> Self {
+        self.era = era;
+        self.id = id.map(SmallVec::from_slice);
+        self
+    }
+
+    /// With a sentence of its own.
+    #[must_use]
+    pub fn saying(mut self, message: impl Into<Cow<'static, str>>) -> Self {
+        self.message = Some(message.into());
+        self
+    }
+
+    /// With `error.data`.
+    #[must_use]
+    pub fn with(mut self, data: String) -> Self {
+        self.data = Some(data);
+        self
+    }
+
+    /// As the answer to a message that is no request.
+    #[must_use]
+    pub fn unanswerable(mut self) -> Self {
+        self.answerable = false;
+        self
+    }
+
+    /// The HTTP status to send.
+    #[must_use]
+    pub fn status(&self) -> u16 {
+        let row = self.kind.row();
+        let status = if self.era == Era::Legacy { row.legacy } else { row.status };
+        match (self.answerable, self.kind) {
+            (true, _) => status,
+            (false, Kind::ServerUnreachable | Kind::ServerCut | Kind::ServerInvalid | Kind::ServerRefusedUs) => 502,
+            (false, Kind::ServerTimeout) => 504,
+            (false, _) if status == 200 => 400,
+            (false, _) => status,
+        }
+    }
+
+    /// The JSON-RPC error, or the tool's result.
+    pub fn write_body(&self, out: &mut Vec<u8>) {
+        if self.tool_result {
+            return self.write_tool_result(out);
+        }
+        let row = self.kind.row();
+        let code = match (self.kind, self.era) {
+            // The legacy revisions have a code of their own for this (MCP 2025-11-25 server/resources).
+            (Kind::ResourceUnknown, Era::Legacy) => -32_002,
+            _ => row.code,
+        };
+        out.extend_from_slice(b"{\"jsonrpc\":\"2.0\"");
+        match (&self.id, self.era) {
+            (Some(id), _) => {
+                out.extend_from_slice(b",\"id\":");
+                out.extend_from_slice(id);
+            }
+            (None, Era::Legacy) => out.extend_from_slice(b",\"id\":null"),
+            // An error that answers no known request has no id member (MCP 2026-07-28 schema, JSONRPCErrorResponse).
+            (None, Era::Modern) => {}
+        }
+        out.extend_from_slice(b",\"error\":{\"code\":");
+        out.extend_from_slice(itoa::Buffer::new().format(code).as_bytes());
+        out.extend_from_slice(b",\"message\":");
+        write_string(out, self.message.as_deref().unwrap_or(row.message));
+        if let Some(data) = &self.data {
+            out.extend_from_slice(b",\"data\":");
+            out.extend_from_slice(data.as_bytes());
+        }
+        out.extend_from_slice(b"}}");
+    }
+}
+
+impl Refusal {
+    fn write_tool_result(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"{\"jsonrpc\":\"2.0\",\"id\":");
+        out.extend_from_slice(self.id.as_deref().unwrap_or(b"null"));
+        out.extend_from_slice(b",\"result\":{\"content\":[{\"type\":\"text\",\"text\":");
+        write_string(out, self.message.as_deref().unwrap_or(self.kind.row().message));
+        out.extend_from_slice(b"}],\"isError\":true,\"_meta\":");
+        out.extend_from_slice(self.data.as_deref().unwrap_or("{}").as_bytes());
+        if self.era == Era::Modern {
+            out.extend_from_slice(b",\"resultType\":\"complete\"");
+        }
+        out.extend_from_slice(b"}}");
+    }
+}
+
+impl From<HeadFault> for Refusal {
+    fn from(fault: HeadFault) -> Self {
+        let kind = match fault {
+            HeadFault::HeadTooLong | HeadFault::FieldsTooMany | HeadFault::ValueTooLong => Kind::HeadTooLarge,
+            HeadFault::TargetTooLong => Kind::TargetTooLong,
+            HeadFault::VersionUnsupported => Kind::VersionUnsupported,
+            HeadFault::ExpectationUnknown => Kind::ExpectationUnknown,
+            _ => Kind::HeadMalformed,
+        };
+        Self::from(kind).saying(fault.to_string())
+    }
+}
+
+impl From<BodyFault> for Refusal {
+    fn from(fault: BodyFault) -> Self {
+        Self::from(Kind::BodyMalformed).saying(fault.to_string())
+    }
+}
+
+/// The kind of a fault in a message's meaning.
+#[must_use]
+pub fn of_call(fault: &CallFault) -> (Kind, Option<Era>) {
+    match fault {
+        CallFault::MetaMissing(_) => (Kind::MetaMissing, Some(Era::Modern)),
+        CallFault::HeaderMismatch(_) => (Kind::HeaderMismatch, Some(Era::Modern)),
+        CallFault::UnsupportedVersion => (Kind::ProtocolUnsupported, None),
+        CallFault::VersionUnknown | CallFault::Doubled => (Kind::RequestBad, Some(Era::Legacy)),
+        CallFault::MethodUnknown(era) => (Kind::MethodUnknown, Some(*era)),
+        CallFault::ResponseRefused => (Kind::EnvelopeInvalid, Some(Era::Modern)),
+        CallFault::FormMismatch(era) => (Kind::EnvelopeInvalid, Some(*era)),
+        CallFault::NameInvalid | CallFault::CaseTwin => (Kind::RequestBad, None),
+        CallFault::ParamsInvalid(era, _) => (Kind::ParamsInvalid, Some(*era)),
+        CallFault::TaskInvalid => (Kind::TaskUnavailable, None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_is_found_once_and_speaks() {
+        for (index, row) in ROWS.iter().enumerate() {
+            assert_eq!(ROWS.iter().position(|other| other.kind == row.kind), Some(index));
+            assert!(row.message.len() > 8 && (200..600).contains(&row.status), "{row:?}");
+            assert_eq!(row.retry_after > 0, row.status == 503, "{row:?}");
+        }
+    }
+}

@@ -1,0 +1,387 @@
+//! A server's answer on its way back. Short ones are read whole, checked, and sent in one piece; longer ones and event
+//! streams go on as they come, through the same checks, and are cut off, never ended cleanly, when they turn out wrong.
+
+use std::pin::pin;
+
+use crate::base::limits::{ANSWER_WHOLE_BYTES_MAX, EVENT_BYTES_MAX, RETIRE_MS_MAX};
+use crate::base::time::Moment;
+use crate::http::field::Known;
+use crate::http::head::{Framing, Version};
+use crate::http::{body as chunks, reply};
+use crate::jsonrpc::answer::{Answer as Facts, ResultType};
+use crate::jsonrpc::id;
+use crate::jsonrpc::scan::{Kind as Json, Shape};
+use crate::mcp::input::{self, Ask};
+use crate::mcp::method::Verb;
+use crate::mcp::revision::{Era, Revision};
+use crate::policy::decide;
+use crate::record::frame::Status;
+use crate::session::owner::{self, SessionSeal};
+use crate::upstream::UpstreamFault;
+use crate::upstream::exchange::{Abort, Answer};
+
+use super::conn::Conn;
+use super::forward::{Ended, NEVER, end, failed, reasoned};
+use super::pipeline::Flight;
+use super::refusal::{Kind, Refusal};
+use super::serve::Next;
+use super::shard::Shard;
+use super::stream::{self, Carries};
+use super::watch::{self, Woke};
+
+/// What an answer's body is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Media {
+    Json,
+    Events,
+    Other,
+}
+
+pub(super) fn media(answer: &Answer) -> Media {
+    let field = answer.field(Known::ContentType).unwrap_or_default();
+    let essence = field.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+    if essence.eq_ignore_ascii_case(b"application/json") {
+        Media::Json
+    } else if essence.eq_ignore_ascii_case(b"text/event-stream") {
+        Media::Events
+    } else {
+        Media::Other
+    }
+}
+
+/// Gives the client what the server answered to its message.
+pub(super) async fn answer(
+    shard: &Shard,
+    conn: &mut Conn,
+    flight: &Flight,
+    answer: Answer,
+    abort: &Abort,
+    timeout: u64,
+) -> Result<Next, Refusal> {
+    let request = flight.id.is_some() && flight.method.is_some();
+    let verb = flight.method.map(|method| method.verb);
+    match (answer.head.status, media(&answer)) {
+        (401 | 403, _) => Err(withheld(shard, flight, answer, Kind::ServerRefusedUs)),
+        // The server has forgotten the session; its client must open another one.
+        (404, _) if flight.session.is_some() => Err(withheld(shard, flight, answer, Kind::SessionUnknown)),
+        (200, Media::Json | Media::Events) if verb == Some(Verb::Initialize) => {
+            initialize(shard, conn, flight, answer, abort).await
+        }
+        (200, Media::Events) if request => {
+            let carries = if verb == Some(Verb::Listen) { Carries::Subscription } else { Carries::Answer { timeout } };
+            stream::relay(shard, conn, flight, answer, abort, carries).await
+        }
+        (200..=299 | 400..=599, Media::Json) => json(shard, conn, flight, answer, abort).await,
+        (200..=204, _) if !request => accepted(shard, conn, flight, answer).await,
+        (status, _) => {
+            let refusal = withheld(shard, flight, answer, Kind::ServerInvalid);
+            Err(refusal.saying(format!("The server answered with HTTP status {status} and no JSON-RPC message.")))
+        }
+    }
+}
+
+/// An answer that the client must not see.
+fn withheld(shard: &Shard, flight: &Flight, answer: Answer, kind: Kind) -> Refusal {
+    answer.abandon();
+    let refusal = reasoned(kind);
+    end(shard, flight, Ended { code: kind.row().code, ..Ended::of(Status::Invalid, refusal.status()) });
+    refusal
+}
+
+/// 202 for a message that nobody waits to be answered.
+async fn accepted(shard: &Shard, conn: &mut Conn, flight: &Flight, answer: Answer) -> Result<Next, Refusal> {
+    retire(shard, answer).await;
+    let mut out = Vec::with_capacity(64);
+    reply::write_status(&mut out, 202);
+    reply::finish(&mut out, Framing::Length(0));
+    conn.send(shard, &out).await;
+    end(shard, flight, Ended::of(Status::Ok, 202));
+    Ok(Next::Keep)
+}
+
+/// A JSON answer: whole if it is short, else as it comes.
+async fn json(
+    shard: &Shard,
+    conn: &mut Conn,
+    flight: &Flight,
+    mut answer: Answer,
+    abort: &Abort,
+) -> Result<Next, Refusal> {
+    let mut body = match collect(shard, conn, flight, &mut answer, abort, ANSWER_WHOLE_BYTES_MAX).await {
+        Ok(body) => body,
+        Err(fault) => {
+            answer.abandon();
+            return Err(failed(shard, flight, fault));
+        }
+    };
+    if !answer.done() {
+        return long(shard, conn, flight, answer, abort, std::mem::take(&mut body)).await;
+    }
+    let status = answer.head.status;
+    let facts = shard.answers().read(&body).ok();
+    let facts = match facts.map_or(Err(Kind::ServerInvalid), |facts| accept(shard, flight, &facts, &body, status).map(|()| facts)) {
+        Ok(facts) => facts,
+        Err(kind) => return Err(withheld(shard, flight, answer, kind)),
+    };
+    shard.upstreams.finish(answer);
+    let mut out = Vec::with_capacity(256 + body.len());
+    write_head(&mut out, status, "application/json", Framing::Length(body.len() as u64), None);
+    out.extend_from_slice(&body);
+    conn.send(shard, &out).await;
+    end(shard, flight, of_facts(&facts, status, body.len()));
+    Ok(Next::Keep)
+}
+
+/// Reads an answer's body until it is complete or longer than `max`.
+async fn collect(
+    shard: &Shard,
+    conn: &mut Conn,
+    flight: &Flight,
+    answer: &mut Answer,
+    abort: &Abort,
+    max: usize,
+) -> Result<Vec<u8>, UpstreamFault> {
+    let announced = match answer.head.framing {
+        Framing::Length(length) => usize::try_from(length).unwrap_or(usize::MAX),
+        _ => 1024,
+    };
+    let mut body = Vec::with_capacity(announced.min(max));
+    while !answer.decode(|data| body.extend_from_slice(data))? && body.len() <= max {
+        fill(shard, conn, flight, answer, abort).await?;
+    }
+    Ok(body)
+}
+
+/// Waits for more of an answer. A modern client that leaves cancels it; a legacy one does not.
+async fn fill(
+    shard: &Shard,
+    conn: &mut Conn,
+    flight: &Flight,
+    answer: &mut Answer,
+    abort: &Abort,
+) -> Result<(), UpstreamFault> {
+    let mut work = pin!(answer.fill(&shard.buffers));
+    loop {
+        match watch::next(shard, conn, work.as_mut(), NEVER, flight.era == Era::Modern, false).await {
+            Woke::Done(result) => {
+                return result.map_err(|fault| if abort.fired() { UpstreamFault::Abandoned } else { fault });
+            }
+            Woke::Gone => abort.fire(),
+            Woke::Time | Woke::Draining => {}
+        }
+    }
+}
+
+/// A long answer: the end is held back until all of it was found to be right.
+async fn long(
+    shard: &Shard,
+    conn: &mut Conn,
+    flight: &Flight,
+    mut answer: Answer,
+    abort: &Abort,
+    first: Vec<u8>,
+) -> Result<Next, Refusal> {
+    let framing = match answer.head.framing {
+        Framing::Length(length) => Framing::Length(length),
+        _ if conn.head.version == Version::Http11 => Framing::Chunked,
+        _ => Framing::UntilClose,
+    };
+    let status = answer.head.status;
+    let mut scan = shard.answer_scan();
+    let mut piece = first;
+    let mut out = Vec::with_capacity(piece.len() + 256);
+    write_head(&mut out, status, "application/json", framing, None);
+    let mut total = 0;
+    let fault = loop {
+        total += piece.len();
+        if scan.feed(&piece).is_err() {
+            break UpstreamFault::BadAnswer;
+        }
+        let done = answer.done();
+        if done {
+            let facts = scan.finish().ok().filter(|facts| accept(shard, flight, facts, &[], status).is_ok());
+            let Some(facts) = facts else { break UpstreamFault::BadAnswer };
+            write_piece(&mut out, &piece, framing);
+            if framing == Framing::Chunked {
+                chunks::write_last_chunk(&mut out);
+            }
+            conn.send(shard, &out).await;
+            shard.upstreams.finish(answer);
+            end(shard, flight, of_facts(&facts, status, total));
+            return Ok(if framing == Framing::UntilClose { Next::Close } else { Next::Keep });
+        }
+        write_piece(&mut out, &piece, framing);
+        if !conn.send(shard, &out).await && flight.era == Era::Modern {
+            break UpstreamFault::Abandoned;
+        }
+        out.clear();
+        piece.clear();
+        if let Err(fault) = fill(shard, conn, flight, &mut answer, abort).await {
+            break fault;
+        }
+        if let Err(fault) = answer.decode(|data| piece.extend_from_slice(data)) {
+            break fault;
+        }
+    };
+    // Part of the answer is out: closing without its end is the only way left to say that it is wrong.
+    answer.abandon();
+    let _ = failed(shard, flight, fault);
+    Ok(Next::Close)
+}
+
+fn write_piece(out: &mut Vec<u8>, piece: &[u8], framing: Framing) {
+    if framing == Framing::Chunked {
+        chunks::write_chunk(out, piece);
+    } else {
+        out.extend_from_slice(piece);
+    }
+}
+
+/// Whether an answer is the answer to this request, and one that policy lets the server give. `body` is empty when it
+/// came in pieces: then what a server asks for inside it cannot be looked at.
+pub(super) fn accept(
+    shard: &Shard,
+    flight: &Flight,
+    facts: &Facts,
+    body: &[u8],
+    status: u16,
+) -> Result<(), Kind> {
+    let ours = match (&flight.id, &facts.id) {
+        (Some(asked), Some(given)) => id::same(asked, given),
+        // An error whose server could not read the id; only where HTTP says error too.
+        (_, None) => facts.shape == Shape::Error && status >= 400,
+        (None, Some(_)) => false,
+    };
+    if !ours || !matches!(facts.shape, Shape::Result | Shape::Error) {
+        return Err(Kind::ServerInvalid);
+    }
+    if flight.era == Era::Modern && facts.result_type == ResultType::InputRequired {
+        return asked(shard, flight, body);
+    }
+    Ok(())
+}
+
+/// Policy decides what a server may ask of the client, inside an `input_required` result too.
+fn asked(shard: &Shard, flight: &Flight, body: &[u8]) -> Result<(), Kind> {
+    let allowed = |ask: Ask| {
+        let (table, caller) = (&flight.snapshot.table, &flight.caller);
+        decide::asks(table, caller, flight.task, flight.server, ask).is_ok()
+    };
+    if body.is_empty() {
+        return if Ask::ALL.into_iter().all(allowed) { Ok(()) } else { Err(Kind::AskForbidden) };
+    }
+    let mut reader = shard.reader();
+    let envelope = reader.read(body).map_err(|_| Kind::ServerInvalid)?;
+    let result = envelope.body.ok_or(Kind::ServerInvalid)?.value.of(body);
+    let asks = input::asks(result).map_err(|_| Kind::ServerInvalid)?;
+    if asks.iter().all(allowed) { Ok(()) } else { Err(Kind::AskForbidden) }
+}
+
+/// The outcome that an accepted answer is.
+pub(super) fn of_facts(facts: &Facts, http: u16, answer_bytes: usize) -> Ended {
+    let status = if facts.shape == Shape::Error { Status::Error } else { Status::Ok };
+    Ended { is_error: facts.is_error, code: facts.error_code.unwrap_or(0), answer_bytes, ..Ended::of(status, http) }
+}
+
+/// The head of an answer.
+pub(super) fn write_head(out: &mut Vec<u8>, status: u16, media: &str, framing: Framing, session: Option<&str>) {
+    reply::write_status(out, status);
+    let _ = reply::write_field(out, "content-type", media.as_bytes());
+    if let Some(session) = session {
+        let _ = reply::write_field(out, Known::McpSessionId.name(), session.as_bytes());
+    }
+    reply::finish(out, framing);
+}
+
+/// The answer to `initialize`: read whole in either form, so that the session id sealed for the client can carry what
+/// was agreed on.
+async fn initialize(
+    shard: &Shard,
+    conn: &mut Conn,
+    flight: &Flight,
+    mut answer: Answer,
+    abort: &Abort,
+) -> Result<Next, Refusal> {
+    let events = media(&answer) == Media::Events;
+    let body = if events {
+        stream::final_message(shard, flight, &mut answer).await
+    } else {
+        collect(shard, conn, flight, &mut answer, abort, EVENT_BYTES_MAX).await
+    };
+    let body = match body {
+        Ok(body) if events || answer.done() => body,
+        Ok(_) => return Err(withheld(shard, flight, answer, Kind::ServerInvalid)),
+        Err(fault) => {
+            answer.abandon();
+            return Err(failed(shard, flight, fault));
+        }
+    };
+    let agreed = agreed(shard, &body);
+    let accepted = shard.answers().read(&body).is_ok_and(|facts| accept(shard, flight, &facts, &body, 200).is_ok());
+    if !accepted {
+        return Err(withheld(shard, flight, answer, Kind::ServerInvalid));
+    }
+    let upstream = answer.field(Known::McpSessionId).map(<[u8]>::to_vec);
+    let session = match (upstream, agreed) {
+        (Some(upstream), Some(revision)) => match sealed(shard, flight, &upstream, revision) {
+            Some(session) => Some(session),
+            None => return Err(withheld(shard, flight, answer, Kind::ServerInvalid)),
+        },
+        _ => None,
+    };
+    retire(shard, answer).await;
+    let mut out = Vec::with_capacity(512 + body.len());
+    let framing = Framing::Length(body.len() as u64);
+    write_head(&mut out, 200, "application/json", framing, session.as_deref());
+    out.extend_from_slice(&body);
+    conn.send(shard, &out).await;
+    Ok(Next::Keep)
+}
+
+/// The version that an `initialize` result settled on; `None` for an error.
+fn agreed(shard: &Shard, body: &[u8]) -> Option<Revision> {
+    let mut reader = shard.reader();
+    let envelope = reader.read(body).ok()?;
+    let version = envelope.result(body, "protocolVersion").filter(|member| member.kind == Json::String)?;
+    Revision::parse(version.text()?.of(body)).filter(|revision| !revision.is_modern())
+}
+
+/// The client's session id: the server's, sealed for this owner and endpoint.
+fn sealed(shard: &Shard, flight: &Flight, upstream: &[u8], revision: Revision) -> Option<String> {
+    use ::ring::rand::SecureRandom as _;
+    let (mut nonce, mut nonce16) = ([0; 12], [0; 16]);
+    shard.random.fill(&mut nonce).ok()?;
+    shard.random.fill(&mut nonce16).ok()?;
+    let seal = SessionSeal {
+        node: 0,
+        home: shard.id,
+        owner: flight.caller.owner,
+        endpoint_hash: flight.snapshot.prepared.endpoints[flight.endpoint.index()].digest,
+        revision,
+        capabilities: 0,
+        issued_at: shard.timers.now().unix_s(),
+        nonce16,
+        upstream_session: upstream.into(),
+    };
+    owner::seal(shard.sealing.first()?, &seal, nonce)
+}
+
+/// Reads what is left of a body that nobody needs, so that its connection can be kept; gives up soon.
+pub(super) async fn retire(shard: &Shard, mut answer: Answer) {
+    answer.allow_until(shard.timers.now().mono.plus_ms(RETIRE_MS_MAX));
+    loop {
+        match answer.decode(|_| {}) {
+            Ok(true) => return shard.upstreams.finish(answer),
+            Ok(false) => {}
+            Err(_) => return answer.abandon(),
+        }
+        if answer.fill(&shard.buffers).await.is_err() {
+            return answer.abandon();
+        }
+    }
+}
+
+/// So long may a call take from now on.
+pub(super) fn deadline(shard: &Shard, timeout: u64) -> Moment {
+    shard.timers.now().mono.plus_ms(timeout)
+}

@@ -1,0 +1,91 @@
+//! Waiting for a server while a client may leave. Nothing in flight is ever dropped: the wait for the client's socket
+//! is stored in the connection and becomes the wait for its next request.
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::task::Poll;
+
+use crate::base::limits::WATCH_AFTER_MS;
+use crate::base::time::Moment;
+use crate::uring::socket::Peek;
+
+use super::conn::Conn;
+use super::shard::Shard;
+
+/// What ended a wait.
+#[derive(Debug)]
+pub(super) enum Woke<T> {
+    /// What was waited for.
+    Done(T),
+    /// The client has closed its side.
+    Gone,
+    /// The moment has come.
+    Time,
+    /// The shard is draining.
+    Draining,
+}
+
+/// Waits for `work`, at most until `until`. Notices that the client is gone from the first timer tick on, once; and
+/// that the shard drains, where `streaming`.
+pub(super) async fn next<F: Future>(
+    shard: &Shard,
+    conn: &mut Conn,
+    mut work: Pin<&mut F>,
+    until: Moment,
+    watch_client: bool,
+    streaming: bool,
+) -> Woke<F::Output> {
+    if let Poll::Ready(done) = poll_once(work.as_mut()).await {
+        return Woke::Done(done);
+    }
+    let tick = shard.timers.now().mono.plus_ms(WATCH_AFTER_MS);
+    let mut alarm = pin!(shard.timers.sleep_until(if conn.watch.is_some() { until } else { tick.min(until) }));
+    let mut ticked = conn.watch.is_some() || tick >= until;
+    loop {
+        let woke = poll_fn(|cx| {
+            if let Poll::Ready(done) = work.as_mut().poll(cx) {
+                return Poll::Ready(Some(Woke::Done(done)));
+            }
+            if streaming && shard.draining() {
+                return Poll::Ready(Some(Woke::Draining));
+            }
+            if watch_client && !conn.gone && gone(conn, cx) {
+                return Poll::Ready(Some(Woke::Gone));
+            }
+            if alarm.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(if ticked { Some(Woke::Time) } else { None });
+            }
+            if streaming {
+                *conn.slot.waker.borrow_mut() = Some(cx.waker().clone());
+            }
+            Poll::Pending
+        })
+        .await;
+        match woke {
+            Some(woke) => return woke,
+            None => {
+                ticked = true;
+                alarm.set(shard.timers.sleep_until(until));
+                if watch_client && conn.watch.is_none() && !conn.gone && !conn.early {
+                    conn.watch = Some(Box::pin(conn.socket.readable()));
+                }
+            }
+        }
+    }
+}
+
+/// Looks at the stored wait. Bytes are the next request, early: they end the watching, not the client.
+fn gone(conn: &mut Conn, cx: &mut std::task::Context<'_>) -> bool {
+    let Some(watch) = conn.watch.as_mut() else { return false };
+    if watch.as_mut().poll(cx).is_pending() {
+        return false;
+    }
+    conn.watch = None;
+    conn.gone = conn.socket.peek_state() == Peek::Closed;
+    conn.early = !conn.gone;
+    conn.gone
+}
+
+async fn poll_once<F: Future>(mut work: Pin<&mut F>) -> Poll<F::Output> {
+    poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx))).await
+}

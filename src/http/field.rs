@@ -1,0 +1,503 @@
+//! Field names the gateway knows, the fields of one head, and the byte classes both are made of.
+
+use crate::base::limits::HEAD_BYTES_MAX;
+use crate::base::span::Span;
+
+/// How a field may travel.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    /// An ordinary field.
+    Plain,
+    /// Means something to the gateway or its upstream: a client may not have it removed by naming it in `Connection`.
+    Protected,
+    /// Belongs to one connection and is never passed on (RFC 9110 7.6.1).
+    Hop,
+}
+
+struct Row {
+    name: &'static str,
+    key: (u64, u64),
+    part: Part,
+}
+
+macro_rules! known {
+    ($($(#[$doc:meta])* $variant:ident, $name:literal, $part:ident;)*) => {
+        /// A field name the gateway has a use for; anything else is only ever skipped.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum Known {$(
+            $(#[$doc])*
+            #[doc = concat!("`", $name, "`")]
+            $variant,
+        )*}
+
+        /// All of them, shortest name first, so that `BY_LENGTH` can point at runs of it.
+        const KNOWN: &[(Known, Row)] = &[$(
+            (Known::$variant, Row { name: $name, key: key($name.as_bytes()), part: Part::$part }),
+        )*];
+    };
+}
+
+known! {
+    Te,                           "te",                             Hop;
+    Via,                          "via",                            Plain;
+    Date,                         "date",                           Plain;
+    Host,                         "host",                           Protected;
+    Allow,                        "allow",                          Plain;
+    Accept,                       "accept",                         Protected;
+    Cookie,                       "cookie",                         Plain;
+    Expect,                       "expect",                         Plain;
+    Origin,                       "origin",                         Protected;
+    Server,                       "server",                         Plain;
+    Baggage,                      "baggage",                        Protected;
+    Trailer,                      "trailer",                        Hop;
+    Upgrade,                      "upgrade",                        Hop;
+    Location,                     "location",                       Plain;
+    McpName,                      "mcp-name",                       Protected;
+    Forwarded,                    "forwarded",                      Plain;
+    Connection,                   "connection",                     Hop;
+    KeepAlive,                    "keep-alive",                     Hop;
+    McpMethod,                    "mcp-method",                     Protected;
+    SetCookie,                    "set-cookie",                     Plain;
+    Tracestate,                   "tracestate",                     Protected;
+    UserAgent,                    "user-agent",                     Protected;
+    RetryAfter,                   "retry-after",                    Plain;
+    Traceparent,                  "traceparent",                    Protected;
+    ContentType,                  "content-type",                   Protected;
+    CacheControl,                 "cache-control",                  Plain;
+    Authorization,                "authorization",                  Protected;
+    LastEventId,                  "last-event-id",                  Protected;
+    ContentLength,                "content-length",                 Protected;
+    McpSessionId,                 "mcp-session-id",                 Protected;
+    AcceptEncoding,               "accept-encoding",                Protected;
+    PortcullisTask,               "portcullis-task",                Protected;
+    ContentEncoding,              "content-encoding",               Protected;
+    ProxyConnection,              "proxy-connection",               Hop;
+    WwwAuthenticate,              "www-authenticate",               Plain;
+    TransferEncoding,             "transfer-encoding",              Protected;
+    ProxyAuthenticate,            "proxy-authenticate",             Hop;
+    ProxyAuthorization,           "proxy-authorization",            Hop;
+    McpProtocolVersion,           "mcp-protocol-version",           Protected;
+    AccessControlRequestMethod,   "access-control-request-method",  Plain;
+    AccessControlRequestHeaders,  "access-control-request-headers", Plain;
+}
+
+impl Known {
+    /// The known name that `name` spells, in any case.
+    #[must_use]
+    pub fn of(name: &[u8]) -> Option<Self> {
+        if is_token(name) { Self::of_printable(name) } else { None }
+    }
+
+    /// As `of`, for a name that is known to hold no control byte.
+    #[inline]
+    pub(super) fn of_printable(name: &[u8]) -> Option<Self> {
+        let (from, to) = *BY_LENGTH.get(name.len())?;
+        if from == to {
+            return None;
+        }
+        let wanted = key(name);
+        KNOWN[from as usize..to as usize]
+            .iter()
+            .find(|(_, row)| row.key == wanted && same_middle(name, row.name.as_bytes()))
+            .map(|(known, _)| *known)
+    }
+
+    /// The name in lower case.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        KNOWN[self as usize].1.name
+    }
+
+    /// Whether the field belongs to one connection only.
+    #[must_use]
+    pub fn is_hop_by_hop(self) -> bool {
+        KNOWN[self as usize].1.part == Part::Hop || self == Self::TransferEncoding
+    }
+
+}
+
+/// Whether no peer may have the field of this name removed by listing it in `Connection`.
+pub(super) fn is_protected(name: &[u8]) -> bool {
+    let mcp = name.get(..4).is_some_and(|prefix| prefix.eq_ignore_ascii_case(b"mcp-"));
+    mcp || Known::of(name).is_some_and(|known| KNOWN[known as usize].1.part == Part::Protected)
+}
+
+/// Whether a field of this name, in any case, belongs to one connection and is never passed on
+/// (RFC 9110 7.6.1, with the two of RFC 2616 that still occur).
+#[must_use]
+pub fn hop_by_hop(name: &[u8]) -> bool {
+    Known::of(name).is_some_and(Known::is_hop_by_hop)
+}
+
+/// One field of a head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Field {
+    /// The name, as the peer spelled it.
+    pub name: Span,
+    /// The value without white space around it; never holds CR, LF or NUL.
+    pub value: Span,
+    /// Which of the known names it is.
+    pub known: Option<Known>,
+}
+
+/// The fields of one head, in the order of the wire. Derefs to a slice of [`Field`].
+#[derive(Clone, Debug)]
+pub struct Fields {
+    list: Vec<Field>,
+    /// Place in `list` of the first field of each known name, counted from one.
+    first: [u8; KNOWN.len()],
+    /// The known names that occur more than once, as bits.
+    repeated: u64,
+}
+
+impl Fields {
+    pub(super) fn new() -> Self {
+        Self {
+            list: Vec::new(),
+            first: [0; KNOWN.len()],
+            repeated: 0,
+        }
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.list.clear();
+        self.first = [0; KNOWN.len()];
+        self.repeated = 0;
+    }
+
+    #[inline]
+    pub(super) fn push(&mut self, field: Field) {
+        self.list.push(field);
+        if let Some(known) = field.known {
+            let first = &mut self.first[known as usize];
+            if *first == 0 {
+                *first = u8::try_from(self.list.len()).expect("a head has at most HEAD_FIELDS_MAX fields");
+            } else {
+                self.repeated |= 1 << (known as u64);
+            }
+        }
+    }
+
+    /// The value of the first field of that name. Where a second one would matter, ask [`Fields::count`].
+    #[must_use]
+    #[inline]
+    pub fn get<'a>(&self, bytes: &'a [u8], known: Known) -> Option<&'a [u8]> {
+        Some(self.span(known)?.of(bytes))
+    }
+
+    /// Where the value of the first field of that name stands.
+    #[must_use]
+    #[inline]
+    pub fn span(&self, known: Known) -> Option<Span> {
+        let first = usize::from(self.first[known as usize]);
+        Some(self.list[first.checked_sub(1)?].value)
+    }
+
+    /// Whether more than one field has that name.
+    #[must_use]
+    #[inline]
+    pub fn is_repeated(&self, known: Known) -> bool {
+        self.repeated & (1 << (known as u64)) != 0
+    }
+
+    /// How many fields have that name.
+    #[must_use]
+    pub fn count(&self, known: Known) -> usize {
+        if self.is_repeated(known) {
+            self.list.iter().filter(|field| field.known == Some(known)).count()
+        } else {
+            usize::from(self.first[known as usize] != 0)
+        }
+    }
+
+    /// The values of all fields of that name.
+    pub fn all<'a>(&self, bytes: &'a [u8], known: Known) -> impl Iterator<Item = &'a [u8]> {
+        let first = usize::from(self.first[known as usize]);
+        let from = first.checked_sub(1).unwrap_or(self.list.len());
+        self.list[from..]
+            .iter()
+            .filter(move |field| field.known == Some(known))
+            .map(|field| field.value.of(bytes))
+    }
+
+    /// The fields `Mcp-Param-…` (MCP 2026-07-28, Streamable HTTP): the name after the prefix, as it was spelled, and
+    /// the value, still encoded.
+    pub fn params<'a>(&self, bytes: &'a [u8]) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+        self.list.iter().filter(|field| field.known.is_none()).filter_map(move |field| {
+            let name = field.name.of(bytes);
+            Some((after_param_prefix(name)?, field.value.of(bytes)))
+        })
+    }
+
+    /// Whether `field` must not be passed on: it belongs to this connection by its name, or `Connection` lists it.
+    #[must_use]
+    pub fn is_hop_by_hop(&self, bytes: &[u8], field: &Field) -> bool {
+        let name = field.name.of(bytes);
+        field.known.is_some_and(Known::is_hop_by_hop)
+            || self
+                .all(bytes, Known::Connection)
+                .flat_map(elements)
+                .any(|listed| listed.eq_ignore_ascii_case(name))
+    }
+}
+
+impl std::ops::Deref for Fields {
+    type Target = [Field];
+
+    fn deref(&self) -> &[Field] {
+        &self.list
+    }
+}
+
+/// What follows `Mcp-Param-`, in any case, when something does.
+pub(super) fn after_param_prefix(name: &[u8]) -> Option<&[u8]> {
+    let (prefix, rest) = name.split_at_checked(PARAM_PREFIX.len())?;
+    (!rest.is_empty() && prefix.eq_ignore_ascii_case(PARAM_PREFIX)).then_some(rest)
+}
+
+/// The elements of a comma-separated value, without white space around them; empty ones too.
+pub(super) fn elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|byte| *byte == b',').map(trim)
+}
+
+/// `value` without spaces and tabs around it.
+pub(super) fn trim(mut value: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
+        value = rest;
+    }
+    value
+}
+
+/// Whether `byte` may stand in a token, that is in a method or a field name (RFC 9110 5.6.2).
+#[inline]
+pub(super) fn is_token_byte(byte: u8) -> bool {
+    TOKEN[byte as usize]
+}
+
+/// Whether `text` is a token.
+pub(super) fn is_token(text: &[u8]) -> bool {
+    !text.is_empty() && text.iter().all(|byte| is_token_byte(*byte))
+}
+
+/// The first byte at or after `from` that may not stand in a field value (RFC 9110 5.5: anything but controls; a tab
+/// may). Looks at eight bytes at a time, since values are most of a head.
+#[inline]
+pub(super) fn value_end(bytes: &[u8], from: usize) -> Option<usize> {
+    let mut at = from;
+    while let Some(eight) = bytes.get(at..).and_then(<[u8]>::first_chunk::<8>) {
+        let mut controls = control_bits(u64::from_le_bytes(*eight));
+        // A bit above the lowest one may be there only because of a borrow, so each is looked at.
+        while controls != 0 {
+            let here = at + controls.trailing_zeros() as usize / 8;
+            if is_value_control(bytes[here]) {
+                return Some(here);
+            }
+            controls &= controls - 1;
+        }
+        at += 8;
+    }
+    let rest = bytes.get(at..)?;
+    rest.iter().position(|byte| is_value_control(*byte)).map(|found| at + found)
+}
+
+/// The first colon or control at or after `from`.
+#[inline]
+pub(super) fn name_end(bytes: &[u8], from: usize) -> Option<usize> {
+    let mut at = from;
+    while let Some(eight) = bytes.get(at..).and_then(<[u8]>::first_chunk::<8>) {
+        let word = u64::from_le_bytes(*eight);
+        let colon = word ^ (LOW * b':' as u64);
+        let stops = control_bits(word) | (colon.wrapping_sub(LOW) & !colon & (LOW * 0x80));
+        // The lowest bit is always right.
+        if stops != 0 {
+            return Some(at + stops.trailing_zeros() as usize / 8);
+        }
+        at += 8;
+    }
+    let rest = bytes.get(at..)?;
+    rest.iter().position(|byte| *byte == b':' || byte.is_ascii_control()).map(|found| at + found)
+}
+
+#[inline]
+fn is_value_control(byte: u8) -> bool {
+    (byte < b' ' && byte != b'\t') || byte == 0x7f
+}
+
+/// The high bit of each byte that is a control; of some that are not too, but only above one that is.
+#[inline]
+fn control_bits(word: u64) -> u64 {
+    let below_space = word.wrapping_sub(LOW * 0x20) & !word;
+    let erased = word ^ (LOW * 0x7f);
+    let delete = erased.wrapping_sub(LOW) & !erased;
+    (below_space | delete) & (LOW * 0x80)
+}
+
+/// Two words that tell names of one length apart by their first and last eight bytes, letters in lower case.
+/// Setting bit 0x20 is exact for the letters, digits and `-` that known names consist of: apart from upper case,
+/// only controls become one of these by it.
+#[inline]
+const fn key(name: &[u8]) -> (u64, u64) {
+    if let (Some(first), Some(last)) = (name.first_chunk::<8>(), name.last_chunk::<8>()) {
+        return (
+            u64::from_le_bytes(*first) | (LOW * 0x20),
+            u64::from_le_bytes(*last) | (LOW * 0x20),
+        );
+    }
+    if let (Some(first), Some(last)) = (name.first_chunk::<4>(), name.last_chunk::<4>()) {
+        return (
+            (u32::from_le_bytes(*first) as u64) | (LOW * 0x20),
+            (u32::from_le_bytes(*last) as u64) | (LOW * 0x20),
+        );
+    }
+    let mut word = 0;
+    let mut at = 0;
+    while at < name.len() {
+        word = word << 8 | (name[at] | 0x20) as u64;
+        at += 1;
+    }
+    (word, 0)
+}
+
+/// Whether the bytes that `key` did not look at agree too.
+#[inline]
+fn same_middle(name: &[u8], lower: &[u8]) -> bool {
+    name.len() <= 16
+        || name[8..name.len() - 8]
+            .iter()
+            .zip(&lower[8..])
+            .all(|(given, wanted)| given | 0x20 == *wanted)
+}
+
+const PARAM_PREFIX: &[u8] = b"mcp-param-";
+/// A one in each byte.
+const LOW: u64 = 0x0101_0101_0101_0101;
+const LENGTH_MAX: usize = KNOWN[KNOWN.len() - 1].1.name.len();
+
+/// Where the names of each length stand in `KNOWN`: first, and one past the last.
+const BY_LENGTH: [(u8, u8); LENGTH_MAX + 1] = {
+    let mut table = [(0, 0); LENGTH_MAX + 1];
+    let mut at = 0;
+    while at < KNOWN.len() {
+        let length = KNOWN[at].1.name.len();
+        assert!(at == 0 || KNOWN[at - 1].1.name.len() <= length, "KNOWN is sorted by length");
+        assert!(KNOWN[at].0 as usize == at, "a variant's number is its row");
+        #[expect(clippy::cast_possible_truncation, reason = "fewer than 64 rows, asserted below")]
+        let here = at as u8;
+        if table[length].1 == 0 {
+            table[length].0 = here;
+        }
+        table[length].1 = here + 1;
+        at += 1;
+    }
+    table
+};
+
+const TOKEN: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut at = 0;
+    while at < 256 {
+        #[expect(clippy::cast_possible_truncation, reason = "below 256")]
+        let byte = at as u8;
+        table[at] = byte.is_ascii_alphanumeric();
+        at += 1;
+    }
+    let marks = b"!#$%&'*+-.^_`|~";
+    at = 0;
+    while at < marks.len() {
+        table[marks[at] as usize] = true;
+        at += 1;
+    }
+    table
+};
+
+const _: () = assert!(KNOWN.len() <= 64, "a set of known names is one word");
+const _: () = assert!(
+    crate::base::limits::HEAD_FIELDS_MAX * size_of::<Field>() + size_of::<Fields>() < HEAD_BYTES_MAX,
+    "what a head is parsed into is smaller than the largest head"
+);
+const _: () = assert!(
+    crate::base::limits::HEAD_FIELDS_MAX < 255,
+    "the place of a field fits a byte"
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_known_name_is_found_in_any_case() {
+        for (known, row) in KNOWN {
+            assert_eq!(row.name, row.name.to_ascii_lowercase());
+            assert_eq!(Known::of(row.name.as_bytes()), Some(*known));
+            assert_eq!(Known::of(row.name.to_ascii_uppercase().as_bytes()), Some(*known));
+            assert_eq!(known.name(), row.name);
+            // One byte off anywhere is another name.
+            for at in 0..row.name.len() {
+                for other in 0..=255_u8 {
+                    let mut name = row.name.as_bytes().to_vec();
+                    let same = other.to_ascii_lowercase() == name[at];
+                    name[at] = other;
+                    let found = Known::of(&name) == Some(*known);
+                    assert_eq!(found, same, "{:?}", String::from_utf8_lossy(&name));
+                }
+            }
+        }
+        for name in ["", "x", "content_length", "mcp-param-region", "hosts", &"a".repeat(40)] {
+            assert_eq!(Known::of(name.as_bytes()), None);
+        }
+    }
+
+    #[test]
+    fn fields_of_one_connection() {
+        let hops = [
+            "Connection", "Keep-Alive", "Proxy-Connection", "Proxy-Authenticate", "Proxy-Authorization", "TE", "Trailer",
+            "Transfer-Encoding", "Upgrade",
+        ];
+        for name in hops {
+            assert!(hop_by_hop(name.as_bytes()), "{name}");
+        }
+        for name in ["Host", "Content-Length", "Mcp-Session-Id", "X-Anything", ""] {
+            assert!(!hop_by_hop(name.as_bytes()), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_value_ends_at_its_first_control() {
+        for length in 0..40 {
+            for at in 0..length {
+                for byte in 0..=255_u8 {
+                    let mut bytes = vec![b'\t'; length];
+                    bytes[at] = byte;
+                    let ends = (byte < 0x20 && byte != b'\t') || byte == 0x7f;
+                    assert_eq!(value_end(&bytes, 0), ends.then_some(at), "{byte:#x} at {at} of {length}");
+                    assert_eq!(value_end(&bytes, at + 1), None);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_name_ends_at_its_first_colon_or_control() {
+        for length in 0..20 {
+            for at in 0..length {
+                for byte in 0..=255_u8 {
+                    let mut bytes = vec![b'a'; length];
+                    bytes[at] = byte;
+                    let ends = byte < 0x20 || byte == 0x7f || byte == b':';
+                    assert_eq!(name_end(&bytes, 0), ends.then_some(at), "{byte:#x} at {at} of {length}");
+                    assert_eq!(name_end(&bytes, at + 1), None);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn names_after_the_param_prefix() {
+        assert_eq!(after_param_prefix(b"Mcp-Param-Region"), Some(&b"Region"[..]));
+        assert_eq!(after_param_prefix(b"MCP-PARAM-x"), Some(&b"x"[..]));
+        assert_eq!(after_param_prefix(b"Mcp-Param-"), None);
+        assert_eq!(after_param_prefix(b"Mcp-Paramx-y"), None);
+        assert_eq!(after_param_prefix(b"Mcp"), None);
+    }
+}

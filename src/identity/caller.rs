@@ -1,0 +1,153 @@
+//! A caller: the verified subject, the agent acting for it, and what the token lets it work on.
+
+use std::sync::Arc;
+
+use ring::digest;
+use smallvec::SmallVec;
+
+use crate::base::ids::{EndpointId, TaskId};
+
+/// Whom sessions, handles and caches belong to: SHA-256 over issuer, subject and agent, cut to 128 bits.
+///
+/// Each part is preceded by its length (and the agent by whether there is one), so that no two different callers
+/// spell the same bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Owner(pub [u8; 16]);
+
+impl Owner {
+    /// The owner that this issuer, subject and agent make.
+    #[must_use]
+    pub fn of(issuer: &str, subject: &str, agent: Option<&str>) -> Self {
+        let mut hash = digest::Context::new(&digest::SHA256);
+        hash.update(b"portcullis owner 1");
+        for part in [Some(issuer), Some(subject), agent] {
+            hash.update(&[u8::from(part.is_some())]);
+            let part = part.unwrap_or_default();
+            hash.update(&(part.len() as u64).to_be_bytes());
+            hash.update(part.as_bytes());
+        }
+        let mut cut = [0; 16];
+        cut.copy_from_slice(&hash.finish().as_ref()[..16]);
+        Self(cut)
+    }
+}
+
+/// The endpoints that a token is good for: its audience named them, or names all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Endpoints {
+    all: bool,
+    words: SmallVec<[u64; 2]>,
+}
+
+impl Endpoints {
+    /// Every endpoint, also ones that a reload adds.
+    #[must_use]
+    pub fn all() -> Self {
+        Self {
+            all: true,
+            words: SmallVec::new(),
+        }
+    }
+
+    /// No endpoint yet.
+    #[must_use]
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// Adds one.
+    pub fn insert(&mut self, endpoint: EndpointId) {
+        let word = endpoint.index() / 64;
+        if self.words.len() <= word {
+            self.words.resize(word + 1, 0);
+        }
+        self.words[word] |= 1 << (endpoint.index() % 64);
+    }
+
+    /// Whether the token may be used there.
+    #[must_use]
+    pub fn contains(&self, endpoint: EndpointId) -> bool {
+        let word = self.words.get(endpoint.index() / 64).copied().unwrap_or(0);
+        self.all || word >> (endpoint.index() % 64) & 1 == 1
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        !self.all && self.words.iter().all(|&word| word == 0)
+    }
+}
+
+/// Who calls. Its tasks and endpoints are ids of one snapshot: a caller never outlives the snapshot it was
+/// verified under (`TokenCache::clear`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// The token's `iss`; empty for the anonymous caller.
+    pub issuer: Arc<str>,
+    /// The claim that the issuer's `subject` names; `anonymous` for the anonymous caller.
+    pub subject: Arc<str>,
+    /// The client acting for the subject, when the token tells.
+    pub agent: Option<Arc<str>>,
+    /// Digest of the three above.
+    pub owner: Owner,
+    /// The tasks of the token that the policy knows; sorted, no task twice.
+    pub tasks: SmallVec<[TaskId; 4]>,
+    /// Where the token may be used.
+    pub endpoints: Endpoints,
+    /// The token's `exp`, seconds since 1970, without leeway; `u64::MAX` for the anonymous caller.
+    pub expires: u64,
+    /// Came without a token (only under `auth.anonymous: allow`).
+    pub anonymous: bool,
+}
+
+impl Caller {
+    /// The subject `anonymous`: no issuer, no claims, no tasks, one owner for all, every endpoint.
+    ///
+    /// No token can make the same owner: a configured issuer is never the empty string. Made once and kept; it
+    /// allocates.
+    #[must_use]
+    pub fn anonymous() -> Self {
+        Self {
+            issuer: Arc::from(""),
+            subject: Arc::from("anonymous"),
+            agent: None,
+            owner: Owner::of("", "anonymous", None),
+            tasks: SmallVec::new(),
+            endpoints: Endpoints::all(),
+            expires: u64::MAX,
+            anonymous: true,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn owners_differ_where_the_parts_do() {
+        let owners = [
+            Owner::of("i", "s", None),
+            Owner::of("i", "s", Some("")),
+            Owner::of("i", "s", Some("a")),
+            Owner::of("is", "", None),
+            Owner::of("", "is", None),
+            Owner::of("i", "sa", None),
+            Caller::anonymous().owner,
+        ];
+        for (index, owner) in owners.iter().enumerate() {
+            assert_eq!(owners.iter().position(|other| other == owner), Some(index));
+        }
+    }
+
+    #[test]
+    fn endpoints_hold_what_was_inserted() {
+        let mut some = Endpoints::none();
+        assert!(some.is_empty());
+        some.insert(EndpointId(3));
+        some.insert(EndpointId(700));
+        assert!(some.contains(EndpointId(3)) && some.contains(EndpointId(700)));
+        assert!(!some.contains(EndpointId(4)) && !some.contains(EndpointId(65_535)));
+        assert!(Endpoints::all().contains(EndpointId(65_535)) && !Endpoints::all().is_empty());
+    }
+}

@@ -1,0 +1,1022 @@
+//! From the bytes after `Bearer ` to a [`Caller`], or a fault.
+//!
+//! Everything is checked here, at the second given, and nothing by jsonwebtoken's own validation: that reads the
+//! system clock, and to it a claim of the wrong type or a member twice is no error. Checks go from cheap to dear, so
+//! that junk costs little: shape, header, claims, issuer, times, audience, and the signature last. Claims read before
+//! the signature are used for refusing only.
+
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use smallvec::SmallVec;
+use thiserror::Error;
+
+use super::active::TaskNames;
+use super::caller::{Caller, Endpoints, Owner};
+use super::claims::{ClaimPath, Json, JsonFault, Object};
+use super::keys::{Algorithm, KeySet, SignatureFault};
+use crate::base::ids::{EndpointId, TaskId};
+use crate::base::limits::{TOKEN_BYTES_MAX, TOKEN_LEEWAY_S};
+
+/// One trusted issuer, as configured, with the keys it has now.
+#[derive(Clone, Debug)]
+pub struct Issuer {
+    /// What `iss` must be, byte for byte; not empty.
+    pub issuer: Arc<str>,
+    /// One of these must be in `aud`, and the token is then good for every endpoint. `None`: `aud` must hold the
+    /// resource of an endpoint, and the token is good for those endpoints.
+    pub audience: Option<Vec<String>>,
+    /// What its tokens may be signed with.
+    pub algorithms: Vec<Algorithm>,
+    /// What the header `typ` may be; see [`TYP_DEFAULT`].
+    pub typ: Vec<String>,
+    /// Its keys, parsed with the same `algorithms`.
+    pub keys: Arc<KeySet>,
+    /// Where the subject stands: text, required, not empty.
+    pub subject: ClaimPath,
+    /// Where the agent stands: text; a token without it has no agent.
+    pub agent: ClaimPath,
+    /// Where the tasks stand: text, split at spaces, or an array of text.
+    pub tasks: ClaimPath,
+}
+
+/// The default of `auth.issuers[].typ`: RFC 9068 access tokens, and the `JWT` that Keycloak, Entra and Auth0 send.
+pub const TYP_DEFAULT: [&str; 2] = ["at+jwt", "JWT"];
+
+/// Why a token is refused. All have the same answer (401); the difference is for the record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum TokenFault {
+    /// Over `limits::TOKEN_BYTES_MAX`.
+    #[error("the token is over 8 KiB")]
+    TooLong,
+    /// Not three parts between two dots (encrypted tokens have five).
+    #[error("not a compact signed token")]
+    Shape,
+    /// A part is not canonical base64url without padding.
+    #[error("a part is not canonical base64url")]
+    Base64,
+    /// The header is no JSON object, has a member twice, or one of the wrong type.
+    #[error("header: {0}")]
+    Header(JsonFault),
+    /// The header has `crit`: extensions are not understood here (RFC 7515, 4.1.11).
+    #[error("the header has crit")]
+    Critical,
+    /// The header has a `b64` other than `true` (RFC 7797).
+    #[error("the payload is not base64url")]
+    Unencoded,
+    /// `alg` is absent or none that can be allowed (`none`, `HS256`, …).
+    #[error("the algorithm is unknown")]
+    AlgorithmUnknown,
+    /// The claims are no JSON object, have a member twice, or one of the wrong type.
+    #[error("claims: {0}")]
+    Claims(JsonFault),
+    /// `iss` is absent or not a configured issuer.
+    #[error("the issuer is unknown")]
+    Issuer,
+    /// This issuer is not allowed the algorithm.
+    #[error("the issuer is not allowed this algorithm")]
+    AlgorithmForbidden,
+    /// `typ` is absent or not one of the issuer's.
+    #[error("the token is of another type")]
+    Type,
+    /// An ID token of OpenID Connect: meant for the client, not for us.
+    #[error("an ID token is no access token")]
+    IdToken,
+    /// `cnf`: bound to a key or certificate, whose proof is not asked for here.
+    #[error("the token is bound to a key")]
+    Bound,
+    /// `exp` is absent.
+    #[error("the token never expires")]
+    NoExpiry,
+    /// `exp` has passed.
+    #[error("the token has expired")]
+    Expired,
+    /// `nbf` or `iat` is in the future.
+    #[error("the token is not valid yet")]
+    NotYet,
+    /// `aud` is absent or names none of our resources.
+    #[error("the token is for another audience")]
+    Audience,
+    /// The subject claim is absent or empty.
+    #[error("the token names no subject")]
+    Subject,
+    /// No key of this id; a new key set of the issuer at this index may have it.
+    #[error("the key is unknown")]
+    KeyUnknown {
+        /// Index into the issuers given.
+        issuer: usize,
+    },
+    /// The token names no key, and several fit.
+    #[error("the token names no key and several fit")]
+    KeyAmbiguous,
+    /// The key named is for another algorithm.
+    #[error("the key is for another algorithm")]
+    KeyUnfit,
+    /// The signature is wrong.
+    #[error("the signature is wrong")]
+    Signature,
+}
+
+/// Verifies a token (the bytes after `Bearer `) at `now_unix_s`. `resources` are the endpoints' own URLs, by
+/// `EndpointId`.
+///
+/// A token within `limits::TOKEN_LEEWAY_S` after its `exp` still verifies, but [`Caller::expires`] is `exp` itself, so
+/// it is not remembered.
+///
+/// # Errors
+/// [`TokenFault`].
+pub fn verify<R: AsRef<str>>(
+    token: &[u8],
+    issuers: &[Issuer],
+    resources: &[R],
+    tasks: &TaskNames,
+    now_unix_s: u64,
+) -> Result<Caller, TokenFault> {
+    let parts = Parts::split(token)?;
+    let header = decode(parts.header)?;
+    let header = Object::parse(&header).map_err(TokenFault::Header)?;
+    let header = Header::read(&header)?;
+    let claims = decode(parts.claims)?;
+    let claims = Object::parse(&claims).map_err(TokenFault::Claims)?;
+
+    let iss = claims
+        .text("iss")
+        .map_err(TokenFault::Claims)?
+        .ok_or(TokenFault::Issuer)?;
+    let place = issuers
+        .iter()
+        .position(|issuer| *issuer.issuer == *iss)
+        .ok_or(TokenFault::Issuer)?;
+    let issuer = &issuers[place];
+    if !issuer.algorithms.contains(&header.algorithm) {
+        return Err(TokenFault::AlgorithmForbidden);
+    }
+    check_type(&header, issuer, &claims)?;
+    if claims.get("cnf").is_some() {
+        return Err(TokenFault::Bound);
+    }
+    let expires = check_times(&claims, now_unix_s)?;
+    let endpoints = check_audience(&claims, issuer, resources)?;
+    let who = Who::read(&claims, issuer, tasks)
+        .map_err(TokenFault::Claims)?
+        .ok_or(TokenFault::Subject)?;
+
+    let signature = decode(parts.signature)?;
+    issuer
+        .keys
+        .verify(header.algorithm, header.key, parts.signed, &signature)
+        .map_err(|fault| match fault {
+            SignatureFault::KeyUnknown => TokenFault::KeyUnknown { issuer: place },
+            SignatureFault::KeyAmbiguous => TokenFault::KeyAmbiguous,
+            SignatureFault::KeyUnfit => TokenFault::KeyUnfit,
+            SignatureFault::Wrong => TokenFault::Signature,
+        })?;
+
+    Ok(Caller {
+        issuer: Arc::clone(&issuer.issuer),
+        subject: Arc::from(who.subject),
+        agent: who.agent.map(Arc::from),
+        owner: Owner::of(&issuer.issuer, who.subject, who.agent),
+        tasks: who.tasks,
+        endpoints,
+        expires,
+        anonymous: false,
+    })
+}
+
+/// The three parts of a compact JWS (RFC 7515, 7.1), still encoded.
+pub(crate) struct Parts<'a> {
+    pub(crate) header: &'a [u8],
+    pub(crate) claims: &'a [u8],
+    pub(crate) signature: &'a [u8],
+    /// Header, dot, claims: what was signed.
+    pub(crate) signed: &'a [u8],
+}
+
+impl<'a> Parts<'a> {
+    pub(crate) fn split(token: &'a [u8]) -> Result<Self, TokenFault> {
+        if token.len() > TOKEN_BYTES_MAX {
+            return Err(TokenFault::TooLong);
+        }
+        let mut dots = memchr::memchr_iter(b'.', token);
+        let (Some(first), Some(second), None) = (dots.next(), dots.next(), dots.next()) else {
+            return Err(TokenFault::Shape);
+        };
+        Ok(Self {
+            header: &token[..first],
+            claims: &token[first + 1..second],
+            signature: &token[second + 1..],
+            signed: &token[..second],
+        })
+    }
+}
+
+/// Strict: no padding, no blanks, and no bits left over in the last character, so that a token has one spelling.
+pub(crate) fn decode(part: &[u8]) -> Result<Vec<u8>, TokenFault> {
+    URL_SAFE_NO_PAD.decode(part).map_err(|_| TokenFault::Base64)
+}
+
+/// What the header tells. `jku`, `jwk`, `x5u` and `x5c` are not even read: keys come from configuration alone.
+pub(crate) struct Header<'a> {
+    pub(crate) algorithm: Algorithm,
+    pub(crate) key: Option<&'a str>,
+    pub(crate) typ: Option<&'a str>,
+}
+
+impl<'a> Header<'a> {
+    pub(crate) fn read(header: &'a Object<'_>) -> Result<Self, TokenFault> {
+        let text = |name| header.text(name).map_err(TokenFault::Header);
+        if header.get("crit").is_some() {
+            return Err(TokenFault::Critical);
+        }
+        if header
+            .get("b64")
+            .is_some_and(|encoded| *encoded != Json::Bool(true))
+        {
+            return Err(TokenFault::Unencoded);
+        }
+        let algorithm = text("alg")?
+            .and_then(Algorithm::parse)
+            .ok_or(TokenFault::AlgorithmUnknown)?;
+        Ok(Self {
+            algorithm,
+            key: text("kid")?,
+            typ: text("typ")?,
+        })
+    }
+}
+
+/// Media types compare without case, and may leave out `application/` (RFC 7515, 4.1.9).
+fn same_type(one: &str, other: &str) -> bool {
+    let short = |typ: &str| match typ.split_at_checked("application/".len()) {
+        Some((prefix, rest))
+            if prefix.eq_ignore_ascii_case("application/") && !rest.contains('/') =>
+        {
+            rest.len()
+        }
+        _ => typ.len(),
+    };
+    let (one, other) = (
+        &one[one.len() - short(one)..],
+        &other[other.len() - short(other)..],
+    );
+    one.eq_ignore_ascii_case(other)
+}
+
+/// `typ` is one of the issuer's. With the unspecific `JWT`, what bears the marks of an ID token is one: it was made
+/// for the client that signed its user in, and often has an audience that a careless operator also lists here.
+fn check_type(header: &Header<'_>, issuer: &Issuer, claims: &Object<'_>) -> Result<(), TokenFault> {
+    let typ = header.typ.ok_or(TokenFault::Type)?;
+    if !issuer.typ.iter().any(|allowed| same_type(allowed, typ)) {
+        return Err(TokenFault::Type);
+    }
+    let marked = ["nonce", "at_hash", "c_hash"]
+        .iter()
+        .any(|mark| claims.get(mark).is_some());
+    if same_type(typ, "JWT") && marked {
+        Err(TokenFault::IdToken)
+    } else {
+        Ok(())
+    }
+}
+
+/// The token's `exp`, when now is within its times.
+fn check_times(claims: &Object<'_>, now: u64) -> Result<u64, TokenFault> {
+    let date = |name| claims.date(name).map_err(TokenFault::Claims);
+    let expires = date("exp")?.ok_or(TokenFault::NoExpiry)?.floor;
+    let starts = [date("nbf")?, date("iat")?];
+    // "On or after" (RFC 7519, 4.1.4): at `exp` itself it is over.
+    if now >= expires.saturating_add(TOKEN_LEEWAY_S) {
+        return Err(TokenFault::Expired);
+    }
+    if starts
+        .iter()
+        .flatten()
+        .any(|start| start.ceil > now.saturating_add(TOKEN_LEEWAY_S))
+    {
+        return Err(TokenFault::NotYet);
+    }
+    Ok(expires)
+}
+
+/// Where the token may be used: one at least.
+fn check_audience<R: AsRef<str>>(
+    claims: &Object<'_>,
+    issuer: &Issuer,
+    resources: &[R],
+) -> Result<Endpoints, TokenFault> {
+    let wrong = TokenFault::Claims(JsonFault::WrongType);
+    let named: SmallVec<[&str; 4]> = match claims.get("aud") {
+        None => return Err(TokenFault::Audience),
+        Some(Json::Text(one)) => SmallVec::from_slice(&[&**one]),
+        Some(Json::Array(several)) => several
+            .iter()
+            .map(Json::as_text)
+            .collect::<Result<_, _>>()
+            .map_err(|_| wrong)?,
+        Some(_) => return Err(wrong),
+    };
+    let mut endpoints = Endpoints::none();
+    match &issuer.audience {
+        Some(ours) if ours.iter().any(|ours| named.contains(&ours.as_str())) => {
+            endpoints = Endpoints::all()
+        }
+        Some(_) => {}
+        None => {
+            for (index, resource) in resources.iter().enumerate() {
+                if named.contains(&resource.as_ref()) {
+                    endpoints.insert(EndpointId::from_index(index));
+                }
+            }
+        }
+    }
+    if endpoints.is_empty() {
+        Err(TokenFault::Audience)
+    } else {
+        Ok(endpoints)
+    }
+}
+
+/// Subject, agent and tasks, where the issuer's configuration says they stand.
+struct Who<'a> {
+    subject: &'a str,
+    agent: Option<&'a str>,
+    tasks: SmallVec<[TaskId; 4]>,
+}
+
+impl<'a> Who<'a> {
+    /// `None` without a subject.
+    fn read(
+        claims: &'a Object<'_>,
+        issuer: &Issuer,
+        names: &TaskNames,
+    ) -> Result<Option<Self>, JsonFault> {
+        let text = |path: &ClaimPath| path.find(claims)?.map(Json::as_text).transpose();
+        let Some(subject) = text(&issuer.subject)?.filter(|subject| !subject.is_empty()) else {
+            return Ok(None);
+        };
+        let mut tasks: SmallVec<[TaskId; 4]> = match issuer.tasks.find(claims)? {
+            None => SmallVec::new(),
+            Some(Json::Array(list)) => {
+                let list: Vec<&str> = list.iter().map(Json::as_text).collect::<Result<_, _>>()?;
+                list.iter().filter_map(|name| names.id(name)).collect()
+            }
+            Some(one) => one
+                .as_text()?
+                .split(' ')
+                .filter_map(|name| names.id(name))
+                .collect(),
+        };
+        tasks.sort_unstable();
+        tasks.dedup();
+        Ok(Some(Self {
+            subject,
+            agent: text(&issuer.agent)?,
+            tasks,
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+    use std::path::Path;
+
+    use proptest::prelude::*;
+    use ring::rand::SystemRandom;
+    use ring::signature::{
+        ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _,
+    };
+    use serde_json::Value;
+
+    use super::*;
+    use crate::identity::mint::{Grant, MintKey};
+
+    const NOW: u64 = 1_800_000_000;
+    const RESOURCES: [&str; 2] = ["https://gw.example/mcp", "https://gw.example/s/docs/mcp"];
+    const HEADER: &str = r#"{"alg":"ES256","typ":"at+jwt","kid":"KEY"}"#;
+    const CLAIMS: &str = concat!(
+        r#"{"iss":"https://issuer.example","sub":"alice","client_id":"agent-7","aud":"https://gw.example/mcp","#,
+        r#""iat":1799999990,"exp":1800000300,"tasks":["triage","unknown"],"scope":"mcp:tools mcp:prompts"}"#
+    );
+
+    /// An issuer, its key, and us.
+    struct World {
+        key: MintKey,
+        issuers: Vec<Issuer>,
+        tasks: TaskNames,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let key = MintKey::generate(&SystemRandom::new()).unwrap();
+            let issuers = vec![
+                issuer("https://other.example", RSA_SET),
+                issuer("https://issuer.example", &key.key_set()),
+            ];
+            Self {
+                key,
+                issuers,
+                tasks: TaskNames::new(["refund", "triage"]),
+            }
+        }
+
+        /// Signs `HEADER` and `CLAIMS` after replacing `from` by `to`, in whichever of them has it.
+        fn sign(&self, from: &str, to: &str) -> String {
+            assert!(HEADER.contains(from) || CLAIMS.contains(from), "{from}");
+            let header = HEADER
+                .replacen(from, to, 1)
+                .replace("\"KEY\"", &format!("\"{}\"", self.key.id()));
+            let claims = CLAIMS.replacen(from, to, 1);
+            self.key
+                .sign_text(header.as_bytes(), claims.as_bytes(), &SystemRandom::new())
+                .unwrap()
+        }
+
+        fn verify(&self, token: &[u8]) -> Result<Caller, TokenFault> {
+            verify(token, &self.issuers, &RESOURCES, &self.tasks, NOW)
+        }
+
+        fn check(&self, token: &str, want: Result<(), TokenFault>) {
+            assert_eq!(self.verify(token.as_bytes()).map(drop), want, "{token}");
+        }
+    }
+
+    fn issuer(name: &str, set: &str) -> Issuer {
+        let algorithms: Vec<_> = Algorithm::all().collect();
+        Issuer {
+            issuer: name.into(),
+            audience: None,
+            keys: Arc::new(KeySet::parse(set.as_bytes(), &algorithms).unwrap()),
+            algorithms,
+            typ: TYP_DEFAULT.map(String::from).to_vec(),
+            subject: ClaimPath::parse("claims.sub").unwrap(),
+            agent: ClaimPath::parse("claims.client_id").unwrap(),
+            tasks: ClaimPath::parse("claims.tasks").unwrap(),
+        }
+    }
+
+    fn encode(bytes: impl AsRef<[u8]>) -> String {
+        URL_SAFE_NO_PAD.encode(bytes)
+    }
+
+    #[test]
+    fn a_good_token_makes_a_caller() {
+        let world = World::new();
+        let caller = world.verify(world.sign("", "").as_bytes()).unwrap();
+        assert_eq!(
+            (&*caller.issuer, &*caller.subject),
+            ("https://issuer.example", "alice")
+        );
+        assert_eq!(caller.agent.as_deref(), Some("agent-7"));
+        assert_eq!(
+            caller.owner,
+            Owner::of("https://issuer.example", "alice", Some("agent-7"))
+        );
+        assert_eq!(caller.tasks.as_slice(), [TaskId(1)]);
+        assert_eq!((caller.expires, caller.anonymous), (1_800_000_300, false));
+        assert!(
+            caller.endpoints.contains(EndpointId(0)) && !caller.endpoints.contains(EndpointId(1))
+        );
+    }
+
+    #[test]
+    fn what_the_mint_makes_verifies() {
+        let world = World::new();
+        let grant = Grant {
+            issuer: "https://issuer.example",
+            audience: &RESOURCES,
+            subject: "bob",
+            agent: None,
+            tasks: &["refund", "triage", "refund"],
+            issued_at: NOW,
+            expires: NOW + 60,
+        };
+        let token = world.key.mint(&grant, &SystemRandom::new()).unwrap();
+        let caller = world.verify(token.as_bytes()).unwrap();
+        assert_eq!((&*caller.subject, caller.agent.as_deref()), ("bob", None));
+        assert_eq!(caller.tasks.as_slice(), [TaskId(0), TaskId(1)]);
+        assert!(
+            caller.endpoints.contains(EndpointId(0)) && caller.endpoints.contains(EndpointId(1))
+        );
+    }
+
+    /// What may differ between issuers, and what the wire allows: (from, to) on header or claims.
+    #[test]
+    fn lawful_variants_are_accepted() {
+        let world = World::new();
+        for (from, to) in [
+            (r#""typ":"at+jwt""#, r#""typ":"JWT""#),
+            (r#""typ":"at+jwt""#, r#""typ":"jwt""#),
+            (r#""typ":"at+jwt""#, r#""typ":"application/at+jwt""#),
+            (r#""typ":"at+jwt""#, r#""typ":"Application/AT+JWT""#),
+            (r#""typ""#, r#""b64":true,"typ""#),
+            (
+                r#""typ""#,
+                r#""x5t":"AAAA","x5c":["AAAA"],"jku":"https://evil.example/keys","typ""#,
+            ),
+            (r#","kid":"KEY""#, ""),
+            (
+                r#""aud":"https://gw.example/mcp""#,
+                r#""aud":["x","https://gw.example/mcp"]"#,
+            ),
+            (r#""exp":1800000300"#, r#""exp":1800000300.75"#),
+            (r#""exp":1800000300"#, r#""exp":1.8000003e9"#),
+            (r#""exp":1800000300"#, r#""exp":1799999971"#),
+            (r#""iat":1799999990,"#, ""),
+            (r#""iat":1799999990"#, r#""iat":1800000030"#),
+            (r#""iat":1799999990"#, r#""nbf":1800000000"#),
+            (r#","client_id":"agent-7""#, ""),
+            (r#","tasks":["triage","unknown"]"#, ""),
+            (r#"["triage","unknown"]"#, r#""triage refund  nothing""#),
+            (r#"["triage","unknown"]"#, "[]"),
+            (
+                r#""scope""#,
+                r#""nonce":"with at+jwt it is no mark","scope""#,
+            ),
+            ("{", " {\r\n\t"),
+        ] {
+            world.check(&world.sign(from, to), Ok(()));
+        }
+    }
+
+    #[test]
+    fn claims_that_lie_are_refused() {
+        let world = World::new();
+        for &(from, to, want) in FALSE_CLAIMS {
+            world.check(&world.sign(from, to), Err(want));
+        }
+        for mark in ["nonce", "at_hash", "c_hash"] {
+            let header = HEADER
+                .replace("at+jwt", "JWT")
+                .replace("KEY", world.key.id());
+            let claims = CLAIMS.replace("\"scope\"", &format!("\"{mark}\":\"x\",\"scope\""));
+            let token = world
+                .key
+                .sign_text(header.as_bytes(), claims.as_bytes(), &SystemRandom::new())
+                .unwrap();
+            world.check(&token, Err(TokenFault::IdToken));
+        }
+    }
+
+    #[test]
+    fn headers_that_lie_are_refused() {
+        let world = World::new();
+        for &(from, to, want) in FALSE_HEADERS {
+            let header = HEADER
+                .replacen(from, to, 1)
+                .replace("\"KEY\"", &format!("\"{}\"", world.key.id()));
+            let token = world
+                .key
+                .sign_text(header.as_bytes(), CLAIMS.as_bytes(), &SystemRandom::new())
+                .unwrap();
+            world.check(&token, Err(want));
+        }
+        let mut narrow = World::new();
+        narrow.issuers[1].algorithms = vec![Algorithm::Rs256, Algorithm::EdDsa];
+        narrow.check(&narrow.sign("", ""), Err(TokenFault::AlgorithmForbidden));
+    }
+
+    #[test]
+    fn forged_tokens_are_refused() {
+        let world = World::new();
+        let good = world.sign("", "");
+        let (signed, signature) = good.rsplit_once('.').unwrap();
+        let (header, claims) = signed.split_once('.').unwrap();
+        let evil = CLAIMS.replace("alice", "admin");
+        let evil_signed = format!("{header}.{}", encode(&evil));
+        let longer = [&URL_SAFE_NO_PAD.decode(signature).unwrap()[..], &[0]].concat();
+        // Signed by a stranger who brings his own key, and one who claims our key id.
+        let stranger = MintKey::generate(&SystemRandom::new()).unwrap();
+        let own: Value = serde_json::from_str(&stranger.key_set()).unwrap();
+        let ours = HEADER.replace("KEY", world.key.id());
+        let brings = ours.replace("\"alg\"", &format!("\"jwk\":{},\"alg\"", own["keys"][0]));
+        let by_stranger = |header: &str| {
+            stranger
+                .sign_text(header.as_bytes(), evil.as_bytes(), &SystemRandom::new())
+                .unwrap()
+        };
+        for token in [
+            format!("{signed}."),
+            format!("{evil_signed}."),
+            format!("{evil_signed}.{signature}"),
+            format!("{}.{claims}.{signature}", encode(&brings)),
+            // r = s = 0, which CVE-2022-21449 took for anything's signature.
+            format!("{signed}.{}", encode([0; 64])),
+            format!("{signed}.{}", encode([0xFF; 64])),
+            format!("{signed}.{}", encode(longer)),
+            format!("{signed}.{}", &signature[..84]),
+            by_stranger(&brings),
+            by_stranger(&ours),
+            by_stranger(r#"{"alg":"ES256","typ":"at+jwt"}"#),
+        ] {
+            world.check(&token, Err(TokenFault::Signature));
+        }
+        // Made with the issuer's own public key as if it were a shared secret.
+        let signed = format!("{}.{claims}", encode(ours.replace("ES256", "HS256")));
+        let secret = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, world.key.key_set().as_bytes());
+        let signature = encode(ring::hmac::sign(&secret, signed.as_bytes()));
+        world.check(
+            &format!("{signed}.{signature}"),
+            Err(TokenFault::AlgorithmUnknown),
+        );
+        // A trusted issuer's key under another issuer's name: the issuer named decides whose keys are asked.
+        let mut two = World::new();
+        two.issuers[0] = issuer("https://other.example", &stranger.key_set());
+        two.check(
+            &by_stranger(&HEADER.replace("KEY", stranger.id())),
+            Err(UNKNOWN),
+        );
+    }
+
+    #[test]
+    fn misspelt_tokens_are_refused() {
+        use TokenFault::{Base64, Shape, TooLong};
+        let world = World::new();
+        let good = world.sign("", "");
+        let (signed, signature) = good.rsplit_once('.').unwrap();
+        let (header, claims) = signed.split_once('.').unwrap();
+        // The four low bits of the last of 86 characters say nothing; another spelling of the same signature.
+        let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+        let place = alphabet
+            .iter()
+            .position(|&c| c == signature.as_bytes()[85])
+            .unwrap();
+        let twin = format!(
+            "{signed}.{}{}",
+            &signature[..85],
+            char::from(alphabet[place + 1])
+        );
+        let long = world.sign(
+            "\"scope\"",
+            &format!("\"x\":\"{}\",\"scope\"", "x".repeat(9000)),
+        );
+        for (token, want) in [
+            (String::new(), Shape),
+            ("..".into(), HEADER_TWICE),
+            (signed.to_owned(), Shape),
+            (header.to_owned(), Shape),
+            (format!("{good}."), Shape),
+            (format!("{good}.."), Shape),
+            (format!("{good}.{signature}.{signature}"), Shape),
+            (
+                format!("{{\"payload\":\"{claims}\",\"signature\":\"{signature}\"}}"),
+                Shape,
+            ),
+            (twin, Base64),
+            (format!("{good}="), Base64),
+            (format!("{good}=="), Base64),
+            (format!("{good}\n"), Base64),
+            (format!(" {good}"), Base64),
+            (format!("{header}=.{claims}.{signature}"), Base64),
+            (format!("{header}.{claims}\r\n.{signature}"), Base64),
+            (format!("{header}.{claims}.+{}", &signature[1..]), Base64),
+            (format!("{header}.{claims}./{}", &signature[1..]), Base64),
+            (format!("{header}.{claims}.é{}", &signature[2..]), Base64),
+            (long, TooLong),
+        ] {
+            world.check(&token, Err(want));
+        }
+    }
+
+    #[test]
+    fn a_configured_audience_is_good_everywhere() {
+        let mut world = World::new();
+        world.issuers[1].audience = Some(vec!["api://a".into(), "api://gateway".into()]);
+        world.check(&world.sign("", ""), Err(TokenFault::Audience));
+        let caller = world
+            .verify(
+                world
+                    .sign("https://gw.example/mcp", "api://gateway")
+                    .as_bytes(),
+            )
+            .unwrap();
+        assert_eq!(caller.endpoints, Endpoints::all());
+        world.issuers[1].audience = Some(vec![]);
+        world.check(&world.sign("", ""), Err(TokenFault::Audience));
+    }
+
+    #[test]
+    fn every_algorithm_verifies() {
+        let mut world = World::new();
+        let claims = encode(CLAIMS);
+        world.issuers[1] = issuer("https://issuer.example", RSA_SET);
+        for (algorithm, signature) in RSA_SIGNATURES {
+            let header = encode(HEADER.replace("ES256", algorithm).replace("KEY", "rsa"));
+            world.check(&format!("{header}.{claims}.{signature}"), Ok(()));
+            let swapped = if algorithm.starts_with('R') {
+                "PS256"
+            } else {
+                "RS256"
+            };
+            let header = encode(HEADER.replace("ES256", swapped).replace("KEY", "rsa"));
+            world.check(
+                &format!("{header}.{claims}.{signature}"),
+                Err(TokenFault::Signature),
+            );
+        }
+        let random = SystemRandom::new();
+        let p384 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P384_SHA384_FIXED_SIGNING, &random).unwrap();
+        let p384 =
+            EcdsaKeyPair::from_pkcs8(&ECDSA_P384_SHA384_FIXED_SIGNING, p384.as_ref(), &random)
+                .unwrap();
+        let (x, y) = p384.public_key().as_ref()[1..].split_at(48);
+        let ed = Ed25519KeyPair::generate_pkcs8(&random).unwrap();
+        let ed = Ed25519KeyPair::from_pkcs8(ed.as_ref()).unwrap();
+        let set = format!(
+            r#"{{"keys":[{{"kty":"EC","crv":"P-384","kid":"ES384","x":"{}","y":"{}"}},
+                {{"kty":"OKP","crv":"Ed25519","kid":"EdDSA","alg":"EdDSA","x":"{}"}}]}}"#,
+            encode(x),
+            encode(y),
+            encode(ed.public_key())
+        );
+        world.issuers[1] = issuer("https://issuer.example", &set);
+        for algorithm in ["ES384", "EdDSA"] {
+            let header = encode(HEADER.replace("ES256", algorithm).replace("KEY", algorithm));
+            let signed = format!("{header}.{claims}");
+            let signature = match algorithm {
+                "ES384" => encode(p384.sign(&random, signed.as_bytes()).unwrap()),
+                _ => encode(ed.sign(signed.as_bytes())),
+            };
+            world.check(&format!("{signed}.{signature}"), Ok(()));
+            world.check(
+                &format!("{signed}.{}", signature.replace(&signature[..4], "AAAA")),
+                Err(TokenFault::Signature),
+            );
+        }
+    }
+
+    #[test]
+    fn no_single_character_can_be_changed() {
+        let world = World::new();
+        let good = world.sign("", "").into_bytes();
+        for index in 0..good.len() {
+            for other in *b"A_g.=" {
+                let mut changed = good.clone();
+                changed[index] = other;
+                assert_eq!(world.verify(&changed).is_ok(), changed == good, "{index}");
+            }
+            assert!(world.verify(&good[..index]).is_err());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(header in ".{0,60}", claims in prop::collection::vec(any::<u8>(), 0..80), tail in ".{0,20}") {
+            let world = World::new();
+            let token = format!("{}.{}.{tail}", encode(&header), encode(&claims));
+            prop_assert!(world.verify(token.as_bytes()).is_err());
+            prop_assert!(world.verify(header.as_bytes()).is_err());
+            prop_assert!(world.verify(&claims).is_err());
+        }
+    }
+
+    /// The signature layer alone, by the same steps as `verify`: Wycheproof's payloads are no claims.
+    fn signature_layer(token: &str, keys: &KeySet) -> Result<(), TokenFault> {
+        let parts = Parts::split(token.as_bytes())?;
+        let header = decode(parts.header)?;
+        let header = Object::parse(&header).map_err(TokenFault::Header)?;
+        let header = Header::read(&header)?;
+        decode(parts.claims)?;
+        let signature = decode(parts.signature)?;
+        keys.verify(header.algorithm, header.key, parts.signed, &signature)
+            .map_err(|_| TokenFault::Signature)
+    }
+
+    /// Valid vectors whose header names another algorithm than their key does (PS384 under a PS256 key): RFC 7517,
+    /// 4.4 says what `alg` is for, and here it binds.
+    const KEY_DISAGREES: [u64; 2] = [346, 350];
+
+    #[test]
+    fn wycheproof() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/corpora/jwt");
+        if !folder.exists() {
+            eprintln!("SKIPPED: no Wycheproof vectors at {}", folder.display());
+            return;
+        }
+        let algorithms: Vec<_> = Algorithm::all().collect();
+        let (mut accepted, mut refused, mut wrong) = (0, 0, String::new());
+        for kind in ["signature", "crypto", "key", "encryption"] {
+            let text = std::fs::read(folder.join(format!("json_web_{kind}_test.json"))).unwrap();
+            let file: Value = serde_json::from_slice(&text).unwrap();
+            for group in file["testGroups"].as_array().unwrap() {
+                let key = if group["public"].is_null() {
+                    &group["private"]
+                } else {
+                    &group["public"]
+                };
+                let set = if key["keys"].is_array() {
+                    key.to_string()
+                } else {
+                    format!("{{\"keys\":[{key}]}}")
+                };
+                let keys = KeySet::parse(set.as_bytes(), &algorithms);
+                let first = if key["keys"].is_array() {
+                    &key["keys"][0]
+                } else {
+                    key
+                };
+                let allowed = first["alg"].as_str().and_then(Algorithm::parse).is_some();
+                for test in group["tests"].as_array().unwrap() {
+                    let token = if test["jws"].is_null() {
+                        &test["jwe"]
+                    } else {
+                        &test["jws"]
+                    };
+                    let token = token
+                        .as_str()
+                        .map_or_else(|| token.to_string(), str::to_owned);
+                    let id = test["tcId"].as_u64().unwrap();
+                    let disagrees = kind == "signature" && KEY_DISAGREES.contains(&id);
+                    let want = test["result"] == "valid" && allowed && !disagrees;
+                    let got = keys
+                        .as_ref()
+                        .is_ok_and(|keys| signature_layer(&token, keys).is_ok());
+                    accepted += usize::from(got);
+                    refused += usize::from(!got);
+                    if got != want {
+                        writeln!(wrong, "{kind} {id} {}: accepted {got}", test["comment"]).unwrap();
+                    }
+                }
+            }
+        }
+        assert!(wrong.is_empty(), "{wrong}");
+        eprintln!("Wycheproof: {accepted} accepted, {refused} refused");
+        assert_eq!(accepted + refused, 401 + 83 + 26 + 139);
+        assert_eq!(accepted, 35, "the valid ones of an allowed algorithm");
+    }
+
+    const TYPE: TokenFault = TokenFault::Claims(JsonFault::WrongType);
+    const TWICE: TokenFault = TokenFault::Claims(JsonFault::Malformed);
+    const HEADER_TYPE: TokenFault = TokenFault::Header(JsonFault::WrongType);
+    const HEADER_TWICE: TokenFault = TokenFault::Header(JsonFault::Malformed);
+    const UNKNOWN: TokenFault = TokenFault::KeyUnknown { issuer: 1 };
+
+    /// What is wrong with the claims: `from` becomes `to`.
+    const FALSE_CLAIMS: &[(&str, &str, TokenFault)] = &[
+        (r#""iss":"https://issuer.example","#, "", TokenFault::Issuer),
+        (
+            "https://issuer.example",
+            "https://issuer.example/",
+            TokenFault::Issuer,
+        ),
+        (
+            "https://issuer.example",
+            "https://Issuer.example",
+            TokenFault::Issuer,
+        ),
+        ("https://issuer.example", "", TokenFault::Issuer),
+        (r#""https://issuer.example""#, "7", TYPE),
+        (
+            r#""https://issuer.example""#,
+            r#"["https://issuer.example"]"#,
+            TYPE,
+        ),
+        (r#""iss""#, r#""iss":"https://other.example","iss""#, TWICE),
+        (r#""sub""#, r#""sub":"admin","sub""#, TWICE),
+        (r#""sub""#, r#""s\u0075b":"admin","sub""#, TWICE),
+        (r#""sub""#, r#""x":{"a":1,"a":2},"sub""#, TWICE),
+        (r#""sub":"alice","#, "", TokenFault::Subject),
+        (r#""sub":"alice""#, r#""sub":"""#, TokenFault::Subject),
+        (r#""sub":"alice""#, r#""sub":null"#, TYPE),
+        (r#""sub":"alice""#, r#""sub":1"#, TYPE),
+        (r#""agent-7""#, "7", TYPE),
+        (r#""agent-7""#, "null", TYPE),
+        (r#"["triage","unknown"]"#, "7", TYPE),
+        (r#"["triage","unknown"]"#, r#"["triage",7]"#, TYPE),
+        (r#"["triage","unknown"]"#, r#"{"triage":true}"#, TYPE),
+        (
+            r#""aud":"https://gw.example/mcp","#,
+            "",
+            TokenFault::Audience,
+        ),
+        ("gw.example/mcp", "gw.example/mcp/", TokenFault::Audience),
+        ("gw.example/mcp", "gw.example/MCP", TokenFault::Audience),
+        ("gw.example/mcp", "gw.example", TokenFault::Audience),
+        (
+            "gw.example/mcp",
+            "gw.example/mcp https://gw.example/s/docs/mcp",
+            TokenFault::Audience,
+        ),
+        (r#""https://gw.example/mcp""#, "[]", TokenFault::Audience),
+        (r#""https://gw.example/mcp""#, "null", TYPE),
+        (
+            r#""https://gw.example/mcp""#,
+            r#"["https://gw.example/mcp",1]"#,
+            TYPE,
+        ),
+        (
+            r#""https://gw.example/mcp""#,
+            r#"{"a":"https://gw.example/mcp"}"#,
+            TYPE,
+        ),
+        (r#","exp":1800000300"#, "", TokenFault::NoExpiry),
+        ("1800000300", "1799999970", TokenFault::Expired),
+        ("1800000300", "1799999970.9", TokenFault::Expired),
+        ("1800000300", "0", TokenFault::Expired),
+        ("1800000300", r#""1800000300""#, TYPE),
+        ("1800000300", "null", TYPE),
+        ("1800000300", "[1800000300]", TYPE),
+        ("1800000300", "true", TYPE),
+        ("1800000300", "-1", TYPE),
+        ("1800000300", "1e300", TYPE),
+        ("1800000300", "1800000300000", TYPE),
+        ("1800000300", "18446744073709551615", TYPE),
+        ("1800000300", "1e400", TWICE),
+        ("1800000300", "NaN", TWICE),
+        ("1799999990", "1800000031", TokenFault::NotYet),
+        ("1799999990", "1800000030.1", TokenFault::NotYet),
+        ("1799999990", r#""1799999990""#, TYPE),
+        (r#""iat""#, r#""nbf":1800000031,"iat""#, TokenFault::NotYet),
+        (r#""iat""#, r#""nbf":"0","iat""#, TYPE),
+        (
+            r#""scope""#,
+            r#""cnf":{"jkt":"x"},"scope""#,
+            TokenFault::Bound,
+        ),
+        (r#""scope""#, r#""cnf":null,"scope""#, TokenFault::Bound),
+    ];
+
+    /// What is wrong with the header: `from` becomes `to`.
+    const FALSE_HEADERS: &[(&str, &str, TokenFault)] = &[
+        ("ES256", "none", TokenFault::AlgorithmUnknown),
+        ("ES256", "None", TokenFault::AlgorithmUnknown),
+        ("ES256", "nOnE", TokenFault::AlgorithmUnknown),
+        ("ES256", "", TokenFault::AlgorithmUnknown),
+        ("ES256", "HS256", TokenFault::AlgorithmUnknown),
+        ("ES256", "HS512", TokenFault::AlgorithmUnknown),
+        ("ES256", "es256", TokenFault::AlgorithmUnknown),
+        ("ES256", "ES256 ", TokenFault::AlgorithmUnknown),
+        ("ES256", "ES512", TokenFault::AlgorithmUnknown),
+        ("ES256", "ES256K", TokenFault::AlgorithmUnknown),
+        ("ES256", "dir", TokenFault::AlgorithmUnknown),
+        (r#""alg":"ES256","#, "", TokenFault::AlgorithmUnknown),
+        (r#""ES256""#, "null", HEADER_TYPE),
+        (r#""ES256""#, r#"["ES256"]"#, HEADER_TYPE),
+        (r#""alg""#, r#""alg":"none","alg""#, HEADER_TWICE),
+        (r#""alg""#, r#""al\u0067":"none","alg""#, HEADER_TWICE),
+        ("ES256", "ES384", TokenFault::KeyUnfit),
+        ("ES256", "RS256", TokenFault::KeyUnfit),
+        ("ES256", "EdDSA", TokenFault::KeyUnfit),
+        (r#""typ":"at+jwt","#, "", TokenFault::Type),
+        ("at+jwt", "dpop+jwt", TokenFault::Type),
+        ("at+jwt", "id_token", TokenFault::Type),
+        ("at+jwt", "text/at+jwt", TokenFault::Type),
+        ("at+jwt", "application/x/at+jwt", TokenFault::Type),
+        ("at+jwt", "", TokenFault::Type),
+        (r#""at+jwt""#, "1", HEADER_TYPE),
+        (r#""typ""#, r#""crit":[],"typ""#, TokenFault::Critical),
+        (
+            r#""typ""#,
+            r#""crit":["exp"],"exp":1,"typ""#,
+            TokenFault::Critical,
+        ),
+        (
+            r#""typ""#,
+            r#""crit":["b64"],"b64":false,"typ""#,
+            TokenFault::Critical,
+        ),
+        (r#""typ""#, r#""b64":false,"typ""#, TokenFault::Unencoded),
+        (r#""typ""#, r#""b64":"true","typ""#, TokenFault::Unencoded),
+        ("KEY", "", UNKNOWN),
+        ("KEY", "other", UNKNOWN),
+        ("KEY", "../../dev/null", UNKNOWN),
+        ("KEY", "' OR 1=1 --", UNKNOWN),
+        ("KEY", "KEY ", UNKNOWN),
+        (r#""KEY""#, "null", HEADER_TYPE),
+        (r#""KEY""#, "0", HEADER_TYPE),
+        ("}", "}{", HEADER_TWICE),
+        ("{", "[", HEADER_TWICE),
+        ("{", "\u{feff}{", HEADER_TWICE),
+    ];
+
+    /// A public key whose private half was thrown away after signing `CLAIMS` under `HEADER` six times.
+    const RSA_SET: &str = r#"{"keys":[{"kty":"RSA","use":"sig","kid":"rsa","e":"AQAB","n":"xWrf-m0HRqgHYoMEbsKLOj4rlXTdvwpue7vKoPK04jCHnCKg0r3cv9zutVW3TDyOPNy4sKDxRzy5WdRD36FdWN7W1LGKBtSfSR66hJjWodzBxMchlDRCqTQCgXf3eA9tstLar8AD6Kh7sQpMSfMruoQYWsubvfXJeAvoSe5NiXJNnf_hkYFq0GYMBb5Ax0UE4adZ2o8zDnybPSART-EwKgcGFwJnHXklNms9vgWPt5eZtvuD9jdQFFw_XOCk5xM8T8jAchkdJB4GW6einKT7M-BgZwjegD-__rJGXH1ZDBg8oWS2-Si38NgHa3yvUXKe61r3CVZDcAFAqaK66EvWNQ"}]}"#;
+    const RSA_SIGNATURES: [(&str, &str); 6] = [
+        (
+            "RS256",
+            "H4hWrYqlYVJU4-VQUeVE0nTmz86_JLYt7rYIIL8hi5xwjcxpZkFyELVrqPkFBhzhDN_EefiibCRZ5ZMF2VkDj9JWurVWdkZU6BHwqI9pCMOX6EtZkIOjSEpVlb4riGQS42nElAwy83m6IfnktRTCcXMuxa1H1Yc5FJiZuJc7l8y5qIuIaMWnDLPUubx5mNE2Cd5Pjw8Cy4dG43tBRunKWZQpCDU5e5R_9HuFktlgHRenmsQdgGCWrxVA6ffpFj9bVaZJjPpnZvHirsB0npezbQMGYf-MjX5wWdOKNzev10GTXhJZnEwVfvOVJYs_GoQJKjddFfEE47IG13Y-fKdIFA",
+        ),
+        (
+            "RS384",
+            "pfLyPDZsaprCrlBgQsiIi6xkqphdmz-jM_bhX6Rh9d1MSwW6cBNakhltd_fqApgI4NvTCdLgyPy7RajifVG9e-SRfyAl05EYY-CZQQWiGmcFzskjd2Gk2yYyUNitSN458aoi0aRUrjDM28xX1DFXBh-4-4zJMuDJKkOSRROtB4Md_wNtuIeIfV_6dJQDuT7_y-1-Xmm72ZYSl46ta2jo_tkltNo0kpsJ8sSHqqHF1g7-qC9_f27FfhWhqLR7jDZpCgTLGE3mdJfT6KVe9NkaGExMA_H99tHq48ivU8zKtNd8lUMXoQfHlYd3hhNU6SbvVsienLDShhn1ajWHgxW2TA",
+        ),
+        (
+            "RS512",
+            "v19WueMfwFT9lzmnI0gkV4_M_7ZHAjK71SKP6HHNaRv_b6vtDrdbLJWyCdkm7IF3Pts9z5pGExZmt3dajDe3slnrqw3RgETn1Ct6vRBm9ye5edPeKMtR0OuvX_pyGONTBz7-Vp8m_6eHCHsI2_rJBwbQUB9TAjKB2f6jrAySRvvxiEXQ7ooGI0Ph4qUnpRCMKTXzxVRLj_vNhauj-sbW_vtEonQReiri_JxJvAIjHQSH3XYskx7KWu1T9Ti_Yg336s1Xwjg3OnAiQCgrJfmMKG066Cegu6pskl4h3Uqiqf3f0dZo3peGUqaLfdw8fBaxT4Tovp6Q6mgWNboo18VVhg",
+        ),
+        (
+            "PS256",
+            "dZd7bilau5Rci4S7MjG6fBwYa7PL6c0C_hbb9l40_g7j6UTx0TbzUmSefHhOVIZnCC3gmVMOJxF6FoZmTbl54mQtVlrguuN81SeT-TAsIvADlwv23z5DGhKxIBlG4olN93COd4nWXpTOCSBIgwyi6H4I8sL3JEaDvRCXjCFyMdSdHW1x_y94MpBRoyKf5OwOX3QN7Bw379D-73j1ifTHQwKO3VymPJRYk_nZ7bkV9DDCBEbVK3PFL2sbekGTHV2g32EE7SWa2kPEPwVBhUIHULDfe1zmjFeCLLQld3QkeIZgsmZ-CILN1-fYH7o5BSNQKJpiUGsknCFP4v47CAfecA",
+        ),
+        (
+            "PS384",
+            "PL_H-GWv0qomP2CR9Pai7cSBU3F-cDUJ2MrkXm-xsRne2QGpATt3G2dbUn0xe8Yq0LSeLIrfGgc-EtWH9l9ZwyKXOlRBDkgAu28M0KkbiLbW2Yd63QdUGCxm3kp0ofyi993hOQqT-BYypl9G2dqsRn7_razoQWXUJtI3TovMjEkr1pqzh2Q9g92eyOOGDkNdP_zumgPEZFxM9fpFVcg5udWK9-9gEOJxhpa3J5Gbyp-7zB7HBkiCORrvbbxnm8vT3Eyf5kWD2A-U2Lofdz2wiKKO0yUbmcP4w580pnuTUsQmemxC4z89C9Gb6pNYYdUxO_VFdYdK4dSxZ6I8e2zT3Q",
+        ),
+        (
+            "PS512",
+            "Gf4OvkcgAQIrv5Wy-qAXcFsLLJ7VxwQoqsAuc6NdmTKHM9FSTO9ksZhQFS_Rght5D980SbmQgOGNgoRAHkem7UQ9COXlrV0iRz2vEEJHeKW5pnU4XzcMjMKAp_Qi2lIIbwazVLQ6PvCF2iUjzsLoZXMiWfSxDHPNZxPTFNEqySJ4iW0ZjuE2ll5NoAexDh4nuCcLbUxe9VW5Ib27JmuYVEXPXmNVw64iWNkNcrqO5b9u1T4JDNnKEO8bDTKOCmQJvuhhnVUlnNNsnmQ7yZPNeCoOk51mdejzzxI-3zYfZQlkGMKukR2JW4I4CP8b1aZV5f5s7nrAwU8bnvBbDGGYFg",
+        ),
+    ];
+}

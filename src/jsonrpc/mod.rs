@@ -1,0 +1,18 @@
+//! jsonrpc: one envelope, read once, strictly.
+//! Colour: pure. Owns: the grammar of JSON, the shape of a JSON-RPC message, ids, spans into a body and edits on them.
+//! Not here: what a method or a member means, HTTP, sockets, values (numbers and texts stay bytes).
+//! Start at `scan::Reader::read`; long answers at `answer::AnswerScan::feed`.
+//! Spec: RFC 8259; JSON-RPC 2.0; MCP basic (ids are strings or integers, `params` is an object, no batches).
+
+pub mod answer;
+pub mod edit;
+pub mod id;
+mod machine;
+pub mod scan;
+#[cfg(test)]
+mod tests;
+pub mod text;
+
+pub use answer::{Answer, AnswerScan, ResultType, answer_of};
+pub use id::Id;
+pub use scan::{Envelope, Kind, Member, Reader, ScanFault, Shape, read};

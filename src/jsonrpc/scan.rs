@@ -1,0 +1,582 @@
+//! One strict pass over a whole message: who it is for and where its parts stand. See `machine` for the grammar.
+
+use super::id::Id;
+use super::machine::{Bounds, Level, Machine, Name, Role, Witness};
+use super::text;
+use crate::base::limits::{MEMBERS_MAX, MEMBERS_RECORDED_MAX};
+use crate::base::span::Span;
+
+/// Reads `bytes` with tables of its own. Where messages come one after another, use a [`Reader`].
+///
+/// # Errors
+/// See [`Reader::read`].
+pub fn read(bytes: &[u8]) -> Result<Envelope, ScanFault> {
+    let mut reader = Reader::new(0);
+    reader.read(bytes)?;
+    Ok(reader.envelope)
+}
+
+/// Reads message after message with the same tables: no allocation once they have grown.
+#[derive(Debug)]
+pub struct Reader {
+    machine: Machine,
+    envelope: Envelope,
+}
+
+impl Reader {
+    /// A reader whose name hashes start from `seed`. The seed should differ per process and be unknown to peers:
+    /// who knows it could choose two names that are taken for one (and have a message refused, nothing worse).
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        Self { machine: Machine::new(seed, REQUEST_BOUNDS), envelope: Envelope::new() }
+    }
+
+    /// Reads one message: the whole body, nothing before it and nothing but white space behind it.
+    ///
+    /// # Errors
+    /// The first fault of grammar or bounds; when there is none, the first fault of the envelope.
+    /// [`position`](Self::position) tells where, [`id`](Self::id) whom to answer.
+    pub fn read(&mut self, bytes: &[u8]) -> Result<&Envelope, ScanFault> {
+        self.read_pieces(bytes, std::iter::once(bytes))
+    }
+
+    /// Reads `pieces`, which are `bytes`: for tests, the whole in any pieces.
+    pub(super) fn read_pieces<'a>(
+        &mut self,
+        bytes: &[u8],
+        mut pieces: impl Iterator<Item = &'a [u8]>,
+    ) -> Result<&Envelope, ScanFault> {
+        self.machine.reset();
+        self.envelope.clear();
+        if u32::try_from(bytes.len()).is_err() {
+            return Err(ScanFault::TooLong);
+        }
+        let scanned = pieces.try_for_each(|piece| self.machine.feed(piece, &mut self.envelope));
+        let scanned = scanned.and_then(|()| self.machine.finish());
+        let judged = self.envelope.judge(bytes, scanned.is_ok());
+        scanned?;
+        judged?;
+        Ok(&self.envelope)
+    }
+
+    /// What the last successful read found.
+    #[must_use]
+    pub fn envelope(&self) -> &Envelope {
+        &self.envelope
+    }
+
+    /// The id of the last message, if it was readable: also when the message was refused, since an error answer
+    /// has to carry it.
+    #[must_use]
+    pub fn id(&self) -> Option<Id> {
+        self.envelope.id
+    }
+
+    /// Offset of the byte at which the last message was refused; its length when it is the whole that is wrong.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        self.machine.position()
+    }
+}
+
+/// What a message is, and where its parts stand. Spans are offsets into the bytes that were read.
+#[derive(Clone, Debug)]
+pub struct Envelope {
+    /// Which of the four messages of JSON-RPC 2.0.
+    pub shape: Shape,
+    /// Present for requests and results; for errors when the peer could read one.
+    pub id: Option<Id>,
+    /// The method as written inside its quotes, for requests and notifications. It may spell `/` as `\/` (PHP
+    /// does), so look methods up by [`method_name`](Self::method_name).
+    pub method: Option<Span>,
+    /// The `params`, `result` or `error` member.
+    pub body: Option<Member>,
+    root: Vec<Member>,
+    inner: Vec<Member>,
+    meta: Vec<Member>,
+    known: [Option<u8>; KNOWN],
+    id_twice: bool,
+    escaped_method: Option<Vec<u8>>,
+}
+
+impl Envelope {
+    /// The method, unescaped, in `bytes` (the message this was read from).
+    #[must_use]
+    pub fn method_name<'a>(&'a self, bytes: &'a [u8]) -> Option<&'a [u8]> {
+        let written = self.method?;
+        Some(self.escaped_method.as_deref().unwrap_or_else(|| written.of(bytes)))
+    }
+
+    /// The member `name` of `params`, in a request or notification.
+    #[must_use]
+    pub fn param(&self, bytes: &[u8], name: &str) -> Option<Member> {
+        let asked = matches!(self.shape, Shape::Request | Shape::Notification);
+        asked.then(|| find(&self.inner, bytes, name)).flatten()
+    }
+
+    /// The member `name` of `result`.
+    #[must_use]
+    pub fn result(&self, bytes: &[u8], name: &str) -> Option<Member> {
+        (self.shape == Shape::Result).then(|| find(&self.inner, bytes, name)).flatten()
+    }
+
+    /// The member `name` of `error`.
+    #[must_use]
+    pub fn error(&self, bytes: &[u8], name: &str) -> Option<Member> {
+        (self.shape == Shape::Error).then(|| find(&self.inner, bytes, name)).flatten()
+    }
+
+    /// The member `key` of `params._meta`, `result._meta` (or `error._meta`).
+    #[must_use]
+    pub fn meta(&self, bytes: &[u8], key: &str) -> Option<Member> {
+        find(&self.meta, bytes, key)
+    }
+
+    /// `error.code`, when it is an integer of 64 bits.
+    #[must_use]
+    pub fn error_code(&self, bytes: &[u8]) -> Option<i64> {
+        integer(self.error(bytes, "code")?.value.of(bytes))
+    }
+
+    /// The members of the message itself, in their order.
+    #[must_use]
+    pub fn root_members(&self) -> &[Member] {
+        &self.root
+    }
+
+    /// The members of `params`, `result` or `error`, in their order.
+    #[must_use]
+    pub fn body_members(&self) -> &[Member] {
+        &self.inner
+    }
+
+    /// The members of the body's `_meta`, in their order.
+    #[must_use]
+    pub fn meta_members(&self) -> &[Member] {
+        &self.meta
+    }
+
+    fn new() -> Self {
+        Self {
+            shape: Shape::Notification,
+            id: None,
+            method: None,
+            body: None,
+            root: Vec::with_capacity(8),
+            inner: Vec::with_capacity(16),
+            meta: Vec::with_capacity(16),
+            known: [None; KNOWN],
+            id_twice: false,
+            escaped_method: None,
+        }
+    }
+
+    fn clear(&mut self) {
+        (self.id, self.method, self.body, self.escaped_method) = (None, None, None, None);
+        (self.known, self.id_twice) = ([None; KNOWN], false);
+        self.root.clear();
+        self.inner.clear();
+        self.meta.clear();
+    }
+
+    fn known(&self, name: RootName) -> Option<Member> {
+        let member = self.root[usize::from(self.known[name as usize]?)];
+        // Not yet ended when the scan stopped inside it.
+        (!member.value.is_empty()).then_some(member)
+    }
+
+    /// JSON-RPC 2.0 sections 4 and 5, on a message of sound grammar; of one that is not (`!whole`), only the id.
+    fn judge(&mut self, bytes: &[u8], whole: bool) -> Result<(), ScanFault> {
+        let id = self.known(RootName::Id);
+        let read = id.filter(|_| !self.id_twice).map(|member| Id::of(bytes, member)).transpose();
+        self.id = read.unwrap_or(None);
+        if !whole {
+            return Ok(());
+        }
+        let seen = Seen {
+            version: self.known(RootName::Version).is_some_and(|member| member.value.of(bytes) == VERSION),
+            id: id.map(|member| member.kind),
+            method: self.known(RootName::Method).map(|member| member.kind),
+            params: self.known(RootName::Params).map(|member| member.kind),
+            result: self.known(RootName::Result).map(|member| member.kind),
+            error: self.known(RootName::Error).map(|member| member.kind),
+        };
+        self.shape = seen.shape()?;
+        if !(self.shape == Shape::Error && seen.id == Some(Kind::Null)) {
+            read?;
+        }
+        self.body = [RootName::Params, RootName::Result, RootName::Error].into_iter().find_map(|name| self.known(name));
+        if let Some(method) = self.known(RootName::Method).and_then(Member::text) {
+            self.method = Some(method);
+            self.escaped_method = unescape_method(method.of(bytes))?;
+        }
+        Ok(())
+    }
+}
+
+/// A member of an object: `"key": value`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// The name as written, inside its quotes.
+    pub key: Span,
+    /// The value as written: with quotes for a string, with braces for an object.
+    pub value: Span,
+    /// What the value is.
+    pub kind: Kind,
+}
+
+impl Member {
+    /// The inside of the quotes, when the value is a string. It may have escapes: see [`text::unescape`].
+    #[must_use]
+    pub fn text(self) -> Option<Span> {
+        let (start, end) = (self.value.start + 1, self.value.end.checked_sub(1)?);
+        (self.kind == Kind::String).then_some(Span { start, end })
+    }
+}
+
+/// What a value is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// `{…}`
+    Object,
+    /// `[…]`
+    Array,
+    /// `"…"`
+    String,
+    /// `-1.5e3`
+    Number,
+    /// `true`
+    True,
+    /// `false`
+    False,
+    /// `null`
+    Null,
+}
+
+/// The four messages of JSON-RPC 2.0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Shape {
+    /// `method` and `id`.
+    Request,
+    /// `method` without `id`.
+    Notification,
+    /// `id` and `result`.
+    Result,
+    /// `error`, with the `id` if it was readable.
+    Error,
+}
+
+/// What can be wrong with a message, one variant per fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum ScanFault {
+    /// RFC 8259 section 8.1: none is sent, and we do not skip it.
+    #[error("the message starts with a byte order mark")]
+    ByteOrderMark,
+    /// A byte that cannot stand here.
+    #[error("the message is not JSON")]
+    Syntax,
+    /// The bytes end within a value, or there are none.
+    #[error("the message ends too early")]
+    Incomplete,
+    /// Something follows the message.
+    #[error("there are bytes behind the message")]
+    TrailingBytes,
+    /// RFC 8259 section 8.1; RFC 3629: overlong forms, surrogates and codes above U+10FFFF too.
+    #[error("a string is not UTF-8")]
+    InvalidUtf8,
+    /// RFC 8259 section 7: below U+0020 only as an escape.
+    #[error("a string has a bare control character")]
+    ControlCharacter,
+    /// An escape that JSON does not have.
+    #[error("a string has an invalid escape")]
+    BadEscape,
+    /// Half a character: parsers disagree about what it means.
+    #[error("a string has half a surrogate pair")]
+    LoneSurrogate,
+    /// RFC 8259 section 6.
+    #[error("a number is malformed")]
+    BadNumber,
+
+    /// More than `DEPTH_MAX` objects and arrays in each other.
+    #[error("the message is nested too deeply")]
+    TooDeep,
+    /// More than `MEMBERS_MAX` members in a message, or `ANSWER_MEMBERS_OPEN_MAX` open at once in a long answer.
+    #[error("the message has too many members")]
+    TooManyMembers,
+    /// More than `MEMBERS_RECORDED_MAX` members in the message itself, its body, or the body's `_meta`.
+    #[error("the envelope has too many members")]
+    TooManyRecorded,
+    /// A member name above `MEMBER_NAME_BYTES_MAX`.
+    #[error("a member name is too long")]
+    NameTooLong,
+    /// Above 4 GiB: spans are 32 bits wide.
+    #[error("the message is too long")]
+    TooLong,
+
+    /// An array of messages: no revision that we serve takes them.
+    #[error("batches are not served")]
+    Batch,
+    /// A JSON value that is no object.
+    #[error("the message is not an object")]
+    NotObject,
+    /// The same name twice in one object, after unescaping: parsers disagree about which one counts.
+    #[error("an object has a member name twice")]
+    DuplicateName,
+    /// A name in the envelope, `params` or `_meta` with an escape other than `\/`.
+    #[error("a member name of the envelope is escaped")]
+    EscapedName,
+    /// A name of the envelope or `params` that some parsers take for a known one: `Method`, `PARAMS`.
+    #[error("a member name differs from a known one only in case")]
+    CaseTwin,
+    /// `jsonrpc` is not exactly `"2.0"`.
+    #[error("jsonrpc is not \"2.0\"")]
+    WrongVersion,
+    /// An id that is neither a string nor an integer.
+    #[error("the id is neither a string nor an integer")]
+    IdInvalid,
+    /// An id above `ID_BYTES_MAX`.
+    #[error("the id is too long")]
+    IdTooLong,
+    /// A `method` that is no string, or has an escape other than `\/`.
+    #[error("the method is not a plain string")]
+    MethodInvalid,
+    /// A `params`, `result` or `error` that is no object.
+    #[error("params, result or error is not an object")]
+    BodyInvalid,
+    /// Neither request nor notification nor answer, or more than one of them.
+    #[error("neither a request, a notification nor an answer")]
+    ShapeUnclear,
+}
+
+impl ScanFault {
+    /// Whether the bytes are no JSON at all (JSON-RPC -32700), rather than JSON that we refuse (-32600).
+    #[must_use]
+    pub fn is_grammar(self) -> bool {
+        use ScanFault as F;
+        let text = matches!(self, F::InvalidUtf8 | F::ControlCharacter | F::BadEscape | F::LoneSurrogate | F::BadNumber);
+        text || matches!(self, F::ByteOrderMark | F::Syntax | F::Incomplete | F::TrailingBytes)
+    }
+
+    /// The error code of JSON-RPC 2.0 section 5.1.
+    #[must_use]
+    pub fn code(self) -> i64 {
+        if self.is_grammar() { -32700 } else { -32600 }
+    }
+}
+
+/// The members of a message that JSON-RPC knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RootName {
+    Version,
+    Id,
+    Method,
+    Params,
+    Result,
+    Error,
+}
+
+impl RootName {
+    pub(super) fn of(name: &[u8]) -> Option<Self> {
+        Some(match name {
+            b"jsonrpc" => Self::Version,
+            b"id" => Self::Id,
+            b"method" => Self::Method,
+            b"params" => Self::Params,
+            b"result" => Self::Result,
+            b"error" => Self::Error,
+            _ => return None,
+        })
+    }
+
+    /// The name of a member of the message itself, under the rules of the envelope.
+    pub(super) fn judge(name: &Name<'_>) -> Result<Option<Self>, ScanFault> {
+        name.plain()?;
+        match Self::of(name.text) {
+            None if is_twin(name.text, ROOT_NAMES) => Err(ScanFault::CaseTwin),
+            known => Ok(known),
+        }
+    }
+
+    pub(super) fn role(self) -> Role {
+        match self {
+            Self::Params | Self::Result | Self::Error => Role::Body,
+            _ => Role::Plain,
+        }
+    }
+}
+
+/// The kinds of the members that JSON-RPC knows, as far as they are there.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Seen {
+    pub(super) version: bool,
+    pub(super) id: Option<Kind>,
+    pub(super) method: Option<Kind>,
+    pub(super) params: Option<Kind>,
+    pub(super) result: Option<Kind>,
+    pub(super) error: Option<Kind>,
+}
+
+impl Seen {
+    /// Which message this is. The id itself is judged by the caller, who has its bytes.
+    pub(super) fn shape(self) -> Result<Shape, ScanFault> {
+        if !self.version {
+            return Err(ScanFault::WrongVersion);
+        }
+        let has = |kind: Option<Kind>| kind.is_some();
+        let shape = match (has(self.method), has(self.params), has(self.result), has(self.error)) {
+            (true, _, false, false) if has(self.id) => Shape::Request,
+            (true, _, false, false) => Shape::Notification,
+            (false, false, true, false) if has(self.id) => Shape::Result,
+            (false, false, false, true) => Shape::Error,
+            _ => return Err(ScanFault::ShapeUnclear),
+        };
+        if self.method.is_some_and(|kind| kind != Kind::String) {
+            return Err(ScanFault::MethodInvalid);
+        }
+        if [self.params, self.result, self.error].into_iter().flatten().any(|kind| kind != Kind::Object) {
+            return Err(ScanFault::BodyInvalid);
+        }
+        Ok(shape)
+    }
+}
+
+/// Records members as the machine meets them.
+impl Witness for Envelope {
+    fn name(&mut self, level: Level, name: &Name<'_>) -> Result<Role, ScanFault> {
+        if self.table(level).len() == MEMBERS_RECORDED_MAX {
+            return Err(ScanFault::TooManyRecorded);
+        }
+        let asked = self.known[RootName::Params as usize].is_some();
+        let judged = match level {
+            Level::Root => self.root_name(name),
+            Level::Body if asked => judge_param(name),
+            Level::Body => Ok(Role::of_body_member(name.text)),
+            _ if asked => name.plain().map(|()| Role::Plain),
+            _ => Ok(Role::Plain),
+        };
+        let key = span(name.start, name.end);
+        self.table(level).push(Member { key, value: Span::default(), kind: Kind::Null });
+        judged
+    }
+
+    fn start(&mut self, level: Level, kind: Kind, at: u64) {
+        if let Some(member) = self.table(level).last_mut() {
+            (member.kind, member.value) = (kind, span(at, at));
+        }
+    }
+
+    fn end(&mut self, level: Level, at: u64) {
+        if let Some(member) = self.table(level).last_mut() {
+            member.value = span(u64::from(member.value.start), at);
+        }
+    }
+}
+
+impl Envelope {
+    fn root_name(&mut self, name: &Name<'_>) -> Result<Role, ScanFault> {
+        let Some(known) = RootName::judge(name)? else { return Ok(Role::Plain) };
+        let here = u8::try_from(self.root.len()).expect("a table has at most MEMBERS_RECORDED_MAX rows");
+        let slot = &mut self.known[known as usize];
+        self.id_twice |= known == RootName::Id && slot.is_some();
+        slot.get_or_insert(here);
+        Ok(known.role())
+    }
+
+    fn table(&mut self, level: Level) -> &mut Vec<Member> {
+        match level {
+            Level::Root => &mut self.root,
+            Level::Body => &mut self.inner,
+            _ => &mut self.meta,
+        }
+    }
+}
+
+/// The value of an integer as written; none when it has a fraction or does not fit.
+pub(super) fn integer(raw: &[u8]) -> Option<i64> {
+    str::from_utf8(raw).ok()?.parse().ok()
+}
+
+/// A span of a message that `Reader::read` has found to be short enough.
+pub(super) fn span(start: u64, end: u64) -> Span {
+    let offset = |at| u32::try_from(at).expect("messages longer than 4 GiB are refused at the door");
+    Span { start: offset(start), end: offset(end) }
+}
+
+fn find(table: &[Member], bytes: &[u8], name: &str) -> Option<Member> {
+    table.iter().copied().find(|member| {
+        let key = member.key.of(bytes);
+        key == name.as_bytes() || (text::has_escape(key) && text::same_text(key, name.as_bytes()))
+    })
+}
+
+fn judge_param(name: &Name<'_>) -> Result<Role, ScanFault> {
+    name.plain()?;
+    if is_twin(name.text, PARAM_NAMES) { Err(ScanFault::CaseTwin) } else { Ok(Role::of_body_member(name.text)) }
+}
+
+/// Whether a parser that matches names without regard to case would take `name` for one of `known`. Such parsers
+/// (Go's encoding/json is one) also fold U+017F to s and U+212A to k.
+fn is_twin(name: &[u8], known: &[&str]) -> bool {
+    if name.is_ascii() {
+        let mut as_long = known.iter().map(|known| known.as_bytes()).filter(|known| known.len() == name.len());
+        return as_long.any(|known| known != name && known.eq_ignore_ascii_case(name));
+    }
+    let Ok(name) = str::from_utf8(name) else { return false };
+    let folded = |one: char| match one {
+        '\u{17f}' => 's',
+        '\u{212a}' => 'k',
+        other => other.to_ascii_lowercase(),
+    };
+    known.iter().any(|known| known.chars().map(folded).eq(name.chars().map(folded)))
+}
+
+/// The method without its `\/`, when it has any; other escapes have no reason to be there.
+fn unescape_method(written: &[u8]) -> Result<Option<Vec<u8>>, ScanFault> {
+    if !text::has_escape(written) {
+        return Ok(None);
+    }
+    let mut name = Vec::with_capacity(written.len());
+    let mut rest = written.iter();
+    while let Some(&byte) = rest.next() {
+        match byte {
+            b'\\' if rest.next() == Some(&b'/') => name.push(b'/'),
+            b'\\' => return Err(ScanFault::MethodInvalid),
+            _ => name.push(byte),
+        }
+    }
+    Ok(Some(name))
+}
+
+const KNOWN: usize = RootName::Error as usize + 1;
+pub(super) const VERSION: &[u8] = b"\"2.0\"";
+const ROOT_NAMES: &[&str] = &["jsonrpc", "id", "method", "params", "result", "error"];
+const REQUEST_BOUNDS: Bounds = Bounds { members: MEMBERS_MAX, open: MEMBERS_MAX };
+
+/// Members of `params` that routing, policy, limits or the bridge go by, over all revisions of MCP.
+const PARAM_NAMES: &[&str] = &[
+    "_meta",
+    "name",
+    "arguments",
+    "uri",
+    "cursor",
+    "ref",
+    "argument",
+    "context",
+    "level",
+    "task",
+    "taskId",
+    "requestId",
+    "reason",
+    "progressToken",
+    "progress",
+    "total",
+    "message",
+    "protocolVersion",
+    "capabilities",
+    "clientInfo",
+    "inputResponses",
+    "requestState",
+    "notifications",
+];
+
+const _: () = assert!(MEMBERS_RECORDED_MAX < u8::MAX as usize, "rows are numbered by a byte");

@@ -1,0 +1,144 @@
+//! The admin listener: is the process alive, is it ready, what does it know of its servers. On an address of its own,
+//! loopback by default; nothing here changes anything.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::base::ids::ServerId;
+use crate::base::limits::{ADMIN_ANSWER_MS_MAX, HEAD_BYTES_MAX};
+use crate::gateway::control::{Control, Life};
+use crate::http::head::{Framing, Method, Progress, RequestHead};
+use crate::http::reply;
+use crate::mcp::catalog::{ListKind, ServerCatalog};
+
+use super::PlaneFault;
+
+/// What is known of the servers, for people.
+#[derive(Debug)]
+pub struct Health {
+    servers: Mutex<Vec<ServerHealth>>,
+}
+
+/// What is known of one server.
+#[derive(Clone, Debug, Default)]
+pub struct ServerHealth {
+    /// Its configured name.
+    pub name: String,
+    /// Its catalogue is known.
+    pub known: bool,
+    /// The eras it speaks, newest first.
+    pub eras: Vec<&'static str>,
+    /// How many tools it offers.
+    pub tools: usize,
+    /// What is wrong with it.
+    pub trouble: Option<String>,
+}
+
+impl Health {
+    /// Nothing known yet of these servers.
+    #[must_use]
+    pub fn new<'a>(names: impl Iterator<Item = &'a str>) -> Self {
+        let servers = names.map(|name| ServerHealth { name: name.to_owned(), ..ServerHealth::default() }).collect();
+        Self { servers: Mutex::new(servers) }
+    }
+
+    /// What is known now.
+    #[must_use]
+    pub fn servers(&self) -> Vec<ServerHealth> {
+        self.servers.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set(&self, server: ServerId, catalog: Option<&ServerCatalog>, trouble: Option<&str>) {
+        let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(health) = servers.get_mut(server.index()) else { return };
+        health.known = catalog.is_some();
+        health.trouble = trouble.map(str::to_owned);
+        health.eras.clear();
+        health.tools = 0;
+        for era in catalog.iter().flat_map(|catalog| [catalog.modern.as_ref(), catalog.legacy.as_ref()]).flatten() {
+            health.eras.push(era.protocol.as_str());
+            health.tools = health.tools.max(era.list(ListKind::Tools).map_or(0, |list| list.items.len()));
+        }
+    }
+}
+
+/// Listens, and answers from a thread of its own until the process ends. Says where.
+///
+/// # Errors
+/// `PlaneFault::Listen` or `PlaneFault::System`.
+pub fn start(address: SocketAddr, control: Arc<Control>, health: Arc<Health>) -> Result<SocketAddr, PlaneFault> {
+    let listener = TcpListener::bind(address).map_err(|error| PlaneFault::Listen { address, error })?;
+    let address = listener.local_addr().map_err(|error| PlaneFault::Listen { address, error })?;
+    std::thread::Builder::new()
+        .name("plane-admin".into())
+        .spawn(move || {
+            for socket in listener.incoming().flatten() {
+                // One at a time, each within a bound: this is for probes and people.
+                let _ = answer(socket, &control, &health);
+            }
+        })
+        .map_err(|error| PlaneFault::System { what: "a thread", error })?;
+    Ok(address)
+}
+
+fn answer(mut socket: TcpStream, control: &Control, health: &Health) -> std::io::Result<()> {
+    socket.set_read_timeout(Some(Duration::from_millis(ADMIN_ANSWER_MS_MAX)))?;
+    socket.set_write_timeout(Some(Duration::from_millis(ADMIN_ANSWER_MS_MAX)))?;
+    let mut bytes = Vec::new();
+    let mut head = RequestHead::new();
+    let complete = loop {
+        match head.parse(&bytes) {
+            Ok(Progress::Complete) => break true,
+            Ok(Progress::Partial) if bytes.len() <= HEAD_BYTES_MAX => {}
+            Ok(Progress::Partial) | Err(_) => break false,
+        }
+        let mut piece = [0; 2048];
+        let n = socket.read(&mut piece)?;
+        if n == 0 {
+            return Ok(());
+        }
+        bytes.extend_from_slice(&piece[..n]);
+    };
+    let (status, body) = if complete && matches!(head.method, Method::Get | Method::Head) {
+        page(head.path.of(&bytes), control, health)
+    } else {
+        (400, "{\"error\":\"GET /healthz, /readyz or /status\"}\n".to_owned())
+    };
+    let mut out = Vec::with_capacity(256 + body.len());
+    reply::write_status(&mut out, status);
+    for (name, value) in [("content-type", "application/json"), ("cache-control", "no-store"), ("connection", "close")] {
+        let _ = reply::write_field(&mut out, name, value.as_bytes());
+    }
+    reply::finish(&mut out, Framing::Length(body.len() as u64));
+    if head.method != Method::Head {
+        out.extend_from_slice(body.as_bytes());
+    }
+    socket.write_all(&out)
+}
+
+fn page(path: &[u8], control: &Control, health: &Health) -> (u16, String) {
+    let ready = control.life() == Life::Run;
+    match path {
+        b"/healthz" => (200, "{\"alive\":true}\n".to_owned()),
+        b"/readyz" => (if ready { 200 } else { 503 }, format!("{{\"ready\":{ready}}}\n")),
+        b"/status" => {
+            let servers: Vec<_> = health
+                .servers()
+                .into_iter()
+                .map(|server| {
+                    json!({
+                        "name": server.name, "known": server.known, "protocols": server.eras,
+                        "tools": server.tools, "trouble": server.trouble,
+                    })
+                })
+                .collect();
+            let version = env!("CARGO_PKG_VERSION");
+            (200, format!("{:#}\n", json!({ "version": version, "ready": ready, "servers": servers })))
+        }
+        _ => (404, "{\"error\":\"GET /healthz, /readyz or /status\"}\n".to_owned()),
+    }
+}

@@ -1,0 +1,301 @@
+//! The plane's own way to a server: one blocking request at a time, and a stream to listen on. It speaks through the
+//! same pure rooms as the shards.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::base::limits::{BUFFER_BYTES, CONNECT_MS_MAX, INTERIM_HEADS_MAX, PLANE_ANSWER_BYTES_MAX, PLANE_ANSWER_MS_MAX};
+use crate::http::body::BodyDecoder;
+use crate::http::field::Known;
+use crate::http::head::{Framing, Method, Progress, ResponseHead};
+use crate::http::reply;
+use crate::http::sse::EventParser;
+
+/// Where a server is.
+#[derive(Clone, Debug)]
+pub(super) struct Target {
+    pub(super) addresses: Vec<SocketAddr>,
+    pub(super) host: String,
+    pub(super) path: String,
+}
+
+/// Why a question got no answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ClientFault {
+    #[error("its name does not resolve")]
+    NoAddress,
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    #[error("its answer is not acceptable HTTP")]
+    BadAnswer,
+    #[error("its answer is too large")]
+    TooLarge,
+    #[error("it did not answer in time")]
+    Timeout,
+    #[error("it closed the connection before it had answered")]
+    Cut,
+}
+
+/// An answer read to its end, or up to the message that was asked for.
+#[derive(Debug)]
+pub(super) struct Response {
+    pub(super) status: u16,
+    pub(super) session: Option<String>,
+    /// The JSON body, or each event's data.
+    pub(super) messages: Vec<Vec<u8>>,
+}
+
+/// What came of listening.
+#[derive(Debug)]
+pub(super) enum Heard {
+    /// A message of the server.
+    Message(Vec<u8>),
+    /// The bell rang.
+    Bell,
+    /// The time is over.
+    Silence,
+    /// The stream has ended.
+    End,
+}
+
+/// A stream to listen on.
+#[derive(Debug)]
+pub(super) struct Stream {
+    socket: TcpStream,
+    raw: Vec<u8>,
+    decoder: BodyDecoder,
+    parser: EventParser,
+    decoded: Vec<u8>,
+    at: usize,
+}
+
+struct Opened {
+    socket: TcpStream,
+    head: ResponseHead,
+    head_bytes: Vec<u8>,
+    rest: Vec<u8>,
+    until: Instant,
+}
+
+/// Asks, and reads the answer. An event stream is read until `wanted` says that a message is the one.
+pub(super) fn ask(
+    target: &Target,
+    method: Method,
+    fields: &[(&str, &str)],
+    body: Option<&[u8]>,
+    wanted: impl Fn(&[u8]) -> bool,
+) -> Result<Response, ClientFault> {
+    let opened = open(target, method, fields, body, true)?;
+    let status = opened.head.status;
+    let session = text(&opened, Known::McpSessionId);
+    let events = is_events(&opened);
+    let until = opened.until;
+    let mut decoder = BodyDecoder::new(opened.head.framing);
+    let (mut socket, mut raw) = (opened.socket, opened.rest);
+    let mut parser = EventParser::new();
+    let (mut messages, mut plain) = (Vec::new(), Vec::new());
+    let mut total = 0;
+    loop {
+        let mut decoded = Vec::new();
+        let done = decode(&mut decoder, &mut raw, &mut decoded)?;
+        total += decoded.len();
+        if total > PLANE_ANSWER_BYTES_MAX {
+            return Err(ClientFault::TooLarge);
+        }
+        if events {
+            let mut at = 0;
+            while at < decoded.len() {
+                at += parser.push(&decoded[at..]).map_err(|_| ClientFault::BadAnswer)?;
+                if let Some(data) = parser.event().data.filter(|data| parser.ready() && !data.is_empty()) {
+                    messages.push(data.to_vec());
+                    if wanted(data) {
+                        return Ok(Response { status, session, messages });
+                    }
+                }
+            }
+        } else {
+            plain.extend_from_slice(&decoded);
+        }
+        if done {
+            if !events && !plain.is_empty() {
+                messages.push(plain);
+            }
+            return Ok(Response { status, session, messages });
+        }
+        if !read(&mut socket, &mut raw, until)? {
+            decoder.eof().map_err(|_| ClientFault::Cut)?;
+        }
+    }
+}
+
+/// Opens a stream to listen on; `None` where the server offers none.
+pub(super) fn listen(
+    target: &Target,
+    method: Method,
+    fields: &[(&str, &str)],
+    body: Option<&[u8]>,
+) -> Result<Option<Stream>, ClientFault> {
+    let opened = open(target, method, fields, body, false)?;
+    if opened.head.status != 200 || !is_events(&opened) {
+        return Ok(None);
+    }
+    Ok(Some(Stream {
+        decoder: BodyDecoder::new(opened.head.framing),
+        socket: opened.socket,
+        raw: opened.rest,
+        parser: EventParser::new(),
+        decoded: Vec::new(),
+        at: 0,
+    }))
+}
+
+impl Stream {
+    /// Waits for the next message, the bell, or the end of `patience`.
+    pub(super) fn next(&mut self, bell: &OwnedFd, patience: Duration) -> Heard {
+        let until = Instant::now() + patience;
+        loop {
+            while self.at < self.decoded.len() {
+                let Ok(consumed) = self.parser.push(&self.decoded[self.at..]) else { return Heard::End };
+                self.at += consumed;
+                if let Some(data) = self.parser.event().data.filter(|data| self.parser.ready() && !data.is_empty()) {
+                    return Heard::Message(data.to_vec());
+                }
+            }
+            self.decoded.clear();
+            self.at = 0;
+            match decode(&mut self.decoder, &mut self.raw, &mut self.decoded) {
+                Ok(true) if self.decoded.is_empty() => return Heard::End,
+                Err(_) => return Heard::End,
+                Ok(_) if !self.decoded.is_empty() => continue,
+                Ok(_) => {}
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            let (socket_ready, bell_ready) = wait(Some(&self.socket), bell, left);
+            if bell_ready {
+                return Heard::Bell;
+            }
+            if !socket_ready {
+                return Heard::Silence;
+            }
+            if !matches!(read(&mut self.socket, &mut self.raw, Instant::now() + Duration::from_secs(1)), Ok(true)) {
+                return Heard::End;
+            }
+        }
+    }
+}
+
+/// Waits for bytes, the bell, or the end of `patience`; says which of the two it was.
+pub(super) fn wait(socket: Option<&TcpStream>, bell: &OwnedFd, patience: Duration) -> (bool, bool) {
+    let mut fds = vec![PollFd::new(bell, PollFlags::IN)];
+    if let Some(socket) = socket {
+        fds.push(PollFd::new(socket, PollFlags::IN));
+    }
+    let timeout = Timespec { tv_sec: i64::try_from(patience.as_secs()).unwrap_or(i64::MAX), tv_nsec: patience.subsec_nanos().into() };
+    match poll(&mut fds, Some(&timeout)) {
+        Ok(_) => (fds.get(1).is_some_and(|fd| !fd.revents().is_empty()), !fds[0].revents().is_empty()),
+        // Interrupted: the caller looks again at what it waits for.
+        Err(_) => (false, false),
+    }
+}
+
+fn open(
+    target: &Target,
+    method: Method,
+    fields: &[(&str, &str)],
+    body: Option<&[u8]>,
+    once: bool,
+) -> Result<Opened, ClientFault> {
+    let until = Instant::now() + Duration::from_millis(PLANE_ANSWER_MS_MAX);
+    let mut socket = connect(target)?;
+    let _ = socket.set_nodelay(true);
+    socket.set_write_timeout(Some(Duration::from_millis(PLANE_ANSWER_MS_MAX)))?;
+    let mut out = Vec::with_capacity(512 + body.map_or(0, <[u8]>::len));
+    let bad = |_| ClientFault::BadAnswer;
+    reply::write_request_line(&mut out, method, target.path.as_bytes()).map_err(bad)?;
+    reply::write_field(&mut out, "host", target.host.as_bytes()).map_err(bad)?;
+    for (name, value) in fields {
+        reply::write_field(&mut out, name, value.as_bytes()).map_err(bad)?;
+    }
+    if once {
+        reply::write_field(&mut out, "connection", b"close").map_err(bad)?;
+    }
+    reply::finish(&mut out, body.map_or(Framing::None, |body| Framing::Length(body.len() as u64)));
+    out.extend_from_slice(body.unwrap_or_default());
+    socket.write_all(&out)?;
+    let mut raw = Vec::new();
+    let mut head = ResponseHead::new();
+    for _ in 0..=INTERIM_HEADS_MAX {
+        while head.parse(&raw, method).map_err(|_| ClientFault::BadAnswer)? == Progress::Partial {
+            if !read(&mut socket, &mut raw, until)? {
+                return Err(ClientFault::Cut);
+            }
+        }
+        let rest = raw.split_off(head.end);
+        if !head.is_interim() {
+            return Ok(Opened { socket, head, head_bytes: raw, rest, until });
+        }
+        head = ResponseHead::new();
+        raw = rest;
+    }
+    Err(ClientFault::BadAnswer)
+}
+
+fn connect(target: &Target) -> Result<TcpStream, ClientFault> {
+    let mut last = ClientFault::NoAddress;
+    for address in &target.addresses {
+        match TcpStream::connect_timeout(address, Duration::from_millis(CONNECT_MS_MAX)) {
+            Ok(socket) => return Ok(socket),
+            Err(error) => last = ClientFault::Io(error),
+        }
+    }
+    Err(last)
+}
+
+/// Reads once; `false` at the end of the connection.
+fn read(socket: &mut TcpStream, raw: &mut Vec<u8>, until: Instant) -> Result<bool, ClientFault> {
+    let left = until.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        return Err(ClientFault::Timeout);
+    }
+    socket.set_read_timeout(Some(left))?;
+    let begin = raw.len();
+    raw.resize(begin + BUFFER_BYTES, 0);
+    let result = socket.read(&mut raw[begin..]);
+    raw.truncate(begin + *result.as_ref().unwrap_or(&0));
+    match result {
+        Ok(n) => Ok(n > 0),
+        Err(error) if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => {
+            Err(ClientFault::Timeout)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Decodes what there is; says whether the body is complete.
+fn decode(decoder: &mut BodyDecoder, raw: &mut Vec<u8>, decoded: &mut Vec<u8>) -> Result<bool, ClientFault> {
+    let mut at = 0;
+    while !decoder.is_done() {
+        let piece = decoder.step(&raw[at..]).map_err(|_| ClientFault::BadAnswer)?;
+        decoded.extend_from_slice(piece.data.of(&raw[at..]));
+        at += piece.consumed;
+        if piece.done || piece.consumed == 0 {
+            break;
+        }
+    }
+    raw.drain(..at);
+    Ok(decoder.is_done())
+}
+
+fn text(opened: &Opened, known: Known) -> Option<String> {
+    let value = opened.head.get(&opened.head_bytes, known)?;
+    String::from_utf8(value.to_vec()).ok()
+}
+
+fn is_events(opened: &Opened) -> bool {
+    let field = opened.head.get(&opened.head_bytes, Known::ContentType).unwrap_or_default();
+    field.len() >= 17 && field[..17].eq_ignore_ascii_case(b"text/event-stream")
+}

@@ -1,0 +1,421 @@
+//! One thread per server keeps what is known of it: its addresses, its eras, its lists. It looks again when the server
+//! says that something changed, when what it said has run out, when a shard could not reach it, and when its stream
+//! breaks.
+
+use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use crate::base::ids::ServerId;
+use crate::base::limits::{CATALOG_MS_DEFAULT, CATALOG_MS_MIN, CATALOG_RETRY_MS_MAX, LIST_PAGES_MAX, RESOLVE_MS};
+use crate::gateway::control::{Control, Life, Poke};
+use crate::http::head::Method;
+use crate::jsonrpc::scan;
+use crate::mcp::catalog::{EraCatalog, ListKind, Listing, ServerCatalog, capability, read_page};
+use crate::mcp::method::{self as methods, Sender as From_, Verb};
+use crate::mcp::request;
+use crate::mcp::revision::{Era, Revision};
+
+use super::client::{self, ClientFault, Heard, Response, Stream, Target};
+
+/// News of a server.
+#[derive(Debug)]
+pub(super) enum News {
+    /// Its name resolves to these now.
+    Addresses(ServerId, Arc<[SocketAddr]>),
+    /// What it offers, as of so many announcements.
+    Catalog(ServerId, Box<ServerCatalog>, u64),
+    /// It cannot be reached, or makes no sense.
+    Trouble(ServerId, String),
+}
+
+/// Keeps one server.
+pub(super) struct Keeper {
+    pub(super) server: ServerId,
+    pub(super) name: Arc<str>,
+    pub(super) host: String,
+    pub(super) port: u16,
+    pub(super) target: Target,
+    pub(super) control: Arc<Control>,
+    pub(super) news: Sender<News>,
+    session: Option<Session>,
+    resolved: Option<Instant>,
+    next_id: u64,
+}
+
+/// The plane's own session with a legacy server.
+struct Session {
+    id: Option<String>,
+    introduction: request::Introduction,
+}
+
+/// Why a server could not be surveyed.
+#[derive(Debug, thiserror::Error)]
+enum Trouble {
+    #[error(transparent)]
+    Client(#[from] ClientFault),
+    #[error("it speaks no version of MCP that this gateway speaks")]
+    NoEra,
+    #[error("its {0} cannot be used")]
+    Unusable(&'static str),
+    #[error("its session has ended")]
+    SessionEnded,
+}
+
+impl Keeper {
+    pub(super) fn new(
+        server: ServerId,
+        name: Arc<str>,
+        (host, port): (String, u16),
+        target: Target,
+        control: Arc<Control>,
+        news: Sender<News>,
+    ) -> Self {
+        Self { server, name, host, port, target, control, news, session: None, resolved: None, next_id: 1 }
+    }
+
+    pub(super) fn run(mut self) {
+        let mut retry_ms = CATALOG_MS_MIN / 4;
+        while self.control.life() == Life::Run {
+            self.resolve();
+            let announced = self.poke().announced();
+            match self.survey() {
+                Ok(catalog) => {
+                    retry_ms = CATALOG_MS_MIN / 4;
+                    let patience = patience(&catalog);
+                    let listens = wants_stream(&catalog);
+                    let modern = catalog.modern.is_some();
+                    self.tell(News::Catalog(self.server, Box::new(catalog), announced));
+                    self.linger(announced, patience, listens, modern);
+                }
+                Err(trouble) => {
+                    self.session = None;
+                    self.tell(News::Trouble(self.server, trouble.to_string()));
+                    self.pause(Duration::from_millis(retry_ms));
+                    retry_ms = (retry_ms * 2).min(CATALOG_RETRY_MS_MAX);
+                }
+            }
+        }
+        self.leave();
+    }
+
+    fn poke(&self) -> &Poke {
+        self.control.poke(self.server)
+    }
+
+    fn tell(&self, news: News) {
+        // Nobody listens any more only when the process is ending.
+        let _ = self.news.send(news);
+    }
+
+    /// Names become addresses here, never on a shard.
+    fn resolve(&mut self) {
+        let due = self.resolved.is_none_or(|at| at.elapsed() >= Duration::from_millis(RESOLVE_MS));
+        if !due && !self.poke().take_unreachable() {
+            return;
+        }
+        self.resolved = Some(Instant::now());
+        let bare = self.host.trim_start_matches('[').trim_end_matches(']');
+        let Ok(found) = (bare, self.port).to_socket_addrs() else { return };
+        let mut addresses: Vec<SocketAddr> = found.collect();
+        addresses.sort();
+        addresses.dedup();
+        if !addresses.is_empty() && addresses != self.target.addresses {
+            self.target.addresses.clone_from(&addresses);
+            self.tell(News::Addresses(self.server, addresses.into()));
+        }
+    }
+
+    /// Everything the server offers, in each era it speaks. Era is found by asking, never by calling a tool
+    /// (MCP 2026-07-28 basic/versioning).
+    fn survey(&mut self) -> Result<ServerCatalog, Trouble> {
+        let modern = self.discover()?;
+        let modern = match modern {
+            Some(introduction) => Some(self.offers(Era::Modern, Revision::NEWEST, introduction)?),
+            None => None,
+        };
+        let legacy = match self.handshake()? {
+            Some(introduction) => {
+                let revision = introduction.revisions.first().copied().unwrap_or(Revision::NEWEST_LEGACY);
+                match self.offers(Era::Legacy, revision, introduction) {
+                    Err(Trouble::SessionEnded) => {
+                        // Forgotten in between: once more, from the start.
+                        self.session = None;
+                        let again = self.handshake()?.ok_or(Trouble::SessionEnded)?;
+                        Some(self.offers(Era::Legacy, revision, again)?)
+                    }
+                    other => Some(other?),
+                }
+            }
+            None => None,
+        };
+        if modern.is_none() && legacy.is_none() {
+            return Err(Trouble::NoEra);
+        }
+        Ok(ServerCatalog { modern, legacy })
+    }
+
+    fn discover(&mut self) -> Result<Option<request::Introduction>, Trouble> {
+        let id = self.id();
+        let response = self.post(Era::Modern, Verb::Discover, id, &request::request_discover(id))?;
+        Ok(result_of(&response, id).and_then(|result| request::read_discover(&result).ok()))
+    }
+
+    /// The plane's own session, opened where there is none.
+    fn handshake(&mut self) -> Result<Option<request::Introduction>, Trouble> {
+        if let Some(session) = &self.session {
+            return Ok(Some(session.introduction.clone()));
+        }
+        let id = self.id();
+        let body = request::request_initialize(id, Revision::NEWEST_LEGACY);
+        let response = self.post(Era::Legacy, Verb::Initialize, id, &body)?;
+        let Some(introduction) = result_of(&response, id).and_then(|result| request::read_initialize(&result).ok())
+        else {
+            return Ok(None);
+        };
+        self.session = Some(Session { id: response.session, introduction: introduction.clone() });
+        self.post(Era::Legacy, Verb::Initialized, 0, &request::notify_initialized())?;
+        Ok(Some(introduction))
+    }
+
+    fn offers(
+        &mut self,
+        era: Era,
+        protocol: Revision,
+        introduction: request::Introduction,
+    ) -> Result<EraCatalog, Trouble> {
+        let mut catalog = EraCatalog {
+            protocol,
+            capabilities: introduction.capabilities,
+            server_info: introduction.server_info,
+            lists: [None, None, None, None],
+        };
+        for kind in ListKind::ALL {
+            let name = match kind {
+                ListKind::Tools => "tools",
+                ListKind::Prompts => "prompts",
+                ListKind::Resources | ListKind::Templates => "resources",
+            };
+            if capability(&catalog, name) {
+                catalog.lists[kind.index()] = self.list(era, kind)?;
+            }
+        }
+        Ok(catalog)
+    }
+
+    /// All pages of a list; `None` where the server has no such list although it declares the capability.
+    fn list(&mut self, era: Era, kind: ListKind) -> Result<Option<Listing>, Trouble> {
+        let verb = match kind {
+            ListKind::Tools => Verb::ToolsList,
+            ListKind::Prompts => Verb::PromptsList,
+            ListKind::Resources => Verb::ResourcesList,
+            ListKind::Templates => Verb::TemplatesList,
+        };
+        let mut listing = Listing::default();
+        let mut cursor: Option<String> = None;
+        for page in 0..LIST_PAGES_MAX {
+            let id = self.id();
+            let body = request::request_list(id, kind, era, cursor.as_deref());
+            let response = self.post(era, verb, id, &body)?;
+            if response.status == 404 && era == Era::Legacy {
+                return Err(Trouble::SessionEnded);
+            }
+            let Some(result) = result_of(&response, id) else {
+                let missing = page == 0 && error_of(&response, id) == Some(-32_601);
+                return if missing { Ok(None) } else { Err(Trouble::Unusable(verb_name(verb))) };
+            };
+            let read = read_page(kind, &result).map_err(|_| Trouble::Unusable(verb_name(verb)))?;
+            for (name, why) in read.dropped.iter() {
+                tracing::warn!("server {}: {name:?} of {} is left out: {why}", self.name, verb_name(verb));
+            }
+            cursor.clone_from(&read.next_cursor);
+            for (name, why) in listing.add(read) {
+                tracing::warn!("server {}: {name:?} of {} is left out: {why}", self.name, verb_name(verb));
+            }
+            if cursor.is_none() {
+                return Ok(Some(listing));
+            }
+        }
+        Err(Trouble::Unusable("list, which does not end,"))
+    }
+
+    /// Waits until it is time to look again, listening where the server offers a stream.
+    fn linger(&mut self, announced: u64, patience: Duration, listens: bool, modern: bool) {
+        let until = Instant::now() + patience;
+        let mut stream = if listens { self.listen(modern) } else { None };
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() || self.control.life() != Life::Run || self.poke().announced() > announced {
+                return;
+            }
+            if self.poke().take_unreachable() {
+                self.resolved = None;
+                return;
+            }
+            match stream.as_mut().map(|stream| stream.next(self.control.poke(self.server).bell(), left)) {
+                None => {
+                    self.pause(left);
+                }
+                Some(Heard::Message(message)) => {
+                    if announces_change(&message) {
+                        self.poke().changed();
+                    }
+                }
+                Some(Heard::Bell) => self.poke().hush(),
+                Some(Heard::Silence) => return,
+                Some(Heard::End) => {
+                    // It may have restarted with other tools; or it ends its streams as a habit.
+                    self.pause(Duration::from_millis(CATALOG_MS_MIN));
+                    return;
+                }
+            }
+        }
+    }
+
+    fn pause(&self, patience: Duration) {
+        let bell = self.poke().bell();
+        let (_, rung) = client::wait(None, bell, patience);
+        if rung {
+            self.poke().hush();
+        }
+    }
+
+    fn listen(&mut self, modern: bool) -> Option<Stream> {
+        let (method, body, era) = if modern {
+            let id = self.id();
+            (Method::Post, Some(request_listen(id)), Era::Modern)
+        } else {
+            self.session.as_ref()?.id.as_ref()?;
+            (Method::Get, None, Era::Legacy)
+        };
+        let mut fields = self.fields(era, Verb::Listen);
+        fields.retain(|(name, _)| method == Method::Post || !name.eq_ignore_ascii_case("content-type"));
+        let borrowed: Vec<(&str, &str)> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        client::listen(&self.target, method, &borrowed, body.as_deref()).ok().flatten()
+    }
+
+    /// Ends the plane's own session.
+    fn leave(&mut self) {
+        if self.session.as_ref().is_some_and(|session| session.id.is_some()) {
+            let fields = self.fields(Era::Legacy, Verb::Ping);
+            let borrowed: Vec<(&str, &str)> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
+            let _ = client::ask(&self.target, Method::Delete, &borrowed, None, |_| true);
+        }
+    }
+
+    fn id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    fn post(&self, era: Era, verb: Verb, id: u64, body: &[u8]) -> Result<Response, Trouble> {
+        let fields = self.fields(era, verb);
+        let borrowed: Vec<(&str, &str)> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        Ok(client::ask(&self.target, Method::Post, &borrowed, Some(body), |message| answers(message, id))?)
+    }
+
+    fn fields(&self, era: Era, verb: Verb) -> Vec<(&'static str, String)> {
+        let mut fields = vec![
+            ("content-type", "application/json".to_owned()),
+            ("accept", "application/json, text/event-stream".to_owned()),
+            ("user-agent", concat!("portcullis/", env!("CARGO_PKG_VERSION")).to_owned()),
+        ];
+        match (era, &self.session) {
+            (Era::Modern, _) => {
+                fields.push(("mcp-protocol-version", Revision::NEWEST.as_str().to_owned()));
+                fields.push(("mcp-method", verb_name(verb).to_owned()));
+            }
+            (Era::Legacy, Some(session)) => {
+                let revision = session.introduction.revisions.first().copied().unwrap_or(Revision::NEWEST_LEGACY);
+                fields.push(("mcp-protocol-version", revision.as_str().to_owned()));
+                fields.extend(session.id.iter().map(|id| ("mcp-session-id", id.clone())));
+            }
+            (Era::Legacy, None) => {}
+        }
+        fields
+    }
+}
+
+/// How long a catalogue holds: the least that one of its lists says, within bounds.
+fn patience(catalog: &ServerCatalog) -> Duration {
+    let eras = [catalog.modern.as_ref(), catalog.legacy.as_ref()];
+    let lists = eras.into_iter().flatten().flat_map(|era| era.lists.iter().flatten());
+    let ttl_ms = lists.filter_map(|list| list.ttl_ms).filter(|ttl| *ttl > 0).min();
+    Duration::from_millis(ttl_ms.unwrap_or(CATALOG_MS_DEFAULT).clamp(CATALOG_MS_MIN, CATALOG_MS_DEFAULT))
+}
+
+/// Whether the server says that it announces changes of any list.
+fn wants_stream(catalog: &ServerCatalog) -> bool {
+    let eras = [catalog.modern.as_ref(), catalog.legacy.as_ref()];
+    eras.into_iter().flatten().any(|era| {
+        ["tools", "prompts", "resources"].iter().any(|name| {
+            era.capabilities.get(name).and_then(|capability| capability.get("listChanged")) == Some(&Value::Bool(true))
+        })
+    })
+}
+
+/// A listen stream for all three lists (MCP 2026-07-28 basic/patterns/subscriptions).
+fn request_listen(id: u64) -> Vec<u8> {
+    let body = serde_json::json!({
+        "jsonrpc": "2.0", "id": id, "method": "subscriptions/listen",
+        "params": {
+            "notifications": { "toolsListChanged": true, "promptsListChanged": true, "resourcesListChanged": true },
+            "_meta": {
+                "io.modelcontextprotocol/protocolVersion": Revision::NEWEST.as_str(),
+                "io.modelcontextprotocol/clientCapabilities": {},
+                "io.modelcontextprotocol/clientInfo": { "name": request::NAME, "version": request::VERSION },
+            },
+        },
+    });
+    body.to_string().into_bytes()
+}
+
+fn verb_name(verb: Verb) -> &'static str {
+    methods::METHODS.iter().find(|row| row.verb == verb).map_or("?", |row| row.wire)
+}
+
+/// An answer's parts, in its own bytes: lists may have more members than a message on a shard may.
+#[derive(serde::Deserialize)]
+struct Parts<'a> {
+    #[serde(borrow)]
+    id: Option<&'a RawValue>,
+    #[serde(borrow)]
+    result: Option<&'a RawValue>,
+    error: Option<Value>,
+}
+
+fn parts(message: &[u8], id: u64) -> Option<Parts<'_>> {
+    let parts: Parts<'_> = serde_json::from_slice(message).ok()?;
+    let ours = parts.id.is_some_and(|given| given.get() == id.to_string());
+    (ours && (parts.result.is_some() || parts.error.is_some())).then_some(parts)
+}
+
+fn answers(message: &[u8], id: u64) -> bool {
+    parts(message, id).is_some()
+}
+
+/// The `result` of the answer to `id`.
+fn result_of(response: &Response, id: u64) -> Option<Vec<u8>> {
+    let parts = response.messages.iter().find_map(|message| parts(message, id))?;
+    parts.result.map(|result| result.get().as_bytes().to_vec())
+}
+
+fn error_of(response: &Response, id: u64) -> Option<i64> {
+    let parts = response.messages.iter().find_map(|message| parts(message, id))?;
+    parts.error?.get("code")?.as_i64()
+}
+
+/// Whether a message of the server says that a list changed.
+fn announces_change(message: &[u8]) -> bool {
+    let Ok(envelope) = scan::read(message) else { return false };
+    let name = envelope.method_name(message).unwrap_or_default();
+    let eras = [Revision::NEWEST, Revision::NEWEST_LEGACY];
+    let method = eras.into_iter().find_map(|revision| methods::find(name, revision, From_::Server));
+    method.is_some_and(|method| {
+        matches!(method.verb, Verb::ToolsChanged | Verb::PromptsChanged | Verb::ResourcesChanged)
+    })
+}

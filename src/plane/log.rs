@@ -1,0 +1,187 @@
+//! The thread that drains the shards' rings into the log. When the disk refuses, it stops draining: the rings fill up,
+//! and the shards refuse calls rather than let one go unrecorded. It tries again by itself.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::base::limits::{LOG_FILE_BYTES_MAX, LOG_PAUSE_MS, LOG_RETRY_MS};
+use crate::record::Reader;
+use crate::record::frame::Frame;
+use crate::uring::cpu;
+use crate::uring::wait::clock;
+
+use super::{PlaneFault, audit, state};
+
+/// Sees every record as it is written: the demo's stream of decisions.
+pub type Watcher = Box<dyn FnMut(&Frame<'_>) + Send>;
+
+/// The log of one process.
+pub struct Log {
+    dir: PathBuf,
+    readers: Vec<Reader>,
+    watcher: Option<Watcher>,
+    file: Option<File>,
+    begun: u64,
+    files: u32,
+    file_bytes: u64,
+    /// Rendered, not written yet.
+    pending: Vec<u8>,
+    failing: bool,
+}
+
+/// The running thread.
+pub struct Running {
+    thread: std::thread::JoinHandle<()>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Log {
+    /// A log in `dir`, whose first file is opened now, so that a folder that cannot be written is known at start.
+    ///
+    /// # Errors
+    /// `PlaneFault::File`.
+    pub fn open(dir: PathBuf, readers: Vec<Reader>, watcher: Option<Watcher>) -> Result<Self, PlaneFault> {
+        state::folder("the audit folder", &dir)?;
+        let mut log = Self {
+            dir,
+            readers,
+            watcher,
+            file: None,
+            begun: clock().unix_ms,
+            files: 0,
+            file_bytes: 0,
+            pending: Vec::new(),
+            failing: false,
+        };
+        let detail = serde_json::json!({ "version": env!("CARGO_PKG_VERSION"), "pid": std::process::id() });
+        log.life("started", detail);
+        log.write().map_err(|error| PlaneFault::File {
+            what: "the audit folder",
+            path: log.dir.display().to_string(),
+            error,
+        })?;
+        Ok(log)
+    }
+
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// `PlaneFault::System`.
+    pub fn start(self) -> Result<Running, PlaneFault> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let told = stop.clone();
+        let thread = std::thread::Builder::new()
+            .name("plane-audit".into())
+            .spawn(move || self.run(&told))
+            .map_err(|error| PlaneFault::System { what: "a thread", error })?;
+        Ok(Running { thread, stop })
+    }
+
+    fn run(mut self, stop: &AtomicBool) {
+        cpu::name_thread("plane-audit");
+        loop {
+            let last = stop.load(Ordering::Acquire);
+            let drained = self.turn();
+            if last && (drained == 0 || self.failing) {
+                break;
+            }
+            let pause = if self.failing { LOG_RETRY_MS } else { LOG_PAUSE_MS };
+            if drained == 0 {
+                // Woken by time, not by the shards: a wake would cost them more than the record itself.
+                std::thread::sleep(Duration::from_millis(pause));
+            }
+        }
+        self.life("stopped", Value::Null);
+        let _ = self.write();
+    }
+
+    /// Drains and writes once; how many frames there were.
+    fn turn(&mut self) -> usize {
+        let mut drained = 0;
+        if !self.failing {
+            for reader in &mut self.readers {
+                let (pending, watcher) = (&mut self.pending, &mut self.watcher);
+                drained += reader.drain(|frame| {
+                    audit::write_line(pending, &frame);
+                    if let Some(watch) = watcher {
+                        watch(&frame);
+                    }
+                });
+            }
+        }
+        match self.write() {
+            Ok(()) => {
+                if std::mem::take(&mut self.failing) {
+                    tracing::info!("the audit log can be written again");
+                }
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut self.failing, true) {
+                    tracing::error!(
+                        "the audit log in {} cannot be written: {error}; calls are refused until it can",
+                        self.dir.display()
+                    );
+                }
+            }
+        }
+        drained
+    }
+
+    fn life(&mut self, event: &str, detail: Value) {
+        audit::write_life(&mut self.pending, clock().unix_ms, event, detail);
+    }
+
+    /// Writes what is pending, into a new file where there is none or the last one is full. A line that an error tore
+    /// is written again, whole, into the next file; readers leave the torn one out.
+    fn write(&mut self) -> std::io::Result<()> {
+        if self.file_bytes >= LOG_FILE_BYTES_MAX {
+            self.file = None;
+        }
+        let mut written = 0;
+        let result = self.write_from(&mut written);
+        if result.is_err() {
+            self.file = None;
+            written = self.pending[..written].iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        }
+        self.pending.drain(..written);
+        result
+    }
+
+    fn write_from(&mut self, written: &mut usize) -> std::io::Result<()> {
+        while *written < self.pending.len() {
+            let file = match self.file.as_mut() {
+                Some(file) => file,
+                None => {
+                    let path = self.dir.join(audit::file_name(self.begun, self.files));
+                    let file = fs::OpenOptions::new().append(true).create_new(true).mode(0o600).open(path);
+                    self.files += 1;
+                    self.file_bytes = 0;
+                    self.file.insert(file?)
+                }
+            };
+            let taken = file.write(&self.pending[*written..])?;
+            if taken == 0 {
+                return Err(std::io::ErrorKind::WriteZero.into());
+            }
+            *written += taken;
+            self.file_bytes += taken as u64;
+        }
+        Ok(())
+    }
+}
+
+impl Running {
+    /// Waits until everything the shards have recorded is written. They must have ended.
+    pub fn finish(self) {
+        self.stop.store(true, Ordering::Release);
+        // A panic there has been reported by the panic hook.
+        let _ = self.thread.join();
+    }
+}

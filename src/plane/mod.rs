@@ -1,0 +1,54 @@
+//! plane: everything that is not a request.
+//! Colour: plane. Owns: start and stop, the catalogue's upkeep, names to addresses, the log of the record, the admin
+//! listener, secrets in the state folder.
+//! Not here: anything between a byte of a client and its answer.
+//! Start at `start::Gateway::start`.
+//! Spec: README "Running it"; MCP 2026-07-28 basic/versioning (era probe), server/utilities/caching.
+
+pub mod admin;
+pub mod audit;
+pub mod banner;
+mod client;
+mod keeper;
+pub mod log;
+mod publish;
+pub mod signals;
+pub mod start;
+pub mod state;
+
+/// What keeps the plane from doing its work.
+#[derive(Debug, thiserror::Error)]
+pub enum PlaneFault {
+    /// A folder or file of ours cannot be used.
+    #[error("{what} {path}: {error}")]
+    File {
+        /// What it is for.
+        what: &'static str,
+        /// Where it is.
+        path: String,
+        /// What the system says.
+        error: std::io::Error,
+    },
+    /// The sealing key is not one that we made.
+    #[error("the key file {0} must hold 64 hexadecimal digits (32 bytes); remove it to have a new one made, which ends all sessions")]
+    Key(String),
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}: {error}; is another process using it? ('listen' and 'admin' in the configuration set the addresses)")]
+    Listen {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// What the system says.
+        error: std::io::Error,
+    },
+    /// No runtime for the shards.
+    #[error("{0}")]
+    Ring(#[from] crate::uring::ring::RingFault),
+    /// A thread, a pipe, an event descriptor.
+    #[error("the system refuses {what}: {error}")]
+    System {
+        /// What was asked for.
+        what: &'static str,
+        /// What the system says.
+        error: std::io::Error,
+    },
+}

@@ -1,0 +1,139 @@
+//! Puts news of servers together into the next snapshot and publishes it, swapped whole. News that comes together
+//! makes one snapshot.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use crate::base::ids::ServerId;
+use crate::base::limits::PUBLISH_GATHER_MS;
+use crate::config::Settings;
+use crate::config::snapshot::{Prepared, Snapshot};
+use crate::gateway::control::{Control, Life};
+use crate::mcp::catalog::{Catalog, ServerCatalog};
+use crate::policy::compile::Warning;
+
+use super::admin::Health;
+use super::keeper::News;
+
+/// Makes snapshots.
+pub(super) struct Publisher {
+    pub(super) settings: Arc<Settings>,
+    pub(super) prepared: Arc<Prepared>,
+    pub(super) control: Arc<Control>,
+    pub(super) health: Arc<Health>,
+    servers: Vec<Known>,
+    number: u64,
+    warned: Vec<Warning>,
+}
+
+#[derive(Clone, Default)]
+struct Known {
+    addresses: Option<Arc<[SocketAddr]>>,
+    catalog: Option<ServerCatalog>,
+    announced: u64,
+    trouble: Option<String>,
+}
+
+impl Publisher {
+    pub(super) fn new(
+        settings: Arc<Settings>,
+        prepared: Arc<Prepared>,
+        control: Arc<Control>,
+        health: Arc<Health>,
+    ) -> Self {
+        let servers = vec![Known::default(); settings.servers.len()];
+        Self { settings, prepared, control, health, servers, number: 1, warned: Vec::new() }
+    }
+
+    /// Publishes until the gateway stops.
+    pub(super) fn run(mut self, news: &Receiver<News>) {
+        while self.control.life() == Life::Run {
+            match news.recv_timeout(Duration::from_millis(PUBLISH_GATHER_MS * 10)) {
+                Ok(first) => {
+                    let mut changed = self.take(first);
+                    let until = Instant::now() + Duration::from_millis(PUBLISH_GATHER_MS);
+                    while let Ok(more) = news.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                        changed |= self.take(more);
+                    }
+                    if changed {
+                        self.publish();
+                    }
+                    self.report();
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    /// Whether this calls for another snapshot.
+    fn take(&mut self, news: News) -> bool {
+        match news {
+            News::Addresses(server, addresses) => {
+                self.known(server).addresses = Some(addresses);
+                true
+            }
+            News::Catalog(server, catalog, announced) => {
+                let name = self.settings.servers[server.index()].name.clone();
+                let known = self.known(server);
+                known.announced = announced;
+                if known.trouble.take().is_some() {
+                    tracing::info!("server {name} answers again");
+                }
+                let changed = known.catalog.as_ref() != Some(&*catalog);
+                known.catalog = Some(*catalog);
+                changed
+            }
+            News::Trouble(server, trouble) => {
+                let name = self.settings.servers[server.index()].name.clone();
+                let known = self.known(server);
+                if known.trouble.as_ref() != Some(&trouble) {
+                    tracing::warn!("server {name}: {trouble}");
+                }
+                known.trouble = Some(trouble);
+                false
+            }
+        }
+    }
+
+    fn known(&mut self, server: ServerId) -> &mut Known {
+        &mut self.servers[server.index()]
+    }
+
+    fn publish(&mut self) {
+        self.number += 1;
+        let catalog = Catalog::build(self.servers.iter().map(|known| known.catalog.clone()).collect());
+        let addresses = self.servers.iter().map(|known| known.addresses.clone().unwrap_or_default()).collect();
+        let auth_epoch = self.control.snapshot.load().auth_epoch;
+        let (snapshot, warnings) = Snapshot::new(
+            self.settings.clone(),
+            self.prepared.clone(),
+            catalog,
+            addresses,
+            auth_epoch,
+            self.number,
+        );
+        self.control.snapshot.store(Arc::new(snapshot));
+        for warning in &warnings {
+            if !self.warned.contains(warning) {
+                let rule = self.settings.policy.rule(warning.rule);
+                let pattern = rule.patterns[warning.pattern].text();
+                tracing::warn!("rule {}: pattern {pattern}: {}", rule.id, warning.lacks);
+            }
+        }
+        self.warned = warnings;
+    }
+
+    /// Tells shards and the admin listener what is known now.
+    fn report(&self) {
+        for (index, known) in self.servers.iter().enumerate() {
+            let server = ServerId::from_index(index);
+            if known.catalog.is_some() {
+                self.control.poke(server).set_fresh(known.announced);
+            }
+            self.health.set(server, known.catalog.as_ref(), known.trouble.as_deref());
+        }
+    }
+}

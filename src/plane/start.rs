@@ -1,0 +1,237 @@
+//! Start and stop, in order: everything that can fail fails before the first connection is taken; what a client or an
+//! auditor counts on ends last.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::base::ids::{ServerId, ShardId};
+use crate::base::limits::{START_WAIT_MS_MAX, TICK_MS};
+use crate::config::snapshot::{Prepared, Snapshot};
+use crate::config::{Settings, Shards};
+use crate::gateway::control::{Control, Life};
+use crate::gateway::shard;
+use crate::identity::provider;
+use crate::mcp::catalog::Catalog;
+use crate::record::{self, Writer};
+use crate::session::owner::SealingKey;
+use crate::uring::ring::{Choice, Driver, RingFault};
+use crate::uring::{cpu, socket};
+
+use super::admin::{self, Health};
+use super::client::Target;
+use super::keeper::Keeper;
+use super::log::{self, Log, Watcher};
+use super::publish::Publisher;
+use super::{PlaneFault, state};
+
+/// What a gateway is started with, beside its settings.
+#[derive(Default)]
+pub struct Options {
+    /// Which driver the shards use.
+    pub driver: Choice,
+    /// Sees every record.
+    pub watcher: Option<Watcher>,
+}
+
+/// A running gateway.
+pub struct Gateway {
+    /// Its settings, with the addresses it really listens on.
+    pub settings: Arc<Settings>,
+    /// How its shards speak to the kernel.
+    pub driver: Driver,
+    /// How many shards there are.
+    pub shards: usize,
+    /// Where its admin listener is.
+    pub admin: Option<SocketAddr>,
+    /// What is known of its servers.
+    pub health: Arc<Health>,
+    control: Arc<Control>,
+    threads: Vec<JoinHandle<Result<(), RingFault>>>,
+    log: log::Running,
+}
+
+/// Ends a gateway from elsewhere.
+#[derive(Clone)]
+pub struct Handle {
+    control: Arc<Control>,
+}
+
+impl Handle {
+    /// Takes nothing new, finishes what there is.
+    pub fn drain(&self) {
+        self.control.set_life(Life::Drain);
+    }
+
+    /// Ends what is under way, too.
+    pub fn stop(&self) {
+        self.control.set_life(Life::Stop);
+    }
+}
+
+impl Gateway {
+    /// Starts everything. The servers get a moment to introduce themselves; those that do not are tried again in the
+    /// background.
+    ///
+    /// # Errors
+    /// `PlaneFault`; nothing is left running then that matters.
+    pub fn start(mut settings: Settings, options: Options) -> Result<Self, PlaneFault> {
+        provider::install();
+        let _ = cpu::raise_file_limit();
+        let driver = Driver::probe(options.driver)?;
+        let sealing: Arc<[SealingKey]> = [SealingKey::derive(&state::sealing_secret(&settings.state)?)].into();
+        let cpus = cpu::allowed_cpus().unwrap_or_default();
+        let shards = match settings.shards {
+            Shards::Auto => cpus.len().max(1),
+            Shards::Count(count) => usize::from(count),
+        };
+        let listeners = listen(&mut settings, shards)?;
+        let settings = Arc::new(settings);
+        let prepared = Arc::new(Prepared::new(&settings));
+        let nowhere = vec![Arc::default(); settings.servers.len()];
+        let (snapshot, _) =
+            Snapshot::new(settings.clone(), prepared.clone(), Catalog::default(), nowhere, 0, 0);
+        let control = Control::new(snapshot, settings.servers.len())
+            .map_err(|error| PlaneFault::System { what: "an event descriptor", error })?;
+        let control = Arc::new(control);
+        let health = Arc::new(Health::new(settings.servers.iter().map(|server| &*server.name)));
+
+        let (writers, readers): (Vec<Writer>, Vec<_>) =
+            (0..shards).map(|shard| record::ring(ShardId::from_index(shard))).unzip();
+        let log = Log::open(settings.audit_dir.clone(), readers, options.watcher)?.start()?;
+        let admin = match settings.admin {
+            Some(address) => Some(admin::start(address, control.clone(), health.clone())?),
+            None => None,
+        };
+        keep(&settings, prepared, &control, &health)?;
+        wait_for_servers(&settings, &control, &health);
+
+        let mut threads = Vec::with_capacity(shards);
+        for (index, (listeners, record)) in listeners.into_iter().zip(writers).enumerate() {
+            let start = shard::Start {
+                id: ShardId::from_index(index),
+                driver: driver.clone(),
+                listeners,
+                control: control.clone(),
+                record,
+                sealing: sealing.clone(),
+            };
+            threads.push(run_shard(start, cpus.get(index % cpus.len().max(1)).copied())?);
+        }
+        Ok(Self { settings, driver, shards, admin, health, control, threads, log })
+    }
+
+    /// To end it from another thread.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        Handle { control: self.control.clone() }
+    }
+
+    /// Waits until the shards have ended, which they do when told to, and the record is written to its end.
+    ///
+    /// # Errors
+    /// When a shard could not run.
+    pub fn wait(self) -> Result<(), PlaneFault> {
+        let mut result = Ok(());
+        for thread in self.threads {
+            match thread.join() {
+                Ok(Ok(())) => {}
+                Ok(Err(fault)) => result = Err(fault.into()),
+                Err(_) => {
+                    // A panic: its message is out. The others must not go on without their sibling.
+                    self.control.set_life(Life::Stop);
+                    let error = std::io::Error::other("a shard ended unexpectedly");
+                    result = Err(PlaneFault::System { what: "to go on", error });
+                }
+            }
+        }
+        self.control.set_life(Life::Stop);
+        self.log.finish();
+        result
+    }
+}
+
+/// Every shard's own listeners on every address. A port left to the system is chosen once and kept for all.
+fn listen(settings: &mut Settings, shards: usize) -> Result<Vec<Vec<std::net::TcpListener>>, PlaneFault> {
+    let mut all: Vec<Vec<std::net::TcpListener>> = (0..shards).map(|_| Vec::new()).collect();
+    let mut bound = Vec::with_capacity(settings.listen.len());
+    for wanted in &settings.listen {
+        // Alone first: two gateways sharing a port by accident would each get half of the traffic.
+        let probe = socket::listen(*wanted, socket::Options { reuse_port: false, backlog: 1 });
+        let mut address = *wanted;
+        if wanted.port() != 0 {
+            drop(probe.map_err(|error| PlaneFault::Listen { address, error })?);
+        }
+        for listeners in &mut all {
+            let listener = socket::listen(address, socket::Options::default())
+                .map_err(|error| PlaneFault::Listen { address, error })?;
+            address = listener.local_addr().map_err(|error| PlaneFault::Listen { address, error })?;
+            listeners.push(listener);
+        }
+        bound.push(address);
+    }
+    settings.bound(bound);
+    Ok(all)
+}
+
+/// A thread per server, and one that publishes what they find.
+fn keep(
+    settings: &Arc<Settings>,
+    prepared: Arc<Prepared>,
+    control: &Arc<Control>,
+    health: &Arc<Health>,
+) -> Result<(), PlaneFault> {
+    let fault = |error| PlaneFault::System { what: "a thread", error };
+    let (news, heard) = mpsc::channel();
+    for (index, server) in settings.servers.iter().enumerate() {
+        let host = prepared.servers[index].host.clone();
+        let target = Target { addresses: Vec::new(), host, path: server.path.clone() };
+        let keeper = Keeper::new(
+            ServerId::from_index(index),
+            server.name.clone(),
+            (server.host.clone(), server.port),
+            target,
+            control.clone(),
+            news.clone(),
+        );
+        let name: String = format!("plane-{}", server.name).chars().take(15).collect();
+        std::thread::Builder::new()
+            .name(name)
+            .stack_size(KEEPER_STACK_BYTES)
+            .spawn(move || keeper.run())
+            .map_err(fault)?;
+    }
+    let publisher = Publisher::new(settings.clone(), prepared, control.clone(), health.clone());
+    std::thread::Builder::new().name("plane".into()).spawn(move || publisher.run(&heard)).map_err(fault)?;
+    Ok(())
+}
+
+/// A keeper only waits and parses.
+const KEEPER_STACK_BYTES: usize = 512 * 1024;
+
+fn wait_for_servers(settings: &Settings, control: &Control, health: &Health) {
+    let until = Instant::now() + Duration::from_millis(START_WAIT_MS_MAX);
+    while Instant::now() < until {
+        let told = health.servers().iter().all(|server| server.known || server.trouble.is_some());
+        let published = control.snapshot.load().number > 0 || settings.servers.is_empty();
+        if told && published {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(TICK_MS));
+    }
+}
+
+fn run_shard(start: shard::Start, cpu: Option<usize>) -> Result<JoinHandle<Result<(), RingFault>>, PlaneFault> {
+    std::thread::Builder::new()
+        .name(format!("shard-{}", start.id.0))
+        .spawn(move || {
+            if let Some(cpu) = cpu {
+                // A mask may shrink between looking and pinning; unpinned still works.
+                let _ = cpu::pin(cpu);
+            }
+            shard::run(start)
+        })
+        .map_err(|error| PlaneFault::System { what: "a thread", error })
+}

@@ -1,0 +1,364 @@
+//! The decision: (table, caller, active task, call) -> `Permit` or `Denied`. No allocation for tools and prompts, and
+//! no step that repeats per rule.
+
+use std::sync::Arc;
+
+use super::table::{Asker, Named, Says, Table, merge};
+use super::uri::Target;
+use crate::base::ids::{RuleId, ServerId};
+use crate::identity::active::ActiveTask;
+use crate::identity::caller::Caller;
+use crate::mcp::call::{Call, Object};
+use crate::mcp::catalog::{Item, ListKind};
+use crate::mcp::input::Ask;
+
+/// The leave to send this one call to this one server.
+///
+/// Only this file can make one, since nobody else can name its fields:
+///
+/// ```compile_fail,E0451
+/// use portcullis::policy::decide::{Permit, Rules};
+/// fn forge(call: portcullis::mcp::call::Call, server: portcullis::base::ids::ServerId) -> Permit {
+///     Permit { call, server, rules: Rules::new() }
+/// }
+/// ```
+///
+/// It can be neither copied nor taken apart, so one leave is one call:
+///
+/// ```compile_fail,E0599
+/// fn twice(permit: &portcullis::policy::decide::Permit) -> portcullis::policy::decide::Permit {
+///     permit.clone()
+/// }
+/// ```
+///
+/// ```compile_fail,E0616
+/// fn empty(permit: portcullis::policy::decide::Permit) -> portcullis::mcp::call::Call {
+///     permit.call
+/// }
+/// ```
+#[derive(Debug)]
+pub struct Permit {
+    call: Call,
+    server: ServerId,
+    rules: Rules,
+}
+
+/// The rules behind an answer, first ones first, in the order of the file; at most `limits::RULES_NAMED_MAX`.
+pub type Rules = Named;
+
+/// A call that must not be sent.
+#[derive(Debug)]
+pub struct Denied {
+    /// The call, for whoever answers it.
+    pub call: Call,
+    /// What the caller is told.
+    pub why: Why,
+    /// The forbids behind it; none where the refusal is silence, or nothing of that name exists.
+    pub rules: Rules,
+}
+
+/// How a refusal is answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// As if it did not exist. Hidden and unknown are the same answer.
+    Hidden,
+    /// Visibly, with the reason: the caller sees it listed.
+    Forbidden {
+        /// The first rule, in the order of the file, that forbids it with a reason.
+        rule: RuleId,
+        /// That rule's sentence.
+        reason: Arc<str>,
+    },
+}
+
+/// What is asked, by upstream names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Question<'a> {
+    /// May this tool be called?
+    CallTool(&'a str),
+    /// May this prompt be got?
+    GetPrompt(&'a str),
+    /// May the resource at this URI be read, and so subscribed to?
+    Read(&'a str),
+    /// May arguments of this prompt be completed?
+    CompletePrompt(&'a str),
+    /// May variables of this URI template be completed?
+    CompleteTemplate(&'a str),
+    /// May the server ask this of the client?
+    Ask(Ask),
+    /// Is the entry of this name, URI or template shown on the list?
+    List(ListKind, &'a str),
+}
+
+/// The answer to a [`Question`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// Yes, or why not. Lists and completions know no `Forbidden`.
+    pub outcome: Result<(), Why>,
+    /// The permits, or the forbids, behind it.
+    pub rules: Rules,
+}
+
+impl Permit {
+    /// The call it is for. Of `subscriptions/listen` only the resources that may be read are left.
+    #[must_use]
+    pub fn call(&self) -> &Call {
+        &self.call
+    }
+
+    /// Where it may go.
+    #[must_use]
+    pub fn server(&self) -> ServerId {
+        self.server
+    }
+
+    /// The permits that let it go; none where no rule is needed.
+    #[must_use]
+    pub fn rules(&self) -> &[RuleId] {
+        &self.rules
+    }
+}
+
+/// Decides on a call to `server`. `name` is its target by its upstream name: the tool, prompt, URI or template as
+/// unescaped from the body, without an endpoint's prefix. It is not looked at where the call has no target.
+///
+/// # Errors
+/// [`Denied`], which hands the call back. A listen stream with resources goes through [`decide_listen`]; here it is
+/// denied.
+#[expect(
+    clippy::result_large_err,
+    reason = "a refusal carries its call back; boxing it would allocate per refusal"
+)]
+pub fn decide(
+    table: &Table,
+    caller: &Caller,
+    task: ActiveTask,
+    server: ServerId,
+    call: Call,
+    name: &str,
+) -> Result<Permit, Denied> {
+    let question = match &call.subject {
+        Object::Tool(_) => Question::CallTool(name),
+        Object::Prompt(_) => Question::GetPrompt(name),
+        Object::Resource(_) => Question::Read(name),
+        Object::CompletePrompt(_) => Question::CompletePrompt(name),
+        Object::CompleteResource(_) => Question::CompleteTemplate(name),
+        Object::Listen(listen) if !listen.uris.is_empty() => {
+            return Err(Denied {
+                call,
+                why: Why::Hidden,
+                rules: Rules::new(),
+            });
+        }
+        Object::None | Object::Listen(_) => {
+            return Ok(Permit {
+                call,
+                server,
+                rules: Rules::new(),
+            });
+        }
+    };
+    let Verdict { outcome, rules } = judge(table, caller, task, server, question);
+    match outcome {
+        Ok(()) => Ok(Permit {
+            call,
+            server,
+            rules,
+        }),
+        Err(why) => Err(Denied { call, why, rules }),
+    }
+}
+
+/// Decides on a `subscriptions/listen` for `server`: subscribing follows reading. The permit's call keeps the resources
+/// that may be read there, and loses the others as if they did not exist. `body` is what the call was read from.
+///
+/// # Errors
+/// [`Denied`] for any other call: those are for [`decide`].
+#[expect(clippy::result_large_err, reason = "as for decide")]
+pub fn decide_listen(
+    table: &Table,
+    caller: &Caller,
+    task: ActiveTask,
+    server: ServerId,
+    mut call: Call,
+    body: &[u8],
+) -> Result<Permit, Denied> {
+    let mut rules = Rules::new();
+    let Object::Listen(listen) = &mut call.subject else {
+        return Err(Denied {
+            call,
+            why: Why::Hidden,
+            rules,
+        });
+    };
+    listen.uris.retain(|uri| {
+        let verdict = judge(table, caller, task, server, Question::Read(uri.of(body)));
+        if verdict.outcome.is_ok() {
+            merge(&mut rules, &verdict.rules);
+        }
+        verdict.outcome.is_ok()
+    });
+    Ok(Permit {
+        call,
+        server,
+        rules,
+    })
+}
+
+/// Whether an entry of `server`'s list is shown. Tools and prompts go by the id their catalogue gave them: the
+/// catalogue that `table` was compiled against.
+#[must_use]
+pub fn listed(
+    table: &Table,
+    caller: &Caller,
+    task: ActiveTask,
+    server: ServerId,
+    kind: ListKind,
+    item: &Item,
+) -> bool {
+    let (class, asker) = (table.class(caller), Asker { caller, task });
+    match kind {
+        ListKind::Tools | ListKind::Prompts => {
+            let is_shown = |number| {
+                class.says(&asker, Says::Permit, number)
+                    && !class.says(&asker, Says::Silent, number)
+            };
+            table
+                .names
+                .check(item.id, server, kind)
+                .is_some_and(is_shown)
+        }
+        ListKind::Resources | ListKind::Templates => judge(
+            table,
+            caller,
+            task,
+            server,
+            Question::List(kind, &item.name),
+        )
+        .outcome
+        .is_ok(),
+    }
+}
+
+/// Whether `server` may ask this of the client that a call of this caller came from.
+///
+/// # Errors
+/// [`Why`], with a reason where a rule has one.
+pub fn asks(
+    table: &Table,
+    caller: &Caller,
+    task: ActiveTask,
+    server: ServerId,
+    ask: Ask,
+) -> Result<Rules, Why> {
+    let verdict = judge(table, caller, task, server, Question::Ask(ask));
+    verdict.outcome.map(|()| verdict.rules)
+}
+
+/// Whether the resource at `uri` may be read: for notifications that name one.
+#[must_use]
+pub fn readable(
+    table: &Table,
+    caller: &Caller,
+    task: ActiveTask,
+    server: ServerId,
+    uri: &str,
+) -> bool {
+    judge(table, caller, task, server, Question::Read(uri))
+        .outcome
+        .is_ok()
+}
+
+/// Answers a question that need not be a call.
+#[must_use]
+pub fn judge(
+    table: &Table,
+    caller: &Caller,
+    task: ActiveTask,
+    server: ServerId,
+    question: Question<'_>,
+) -> Verdict {
+    let (class, asker) = (table.class(caller), Asker { caller, task });
+    let by_number = |number: Option<usize>, follows| {
+        let Some(number) = number else {
+            return Verdict::hidden();
+        };
+        weigh(table, follows, |says| class.rules(&asker, says, number))
+    };
+    let by_glob = |target: Option<Target<'_>>, follows| {
+        let Some(target) = target else {
+            return Verdict::hidden();
+        };
+        weigh(table, follows, |says| {
+            class.resource_rules(&asker, says, server, &target)
+        })
+    };
+    let item = |kind, name| table.names.item(server, kind, name);
+    match question {
+        Question::CallTool(name) => by_number(item(ListKind::Tools, name), Follows::Call),
+        Question::GetPrompt(name) => by_number(item(ListKind::Prompts, name), Follows::Call),
+        Question::Ask(ask) => by_number(table.names.ask(server, ask), Follows::Call),
+        Question::Read(uri) => by_glob(Target::resource(uri), Follows::Call),
+        Question::CompletePrompt(name) => by_number(item(ListKind::Prompts, name), Follows::List),
+        Question::CompleteTemplate(template) => by_glob(Target::template(template), Follows::List),
+        Question::List(kind @ (ListKind::Tools | ListKind::Prompts), name) => {
+            by_number(item(kind, name), Follows::List)
+        }
+        Question::List(ListKind::Resources, uri) => by_glob(Target::resource(uri), Follows::List),
+        Question::List(ListKind::Templates, template) => {
+            by_glob(Target::template(template), Follows::List)
+        }
+    }
+}
+
+/// The two questions that config knows: what is shown, and what may be done.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Follows {
+    List,
+    Call,
+}
+
+impl Verdict {
+    fn hidden() -> Self {
+        Self {
+            outcome: Err(Why::Hidden),
+            rules: Rules::new(),
+        }
+    }
+}
+
+/// Forbid beats permit beats silence. A forbid with a reason refuses where a permit shows, and hides nothing.
+fn weigh(table: &Table, follows: Follows, rules: impl Fn(Says) -> Rules) -> Verdict {
+    let silent = rules(Says::Silent);
+    if !silent.is_empty() {
+        return Verdict {
+            outcome: Err(Why::Hidden),
+            rules: silent,
+        };
+    }
+    let permits = rules(Says::Permit);
+    if permits.is_empty() {
+        return Verdict::hidden();
+    }
+    let reasoned = if follows == Follows::Call {
+        rules(Says::Reasoned)
+    } else {
+        Rules::new()
+    };
+    if let Some(&rule) = reasoned.first() {
+        let reason = table
+            .set
+            .rule(rule)
+            .reason
+            .clone()
+            .expect("its plane holds only rules with a reason");
+        return Verdict {
+            outcome: Err(Why::Forbidden { rule, reason }),
+            rules: reasoned,
+        };
+    }
+    Verdict {
+        outcome: Ok(()),
+        rules: permits,
+    }
+}

@@ -1,0 +1,16 @@
+//! policy: task-based access control.
+//! Colour: pure. Owns: rules, their patterns, the compiled table, the only maker of a `Permit`.
+//! Not here: YAML, tokens, clocks, counters, what a refusal looks like on the wire.
+//! Start at `decide::decide`; `explain::explain` says the same by walking the rules as written.
+//! Spec: RFC 3986 5.2.4 and 6.2.2 (normal form of a URI), RFC 6570 (templates).
+
+pub mod compile;
+pub mod decide;
+pub mod explain;
+pub mod glob;
+pub mod pattern;
+pub mod rule;
+pub mod table;
+#[cfg(test)]
+mod tests;
+pub mod uri;

@@ -1,0 +1,260 @@
+//! What an operator wrote, checked and numbered, but not yet compiled.
+
+use std::sync::Arc;
+
+use ring::digest;
+
+use super::pattern::Pattern;
+use crate::base::ids::{RuleId, TaskId};
+use crate::identity::active::{ActiveTask, TaskNames};
+use crate::identity::caller::Caller;
+
+/// What a rule does where it applies. Order never matters: forbid beats permit, permit beats silence, and silence is
+/// a refusal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Effect {
+    /// Lets calls go, and shows on lists.
+    Permit,
+    /// Refuses. Without a reason it also hides; with one it hides nothing.
+    Forbid,
+}
+
+/// One rule. It applies when one of its patterns and its tasks do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// Unique over all files.
+    pub id: Arc<str>,
+    /// What it does.
+    pub effect: Effect,
+    /// What it is about; any of them suffices.
+    pub patterns: Vec<Pattern>,
+    /// It applies while one of these is active; empty: always. Sorted or not, a task twice is no fault here.
+    pub tasks: Vec<TaskId>,
+    /// The sentence that the agent may be shown.
+    pub reason: Option<Arc<str>>,
+}
+
+impl Rule {
+    /// Whether the rule's `tasks` hold for a call of this caller.
+    ///
+    /// Where several tasks are held and none is named, doubt closes the door: a permit with tasks does not apply, a
+    /// forbid with one of the caller's tasks does.
+    #[must_use]
+    pub fn tasks_hold(&self, caller: &Caller, task: ActiveTask) -> bool {
+        if self.tasks.is_empty() {
+            return true;
+        }
+        match task {
+            ActiveTask::None => false,
+            ActiveTask::One(active) => self.tasks.contains(&active),
+            ActiveTask::Several => {
+                self.effect == Effect::Forbid
+                    && self.tasks.iter().any(|task| caller.tasks.contains(task))
+            }
+        }
+    }
+}
+
+/// A whole policy: the tasks, and the rules in the order of the file (all files of `include`, one after the other).
+#[derive(Clone, Debug)]
+pub struct PolicySet {
+    tasks: TaskNames,
+    rules: Vec<Rule>,
+    hash: [u8; 32],
+}
+
+impl PolicySet {
+    /// A policy of these rules. That ids are unique and that every `TaskId` is one of `tasks` is for the caller to
+    /// have checked.
+    #[must_use]
+    pub fn new(tasks: TaskNames, rules: Vec<Rule>) -> Self {
+        let hash = hash(&tasks, &rules);
+        Self { tasks, rules, hash }
+    }
+
+    /// No tasks, no rules: everything is refused.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self::new(TaskNames::default(), Vec::new())
+    }
+
+    /// The tasks of `policy.tasks`.
+    #[must_use]
+    pub fn tasks(&self) -> &TaskNames {
+        &self.tasks
+    }
+
+    /// The rules, in the order of the file.
+    #[must_use]
+    pub fn rules(&self) -> &[Rule] {
+        &self.rules
+    }
+
+    /// The rule of this id.
+    ///
+    /// # Panics
+    /// With an id of another snapshot.
+    #[must_use]
+    pub fn rule(&self, id: RuleId) -> &Rule {
+        &self.rules[id.index()]
+    }
+
+    /// SHA-256 over what was meant: layout and comments of the file change nothing, any word of a rule does.
+    #[must_use]
+    pub fn hash(&self) -> &[u8; 32] {
+        &self.hash
+    }
+
+    /// The first 48 bits of the hash, as 12 hexadecimal digits: how the record names a policy.
+    #[must_use]
+    pub fn hex12(&self) -> String {
+        let digit =
+            |nibble: u8| char::from_digit(u32::from(nibble), 16).expect("four bits are one digit");
+        self.hash[..6]
+            .iter()
+            .flat_map(|&byte| [digit(byte >> 4), digit(byte & 15)])
+            .collect()
+    }
+}
+
+impl Default for PolicySet {
+    fn default() -> Self {
+        Self::empty()
+    }
+}
+
+/// Every text is preceded by its length, every list by its count, so no two policies spell the same bytes.
+fn hash(tasks: &TaskNames, rules: &[Rule]) -> [u8; 32] {
+    let mut hash = digest::Context::new(&digest::SHA256);
+    let number =
+        |hash: &mut digest::Context, number: usize| hash.update(&(number as u64).to_be_bytes());
+    let text = |hash: &mut digest::Context, text: &str| {
+        number(hash, text.len());
+        hash.update(text.as_bytes());
+    };
+    hash.update(b"portcullis policy 1");
+    number(&mut hash, tasks.len());
+    for (_, name) in tasks.iter() {
+        text(&mut hash, name);
+    }
+    number(&mut hash, rules.len());
+    for rule in rules {
+        text(&mut hash, &rule.id);
+        hash.update(match rule.effect {
+            Effect::Permit => b"p",
+            Effect::Forbid => b"f",
+        });
+        number(&mut hash, rule.patterns.len());
+        for pattern in &rule.patterns {
+            text(&mut hash, pattern.text());
+        }
+        number(&mut hash, rule.tasks.len());
+        for task in &rule.tasks {
+            number(&mut hash, task.index());
+        }
+        number(&mut hash, usize::from(rule.reason.is_some()));
+        text(&mut hash, rule.reason.as_deref().unwrap_or_default());
+    }
+    let mut whole = [0; 32];
+    whole.copy_from_slice(hash.finish().as_ref());
+    whole
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule(
+        id: &str,
+        effect: Effect,
+        patterns: &[&str],
+        tasks: &[u16],
+        reason: Option<&str>,
+    ) -> Rule {
+        Rule {
+            id: Arc::from(id),
+            effect,
+            patterns: patterns
+                .iter()
+                .map(|text| Pattern::parse(text).unwrap())
+                .collect(),
+            tasks: tasks.iter().map(|&task| TaskId(task)).collect(),
+            reason: reason.map(Arc::from),
+        }
+    }
+
+    #[test]
+    fn a_hash_tells_policies_apart() {
+        let names = || TaskNames::new(["a", "b"]);
+        let base = || rule("r", Effect::Permit, &["s/t"], &[], None);
+        let sets = [
+            PolicySet::empty(),
+            PolicySet::new(names(), vec![]),
+            PolicySet::new(names(), vec![base()]),
+            PolicySet::new(
+                names(),
+                vec![rule("q", Effect::Permit, &["s/t"], &[], None)],
+            ),
+            PolicySet::new(
+                names(),
+                vec![rule("r", Effect::Forbid, &["s/t"], &[], None)],
+            ),
+            PolicySet::new(
+                names(),
+                vec![rule("r", Effect::Permit, &["s/u"], &[], None)],
+            ),
+            PolicySet::new(
+                names(),
+                vec![rule("r", Effect::Permit, &["s/t", "s/u"], &[], None)],
+            ),
+            PolicySet::new(
+                names(),
+                vec![rule("r", Effect::Permit, &["s/t"], &[0], None)],
+            ),
+            PolicySet::new(
+                names(),
+                vec![rule("r", Effect::Permit, &["s/t"], &[], Some(""))],
+            ),
+            PolicySet::new(names(), vec![base(), base()]),
+        ];
+        for (index, set) in sets.iter().enumerate() {
+            assert_eq!(
+                sets.iter().position(|other| other.hash() == set.hash()),
+                Some(index)
+            );
+            assert_eq!(set.hex12().len(), 12);
+        }
+        assert_eq!(
+            PolicySet::new(names(), vec![base()]).hash(),
+            PolicySet::new(names(), vec![base()]).hash()
+        );
+    }
+
+    #[test]
+    fn doubt_about_the_task_closes_the_door() {
+        let check = |effect, tasks: &[u16], held: &[u16], active, want| {
+            let mut caller = Caller::anonymous();
+            caller.tasks = held.iter().map(|&task| TaskId(task)).collect();
+            assert_eq!(
+                rule("r", effect, &["*/*"], tasks, None).tasks_hold(&caller, active),
+                want
+            );
+        };
+        let one = |task| ActiveTask::One(TaskId(task));
+        for effect in [Effect::Permit, Effect::Forbid] {
+            check(effect, &[], &[], ActiveTask::None, true);
+            check(effect, &[], &[0, 1], ActiveTask::Several, true);
+            check(effect, &[0], &[], ActiveTask::None, false);
+            check(effect, &[0], &[0], one(0), true);
+            check(effect, &[1], &[0, 1], one(0), false);
+            check(effect, &[2], &[0, 1], ActiveTask::Several, false);
+            check(
+                effect,
+                &[2, 1],
+                &[0, 1],
+                ActiveTask::Several,
+                effect == Effect::Forbid,
+            );
+        }
+    }
+}

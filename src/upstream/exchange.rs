@@ -1,0 +1,377 @@
+//! One request to one server: a connection, the request in one send, the answer's head. What is cleared is what is
+//! sent: the exchange takes the proof along with the bytes.
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+
+use crate::base::ids::ServerId;
+use crate::base::limits::{BUFFER_BYTES, INTERIM_HEADS_MAX};
+use crate::base::time::Moment;
+use crate::http::body::{BodyDecoder, Piece};
+use crate::http::field::Known;
+use crate::http::head::{Framing, Method, Progress, ResponseHead};
+use crate::http::reply;
+use crate::record::Recorded;
+use crate::session::owner::SessionSeal;
+use crate::uring::buffer::{self, Buffer};
+use crate::uring::socket::Socket;
+use crate::uring::wait::{Deadline, Timers};
+
+use super::UpstreamFault;
+use super::pool::Pool;
+
+/// The proof that something may be sent.
+#[derive(Debug, Clone, Copy)]
+pub enum Clearance<'a> {
+    /// A call that was decided on and recorded, or one that needs no rule.
+    Call(&'a Recorded),
+    /// The owner of a session opens or ends its own stream or session.
+    Session(&'a SessionSeal),
+}
+
+/// Where it goes.
+#[derive(Debug, Clone, Copy)]
+pub struct Lane<'a> {
+    /// The server.
+    pub server: ServerId,
+    /// Its addresses, resolved by the plane.
+    pub addresses: &'a [SocketAddr],
+    /// Its `Host`.
+    pub host: &'a str,
+    /// Path and query of its URL.
+    pub path: &'a str,
+    /// A connect may take so long, milliseconds.
+    pub connect_ms: u64,
+}
+
+/// What goes. Heads are written anew: only these fields, and those that HTTP itself needs, reach the server.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    /// POST, GET or DELETE.
+    pub method: Method,
+    /// Fields in the order they are written; values were checked by whoever read them.
+    pub fields: &'a [(&'static str, &'a [u8])],
+    /// Fields with names of the caller's (`Mcp-Param-…`).
+    pub params: &'a [(&'a [u8], &'a [u8])],
+    /// The body; `None` for none at all.
+    pub body: Option<&'a [u8]>,
+    /// Whether it may be sent once more when a kept connection turns out to have been closed: never for a tool call.
+    pub repeatable: bool,
+}
+
+/// A request as bytes: head and body in one buffer, so that they leave in one send.
+#[derive(Debug)]
+pub struct Composed {
+    method: Method,
+    bytes: Buffer,
+    repeatable: bool,
+}
+
+/// Lets somebody else end an exchange that is under way.
+#[derive(Default)]
+pub struct Abort {
+    fired: Cell<bool>,
+    socket: RefCell<Option<Socket>>,
+}
+
+impl Abort {
+    /// Ends it: whatever waits for the server comes back with `Abandoned`.
+    pub fn fire(&self) {
+        self.fired.set(true);
+        if let Some(socket) = self.socket.borrow().as_ref() {
+            socket.shutdown();
+        }
+    }
+
+    /// Whether it was ended.
+    #[must_use]
+    pub fn fired(&self) -> bool {
+        self.fired.get()
+    }
+
+    fn watch(&self, socket: &Socket) {
+        *self.socket.borrow_mut() = Some(socket.clone());
+        if self.fired.get() {
+            socket.shutdown();
+        }
+    }
+}
+
+/// All that this shard has towards servers.
+pub struct Upstreams {
+    /// Idle connections.
+    pub pool: Pool,
+    timers: Timers,
+    buffers: buffer::Pool,
+}
+
+/// An answer whose head has arrived. Its body is read with `next_piece`, or `fill` and `decode`.
+pub struct Answer {
+    /// The head; its spans point into `head_bytes`.
+    pub head: ResponseHead,
+    head_bytes: Vec<u8>,
+    server: ServerId,
+    socket: Socket,
+    /// Bytes received and not decoded yet.
+    input: Option<Buffer>,
+    decoder: BodyDecoder,
+    done: bool,
+    deadline: Deadline,
+}
+
+impl Upstreams {
+    /// Nothing connected yet.
+    #[must_use]
+    pub fn new(timers: Timers, buffers: buffer::Pool) -> Self {
+        Self { pool: Pool::default(), timers, buffers }
+    }
+
+    /// Sends `request` and waits for the answer's head until `deadline`, which goes on to hold for the body.
+    ///
+    /// # Errors
+    /// An `UpstreamFault`; of `Unreachable`, `NoAddress` and `NoBuffer` it is certain that nothing left.
+    pub async fn exchange(
+        &self,
+        _clearance: Clearance<'_>,
+        lane: &Lane<'_>,
+        request: Composed,
+        deadline: Moment,
+        abort: &Abort,
+    ) -> Result<Answer, UpstreamFault> {
+        let mut request = request;
+        if let Some(socket) = self.pool.take(lane.server, self.timers.now().mono) {
+            match self.converse(lane, request, deadline, abort, socket).await {
+                // A kept connection that ends without one byte of an answer was closed while it was idle.
+                Err(Failed { fault: UpstreamFault::Cut, unanswered: Some(again) }) if again.repeatable => request = again,
+                other => return other.map_err(|failed| failed.fault),
+            }
+        }
+        let socket = self.connect(lane, deadline, abort).await?;
+        self.converse(lane, request, deadline, abort, socket).await.map_err(|failed| failed.fault)
+    }
+
+    /// Keeps the answer's connection if it can carry another request. The body must have been read to its end.
+    pub fn finish(&self, answer: Answer) {
+        let Answer { head, head_bytes, server, socket, input, done, deadline, .. } = answer;
+        let _ = deadline.disarm();
+        // Bytes behind a complete answer belong to nobody: never hand them to the next request.
+        let clean = input.is_none_or(|rest| rest.is_empty());
+        if done && clean && head.keep_alive {
+            let keep_ms = keep_alive_ms(head.get(&head_bytes, Known::KeepAlive));
+            self.pool.put(server, socket, self.timers.now().mono, keep_ms);
+        } else {
+            socket.shutdown();
+        }
+    }
+
+    async fn connect(&self, lane: &Lane<'_>, deadline: Moment, abort: &Abort) -> Result<Socket, UpstreamFault> {
+        if lane.addresses.is_empty() {
+            return Err(UpstreamFault::NoAddress);
+        }
+        for address in lane.addresses {
+            let until = self.timers.now().mono.plus_ms(lane.connect_ms).min(deadline);
+            if let Ok(socket) = Socket::connect(*address, &self.timers, until).await {
+                return Ok(socket);
+            }
+            if abort.fired() {
+                return Err(UpstreamFault::Abandoned);
+            }
+        }
+        Err(UpstreamFault::Unreachable)
+    }
+
+    async fn converse(
+        &self,
+        lane: &Lane<'_>,
+        request: Composed,
+        deadline: Moment,
+        abort: &Abort,
+        socket: Socket,
+    ) -> Result<Answer, Failed> {
+        abort.watch(&socket);
+        let guard = self.timers.deadline(&socket, deadline);
+        let Composed { method, bytes, repeatable } = request;
+        let (sent, bytes) = socket.send(bytes).await;
+        let mut silent = true;
+        // A server may answer and close before it has read everything: its answer counts, so read on.
+        let result = self.read_head(method, &socket, sent.is_err(), &mut silent).await;
+        match result {
+            Ok((head, head_bytes, input)) => {
+                let decoder = BodyDecoder::new(head.framing);
+                let done = decoder.is_done();
+                Ok(Answer { head, head_bytes, server: lane.server, socket, input, decoder, done, deadline: guard })
+            }
+            Err(fault) => {
+                socket.shutdown();
+                let fault = if guard.fired() {
+                    UpstreamFault::Timeout
+                } else if abort.fired() {
+                    UpstreamFault::Abandoned
+                } else {
+                    fault
+                };
+                let unanswered = silent.then_some(Composed { method, bytes, repeatable });
+                Err(Failed { fault, unanswered })
+            }
+        }
+    }
+
+    async fn read_head(
+        &self,
+        method: Method,
+        socket: &Socket,
+        early: bool,
+        silent: &mut bool,
+    ) -> Result<(ResponseHead, Vec<u8>, Option<Buffer>), UpstreamFault> {
+        let mut input = self.buffers.get(BUFFER_BYTES).ok_or(UpstreamFault::NoBuffer)?;
+        let mut head = ResponseHead::new();
+        let mut interim = 0;
+        loop {
+            let (read, back) = socket.recv(input).await;
+            input = back;
+            match read {
+                Ok(n) if n > 0 => *silent = false,
+                _ => return Err(UpstreamFault::Cut),
+            }
+            while !input.is_empty() {
+                match head.parse(&input, method) {
+                    Ok(Progress::Partial) => break,
+                    Ok(Progress::Complete) if head.is_interim() => {
+                        interim += 1;
+                        if interim > INTERIM_HEADS_MAX {
+                            return Err(UpstreamFault::BadAnswer);
+                        }
+                        input.consume(head.end);
+                        head = ResponseHead::new();
+                    }
+                    Ok(Progress::Complete) => {
+                        let head_bytes = input[..head.end].to_vec();
+                        input.consume(head.end);
+                        head.keep_alive &= !early;
+                        let rest = (!input.is_empty()).then_some(input);
+                        return Ok((head, head_bytes, rest));
+                    }
+                    Err(_) => return Err(UpstreamFault::BadAnswer),
+                }
+            }
+            if input.spare() == 0 {
+                return Err(UpstreamFault::BadAnswer);
+            }
+        }
+    }
+
+    /// Head and body in one buffer. `None` when no buffer is free, or a value is not one that a head may carry.
+    #[must_use]
+    pub fn compose(&self, lane: &Lane<'_>, request: &Request<'_>) -> Option<Composed> {
+        let mut head = Vec::with_capacity(512);
+        reply::write_request_line(&mut head, request.method, lane.path.as_bytes()).ok()?;
+        reply::write_field(&mut head, "host", lane.host.as_bytes()).ok()?;
+        for (name, value) in request.fields {
+            reply::write_field(&mut head, name, value).ok()?;
+        }
+        for (name, value) in request.params {
+            let name = std::str::from_utf8(name).ok()?;
+            head.extend_from_slice(b"mcp-param-");
+            reply::write_field(&mut head, name, value).ok()?;
+        }
+        reply::finish(&mut head, request.body.map_or(Framing::None, |body| Framing::Length(body.len() as u64)));
+        let body = request.body.unwrap_or_default();
+        let mut bytes = self.buffers.get(head.len() + body.len())?;
+        let whole = bytes.extend_from_slice(&head) && bytes.extend_from_slice(body);
+        whole.then_some(Composed { method: request.method, bytes, repeatable: request.repeatable })
+    }
+}
+
+impl Answer {
+    /// The value of a head field.
+    #[must_use]
+    pub fn field(&self, known: Known) -> Option<&[u8]> {
+        self.head.get(&self.head_bytes, known)
+    }
+
+    /// Whether the body was decoded to its end.
+    #[must_use]
+    pub fn done(&self) -> bool {
+        self.done
+    }
+
+    /// Moves the deadline: for streams, whose silence is no fault.
+    pub fn allow_until(&self, deadline: Moment) {
+        let _ = self.deadline.reset(deadline);
+    }
+
+    /// Body bytes decoded from what has arrived, handed to `each`; says whether the body is complete. Never waits.
+    ///
+    /// # Errors
+    /// `BadAnswer` when the framing is broken.
+    pub fn decode(&mut self, mut each: impl FnMut(&[u8])) -> Result<bool, UpstreamFault> {
+        while !self.done {
+            let Some(input) = self.input.as_mut() else { return Ok(false) };
+            let Piece { consumed, data, done } =
+                self.decoder.step(input).map_err(|_| UpstreamFault::BadAnswer)?;
+            if !data.is_empty() {
+                each(data.of(input));
+            }
+            input.consume(consumed);
+            self.done = done;
+            if consumed == 0 && !done {
+                break;
+            }
+        }
+        if self.input.as_ref().is_some_and(|input| input.is_empty()) {
+            self.input = None;
+        }
+        Ok(self.done)
+    }
+
+    /// Waits for more bytes.
+    ///
+    /// # Errors
+    /// `Timeout` at the deadline, `Cut` when the connection ended before the body did, `NoBuffer`.
+    pub async fn fill(&mut self, buffers: &buffer::Pool) -> Result<(), UpstreamFault> {
+        let input = match self.input.take() {
+            Some(input) if input.spare() > 0 => input,
+            Some(_) => return Err(UpstreamFault::BadAnswer),
+            None => buffers.get(BUFFER_BYTES).ok_or(UpstreamFault::NoBuffer)?,
+        };
+        let (read, input) = self.socket.recv(input).await;
+        match read {
+            Ok(n) if n > 0 => {
+                self.input = Some(input);
+                Ok(())
+            }
+            _ if self.deadline.fired() => Err(UpstreamFault::Timeout),
+            Ok(_) if self.decoder.eof().is_ok() => {
+                self.done = true;
+                self.head.keep_alive = false;
+                Ok(())
+            }
+            _ => Err(UpstreamFault::Cut),
+        }
+    }
+
+    /// The connection, for whoever must end it from outside.
+    #[must_use]
+    pub fn socket(&self) -> &Socket {
+        &self.socket
+    }
+
+    /// Closes the connection: the server sees that nobody waits any more.
+    pub fn abandon(self) {
+        self.socket.shutdown();
+    }
+}
+
+struct Failed {
+    fault: UpstreamFault,
+    /// The request, where not one byte of an answer had come back.
+    unanswered: Option<Composed>,
+}
+
+/// `Keep-Alive: timeout=N`, less a second for the way; `None` where the server does not say.
+fn keep_alive_ms(field: Option<&[u8]>) -> Option<u64> {
+    let text = std::str::from_utf8(field?).ok()?;
+    let seconds = text.split(',').find_map(|part| part.trim().strip_prefix("timeout="))?;
+    let seconds: u64 = seconds.trim().parse().ok()?;
+    Some(seconds.saturating_sub(1).saturating_mul(1000))
+}

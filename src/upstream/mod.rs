@@ -1,0 +1,34 @@
+//! upstream: the other side of a call.
+//! Colour: shard. Owns: this shard's connections to servers, and the one way to send something there.
+//! Not here: what the bytes mean, who may send them (a `Clearance` proves it), name resolution, retries of calls.
+//! Start at `exchange::Upstreams::exchange`.
+//! Spec: RFC 9112 (HTTP/1.1) as a client; MCP basic/transports.
+
+pub mod exchange;
+pub mod pool;
+
+/// What went wrong between us and a server. The caller learns only the kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UpstreamFault {
+    /// None of its addresses accepts a connection; nothing was sent.
+    #[error("the server cannot be reached")]
+    Unreachable,
+    /// Its name has no address at the moment; nothing was sent.
+    #[error("the server's name does not resolve")]
+    NoAddress,
+    /// No buffer is free; nothing was sent.
+    #[error("no memory is free for this call")]
+    NoBuffer,
+    /// No answer within the call's time; the server may have executed it.
+    #[error("the server did not answer in time")]
+    Timeout,
+    /// The connection ended before the answer did; the server may have executed the call.
+    #[error("the server closed the connection before it had answered")]
+    Cut,
+    /// What came back is not an HTTP answer we accept.
+    #[error("the server's answer is not acceptable HTTP")]
+    BadAnswer,
+    /// We ended it: the caller left, or the gateway is stopping.
+    #[error("the call was abandoned")]
+    Abandoned,
+}

@@ -1,0 +1,374 @@
+//! TCP: listeners, connects, and sockets whose two directions may be in use at the same time.
+
+use std::cell::{Cell, UnsafeCell};
+use std::future::Future;
+use std::io;
+use std::mem;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::rc::Rc;
+
+use monoio::buf::{IoBuf, IoBufMut};
+use monoio::io::{AsyncReadRent, AsyncWriteRent};
+use monoio::net::{TcpListener, TcpStream};
+use rustix::io::{Errno, FdFlags};
+use rustix::net::{RecvFlags, Shutdown};
+use socket2::{Domain, Protocol, Type};
+
+use crate::base::time::Moment;
+use crate::uring::buffer::Buffer;
+use crate::uring::wait::Timers;
+
+/// How to listen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// SO_REUSEPORT: several shards listen on one address, and the kernel spreads connections over them.
+    pub reuse_port: bool,
+    /// Connections the kernel keeps until they are accepted; it has a limit of its own, `net.core.somaxconn`.
+    pub backlog: u16,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            reuse_port: true,
+            backlog: 4096,
+        }
+    }
+}
+
+/// Opens a listening socket; needs no runtime, so that a start can fail before any shard runs. Port 0 is a free one.
+///
+/// # Errors
+/// The address is in use, not ours, or not allowed.
+pub fn listen(addr: SocketAddr, options: Options) -> io::Result<std::net::TcpListener> {
+    let socket =
+        socket2::Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(options.reuse_port)?;
+    // Linux hands this option down to accepted sockets: one call here instead of one per connection.
+    socket.set_tcp_nodelay(true)?;
+    socket.bind(&addr.into())?;
+    socket.listen(options.backlog.into())?;
+    Ok(socket.into())
+}
+
+/// A listening socket of this shard.
+pub struct Listener {
+    listener: TcpListener,
+    local_addr: SocketAddr,
+    stopped: Cell<bool>,
+}
+
+impl Listener {
+    /// [`listen`] and [`Listener::from_std`].
+    ///
+    /// # Errors
+    /// The address is in use, not ours, or not allowed.
+    ///
+    /// # Panics
+    /// Outside `Driver::run`, as everything here.
+    pub fn bind(addr: SocketAddr, options: Options) -> io::Result<Self> {
+        Self::from_std(listen(addr, options)?)
+    }
+
+    /// Takes over a socket that [`listen`] opened.
+    ///
+    /// # Errors
+    /// What fcntl(2), getsockname(2) or epoll_ctl(2) says.
+    pub fn from_std(listener: std::net::TcpListener) -> io::Result<Self> {
+        listener.set_nonblocking(monoio::utils::is_legacy())?;
+        let local_addr = listener.local_addr()?;
+        Ok(Self {
+            listener: TcpListener::from_std(listener)?,
+            local_addr,
+            stopped: Cell::new(false),
+        })
+    }
+
+    /// Where it listens; with the port that was chosen for port 0.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// The next connection. Await it to its end and from one task only: what ends it early is [`Listener::stop`].
+    ///
+    /// # Errors
+    /// After `stop`. Otherwise what concerns one connection (ECONNABORTED) or the lack of descriptors or memory
+    /// (EMFILE, ENFILE, ENOBUFS, ENOMEM). With no descriptor left io_uring answers at once, connection or not: sleep
+    /// before the next try.
+    pub async fn accept(&self) -> io::Result<(Socket, SocketAddr)> {
+        let (stream, peer_addr) = self.listener.accept().await?;
+        let socket = Socket::new(stream, peer_addr);
+        // io_uring's accept in monoio does not ask for it, and children of the plane must not inherit connections.
+        rustix::io::fcntl_setfd(socket.inner.fd(), FdFlags::CLOEXEC)?;
+        Ok((socket, peer_addr))
+    }
+
+    /// Ends a pending accept and refuses every later one, idempotently. What the kernel had not handed out is reset.
+    pub fn stop(&self) {
+        if !self.stopped.replace(true) {
+            // SAFETY: the listener owns the descriptor, and outlives this borrow.
+            // JUSTIFICATION: monoio lends its descriptors only as raw numbers.
+            let fd = unsafe { BorrowedFd::borrow_raw(self.listener.as_raw_fd()) };
+            // Cannot fail on a listening socket of ours.
+            let _ = rustix::net::shutdown(fd, Shutdown::Both);
+        }
+    }
+
+    /// Whether [`Listener::stop`] was called: an error of `accept` then is the end.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.stopped.get()
+    }
+}
+
+/// A connection. Clones are the same connection; it closes when the last of them, and everything in flight, is gone.
+#[derive(Clone)]
+pub struct Socket {
+    inner: Rc<Inner>,
+}
+
+struct Inner {
+    stream: UnsafeCell<TcpStream>,
+    peer_addr: SocketAddr,
+    shut: Cell<bool>,
+}
+
+/// What a look at a connection that should be quiet shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peek {
+    /// Nothing to read, and the peer is there.
+    Quiet,
+    /// Bytes wait to be received.
+    Bytes,
+    /// The peer has closed its direction, or the connection failed; or we shut it down.
+    Closed,
+}
+
+impl Socket {
+    /// Connects to `addr`, and gives up at `deadline`.
+    ///
+    /// # Errors
+    /// `TimedOut` at the deadline; otherwise the reason for which the connection was refused.
+    pub async fn connect(addr: SocketAddr, timers: &Timers, deadline: Moment) -> io::Result<Self> {
+        let kind = Type::STREAM.nonblocking();
+        let socket = socket2::Socket::new(Domain::for_address(addr), kind, Some(Protocol::TCP))?;
+        socket.set_tcp_nodelay(true)?;
+        // monoio's own connect cannot be ended without leaking its descriptor; a poll can, from outside.
+        let under_way = match socket.connect(&addr.into()) {
+            Ok(()) => false,
+            Err(fault) if fault.raw_os_error() == Some(Errno::INPROGRESS.raw_os_error()) => true,
+            Err(fault) => return Err(fault),
+        };
+        let socket = Self::new(TcpStream::from_std(socket.into())?, addr);
+        if under_way {
+            socket.connected(timers, deadline).await?;
+        }
+        if socket.is_connected_to_itself() {
+            return Err(io::ErrorKind::ConnectionRefused.into());
+        }
+        // On a non-blocking socket io_uring answers EAGAIN instead of waiting; epoll needs it to be one.
+        if !monoio::utils::is_legacy() {
+            rustix::io::ioctl_fionbio(socket.inner.fd(), false)?;
+        }
+        Ok(socket)
+    }
+
+    /// Receives some bytes behind those that `buffer` holds already. `Ok(0)` is the end of the peer's direction, or
+    /// our own [`Socket::shutdown`]. One receive at a time; a send may be in flight beside it.
+    ///
+    /// The error is `StorageFull` when `buffer` has no room, else the connection's end.
+    pub async fn recv(&self, mut buffer: Buffer) -> (io::Result<usize>, Buffer) {
+        let Some((bytes, begin, end)) = buffer.lend_spare() else {
+            return (Err(io::ErrorKind::StorageFull.into()), buffer);
+        };
+        let flight = InFlight(&self.inner);
+        let (result, slice) = self
+            .inner
+            .stream_mut()
+            .read(bytes.slice_mut(begin..end))
+            .await;
+        flight.landed();
+        buffer.restore(slice.into_inner());
+        (result, buffer)
+    }
+
+    /// Sends everything that `buffer` holds, in as many sends as it takes. One send at a time; a receive may be in
+    /// flight beside it. The buffer comes back as it was.
+    ///
+    /// After an error nobody knows how much of it the peer has seen. Never raises SIGPIPE.
+    pub async fn send(&self, buffer: Buffer) -> (io::Result<()>, Buffer) {
+        let len = buffer.len();
+        self.send_slice(buffer, 0, len).await
+    }
+
+    /// Sends the bytes `from..to` of what `buffer` holds; otherwise as [`Socket::send`].
+    pub async fn send_slice(
+        &self,
+        mut buffer: Buffer,
+        from: usize,
+        to: usize,
+    ) -> (io::Result<()>, Buffer) {
+        if from > to || to > buffer.len() {
+            return (Err(io::ErrorKind::InvalidInput.into()), buffer);
+        }
+        let (mut bytes, start) = buffer.lend();
+        let (mut next, end) = (start + from, start + to);
+        let mut result = Ok(());
+        let flight = InFlight(&self.inner);
+        while next < end && result.is_ok() {
+            let (sent, slice) = self.inner.stream_mut().write(bytes.slice(next..end)).await;
+            bytes = slice.into_inner();
+            match sent {
+                Ok(0) => result = Err(io::ErrorKind::WriteZero.into()),
+                Ok(sent) => next += sent,
+                Err(fault) => result = Err(fault),
+            }
+        }
+        flight.landed();
+        buffer.restore(bytes);
+        (result, buffer)
+    }
+
+    /// Waits until there is something to receive, be it the end, without receiving it. The future owns its share of
+    /// the socket and is meant to be kept, polled by the task that also receives. Dropped while it waits, it shuts
+    /// the socket down: the wait would keep the connection open otherwise.
+    pub fn readable(&self) -> impl Future<Output = io::Result<()>> + 'static {
+        let socket = self.clone();
+        async move {
+            let flight = InFlight(&socket.inner);
+            let result = socket.inner.stream().readable(false).await;
+            flight.landed();
+            result
+        }
+    }
+
+    /// Looks, without waiting, what there is to receive. One system call.
+    #[must_use]
+    pub fn peek_state(&self) -> Peek {
+        let mut byte = [0u8; 1];
+        match rustix::net::recv(
+            self.inner.fd(),
+            &mut byte[..],
+            RecvFlags::PEEK | RecvFlags::DONTWAIT,
+        ) {
+            Ok((_, 0)) => Peek::Closed,
+            Ok(_) => Peek::Bytes,
+            Err(Errno::AGAIN | Errno::INTR) => Peek::Quiet,
+            Err(_) => Peek::Closed,
+        }
+    }
+
+    /// Tells the peer that nothing more comes from here; receiving goes on.
+    pub fn shutdown_write(&self) {
+        // A connection that has ended already needs no telling.
+        let _ = rustix::net::shutdown(self.inner.fd(), Shutdown::Write);
+    }
+
+    /// Ends both directions; idempotent. Everything in flight ends: receives and waits with the end of the stream,
+    /// sends with EPIPE.
+    pub fn shutdown(&self) {
+        self.inner.shutdown();
+    }
+
+    /// Whether this side was shut down.
+    #[must_use]
+    pub fn is_shutdown(&self) -> bool {
+        self.inner.shut.get()
+    }
+
+    /// The other end.
+    #[must_use]
+    pub fn peer_addr(&self) -> SocketAddr {
+        self.inner.peer_addr
+    }
+
+    #[cfg(test)]
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.inner.fd()
+    }
+
+    fn new(stream: TcpStream, peer_addr: SocketAddr) -> Self {
+        Self {
+            inner: Rc::new(Inner {
+                stream: UnsafeCell::new(stream),
+                peer_addr,
+                shut: Cell::new(false),
+            }),
+        }
+    }
+
+    /// Waits for the connect that is under way.
+    async fn connected(&self, timers: &Timers, deadline: Moment) -> io::Result<()> {
+        let guard = timers.deadline(self, deadline);
+        let flight = InFlight(&self.inner);
+        let polled = self.inner.stream().writable(false).await;
+        flight.landed();
+        if guard.disarm() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        polled?;
+        Ok(rustix::net::sockopt::socket_error(self.inner.fd())??)
+    }
+
+    /// TCP lets a connect to a closed port of this machine meet itself, when the kernel happens to choose that port
+    /// for our end (RFC 9293, 3.5: simultaneous open).
+    fn is_connected_to_itself(&self) -> bool {
+        let local = rustix::net::getsockname(self.inner.fd()).ok();
+        local.and_then(|local| SocketAddr::try_from(local).ok()) == Some(self.inner.peer_addr)
+    }
+}
+
+impl Inner {
+    fn shutdown(&self) {
+        if !self.shut.replace(true) {
+            // ENOTCONN: the peer was faster, and everything has ended already.
+            let _ = rustix::net::shutdown(self.fd(), Shutdown::Both);
+        }
+    }
+
+    fn fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the stream owns the descriptor and is neither replaced nor moved out while `self` is borrowed.
+        // JUSTIFICATION: monoio lends its descriptors only as raw numbers.
+        unsafe { BorrowedFd::borrow_raw(self.stream().as_raw_fd()) }
+    }
+
+    fn stream(&self) -> &TcpStream {
+        // SAFETY: nothing ever writes to the stream: what takes `&mut` (below) only clones the shared descriptor in
+        // it, on this one thread.
+        // JUSTIFICATION: see `stream_mut`.
+        unsafe { &*self.stream.get() }
+    }
+
+    #[expect(
+        clippy::mut_from_ref,
+        reason = "the two directions of a socket are independent"
+    )]
+    fn stream_mut(&self) -> &mut TcpStream {
+        // SAFETY: `read` and `write` use the reference for the length of the call, to clone the shared descriptor
+        // into the operation, and never while the other one does: `Inner` is not `Sync`. monoio's own split halves
+        // rest on the same.
+        // JUSTIFICATION: a receive and a send in flight at once, which `&mut TcpStream` forbids; without it, two
+        // descriptors (dup) per connection.
+        unsafe { &mut *self.stream.get() }
+    }
+}
+
+/// Lives while an operation is in flight. Dropped before it landed, because somebody dropped its future, it shuts the
+/// socket down: the kernel then ends the operation at once and lets go of descriptor and buffer, instead of whenever
+/// the peer pleases.
+struct InFlight<'a>(&'a Inner);
+
+impl InFlight<'_> {
+    fn landed(self) {
+        mem::forget(self);
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.shutdown();
+    }
+}
