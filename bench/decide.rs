@@ -23,45 +23,26 @@ const TOOLS: usize = 4_096;
 const TASKS: usize = 64;
 
 fn server_names() -> Vec<Arc<str>> {
-    (0..SERVERS)
-        .map(|server| Arc::from(format!("server-{server}")))
-        .collect()
+    (0..SERVERS).map(|server| Arc::from(format!("server-{server}"))).collect()
 }
 
 fn tool(number: usize) -> String {
-    format!(
-        "{}_object_{number}",
-        ["read", "list", "update", "delete"][number % 4]
-    )
+    format!("{}_object_{number}", ["read", "list", "update", "delete"][number % 4])
 }
 
 fn catalog() -> Catalog {
-    let item = |name: String| Item {
-        name: name.into(),
-        raw: Box::default(),
-        params: Box::default(),
-        id: Item::UNNUMBERED,
-    };
+    let item =
+        |name: String| Item { name: name.into(), raw: Box::default(), params: Box::default(), id: Item::UNNUMBERED };
     let server = |server| {
-        let items = (server..TOOLS)
-            .step_by(SERVERS)
-            .map(|number| item(tool(number)))
-            .collect();
-        let tools = Listing {
-            items,
-            ttl_ms: None,
-            public: false,
-        };
+        let items = (server..TOOLS).step_by(SERVERS).map(|number| item(tool(number))).collect();
+        let tools = Listing { items, ttl_ms: None, public: false };
         let era = EraCatalog {
             protocol: Revision::NEWEST,
             capabilities: serde_json::json!({}),
             server_info: None,
             lists: [Some(tools), None, None, None],
         };
-        Some(ServerCatalog {
-            modern: Some(era),
-            legacy: None,
-        })
+        Some(ServerCatalog { modern: Some(era), legacy: None })
     };
     Catalog::build((0..SERVERS).map(server).collect())
 }
@@ -72,36 +53,20 @@ fn policy(rules: usize) -> Arc<PolicySet> {
         let server = number % SERVERS;
         let (effect, pattern) = match number % 8 {
             0 => (Effect::Permit, format!("server-{server}/read_*")),
-            1 => (
-                Effect::Permit,
-                format!("server-{server}/{}", tool(number % TOOLS)),
-            ),
+            1 => (Effect::Permit, format!("server-{server}/{}", tool(number % TOOLS))),
             2 => (Effect::Permit, "*/list_*".to_owned()),
             3 => (Effect::Forbid, format!("*/delete_*{}", number % 100)),
-            4 => (
-                Effect::Permit,
-                format!("server-{server}!resource:file:///data/{number}/*"),
-            ),
-            5 => (
-                Effect::Permit,
-                format!("server-{server}/*_{}", number % 1_000),
-            ),
-            6 => (
-                Effect::Forbid,
-                format!("server-{server}!resource:file:///data/*/secret/{number}"),
-            ),
+            4 => (Effect::Permit, format!("server-{server}!resource:file:///data/{number}/*")),
+            5 => (Effect::Permit, format!("server-{server}/*_{}", number % 1_000)),
+            6 => (Effect::Forbid, format!("server-{server}!resource:file:///data/*/secret/{number}")),
             _ => (Effect::Permit, format!("server-{server}/update_*")),
         };
         Rule {
             id: Arc::from(format!("rule-{number}")),
             effect,
             patterns: vec![Pattern::parse(&pattern).expect("written above")],
-            tasks: if number % 3 == 0 {
-                vec![TaskId::from_index(number / 3 % TASKS)]
-            } else {
-                Vec::new()
-            },
-            reason: (number % 5 == 0).then(|| Arc::from("Ask a person.")),
+            tasks: if number.is_multiple_of(3) { vec![TaskId::from_index(number / 3 % TASKS)] } else { Vec::new() },
+            reason: (number.is_multiple_of(5)).then(|| Arc::from("Ask a person.")),
         }
     };
     let tasks = TaskNames::new((0..TASKS).map(|task| format!("task-{task}")));
@@ -115,19 +80,62 @@ fn call() -> Call {
         shape: Shape::Request,
         id: None,
         method: None,
-        subject: Object::Tool(Text {
-            span: Span::new(0, 10),
-            unescaped: None,
-        }),
+        subject: Object::Tool(Text { span: Span::new(0, 10), unescaped: None }),
         meta: Meta::default(),
         arguments: None,
     }
 }
 
 fn caller(tasks: u16) -> Caller {
-    Caller {
-        tasks: (0..tasks).map(TaskId).collect(),
-        ..Caller::anonymous()
+    Caller { tasks: (0..tasks).map(TaskId).collect(), ..Caller::anonymous() }
+}
+
+/// Calls of every tool in turn, parted into those that go and those that do not.
+fn calls(c: &mut Criterion, table: &Table, size: &str) {
+    for (what, held, task) in [
+        ("no task", 0, ActiveTask::None),
+        ("one task", 1, ActiveTask::One(TaskId(0))),
+        ("several tasks", 4, ActiveTask::Several),
+    ] {
+        let caller = caller(held);
+        let judged = |(server, tool): &(ServerId, String)| {
+            decide(table, &caller, task, *server, black_box(call()), tool).is_ok()
+        };
+        let place = |number| (ServerId::from_index(number % SERVERS), tool(number));
+        let (yes, no): (Vec<_>, Vec<_>) = (0..TOOLS).map(place).partition(judged);
+        for (outcome, targets) in [("permit", yes), ("deny", no)] {
+            let mut next = targets.iter().cycle();
+            c.bench_function(&format!("{outcome}, {what}, {size}"), |b| {
+                b.iter(|| judged(black_box(next.next().expect("there are some of each"))));
+            });
+        }
+    }
+}
+
+fn lists(c: &mut Criterion, table: &Table, catalog: &Catalog, size: &str) {
+    let (caller, task) = (caller(1), ActiveTask::One(TaskId(0)));
+    let mut entries: Vec<(ServerId, &Item)> = Vec::new();
+    for id in (0..SERVERS).map(ServerId::from_index) {
+        let era = catalog.server(id).and_then(|server| server.modern.as_ref()).expect("built above");
+        let tools = era.list(ListKind::Tools).expect("built above");
+        entries.extend(tools.items.iter().map(|item| (id, item)));
+    }
+    entries.truncate(1_000);
+    c.bench_function(&format!("1,000 tools listed, {size}"), |b| {
+        let is_shown =
+            |(server, item): &&(ServerId, &Item)| listed(table, &caller, task, *server, ListKind::Tools, item);
+        b.iter(|| black_box(&entries).iter().filter(is_shown).count());
+    });
+}
+
+fn resources(c: &mut Criterion, table: &Table, size: &str) {
+    let caller = caller(0);
+    for (what, uri) in
+        [("resource", "file:///data/4/report.txt"), ("resource in another form", "file:///data/./4/%72eport.txt")]
+    {
+        c.bench_function(&format!("{what}, {size}"), |b| {
+            b.iter(|| readable(table, &caller, ActiveTask::None, ServerId(4), black_box(uri)));
+        });
     }
 }
 
@@ -136,79 +144,18 @@ fn bench(c: &mut Criterion) {
     for rules in [100, 10_000] {
         let set = policy(rules);
         let (table, _) = Table::compile(&set, &servers, &catalog);
-        let name = |what: &str| format!("{what}, {rules} rules, {TOOLS} tools");
-        for (what, held, task) in [
-            ("no task", 0, ActiveTask::None),
-            ("one task", 1, ActiveTask::One(TaskId(0))),
-            ("several tasks", 4, ActiveTask::Several),
-        ] {
-            let caller = caller(held);
-            let names: Vec<(ServerId, String)> = (0..TOOLS)
-                .map(|number| (ServerId::from_index(number % SERVERS), tool(number)))
-                .collect();
-            let let_go = |(server, tool): &&(ServerId, String)| {
-                decide(&table, &caller, task, *server, call(), tool).is_ok()
-            };
-            let (yes, no): (Vec<_>, Vec<_>) = names.iter().partition(let_go);
-            for (outcome, names) in [("permit", yes), ("deny", no)] {
-                let mut next = names.iter().cycle();
-                c.bench_function(&name(&format!("{outcome}, {what}")), |b| {
-                    b.iter(|| {
-                        let (server, tool) = next.next().expect("there are some of each");
-                        black_box(decide(
-                            &table,
-                            &caller,
-                            task,
-                            *server,
-                            black_box(call()),
-                            tool,
-                        ))
-                        .is_ok()
-                    });
-                });
-            }
-        }
-        let caller = caller(1);
-        let task = ActiveTask::One(TaskId(0));
-        let lists: Vec<(ServerId, &Item)> = (0..SERVERS)
-            .map(ServerId::from_index)
-            .flat_map(|id| {
-                let era = catalog
-                    .server(id)
-                    .and_then(|server| server.modern.as_ref())
-                    .expect("built above");
-                era.list(ListKind::Tools)
-                    .into_iter()
-                    .flat_map(move |list| list.items.iter().map(move |item| (id, item)))
-            })
-            .take(1_000)
-            .collect();
-        c.bench_function(&name("1,000 tools listed"), |b| {
-            let is_shown = |(server, item): &&(ServerId, &Item)| {
-                listed(&table, &caller, task, *server, ListKind::Tools, item)
-            };
-            b.iter(|| black_box(&lists).iter().filter(is_shown).count());
-        });
-        for (what, uri) in [
-            ("resource read", "file:///data/4/report.txt"),
-            ("resource in another form", "file:///data/./4/%72eport.txt"),
-        ] {
-            c.bench_function(&name(what), |b| {
-                b.iter(|| {
-                    readable(
-                        &table,
-                        &caller,
-                        ActiveTask::None,
-                        ServerId(4),
-                        black_box(uri),
-                    )
-                });
-            });
-        }
-        c.bench_function(&name("compile"), |b| {
-            b.iter(|| Table::compile(&set, &servers, &catalog))
-        });
+        let size = format!("{rules} rules, {TOOLS} tools");
+        calls(c, &table, &size);
+        lists(c, &table, &catalog, &size);
+        resources(c, &table, &size);
     }
+    let set = policy(10_000);
+    let mut group = c.benchmark_group("plane");
+    group.sample_size(10);
+    group.bench_function("compile 10,000 rules", |b| {
+        b.iter(|| Table::compile(&set, &servers, &catalog));
+    });
+    group.finish();
 }
 
 criterion_group!(benches, bench);

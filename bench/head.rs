@@ -39,7 +39,8 @@ fn heads(criterion: &mut Criterion) {
     group.throughput(Throughput::Bytes(RESPONSE.len() as u64));
     let mut head = ResponseHead::new();
     group.bench_function("response", |bencher| {
-        bencher.iter(|| assert_eq!(black_box(&mut head).parse(black_box(RESPONSE), Method::Post), Ok(Progress::Complete)));
+        bencher
+            .iter(|| assert_eq!(black_box(&mut head).parse(black_box(RESPONSE), Method::Post), Ok(Progress::Complete)));
     });
     group.finish();
 }

@@ -17,9 +17,7 @@ use portcullis::identity::token::{self, Issuer, TYP_DEFAULT};
 use portcullis::mcp::revision::Revision;
 use portcullis::session::owner::{self, SealingKey, SessionSeal};
 use ring::rand::SystemRandom;
-use ring::signature::{
-    ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _,
-};
+use ring::signature::{ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _};
 
 const NOW: u64 = 1_800_000_000;
 const RESOURCES: [&str; 2] = ["https://gw.example/mcp", "https://gw.example/s/docs/mcp"];
@@ -67,38 +65,17 @@ fn tokens() -> Vec<(&'static str, String, Issuer)> {
         expires: NOW + 300,
     };
     let p384 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P384_SHA384_FIXED_SIGNING, &random).unwrap();
-    let p384 =
-        EcdsaKeyPair::from_pkcs8(&ECDSA_P384_SHA384_FIXED_SIGNING, p384.as_ref(), &random).unwrap();
+    let p384 = EcdsaKeyPair::from_pkcs8(&ECDSA_P384_SHA384_FIXED_SIGNING, p384.as_ref(), &random).unwrap();
     let (x, y) = p384.public_key().as_ref()[1..].split_at(48);
-    let p384_set = format!(
-        r#"{{"keys":[{{"kty":"EC","crv":"P-384","kid":"k","x":"{}","y":"{}"}}]}}"#,
-        encode(x),
-        encode(y)
-    );
+    let p384_set =
+        format!(r#"{{"keys":[{{"kty":"EC","crv":"P-384","kid":"k","x":"{}","y":"{}"}}]}}"#, encode(x), encode(y));
     let ed = Ed25519KeyPair::generate_pkcs8(&random).unwrap();
     let ed = Ed25519KeyPair::from_pkcs8(ed.as_ref()).unwrap();
-    let ed_set = format!(
-        r#"{{"keys":[{{"kty":"OKP","crv":"Ed25519","kid":"k","x":"{}"}}]}}"#,
-        encode(ed.public_key())
-    );
+    let ed_set = format!(r#"{{"keys":[{{"kty":"OKP","crv":"Ed25519","kid":"k","x":"{}"}}]}}"#, encode(ed.public_key()));
     vec![
-        (
-            "es256",
-            mint.mint(&grant, &random).unwrap(),
-            issuer(&mint.key_set()),
-        ),
-        (
-            "es384",
-            signed("ES384", |m| {
-                p384.sign(&random, m).unwrap().as_ref().to_vec()
-            }),
-            issuer(&p384_set),
-        ),
-        (
-            "eddsa",
-            signed("EdDSA", |m| ed.sign(m).as_ref().to_vec()),
-            issuer(&ed_set),
-        ),
+        ("es256", mint.mint(&grant, &random).unwrap(), issuer(&mint.key_set())),
+        ("es384", signed("ES384", |m| p384.sign(&random, m).unwrap().as_ref().to_vec()), issuer(&p384_set)),
+        ("eddsa", signed("EdDSA", |m| ed.sign(m).as_ref().to_vec()), issuer(&ed_set)),
         ("rs256", RS256_TOKEN.to_owned(), issuer(RSA_SET)),
         ("ps256", PS256_TOKEN.to_owned(), issuer(RSA_SET)),
     ]
@@ -110,16 +87,7 @@ fn cold(c: &mut Criterion) {
     for (name, token, issuer) in tokens() {
         let issuers = [issuer];
         group.bench_function(name, |b| {
-            b.iter(|| {
-                token::verify(
-                    black_box(token.as_bytes()),
-                    &issuers,
-                    &RESOURCES,
-                    &names,
-                    NOW,
-                )
-                .unwrap()
-            });
+            b.iter(|| token::verify(black_box(token.as_bytes()), &issuers, &RESOURCES, &names, NOW).unwrap());
         });
     }
     // What junk costs: all is right but the last claim looked at before the signature.
@@ -127,16 +95,7 @@ fn cold(c: &mut Criterion) {
     issuer.audience = Some(vec!["another".into()]);
     let issuers = [issuer];
     group.bench_function("refused before the signature", |b| {
-        b.iter(|| {
-            token::verify(
-                black_box(token.as_bytes()),
-                &issuers,
-                &RESOURCES,
-                &names,
-                NOW,
-            )
-            .unwrap_err()
-        });
+        b.iter(|| token::verify(black_box(token.as_bytes()), &issuers, &RESOURCES, &names, NOW).unwrap_err());
     });
     group.finish();
 }
@@ -147,9 +106,7 @@ fn cached(c: &mut Criterion) {
     let (_, token, issuer) = tokens().remove(0);
     let caller = token::verify(token.as_bytes(), &[issuer], &RESOURCES, &names, NOW).unwrap();
     let mut cache = TokenCache::new(0x5EED);
-    let tokens: Vec<String> = (0..4096)
-        .map(|number| format!("{}{number:029}", "x".repeat(700)))
-        .collect();
+    let tokens: Vec<String> = (0..4096).map(|number| format!("{}{number:029}", "x".repeat(700))).collect();
     for token in &tokens {
         cache.insert(token.as_bytes(), caller.clone(), NOW);
     }
@@ -157,19 +114,11 @@ fn cached(c: &mut Criterion) {
     c.bench_function("token/cached, one of 4096", |b| {
         b.iter(|| {
             next = (next + 1237) % tokens.len();
-            cache
-                .get(black_box(tokens[next].as_bytes()), NOW)
-                .unwrap()
-                .expires
+            cache.get(black_box(tokens[next].as_bytes()), NOW).unwrap().expires
         });
     });
     c.bench_function("token/cached, the same", |b| {
-        b.iter(|| {
-            cache
-                .get(black_box(tokens[7].as_bytes()), NOW)
-                .unwrap()
-                .expires
-        });
+        b.iter(|| cache.get(black_box(tokens[7].as_bytes()), NOW).unwrap().expires);
     });
 }
 
@@ -196,9 +145,7 @@ fn session(c: &mut Criterion) {
             opened
         });
     });
-    c.bench_function("session/seal", |b| {
-        b.iter(|| owner::seal(&keys[0], black_box(&session), [4; 12]).unwrap())
-    });
+    c.bench_function("session/seal", |b| b.iter(|| owner::seal(&keys[0], black_box(&session), [4; 12]).unwrap()));
 }
 
 criterion_group!(benches, cold, cached, session);

@@ -92,15 +92,18 @@ fn load(path: &Path, strict: bool) -> anyhow::Result<Option<Loaded>> {
     match config::load(&text, folder, &System) {
         Ok(loaded) => {
             for warning in &loaded.warnings {
-                eprintln!("{}", warning.render(&name, &text));
+                eprint!("{}", warning.render(&name, &text));
             }
             Ok((!strict || loaded.warnings.is_empty()).then_some(loaded))
         }
         Err(faults) => {
             for fault in &faults {
-                eprintln!("{}", fault.render(&name, &text));
+                eprint!("{}", fault.render(&name, &text));
             }
-            eprintln!("{name}: {} to mend", if faults.len() == 1 { "one fault".into() } else { format!("{} faults", faults.len()) });
+            eprintln!(
+                "{name}: {} to mend",
+                if faults.len() == 1 { "one fault".into() } else { format!("{} faults", faults.len()) }
+            );
             Ok(None)
         }
     }
@@ -182,7 +185,8 @@ fn ready(check: &cli::Healthcheck) -> std::io::Result<bool> {
     let patience = Duration::from_millis(ADMIN_ANSWER_MS_MAX);
     let mut socket = TcpStream::connect_timeout(&check.admin, patience)?;
     socket.set_read_timeout(Some(patience))?;
-    socket.write_all(format!("GET /readyz HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", check.admin).as_bytes())?;
+    socket
+        .write_all(format!("GET /readyz HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", check.admin).as_bytes())?;
     let mut answer = String::new();
     socket.take(4096).read_to_string(&mut answer)?;
     Ok(answer.starts_with("HTTP/1.1 200 "))

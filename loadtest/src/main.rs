@@ -1,1 +1,49 @@
-fn main(){}
+//! Load for MCP gateways. `run` sends calls and checks every answer, `upstream` is a canned MCP server to stand behind
+//! the gateway, `compare` measures Portcullis and nginx side by side on the same traffic.
+
+mod answer;
+mod cli;
+mod compare;
+mod exchange;
+mod generator;
+mod measure;
+mod net;
+mod reply;
+mod traffic;
+mod upstream;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use anyhow::Context as _;
+use clap::Parser as _;
+
+use cli::{Cli, Verb};
+
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether all went well; what did not was said already.
+fn run(cli: Cli) -> anyhow::Result<bool> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        // The second one ends the process at once.
+        signal_hook::flag::register_conditional_default(signal, Arc::clone(&stop)).context("signals")?;
+        signal_hook::flag::register(signal, Arc::clone(&stop)).context("signals")?;
+    }
+    net::raise_file_limit();
+    match cli.verb {
+        Verb::Run(run) => generator::command(&run, &stop),
+        Verb::Upstream(upstream) => upstream::command(&upstream, &stop),
+        Verb::Compare(compare) => compare::command(&compare, &stop),
+    }
+}

@@ -11,18 +11,14 @@ impl Bits {
     /// The empty set, with room for the numbers below `len`.
     #[must_use]
     pub fn with_len(len: usize) -> Self {
-        Self {
-            words: vec![0; len.div_ceil(64)],
-        }
+        Self { words: vec![0; len.div_ceil(64)] }
     }
 
     /// Whether `bit` is in the set.
     #[must_use]
     #[inline]
     pub fn get(&self, bit: usize) -> bool {
-        self.words
-            .get(bit / 64)
-            .is_some_and(|word| word >> (bit % 64) & 1 == 1)
+        self.words.get(bit / 64).is_some_and(|word| word >> (bit % 64) & 1 == 1)
     }
 
     /// Puts `bit` into the set.
@@ -77,18 +73,12 @@ impl Bits {
     /// How many numbers are in the set.
     #[must_use]
     pub fn count_ones(&self) -> usize {
-        self.words
-            .iter()
-            .map(|word| word.count_ones() as usize)
-            .sum()
+        self.words.iter().map(|word| word.count_ones() as usize).sum()
     }
 
     /// The numbers of the set, lowest first.
     pub fn iter_ones(&self) -> impl Iterator<Item = usize> + '_ {
-        self.words
-            .iter()
-            .enumerate()
-            .flat_map(|(index, word)| Ones(*word).map(move |bit| index * 64 + bit))
+        self.words.iter().enumerate().flat_map(|(index, word)| Ones(*word).map(move |bit| index * 64 + bit))
     }
 
     /// The set as words; bit `b` of word `w` stands for the number `64 * w + b`.
@@ -109,11 +99,7 @@ impl PartialEq for Bits {
     fn eq(&self, other: &Self) -> bool {
         let shared = self.words.len().min(other.words.len());
         let (a, b) = (&self.words, &other.words);
-        a[..shared] == b[..shared]
-            && a[shared..]
-                .iter()
-                .chain(&b[shared..])
-                .all(|word| *word == 0)
+        a[..shared] == b[..shared] && a[shared..].iter().chain(&b[shared..]).all(|word| *word == 0)
     }
 }
 
@@ -185,10 +171,7 @@ mod tests {
             assert_eq!(set.iter_ones().collect::<Vec<_>>(), want);
         };
         check(Bits::or_assign, tree_a.union(&tree_b).copied().collect());
-        check(
-            Bits::and_assign,
-            tree_a.intersection(&tree_b).copied().collect(),
-        );
+        check(Bits::and_assign, tree_a.intersection(&tree_b).copied().collect());
         check(Bits::and_not, tree_a.difference(&tree_b).copied().collect());
         assert!(bits(&a).intersects(&bits(&b)) && !bits(&[1]).intersects(&bits(&[2, 65])));
     }

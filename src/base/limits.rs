@@ -58,6 +58,8 @@ pub const WATCH_AFTER_MS: u64 = 10;
 pub const REFUSED_BODY_DRAIN_BYTES_MAX: usize = 64 * 1024;
 /// And for so long, milliseconds.
 pub const REFUSED_BODY_DRAIN_MS_MAX: u64 = 1_000;
+/// Ended sessions that a shard remembers.
+pub const SESSIONS_ENDED_MAX: usize = 16 * 1024;
 /// How often a shard looks at its orders, milliseconds.
 pub const HOUSEKEEPING_MS: u64 = 50;
 /// A list request waits this long for a catalogue that its server has just announced as changed, milliseconds.
@@ -213,5 +215,6 @@ const _: () = assert!(HEAD_BYTES_MAX <= BUFFER_BYTES, "a whole head fits one poo
 const _: () = assert!(FIELD_VALUE_BYTES_MAX < HEAD_BYTES_MAX, "one value cannot fill the head");
 const _: () = assert!(TOKEN_BYTES_MAX <= FIELD_VALUE_BYTES_MAX, "a token fits its field");
 const _: () = assert!(ANSWER_WHOLE_BYTES_MAX >= BUFFER_BYTES, "a short answer is at least one read");
-const _: () = assert!(CONNECTIONS_MAX * OUTCOME_BYTES_MAX <= RECORD_RING_KEPT_FREE_BYTES, "every call under way can be ended");
+const _: () =
+    assert!(CONNECTIONS_MAX * OUTCOME_BYTES_MAX <= RECORD_RING_KEPT_FREE_BYTES, "every call under way can be ended");
 const _: () = assert!(RECORD_BYTES_MAX < RECORD_RING_BYTES / 4, "one record never fills the ring");

@@ -35,11 +35,7 @@ const NONE: u32 = u32::MAX;
 
 impl<T> Default for Slab<T> {
     fn default() -> Self {
-        Self {
-            places: Vec::new(),
-            free: NONE,
-            len: 0,
-        }
+        Self { places: Vec::new(), free: NONE, len: 0 }
     }
 }
 
@@ -57,30 +53,17 @@ impl<T> Slab<T> {
     pub fn insert(&mut self, value: T) -> Key {
         self.len += 1;
         if self.free == NONE {
-            let index = u32::try_from(self.places.len())
-                .ok()
-                .filter(|index| *index != NONE);
+            let index = u32::try_from(self.places.len()).ok().filter(|index| *index != NONE);
             let index = index.expect("slabs are bounded far below 2^32 values");
-            self.places.push(Place {
-                generation: 0,
-                content: Content::Value(value),
-            });
-            return Key {
-                index,
-                generation: 0,
-            };
+            self.places.push(Place { generation: 0, content: Content::Value(value) });
+            return Key { index, generation: 0 };
         }
         let index = self.free;
         let place = &mut self.places[index as usize];
-        let Content::Free(next) = place.content else {
-            unreachable!("the free list names free places")
-        };
+        let Content::Free(next) = place.content else { unreachable!("the free list names free places") };
         self.free = next;
         place.content = Content::Value(value);
-        Key {
-            index,
-            generation: place.generation,
-        }
+        Key { index, generation: place.generation }
     }
 
     /// The value named by `key`, unless it was removed.
@@ -88,10 +71,7 @@ impl<T> Slab<T> {
     #[inline]
     pub fn get(&self, key: Key) -> Option<&T> {
         match self.places.get(key.index as usize) {
-            Some(Place {
-                generation,
-                content: Content::Value(value),
-            }) if *generation == key.generation => Some(value),
+            Some(Place { generation, content: Content::Value(value) }) if *generation == key.generation => Some(value),
             _ => None,
         }
     }
@@ -100,10 +80,7 @@ impl<T> Slab<T> {
     #[inline]
     pub fn get_mut(&mut self, key: Key) -> Option<&mut T> {
         match self.places.get_mut(key.index as usize) {
-            Some(Place {
-                generation,
-                content: Content::Value(value),
-            }) if *generation == key.generation => Some(value),
+            Some(Place { generation, content: Content::Value(value) }) if *generation == key.generation => Some(value),
             _ => None,
         }
     }
@@ -118,8 +95,7 @@ impl<T> Slab<T> {
     pub fn remove(&mut self, key: Key) -> Option<T> {
         self.get(key)?;
         let place = &mut self.places[key.index as usize];
-        let Content::Value(value) = std::mem::replace(&mut place.content, Content::Free(self.free))
-        else {
+        let Content::Value(value) = std::mem::replace(&mut place.content, Content::Free(self.free)) else {
             unreachable!("get found a value here")
         };
         place.generation = place.generation.wrapping_add(1);
@@ -134,20 +110,8 @@ impl<T> Slab<T> {
     /// When the place is free.
     pub(crate) fn at_mut(&mut self, index: u32) -> (Key, &mut T) {
         match &mut self.places[index as usize] {
-            Place {
-                generation,
-                content: Content::Value(value),
-            } => (
-                Key {
-                    index,
-                    generation: *generation,
-                },
-                value,
-            ),
-            Place {
-                content: Content::Free(_),
-                ..
-            } => unreachable!("lists link values, not free places"),
+            Place { generation, content: Content::Value(value) } => (Key { index, generation: *generation }, value),
+            Place { content: Content::Free(_), .. } => unreachable!("lists link values, not free places"),
         }
     }
 
@@ -165,22 +129,13 @@ impl<T> Slab<T> {
 
     /// All values with their keys, in no promised order.
     pub fn iter(&self) -> impl Iterator<Item = (Key, &T)> {
-        self.places
-            .iter()
-            .enumerate()
-            .filter_map(|(index, place)| match &place.content {
-                Content::Value(value) => {
-                    let index = u32::try_from(index).expect("insert made the index");
-                    Some((
-                        Key {
-                            index,
-                            generation: place.generation,
-                        },
-                        value,
-                    ))
-                }
-                Content::Free(_) => None,
-            })
+        self.places.iter().enumerate().filter_map(|(index, place)| match &place.content {
+            Content::Value(value) => {
+                let index = u32::try_from(index).expect("insert made the index");
+                Some((Key { index, generation: place.generation }, value))
+            }
+            Content::Free(_) => None,
+        })
     }
 }
 
@@ -195,11 +150,7 @@ mod tests {
         assert_eq!(slab.remove(first), Some("first"));
         let second = slab.insert("second");
         assert_eq!(first.index, second.index, "places are used again");
-        assert!(
-            slab.get(first).is_none()
-                && slab.get_mut(first).is_none()
-                && slab.remove(first).is_none()
-        );
+        assert!(slab.get(first).is_none() && slab.get_mut(first).is_none() && slab.remove(first).is_none());
         assert_eq!(slab.get(second), Some(&"second"));
     }
 

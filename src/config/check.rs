@@ -116,14 +116,18 @@ impl Check<'_> {
     }
 
     fn issuers(&mut self) -> Vec<Issuer> {
-        let Some(node) = self.root.get("auth").and_then(|auth| auth.get("issuers")) else { return Vec::new() };
+        let Some(node) = self.root.get("auth").and_then(|auth| auth.get("issuers")) else {
+            return Vec::new();
+        };
         if node.items().len() > ISSUERS_MAX {
             self.faults.error(&node.at, "auth.issuers", format!("over {ISSUERS_MAX} issuers"), "");
         }
         let mut out: Vec<Issuer> = Vec::new();
         for (index, item) in node.items().iter().enumerate().take(ISSUERS_MAX) {
             let path = format!("auth.issuers[{index}]");
-            let Some(issuer) = self.issuer(item, &path) else { continue };
+            let Some(issuer) = self.issuer(item, &path) else {
+                continue;
+            };
             if let Some(name) = item.get("issuer").filter(|_| out.iter().any(|other| other.issuer == issuer.issuer)) {
                 self.faults.error(&name.at, &join(&path, "issuer"), format!("{} stands twice", quoted(name)), "");
             }
@@ -153,7 +157,16 @@ impl Check<'_> {
         let keys = node.get("jwks").and_then(|jwks| jwks.get("file"));
         let keys = self.key_set(keys?, &join(path, "jwks.file"), &algorithms);
         let issuer = Arc::from(name?.text()?);
-        Some(Issuer { issuer, audience, algorithms, typ, keys: Arc::new(keys?), subject: subject?, agent: agent?, tasks: tasks? })
+        Some(Issuer {
+            issuer,
+            audience,
+            algorithms,
+            typ,
+            keys: Arc::new(keys?),
+            subject: subject?,
+            agent: agent?,
+            tasks: tasks?,
+        })
     }
 
     fn key_set(&mut self, node: &Node, path: &str, algorithms: &[Algorithm]) -> Option<KeySet> {

@@ -11,7 +11,9 @@ use crate::config::shape::quoted;
 
 /// The listeners; the default when there is none or when all are at fault.
 pub(crate) fn listeners(root: &Node, faults: &mut Faults) -> Vec<SocketAddr> {
-    let Some(node) = root.get("listen") else { return vec![LISTEN_DEFAULT] };
+    let Some(node) = root.get("listen") else {
+        return vec![LISTEN_DEFAULT];
+    };
     let alone = node.items().is_empty() && node.text().is_some();
     let items = if alone { std::slice::from_ref(node) } else { node.items() };
     if items.is_empty() || items.len() > LISTENERS_MAX {
@@ -24,7 +26,9 @@ pub(crate) fn listeners(root: &Node, faults: &mut Faults) -> Vec<SocketAddr> {
             Some(address) => (address, format!("{path}.address")),
             None => (item, path),
         };
-        let Some(listener) = address(item, &path, faults) else { continue };
+        let Some(listener) = address(item, &path, faults) else {
+            continue;
+        };
         if listener.port() != 0 && out.contains(&listener) {
             faults.error(&item.at, &path, "stands twice", "keep one of them");
         }
@@ -101,9 +105,9 @@ impl Front {
         let mut origins = vec![public_url.clone()];
         match &self.origins {
             Some(written) => origins.extend(written.iter().cloned()),
-            None => origins.extend(local.iter().map(|name| {
-                format!("http://{}", name.strip_suffix(":80").unwrap_or(name))
-            })),
+            None => {
+                origins.extend(local.iter().map(|name| format!("http://{}", name.strip_suffix(":80").unwrap_or(name))))
+            }
         }
         Names { public_url, hosts: distinct(hosts), origins: distinct(origins) }
     }
@@ -242,17 +246,20 @@ mod tests {
             origins: Some(vec!["https://app.example.com".to_owned()]),
         };
         let got = names(&front, &["10.0.0.1:80", "127.0.0.1:8080"]);
-        assert_eq!(got.hosts, [
-            "tools.example.com",
-            "tools.example.com:443",
-            "gate.internal",
-            "gate.internal:80",
-            "gate.internal:8080",
-            "gate.internal:1",
-            "[fd00::1]",
-            "[fd00::1]:80",
-            "[fd00::1]:8080",
-        ]);
+        assert_eq!(
+            got.hosts,
+            [
+                "tools.example.com",
+                "tools.example.com:443",
+                "gate.internal",
+                "gate.internal:80",
+                "gate.internal:8080",
+                "gate.internal:1",
+                "[fd00::1]",
+                "[fd00::1]:80",
+                "[fd00::1]:8080",
+            ]
+        );
         assert_eq!(got.origins, ["https://tools.example.com", "https://app.example.com"]);
     }
 

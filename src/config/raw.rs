@@ -322,12 +322,10 @@ mod tests {
 
     #[test]
     fn json_is_yaml() {
-        check(r#"{"a": [true, -1, 1.5]}"#, &[
-            ".a 1:2",
-            ".a[0] 1:8 Flag(true)",
-            ".a[1] 1:14 Number(None)",
-            ".a[2] 1:18 Number(None)",
-        ]);
+        check(
+            r#"{"a": [true, -1, 1.5]}"#,
+            &[".a 1:2", ".a[0] 1:8 Flag(true)", ".a[1] 1:14 Number(None)", ".a[2] 1:18 Number(None)"],
+        );
     }
 
     #[test]
@@ -342,16 +340,19 @@ mod tests {
 
     #[test]
     fn merged_keys_are_there() {
-        check("a: &x {k: 1}\nb:\n  <<: *x\n  l: 2\n", &[
-            ".a 1:1",
-            ".a.k 1:8",
-            ".a.k 1:11 Number(Some(1))",
-            ".b 2:1",
-            ".b.l 4:3",
-            ".b.l 4:6 Number(Some(2))",
-            ".b.k 3:7",
-            ".b.k 3:7 Number(Some(1))",
-        ]);
+        check(
+            "a: &x {k: 1}\nb:\n  <<: *x\n  l: 2\n",
+            &[
+                ".a 1:1",
+                ".a.k 1:8",
+                ".a.k 1:11 Number(Some(1))",
+                ".b 2:1",
+                ".b.l 4:3",
+                ".b.l 4:6 Number(Some(2))",
+                ".b.k 3:7",
+                ".b.k 3:7 Number(Some(1))",
+            ],
+        );
     }
 
     #[test]

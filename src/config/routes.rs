@@ -13,7 +13,9 @@ use crate::config::shape::{join, quote, quoted};
 
 /// The servers, in the order of the file; those at fault are left out.
 pub(crate) fn servers(root: &Node, limits: &Limits, faults: &mut Faults) -> Vec<ServerSettings> {
-    let Some(node) = root.get("servers") else { return Vec::new() };
+    let Some(node) = root.get("servers") else {
+        return Vec::new();
+    };
     if node.entries().is_empty() || node.entries().len() > SERVERS_MAX {
         let message = format!("expected 1 to {SERVERS_MAX} servers");
         faults.error(&node.at, "servers", message, "write servers: { docs: { url: http://127.0.0.1:9001/mcp } }");
@@ -137,7 +139,9 @@ fn endpoint(entry: &Entry, servers: &HashMap<&str, usize>, faults: &mut Faults) 
         faults.error(&entry.key_at, &path, message, hint);
     }
     let mut out = EndpointSettings::new(&entry.key, Vec::new());
-    let Some(list) = entry.node.get("servers") else { return out };
+    let Some(list) = entry.node.get("servers") else {
+        return out;
+    };
     let here = join(&path, "servers");
     match list.items() {
         [] => faults.error(&list.at, &here, "is empty", "name the server: [docs]"),
@@ -153,7 +157,12 @@ fn endpoint(entry: &Entry, servers: &HashMap<&str, usize>, faults: &mut Faults) 
             Some(index) => out.servers.push(ServerId::from_index(*index)),
             None => {
                 let hint = nearest(name, servers.keys().copied()).filter(|_| !item.foreign);
-                faults.error(&item.at, &format!("{here}[{index}]"), format!("no server is called {}", quoted(item)), hint);
+                faults.error(
+                    &item.at,
+                    &format!("{here}[{index}]"),
+                    format!("no server is called {}", quoted(item)),
+                    hint,
+                );
             }
         }
     }
@@ -174,7 +183,10 @@ fn path_fault(path: &str) -> Option<(&'static str, &'static str)> {
         return Some(("a path has no empty segment, no . and no ..", "leave the / at its end out"));
     }
     if path == "/s" || path.starts_with("/s/") || path.starts_with("/.well-known") {
-        return Some(("this path is the gateway's own", "choose one that starts neither with /s/ nor with /.well-known"));
+        return Some((
+            "this path is the gateway's own",
+            "choose one that starts neither with /s/ nor with /.well-known",
+        ));
     }
     None
 }
@@ -190,7 +202,9 @@ mod tests {
         for good in ["/", "/mcp", "/mcp/research", "/a-b_c.d~e/1", "/search"] {
             assert_eq!(path_fault(good), None, "{good}");
         }
-        for bad in ["", "mcp", "/mcp/", "//", "/a//b", "/a/../b", "/.", "/a%2fb", "/a;b", "/a?b", "/é", "/s", "/s/x/mcp"] {
+        for bad in
+            ["", "mcp", "/mcp/", "//", "/a//b", "/a/../b", "/.", "/a%2fb", "/a;b", "/a?b", "/é", "/s", "/s/x/mcp"]
+        {
             assert!(path_fault(bad).is_some(), "{bad}");
         }
         assert!(path_fault("/.well-known/oauth-protected-resource").is_some());

@@ -31,7 +31,9 @@ pub(crate) fn policy(root: &Node, text: &str, faults: &mut Faults) -> PolicySet 
 }
 
 fn tasks(policy: &Node, faults: &mut Faults) -> TaskNames {
-    let Some(node) = policy.get("tasks") else { return TaskNames::default() };
+    let Some(node) = policy.get("tasks") else {
+        return TaskNames::default();
+    };
     if node.entries().len() > TASKS_MAX {
         faults.error(&node.at, "policy.tasks", format!("over {TASKS_MAX} tasks"), "");
         return TaskNames::default();
@@ -59,7 +61,9 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn rules(&mut self, policy: &'a Node) -> Vec<Rule> {
-        let Some(node) = policy.get("rules") else { return Vec::new() };
+        let Some(node) = policy.get("rules") else {
+            return Vec::new();
+        };
         if node.items().len() > RULES_MAX {
             self.faults.error(&node.at, "policy.rules", format!("over {RULES_MAX} rules"), "");
             return Vec::new();
@@ -108,7 +112,9 @@ impl<'a> Reader<'a> {
     }
 
     fn task_ids(&mut self, node: &Node, path: &str) -> Vec<TaskId> {
-        let Some(node) = node.get("tasks") else { return Vec::new() };
+        let Some(node) = node.get("tasks") else {
+            return Vec::new();
+        };
         if node.items().is_empty() {
             let hint = "leave it out for always";
             self.faults.error(&node.at, &join(path, "tasks"), "is empty, so the rule would never apply", hint);

@@ -178,7 +178,11 @@ const ISSUER: &[Key] = &[
         Kind::Form(&CLAIM),
         "The claim that is billed, limited and written down. Default: `claims.sub`.",
     ),
-    Key::new("agent", Kind::Form(&CLAIM), "The claim for the client acting for the subject. Default: `claims.client_id`."),
+    Key::new(
+        "agent",
+        Kind::Form(&CLAIM),
+        "The claim for the client acting for the subject. Default: `claims.client_id`.",
+    ),
     Key::new(
         "tasks",
         Kind::Form(&CLAIM),
@@ -293,8 +297,7 @@ const RULE: &[Key] = &[
         .later("write `forbid` instead, until a person can be asked"),
     Key::new("expires", Kind::Any, "How long an approval is waited for.").later("there are no approvals yet"),
     Key::new("ask", Kind::Any, "Who is asked for an approval.").later("there are no approvals yet"),
-    Key::new("who", Kind::Any, "A condition over claims.")
-        .later("give those tokens a task and write it under `tasks`"),
+    Key::new("who", Kind::Any, "A condition over claims.").later("give those tokens a task and write it under `tasks`"),
     Key::new("when", Kind::Any, "A condition over arguments.")
         .later("permit only tools whose every argument is acceptable, or forbid the tool"),
     Key::new("scopes", Kind::Any, "What the token's scope must hold.")
@@ -325,21 +328,40 @@ const LIMITS: &[Key] = &[
     Key::new("call", DURATION, "From a call's first byte upstream to its answer. Default: `60s`."),
     Key::new("connect", DURATION, "A connect to a server. Default: `3s`."),
     Key::new("idle", DURATION, "A client's connection without a request. Default: `60s`."),
-    Key::new("drain", Kind::Duration(0, CONFIG_MS_MAX), "From SIGTERM until calls still running are cut. Default: `30s`."),
+    Key::new(
+        "drain",
+        Kind::Duration(0, CONFIG_MS_MAX),
+        "From SIGTERM until calls still running are cut. Default: `30s`.",
+    ),
     Key::new("connections", Kind::Count(1, CONNECTIONS_MAX as u64), "Connections of one shard. Default: 20000."),
 ];
 
 const PATTERNS: Kind = Kind::List(&Kind::Form(&PATTERN));
 const DURATION: Kind = Kind::Duration(1, CONFIG_MS_MAX);
 
-const ADDRESS: Form = Form { what: "an address and port", example: "127.0.0.1:8080", pattern: r"^(\d+\.\d+\.\d+\.\d+|\[[0-9A-Fa-f:.]+\]):\d+$" };
-const ORIGIN: Form = Form { what: "a URL of scheme and authority", example: "https://tools.example.com", pattern: r"^[Hh][Tt][Tt][Pp][Ss]?://[^/?#]+/?$" };
-const HOST: Form = Form { what: "a host, with or without a port", example: "tools.example.com", pattern: r"^[^/\s@]+$" };
-const PATH: Form = Form { what: "a path; a relative one starts at this file's folder", example: "./portcullis", pattern: "." };
-const SERVER_URL: Form = Form { what: "an http URL", example: "http://127.0.0.1:9001/mcp", pattern: "^[Hh][Tt][Tt][Pp]://." };
+const ADDRESS: Form = Form {
+    what: "an address and port",
+    example: "127.0.0.1:8080",
+    pattern: r"^(\d+\.\d+\.\d+\.\d+|\[[0-9A-Fa-f:.]+\]):\d+$",
+};
+const ORIGIN: Form = Form {
+    what: "a URL of scheme and authority",
+    example: "https://tools.example.com",
+    pattern: r"^[Hh][Tt][Tt][Pp][Ss]?://[^/?#]+/?$",
+};
+const HOST: Form =
+    Form { what: "a host, with or without a port", example: "tools.example.com", pattern: r"^[^/\s@]+$" };
+const PATH: Form =
+    Form { what: "a path; a relative one starts at this file's folder", example: "./portcullis", pattern: "." };
+const SERVER_URL: Form =
+    Form { what: "an http URL", example: "http://127.0.0.1:9001/mcp", pattern: "^[Hh][Tt][Tt][Pp]://." };
 const NAME: Form = Form { what: "a server's name", example: "docs", pattern: "^[a-z][a-z0-9-]*$" };
 const CLAIM: Form = Form { what: "a claim", example: "claims.sub", pattern: r#"^claims(\.[^.\[]+|\["[^"]+"\])+$"# };
-const PATTERN: Form = Form { what: "a pattern", example: "docs/search", pattern: r"^[a-z0-9*-]+(/.|!(resource:.|prompt:.|sampling$|elicitation$|roots$|\*$))" };
+const PATTERN: Form = Form {
+    what: "a pattern",
+    example: "docs/search",
+    pattern: r"^[a-z0-9*-]+(/.|!(resource:.|prompt:.|sampling$|elicitation$|roots$|\*$))",
+};
 
 impl Key {
     const fn new(name: &'static str, kind: Kind, doc: &'static str) -> Self {
@@ -450,7 +472,6 @@ const _: () = assert!(REASON_BYTES_MAX >= NAME_BYTES_MAX, "a sentence is longer 
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
-    use std::path::Path;
 
     use super::*;
     use crate::identity::keys::Algorithm;
@@ -460,14 +481,7 @@ mod tests {
     fn the_schema_file_is_current() {
         let file: Value = serde_json::from_str(include_str!("../../portcullis.schema.json")).expect("it is JSON");
         let now: Value = serde_json::from_str(&schema_json()).expect("it is JSON");
-        assert_eq!(file, now, "write it anew: cargo test write_the_schema_file -- --ignored");
-    }
-
-    #[test]
-    #[ignore = "writes portcullis.schema.json"]
-    fn write_the_schema_file() {
-        let root = Path::new(file!()).ancestors().nth(3).expect("this file lies in src/config");
-        std::fs::write(root.join("portcullis.schema.json"), schema_json()).expect("the schema is written");
+        assert_eq!(file, now, "write it anew: portcullis check --schema > portcullis.schema.json");
     }
 
     #[test]

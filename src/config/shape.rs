@@ -55,7 +55,9 @@ struct Shaper<'a> {
 
 impl Shaper<'_> {
     fn block(&mut self, node: &mut Node, keys: &'static [Key], path: &str) {
-        let Value::Block(block) = &mut node.value else { return };
+        let Value::Block(block) = &mut node.value else {
+            return;
+        };
         self.doubles(block, path);
         let mut kept = Vec::with_capacity(block.entries.len());
         for mut entry in mem::take(&mut block.entries) {
@@ -88,7 +90,9 @@ impl Shaper<'_> {
     }
 
     fn named(&mut self, node: &mut Node, of: &'static Kind, path: &str) {
-        let Value::Block(block) = &mut node.value else { return };
+        let Value::Block(block) = &mut node.value else {
+            return;
+        };
         self.doubles(block, path);
         for entry in &mut block.entries {
             self.value(&mut entry.node, of, &join(path, &entry.key));
@@ -114,7 +118,9 @@ impl Shaper<'_> {
             Kind::Block(keys) => self.block(node, keys, path),
             Kind::Named(_, of) => self.named(node, of, path),
             Kind::List(of) => {
-                let Value::List(items) = &mut node.value else { return };
+                let Value::List(items) = &mut node.value else {
+                    return;
+                };
                 for (index, item) in items.iter_mut().enumerate() {
                     self.value(item, of, &format!("{path}[{index}]"));
                 }
@@ -130,7 +136,9 @@ impl Shaper<'_> {
 
     /// Whether the text, if it is one, is now what it stands for.
     fn expand(&mut self, node: &mut Node, path: &str) -> bool {
-        let Value::Text(text) = &node.value else { return true };
+        let Value::Text(text) = &node.value else {
+            return true;
+        };
         match expand::expand(text, self.folder, self.source) {
             Ok(None) => true,
             Ok(Some(expanded)) => {
@@ -151,7 +159,9 @@ impl Shaper<'_> {
 
     fn misfit(&mut self, node: &mut Node, kind: &Kind, path: &str) {
         let message = match (kind, &node.value) {
-            (Kind::Either(_), Value::Text(_)) => format!("{} is not {}", quoted(node), describe(kind)),
+            (Kind::Either(_), Value::Text(_)) => {
+                format!("{} is not {}", quoted(node), describe(kind))
+            }
             _ => format!("expected {}, found {}", describe(kind), found(node)),
         };
         self.faults.error(&node.at, path, message, misfit_hint(node, kind));
@@ -310,8 +320,12 @@ fn found(node: &Node) -> &'static str {
 fn misfit_hint(node: &Node, kind: &Kind) -> Option<String> {
     let hint = match (kind, &node.value) {
         (_, Value::Null) => "give it a value, or leave the key out".to_owned(),
-        (Kind::Duration(..), Value::Number(Some(number))) => format!("with its unit: {number}ms or {number}s"),
-        (Kind::Size(..), Value::Number(Some(number))) => format!("with its unit: {number}B or {number}KiB"),
+        (Kind::Duration(..), Value::Number(Some(number))) => {
+            format!("with its unit: {number}ms or {number}s")
+        }
+        (Kind::Size(..), Value::Number(Some(number))) => {
+            format!("with its unit: {number}B or {number}KiB")
+        }
         (Kind::Either(kinds), Value::Text(text)) if !node.foreign => {
             let words = kinds.iter().flat_map(|kind| if let Kind::Word(words) = kind { words } else { &[][..] });
             return nearest(text, words.map(|word| word.text));
@@ -319,7 +333,9 @@ fn misfit_hint(node: &Node, kind: &Kind) -> Option<String> {
         (Kind::List(_), Value::Text(text)) if !node.foreign => format!("write [{text}]"),
         (Kind::Text, Value::Number(_) | Value::Flag(_)) => "put it in quotes".to_owned(),
         (Kind::Form(form), _) => format!("write {}", form.example),
-        (Kind::Either([Kind::Form(form), ..] | [.., Kind::Form(form)]), _) => format!("write {}", form.example),
+        (Kind::Either([Kind::Form(form), ..] | [.., Kind::Form(form)]), _) => {
+            format!("write {}", form.example)
+        }
         _ => return None,
     };
     Some(hint)
@@ -369,7 +385,9 @@ mod tests {
         check("1MiB", None, Some(1 << 20));
         check("2GiB", None, Some(2 << 30));
         check("7B", None, Some(7));
-        for text in ["", "s", "KiB", "1", "1 s", "-1s", "+1s", "1.5s", "1S", "1kib", "1KB", "1sm", "99999999999999999999s"] {
+        for text in
+            ["", "s", "KiB", "1", "1 s", "-1s", "+1s", "1.5s", "1S", "1kib", "1KB", "1sm", "99999999999999999999s"]
+        {
             check(text, None, None);
         }
         check("18446744073709551615h", None, None);

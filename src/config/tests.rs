@@ -46,9 +46,7 @@ fn a_text_is_no_configuration() {
     check(
         r"just text
 ",
-        &[
-            "1:1: expected keys, found a text (write `listen: …`)",
-        ],
+        &["1:1: expected keys, found a text (write `listen: …`)"],
     );
 }
 
@@ -60,9 +58,7 @@ auth: { anonymous: allow }
 servers: { a: { url: http://127.0.0.1:1/mcp } }
 policy: { rules: [] }
 ",
-        &[
-            "1:1: lisen: is not a key (did you mean `listen`?)",
-        ],
+        &["1:1: lisen: is not a key (did you mean `listen`?)"],
     );
 }
 
@@ -434,10 +430,7 @@ fn quickstart() {
     assert_eq!(place, ("everything", "127.0.0.1", 3001, "/mcp"));
     assert_eq!(server.timeout_ms, settings.limits.call_ms_max);
     let paths: Vec<(&str, &str)> = settings.endpoints.iter().map(|e| (&*e.path, &*e.resource)).collect();
-    let want = [
-        ("/mcp", "http://127.0.0.1:8080/mcp"),
-        ("/s/everything/mcp", "http://127.0.0.1:8080/s/everything/mcp"),
-    ];
+    let want = [("/mcp", "http://127.0.0.1:8080/mcp"), ("/s/everything/mcp", "http://127.0.0.1:8080/s/everything/mcp")];
     assert_eq!(paths, want);
     assert_eq!(&*settings.policy.rules()[0].id, "everyone-may-echo");
     assert_eq!(settings.limits, Limits::default());

@@ -9,9 +9,9 @@ use std::task::Waker;
 use crate::base::limits::{BODY_MS_MAX, BUFFER_BYTES, HEAD_MS_MAX, REFUSED_BODY_DRAIN_MS_MAX, WRITE_STALL_MS_MAX};
 use crate::http::body::BodyDecoder;
 use crate::http::head::{Framing, Progress, RequestHead};
+use crate::upstream::exchange::Abort;
 use crate::uring::buffer::Buffer;
 use crate::uring::socket::Socket;
-use crate::upstream::exchange::Abort;
 
 use super::refusal::{Kind, Refusal};
 use super::shard::Shard;
@@ -78,7 +78,15 @@ pub(super) enum Body {
 
 impl Conn {
     pub(super) fn new(slot: Rc<Slot>) -> Self {
-        Self { socket: slot.socket.clone(), slot, head: RequestHead::new(), input: None, watch: None, gone: false, early: false }
+        Self {
+            socket: slot.socket.clone(),
+            slot,
+            head: RequestHead::new(),
+            input: None,
+            watch: None,
+            gone: false,
+            early: false,
+        }
     }
 
     /// What has arrived: the head starts at its first byte.

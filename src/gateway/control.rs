@@ -11,12 +11,16 @@ use rustix::event::{EventfdFlags, eventfd};
 use crate::base::ids::ServerId;
 use crate::config::snapshot::Snapshot;
 
+use super::mail::Mail;
+
 /// Shared by the plane and all shards.
 #[derive(Debug)]
 pub struct Control {
     /// The snapshot to decide by.
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     /// By `ServerId`.
+    /// What shards tell each other.
+    pub mail: Mail,
     pokes: Vec<Poke>,
     life: AtomicU8,
 }
@@ -42,14 +46,15 @@ pub struct Poke {
 }
 
 impl Control {
-    /// For so many servers, deciding by `snapshot`.
+    /// For so many shards and servers, deciding by `snapshot`.
     ///
     /// # Errors
     /// When the process may open no more files.
-    pub fn new(snapshot: Snapshot, servers: usize) -> std::io::Result<Self> {
+    pub fn new(snapshot: Snapshot, shards: usize, servers: usize) -> std::io::Result<Self> {
         let pokes = (0..servers).map(|_| Poke::new()).collect::<std::io::Result<_>>()?;
         Ok(Self {
             snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
+            mail: Mail::new(shards),
             pokes,
             life: AtomicU8::new(0),
         })

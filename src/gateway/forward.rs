@@ -11,7 +11,8 @@ use crate::base::ids::ServerId;
 use crate::base::limits::BODY_BYTES_MAX;
 use crate::base::time::Moment;
 use crate::http::field::Known;
-use crate::http::head::Method;
+use crate::http::head::{Framing, Method};
+use crate::http::reply;
 use crate::mcp::call::Object;
 use crate::mcp::method::Verb;
 use crate::mcp::revision::{Era, Revision};
@@ -75,6 +76,15 @@ pub(super) async fn serve(
     };
     *conn.slot.abort.borrow_mut() = None;
     result
+}
+
+/// 202 for a message that is not forwarded and that nobody waits to be answered.
+pub(super) async fn accepted(shard: &Shard, conn: &mut Conn) -> Result<Next, Refusal> {
+    let mut out = Vec::with_capacity(64);
+    reply::write_status(&mut out, 202);
+    reply::finish(&mut out, Framing::Length(0));
+    conn.send(shard, &out).await;
+    Ok(Next::Keep)
 }
 
 /// One exchange, during which the client may leave: in the modern era that cancels it (MCP 2026-07-28

@@ -81,7 +81,8 @@ pub(super) fn caller(
         _ => None,
     };
     let invalid = |fault: TokenFault| {
-        refused(&prepared.challenge_invalid, Kind::TokenInvalid).saying(format!("The bearer token is not valid here: {fault}."))
+        refused(&prepared.challenge_invalid, Kind::TokenInvalid)
+            .saying(format!("The bearer token is not valid here: {fault}."))
     };
     let token = token.ok_or_else(|| {
         refused(&prepared.challenge_invalid, Kind::TokenInvalid)

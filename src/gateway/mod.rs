@@ -4,11 +4,12 @@
 //! Start at `pipeline::serve`.
 //! Spec: MCP basic/transports (2025-03-26 to 2026-07-28); RFC 6750, RFC 9728 for refusals.
 
-pub mod control;
 mod conn;
+pub mod control;
 mod forward;
 mod gate;
 mod lists;
+pub mod mail;
 mod pipeline;
 pub mod refusal;
 mod relay;

@@ -15,6 +15,7 @@ use crate::identity::caller::Caller;
 use crate::jsonrpc::scan::Shape;
 use crate::mcp::call::{self, Call, CallFault, Given, Object};
 use crate::mcp::catalog::ListKind;
+use crate::mcp::headers;
 use crate::mcp::method::{self as methods, Verb};
 use crate::mcp::revision::{Era, Revision};
 use crate::policy::decide::{self, Denied, Permit, Why};
@@ -143,7 +144,12 @@ async fn judged(
     if let Some(kind) = call.method.and_then(|method| method.list) {
         return lists::serve(shard, conn, flight, kind, cursor).await;
     }
+    if call.era == Era::Modern && call.shape == Shape::Notification {
+        // Over HTTP a modern client cancels by closing its stream; what it notifies beside that concerns nobody.
+        return forward::accepted(shard, conn).await;
+    }
     let permit = decide(shard, conn, body, flight, call)?;
+    params_agree(conn, body, flight, &permit)?;
     let recorded = record(shard, conn, body, flight, permit)?;
     flight.seq = recorded.seq();
     forward::serve(shard, conn, body, flight, recorded).await
@@ -218,7 +224,7 @@ fn session(
 ) -> Option<Result<SessionSeal, owner::SessionFault>> {
     let id = conn.head.get(conn.bytes(), Known::McpSessionId)?;
     let digest = snapshot.prepared.endpoints[endpoint.index()].digest;
-    Some(owner::open(&shard.sealing, id).and_then(|seal| seal.check(&caller.owner, digest).map(|()| seal)))
+    Some(shard.open_session(id, caller, digest))
 }
 
 /// Whether the server speaks the caller's era. Where it is not known yet, the server itself will tell.
@@ -267,13 +273,28 @@ fn decide(shard: &Shard, conn: &Conn, body: &Body, flight: &Flight, call: Call) 
     let unescaped: Option<Box<str>> = call.subject.text().and_then(|name| name.unescaped.clone());
     let name = match &unescaped {
         Some(name) => name,
-        None => call.subject.text().map(|name| name.span).map_or("", |span| {
-            std::str::from_utf8(span.of(text)).expect("the scanner passed UTF-8 only")
-        }),
+        None => call
+            .subject
+            .text()
+            .map(|name| name.span)
+            .map_or("", |span| std::str::from_utf8(span.of(text)).expect("the scanner passed UTF-8 only")),
     };
     debug_assert_eq!(target, name);
     decide::decide(&snapshot.table, &flight.caller, flight.task, flight.server, call, name)
         .map_err(|denied| denial(shard, conn, body, flight, &denied, name))
+}
+
+/// `Mcp-Param-…` headers agree with the arguments (MCP 2026-07-28 basic/transports/streamable-http). Asked after the
+/// decision, so that nobody learns a hidden tool's headers.
+fn params_agree(conn: &Conn, body: &Body, flight: &Flight, permit: &Permit) -> Result<(), Refusal> {
+    let call = permit.call();
+    let (Era::Modern, Object::Tool(name)) = (call.era, &call.subject) else { return Ok(()) };
+    let text = conn.body_bytes(body);
+    let item = flight.snapshot.catalog.tool_item(flight.server, Era::Modern, name.of(text));
+    let Some(item) = item.filter(|item| !item.params.is_empty()) else { return Ok(()) };
+    let arguments = call.arguments.map(|span| span.of(text));
+    headers::check_params(&item.params, conn.head.params(conn.bytes()), arguments)
+        .map_err(|fault| Refusal::from(Kind::HeaderMismatch).saying(sentence(&fault.to_string())))
 }
 
 /// A denied call's answer, recorded.
@@ -405,12 +426,7 @@ fn note(shard: &Shard, refusal: &Refusal, began: Now) {
 }
 
 /// The protected resource metadata of an endpoint (RFC 9728, section 3.2).
-async fn metadata(
-    shard: &Shard,
-    conn: &mut Conn,
-    snapshot: &Held,
-    endpoint: EndpointId,
-) -> Result<Next, Refusal> {
+async fn metadata(shard: &Shard, conn: &mut Conn, snapshot: &Held, endpoint: EndpointId) -> Result<Next, Refusal> {
     let document = &snapshot.prepared.endpoints[endpoint.index()].metadata;
     let mut out = Vec::with_capacity(256 + document.len());
     reply::write_status(&mut out, 200);

@@ -21,7 +21,7 @@ use crate::upstream::UpstreamFault;
 use crate::upstream::exchange::{Abort, Answer};
 
 use super::conn::Conn;
-use super::forward::{Ended, NEVER, end, failed, reasoned};
+use super::forward::{self, Ended, NEVER, end, failed, reasoned};
 use super::pipeline::Flight;
 use super::refusal::{Kind, Refusal};
 use super::serve::Next;
@@ -91,12 +91,8 @@ fn withheld(shard: &Shard, flight: &Flight, answer: Answer, kind: Kind) -> Refus
 /// 202 for a message that nobody waits to be answered.
 async fn accepted(shard: &Shard, conn: &mut Conn, flight: &Flight, answer: Answer) -> Result<Next, Refusal> {
     retire(shard, answer).await;
-    let mut out = Vec::with_capacity(64);
-    reply::write_status(&mut out, 202);
-    reply::finish(&mut out, Framing::Length(0));
-    conn.send(shard, &out).await;
     end(shard, flight, Ended::of(Status::Ok, 202));
-    Ok(Next::Keep)
+    forward::accepted(shard, conn).await
 }
 
 /// A JSON answer: whole if it is short, else as it comes.
@@ -119,7 +115,9 @@ async fn json(
     }
     let status = answer.head.status;
     let facts = shard.answers().read(&body).ok();
-    let facts = match facts.map_or(Err(Kind::ServerInvalid), |facts| accept(shard, flight, &facts, &body, status).map(|()| facts)) {
+    let facts = match facts
+        .map_or(Err(Kind::ServerInvalid), |facts| accept(shard, flight, &facts, &body, status).map(|()| facts))
+    {
         Ok(facts) => facts,
         Err(kind) => return Err(withheld(shard, flight, answer, kind)),
     };
@@ -239,13 +237,7 @@ fn write_piece(out: &mut Vec<u8>, piece: &[u8], framing: Framing) {
 
 /// Whether an answer is the answer to this request, and one that policy lets the server give. `body` is empty when it
 /// came in pieces: then what a server asks for inside it cannot be looked at.
-pub(super) fn accept(
-    shard: &Shard,
-    flight: &Flight,
-    facts: &Facts,
-    body: &[u8],
-    status: u16,
-) -> Result<(), Kind> {
+pub(super) fn accept(shard: &Shard, flight: &Flight, facts: &Facts, body: &[u8], status: u16) -> Result<(), Kind> {
     let ours = match (&flight.id, &facts.id) {
         (Some(asked), Some(given)) => id::same(asked, given),
         // An error whose server could not read the id; only where HTTP says error too.

@@ -2,6 +2,7 @@
 //! shared with another shard; what comes from the plane comes through `Control`.
 
 use std::cell::{Cell, Ref, RefCell, RefMut};
+use std::collections::{HashSet, VecDeque};
 use std::net::TcpListener;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use std::sync::Arc;
 use ::ring::rand::{SecureRandom, SystemRandom};
 
 use crate::base::ids::ShardId;
-use crate::base::limits::{HOUSEKEEPING_MS, SHARD_BUFFER_BYTES_MAX, STREAM_END_MS_MAX};
+use crate::base::limits::{HOUSEKEEPING_MS, SESSIONS_ENDED_MAX, SHARD_BUFFER_BYTES_MAX, STREAM_END_MS_MAX};
 use crate::base::slab::Slab;
 use crate::base::time::Moment;
 use crate::config::snapshot::Snapshot;
@@ -18,7 +19,7 @@ use crate::identity::caller::Caller;
 use crate::jsonrpc::answer::AnswerScan;
 use crate::jsonrpc::scan::Reader;
 use crate::record::Writer;
-use crate::session::owner::SealingKey;
+use crate::session::owner::{self, SealingKey, SessionFault, SessionSeal};
 use crate::upstream::exchange::Upstreams;
 use crate::uring::buffer::Pool;
 use crate::uring::ring::{self, Driver, RingFault};
@@ -27,6 +28,7 @@ use crate::uring::wait::Timers;
 
 use super::conn::{Phase, Slot};
 use super::control::{Control, Life};
+use super::mail::Letter;
 use super::serve;
 
 /// What a shard is started with.
@@ -62,6 +64,8 @@ pub(super) struct Shard {
     tokens: RefCell<(u64, TokenCache)>,
     snapshot: RefCell<Rc<Held>>,
     connections: RefCell<Slab<Rc<Slot>>>,
+    /// Sessions that their clients ended, the latest ones.
+    ended: RefCell<Ended>,
     draining: Cell<bool>,
     seed: u64,
 }
@@ -74,6 +78,26 @@ impl std::ops::Deref for Held {
     type Target = Snapshot;
     fn deref(&self) -> &Snapshot {
         &self.0
+    }
+}
+
+/// The sessions that ended last. One that has been pushed out is still unknown to its server.
+#[derive(Default)]
+struct Ended {
+    set: HashSet<[u8; 16]>,
+    order: VecDeque<[u8; 16]>,
+}
+
+impl Ended {
+    fn insert(&mut self, nonce: [u8; 16]) {
+        if self.set.insert(nonce) {
+            self.order.push_back(nonce);
+        }
+        if self.order.len() > SESSIONS_ENDED_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.set.remove(&oldest);
+        }
     }
 }
 
@@ -150,6 +174,7 @@ impl Shard {
             snapshot: RefCell::new(Rc::new(Held(snapshot))),
             control,
             connections: RefCell::new(Slab::new()),
+            ended: RefCell::new(Ended::default()),
             draining: Cell::new(false),
             seed,
         }
@@ -163,6 +188,18 @@ impl Shard {
             *held = Rc::new(Held(arc_swap::Guard::into_inner(current)));
         }
         held.clone()
+    }
+
+    /// Opens a session id for the caller that presents it at an endpoint. Every way in which it is not theirs is an
+    /// error, and one that was ended is too.
+    pub(super) fn open_session(&self, id: &[u8], caller: &Caller, digest: u64) -> Result<SessionSeal, SessionFault> {
+        let seal = owner::open(&self.sealing, id)?;
+        seal.check(&caller.owner, digest)?;
+        let mut ended = self.ended.borrow_mut();
+        self.control.mail.take(self.id, |letter| match letter {
+            Letter::SessionEnded(nonce) => ended.insert(nonce),
+        });
+        if ended.set.contains(&seal.nonce16) { Err(SessionFault::Forged) } else { Ok(seal) }
     }
 
     /// Whether nothing new is taken any more.

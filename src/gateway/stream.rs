@@ -23,12 +23,13 @@ use crate::mcp::method::{self as methods, Sender, Verb};
 use crate::mcp::revision::{Era, Revision};
 use crate::policy::decide;
 use crate::record::frame::Status;
-use crate::session::owner::{self, SessionSeal};
+use crate::session::owner::SessionSeal;
 use crate::upstream::UpstreamFault;
 use crate::upstream::exchange::{Abort, Answer, Clearance, Request};
 
 use super::conn::{Conn, Phase};
 use super::forward::{self, Ended, NEVER, USER_AGENT, end};
+use super::mail::Letter;
 use super::pipeline::{Flight, changed_list};
 use super::refusal::{Kind, Refusal};
 use super::relay::{self, Media, accept, media, of_facts, retire};
@@ -299,7 +300,8 @@ impl Relay<'_> {
             }
             self.flush(conn).await;
         }
-        let next = if clean && self.framing == Framing::Chunked && !shard.draining() { Next::Keep } else { Next::Close };
+        let next =
+            if clean && self.framing == Framing::Chunked && !shard.draining() { Next::Keep } else { Next::Close };
         end(shard, flight, Ended { answer_bytes: self.bytes, ..outcome });
         if matches!(outcome.status, Status::Ok | Status::Error) && waiting || answer.done() {
             retire(shard, answer).await;
@@ -384,9 +386,8 @@ fn server_event(shard: &Shard, flight: &Flight, data: &[u8]) -> Judged {
         if flight.era == Era::Modern {
             return Judged::Drop;
         }
-        let refused = method
-            .ask()
-            .is_some_and(|ask| decide::asks(table, caller, flight.task, flight.server, ask).is_err());
+        let refused =
+            method.ask().is_some_and(|ask| decide::asks(table, caller, flight.task, flight.server, ask).is_err());
         let id = envelope.id.map(|id| id.raw(data).to_vec()).unwrap_or_default();
         return if refused { Judged::Refused(id) } else { Judged::Forward };
     }
@@ -397,8 +398,7 @@ fn server_event(shard: &Shard, flight: &Flight, data: &[u8]) -> Judged {
         let uri = envelope.param(data, "uri").and_then(|member| member.text());
         let mut scratch = Vec::new();
         let uri = uri.and_then(|span| text::unescape(span.of(data), &mut scratch).ok());
-        let readable =
-            uri.is_some_and(|uri| decide::readable(table, caller, flight.task, flight.server, uri));
+        let readable = uri.is_some_and(|uri| decide::readable(table, caller, flight.task, flight.server, uri));
         return if readable { Judged::Forward } else { Judged::Drop };
     }
     Judged::Forward
@@ -410,7 +410,9 @@ async fn refuse_ask(shard: &Shard, conn: &mut Conn, flight: &Flight, id: &[u8]) 
     let mut body = Vec::with_capacity(160);
     body.extend_from_slice(b"{\"jsonrpc\":\"2.0\",\"id\":");
     body.extend_from_slice(id);
-    body.extend_from_slice(b",\"error\":{\"code\":-32601,\"message\":\"The gateway's policy does not let this server ask that.\"}}");
+    body.extend_from_slice(
+        b",\"error\":{\"code\":-32601,\"message\":\"The gateway's policy does not let this server ask that.\"}}",
+    );
     let lane = forward::lane(&flight.snapshot, flight.server);
     let mut fields: SmallVec<[(&'static str, &[u8]); 12]> = SmallVec::new();
     fields.push(("content-type", b"application/json"));
@@ -529,8 +531,7 @@ fn session_of(
         return Err(legacy(Kind::RequestBad).saying("Bad Request: unsupported protocol version."));
     }
     let digest = snapshot.prepared.endpoints[endpoint.index()].digest;
-    let opened = owner::open(&shard.sealing, id).and_then(|seal| seal.check(&caller.owner, digest).map(|()| seal));
-    match opened {
+    match shard.open_session(id, caller, digest) {
         Ok(session) if conn.head.count(Known::McpSessionId) == 1 => Ok(session),
         _ => Err(legacy(Kind::SessionUnknown)),
     }
@@ -550,6 +551,10 @@ async fn answered(
         }
         (Method::Delete, 200 | 202 | 204, _) => {
             let status = answer.head.status;
+            if let Some(session) = &flight.session {
+                // In every shard's box before the client hears that it is over.
+                shard.control.mail.send(Letter::SessionEnded(session.nonce16));
+            }
             retire(shard, answer).await;
             let mut out = Vec::with_capacity(64);
             reply::write_status(&mut out, status);
@@ -569,4 +574,3 @@ async fn answered(
         }
     }
 }
-

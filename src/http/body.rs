@@ -479,8 +479,26 @@ mod tests {
 
     fn chunked() -> impl Strategy<Value = Vec<u8>> {
         let word = prop::sample::select(vec![
-            &b"0"[..], b"1", b"2", b"f", b"\r\n", b"\r", b"\n", b";", b"a", b"=", b"\"", b"\\", b" ", b":", b"\0", b"0\r\n",
-            b"1\r\nx\r\n", b"3;a=b\r\nxyz\r\n", b"\r\n\r\n", b"T: v\r\n",
+            &b"0"[..],
+            b"1",
+            b"2",
+            b"f",
+            b"\r\n",
+            b"\r",
+            b"\n",
+            b";",
+            b"a",
+            b"=",
+            b"\"",
+            b"\\",
+            b" ",
+            b":",
+            b"\0",
+            b"0\r\n",
+            b"1\r\nx\r\n",
+            b"3;a=b\r\nxyz\r\n",
+            b"\r\n\r\n",
+            b"T: v\r\n",
         ]);
         prop::collection::vec(word, 0..24).prop_map(|words| words.concat())
     }

@@ -114,7 +114,6 @@ impl Known {
     pub fn is_hop_by_hop(self) -> bool {
         KNOWN[self as usize].1.part == Part::Hop || self == Self::TransferEncoding
     }
-
 }
 
 /// Whether no peer may have the field of this name removed by listing it in `Connection`.
@@ -153,11 +152,7 @@ pub struct Fields {
 
 impl Fields {
     pub(super) fn new() -> Self {
-        Self {
-            list: Vec::new(),
-            first: [0; KNOWN.len()],
-            repeated: 0,
-        }
+        Self { list: Vec::new(), first: [0; KNOWN.len()], repeated: 0 }
     }
 
     pub(super) fn clear(&mut self) {
@@ -215,10 +210,7 @@ impl Fields {
     pub fn all<'a>(&self, bytes: &'a [u8], known: Known) -> impl Iterator<Item = &'a [u8]> {
         let first = usize::from(self.first[known as usize]);
         let from = first.checked_sub(1).unwrap_or(self.list.len());
-        self.list[from..]
-            .iter()
-            .filter(move |field| field.known == Some(known))
-            .map(|field| field.value.of(bytes))
+        self.list[from..].iter().filter(move |field| field.known == Some(known)).map(|field| field.value.of(bytes))
     }
 
     /// The fields `Mcp-Param-…` (MCP 2026-07-28, Streamable HTTP): the name after the prefix, as it was spelled, and
@@ -235,10 +227,7 @@ impl Fields {
     pub fn is_hop_by_hop(&self, bytes: &[u8], field: &Field) -> bool {
         let name = field.name.of(bytes);
         field.known.is_some_and(Known::is_hop_by_hop)
-            || self
-                .all(bytes, Known::Connection)
-                .flat_map(elements)
-                .any(|listed| listed.eq_ignore_ascii_case(name))
+            || self.all(bytes, Known::Connection).flat_map(elements).any(|listed| listed.eq_ignore_ascii_case(name))
     }
 }
 
@@ -339,16 +328,10 @@ fn control_bits(word: u64) -> u64 {
 #[inline]
 const fn key(name: &[u8]) -> (u64, u64) {
     if let (Some(first), Some(last)) = (name.first_chunk::<8>(), name.last_chunk::<8>()) {
-        return (
-            u64::from_le_bytes(*first) | (LOW * 0x20),
-            u64::from_le_bytes(*last) | (LOW * 0x20),
-        );
+        return (u64::from_le_bytes(*first) | (LOW * 0x20), u64::from_le_bytes(*last) | (LOW * 0x20));
     }
     if let (Some(first), Some(last)) = (name.first_chunk::<4>(), name.last_chunk::<4>()) {
-        return (
-            (u32::from_le_bytes(*first) as u64) | (LOW * 0x20),
-            (u32::from_le_bytes(*last) as u64) | (LOW * 0x20),
-        );
+        return ((u32::from_le_bytes(*first) as u64) | (LOW * 0x20), (u32::from_le_bytes(*last) as u64) | (LOW * 0x20));
     }
     let mut word = 0;
     let mut at = 0;
@@ -362,11 +345,7 @@ const fn key(name: &[u8]) -> (u64, u64) {
 /// Whether the bytes that `key` did not look at agree too.
 #[inline]
 fn same_middle(name: &[u8], lower: &[u8]) -> bool {
-    name.len() <= 16
-        || name[8..name.len() - 8]
-            .iter()
-            .zip(&lower[8..])
-            .all(|(given, wanted)| given | 0x20 == *wanted)
+    name.len() <= 16 || name[8..name.len() - 8].iter().zip(&lower[8..]).all(|(given, wanted)| given | 0x20 == *wanted)
 }
 
 const PARAM_PREFIX: &[u8] = b"mcp-param-";
@@ -416,10 +395,7 @@ const _: () = assert!(
     crate::base::limits::HEAD_FIELDS_MAX * size_of::<Field>() + size_of::<Fields>() < HEAD_BYTES_MAX,
     "what a head is parsed into is smaller than the largest head"
 );
-const _: () = assert!(
-    crate::base::limits::HEAD_FIELDS_MAX < 255,
-    "the place of a field fits a byte"
-);
+const _: () = assert!(crate::base::limits::HEAD_FIELDS_MAX < 255, "the place of a field fits a byte");
 
 #[cfg(test)]
 mod tests {
@@ -451,8 +427,15 @@ mod tests {
     #[test]
     fn fields_of_one_connection() {
         let hops = [
-            "Connection", "Keep-Alive", "Proxy-Connection", "Proxy-Authenticate", "Proxy-Authorization", "TE", "Trailer",
-            "Transfer-Encoding", "Upgrade",
+            "Connection",
+            "Keep-Alive",
+            "Proxy-Connection",
+            "Proxy-Authenticate",
+            "Proxy-Authorization",
+            "TE",
+            "Trailer",
+            "Transfer-Encoding",
+            "Upgrade",
         ];
         for name in hops {
             assert!(hop_by_hop(name.as_bytes()), "{name}");

@@ -149,7 +149,8 @@ mod tests {
         write_field(&mut out, "Content-Type", b"application/json").unwrap();
         write_number(&mut out, "retry-after", 30).unwrap();
         finish(&mut out, Framing::Length(0));
-        let want = "HTTP/1.1 202 Accepted\r\nContent-Type: application/json\r\nretry-after: 30\r\ncontent-length: 0\r\n\r\n";
+        let want =
+            "HTTP/1.1 202 Accepted\r\nContent-Type: application/json\r\nretry-after: 30\r\ncontent-length: 0\r\n\r\n";
         assert_eq!(String::from_utf8(out).unwrap(), want);
     }
 

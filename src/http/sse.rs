@@ -418,8 +418,22 @@ mod tests {
 
     fn stream() -> impl Strategy<Value = Vec<u8>> {
         let word = prop::sample::select(vec![
-            &b"data"[..], b"id", b"event", b"retry", b":", b": ", b"\n", b"\r", b"\r\n", b"\n\n", b"a", b"7", b"\0", b"\xef",
-            b"\xef\xbb\xbf", b"\xff",
+            &b"data"[..],
+            b"id",
+            b"event",
+            b"retry",
+            b":",
+            b": ",
+            b"\n",
+            b"\r",
+            b"\r\n",
+            b"\n\n",
+            b"a",
+            b"7",
+            b"\0",
+            b"\xef",
+            b"\xef\xbb\xbf",
+            b"\xff",
         ]);
         prop::collection::vec(word, 0..40).prop_map(|words| words.concat())
     }

@@ -137,7 +137,9 @@ pub(super) fn check_host(text: &[u8]) -> Result<(), HeadFault> {
     }
     let (name_end, port) = match text {
         [b'[', ..] => {
-            let Some(close) = text.iter().position(|byte| *byte == b']') else { return fault };
+            let Some(close) = text.iter().position(|byte| *byte == b']') else {
+                return fault;
+            };
             let address = std::str::from_utf8(&text[1..close]).ok().and_then(|inner| inner.parse::<Ipv6Addr>().ok());
             if address.is_none() {
                 return fault;
@@ -185,13 +187,46 @@ mod tests {
     #[test]
     fn hosts() {
         for good in [
-            "localhost", "a.b", "A.b.", "127.0.0.1:8080", "[::1]", "[::1]:1", "[2001:db8::7]:65535", "my_host:0", "x-1",
+            "localhost",
+            "a.b",
+            "A.b.",
+            "127.0.0.1:8080",
+            "[::1]",
+            "[::1]:1",
+            "[2001:db8::7]:65535",
+            "my_host:0",
+            "x-1",
         ] {
             assert_eq!(check_host(good.as_bytes()), Ok(()), "{good}");
         }
         for bad in [
-            "", ":80", "a:", "a:65536", "a:000080", "a:8x", "a:-1", "a,b", "a, b", "u@a", "a/b", "a?b", "a#b", "a b", "a..b",
-            ".a", "[::1", "::1", "[::1]x", "[::1%25lo]", "[]", "[127.0.0.1]", "a:1:2", "caf\u{e9}", "%61", "a\\b", "*",
+            "",
+            ":80",
+            "a:",
+            "a:65536",
+            "a:000080",
+            "a:8x",
+            "a:-1",
+            "a,b",
+            "a, b",
+            "u@a",
+            "a/b",
+            "a?b",
+            "a#b",
+            "a b",
+            "a..b",
+            ".a",
+            "[::1",
+            "::1",
+            "[::1]x",
+            "[::1%25lo]",
+            "[]",
+            "[127.0.0.1]",
+            "a:1:2",
+            "caf\u{e9}",
+            "%61",
+            "a\\b",
+            "*",
             &"a".repeat(262),
         ] {
             assert_eq!(check_host(bad.as_bytes()), Err(HeadFault::HostMalformed), "{bad}");

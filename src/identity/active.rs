@@ -31,10 +31,7 @@ impl TaskNames {
     /// The task of this name.
     #[must_use]
     pub fn id(&self, name: &str) -> Option<TaskId> {
-        let place = self
-            .by_name
-            .binary_search_by(|id| (*self.names[id.index()]).cmp(name))
-            .ok()?;
+        let place = self.by_name.binary_search_by(|id| (*self.names[id.index()]).cmp(name)).ok()?;
         Some(self.by_name[place])
     }
 
@@ -61,10 +58,7 @@ impl TaskNames {
 
     /// All, in the order of their ids.
     pub fn iter(&self) -> impl Iterator<Item = (TaskId, &Arc<str>)> {
-        self.names
-            .iter()
-            .enumerate()
-            .map(|(index, name)| (TaskId::from_index(index), name))
+        self.names.iter().enumerate().map(|(index, name)| (TaskId::from_index(index), name))
     }
 }
 
@@ -115,13 +109,8 @@ pub fn active_task(
         (None, None) => None,
     };
     if let Some(named) = named {
-        let held = caller
-            .tasks
-            .iter()
-            .find(|&&task| names.name(task).as_bytes() == named);
-        return held
-            .map(|&task| ActiveTask::One(task))
-            .ok_or(TaskFault::NotHeld);
+        let held = caller.tasks.iter().find(|&&task| names.name(task).as_bytes() == named);
+        return held.map(|&task| ActiveTask::One(task)).ok_or(TaskFault::NotHeld);
     }
     Ok(match caller.tasks.as_slice() {
         [] => ActiveTask::None,
@@ -136,18 +125,10 @@ mod tests {
 
     use super::*;
 
-    fn check(
-        held: &[u16],
-        header: Option<&str>,
-        meta: Option<&str>,
-        want: Result<ActiveTask, TaskFault>,
-    ) {
+    fn check(held: &[u16], header: Option<&str>, meta: Option<&str>, want: Result<ActiveTask, TaskFault>) {
         let names = TaskNames::new(["triage", "refund", "audit"]);
         let tasks: SmallVec<[TaskId; 4]> = held.iter().map(|&task| TaskId(task)).collect();
-        let caller = Caller {
-            tasks,
-            ..Caller::anonymous()
-        };
+        let caller = Caller { tasks, ..Caller::anonymous() };
         let got = active_task(&caller, header.map(str::as_bytes), meta, &names);
         assert_eq!(got, want, "held {held:?}, header {header:?}, meta {meta:?}");
     }
@@ -162,12 +143,7 @@ mod tests {
         check(&[0, 1], None, Some("triage"), one(0));
         check(&[0, 1], Some("triage"), Some("triage"), one(0));
         check(&[1], Some("refund"), None, one(1));
-        check(
-            &[0, 1],
-            Some("triage"),
-            Some("refund"),
-            Err(TaskFault::Disagree),
-        );
+        check(&[0, 1], Some("triage"), Some("refund"), Err(TaskFault::Disagree));
         check(&[0, 1], Some("audit"), None, Err(TaskFault::NotHeld));
         check(&[1], Some("triage"), None, Err(TaskFault::NotHeld));
         check(&[], Some("triage"), None, Err(TaskFault::NotHeld));
@@ -185,13 +161,6 @@ mod tests {
         assert_eq!(names.id("c"), Some(TaskId(3)));
         assert_eq!(names.id(""), None);
         assert_eq!(&**names.name(TaskId(1)), "a");
-        assert_eq!(
-            (
-                names.len(),
-                names.is_empty(),
-                TaskNames::default().is_empty()
-            ),
-            (4, false, true)
-        );
+        assert_eq!((names.len(), names.is_empty(), TaskNames::default().is_empty()), (4, false, true));
     }
 }

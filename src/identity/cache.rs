@@ -98,15 +98,9 @@ impl TokenCache {
         }
         let index = u32::try_from(self.slots.len()).expect("the cache is bounded by limits");
         self.bytes += token.len();
-        self.slots.push(Slot {
-            hash,
-            token: token.into(),
-            caller: Rc::clone(&caller),
-            asked: false,
-        });
+        self.slots.push(Slot { hash, token: token.into(), caller: Rc::clone(&caller), asked: false });
         let slots = &self.slots;
-        self.table
-            .insert_unique(hash, index, |&index| slots[index as usize].hash);
+        self.table.insert_unique(hash, index, |&index| slots[index as usize].hash);
         caller
     }
 
@@ -140,11 +134,7 @@ impl TokenCache {
     fn forget_one(&mut self) {
         debug_assert!(!self.slots.is_empty(), "only a full cache forgets");
         loop {
-            self.hand = if self.hand < self.slots.len() {
-                self.hand
-            } else {
-                0
-            };
+            self.hand = if self.hand < self.slots.len() { self.hand } else { 0 };
             if std::mem::take(&mut self.slots[self.hand].asked) {
                 self.hand += 1;
             } else {
@@ -158,14 +148,10 @@ impl TokenCache {
         let last = self.slots.len() - 1;
         let place = |index: usize| u32::try_from(index).expect("the cache is bounded by limits");
         let (gone, moved) = (place(index), place(last));
-        let entry = self
-            .table
-            .find_entry(self.slots[index].hash, |&held| held == gone);
+        let entry = self.table.find_entry(self.slots[index].hash, |&held| held == gone);
         entry.expect("every slot is in the table").remove();
         if last != index {
-            let held = self
-                .table
-                .find_mut(self.slots[last].hash, |&held| held == moved);
+            let held = self.table.find_mut(self.slots[last].hash, |&held| held == moved);
             *held.expect("every slot is in the table") = gone;
         }
         let slot = self.slots.swap_remove(index);
@@ -199,11 +185,7 @@ mod tests {
     use super::*;
 
     fn caller(name: &str, expires: u64) -> Caller {
-        Caller {
-            subject: name.into(),
-            expires,
-            ..Caller::anonymous()
-        }
+        Caller { subject: name.into(), expires, ..Caller::anonymous() }
     }
 
     /// What a cache of `max` answers for `asked` at second 50, after `held` came in at second 10 in this order.
@@ -212,9 +194,7 @@ mod tests {
         for (token, expires) in held {
             cache.insert(token.as_bytes(), caller(token, *expires), 10);
         }
-        let got = cache
-            .get(asked.as_bytes(), 50)
-            .map(|caller| caller.subject.to_string());
+        let got = cache.get(asked.as_bytes(), 50).map(|caller| caller.subject.to_string());
         assert_eq!(got.as_deref(), want, "{max}, {held:?}, {asked}");
     }
 
@@ -258,11 +238,7 @@ mod tests {
         assert!(cache.bytes <= TOKENS_CACHED_BYTES_MAX);
         cache.clear();
         assert!(cache.is_empty() && cache.bytes == 0);
-        assert!(
-            cache
-                .get(format!("{:08192}", count - 1).as_bytes(), 0)
-                .is_none()
-        );
+        assert!(cache.get(format!("{:08192}", count - 1).as_bytes(), 0).is_none());
     }
 
     #[test]

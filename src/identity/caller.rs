@@ -43,10 +43,7 @@ impl Endpoints {
     /// Every endpoint, also ones that a reload adds.
     #[must_use]
     pub fn all() -> Self {
-        Self {
-            all: true,
-            words: SmallVec::new(),
-        }
+        Self { all: true, words: SmallVec::new() }
     }
 
     /// No endpoint yet.

@@ -60,10 +60,7 @@ impl<'a> Object<'a> {
     /// The member of this name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Json<'a>> {
-        let place = self
-            .members
-            .binary_search_by(|(held, _)| (**held).cmp(name))
-            .ok()?;
+        let place = self.members.binary_search_by(|(held, _)| (**held).cmp(name)).ok()?;
         Some(&self.members[place].1)
     }
 
@@ -82,10 +79,7 @@ impl<'a> Object<'a> {
     pub fn date(&self, name: &str) -> Result<Option<Date>, JsonFault> {
         match self.get(name) {
             None => Ok(None),
-            Some(Json::Whole(whole)) if *whole <= DATE_MAX => Ok(Some(Date {
-                floor: *whole,
-                ceil: *whole,
-            })),
+            Some(Json::Whole(whole)) if *whole <= DATE_MAX => Ok(Some(Date { floor: *whole, ceil: *whole })),
             Some(Json::Number(number)) => Date::of(*number).map(Some).ok_or(JsonFault::WrongType),
             Some(_) => Err(JsonFault::WrongType),
         }
@@ -102,18 +96,11 @@ pub struct Date {
 }
 
 impl Date {
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "in 0..=DATE_MAX, and whole"
-    )]
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "in 0..=DATE_MAX, and whole")]
     #[expect(clippy::cast_precision_loss, reason = "DATE_MAX is far below 2^53")]
     fn of(seconds: f64) -> Option<Self> {
         let sane = seconds.is_sign_positive() && seconds <= DATE_MAX as f64;
-        sane.then(|| Self {
-            floor: seconds.floor() as u64,
-            ceil: seconds.ceil() as u64,
-        })
+        sane.then(|| Self { floor: seconds.floor() as u64, ceil: seconds.ceil() as u64 })
     }
 }
 
@@ -157,10 +144,7 @@ impl<'de> Visitor<'de> for JsonVisitor {
         Ok(Json::Whole(value))
     }
 
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "a negative number is never a valid claim; its size is no matter"
-    )]
+    #[expect(clippy::cast_precision_loss, reason = "a negative number is never a valid claim; its size is no matter")]
     fn visit_i64<E>(self, value: i64) -> Result<Json<'de>, E> {
         Ok(u64::try_from(value).map_or(Json::Number(value as f64), Json::Whole))
     }
@@ -240,9 +224,7 @@ impl ClaimPath {
     /// # Errors
     /// [`ClaimPathFault`].
     pub fn parse(text: &str) -> Result<Self, ClaimPathFault> {
-        let mut rest = text
-            .strip_prefix("claims")
-            .ok_or(ClaimPathFault::NotClaims)?;
+        let mut rest = text.strip_prefix("claims").ok_or(ClaimPathFault::NotClaims)?;
         if !(rest.is_empty() || rest.starts_with(['.', '['])) {
             return Err(ClaimPathFault::NotClaims);
         }
@@ -250,9 +232,7 @@ impl ClaimPath {
         while !rest.is_empty() {
             let (step, after) = if let Some(dotted) = rest.strip_prefix('.') {
                 let end = dotted.find(['.', '[']).unwrap_or(dotted.len());
-                let plain = dotted[..end]
-                    .chars()
-                    .all(|c| c.is_alphanumeric() || matches!(c, '_' | '-'));
+                let plain = dotted[..end].chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '-'));
                 if !plain {
                     return Err(ClaimPathFault::Step);
                 }
@@ -271,13 +251,7 @@ impl ClaimPath {
             steps.push(step.into());
             rest = after;
         }
-        if steps.is_empty() {
-            Err(ClaimPathFault::Empty)
-        } else {
-            Ok(Self {
-                steps: steps.into(),
-            })
-        }
+        if steps.is_empty() { Err(ClaimPathFault::Empty) } else { Ok(Self { steps: steps.into() }) }
     }
 
     /// What stands there; `None` when a member on the way or the last is absent.
@@ -329,58 +303,19 @@ mod tests {
         ] {
             check(text, Err(JsonFault::Malformed));
         }
-        assert_eq!(
-            Object::parse(b"{\"a\":\"\xff\"}"),
-            Err(JsonFault::Malformed)
-        );
+        assert_eq!(Object::parse(b"{\"a\":\"\xff\"}"), Err(JsonFault::Malformed));
         let deep = format!("{{\"a\":{}{}}}", "[".repeat(4000), "]".repeat(4000));
         check(&deep, Err(JsonFault::Malformed));
     }
 
     #[test]
     fn a_date_is_a_sane_number() {
-        let date = |text: &str| {
-            Object::parse(format!("{{\"exp\":{text}}}").as_bytes())
-                .unwrap()
-                .date("exp")
-        };
-        assert_eq!(
-            date("17"),
-            Ok(Some(Date {
-                floor: 17,
-                ceil: 17
-            }))
-        );
-        assert_eq!(
-            date("17.5"),
-            Ok(Some(Date {
-                floor: 17,
-                ceil: 18
-            }))
-        );
-        assert_eq!(
-            date("1.7e1"),
-            Ok(Some(Date {
-                floor: 17,
-                ceil: 17
-            }))
-        );
-        assert_eq!(
-            date("253402300799"),
-            Ok(Some(Date {
-                floor: DATE_MAX,
-                ceil: DATE_MAX
-            }))
-        );
-        for wrong in [
-            "-1",
-            "-0",
-            "-0.0",
-            "1e300",
-            "253402300800",
-            "18446744073709551615",
-            "18446744073709551616",
-        ] {
+        let date = |text: &str| Object::parse(format!("{{\"exp\":{text}}}").as_bytes()).unwrap().date("exp");
+        assert_eq!(date("17"), Ok(Some(Date { floor: 17, ceil: 17 })));
+        assert_eq!(date("17.5"), Ok(Some(Date { floor: 17, ceil: 18 })));
+        assert_eq!(date("1.7e1"), Ok(Some(Date { floor: 17, ceil: 17 })));
+        assert_eq!(date("253402300799"), Ok(Some(Date { floor: DATE_MAX, ceil: DATE_MAX })));
+        for wrong in ["-1", "-0", "-0.0", "1e300", "253402300800", "18446744073709551615", "18446744073709551616"] {
             assert_eq!(date(wrong), Err(JsonFault::WrongType), "{wrong}");
         }
         for wrong in ["\"17\"", "[17]", "null", "true", "{}"] {
@@ -391,15 +326,8 @@ mod tests {
 
     #[test]
     fn paths_lead_to_claims() {
-        let claims =
-            Object::parse(br#"{"sub":"s","a":{"b":"deep"},"https://x.y/t":"t","a.b":"no"}"#)
-                .unwrap();
-        let find = |path: &str| {
-            ClaimPath::parse(path)
-                .unwrap()
-                .find(&claims)
-                .map(|found| found.cloned())
-        };
+        let claims = Object::parse(br#"{"sub":"s","a":{"b":"deep"},"https://x.y/t":"t","a.b":"no"}"#).unwrap();
+        let find = |path: &str| ClaimPath::parse(path).unwrap().find(&claims).map(|found| found.cloned());
         let text = |text: &'static str| Ok(Some(Json::Text(Cow::Borrowed(text))));
         assert_eq!(find("claims.sub"), text("s"));
         assert_eq!(find("claims.a.b"), text("deep"));

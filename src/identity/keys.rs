@@ -75,10 +75,7 @@ impl Algorithm {
     }
 
     fn row(self) -> &'static (Self, &'static str, jsonwebtoken::Algorithm, Kind) {
-        ALGORITHMS
-            .iter()
-            .find(|row| row.0 == self)
-            .expect("every algorithm has a row")
+        ALGORITHMS.iter().find(|row| row.0 == self).expect("every algorithm has a row")
     }
 }
 
@@ -170,11 +167,7 @@ impl KeySet {
                 return Err(KeyFault::Malformed);
             };
             let symmetric = matches!(key.get("kty"), Some(Json::Text(kind)) if kind == "oct");
-            if !symmetric
-                && PRIVATE_MEMBERS
-                    .iter()
-                    .any(|member| key.get(member).is_some())
-            {
+            if !symmetric && PRIVATE_MEMBERS.iter().any(|member| key.get(member).is_some()) {
                 return Err(KeyFault::Private);
             }
             if let Ok(Some(id)) = key.text("kid") {
@@ -189,10 +182,7 @@ impl KeySet {
         if keys.is_empty() {
             return Err(KeyFault::NoneUsable);
         }
-        Ok(Self {
-            left_out: given.len() - keys.len(),
-            keys,
-        })
+        Ok(Self { left_out: given.len() - keys.len(), keys })
     }
 
     /// How many keys can serve.
@@ -226,14 +216,9 @@ impl KeySet {
         signature: &[u8],
     ) -> Result<(), SignatureFault> {
         let (_, _, theirs, kind) = *algorithm.row();
-        let fits =
-            |key: &&Key| key.kind == kind && key.algorithm.is_none_or(|only| only == algorithm);
+        let fits = |key: &&Key| key.kind == kind && key.algorithm.is_none_or(|only| only == algorithm);
         let key = if id.is_some() {
-            let named = self
-                .keys
-                .iter()
-                .find(|key| key.id.as_deref() == id)
-                .ok_or(SignatureFault::KeyUnknown)?;
+            let named = self.keys.iter().find(|key| key.id.as_deref() == id).ok_or(SignatureFault::KeyUnknown)?;
             Some(named).filter(fits).ok_or(SignatureFault::KeyUnfit)?
         } else {
             let mut fitting = self.keys.iter().filter(fits);
@@ -243,8 +228,7 @@ impl KeySet {
             }
             first
         };
-        provider::check(theirs, &key.material, message, signature)
-            .map_err(|_| SignatureFault::Wrong)
+        provider::check(theirs, &key.material, message, signature).map_err(|_| SignatureFault::Wrong)
     }
 }
 
@@ -271,29 +255,20 @@ fn read_key(key: &Object<'_>, allowed: &[Algorithm]) -> Result<Option<Key>, Json
         None => Algorithm::all().any(|any| serves(&any)),
     };
     let id = key.text("kid")?.map(Box::from);
-    Ok(material.filter(|_| useful).map(|material| Key {
-        id,
-        kind,
-        algorithm: algorithm.flatten(),
-        material,
-    }))
+    Ok(material.filter(|_| useful).map(|material| Key { id, kind, algorithm: algorithm.flatten(), material }))
 }
 
 /// `key_ops`, where present, holds `verify` (RFC 7517, 4.3).
 fn may_verify(key: &Object<'_>) -> Result<bool, JsonFault> {
     match key.get("key_ops") {
         None => Ok(true),
-        Some(Json::Array(operations)) => {
-            Ok(operations.iter().any(|one| one.as_text() == Ok("verify")))
-        }
+        Some(Json::Array(operations)) => Ok(operations.iter().any(|one| one.as_text() == Ok("verify"))),
         Some(_) => Err(JsonFault::WrongType),
     }
 }
 
 fn octets(key: &Object<'_>, member: &str) -> Result<Option<Vec<u8>>, JsonFault> {
-    Ok(key
-        .text(member)?
-        .and_then(|text| URL_SAFE_NO_PAD.decode(text).ok()))
+    Ok(key.text(member)?.and_then(|text| URL_SAFE_NO_PAD.decode(text).ok()))
 }
 
 /// Coordinates have the full width of the curve (RFC 7518, 6.2.1.2). That the point is on it is checked at each
@@ -339,18 +314,14 @@ fn bits(number: &[u8]) -> usize {
 /// Whether a modulus bears the mark of Infineon's broken generator (CVE-2017-15361): modulo each small prime it is a
 /// power of 65537. One sound key in some 2^28 looks so too, and is refused with them.
 fn is_roca(n: &[u8]) -> bool {
-    (3..=167u64)
-        .filter(|candidate| (2..*candidate).all(|divisor| candidate % divisor != 0))
-        .all(|prime| {
-            let residue = n
-                .iter()
-                .fold(0, |rest, &byte| (rest * 256 + u64::from(byte)) % prime);
-            let mut power = 1;
-            (1..prime).any(|_| {
-                power = power * 65_537 % prime;
-                power == residue
-            })
+    (3..=167u64).filter(|candidate| (2..*candidate).all(|divisor| candidate % divisor != 0)).all(|prime| {
+        let residue = n.iter().fold(0, |rest, &byte| (rest * 256 + u64::from(byte)) % prime);
+        let mut power = 1;
+        (1..prime).any(|_| {
+            power = power * 65_537 % prime;
+            power == residue
         })
+    })
 }
 
 #[cfg(test)]
@@ -383,10 +354,7 @@ mod tests {
     #[test]
     fn a_key_serves_what_it_is_for() {
         check(&ec_key(""), Ok(1));
-        check(
-            &ec_key(r#","use":"sig","alg":"ES256","kid":"a","key_ops":["verify"]"#),
-            Ok(1),
-        );
+        check(&ec_key(r#","use":"sig","alg":"ES256","kid":"a","key_ops":["verify"]"#), Ok(1));
         for useless in [
             r#","use":"enc""#,
             r#","use":7"#,
@@ -418,15 +386,9 @@ mod tests {
         ] {
             check(&other, Err(KeyFault::NoneUsable));
         }
-        check(
-            &format!(r#"{{"kty":"OKP","crv":"Ed25519","x":"{x}"}}"#),
-            Ok(1),
-        );
+        check(&format!(r#"{{"kty":"OKP","crv":"Ed25519","x":"{x}"}}"#), Ok(1));
         let only_rsa = [Algorithm::Rs256];
-        let set = KeySet::parse(
-            format!("{{\"keys\":[{}]}}", ec_key("")).as_bytes(),
-            &only_rsa,
-        );
+        let set = KeySet::parse(format!("{{\"keys\":[{}]}}", ec_key("")).as_bytes(), &only_rsa);
         assert_eq!(set.err(), Some(KeyFault::NoneUsable));
     }
 
@@ -446,13 +408,37 @@ mod tests {
             (number(2048, 1), ""),
             (String::new(), "AQAB"),
             // A zero byte in front: 257 bytes of a 2040-bit number must not pass for 2048 bits.
-            (
-                URL_SAFE_NO_PAD.encode([&[0][..], &[0xFF; 255]].concat()),
-                "AQAB",
-            ),
+            (URL_SAFE_NO_PAD.encode([&[0][..], &[0xFF; 255]].concat()), "AQAB"),
         ] {
             check(&rsa_key(&n, e), Err(KeyFault::NoneUsable));
         }
+    }
+
+    #[test]
+    fn the_mark_of_the_broken_generator_is_seen() {
+        // 65537 to the 128th: 2049 bits, odd, and a power of 65537 modulo every prime.
+        let mut power = vec![1u8];
+        for _ in 0..128 {
+            let mut carry = 0;
+            let shifted = power.iter().copied().chain([0, 0]).rev();
+            let itself = power.iter().copied().rev().chain([0, 0]);
+            let mut next: Vec<u8> = shifted
+                .zip(itself)
+                .map(|(one, other)| {
+                    let (sum, first) = one.overflowing_add(other);
+                    let (sum, second) = sum.overflowing_add(carry);
+                    carry = u8::from(first || second);
+                    sum
+                })
+                .collect();
+            next.extend((carry > 0).then_some(carry));
+            next.reverse();
+            power = next;
+        }
+        assert!(bits(&power) >= RSA_BITS_MIN && is_roca(&power));
+        check(&rsa_key(&URL_SAFE_NO_PAD.encode(&power), "AQAB"), Err(KeyFault::NoneUsable));
+        *power.last_mut().unwrap() ^= 2;
+        check(&rsa_key(&URL_SAFE_NO_PAD.encode(&power), "AQAB"), Ok(1));
     }
 
     #[test]
@@ -460,85 +446,38 @@ mod tests {
         let two = |one: &str, other: &str| format!("{},{}", ec_key(one), ec_key(other));
         check(&two(r#","kid":"a""#, r#","kid":"b""#), Ok(2));
         check(&two("", ""), Ok(2));
-        check(
-            &two(r#","kid":"a""#, r#","kid":"a""#),
-            Err(KeyFault::DoubleId),
-        );
-        check(
-            &two(r#","kid":"a""#, r#","kid":"a","use":"enc""#),
-            Err(KeyFault::DoubleId),
-        );
+        check(&two(r#","kid":"a""#, r#","kid":"a""#), Err(KeyFault::DoubleId));
+        check(&two(r#","kid":"a""#, r#","kid":"a","use":"enc""#), Err(KeyFault::DoubleId));
         for member in PRIVATE_MEMBERS {
-            check(
-                &two("", &format!(r#","{member}":"AA""#)),
-                Err(KeyFault::Private),
-            );
+            check(&two("", &format!(r#","{member}":"AA""#)), Err(KeyFault::Private));
         }
         check(&ec_key(r#","kid":"a","kid":"b""#), Err(KeyFault::Malformed));
         check("7", Err(KeyFault::Malformed));
         check("", Err(KeyFault::NoneUsable));
         check(&vec![ec_key(""); KEYS_MAX].join(","), Ok(KEYS_MAX));
-        check(
-            &vec![ec_key(""); KEYS_MAX + 1].join(","),
-            Err(KeyFault::TooMany),
-        );
+        check(&vec![ec_key(""); KEYS_MAX + 1].join(","), Err(KeyFault::TooMany));
         check(&" ".repeat(KEY_SET_BYTES_MAX), Err(KeyFault::TooLong));
-        for text in [
-            "",
-            "[]",
-            "{}",
-            r#"{"keys":{}}"#,
-            r#"{"keys":[],"keys":[]}"#,
-            "{\"keys\":[]",
-        ] {
-            assert_eq!(
-                KeySet::parse(text.as_bytes(), &[]).err(),
-                Some(KeyFault::Malformed),
-                "{text}"
-            );
+        for text in ["", "[]", "{}", r#"{"keys":{}}"#, r#"{"keys":[],"keys":[]}"#, "{\"keys\":[]"] {
+            assert_eq!(KeySet::parse(text.as_bytes(), &[]).err(), Some(KeyFault::Malformed), "{text}");
         }
     }
 
     #[test]
     fn without_an_id_one_key_must_fit() {
         let all: Vec<_> = Algorithm::all().collect();
-        let set =
-            |keys: &str| KeySet::parse(format!("{{\"keys\":[{keys}]}}").as_bytes(), &all).unwrap();
-        let ask =
-            |set: &KeySet, algorithm, id| set.verify(algorithm, id, b"m", &[1; 64]).unwrap_err();
+        let set = |keys: &str| KeySet::parse(format!("{{\"keys\":[{keys}]}}").as_bytes(), &all).unwrap();
+        let ask = |set: &KeySet, algorithm, id| set.verify(algorithm, id, b"m", &[1; 64]).unwrap_err();
         let rsa = rsa_key(&number(2048, 1), "AQAB");
         let mixed = set(&format!("{rsa},{}", ec_key(r#","kid":"e""#)));
         assert_eq!(ask(&mixed, Algorithm::Es256, None), SignatureFault::Wrong);
-        assert_eq!(
-            ask(&mixed, Algorithm::Es256, Some("e")),
-            SignatureFault::Wrong
-        );
+        assert_eq!(ask(&mixed, Algorithm::Es256, Some("e")), SignatureFault::Wrong);
         assert_eq!(ask(&mixed, Algorithm::Ps384, None), SignatureFault::Wrong);
-        assert_eq!(
-            ask(&mixed, Algorithm::EdDsa, None),
-            SignatureFault::KeyUnknown
-        );
-        assert_eq!(
-            ask(&mixed, Algorithm::Es256, Some("")),
-            SignatureFault::KeyUnknown
-        );
-        assert_eq!(
-            ask(&mixed, Algorithm::Rs256, Some("e")),
-            SignatureFault::KeyUnfit
-        );
-        assert_eq!(
-            ask(&mixed, Algorithm::Es384, Some("e")),
-            SignatureFault::KeyUnfit
-        );
-        let twice = set(&format!(
-            "{},{}",
-            ec_key(r#","kid":"e""#),
-            ec_key(r#","kid":"f""#)
-        ));
-        assert_eq!(
-            ask(&twice, Algorithm::Es256, None),
-            SignatureFault::KeyAmbiguous
-        );
+        assert_eq!(ask(&mixed, Algorithm::EdDsa, None), SignatureFault::KeyUnknown);
+        assert_eq!(ask(&mixed, Algorithm::Es256, Some("")), SignatureFault::KeyUnknown);
+        assert_eq!(ask(&mixed, Algorithm::Rs256, Some("e")), SignatureFault::KeyUnfit);
+        assert_eq!(ask(&mixed, Algorithm::Es384, Some("e")), SignatureFault::KeyUnfit);
+        let twice = set(&format!("{},{}", ec_key(r#","kid":"e""#), ec_key(r#","kid":"f""#)));
+        assert_eq!(ask(&twice, Algorithm::Es256, None), SignatureFault::KeyAmbiguous);
     }
 
     #[test]
@@ -547,9 +486,7 @@ mod tests {
             assert_eq!(Algorithm::parse(algorithm.as_str()), Some(algorithm));
             assert_eq!(Algorithm::parse(&algorithm.as_str().to_lowercase()), None);
         }
-        for name in [
-            "none", "None", "", "HS256", "ES512", "ES521", "ES256K", "Ed25519", "dir", "RSA-OAEP",
-        ] {
+        for name in ["none", "None", "", "HS256", "ES512", "ES521", "ES256K", "Ed25519", "dir", "RSA-OAEP"] {
             assert_eq!(Algorithm::parse(name), None, "{name}");
         }
     }

@@ -52,8 +52,8 @@ impl MintKey {
     /// # Errors
     /// [`MintFault::Random`].
     pub fn generate(random: &dyn SecureRandom) -> Result<Self, MintFault> {
-        let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, random)
-            .map_err(|_| MintFault::Random)?;
+        let pkcs8 =
+            EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, random).map_err(|_| MintFault::Random)?;
         Self::from_pkcs8(pkcs8.as_ref(), random)
     }
 
@@ -62,17 +62,13 @@ impl MintKey {
     /// # Errors
     /// [`MintFault::Key`].
     pub fn from_pkcs8(pkcs8: &[u8], random: &dyn SecureRandom) -> Result<Self, MintFault> {
-        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8, random)
-            .map_err(|_| MintFault::Key)?;
+        let pair =
+            EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8, random).map_err(|_| MintFault::Key)?;
         let (x, y) = coordinates(&pair);
         // RFC 7638, 3: required members only, in this order, no blanks.
         let canonical = format!(r#"{{"crv":"P-256","kty":"EC","x":"{x}","y":"{y}"}}"#);
         let id = URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, canonical.as_bytes()));
-        Ok(Self {
-            pair,
-            pkcs8: pkcs8.into(),
-            id,
-        })
+        Ok(Self { pair, pkcs8: pkcs8.into(), id })
     }
 
     /// The key pair as a PKCS#8 document: secret.
@@ -121,28 +117,15 @@ impl MintKey {
         if !grant.tasks.is_empty() {
             claims["tasks"] = json!(grant.tasks);
         }
-        self.sign(
-            &json!({ "alg": "ES256", "typ": "at+jwt", "kid": self.id }),
-            &claims,
-            random,
-        )
+        self.sign(&json!({ "alg": "ES256", "typ": "at+jwt", "kid": self.id }), &claims, random)
     }
 
     /// Signs any claims under any header, sound or not: the header is sent as given.
     ///
     /// # Errors
     /// [`MintFault::Random`].
-    pub fn sign(
-        &self,
-        header: &Value,
-        claims: &Value,
-        random: &dyn SecureRandom,
-    ) -> Result<String, MintFault> {
-        self.sign_text(
-            header.to_string().as_bytes(),
-            claims.to_string().as_bytes(),
-            random,
-        )
+    pub fn sign(&self, header: &Value, claims: &Value, random: &dyn SecureRandom) -> Result<String, MintFault> {
+        self.sign_text(header.to_string().as_bytes(), claims.to_string().as_bytes(), random)
     }
 
     /// The same over the very bytes given.
@@ -155,10 +138,7 @@ impl MintKey {
         let mut token = URL_SAFE_NO_PAD.encode(header);
         token.push('.');
         URL_SAFE_NO_PAD.encode_string(claims, &mut token);
-        let signature = self
-            .pair
-            .sign(random, token.as_bytes())
-            .map_err(|_| MintFault::Random)?;
+        let signature = self.pair.sign(random, token.as_bytes()).map_err(|_| MintFault::Random)?;
         token.push('.');
         URL_SAFE_NO_PAD.encode_string(signature, &mut token);
         Ok(token)
@@ -187,10 +167,7 @@ mod tests {
         assert_eq!((key.id(), key.key_set()), (again.id(), again.key_set()));
         assert_ne!(key.id(), MintKey::generate(&random).unwrap().id());
         let cut = &key.pkcs8()[1..];
-        assert_eq!(
-            MintKey::from_pkcs8(cut, &random).err(),
-            Some(MintFault::Key)
-        );
+        assert_eq!(MintKey::from_pkcs8(cut, &random).err(), Some(MintFault::Key));
     }
 
     #[test]

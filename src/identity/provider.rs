@@ -54,8 +54,7 @@ pub fn check(
             let parameters = rsa_parameters(algorithm).ok_or_else(SignatureError::new)?;
             match kind {
                 DecodingKeyKind::RsaModulusExponent { n, e } => {
-                    signature::RsaPublicKeyComponents { n, e }
-                        .verify(parameters, message, signature)
+                    signature::RsaPublicKeyComponents { n, e }.verify(parameters, message, signature)
                 }
                 DecodingKeyKind::SecretOrDer(der) => {
                     signature::UnparsedPublicKey::new(parameters, der).verify(message, signature)
@@ -106,19 +105,12 @@ impl RingVerifier {
         if key.family() != algorithm.family() {
             return Err(new_error(ErrorKind::InvalidKeyFormat));
         }
-        Ok(Self {
-            algorithm,
-            key: key.clone(),
-        })
+        Ok(Self { algorithm, key: key.clone() })
     }
 }
 
 impl Verifier<Vec<u8>> for RingVerifier {
-    fn verify(
-        &self,
-        message: &[u8],
-        signature: &Vec<u8>,
-    ) -> std::result::Result<(), SignatureError> {
+    fn verify(&self, message: &[u8], signature: &Vec<u8>) -> std::result::Result<(), SignatureError> {
         check(self.algorithm, &self.key, message, signature)
     }
 }
@@ -148,12 +140,9 @@ impl RingSigner {
         }
         let bytes = key.as_bytes();
         let key = match algorithm {
-            Algorithm::ES256 | Algorithm::ES384 => {
-                PrivateKey::Ecdsa(Box::new(ecdsa_pair(algorithm, bytes)?))
-            }
+            Algorithm::ES256 | Algorithm::ES384 => PrivateKey::Ecdsa(Box::new(ecdsa_pair(algorithm, bytes)?)),
             Algorithm::EdDSA => {
-                let pair =
-                    Ed25519KeyPair::from_pkcs8_maybe_unchecked(bytes).map_err(|_| refused())?;
+                let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(bytes).map_err(|_| refused())?;
                 PrivateKey::Ed25519(Box::new(pair))
             }
             _ => return Err(new_error(ErrorKind::UnsupportedAlgorithm)),
@@ -166,9 +155,7 @@ impl Signer<Vec<u8>> for RingSigner {
     fn try_sign(&self, message: &[u8]) -> std::result::Result<Vec<u8>, SignatureError> {
         match &self.key {
             PrivateKey::Ecdsa(pair) => {
-                let signed = pair
-                    .sign(&SystemRandom::new(), message)
-                    .map_err(|_| SignatureError::new())?;
+                let signed = pair.sign(&SystemRandom::new(), message).map_err(|_| SignatureError::new())?;
                 Ok(signed.as_ref().to_vec())
             }
             PrivateKey::Ed25519(pair) => Ok(pair.sign(message).as_ref().to_vec()),
@@ -188,8 +175,7 @@ fn ecdsa_pair(algorithm: Algorithm, pkcs8: &[u8]) -> Result<EcdsaKeyPair> {
         Algorithm::ES384 => &signature::ECDSA_P384_SHA384_FIXED_SIGNING,
         _ => return Err(new_error(ErrorKind::UnsupportedAlgorithm)),
     };
-    EcdsaKeyPair::from_pkcs8(parameters, pkcs8, &SystemRandom::new())
-        .map_err(|_| new_error(ErrorKind::InvalidEcdsaKey))
+    EcdsaKeyPair::from_pkcs8(parameters, pkcs8, &SystemRandom::new()).map_err(|_| new_error(ErrorKind::InvalidEcdsaKey))
 }
 
 fn rsa_public_of_private(key: &[u8]) -> Result<(Vec<u8>, Vec<u8>)> {
@@ -198,10 +184,7 @@ fn rsa_public_of_private(key: &[u8]) -> Result<(Vec<u8>, Vec<u8>)> {
     Ok((parts.n, parts.e))
 }
 
-fn ec_public_of_private(
-    key: &[u8],
-    algorithm: Algorithm,
-) -> Result<(EllipticCurve, Vec<u8>, Vec<u8>)> {
+fn ec_public_of_private(key: &[u8], algorithm: Algorithm) -> Result<(EllipticCurve, Vec<u8>, Vec<u8>)> {
     let pair = ecdsa_pair(algorithm, key)?;
     let (curve, width) = match algorithm {
         Algorithm::ES256 => (EllipticCurve::P256, 32),
@@ -220,8 +203,7 @@ fn ed_public_of_private(key: &[u8], curve: &EllipticCurve) -> Result<Vec<u8>> {
     if *curve != EllipticCurve::Ed25519 {
         return Err(new_error(ErrorKind::UnsupportedAlgorithm));
     }
-    let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(key)
-        .map_err(|_| new_error(ErrorKind::InvalidEddsaKey))?;
+    let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(key).map_err(|_| new_error(ErrorKind::InvalidEddsaKey))?;
     Ok(pair.public_key().as_ref().to_vec())
 }
 
@@ -259,33 +241,19 @@ mod tests {
         install();
         let random = SystemRandom::new();
         for (algorithm, parameters) in [
-            (
-                Algorithm::ES256,
-                &signature::ECDSA_P256_SHA256_FIXED_SIGNING,
-            ),
-            (
-                Algorithm::ES384,
-                &signature::ECDSA_P384_SHA384_FIXED_SIGNING,
-            ),
+            (Algorithm::ES256, &signature::ECDSA_P256_SHA256_FIXED_SIGNING),
+            (Algorithm::ES384, &signature::ECDSA_P384_SHA384_FIXED_SIGNING),
         ] {
             let pkcs8 = EcdsaKeyPair::generate_pkcs8(parameters, &random).unwrap();
             let pair = EcdsaKeyPair::from_pkcs8(parameters, pkcs8.as_ref(), &random).unwrap();
             let public = pair.public_key().as_ref();
-            check(
-                algorithm,
-                &EncodingKey::from_ec_der(pkcs8.as_ref()),
-                &DecodingKey::from_ec_der(public),
-            );
+            check(algorithm, &EncodingKey::from_ec_der(pkcs8.as_ref()), &DecodingKey::from_ec_der(public));
             let (_, x, y) = ec_public_of_private(pkcs8.as_ref(), algorithm).unwrap();
             assert_eq!([&[4][..], &x, &y].concat(), public);
         }
         let pkcs8 = Ed25519KeyPair::generate_pkcs8(&random).unwrap();
         let public = ed_public_of_private(pkcs8.as_ref(), &EllipticCurve::Ed25519).unwrap();
-        check(
-            Algorithm::EdDSA,
-            &EncodingKey::from_ed_der(pkcs8.as_ref()),
-            &DecodingKey::from_ed_der(&public),
-        );
+        check(Algorithm::EdDSA, &EncodingKey::from_ed_der(pkcs8.as_ref()), &DecodingKey::from_ed_der(&public));
     }
 
     #[test]
@@ -297,12 +265,7 @@ mod tests {
             assert!(RingSigner::new(algorithm, &EncodingKey::from_secret(b"secret")).is_err());
             assert!(check_refuses(algorithm, &secret) && check_refuses(algorithm, &point));
         }
-        for algorithm in [
-            Algorithm::ES256,
-            Algorithm::ES384,
-            Algorithm::RS256,
-            Algorithm::EdDSA,
-        ] {
+        for algorithm in [Algorithm::ES256, Algorithm::ES384, Algorithm::RS256, Algorithm::EdDSA] {
             assert!(RingVerifier::new(algorithm, &secret).is_err());
             assert!(check_refuses(algorithm, &secret) && check_refuses(algorithm, &point));
             assert!(RingSigner::new(algorithm, &EncodingKey::from_ec_der(b"junk")).is_err());

@@ -140,14 +140,8 @@ pub fn verify<R: AsRef<str>>(
     let claims = decode(parts.claims)?;
     let claims = Object::parse(&claims).map_err(TokenFault::Claims)?;
 
-    let iss = claims
-        .text("iss")
-        .map_err(TokenFault::Claims)?
-        .ok_or(TokenFault::Issuer)?;
-    let place = issuers
-        .iter()
-        .position(|issuer| *issuer.issuer == *iss)
-        .ok_or(TokenFault::Issuer)?;
+    let iss = claims.text("iss").map_err(TokenFault::Claims)?.ok_or(TokenFault::Issuer)?;
+    let place = issuers.iter().position(|issuer| *issuer.issuer == *iss).ok_or(TokenFault::Issuer)?;
     let issuer = &issuers[place];
     if !issuer.algorithms.contains(&header.algorithm) {
         return Err(TokenFault::AlgorithmForbidden);
@@ -158,20 +152,15 @@ pub fn verify<R: AsRef<str>>(
     }
     let expires = check_times(&claims, now_unix_s)?;
     let endpoints = check_audience(&claims, issuer, resources)?;
-    let who = Who::read(&claims, issuer, tasks)
-        .map_err(TokenFault::Claims)?
-        .ok_or(TokenFault::Subject)?;
+    let who = Who::read(&claims, issuer, tasks).map_err(TokenFault::Claims)?.ok_or(TokenFault::Subject)?;
 
     let signature = decode(parts.signature)?;
-    issuer
-        .keys
-        .verify(header.algorithm, header.key, parts.signed, &signature)
-        .map_err(|fault| match fault {
-            SignatureFault::KeyUnknown => TokenFault::KeyUnknown { issuer: place },
-            SignatureFault::KeyAmbiguous => TokenFault::KeyAmbiguous,
-            SignatureFault::KeyUnfit => TokenFault::KeyUnfit,
-            SignatureFault::Wrong => TokenFault::Signature,
-        })?;
+    issuer.keys.verify(header.algorithm, header.key, parts.signed, &signature).map_err(|fault| match fault {
+        SignatureFault::KeyUnknown => TokenFault::KeyUnknown { issuer: place },
+        SignatureFault::KeyAmbiguous => TokenFault::KeyAmbiguous,
+        SignatureFault::KeyUnfit => TokenFault::KeyUnfit,
+        SignatureFault::Wrong => TokenFault::Signature,
+    })?;
 
     Ok(Caller {
         issuer: Arc::clone(&issuer.issuer),
@@ -230,37 +219,21 @@ impl<'a> Header<'a> {
         if header.get("crit").is_some() {
             return Err(TokenFault::Critical);
         }
-        if header
-            .get("b64")
-            .is_some_and(|encoded| *encoded != Json::Bool(true))
-        {
+        if header.get("b64").is_some_and(|encoded| *encoded != Json::Bool(true)) {
             return Err(TokenFault::Unencoded);
         }
-        let algorithm = text("alg")?
-            .and_then(Algorithm::parse)
-            .ok_or(TokenFault::AlgorithmUnknown)?;
-        Ok(Self {
-            algorithm,
-            key: text("kid")?,
-            typ: text("typ")?,
-        })
+        let algorithm = text("alg")?.and_then(Algorithm::parse).ok_or(TokenFault::AlgorithmUnknown)?;
+        Ok(Self { algorithm, key: text("kid")?, typ: text("typ")? })
     }
 }
 
 /// Media types compare without case, and may leave out `application/` (RFC 7515, 4.1.9).
 fn same_type(one: &str, other: &str) -> bool {
     let short = |typ: &str| match typ.split_at_checked("application/".len()) {
-        Some((prefix, rest))
-            if prefix.eq_ignore_ascii_case("application/") && !rest.contains('/') =>
-        {
-            rest.len()
-        }
+        Some((prefix, rest)) if prefix.eq_ignore_ascii_case("application/") && !rest.contains('/') => rest.len(),
         _ => typ.len(),
     };
-    let (one, other) = (
-        &one[one.len() - short(one)..],
-        &other[other.len() - short(other)..],
-    );
+    let (one, other) = (&one[one.len() - short(one)..], &other[other.len() - short(other)..]);
     one.eq_ignore_ascii_case(other)
 }
 
@@ -271,14 +244,8 @@ fn check_type(header: &Header<'_>, issuer: &Issuer, claims: &Object<'_>) -> Resu
     if !issuer.typ.iter().any(|allowed| same_type(allowed, typ)) {
         return Err(TokenFault::Type);
     }
-    let marked = ["nonce", "at_hash", "c_hash"]
-        .iter()
-        .any(|mark| claims.get(mark).is_some());
-    if same_type(typ, "JWT") && marked {
-        Err(TokenFault::IdToken)
-    } else {
-        Ok(())
-    }
+    let marked = ["nonce", "at_hash", "c_hash"].iter().any(|mark| claims.get(mark).is_some());
+    if same_type(typ, "JWT") && marked { Err(TokenFault::IdToken) } else { Ok(()) }
 }
 
 /// The token's `exp`, when now is within its times.
@@ -290,11 +257,7 @@ fn check_times(claims: &Object<'_>, now: u64) -> Result<u64, TokenFault> {
     if now >= expires.saturating_add(TOKEN_LEEWAY_S) {
         return Err(TokenFault::Expired);
     }
-    if starts
-        .iter()
-        .flatten()
-        .any(|start| start.ceil > now.saturating_add(TOKEN_LEEWAY_S))
-    {
+    if starts.iter().flatten().any(|start| start.ceil > now.saturating_add(TOKEN_LEEWAY_S)) {
         return Err(TokenFault::NotYet);
     }
     Ok(expires)
@@ -310,18 +273,12 @@ fn check_audience<R: AsRef<str>>(
     let named: SmallVec<[&str; 4]> = match claims.get("aud") {
         None => return Err(TokenFault::Audience),
         Some(Json::Text(one)) => SmallVec::from_slice(&[&**one]),
-        Some(Json::Array(several)) => several
-            .iter()
-            .map(Json::as_text)
-            .collect::<Result<_, _>>()
-            .map_err(|_| wrong)?,
+        Some(Json::Array(several)) => several.iter().map(Json::as_text).collect::<Result<_, _>>().map_err(|_| wrong)?,
         Some(_) => return Err(wrong),
     };
     let mut endpoints = Endpoints::none();
     match &issuer.audience {
-        Some(ours) if ours.iter().any(|ours| named.contains(&ours.as_str())) => {
-            endpoints = Endpoints::all()
-        }
+        Some(ours) if ours.iter().any(|ours| named.contains(&ours.as_str())) => endpoints = Endpoints::all(),
         Some(_) => {}
         None => {
             for (index, resource) in resources.iter().enumerate() {
@@ -331,11 +288,7 @@ fn check_audience<R: AsRef<str>>(
             }
         }
     }
-    if endpoints.is_empty() {
-        Err(TokenFault::Audience)
-    } else {
-        Ok(endpoints)
-    }
+    if endpoints.is_empty() { Err(TokenFault::Audience) } else { Ok(endpoints) }
 }
 
 /// Subject, agent and tasks, where the issuer's configuration says they stand.
@@ -347,11 +300,7 @@ struct Who<'a> {
 
 impl<'a> Who<'a> {
     /// `None` without a subject.
-    fn read(
-        claims: &'a Object<'_>,
-        issuer: &Issuer,
-        names: &TaskNames,
-    ) -> Result<Option<Self>, JsonFault> {
+    fn read(claims: &'a Object<'_>, issuer: &Issuer, names: &TaskNames) -> Result<Option<Self>, JsonFault> {
         let text = |path: &ClaimPath| path.find(claims)?.map(Json::as_text).transpose();
         let Some(subject) = text(&issuer.subject)?.filter(|subject| !subject.is_empty()) else {
             return Ok(None);
@@ -362,19 +311,11 @@ impl<'a> Who<'a> {
                 let list: Vec<&str> = list.iter().map(Json::as_text).collect::<Result<_, _>>()?;
                 list.iter().filter_map(|name| names.id(name)).collect()
             }
-            Some(one) => one
-                .as_text()?
-                .split(' ')
-                .filter_map(|name| names.id(name))
-                .collect(),
+            Some(one) => one.as_text()?.split(' ').filter_map(|name| names.id(name)).collect(),
         };
         tasks.sort_unstable();
         tasks.dedup();
-        Ok(Some(Self {
-            subject,
-            agent: text(&issuer.agent)?,
-            tasks,
-        }))
+        Ok(Some(Self { subject, agent: text(&issuer.agent)?, tasks }))
     }
 }
 
@@ -385,9 +326,7 @@ mod tests {
 
     use proptest::prelude::*;
     use ring::rand::SystemRandom;
-    use ring::signature::{
-        ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _,
-    };
+    use ring::signature::{ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _};
     use serde_json::Value;
 
     use super::*;
@@ -411,27 +350,17 @@ mod tests {
     impl World {
         fn new() -> Self {
             let key = MintKey::generate(&SystemRandom::new()).unwrap();
-            let issuers = vec![
-                issuer("https://other.example", RSA_SET),
-                issuer("https://issuer.example", &key.key_set()),
-            ];
-            Self {
-                key,
-                issuers,
-                tasks: TaskNames::new(["refund", "triage"]),
-            }
+            let issuers =
+                vec![issuer("https://other.example", RSA_SET), issuer("https://issuer.example", &key.key_set())];
+            Self { key, issuers, tasks: TaskNames::new(["refund", "triage"]) }
         }
 
         /// Signs `HEADER` and `CLAIMS` after replacing `from` by `to`, in whichever of them has it.
         fn sign(&self, from: &str, to: &str) -> String {
             assert!(HEADER.contains(from) || CLAIMS.contains(from), "{from}");
-            let header = HEADER
-                .replacen(from, to, 1)
-                .replace("\"KEY\"", &format!("\"{}\"", self.key.id()));
+            let header = HEADER.replacen(from, to, 1).replace("\"KEY\"", &format!("\"{}\"", self.key.id()));
             let claims = CLAIMS.replacen(from, to, 1);
-            self.key
-                .sign_text(header.as_bytes(), claims.as_bytes(), &SystemRandom::new())
-                .unwrap()
+            self.key.sign_text(header.as_bytes(), claims.as_bytes(), &SystemRandom::new()).unwrap()
         }
 
         fn verify(&self, token: &[u8]) -> Result<Caller, TokenFault> {
@@ -465,20 +394,12 @@ mod tests {
     fn a_good_token_makes_a_caller() {
         let world = World::new();
         let caller = world.verify(world.sign("", "").as_bytes()).unwrap();
-        assert_eq!(
-            (&*caller.issuer, &*caller.subject),
-            ("https://issuer.example", "alice")
-        );
+        assert_eq!((&*caller.issuer, &*caller.subject), ("https://issuer.example", "alice"));
         assert_eq!(caller.agent.as_deref(), Some("agent-7"));
-        assert_eq!(
-            caller.owner,
-            Owner::of("https://issuer.example", "alice", Some("agent-7"))
-        );
+        assert_eq!(caller.owner, Owner::of("https://issuer.example", "alice", Some("agent-7")));
         assert_eq!(caller.tasks.as_slice(), [TaskId(1)]);
         assert_eq!((caller.expires, caller.anonymous), (1_800_000_300, false));
-        assert!(
-            caller.endpoints.contains(EndpointId(0)) && !caller.endpoints.contains(EndpointId(1))
-        );
+        assert!(caller.endpoints.contains(EndpointId(0)) && !caller.endpoints.contains(EndpointId(1)));
     }
 
     #[test]
@@ -497,9 +418,7 @@ mod tests {
         let caller = world.verify(token.as_bytes()).unwrap();
         assert_eq!((&*caller.subject, caller.agent.as_deref()), ("bob", None));
         assert_eq!(caller.tasks.as_slice(), [TaskId(0), TaskId(1)]);
-        assert!(
-            caller.endpoints.contains(EndpointId(0)) && caller.endpoints.contains(EndpointId(1))
-        );
+        assert!(caller.endpoints.contains(EndpointId(0)) && caller.endpoints.contains(EndpointId(1)));
     }
 
     /// What may differ between issuers, and what the wire allows: (from, to) on header or claims.
@@ -512,15 +431,9 @@ mod tests {
             (r#""typ":"at+jwt""#, r#""typ":"application/at+jwt""#),
             (r#""typ":"at+jwt""#, r#""typ":"Application/AT+JWT""#),
             (r#""typ""#, r#""b64":true,"typ""#),
-            (
-                r#""typ""#,
-                r#""x5t":"AAAA","x5c":["AAAA"],"jku":"https://evil.example/keys","typ""#,
-            ),
+            (r#""typ""#, r#""x5t":"AAAA","x5c":["AAAA"],"jku":"https://evil.example/keys","typ""#),
             (r#","kid":"KEY""#, ""),
-            (
-                r#""aud":"https://gw.example/mcp""#,
-                r#""aud":["x","https://gw.example/mcp"]"#,
-            ),
+            (r#""aud":"https://gw.example/mcp""#, r#""aud":["x","https://gw.example/mcp"]"#),
             (r#""exp":1800000300"#, r#""exp":1800000300.75"#),
             (r#""exp":1800000300"#, r#""exp":1.8000003e9"#),
             (r#""exp":1800000300"#, r#""exp":1799999971"#),
@@ -531,10 +444,7 @@ mod tests {
             (r#","tasks":["triage","unknown"]"#, ""),
             (r#"["triage","unknown"]"#, r#""triage refund  nothing""#),
             (r#"["triage","unknown"]"#, "[]"),
-            (
-                r#""scope""#,
-                r#""nonce":"with at+jwt it is no mark","scope""#,
-            ),
+            (r#""scope""#, r#""nonce":"with at+jwt it is no mark","scope""#),
             ("{", " {\r\n\t"),
         ] {
             world.check(&world.sign(from, to), Ok(()));
@@ -548,14 +458,9 @@ mod tests {
             world.check(&world.sign(from, to), Err(want));
         }
         for mark in ["nonce", "at_hash", "c_hash"] {
-            let header = HEADER
-                .replace("at+jwt", "JWT")
-                .replace("KEY", world.key.id());
+            let header = HEADER.replace("at+jwt", "JWT").replace("KEY", world.key.id());
             let claims = CLAIMS.replace("\"scope\"", &format!("\"{mark}\":\"x\",\"scope\""));
-            let token = world
-                .key
-                .sign_text(header.as_bytes(), claims.as_bytes(), &SystemRandom::new())
-                .unwrap();
+            let token = world.key.sign_text(header.as_bytes(), claims.as_bytes(), &SystemRandom::new()).unwrap();
             world.check(&token, Err(TokenFault::IdToken));
         }
     }
@@ -564,13 +469,8 @@ mod tests {
     fn headers_that_lie_are_refused() {
         let world = World::new();
         for &(from, to, want) in FALSE_HEADERS {
-            let header = HEADER
-                .replacen(from, to, 1)
-                .replace("\"KEY\"", &format!("\"{}\"", world.key.id()));
-            let token = world
-                .key
-                .sign_text(header.as_bytes(), CLAIMS.as_bytes(), &SystemRandom::new())
-                .unwrap();
+            let header = HEADER.replacen(from, to, 1).replace("\"KEY\"", &format!("\"{}\"", world.key.id()));
+            let token = world.key.sign_text(header.as_bytes(), CLAIMS.as_bytes(), &SystemRandom::new()).unwrap();
             world.check(&token, Err(want));
         }
         let mut narrow = World::new();
@@ -592,11 +492,8 @@ mod tests {
         let own: Value = serde_json::from_str(&stranger.key_set()).unwrap();
         let ours = HEADER.replace("KEY", world.key.id());
         let brings = ours.replace("\"alg\"", &format!("\"jwk\":{},\"alg\"", own["keys"][0]));
-        let by_stranger = |header: &str| {
-            stranger
-                .sign_text(header.as_bytes(), evil.as_bytes(), &SystemRandom::new())
-                .unwrap()
-        };
+        let by_stranger =
+            |header: &str| stranger.sign_text(header.as_bytes(), evil.as_bytes(), &SystemRandom::new()).unwrap();
         for token in [
             format!("{signed}."),
             format!("{evil_signed}."),
@@ -617,17 +514,11 @@ mod tests {
         let signed = format!("{}.{claims}", encode(ours.replace("ES256", "HS256")));
         let secret = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, world.key.key_set().as_bytes());
         let signature = encode(ring::hmac::sign(&secret, signed.as_bytes()));
-        world.check(
-            &format!("{signed}.{signature}"),
-            Err(TokenFault::AlgorithmUnknown),
-        );
+        world.check(&format!("{signed}.{signature}"), Err(TokenFault::AlgorithmUnknown));
         // A trusted issuer's key under another issuer's name: the issuer named decides whose keys are asked.
         let mut two = World::new();
         two.issuers[0] = issuer("https://other.example", &stranger.key_set());
-        two.check(
-            &by_stranger(&HEADER.replace("KEY", stranger.id())),
-            Err(UNKNOWN),
-        );
+        two.check(&by_stranger(&HEADER.replace("KEY", stranger.id())), Err(UNKNOWN));
     }
 
     #[test]
@@ -639,19 +530,9 @@ mod tests {
         let (header, claims) = signed.split_once('.').unwrap();
         // The four low bits of the last of 86 characters say nothing; another spelling of the same signature.
         let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-        let place = alphabet
-            .iter()
-            .position(|&c| c == signature.as_bytes()[85])
-            .unwrap();
-        let twin = format!(
-            "{signed}.{}{}",
-            &signature[..85],
-            char::from(alphabet[place + 1])
-        );
-        let long = world.sign(
-            "\"scope\"",
-            &format!("\"x\":\"{}\",\"scope\"", "x".repeat(9000)),
-        );
+        let place = alphabet.iter().position(|&c| c == signature.as_bytes()[85]).unwrap();
+        let twin = format!("{signed}.{}{}", &signature[..85], char::from(alphabet[place + 1]));
+        let long = world.sign("\"scope\"", &format!("\"x\":\"{}\",\"scope\"", "x".repeat(9000)));
         for (token, want) in [
             (String::new(), Shape),
             ("..".into(), HEADER_TWICE),
@@ -660,10 +541,7 @@ mod tests {
             (format!("{good}."), Shape),
             (format!("{good}.."), Shape),
             (format!("{good}.{signature}.{signature}"), Shape),
-            (
-                format!("{{\"payload\":\"{claims}\",\"signature\":\"{signature}\"}}"),
-                Shape,
-            ),
+            (format!("{{\"payload\":\"{claims}\",\"signature\":\"{signature}\"}}"), Shape),
             (twin, Base64),
             (format!("{good}="), Base64),
             (format!("{good}=="), Base64),
@@ -685,13 +563,7 @@ mod tests {
         let mut world = World::new();
         world.issuers[1].audience = Some(vec!["api://a".into(), "api://gateway".into()]);
         world.check(&world.sign("", ""), Err(TokenFault::Audience));
-        let caller = world
-            .verify(
-                world
-                    .sign("https://gw.example/mcp", "api://gateway")
-                    .as_bytes(),
-            )
-            .unwrap();
+        let caller = world.verify(world.sign("https://gw.example/mcp", "api://gateway").as_bytes()).unwrap();
         assert_eq!(caller.endpoints, Endpoints::all());
         world.issuers[1].audience = Some(vec![]);
         world.check(&world.sign("", ""), Err(TokenFault::Audience));
@@ -705,22 +577,13 @@ mod tests {
         for (algorithm, signature) in RSA_SIGNATURES {
             let header = encode(HEADER.replace("ES256", algorithm).replace("KEY", "rsa"));
             world.check(&format!("{header}.{claims}.{signature}"), Ok(()));
-            let swapped = if algorithm.starts_with('R') {
-                "PS256"
-            } else {
-                "RS256"
-            };
+            let swapped = if algorithm.starts_with('R') { "PS256" } else { "RS256" };
             let header = encode(HEADER.replace("ES256", swapped).replace("KEY", "rsa"));
-            world.check(
-                &format!("{header}.{claims}.{signature}"),
-                Err(TokenFault::Signature),
-            );
+            world.check(&format!("{header}.{claims}.{signature}"), Err(TokenFault::Signature));
         }
         let random = SystemRandom::new();
         let p384 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P384_SHA384_FIXED_SIGNING, &random).unwrap();
-        let p384 =
-            EcdsaKeyPair::from_pkcs8(&ECDSA_P384_SHA384_FIXED_SIGNING, p384.as_ref(), &random)
-                .unwrap();
+        let p384 = EcdsaKeyPair::from_pkcs8(&ECDSA_P384_SHA384_FIXED_SIGNING, p384.as_ref(), &random).unwrap();
         let (x, y) = p384.public_key().as_ref()[1..].split_at(48);
         let ed = Ed25519KeyPair::generate_pkcs8(&random).unwrap();
         let ed = Ed25519KeyPair::from_pkcs8(ed.as_ref()).unwrap();
@@ -740,10 +603,8 @@ mod tests {
                 _ => encode(ed.sign(signed.as_bytes())),
             };
             world.check(&format!("{signed}.{signature}"), Ok(()));
-            world.check(
-                &format!("{signed}.{}", signature.replace(&signature[..4], "AAAA")),
-                Err(TokenFault::Signature),
-            );
+            world
+                .check(&format!("{signed}.{}", signature.replace(&signature[..4], "AAAA")), Err(TokenFault::Signature));
         }
     }
 
@@ -780,8 +641,7 @@ mod tests {
         let header = Header::read(&header)?;
         decode(parts.claims)?;
         let signature = decode(parts.signature)?;
-        keys.verify(header.algorithm, header.key, parts.signed, &signature)
-            .map_err(|_| TokenFault::Signature)
+        keys.verify(header.algorithm, header.key, parts.signed, &signature).map_err(|_| TokenFault::Signature)
     }
 
     /// Valid vectors whose header names another algorithm than their key does (PS384 under a PS256 key): RFC 7517,
@@ -801,38 +661,18 @@ mod tests {
             let text = std::fs::read(folder.join(format!("json_web_{kind}_test.json"))).unwrap();
             let file: Value = serde_json::from_slice(&text).unwrap();
             for group in file["testGroups"].as_array().unwrap() {
-                let key = if group["public"].is_null() {
-                    &group["private"]
-                } else {
-                    &group["public"]
-                };
-                let set = if key["keys"].is_array() {
-                    key.to_string()
-                } else {
-                    format!("{{\"keys\":[{key}]}}")
-                };
+                let key = if group["public"].is_null() { &group["private"] } else { &group["public"] };
+                let set = if key["keys"].is_array() { key.to_string() } else { format!("{{\"keys\":[{key}]}}") };
                 let keys = KeySet::parse(set.as_bytes(), &algorithms);
-                let first = if key["keys"].is_array() {
-                    &key["keys"][0]
-                } else {
-                    key
-                };
+                let first = if key["keys"].is_array() { &key["keys"][0] } else { key };
                 let allowed = first["alg"].as_str().and_then(Algorithm::parse).is_some();
                 for test in group["tests"].as_array().unwrap() {
-                    let token = if test["jws"].is_null() {
-                        &test["jwe"]
-                    } else {
-                        &test["jws"]
-                    };
-                    let token = token
-                        .as_str()
-                        .map_or_else(|| token.to_string(), str::to_owned);
+                    let token = if test["jws"].is_null() { &test["jwe"] } else { &test["jws"] };
+                    let token = token.as_str().map_or_else(|| token.to_string(), str::to_owned);
                     let id = test["tcId"].as_u64().unwrap();
                     let disagrees = kind == "signature" && KEY_DISAGREES.contains(&id);
                     let want = test["result"] == "valid" && allowed && !disagrees;
-                    let got = keys
-                        .as_ref()
-                        .is_ok_and(|keys| signature_layer(&token, keys).is_ok());
+                    let got = keys.as_ref().is_ok_and(|keys| signature_layer(&token, keys).is_ok());
                     accepted += usize::from(got);
                     refused += usize::from(!got);
                     if got != want {
@@ -856,23 +696,11 @@ mod tests {
     /// What is wrong with the claims: `from` becomes `to`.
     const FALSE_CLAIMS: &[(&str, &str, TokenFault)] = &[
         (r#""iss":"https://issuer.example","#, "", TokenFault::Issuer),
-        (
-            "https://issuer.example",
-            "https://issuer.example/",
-            TokenFault::Issuer,
-        ),
-        (
-            "https://issuer.example",
-            "https://Issuer.example",
-            TokenFault::Issuer,
-        ),
+        ("https://issuer.example", "https://issuer.example/", TokenFault::Issuer),
+        ("https://issuer.example", "https://Issuer.example", TokenFault::Issuer),
         ("https://issuer.example", "", TokenFault::Issuer),
         (r#""https://issuer.example""#, "7", TYPE),
-        (
-            r#""https://issuer.example""#,
-            r#"["https://issuer.example"]"#,
-            TYPE,
-        ),
+        (r#""https://issuer.example""#, r#"["https://issuer.example"]"#, TYPE),
         (r#""iss""#, r#""iss":"https://other.example","iss""#, TWICE),
         (r#""sub""#, r#""sub":"admin","sub""#, TWICE),
         (r#""sub""#, r#""s\u0075b":"admin","sub""#, TWICE),
@@ -886,31 +714,15 @@ mod tests {
         (r#"["triage","unknown"]"#, "7", TYPE),
         (r#"["triage","unknown"]"#, r#"["triage",7]"#, TYPE),
         (r#"["triage","unknown"]"#, r#"{"triage":true}"#, TYPE),
-        (
-            r#""aud":"https://gw.example/mcp","#,
-            "",
-            TokenFault::Audience,
-        ),
+        (r#""aud":"https://gw.example/mcp","#, "", TokenFault::Audience),
         ("gw.example/mcp", "gw.example/mcp/", TokenFault::Audience),
         ("gw.example/mcp", "gw.example/MCP", TokenFault::Audience),
         ("gw.example/mcp", "gw.example", TokenFault::Audience),
-        (
-            "gw.example/mcp",
-            "gw.example/mcp https://gw.example/s/docs/mcp",
-            TokenFault::Audience,
-        ),
+        ("gw.example/mcp", "gw.example/mcp https://gw.example/s/docs/mcp", TokenFault::Audience),
         (r#""https://gw.example/mcp""#, "[]", TokenFault::Audience),
         (r#""https://gw.example/mcp""#, "null", TYPE),
-        (
-            r#""https://gw.example/mcp""#,
-            r#"["https://gw.example/mcp",1]"#,
-            TYPE,
-        ),
-        (
-            r#""https://gw.example/mcp""#,
-            r#"{"a":"https://gw.example/mcp"}"#,
-            TYPE,
-        ),
+        (r#""https://gw.example/mcp""#, r#"["https://gw.example/mcp",1]"#, TYPE),
+        (r#""https://gw.example/mcp""#, r#"{"a":"https://gw.example/mcp"}"#, TYPE),
         (r#","exp":1800000300"#, "", TokenFault::NoExpiry),
         ("1800000300", "1799999970", TokenFault::Expired),
         ("1800000300", "1799999970.9", TokenFault::Expired),
@@ -930,11 +742,7 @@ mod tests {
         ("1799999990", r#""1799999990""#, TYPE),
         (r#""iat""#, r#""nbf":1800000031,"iat""#, TokenFault::NotYet),
         (r#""iat""#, r#""nbf":"0","iat""#, TYPE),
-        (
-            r#""scope""#,
-            r#""cnf":{"jkt":"x"},"scope""#,
-            TokenFault::Bound,
-        ),
+        (r#""scope""#, r#""cnf":{"jkt":"x"},"scope""#, TokenFault::Bound),
         (r#""scope""#, r#""cnf":null,"scope""#, TokenFault::Bound),
     ];
 
@@ -967,16 +775,8 @@ mod tests {
         ("at+jwt", "", TokenFault::Type),
         (r#""at+jwt""#, "1", HEADER_TYPE),
         (r#""typ""#, r#""crit":[],"typ""#, TokenFault::Critical),
-        (
-            r#""typ""#,
-            r#""crit":["exp"],"exp":1,"typ""#,
-            TokenFault::Critical,
-        ),
-        (
-            r#""typ""#,
-            r#""crit":["b64"],"b64":false,"typ""#,
-            TokenFault::Critical,
-        ),
+        (r#""typ""#, r#""crit":["exp"],"exp":1,"typ""#, TokenFault::Critical),
+        (r#""typ""#, r#""crit":["b64"],"b64":false,"typ""#, TokenFault::Critical),
         (r#""typ""#, r#""b64":false,"typ""#, TokenFault::Unencoded),
         (r#""typ""#, r#""b64":"true","typ""#, TokenFault::Unencoded),
         ("KEY", "", UNKNOWN),

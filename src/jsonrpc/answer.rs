@@ -203,7 +203,9 @@ impl Notes {
                     () => ResultType::Other,
                 };
             }
-            Wanted::Code => self.error_code = kind_if_short.filter(|kind| *kind == Kind::Number).and_then(|_| integer(raw)),
+            Wanted::Code => {
+                self.error_code = kind_if_short.filter(|kind| *kind == Kind::Number).and_then(|_| integer(raw))
+            }
         }
     }
 }

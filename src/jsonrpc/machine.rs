@@ -186,7 +186,10 @@ impl Machine {
             }
             b',' => {
                 self.state = State::Value;
-                Some(at + 1)
+                match piece.get(at + 1) {
+                    Some(&byte) if !is_space(byte) => self.value(byte, piece, at + 1, witness),
+                    _ => Some(at + 1),
+                }
             }
             b'}' if object => Some(self.close(at, witness)),
             b']' if !object => Some(self.close(at, witness)),
@@ -220,7 +223,6 @@ impl Machine {
     }
 
     /// A value of which `byte` is the first; a container only as far as that.
-    #[inline(always)]
     fn value<W: Witness>(&mut self, byte: u8, piece: &[u8], at: usize, witness: &mut W) -> Step {
         match byte {
             b'"' => {
@@ -237,13 +239,17 @@ impl Machine {
             b'[' => self.open(Kind::Array, at, witness),
             b'-' | b'0'..=b'9' => {
                 self.tell_start(Kind::Number, at, witness);
+                if let Some(end) = number_end(piece, at) {
+                    self.after(end, witness);
+                    return Some(end);
+                }
                 self.state = State::Number;
                 self.number = match byte {
                     b'-' => Number::Minus,
                     b'0' => Number::Zero,
                     _ => Number::Whole,
                 };
-                self.number(piece, at + 1, witness)
+                Some(at + 1)
             }
             b't' => self.open_word(Kind::True, b"rue", at, witness),
             b'f' => self.open_word(Kind::False, b"alse", at, witness),
@@ -382,7 +388,8 @@ impl Machine {
         self.state = State::Colon;
         self.members += 1;
         if self.members > self.bounds.members || self.hashes.len() >= self.bounds.open {
-            self.fail(ScanFault::TooManyMembers, at)?;
+            self.fail(ScanFault::TooManyMembers, at);
+            return None;
         }
         let mut hasher = self.hasher.build_hasher();
         hasher.write(text);
@@ -396,7 +403,10 @@ impl Machine {
             let (start, end) = (self.name_start, self.base + at as u64);
             match witness.name(self.level, &Name { text, start, end, escapes: self.name_escapes }) {
                 Ok(role) => self.role = role,
-                Err(ScanFault::TooManyRecorded) => drop(self.fail(ScanFault::TooManyRecorded, at)?),
+                Err(ScanFault::TooManyRecorded) => {
+                    self.fail(ScanFault::TooManyRecorded, at);
+                    return None;
+                }
                 Err(fault) => {
                     self.role = Role::Plain;
                     self.keep(fault, at);
@@ -512,7 +522,10 @@ impl Machine {
     }
 
     fn digit<const NAME: bool>(&mut self, byte: u8, at: usize) -> Option<()> {
-        let Some(digit) = text::hex_digit(byte) else { return self.fail(ScanFault::BadEscape, at)? };
+        let Some(digit) = text::hex_digit(byte) else {
+            self.fail(ScanFault::BadEscape, at);
+            return None;
+        };
         self.unit = self.unit << 4 | digit;
         self.digits -= 1;
         if self.digits > 0 { Some(()) } else { self.unit_read::<NAME>(self.unit, at) }
@@ -526,7 +539,8 @@ impl Machine {
             return Some(());
         }
         let Some(character) = text::character(self.high, unit) else {
-            return self.fail(ScanFault::LoneSurrogate, at).map(drop);
+            self.fail(ScanFault::LoneSurrogate, at);
+            return None;
         };
         (self.high, self.escape) = (0, Escape::None);
         if NAME {
@@ -744,6 +758,30 @@ impl Tail {
         };
         Some(Self { left, low, high })
     }
+}
+
+/// The end of the number at `from`, if it is well-formed and ends within the piece.
+#[inline]
+fn number_end(piece: &[u8], from: usize) -> Option<usize> {
+    let digits = |at: usize| {
+        let mut end = at;
+        while piece.get(end)?.is_ascii_digit() {
+            end += 1;
+        }
+        (end > at).then_some(end)
+    };
+    let first = from + usize::from(piece[from] == b'-');
+    let mut end = digits(first)?;
+    if piece[first] == b'0' && end > first + 1 {
+        return None;
+    }
+    if piece.get(end)? == &b'.' {
+        end = digits(end + 1)?;
+    }
+    if piece.get(end)? | 0x20 == b'e' {
+        end = digits(end + 1 + usize::from(matches!(piece.get(end + 1)?, b'+' | b'-')))?;
+    }
+    Some(end)
 }
 
 #[inline(always)]

@@ -96,7 +96,8 @@ pub struct Envelope {
     meta: Vec<Member>,
     known: [Option<u8>; KNOWN],
     id_twice: bool,
-    escaped_method: Option<Vec<u8>>,
+    /// The method unescaped, if it had to be.
+    method_text: Vec<u8>,
 }
 
 impl Envelope {
@@ -104,7 +105,7 @@ impl Envelope {
     #[must_use]
     pub fn method_name<'a>(&'a self, bytes: &'a [u8]) -> Option<&'a [u8]> {
         let written = self.method?;
-        Some(self.escaped_method.as_deref().unwrap_or_else(|| written.of(bytes)))
+        Some(if self.method_text.is_empty() { written.of(bytes) } else { &self.method_text })
     }
 
     /// The member `name` of `params`, in a request or notification.
@@ -167,16 +168,17 @@ impl Envelope {
             meta: Vec::with_capacity(16),
             known: [None; KNOWN],
             id_twice: false,
-            escaped_method: None,
+            method_text: Vec::new(),
         }
     }
 
     fn clear(&mut self) {
-        (self.id, self.method, self.body, self.escaped_method) = (None, None, None, None);
+        (self.id, self.method, self.body) = (None, None, None);
         (self.known, self.id_twice) = ([None; KNOWN], false);
         self.root.clear();
         self.inner.clear();
         self.meta.clear();
+        self.method_text.clear();
     }
 
     fn known(&self, name: RootName) -> Option<Member> {
@@ -208,7 +210,7 @@ impl Envelope {
         self.body = [RootName::Params, RootName::Result, RootName::Error].into_iter().find_map(|name| self.known(name));
         if let Some(method) = self.known(RootName::Method).and_then(Member::text) {
             self.method = Some(method);
-            self.escaped_method = unescape_method(method.of(bytes))?;
+            unescape_method(method.of(bytes), &mut self.method_text)?;
         }
         Ok(())
     }
@@ -353,7 +355,8 @@ impl ScanFault {
     #[must_use]
     pub fn is_grammar(self) -> bool {
         use ScanFault as F;
-        let text = matches!(self, F::InvalidUtf8 | F::ControlCharacter | F::BadEscape | F::LoneSurrogate | F::BadNumber);
+        let text =
+            matches!(self, F::InvalidUtf8 | F::ControlCharacter | F::BadEscape | F::LoneSurrogate | F::BadNumber);
         text || matches!(self, F::ByteOrderMark | F::Syntax | F::Incomplete | F::TrailingBytes)
     }
 
@@ -530,12 +533,11 @@ fn is_twin(name: &[u8], known: &[&str]) -> bool {
     known.iter().any(|known| known.chars().map(folded).eq(name.chars().map(folded)))
 }
 
-/// The method without its `\/`, when it has any; other escapes have no reason to be there.
-fn unescape_method(written: &[u8]) -> Result<Option<Vec<u8>>, ScanFault> {
+/// Leaves `name` empty when `written` has no escapes. Those other than `\/` have no reason to be in a method.
+fn unescape_method(written: &[u8], name: &mut Vec<u8>) -> Result<(), ScanFault> {
     if !text::has_escape(written) {
-        return Ok(None);
+        return Ok(());
     }
-    let mut name = Vec::with_capacity(written.len());
     let mut rest = written.iter();
     while let Some(&byte) = rest.next() {
         match byte {
@@ -544,7 +546,7 @@ fn unescape_method(written: &[u8]) -> Result<Option<Vec<u8>>, ScanFault> {
             _ => name.push(byte),
         }
     }
-    Ok(Some(name))
+    Ok(())
 }
 
 const KNOWN: usize = RootName::Error as usize + 1;

@@ -3,7 +3,6 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
@@ -209,7 +208,8 @@ fn bounds() {
     assert_eq!(verdict(nested(DEPTH_MAX - 2)), Ok(Shape::Request));
     assert_eq!(verdict(nested(DEPTH_MAX - 1)), Err(ScanFault::TooDeep));
 
-    let members = |from: usize, many: usize| (from..from + many).map(|n| format!("\"k{n}\":1")).collect::<Vec<_>>().join(",");
+    let members =
+        |from: usize, many: usize| (from..from + many).map(|n| format!("\"k{n}\":1")).collect::<Vec<_>>().join(",");
     let object = |many| call(format!("{{{}}}", members(0, many)).as_bytes());
     // Six are the call's own.
     assert_eq!(verdict(object(MEMBERS_MAX - 6)), Ok(Shape::Request));
@@ -242,16 +242,16 @@ fn bounds() {
 }
 
 #[test]
-fn hostile_messages_are_refused_fast() {
+fn deep_messages_are_refused_at_their_front() {
     let cases = [
         ("[".repeat(100_000).into_bytes(), ScanFault::Batch),
         (call("[".repeat(100_000).as_bytes()), ScanFault::TooDeep),
         (call("{\"a\":".repeat(100_000).as_bytes()), ScanFault::TooDeep),
     ];
     for (input, want) in cases {
-        let start = Instant::now();
-        assert_eq!(read(&input).unwrap_err(), want);
-        assert!(start.elapsed() < Duration::from_millis(5), "{want:?} took {:?}", start.elapsed());
+        let mut reader = Reader::new(0);
+        assert_eq!(reader.read(&input).unwrap_err(), want);
+        assert!(reader.position() < 1000, "all but the front of {} bytes is left unread", input.len());
     }
 }
 
@@ -282,7 +282,8 @@ fn the_id_is_read_even_of_a_refused_message() {
 
 #[test]
 fn members_are_found_by_name() {
-    let input = br#"{"jsonrpc":"2.0","id":1,"method":"tools\/call","params":{ "name" : "echo" ,"arguments":{"name":[1]},
+    let input =
+        br#"{"jsonrpc":"2.0","id":1,"method":"tools\/call","params":{ "name" : "echo" ,"arguments":{"name":[1]},
         "_meta":{"io.modelcontextprotocol\/protocolVersion":"2026-07-28","progressToken": 5 }}}"#;
     let envelope = read(input).unwrap();
     let raw = |member: Option<Member>| member.map(|member| str::from_utf8(member.value.of(input)).unwrap());
@@ -305,7 +306,8 @@ fn members_are_found_by_name() {
 #[test]
 fn answers_tell_their_outcome() {
     let of = |input: &str| answer_of(input.as_bytes()).unwrap();
-    let answer = of(r#"{"result":{"content":[{"isError":false,"resultType":"x"}],"isError":true},"jsonrpc":"2.0","id":"q"}"#);
+    let answer =
+        of(r#"{"result":{"content":[{"isError":false,"resultType":"x"}],"isError":true},"jsonrpc":"2.0","id":"q"}"#);
     assert_eq!((answer.shape, answer.id.as_deref()), (Shape::Result, Some(&b"\"q\""[..])));
     assert_eq!((answer.is_error, answer.result_type, answer.error_code), (true, ResultType::Absent, None));
     for (written, want) in [
@@ -456,12 +458,13 @@ fn json() -> impl Strategy<Value = String> {
         Just("null".to_owned()),
     ];
     leaf.prop_recursive(5, 60, 6, move |inner| {
-        let member = (space(), text(), space(), inner.clone()).prop_map(|(before, name, after, value)| {
-            format!("{before}{name}{after}:{after}{value}{before}")
-        });
+        let member = (space(), text(), space(), inner.clone())
+            .prop_map(|(before, name, after, value)| format!("{before}{name}{after}:{after}{value}{before}"));
         prop_oneof![
-            proptest::collection::vec((space(), inner), 0..6)
-                .prop_map(|all| format!("[{}]", all.iter().map(|(a, b)| format!("{a}{b}{a}")).collect::<Vec<_>>().join(","))),
+            proptest::collection::vec((space(), inner), 0..6).prop_map(|all| format!(
+                "[{}]",
+                all.iter().map(|(a, b)| format!("{a}{b}{a}")).collect::<Vec<_>>().join(",")
+            )),
             proptest::collection::vec(member, 0..6).prop_map(|all| format!("{{{}}}", all.join(","))),
         ]
     })
@@ -500,12 +503,6 @@ proptest! {
     #[test]
     fn broken_json_is_judged_as_others_do(arguments in nearly_json()) {
         agrees_with_others(&arguments)?;
-    }
-
-    #[test]
-    fn pieces_change_nothing(arguments in nearly_json()) {
-        agrees_in_pieces(&call(&arguments));
-        agrees_in_pieces(&arguments);
     }
 
     #[test]
@@ -553,5 +550,15 @@ proptest! {
             // Only what the generator writes on purpose: names twice, halves of pairs.
             prop_assert!(matches!(read(input), Err(ScanFault::DuplicateName | ScanFault::LoneSurrogate | ScanFault::CaseTwin)));
         }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn pieces_change_nothing(arguments in nearly_json()) {
+        agrees_in_pieces(&call(&arguments));
+        agrees_in_pieces(&arguments);
     }
 }

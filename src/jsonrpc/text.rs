@@ -74,7 +74,7 @@ pub fn write_string(out: &mut Vec<u8>, text: &str) {
 
 /// Length of the run of bytes at the front of `bytes` that need no look inside a string: ASCII, no control
 /// character, no quote, no backslash. The hot loop of the scanner; wider vectors go in here.
-#[inline]
+#[inline(always)]
 pub(super) fn plain_len(bytes: &[u8]) -> usize {
     const ONES: u64 = u64::MAX / 255;
     let mut at = 0;

@@ -195,12 +195,7 @@ pub enum Param {
 /// body equal, version supported, other headers equal, method known, parameters well-formed. A message in a batch never
 /// gets here: the scanner refuses arrays.
 pub fn read(given: &Given<'_>, body: &[u8], envelope: &Envelope) -> Result<Call, CallFault> {
-    let message = Message {
-        given,
-        body,
-        envelope,
-        at: Places::find(body, envelope),
-    };
+    let message = Message { given, body, envelope, at: Places::find(body, envelope) };
     match message.spoken()? {
         Spoken::Modern => message.read_modern(),
         Spoken::Legacy(revision) => message.read_legacy(revision),
@@ -221,17 +216,11 @@ impl Text {
     fn read(body: &[u8], span: Span) -> Option<Self> {
         let inside = span.of(body);
         if !text::has_escape(inside) {
-            return Some(Self {
-                span,
-                unescaped: None,
-            });
+            return Some(Self { span, unescaped: None });
         }
         let mut scratch = Vec::new();
         let unescaped = text::unescape(inside, &mut scratch).ok()?;
-        Some(Self {
-            span,
-            unescaped: Some(unescaped.into()),
-        })
+        Some(Self { span, unescaped: Some(unescaped.into()) })
     }
 }
 
@@ -336,10 +325,7 @@ impl Message<'_> {
         if self.method() == b"initialize" {
             return self.negotiated().map(Spoken::Legacy);
         }
-        let session = self
-            .given
-            .session_revision
-            .filter(|revision| !revision.is_modern());
+        let session = self.given.session_revision.filter(|revision| !revision.is_modern());
         let Some(version) = self.given.version else {
             return Ok(Spoken::Legacy(session.unwrap_or(Revision::UNSAID)));
         };
@@ -355,10 +341,7 @@ impl Message<'_> {
     /// What an `initialize` settles on.
     fn negotiated(&self) -> Result<Revision, CallFault> {
         let asked = self.text(self.at.protocol_version);
-        let asked = asked.ok_or(CallFault::ParamsInvalid(
-            Era::Legacy,
-            Param::ProtocolVersion,
-        ))?;
+        let asked = asked.ok_or(CallFault::ParamsInvalid(Era::Legacy, Param::ProtocolVersion))?;
         Ok(Revision::negotiate(asked.of(self.body).as_bytes()))
     }
 
@@ -409,20 +392,11 @@ impl Message<'_> {
     }
 
     /// The rest of a request or notification, once era and headers are settled.
-    fn read_method(
-        &self,
-        revision: Revision,
-        row: Option<&'static Method>,
-    ) -> Result<Call, CallFault> {
+    fn read_method(&self, revision: Revision, row: Option<&'static Method>) -> Result<Call, CallFault> {
         let era = revision.era();
         let Some(method) = row else {
-            let clean =
-                std::str::from_utf8(self.method()).is_ok_and(|method| !has_controls(method));
-            return Err(if clean {
-                CallFault::MethodUnknown(era)
-            } else {
-                CallFault::NameInvalid
-            });
+            let clean = std::str::from_utf8(self.method()).is_ok_and(|method| !has_controls(method));
+            return Err(if clean { CallFault::MethodUnknown(era) } else { CallFault::NameInvalid });
         };
         match (self.envelope.shape, method.form) {
             (Shape::Request, Form::Notification) => return Err(CallFault::MethodUnknown(era)),
@@ -447,11 +421,7 @@ impl Message<'_> {
         for (member, kind, key) in [
             (self.at.meta, Kind::Object, MetaKey::Meta),
             (self.at.said, Kind::String, MetaKey::ProtocolVersion),
-            (
-                self.at.capabilities,
-                Kind::Object,
-                MetaKey::ClientCapabilities,
-            ),
+            (self.at.capabilities, Kind::Object, MetaKey::ClientCapabilities),
         ] {
             if !is(member, kind) {
                 return Err(CallFault::MetaMissing(key));
@@ -473,9 +443,7 @@ impl Message<'_> {
             (Some(version), _) | (None, Some(version)) => version,
             (None, None) => return Err(CallFault::UnsupportedVersion),
         };
-        Revision::parse(version)
-            .filter(|revision| revision.is_modern())
-            .ok_or(CallFault::UnsupportedVersion)
+        Revision::parse(version).filter(|revision| revision.is_modern()).ok_or(CallFault::UnsupportedVersion)
     }
 
     /// `Mcp-Name` against the member of `params` that it repeats. Where neither is there, the parameters are at fault,
@@ -484,11 +452,7 @@ impl Message<'_> {
         once(Header::Name, self.given.name_count)?;
         let named = self.text(named);
         let Some(header) = self.given.name else {
-            return if named.is_some() {
-                Err(HeaderFault::Missing(Header::Name).into())
-            } else {
-                Ok(())
-            };
+            return if named.is_some() { Err(HeaderFault::Missing(Header::Name).into()) } else { Ok(()) };
         };
         let mut scratch = Vec::new();
         let header = decode_value(Header::Name, header, &mut scratch)?;
@@ -505,9 +469,9 @@ impl Message<'_> {
             Subject::None => Object::None,
             Subject::Tool => Object::Tool(self.named(self.at.name, named)?),
             Subject::Prompt => Object::Prompt(self.named(self.at.name, named)?),
-            Subject::Resource | Subject::Subscribe => Object::Resource(
-                self.named(self.at.uri, CallFault::ParamsInvalid(era, Param::Uri))?,
-            ),
+            Subject::Resource | Subject::Subscribe => {
+                Object::Resource(self.named(self.at.uri, CallFault::ParamsInvalid(era, Param::Uri))?)
+            }
             Subject::Completion => self.completed(era)?,
             Subject::Listen => Object::Listen(Box::new(self.listen(era)?)),
         })
@@ -520,11 +484,7 @@ impl Message<'_> {
     /// `ref` of `completion/complete`.
     fn completed(&self, era: Era) -> Result<Object, CallFault> {
         let fault = CallFault::ParamsInvalid(era, Param::Ref);
-        let reference = self
-            .at
-            .reference
-            .filter(|member| member.kind == Kind::Object)
-            .ok_or(fault)?;
+        let reference = self.at.reference.filter(|member| member.kind == Kind::Object).ok_or(fault)?;
         let (mut kind, mut name, mut uri) = (None, None, None);
         for (key, value) in walk::members(self.body, reference.value) {
             let slot = match self.known(key, &["type", "name", "uri"], fault)? {
@@ -533,11 +493,7 @@ impl Message<'_> {
                 Some(_) => &mut uri,
                 None => continue,
             };
-            *slot = Some(
-                walk::string(self.body, value)
-                    .and_then(|span| Text::read(self.body, span))
-                    .ok_or(fault)?,
-            );
+            *slot = Some(walk::string(self.body, value).and_then(|span| Text::read(self.body, span)).ok_or(fault)?);
         }
         match kind.ok_or(fault)?.of(self.body) {
             "ref/prompt" => self.clean(name.ok_or(fault)?).map(Object::CompletePrompt),
@@ -550,17 +506,8 @@ impl Message<'_> {
     /// would ask the server for what no rule has looked at, so it is refused.
     fn listen(&self, era: Era) -> Result<Listen, CallFault> {
         let fault = CallFault::ParamsInvalid(era, Param::Notifications);
-        let filters = self
-            .at
-            .notifications
-            .filter(|member| member.kind == Kind::Object)
-            .ok_or(fault)?;
-        let names = [
-            "toolsListChanged",
-            "promptsListChanged",
-            "resourcesListChanged",
-            "resourceSubscriptions",
-        ];
+        let filters = self.at.notifications.filter(|member| member.kind == Kind::Object).ok_or(fault)?;
+        let names = ["toolsListChanged", "promptsListChanged", "resourcesListChanged", "resourceSubscriptions"];
         let mut listen = Listen::default();
         for (key, value) in walk::members(self.body, filters.value) {
             let flag = match self.known(key, &names, fault)?.ok_or(fault)? {
@@ -590,8 +537,7 @@ impl Message<'_> {
             if uris.len() == LISTEN_URIS_MAX {
                 return Err(fault);
             }
-            let text =
-                walk::string(self.body, element).and_then(|span| Text::read(self.body, span));
+            let text = walk::string(self.body, element).and_then(|span| Text::read(self.body, span));
             uris.push(self.clean(text.ok_or(fault)?)?);
         }
         Ok(uris)
@@ -600,21 +546,11 @@ impl Message<'_> {
     /// What `_meta` says to the gateway.
     fn meta(&self, era: Era) -> Result<Meta, CallFault> {
         let fault = CallFault::ParamsInvalid(era, Param::Meta);
-        if self
-            .at
-            .meta
-            .is_some_and(|member| member.kind != Kind::Object)
-        {
+        if self.at.meta.is_some_and(|member| member.kind != Kind::Object) {
             return Err(fault);
         }
-        let token = self
-            .at
-            .progress_token
-            .map(|member| self.token(member).ok_or(fault));
-        let task = self
-            .at
-            .task
-            .map(|member| self.text(Some(member)).ok_or(CallFault::TaskInvalid));
+        let token = self.at.progress_token.map(|member| self.token(member).ok_or(fault));
+        let task = self.at.task.map(|member| self.text(Some(member)).ok_or(CallFault::TaskInvalid));
         let proper = |span: &Span| is_traceparent(span.of(self.body));
         Ok(Meta {
             task: task.transpose()?,
@@ -622,11 +558,7 @@ impl Message<'_> {
             traceparent: self.at.traceparent.and_then(Member::text).filter(proper),
             tracestate: self.at.tracestate.and_then(Member::text),
             baggage: self.at.baggage.and_then(Member::text),
-            capabilities: self
-                .at
-                .capabilities
-                .filter(|_| era == Era::Modern)
-                .map(|member| member.value),
+            capabilities: self.at.capabilities.filter(|_| era == Era::Modern).map(|member| member.value),
         })
     }
 
@@ -634,8 +566,7 @@ impl Message<'_> {
     fn token(&self, member: Member) -> Option<Span> {
         let raw = member.value.of(self.body);
         let whole = !raw.iter().any(|byte| matches!(byte, b'.' | b'e' | b'E'));
-        (member.kind == Kind::String || (member.kind == Kind::Number && whole))
-            .then_some(member.value)
+        (member.kind == Kind::String || (member.kind == Kind::Number && whole)).then_some(member.value)
     }
 
     /// `params.arguments`; null is as good as none.
@@ -644,27 +575,15 @@ impl Message<'_> {
             return Ok(None);
         }
         match self.at.arguments {
-            Some(Member {
-                kind: Kind::Object,
-                value,
-                ..
-            }) => Ok(Some(value)),
-            None
-            | Some(Member {
-                kind: Kind::Null, ..
-            }) => Ok(None),
+            Some(Member { kind: Kind::Object, value, .. }) => Ok(Some(value)),
+            None | Some(Member { kind: Kind::Null, .. }) => Ok(None),
             Some(_) => Err(CallFault::ParamsInvalid(era, Param::Arguments)),
         }
     }
 
     /// Which of `names` a member is called. Names that a careless parser could take for one of them are refused; so
     /// are escaped ones, since nobody has a reason to write them.
-    fn known(
-        &self,
-        key: Span,
-        names: &[&str],
-        fault: CallFault,
-    ) -> Result<Option<usize>, CallFault> {
+    fn known(&self, key: Span, names: &[&str], fault: CallFault) -> Result<Option<usize>, CallFault> {
         let key = key.of(self.body);
         if let Some(at) = names.iter().position(|name| name.as_bytes() == key) {
             return Ok(Some(at));
@@ -672,22 +591,12 @@ impl Message<'_> {
         if text::has_escape(key) || !key.is_ascii() {
             return Err(fault);
         }
-        let twin = names
-            .iter()
-            .any(|name| name.as_bytes().eq_ignore_ascii_case(key));
-        if twin {
-            Err(CallFault::CaseTwin)
-        } else {
-            Ok(None)
-        }
+        let twin = names.iter().any(|name| name.as_bytes().eq_ignore_ascii_case(key));
+        if twin { Err(CallFault::CaseTwin) } else { Ok(None) }
     }
 
     fn clean(&self, text: Text) -> Result<Text, CallFault> {
-        if has_controls(text.of(self.body)) {
-            Err(CallFault::NameInvalid)
-        } else {
-            Ok(text)
-        }
+        if has_controls(text.of(self.body)) { Err(CallFault::NameInvalid) } else { Ok(text) }
     }
 
     fn text(&self, member: Option<Member>) -> Option<Text> {
@@ -701,25 +610,17 @@ impl Message<'_> {
 
 /// Refuses a header that is there more than once: two parsers, two meanings.
 fn once(header: Header, count: usize) -> Result<(), HeaderFault> {
-    if count > 1 {
-        Err(HeaderFault::Doubled(header))
-    } else {
-        Ok(())
-    }
+    if count > 1 { Err(HeaderFault::Doubled(header)) } else { Ok(()) }
 }
 
 /// Whether a name holds NUL or another control character.
 fn has_controls(name: &str) -> bool {
-    name.bytes().any(|byte| byte.is_ascii_control())
-        || (!name.is_ascii() && name.chars().any(char::is_control))
+    name.bytes().any(|byte| byte.is_ascii_control()) || (!name.is_ascii() && name.chars().any(char::is_control))
 }
 
 /// `version "-" trace-id "-" parent-id "-" trace-flags` (W3C Trace Context section 3.2.2).
 fn is_traceparent(value: &[u8]) -> bool {
-    let hex = |part: &[u8]| {
-        part.iter()
-            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-    };
+    let hex = |part: &[u8]| part.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     let id = |part: &[u8]| hex(part) && part.iter().any(|byte| *byte != b'0');
     let Some((head, more)) = value.split_first_chunk::<55>() else {
         return false;

@@ -208,33 +208,15 @@ impl Listing {
     pub fn add(&mut self, page: Page) -> Vec<(String, DropWhy)> {
         let first = self.items.is_empty();
         self.public = page.public && (first || self.public);
-        self.ttl_ms = if first {
-            page.ttl_ms
-        } else {
-            self.ttl_ms
-                .zip(page.ttl_ms)
-                .map(|(one, other)| one.min(other))
-        };
+        self.ttl_ms = if first { page.ttl_ms } else { self.ttl_ms.zip(page.ttl_ms).map(|(one, other)| one.min(other)) };
         let mut dropped = page.dropped;
         // The page's own names are distinct already.
         let taken: HashSet<&str> = self.items.iter().map(|item| &*item.name).collect();
-        let (known, mut fresh): (Vec<Item>, Vec<Item>) = page
-            .items
-            .into_iter()
-            .partition(|item| taken.contains(&*item.name));
-        let room = LIST_ITEMS_MAX
-            .saturating_sub(self.items.len())
-            .min(fresh.len());
-        dropped.extend(
-            known
-                .into_iter()
-                .map(|item| (item.name.into(), DropWhy::Duplicate)),
-        );
-        dropped.extend(
-            fresh
-                .drain(room..)
-                .map(|item| (item.name.into(), DropWhy::TooMany)),
-        );
+        let (known, mut fresh): (Vec<Item>, Vec<Item>) =
+            page.items.into_iter().partition(|item| taken.contains(&*item.name));
+        let room = LIST_ITEMS_MAX.saturating_sub(self.items.len()).min(fresh.len());
+        dropped.extend(known.into_iter().map(|item| (item.name.into(), DropWhy::Duplicate)));
+        dropped.extend(fresh.drain(room..).map(|item| (item.name.into(), DropWhy::TooMany)));
         self.items.append(&mut fresh);
         dropped
     }
@@ -277,11 +259,7 @@ impl Catalog {
                     number(table, listing, era, &mut |name: &str| {
                         let id = ItemId::from_index(items.len());
                         (items.len() < ITEMS_MAX).then(|| {
-                            items.push(Owned {
-                                server: ServerId::from_index(index),
-                                kind,
-                                name: name.into(),
-                            });
+                            items.push(Owned { server: ServerId::from_index(index), kind, name: name.into() });
                             id
                         })
                     });
@@ -289,11 +267,7 @@ impl Catalog {
             }
             names.push(tables);
         }
-        Self {
-            servers,
-            names,
-            items,
-        }
+        Self { servers, names, items }
     }
 
     /// How many ids were given: every `ItemId` is below this.
@@ -305,14 +279,7 @@ impl Catalog {
     /// The server, kind and name behind each id, in order of id.
     pub fn numbered(&self) -> impl Iterator<Item = (ItemId, ServerId, ListKind, &str)> {
         let rows = self.items.iter().enumerate();
-        rows.map(|(index, item)| {
-            (
-                ItemId::from_index(index),
-                item.server,
-                item.kind,
-                &*item.name,
-            )
-        })
+        rows.map(|(index, item)| (ItemId::from_index(index), item.server, item.kind, &*item.name))
     }
 
     /// How many servers there are, known or not.
@@ -363,34 +330,19 @@ impl Catalog {
 
     fn item(&self, server: ServerId, kind: ListKind, era: Era, name: &str) -> Option<&Item> {
         let row = self.place(server, kind, name)?.rows[era as usize]?;
-        self.server(server)?
-            .era(era)?
-            .list(kind)?
-            .items
-            .get(row as usize)
+        self.server(server)?.era(era)?.list(kind)?.items.get(row as usize)
     }
 }
 
 /// Gives ids to one list of one era, `next` making new ones while there are any. What gets none leaves the list.
-fn number(
-    table: &mut Names,
-    listing: &mut Listing,
-    era: Era,
-    next: &mut dyn FnMut(&str) -> Option<ItemId>,
-) {
+fn number(table: &mut Names, listing: &mut Listing, era: Era, next: &mut dyn FnMut(&str) -> Option<ItemId>) {
     let mut row = 0_u32;
     listing.items.retain_mut(|item| {
         if !table.contains_key(&item.name) {
             let Some(id) = next(&item.name) else {
                 return false;
             };
-            table.insert(
-                item.name.clone(),
-                Place {
-                    id,
-                    rows: [None; 2],
-                },
-            );
+            table.insert(item.name.clone(), Place { id, rows: [None; 2] });
         }
         let Some(place) = table.get_mut(&item.name) else {
             return false;
@@ -430,12 +382,8 @@ pub fn read_page(kind: ListKind, result: &[u8]) -> Result<Page, CatalogFault> {
     let mut taken: HashSet<Box<str>> = HashSet::new();
     for raw in list {
         match definition(kind, raw.get()) {
-            Ok(item) if page.items.len() == LIST_ITEMS_MAX => {
-                page.dropped.push((item.name.into(), DropWhy::TooMany))
-            }
-            Ok(item) if !taken.insert(item.name.clone()) => {
-                page.dropped.push((item.name.into(), DropWhy::Duplicate))
-            }
+            Ok(item) if page.items.len() == LIST_ITEMS_MAX => page.dropped.push((item.name.into(), DropWhy::TooMany)),
+            Ok(item) if !taken.insert(item.name.clone()) => page.dropped.push((item.name.into(), DropWhy::Duplicate)),
             Ok(item) => page.items.push(item),
             Err(dropped) => page.dropped.push(dropped),
         }
@@ -493,10 +441,7 @@ pub(crate) fn milliseconds(value: &Value) -> Option<u64> {
 
 /// The kinds that have numbers, by their index in a server's tables: the same as `ListKind::index`.
 const NUMBERED: [ListKind; 2] = [ListKind::Tools, ListKind::Prompts];
-const _: () = assert!(
-    LIST_ITEMS_MAX <= u32::MAX as usize,
-    "a row of a list fits 32 bits"
-);
+const _: () = assert!(LIST_ITEMS_MAX <= u32::MAX as usize, "a row of a list fits 32 bits");
 
 impl ServerCatalog {
     fn eras(&mut self) -> impl Iterator<Item = (Era, &mut EraCatalog)> {
@@ -530,8 +475,7 @@ fn definition(kind: ListKind, raw: &str) -> Result<Item, (String, DropWhy)> {
     if raw.len() > DEFINITION_BYTES_MAX {
         return Err((String::new(), DropWhy::Size));
     }
-    let value: Value =
-        serde_json::from_str(raw).map_err(|_| (String::new(), DropWhy::Malformed))?;
+    let value: Value = serde_json::from_str(raw).map_err(|_| (String::new(), DropWhy::Malformed))?;
     if !value.is_object() {
         return Err((String::new(), DropWhy::Malformed));
     }
@@ -540,30 +484,17 @@ fn definition(kind: ListKind, raw: &str) -> Result<Item, (String, DropWhy)> {
         ListKind::Resources => "uri",
         ListKind::Templates => "uriTemplate",
     };
-    let name = value
-        .get(named_by)
-        .and_then(Value::as_str)
-        .unwrap_or_default();
-    let short =
-        !matches!(kind, ListKind::Tools | ListKind::Prompts) || name.len() <= ITEM_NAME_BYTES_MAX;
+    let name = value.get(named_by).and_then(Value::as_str).unwrap_or_default();
+    let short = !matches!(kind, ListKind::Tools | ListKind::Prompts) || name.len() <= ITEM_NAME_BYTES_MAX;
     if name.is_empty() || !short || name.chars().any(char::is_control) {
-        let shown = name
-            .chars()
-            .filter(|character| !character.is_control())
-            .take(64)
-            .collect();
+        let shown = name.chars().filter(|character| !character.is_control()).take(64).collect();
         return Err((shown, DropWhy::Name));
     }
     let params = match kind {
         ListKind::Tools => tool_params(&value).map_err(|why| (name.to_owned(), why))?,
         _ => Vec::new(),
     };
-    Ok(Item {
-        name: name.into(),
-        raw: raw.as_bytes().into(),
-        params: params.into(),
-        id: Item::UNNUMBERED,
-    })
+    Ok(Item { name: name.into(), raw: raw.as_bytes().into(), params: params.into(), id: Item::UNNUMBERED })
 }
 
 /// The headers of a tool, once its schema is one for an object.
@@ -583,18 +514,8 @@ mod tests {
 
     fn check(kind: ListKind, result: &Value, names: &[&str], dropped: &[(&str, DropWhy)]) -> Page {
         let page = read_page(kind, result.to_string().as_bytes()).unwrap();
-        assert_eq!(
-            page.items
-                .iter()
-                .map(|item| &*item.name)
-                .collect::<Vec<_>>(),
-            names
-        );
-        let left_out: Vec<_> = page
-            .dropped
-            .iter()
-            .map(|(name, why)| (name.as_str(), *why))
-            .collect();
+        assert_eq!(page.items.iter().map(|item| &*item.name).collect::<Vec<_>>(), names);
+        let left_out: Vec<_> = page.dropped.iter().map(|(name, why)| (name.as_str(), *why)).collect();
         assert_eq!(left_out, dropped);
         page
     }
@@ -632,32 +553,16 @@ mod tests {
                 ("", DropWhy::Name),
             ],
         );
-        assert_eq!(
-            (page.next_cursor.as_deref(), page.ttl_ms, page.public),
-            (Some(""), Some(5), true)
-        );
+        assert_eq!((page.next_cursor.as_deref(), page.ttl_ms, page.public), (Some(""), Some(5), true));
     }
 
     #[test]
     fn each_list_has_its_member_and_its_name() {
-        check(
-            ListKind::Prompts,
-            &json!({"prompts": [{"name": "p"}]}),
-            &["p"],
-            &[],
-        );
+        check(ListKind::Prompts, &json!({"prompts": [{"name": "p"}]}), &["p"], &[]);
         let many = json!({"resources": [{"uri": "file:///a", "name": "n"}, {"name": "n"}]});
-        check(
-            ListKind::Resources,
-            &many,
-            &["file:///a"],
-            &[("", DropWhy::Name)],
-        );
+        check(ListKind::Resources, &many, &["file:///a"], &[("", DropWhy::Name)]);
         let templates = json!({"resourceTemplates": [{"uriTemplate": "file:///{path}", "name": "n"}], "ttlMs": -3});
-        assert_eq!(
-            check(ListKind::Templates, &templates, &["file:///{path}"], &[]).ttl_ms,
-            Some(0)
-        );
+        assert_eq!(check(ListKind::Templates, &templates, &["file:///{path}"], &[]).ttl_ms, Some(0));
         let wrong = [
             json!({"tools": []}),
             json!({}),
@@ -666,10 +571,7 @@ mod tests {
             json!({"prompts": [], "nextCursor": 1}),
         ];
         for result in wrong {
-            assert_eq!(
-                read_page(ListKind::Prompts, result.to_string().as_bytes()),
-                Err(CatalogFault::Malformed)
-            );
+            assert_eq!(read_page(ListKind::Prompts, result.to_string().as_bytes()), Err(CatalogFault::Malformed));
         }
     }
 
@@ -677,15 +579,8 @@ mod tests {
     fn definitions_keep_their_bytes() {
         let schema = r#"{"type":"object","properties":{"r":{"type":"string","x-mcp-header":"R"}}}"#;
         let raw = format!(r#"{{ "name":"a\u0062", "x" : 1.50, "inputSchema":{schema} }}"#);
-        let page = read_page(
-            ListKind::Tools,
-            format!("{{\"tools\":[ {raw} ]}}").as_bytes(),
-        )
-        .unwrap();
-        assert_eq!(
-            (&*page.items[0].name, &*page.items[0].raw),
-            ("ab", raw.as_bytes())
-        );
+        let page = read_page(ListKind::Tools, format!("{{\"tools\":[ {raw} ]}}").as_bytes()).unwrap();
+        assert_eq!((&*page.items[0].name, &*page.items[0].raw), ("ab", raw.as_bytes()));
         assert_eq!(&*page.items[0].params[0].header, "R");
         assert_eq!(page.items[0].id, Item::UNNUMBERED);
     }
@@ -699,30 +594,14 @@ mod tests {
         };
         let mut listing = Listing::default();
         assert_eq!(listing.add(page(&["a", "b"], json!(9), "public")), []);
-        assert_eq!(
-            listing.add(page(&["b", "c"], json!(7), "public")),
-            [("b".to_owned(), DropWhy::Duplicate)]
-        );
-        assert_eq!(
-            (listing.items.len(), listing.ttl_ms, listing.public),
-            (3, Some(7), true)
-        );
+        assert_eq!(listing.add(page(&["b", "c"], json!(7), "public")), [("b".to_owned(), DropWhy::Duplicate)]);
+        assert_eq!((listing.items.len(), listing.ttl_ms, listing.public), (3, Some(7), true));
         listing.add(page(&["d"], Value::Null, "private"));
-        assert_eq!(
-            (listing.items.len(), listing.ttl_ms, listing.public),
-            (4, None, false)
-        );
+        assert_eq!((listing.items.len(), listing.ttl_ms, listing.public), (4, None, false));
         let many: Vec<String> = (0..LIST_ITEMS_MAX).map(|n| format!("t{n}")).collect();
-        let dropped = listing.add(page(
-            &many.iter().map(String::as_str).collect::<Vec<_>>(),
-            json!(1),
-            "public",
-        ));
+        let dropped = listing.add(page(&many.iter().map(String::as_str).collect::<Vec<_>>(), json!(1), "public"));
         assert_eq!((listing.items.len(), dropped.len()), (LIST_ITEMS_MAX, 4));
-        assert_eq!(
-            dropped[3],
-            (format!("t{}", LIST_ITEMS_MAX - 1), DropWhy::TooMany)
-        );
+        assert_eq!(dropped[3], (format!("t{}", LIST_ITEMS_MAX - 1), DropWhy::TooMany));
     }
 
     fn offer(protocol: Revision, tools: &[&str], prompts: &[&str]) -> EraCatalog {
@@ -731,27 +610,15 @@ mod tests {
                 .iter()
                 .map(|name| Item {
                     name: (*name).into(),
-                    raw: format!("{{\"{}\":\"{name}\"}}", protocol.as_str())
-                        .into_bytes()
-                        .into(),
+                    raw: format!("{{\"{}\":\"{name}\"}}", protocol.as_str()).into_bytes().into(),
                     params: Box::default(),
                     id: Item::UNNUMBERED,
                 })
                 .collect(),
             ..Listing::default()
         };
-        let lists = [
-            Some(listing(tools)),
-            Some(listing(prompts)),
-            Some(listing(&["file:///x"])),
-            None,
-        ];
-        EraCatalog {
-            protocol,
-            capabilities: json!({"tools": {}, "logging": null}),
-            server_info: None,
-            lists,
-        }
+        let lists = [Some(listing(tools)), Some(listing(prompts)), Some(listing(&["file:///x"])), None];
+        EraCatalog { protocol, capabilities: json!({"tools": {}, "logging": null}), server_info: None, lists }
     }
 
     #[test]
@@ -762,15 +629,10 @@ mod tests {
                 legacy: Some(offer(Revision::R2025_11_25, &["b", "c"], &[])),
             }),
             None,
-            Some(ServerCatalog {
-                modern: None,
-                legacy: Some(offer(Revision::R2025_06_18, &["a", "a"], &[])),
-            }),
+            Some(ServerCatalog { modern: None, legacy: Some(offer(Revision::R2025_06_18, &["a", "a"], &[])) }),
         ]);
-        let numbered: Vec<_> = catalog
-            .numbered()
-            .map(|(id, server, kind, name)| (id.0, server.0, kind, name))
-            .collect();
+        let numbered: Vec<_> =
+            catalog.numbered().map(|(id, server, kind, name)| (id.0, server.0, kind, name)).collect();
         assert_eq!(
             numbered,
             [
@@ -783,29 +645,17 @@ mod tests {
         );
         assert_eq!((catalog.items(), catalog.servers()), (5, 3));
         for (id, server, kind, name) in catalog.numbered() {
-            let found = if kind == ListKind::Tools {
-                catalog.tool(server, name)
-            } else {
-                catalog.prompt(server, name)
-            };
+            let found = if kind == ListKind::Tools { catalog.tool(server, name) } else { catalog.prompt(server, name) };
             assert_eq!(found, Some(id));
         }
         let (first, unknown, last) = (ServerId(0), ServerId(1), ServerId(2));
-        assert!(
-            catalog.known(first)
-                && !catalog.known(unknown)
-                && catalog.known(last)
-                && !catalog.known(ServerId(9))
-        );
+        assert!(catalog.known(first) && !catalog.known(unknown) && catalog.known(last) && !catalog.known(ServerId(9)));
         assert_eq!(catalog.tool(first, "A"), None);
         assert_eq!(catalog.tool(unknown, "a"), None);
         assert_eq!(catalog.tool(ServerId(9), "a"), None);
         assert_eq!(catalog.prompt(last, "a"), None);
         let b = |era| catalog.tool_item(first, era, "b").unwrap();
-        assert_eq!(
-            (b(Era::Modern).id, b(Era::Legacy).id),
-            (ItemId(1), ItemId(1))
-        );
+        assert_eq!((b(Era::Modern).id, b(Era::Legacy).id), (ItemId(1), ItemId(1)));
         assert_eq!(
             (&*b(Era::Modern).raw, &*b(Era::Legacy).raw),
             (&br#"{"2026-07-28":"b"}"#[..], &br#"{"2025-11-25":"b"}"#[..])
@@ -813,11 +663,7 @@ mod tests {
         assert_eq!(catalog.tool_item(first, Era::Legacy, "a"), None);
         assert!(catalog.prompt_item(first, Era::Modern, "a").is_some());
         let lists = &catalog.server(last).unwrap().legacy.as_ref().unwrap().lists;
-        assert_eq!(
-            lists[0].as_ref().unwrap().items.len(),
-            1,
-            "a name twice in a list counts once"
-        );
+        assert_eq!(lists[0].as_ref().unwrap().items.len(), 1, "a name twice in a list counts once");
         assert_eq!(lists[2].as_ref().unwrap().items[0].id, Item::UNNUMBERED);
     }
 
@@ -825,42 +671,21 @@ mod tests {
     fn there_are_only_so_many_numbers() {
         let names: Vec<String> = (0..LIST_ITEMS_MAX).map(|n| format!("t{n}")).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let server = || {
-            Some(ServerCatalog {
-                modern: Some(offer(Revision::NEWEST, &names, &[])),
-                legacy: None,
-            })
-        };
+        let server = || Some(ServerCatalog { modern: Some(offer(Revision::NEWEST, &names, &[])), legacy: None });
         let servers = ITEMS_MAX / LIST_ITEMS_MAX + 1;
         let catalog = Catalog::build((0..servers).map(|_| server()).collect());
         assert_eq!(catalog.items(), ITEMS_MAX);
         let last = ServerId::from_index(servers - 1);
-        let left = catalog
-            .server(last)
-            .unwrap()
-            .era(Era::Modern)
-            .unwrap()
-            .list(ListKind::Tools)
-            .unwrap()
-            .items
-            .len();
+        let left = catalog.server(last).unwrap().era(Era::Modern).unwrap().list(ListKind::Tools).unwrap().items.len();
         assert_eq!(left, ITEMS_MAX % LIST_ITEMS_MAX);
-        assert!(
-            catalog
-                .tool_item(last, Era::Modern, names[left - 1])
-                .is_some()
-        );
+        assert!(catalog.tool_item(last, Era::Modern, names[left - 1]).is_some());
         assert!(catalog.tool(last, names[left]).is_none());
     }
 
     #[test]
     fn capabilities_are_objects() {
         let offer = offer(Revision::NEWEST, &[], &[]);
-        assert!(
-            capability(&offer, "tools")
-                && !capability(&offer, "logging")
-                && !capability(&offer, "prompts")
-        );
+        assert!(capability(&offer, "tools") && !capability(&offer, "logging") && !capability(&offer, "prompts"));
     }
 
     #[test]
@@ -868,22 +693,13 @@ mod tests {
         let offer = offer(Revision::NEWEST, &["a", "b"], &[]);
         let written = |kind: ListKind, era, info: Option<&str>| {
             let mut out = Vec::new();
-            let items = offer
-                .list(kind)
-                .into_iter()
-                .flat_map(|listing| &listing.items);
+            let items = offer.list(kind).into_iter().flat_map(|listing| &listing.items);
             write_list_result(&mut out, kind, era, items, 60_000, info.map(str::as_bytes));
             serde_json::from_slice::<Value>(&out).unwrap()
         };
         let tools = json!([{"2026-07-28": "a"}, {"2026-07-28": "b"}]);
-        assert_eq!(
-            written(ListKind::Tools, Era::Legacy, Some("{}")),
-            json!({"tools": tools})
-        );
-        assert_eq!(
-            written(ListKind::Prompts, Era::Legacy, None),
-            json!({"prompts": []})
-        );
+        assert_eq!(written(ListKind::Tools, Era::Legacy, Some("{}")), json!({"tools": tools}));
+        assert_eq!(written(ListKind::Prompts, Era::Legacy, None), json!({"prompts": []}));
         assert_eq!(
             written(ListKind::Tools, Era::Modern, Some(r#"{"name":"p"}"#)),
             json!({"resultType": "complete", "tools": tools, "ttlMs": 60_000, "cacheScope": "private",

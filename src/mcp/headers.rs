@@ -93,11 +93,7 @@ pub enum SchemaFault {
 ///
 /// # Errors
 /// `Bytes` and `Encoding`, both naming `header`.
-pub fn decode_value<'a>(
-    header: Header,
-    value: &'a [u8],
-    scratch: &'a mut Vec<u8>,
-) -> Result<&'a [u8], HeaderFault> {
+pub fn decode_value<'a>(header: Header, value: &'a [u8], scratch: &'a mut Vec<u8>) -> Result<&'a [u8], HeaderFault> {
     if !value.iter().all(|byte| is_plain(*byte)) {
         return Err(HeaderFault::Bytes(header));
     }
@@ -106,9 +102,7 @@ pub fn decode_value<'a>(
     };
     scratch.clear();
     // The standard engine takes canonical text only: padded, and no stray bits at the end.
-    STANDARD
-        .decode_vec(inside, scratch)
-        .map_err(|_| HeaderFault::Encoding(header))?;
+    STANDARD.decode_vec(inside, scratch).map_err(|_| HeaderFault::Encoding(header))?;
     if std::str::from_utf8(scratch).is_err() {
         return Err(HeaderFault::Encoding(header));
     }
@@ -129,13 +123,8 @@ pub fn encode_value(text: &str, out: &mut Vec<u8>) {
     }
     out.extend_from_slice(SENTINEL_START);
     let start = out.len();
-    out.resize(
-        start + base64::encoded_len(bytes.len(), true).expect("texts are far shorter than memory"),
-        0,
-    );
-    STANDARD
-        .encode_slice(bytes, &mut out[start..])
-        .expect("the room was made for it");
+    out.resize(start + base64::encoded_len(bytes.len(), true).expect("texts are far shorter than memory"), 0);
+    STANDARD.encode_slice(bytes, &mut out[start..]).expect("the room was made for it");
     out.extend_from_slice(SENTINEL_END);
 }
 
@@ -155,9 +144,7 @@ pub fn check_params<'h>(
     let given: SmallVec<[(&[u8], &[u8]); 16]> = given.collect();
     let mut scratch = Vec::new();
     for param in declared {
-        let mut fields = given
-            .iter()
-            .filter(|(name, _)| name.eq_ignore_ascii_case(param.header.as_bytes()));
+        let mut fields = given.iter().filter(|(name, _)| name.eq_ignore_ascii_case(param.header.as_bytes()));
         let field = fields.next();
         if fields.next().is_some() {
             return Err(HeaderFault::Doubled(Header::Param));
@@ -194,9 +181,7 @@ const ANNOTATION: &str = "x-mcp-header";
 
 /// What stands between the marks; `None` for a value that means itself.
 fn sentinel(value: &[u8]) -> Option<&[u8]> {
-    value
-        .strip_prefix(SENTINEL_START)?
-        .strip_suffix(SENTINEL_END)
+    value.strip_prefix(SENTINEL_START)?.strip_suffix(SENTINEL_END)
 }
 
 /// Visible ASCII, space or tab (RFC 9110 section 5.5 without obs-text).
@@ -206,9 +191,7 @@ fn is_plain(byte: u8) -> bool {
 
 /// The argument at `path`, unless it is absent or null.
 fn argument(args: &[u8], path: &[Box<str>]) -> Option<Span> {
-    let found = path.iter().try_fold(walk::whole(args), |value, name| {
-        walk::member(args, value, name)
-    })?;
+    let found = path.iter().try_fold(walk::whole(args), |value, name| walk::member(args, value, name))?;
     (found.of(args) != b"null").then_some(found)
 }
 
@@ -218,8 +201,7 @@ fn says(value: &[u8], argument: &[u8]) -> bool {
     match argument.first() {
         Some(b'"') => {
             let mut scratch = Vec::new();
-            text::unescape(text::inside(argument), &mut scratch)
-                .is_ok_and(|text| text.as_bytes() == value)
+            text::unescape(text::inside(argument), &mut scratch).is_ok_and(|text| text.as_bytes() == value)
         }
         Some(b't' | b'f') => argument == value,
         Some(b'-' | b'0'..=b'9') => {
@@ -245,13 +227,7 @@ impl Number {
             None => (false, text),
         };
         let (mantissa, exponent) = match text.iter().position(|byte| matches!(byte, b'e' | b'E')) {
-            Some(at) => (
-                &text[..at],
-                std::str::from_utf8(&text[at + 1..])
-                    .ok()?
-                    .parse::<i32>()
-                    .ok()?,
-            ),
+            Some(at) => (&text[..at], std::str::from_utf8(&text[at + 1..]).ok()?.parse::<i32>().ok()?),
             None => (text, 0),
         };
         let (whole, fraction) = match mantissa.iter().position(|byte| *byte == b'.') {
@@ -262,29 +238,17 @@ impl Number {
         if whole.is_empty() || !whole.iter().chain(fraction).all(u8::is_ascii_digit) {
             return None;
         }
-        let mut digits: SmallVec<[u8; 32]> = whole
-            .iter()
-            .chain(fraction)
-            .copied()
-            .skip_while(|digit| *digit == b'0')
-            .collect();
+        let mut digits: SmallVec<[u8; 32]> =
+            whole.iter().chain(fraction).copied().skip_while(|digit| *digit == b'0').collect();
         let mut exponent = i64::from(exponent) - i64::try_from(fraction.len()).ok()?;
         while digits.last() == Some(&b'0') {
             digits.pop();
             exponent += 1;
         }
         if digits.is_empty() {
-            return Some(Self {
-                negative: false,
-                digits,
-                exponent: 0,
-            });
+            return Some(Self { negative: false, digits, exponent: 0 });
         }
-        Some(Self {
-            negative,
-            digits,
-            exponent,
-        })
+        Some(Self { negative, digits, exponent })
     }
 }
 
@@ -315,14 +279,10 @@ fn collect(
     for (keyword, below) in schema {
         match below {
             Value::Array(schemas) if SUBSCHEMAS.contains(&keyword.as_str()) => {
-                schemas
-                    .iter()
-                    .try_for_each(|schema| collect(schema, None, found))?;
+                schemas.iter().try_for_each(|schema| collect(schema, None, found))?;
             }
             Value::Object(schemas) if NAMED_SUBSCHEMAS.contains(&keyword.as_str()) => {
-                schemas
-                    .values()
-                    .try_for_each(|schema| collect(schema, None, found))?;
+                schemas.values().try_for_each(|schema| collect(schema, None, found))?;
             }
             _ if SUBSCHEMAS.contains(&keyword.as_str()) => collect(below, None, found)?,
             _ => {}
@@ -338,42 +298,27 @@ fn annotation(
     path: Option<&[Box<str>]>,
     found: &mut Vec<ParamHeader>,
 ) -> Result<(), SchemaFault> {
-    let path = path
-        .filter(|path| !path.is_empty())
-        .ok_or(SchemaFault::Place)?;
-    let name = name
-        .as_str()
-        .filter(|name| is_token(name))
-        .ok_or(SchemaFault::Name)?;
+    let path = path.filter(|path| !path.is_empty()).ok_or(SchemaFault::Place)?;
+    let name = name.as_str().filter(|name| is_token(name)).ok_or(SchemaFault::Name)?;
     let kind = match schema.get("type").and_then(Value::as_str) {
         Some("string") => ParamKind::String,
         Some("integer") => ParamKind::Integer,
         Some("boolean") => ParamKind::Boolean,
         _ => return Err(SchemaFault::Type),
     };
-    if found
-        .iter()
-        .any(|other| other.header.eq_ignore_ascii_case(name))
-    {
+    if found.iter().any(|other| other.header.eq_ignore_ascii_case(name)) {
         return Err(SchemaFault::Twice);
     }
     if found.len() >= PARAM_HEADERS_MAX {
         return Err(SchemaFault::TooMany);
     }
-    found.push(ParamHeader {
-        header: name.into(),
-        path: path.into(),
-        kind,
-    });
+    found.push(ParamHeader { header: name.into(), path: path.into(), kind });
     Ok(())
 }
 
 /// 1*tchar (RFC 9110 section 5.6.2).
 fn is_token(name: &str) -> bool {
-    !name.is_empty()
-        && name
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
+    !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
 }
 
 /// Keywords whose value is a schema, or an array of schemas, that stands for no nameable argument.
@@ -397,13 +342,7 @@ const SUBSCHEMAS: &[&str] = &[
 ];
 
 /// Keywords whose value is an object of such schemas.
-const NAMED_SUBSCHEMAS: &[&str] = &[
-    "patternProperties",
-    "dependentSchemas",
-    "dependencies",
-    "$defs",
-    "definitions",
-];
+const NAMED_SUBSCHEMAS: &[&str] = &["patternProperties", "dependentSchemas", "dependencies", "$defs", "definitions"];
 
 #[cfg(test)]
 mod tests {
@@ -415,11 +354,7 @@ mod tests {
     fn check(value: &str, want: Result<&str, HeaderFault>) {
         let mut scratch = b"old".to_vec();
         let got = decode_value(Header::Name, value.as_bytes(), &mut scratch);
-        assert_eq!(
-            got.map(|bytes| std::str::from_utf8(bytes).unwrap()),
-            want,
-            "{value}"
-        );
+        assert_eq!(got.map(|bytes| std::str::from_utf8(bytes).unwrap()), want, "{value}");
     }
 
     #[test]
@@ -476,9 +411,7 @@ mod tests {
     }
 
     fn params(given: &[(&str, &str)], args: Option<&str>) -> Result<(), HeaderFault> {
-        let given = given
-            .iter()
-            .map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+        let given = given.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
         check_params(&declared(), given, args.map(str::as_bytes))
     }
 
@@ -490,25 +423,16 @@ mod tests {
             (&[], Some(r#"{"other":"x","region":null,"deep":{}}"#)),
             (&[("Unknown", "x")], Some("{}")),
             (&[("region", "eu")], Some(r#"{"region":"eu"}"#)),
-            (
-                &[("REGION", "=?base64?ZXU=?=")],
-                Some(r#"{"region":"\u0065u"}"#),
-            ),
+            (&[("REGION", "=?base64?ZXU=?=")], Some(r#"{"region":"\u0065u"}"#)),
             (&[("Region", "")], Some(r#"{"region":""}"#)),
             (&[("Region", "true")], Some(r#"{"region":"true"}"#)),
             (&[("Count", "42")], Some(r#"{"count":42}"#)),
             (&[("Count", "42.0")], Some(r#"{"count":42}"#)),
             (&[("Count", "42")], Some(r#"{"count":4.2e1}"#)),
             (&[("Count", "-0")], Some(r#"{"count":0}"#)),
-            (
-                &[("Count", "9007199254740993")],
-                Some(r#"{"count":9007199254740993}"#),
-            ),
+            (&[("Count", "9007199254740993")], Some(r#"{"count":9007199254740993}"#)),
             (&[("Dry-Run", "false")], Some(r#"{"deep":{"dry":false}}"#)),
-            (
-                &[("Dry-Run", "true")],
-                Some(r#" { "d\u0065ep" : { "dry" : true } } "#),
-            ),
+            (&[("Dry-Run", "true")], Some(r#" { "d\u0065ep" : { "dry" : true } } "#)),
         ] {
             assert_eq!(params(given, args), Ok(()), "{given:?} {args:?}");
         }
@@ -518,54 +442,22 @@ mod tests {
     fn params_that_disagree_are_refused() {
         let differs = HeaderFault::Differs(Header::Param);
         for (given, args, want) in [
-            (
-                &[][..],
-                Some(r#"{"region":"eu"}"#),
-                HeaderFault::Missing(Header::Param),
-            ),
-            (
-                &[],
-                Some(r#"{"region":""}"#),
-                HeaderFault::Missing(Header::Param),
-            ),
-            (
-                &[("Region", "eu"), ("region", "eu")],
-                Some(r#"{"region":"eu"}"#),
-                HeaderFault::Doubled(Header::Param),
-            ),
+            (&[][..], Some(r#"{"region":"eu"}"#), HeaderFault::Missing(Header::Param)),
+            (&[], Some(r#"{"region":""}"#), HeaderFault::Missing(Header::Param)),
+            (&[("Region", "eu"), ("region", "eu")], Some(r#"{"region":"eu"}"#), HeaderFault::Doubled(Header::Param)),
             (&[("Region", "eu")], None, differs),
             (&[("Region", "eu")], Some("{}"), differs),
             (&[("Region", "null")], Some(r#"{"region":null}"#), differs),
             (&[("Region", "EU")], Some(r#"{"region":"eu"}"#), differs),
             (&[("Region", "eu")], Some(r#"{"region":["eu"]}"#), differs),
             (&[("Count", "43")], Some(r#"{"count":42}"#), differs),
-            (
-                &[("Count", "9007199254740992")],
-                Some(r#"{"count":9007199254740993}"#),
-                differs,
-            ),
+            (&[("Count", "9007199254740992")], Some(r#"{"count":9007199254740993}"#), differs),
             (&[("Count", "0x2a")], Some(r#"{"count":42}"#), differs),
             (&[("Count", "42.")], Some(r#"{"count":42}"#), differs),
-            (
-                &[("Count", "1e99999999999")],
-                Some(r#"{"count":1e99999999999}"#),
-                differs,
-            ),
-            (
-                &[("Dry-Run", "True")],
-                Some(r#"{"deep":{"dry":true}}"#),
-                differs,
-            ),
-            (
-                &[("Region", "=?base64?ZXU?=")],
-                Some(r#"{"region":"eu"}"#),
-                HeaderFault::Encoding(Header::Param),
-            ),
-            (
-                &[("Region", "e\u{fc}")],
-                Some(r#"{"region":"eu"}"#),
-                HeaderFault::Bytes(Header::Param),
-            ),
+            (&[("Count", "1e99999999999")], Some(r#"{"count":1e99999999999}"#), differs),
+            (&[("Dry-Run", "True")], Some(r#"{"deep":{"dry":true}}"#), differs),
+            (&[("Region", "=?base64?ZXU?=")], Some(r#"{"region":"eu"}"#), HeaderFault::Encoding(Header::Param)),
+            (&[("Region", "e\u{fc}")], Some(r#"{"region":"eu"}"#), HeaderFault::Bytes(Header::Param)),
         ] {
             assert_eq!(params(given, args), Err(want), "{given:?} {args:?}");
         }
@@ -601,53 +493,27 @@ mod tests {
             (on(json!("array"), json!("A")), SchemaFault::Type),
             (on(json!(["string", "null"]), json!("A")), SchemaFault::Type),
             (on(Value::Null, json!("A")), SchemaFault::Type),
-            (
-                json!({"type": "object", "x-mcp-header": "A"}),
-                SchemaFault::Place,
-            ),
-            (
-                json!({"properties": {"a": good, "b": {"type": "string", "x-mcp-header": "a"}}}),
-                SchemaFault::Twice,
-            ),
+            (json!({"type": "object", "x-mcp-header": "A"}), SchemaFault::Place),
+            (json!({"properties": {"a": good, "b": {"type": "string", "x-mcp-header": "a"}}}), SchemaFault::Twice),
             (below("items", good.clone()), SchemaFault::Place),
-            (
-                below("items", json!({"properties": named})),
-                SchemaFault::Place,
-            ),
+            (below("items", json!({"properties": named})), SchemaFault::Place),
             (below("oneOf", json!([good])), SchemaFault::Place),
-            (
-                below("anyOf", json!([{"properties": named}])),
-                SchemaFault::Place,
-            ),
+            (below("anyOf", json!([{"properties": named}])), SchemaFault::Place),
             (below("allOf", json!([good])), SchemaFault::Place),
             (below("not", good.clone()), SchemaFault::Place),
             (below("if", good.clone()), SchemaFault::Place),
             (below("then", good.clone()), SchemaFault::Place),
             (below("else", good.clone()), SchemaFault::Place),
-            (
-                below("additionalProperties", good.clone()),
-                SchemaFault::Place,
-            ),
-            (
-                below("patternProperties", named.clone()),
-                SchemaFault::Place,
-            ),
+            (below("additionalProperties", good.clone()), SchemaFault::Place),
+            (below("patternProperties", named.clone()), SchemaFault::Place),
             (below("$defs", named), SchemaFault::Place),
         ] {
             assert_eq!(param_headers(&schema), Err(want), "{schema}");
         }
         let many: Map<String, Value> = (0..=PARAM_HEADERS_MAX)
-            .map(|n| {
-                (
-                    format!("p{n}"),
-                    json!({"type": "string", "x-mcp-header": format!("P{n}")}),
-                )
-            })
+            .map(|n| (format!("p{n}"), json!({"type": "string", "x-mcp-header": format!("P{n}")})))
             .collect();
-        assert_eq!(
-            param_headers(&json!({"properties": many})),
-            Err(SchemaFault::TooMany)
-        );
+        assert_eq!(param_headers(&json!({"properties": many})), Err(SchemaFault::TooMany));
     }
 
     proptest! {

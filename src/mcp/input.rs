@@ -107,12 +107,9 @@ pub fn asks(result: &[u8]) -> Result<Asks, InputFault> {
 
 /// What one entry of `inputRequests` asks.
 fn asked(result: &[u8], request: Span) -> Result<Ask, InputFault> {
-    let method =
-        walk::member(result, request, "method").and_then(|value| walk::string(result, value));
+    let method = walk::member(result, request, "method").and_then(|value| walk::string(result, value));
     let method = method.ok_or(InputFault::Malformed)?.of(result);
-    let ask = Ask::ALL
-        .into_iter()
-        .find(|ask| text::same_text(method, ask.wire().as_bytes()));
+    let ask = Ask::ALL.into_iter().find(|ask| text::same_text(method, ask.wire().as_bytes()));
     ask.ok_or(InputFault::UnknownMethod)
 }
 
@@ -127,56 +124,30 @@ mod tests {
 
     #[test]
     fn kinds_are_found_wherever_they_stand() {
-        check(
-            r#"{"requestState":"x","resultType":"input_required"}"#,
-            Ok(&[]),
-        );
+        check(r#"{"requestState":"x","resultType":"input_required"}"#, Ok(&[]));
         check(r#"{"inputRequests":{},"requestState":""}"#, Ok(&[]));
-        check(
-            r#"{"inputRequests":{"k":{"method":"elicitation/create","params":{}}}}"#,
-            Ok(&[Ask::Elicitation]),
-        );
+        check(r#"{"inputRequests":{"k":{"method":"elicitation/create","params":{}}}}"#, Ok(&[Ask::Elicitation]));
         check(
             r#" {"inputRequests" : { "a":{"params":{"method":"x"},"method":"roots\/list"},
                 "b":{"method":"s\u0061mpling/createMessage"}, "c":{"method":"roots/list"} } } "#,
             Ok(&[Ask::Sampling, Ask::Roots]),
         );
-        check(
-            r#"{"input\u0052equests":{"k":{"method":"roots/list"}}}"#,
-            Ok(&[Ask::Roots]),
-        );
+        check(r#"{"input\u0052equests":{"k":{"method":"roots/list"}}}"#, Ok(&[Ask::Roots]));
     }
 
     #[test]
     fn what_is_no_request_of_a_client_is_refused() {
-        check(
-            r#"{"inputRequests":{"k":{"method":"tools/call"}}}"#,
-            Err(InputFault::UnknownMethod),
-        );
-        check(
-            r#"{"inputRequests":{"k":{"method":"Roots/list"}}}"#,
-            Err(InputFault::UnknownMethod),
-        );
-        check(
-            r#"{"inputRequests":{"k":{"params":{}}}}"#,
-            Err(InputFault::Malformed),
-        );
-        check(
-            r#"{"inputRequests":{"k":{"method":1}}}"#,
-            Err(InputFault::Malformed),
-        );
-        check(
-            r#"{"inputRequests":{"k":"roots/list"}}"#,
-            Err(InputFault::Malformed),
-        );
+        check(r#"{"inputRequests":{"k":{"method":"tools/call"}}}"#, Err(InputFault::UnknownMethod));
+        check(r#"{"inputRequests":{"k":{"method":"Roots/list"}}}"#, Err(InputFault::UnknownMethod));
+        check(r#"{"inputRequests":{"k":{"params":{}}}}"#, Err(InputFault::Malformed));
+        check(r#"{"inputRequests":{"k":{"method":1}}}"#, Err(InputFault::Malformed));
+        check(r#"{"inputRequests":{"k":"roots/list"}}"#, Err(InputFault::Malformed));
         check(r#"{"inputRequests":[]}"#, Err(InputFault::Malformed));
         check("[]", Err(InputFault::Malformed));
         check("", Err(InputFault::Malformed));
         check(r#"{"resultType":"input_required"}"#, Err(InputFault::Empty));
         let entries = |count: usize| {
-            let entries: Vec<String> = (0..count)
-                .map(|n| format!(r#""k{n}":{{"method":"roots/list"}}"#))
-                .collect();
+            let entries: Vec<String> = (0..count).map(|n| format!(r#""k{n}":{{"method":"roots/list"}}"#)).collect();
             format!(r#"{{"inputRequests":{{{}}}}}"#, entries.join(","))
         };
         check(&entries(INPUT_REQUESTS_MAX), Ok(&[Ask::Roots]));

@@ -31,10 +31,7 @@ pub struct Method {
 
 /// A method as a word of the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[expect(
-    missing_docs,
-    reason = "each is its wire name; the table is the documentation"
-)]
+#[expect(missing_docs, reason = "each is its wire name; the table is the documentation")]
 pub enum Verb {
     Initialize,
     Ping,
@@ -200,46 +197,16 @@ const fn request(
     subject: Subject,
     answer: Answer,
 ) -> Method {
-    Method {
-        verb,
-        wire,
-        from,
-        until,
-        form: Form::Request,
-        sender,
-        subject,
-        answer,
-        list: None,
-    }
+    Method { verb, wire, from, until, form: Form::Request, sender, subject, answer, list: None }
 }
 
-const fn list(
-    wire: &'static str,
-    verb: Verb,
-    from: Revision,
-    until: Revision,
-    kind: ListKind,
-) -> Method {
-    let mut row = request(
-        wire,
-        verb,
-        from,
-        until,
-        Sender::Client,
-        Subject::None,
-        Answer::Single,
-    );
+const fn list(wire: &'static str, verb: Verb, from: Revision, until: Revision, kind: ListKind) -> Method {
+    let mut row = request(wire, verb, from, until, Sender::Client, Subject::None, Answer::Single);
     row.list = Some(kind);
     row
 }
 
-const fn notification(
-    wire: &'static str,
-    verb: Verb,
-    from: Revision,
-    until: Revision,
-    sender: Sender,
-) -> Method {
+const fn notification(wire: &'static str, verb: Verb, from: Revision, until: Revision, sender: Sender) -> Method {
     let mut row = request(wire, verb, from, until, sender, Subject::None, Answer::None);
     row.form = Form::Notification;
     row
@@ -253,10 +220,8 @@ mod tests {
 
     /// The revisions whose table has the method, for one sender.
     fn check(wire: &str, sender: Sender, want: &[Revision]) {
-        let got: Vec<Revision> = Revision::ALL
-            .into_iter()
-            .filter(|revision| find(wire.as_bytes(), *revision, sender).is_some())
-            .collect();
+        let got: Vec<Revision> =
+            Revision::ALL.into_iter().filter(|revision| find(wire.as_bytes(), *revision, sender).is_some()).collect();
         assert_eq!(got, want, "{wire} from {sender:?}");
     }
 
@@ -291,14 +256,7 @@ mod tests {
             check(wire, Sender::Client, &[R2026_07_28]);
             check(wire, Sender::Server, &[]);
         }
-        for wire in [
-            "tasks/get",
-            "tasks/list",
-            "TOOLS/CALL",
-            "tools/call ",
-            "",
-            "rpc.discover",
-        ] {
+        for wire in ["tasks/get", "tasks/list", "TOOLS/CALL", "tools/call ", "", "rpc.discover"] {
             check(wire, Sender::Client, &[]);
         }
     }
@@ -308,21 +266,9 @@ mod tests {
         check("ping", Sender::Server, &LEGACY);
         check("sampling/createMessage", Sender::Server, &LEGACY);
         check("roots/list", Sender::Server, &LEGACY);
-        check(
-            "elicitation/create",
-            Sender::Server,
-            &[R2025_06_18, R2025_11_25],
-        );
-        check(
-            "notifications/elicitation/complete",
-            Sender::Server,
-            &[R2025_11_25],
-        );
-        check(
-            "notifications/subscriptions/acknowledged",
-            Sender::Server,
-            &[R2026_07_28],
-        );
+        check("elicitation/create", Sender::Server, &[R2025_06_18, R2025_11_25]);
+        check("notifications/elicitation/complete", Sender::Server, &[R2025_11_25]);
+        check("notifications/subscriptions/acknowledged", Sender::Server, &[R2026_07_28]);
         for wire in [
             "notifications/cancelled",
             "notifications/progress",
@@ -343,26 +289,14 @@ mod tests {
     fn rows_hang_together() {
         for method in METHODS {
             assert!(method.from <= method.until, "{}", method.wire);
-            assert!(
-                method.until.is_modern() || method.until == Revision::NEWEST_LEGACY,
-                "{}",
-                method.wire
-            );
+            assert!(method.until.is_modern() || method.until == Revision::NEWEST_LEGACY, "{}", method.wire);
             let notifies = method.wire.starts_with("notifications/");
-            assert_eq!(
-                method.form == Form::Notification,
-                notifies,
-                "{}",
-                method.wire
-            );
+            assert_eq!(method.form == Form::Notification, notifies, "{}", method.wire);
             assert_eq!(method.answer == Answer::None, notifies, "{}", method.wire);
-            assert_eq!(
-                method.list.is_some(),
-                method.wire.ends_with("/list") && method.wire != "roots/list"
-            );
-            let rows = METHODS.iter().filter(|row| {
-                row.wire == method.wire && row.from <= method.until && method.from <= row.until
-            });
+            assert_eq!(method.list.is_some(), method.wire.ends_with("/list") && method.wire != "roots/list");
+            let rows = METHODS
+                .iter()
+                .filter(|row| row.wire == method.wire && row.from <= method.until && method.from <= row.until);
             assert_eq!(rows.count(), 1, "{}: one row per revision", method.wire);
         }
         for ask in Ask::ALL {

@@ -39,13 +39,16 @@ pub fn request_discover(id: u64) -> Vec<u8> {
     out
 }
 
-/// An `initialize` request for a legacy `revision`, declaring no capabilities.
+/// An `initialize` request for a legacy `revision`, declaring all that a client can do: some servers offer tools only
+/// to clients that can be asked for input.
 #[must_use]
 pub fn request_initialize(id: u64, revision: Revision) -> Vec<u8> {
     let mut out = start(Some(id), "initialize");
     out.extend_from_slice(b",\"params\":{\"protocolVersion\":");
     write_string(&mut out, revision.as_str());
-    out.extend_from_slice(b",\"capabilities\":{},\"clientInfo\":");
+    out.extend_from_slice(b",\"capabilities\":");
+    out.extend_from_slice(CAPABILITIES);
+    out.extend_from_slice(b",\"clientInfo\":");
     write_info(&mut out);
     out.extend_from_slice(b"}}");
     out
@@ -68,11 +71,7 @@ pub fn request_list(id: u64, kind: ListKind, era: Era, cursor: Option<&str>) -> 
         write_modern_meta(&mut out);
     }
     if let Some(cursor) = cursor {
-        out.extend_from_slice(if era == Era::Modern {
-            b",\"cursor\":"
-        } else {
-            b"\"cursor\":"
-        });
+        out.extend_from_slice(if era == Era::Modern { b",\"cursor\":" } else { b"\"cursor\":" });
         write_string(&mut out, cursor);
     }
     out.extend_from_slice(b"}}");
@@ -93,18 +92,11 @@ pub fn write_info(out: &mut Vec<u8>) {
 /// # Errors
 /// `CatalogFault::Malformed` when it is no such result, `CatalogFault::Version` when it speaks no revision of ours.
 pub fn read_discover(result: &[u8]) -> Result<Introduction, CatalogFault> {
-    let result: DiscoverResult<'_> =
-        serde_json::from_slice(result).map_err(|_| CatalogFault::Malformed)?;
-    if !result.capabilities.is_object() || result.result_type.is_some_and(|kind| kind != "complete")
-    {
+    let result: DiscoverResult<'_> = serde_json::from_slice(result).map_err(|_| CatalogFault::Malformed)?;
+    if !result.capabilities.is_object() || result.result_type.is_some_and(|kind| kind != "complete") {
         return Err(CatalogFault::Malformed);
     }
-    let spoken = |revision: &Revision| {
-        result
-            .supported_versions
-            .iter()
-            .any(|version| version == revision.as_str())
-    };
+    let spoken = |revision: &Revision| result.supported_versions.iter().any(|version| version == revision.as_str());
     let revisions: Vec<Revision> = Revision::ALL.into_iter().filter(spoken).collect();
     if revisions.is_empty() {
         return Err(CatalogFault::Version);
@@ -124,13 +116,11 @@ pub fn read_discover(result: &[u8]) -> Result<Introduction, CatalogFault> {
 /// `CatalogFault::Malformed` when it is no such result, `CatalogFault::Version` when it chose a revision that we do not
 /// speak, or one that has no handshake.
 pub fn read_initialize(result: &[u8]) -> Result<Introduction, CatalogFault> {
-    let result: InitializeResult<'_> =
-        serde_json::from_slice(result).map_err(|_| CatalogFault::Malformed)?;
+    let result: InitializeResult<'_> = serde_json::from_slice(result).map_err(|_| CatalogFault::Malformed)?;
     if !result.capabilities.is_object() {
         return Err(CatalogFault::Malformed);
     }
-    let revision = Revision::parse(result.protocol_version.as_bytes())
-        .filter(|revision| !revision.is_modern());
+    let revision = Revision::parse(result.protocol_version.as_bytes()).filter(|revision| !revision.is_modern());
     Ok(Introduction {
         revisions: vec![revision.ok_or(CatalogFault::Version)?],
         capabilities: result.capabilities,
@@ -199,8 +189,13 @@ fn write_modern_meta(out: &mut Vec<u8>) {
     write_info(out);
     out.push(b',');
     write_string(out, CLIENT_CAPABILITIES);
-    out.extend_from_slice(b":{}}");
+    out.push(b':');
+    out.extend_from_slice(CAPABILITIES);
+    out.push(b'}');
 }
+
+/// Everything a client can be asked for. What a caller's own client can do reaches the server with its own requests.
+const CAPABILITIES: &[u8] = br#"{"elicitation":{"form":{},"url":{}},"roots":{},"sampling":{}}"#;
 
 #[cfg(test)]
 mod tests {
@@ -228,22 +223,20 @@ mod tests {
     #[test]
     fn our_own_requests() {
         let info = json!({"name": NAME, "version": VERSION});
+        let capabilities = json!({"elicitation": {"form": {}, "url": {}}, "roots": {}, "sampling": {}});
         let meta = json!({
             "io.modelcontextprotocol/protocolVersion": "2026-07-28",
             "io.modelcontextprotocol/clientInfo": info,
-            "io.modelcontextprotocol/clientCapabilities": {},
+            "io.modelcontextprotocol/clientCapabilities": capabilities,
         });
         assert_eq!(
             check(&request_discover(7), Revision::R2026_07_28),
             json!({"jsonrpc": "2.0", "id": 7, "method": "server/discover", "params": {"_meta": meta}})
         );
         assert_eq!(
-            check(
-                &request_initialize(u64::MAX, Revision::R2025_06_18),
-                Revision::R2025_06_18
-            ),
+            check(&request_initialize(u64::MAX, Revision::R2025_06_18), Revision::R2025_06_18),
             json!({"jsonrpc": "2.0", "id": u64::MAX, "method": "initialize",
-                "params": {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": info}})
+                "params": {"protocolVersion": "2025-06-18", "capabilities": capabilities, "clientInfo": info}})
         );
         assert_eq!(
             check(&notify_initialized(), Revision::R2025_11_25),
@@ -252,20 +245,13 @@ mod tests {
         for kind in ListKind::ALL {
             let want = |params: Value| json!({"jsonrpc": "2.0", "id": 1, "method": kind.wire(), "params": params});
             let list = |era: Era, cursor| {
-                let revision = if era == Era::Modern {
-                    Revision::NEWEST
-                } else {
-                    Revision::NEWEST_LEGACY
-                };
+                let revision = if era == Era::Modern { Revision::NEWEST } else { Revision::NEWEST_LEGACY };
                 check(&request_list(1, kind, era, cursor), revision)
             };
             assert_eq!(list(Era::Legacy, None), want(json!({})));
             assert_eq!(list(Era::Legacy, Some("")), want(json!({"cursor": ""})));
             assert_eq!(list(Era::Modern, None), want(json!({"_meta": meta})));
-            assert_eq!(
-                list(Era::Modern, Some("a\"b")),
-                want(json!({"_meta": meta, "cursor": "a\"b"}))
-            );
+            assert_eq!(list(Era::Modern, Some("a\"b")), want(json!({"_meta": meta, "cursor": "a\"b"})));
         }
     }
 
@@ -279,71 +265,35 @@ mod tests {
             .as_bytes(),
         )
         .unwrap();
-        assert_eq!(
-            found.revisions,
-            [Revision::R2025_11_25, Revision::R2026_07_28]
-        );
+        assert_eq!(found.revisions, [Revision::R2025_11_25, Revision::R2026_07_28]);
         assert_eq!(found.server_info.as_deref(), Some(&br#"{"name":"S"}"#[..]));
-        assert_eq!(
-            (found.instructions.as_deref(), found.ttl_ms),
-            (Some("Be kind."), Some(3))
-        );
+        assert_eq!((found.instructions.as_deref(), found.ttl_ms), (Some("Be kind."), Some(3)));
         let found = read_initialize(
             br#"{"protocolVersion":"2025-06-18","capabilities":{"prompts":{}},"serverInfo":{"name" : "S"}}"#,
         )
         .unwrap();
         assert_eq!(found.revisions, [Revision::R2025_06_18]);
-        assert_eq!(
-            found.server_info.as_deref(),
-            Some(&br#"{"name" : "S"}"#[..])
-        );
-        assert_eq!(
-            (found.capabilities, found.ttl_ms),
-            (json!({"prompts": {}}), None)
-        );
+        assert_eq!(found.server_info.as_deref(), Some(&br#"{"name" : "S"}"#[..]));
+        assert_eq!((found.capabilities, found.ttl_ms), (json!({"prompts": {}}), None));
     }
 
     #[test]
     fn strange_introductions_are_refused() {
         for (result, want) in [
-            (
-                r#"{"supportedVersions":["2099-01-01"],"capabilities":{}}"#,
-                CatalogFault::Version,
-            ),
-            (
-                r#"{"supportedVersions":[],"capabilities":{}}"#,
-                CatalogFault::Version,
-            ),
-            (
-                r#"{"supportedVersions":"2026-07-28","capabilities":{}}"#,
-                CatalogFault::Malformed,
-            ),
-            (
-                r#"{"supportedVersions":["2026-07-28"],"capabilities":[]}"#,
-                CatalogFault::Malformed,
-            ),
-            (
-                r#"{"resultType":"task","supportedVersions":["2026-07-28"],"capabilities":{}}"#,
-                CatalogFault::Malformed,
-            ),
+            (r#"{"supportedVersions":["2099-01-01"],"capabilities":{}}"#, CatalogFault::Version),
+            (r#"{"supportedVersions":[],"capabilities":{}}"#, CatalogFault::Version),
+            (r#"{"supportedVersions":"2026-07-28","capabilities":{}}"#, CatalogFault::Malformed),
+            (r#"{"supportedVersions":["2026-07-28"],"capabilities":[]}"#, CatalogFault::Malformed),
+            (r#"{"resultType":"task","supportedVersions":["2026-07-28"],"capabilities":{}}"#, CatalogFault::Malformed),
             ("{}", CatalogFault::Malformed),
             ("", CatalogFault::Malformed),
         ] {
             assert_eq!(read_discover(result.as_bytes()), Err(want), "{result}");
         }
         for (result, want) in [
-            (
-                r#"{"protocolVersion":"2026-07-28","capabilities":{}}"#,
-                CatalogFault::Version,
-            ),
-            (
-                r#"{"protocolVersion":"0","capabilities":{}}"#,
-                CatalogFault::Version,
-            ),
-            (
-                r#"{"protocolVersion":"2025-06-18","capabilities":null}"#,
-                CatalogFault::Malformed,
-            ),
+            (r#"{"protocolVersion":"2026-07-28","capabilities":{}}"#, CatalogFault::Version),
+            (r#"{"protocolVersion":"0","capabilities":{}}"#, CatalogFault::Version),
+            (r#"{"protocolVersion":"2025-06-18","capabilities":null}"#, CatalogFault::Malformed),
             (r#"{"capabilities":{}}"#, CatalogFault::Malformed),
         ] {
             assert_eq!(read_initialize(result.as_bytes()), Err(want), "{result}");

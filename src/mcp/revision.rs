@@ -26,13 +26,8 @@ pub enum Era {
 
 impl Revision {
     /// All of them, oldest first.
-    pub const ALL: [Self; 5] = [
-        Self::R2024_11_05,
-        Self::R2025_03_26,
-        Self::R2025_06_18,
-        Self::R2025_11_25,
-        Self::R2026_07_28,
-    ];
+    pub const ALL: [Self; 5] =
+        [Self::R2024_11_05, Self::R2025_03_26, Self::R2025_06_18, Self::R2025_11_25, Self::R2026_07_28];
     /// The newest with a handshake: what `initialize` is answered with when the client asks for one we do not speak.
     pub const NEWEST_LEGACY: Self = Self::R2025_11_25;
     /// The newest of all.
@@ -46,9 +41,7 @@ impl Revision {
     /// The revision written exactly so; `None` for any other bytes.
     #[must_use]
     pub fn parse(text: &[u8]) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|revision| revision.as_str().as_bytes() == text)
+        Self::ALL.into_iter().find(|revision| revision.as_str().as_bytes() == text)
     }
 
     /// As the wire writes it.
@@ -72,20 +65,14 @@ impl Revision {
     /// The era this revision belongs to.
     #[must_use]
     pub fn era(self) -> Era {
-        if self.is_modern() {
-            Era::Modern
-        } else {
-            Era::Legacy
-        }
+        if self.is_modern() { Era::Modern } else { Era::Legacy }
     }
 
     /// What `initialize` settles on when the client asks for `asked`: that, if it is a legacy revision we speak, else
     /// the newest legacy one (basic/lifecycle, "Version Negotiation").
     #[must_use]
     pub fn negotiate(asked: &[u8]) -> Self {
-        Self::parse(asked)
-            .filter(|revision| !revision.is_modern())
-            .unwrap_or(Self::NEWEST_LEGACY)
+        Self::parse(asked).filter(|revision| !revision.is_modern()).unwrap_or(Self::NEWEST_LEGACY)
     }
 }
 
@@ -96,21 +83,11 @@ mod tests {
     #[test]
     fn revisions_are_parsed_as_written() {
         for revision in Revision::ALL {
-            assert_eq!(
-                Revision::parse(revision.as_str().as_bytes()),
-                Some(revision)
-            );
+            assert_eq!(Revision::parse(revision.as_str().as_bytes()), Some(revision));
             assert_eq!(revision.is_modern(), Revision::MODERN.contains(&revision));
             assert_eq!(revision.era() == Era::Modern, revision.is_modern());
         }
-        for text in [
-            "",
-            "2026-07-28 ",
-            "2026-7-28",
-            "2024-10-07",
-            "DRAFT-2026-v1",
-            "1.0",
-        ] {
+        for text in ["", "2026-07-28 ", "2026-7-28", "2024-10-07", "DRAFT-2026-v1", "1.0"] {
             assert_eq!(Revision::parse(text.as_bytes()), None, "{text}");
         }
         assert!(Revision::ALL.is_sorted());

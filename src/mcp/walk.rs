@@ -8,52 +8,32 @@ use crate::jsonrpc::text;
 /// `bytes`. Nothing when it is no object.
 pub(crate) fn members(bytes: &[u8], value: Span) -> Members<'_> {
     let object = value.of(bytes).first() == Some(&b'{');
-    let end = if object {
-        value.end as usize
-    } else {
-        value.start as usize
-    };
-    Members {
-        bytes: &bytes[..end],
-        at: value.start as usize + usize::from(object),
-    }
+    let end = if object { value.end as usize } else { value.start as usize };
+    Members { bytes: &bytes[..end], at: value.start as usize + usize::from(object) }
 }
 
 /// The elements of the array that is the text at `value`, as places in `bytes`. Nothing when it is no array.
 pub(crate) fn elements(bytes: &[u8], value: Span) -> Elements<'_> {
     let array = value.of(bytes).first() == Some(&b'[');
-    let end = if array {
-        value.end as usize
-    } else {
-        value.start as usize
-    };
-    Elements {
-        bytes: &bytes[..end],
-        at: value.start as usize + usize::from(array),
-    }
+    let end = if array { value.end as usize } else { value.start as usize };
+    Elements { bytes: &bytes[..end], at: value.start as usize + usize::from(array) }
 }
 
 /// The value of the member `name` of the object at `value`.
 pub(crate) fn member(bytes: &[u8], value: Span, name: &str) -> Option<Span> {
-    members(bytes, value)
-        .find(|(key, _)| text::same_text(key.of(bytes), name.as_bytes()))
-        .map(|(_, value)| value)
+    members(bytes, value).find(|(key, _)| text::same_text(key.of(bytes), name.as_bytes())).map(|(_, value)| value)
 }
 
 /// The place between the quotes, when the text at `value` is a string.
 pub(crate) fn string(bytes: &[u8], value: Span) -> Option<Span> {
     let raw = value.of(bytes);
-    (raw.len() >= 2 && raw[0] == b'"')
-        .then(|| Span::new(value.start as usize + 1, value.end as usize - 1))
+    (raw.len() >= 2 && raw[0] == b'"').then(|| Span::new(value.start as usize + 1, value.end as usize - 1))
 }
 
 /// All of `bytes`, without the blanks around.
 pub(crate) fn whole(bytes: &[u8]) -> Span {
     let start = skip_blanks(bytes, 0);
-    let end = bytes
-        .iter()
-        .rposition(|byte| !is_blank(*byte))
-        .map_or(start, |last| last + 1);
+    let end = bytes.iter().rposition(|byte| !is_blank(*byte)).map_or(start, |last| last + 1);
     Span::new(start, end.max(start))
 }
 
@@ -107,12 +87,7 @@ fn value_end(bytes: &[u8], start: usize) -> Option<usize> {
         b'}' | b']' | b',' | b':' => None,
         _ => {
             let ends = |byte: &u8| is_blank(*byte) || matches!(byte, b',' | b'}' | b']');
-            Some(
-                bytes[start..]
-                    .iter()
-                    .position(ends)
-                    .map_or(bytes.len(), |length| start + length),
-            )
+            Some(bytes[start..].iter().position(ends).map_or(bytes.len(), |length| start + length))
         }
     }
 }
@@ -152,18 +127,11 @@ fn container_end(bytes: &[u8], start: usize) -> Option<usize> {
 
 fn skip_comma(bytes: &[u8], at: usize) -> usize {
     let at = skip_blanks(bytes, at);
-    if bytes.get(at) == Some(&b',') {
-        skip_blanks(bytes, at + 1)
-    } else {
-        at
-    }
+    if bytes.get(at) == Some(&b',') { skip_blanks(bytes, at + 1) } else { at }
 }
 
 fn skip_blanks(bytes: &[u8], at: usize) -> usize {
-    at + bytes[at.min(bytes.len())..]
-        .iter()
-        .take_while(|byte| is_blank(**byte))
-        .count()
+    at + bytes[at.min(bytes.len())..].iter().take_while(|byte| is_blank(**byte)).count()
 }
 
 fn is_blank(byte: u8) -> bool {
@@ -180,17 +148,13 @@ mod tests {
     fn listed(json: &str) -> Vec<(&str, &str)> {
         let bytes = json.as_bytes();
         let text = |span: Span| std::str::from_utf8(span.of(bytes)).unwrap();
-        members(bytes, whole(bytes))
-            .map(|(key, value)| (text(key), text(value)))
-            .collect()
+        members(bytes, whole(bytes)).map(|(key, value)| (text(key), text(value))).collect()
     }
 
     #[test]
     fn members_in_order() {
         assert_eq!(
-            listed(
-                r#" {"a":1 , "b\"}":[1,{"x":"]}"}],"c":{"d":[]}, "e":"\\" ,"f":-1.5e3,"g":null} "#
-            ),
+            listed(r#" {"a":1 , "b\"}":[1,{"x":"]}"}],"c":{"d":[]}, "e":"\\" ,"f":-1.5e3,"g":null} "#),
             [
                 ("a", "1"),
                 (r#"b\"}"#, r#"[1,{"x":"]}"}]"#),
@@ -203,28 +167,15 @@ mod tests {
         assert_eq!(listed("{}"), []);
         assert_eq!(listed("[1]"), []);
         let json = br#"{"a":1,"\u0062":"x"}"#;
-        assert_eq!(
-            member(json, whole(json), "b").map(|span| span.of(json)),
-            Some(&b"\"x\""[..])
-        );
+        assert_eq!(member(json, whole(json), "b").map(|span| span.of(json)), Some(&b"\"x\""[..]));
         assert_eq!(member(json, whole(json), "c"), None);
     }
 
     #[test]
     fn broken_text_ends_the_walk() {
-        for json in [
-            "{",
-            "{\"a",
-            "{\"a\\",
-            "{\"a\"",
-            "{\"a\":",
-            "{\"a\":}",
-            "{\"a\":[",
-            "{\"a\":\"",
-            "{a:1}",
-            "",
-            "{\"a\"1}",
-        ] {
+        for json in
+            ["{", "{\"a", "{\"a\\", "{\"a\"", "{\"a\":", "{\"a\":}", "{\"a\":[", "{\"a\":\"", "{a:1}", "", "{\"a\"1}"]
+        {
             assert_eq!(listed(json), [], "{json}");
         }
     }

@@ -110,7 +110,8 @@ fn answer(mut socket: TcpStream, control: &Control, health: &Health) -> std::io:
     };
     let mut out = Vec::with_capacity(256 + body.len());
     reply::write_status(&mut out, status);
-    for (name, value) in [("content-type", "application/json"), ("cache-control", "no-store"), ("connection", "close")] {
+    for (name, value) in [("content-type", "application/json"), ("cache-control", "no-store"), ("connection", "close")]
+    {
         let _ = reply::write_field(&mut out, name, value.as_bytes());
     }
     reply::finish(&mut out, Framing::Length(body.len() as u64));

@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::base::limits::{BUFFER_BYTES, CONNECT_MS_MAX, INTERIM_HEADS_MAX, PLANE_ANSWER_BYTES_MAX, PLANE_ANSWER_MS_MAX};
+use crate::base::limits::{
+    BUFFER_BYTES, CONNECT_MS_MAX, INTERIM_HEADS_MAX, PLANE_ANSWER_BYTES_MAX, PLANE_ANSWER_MS_MAX,
+};
 use crate::http::body::BodyDecoder;
 use crate::http::field::Known;
 use crate::http::head::{Framing, Method, Progress, ResponseHead};
@@ -194,7 +196,10 @@ pub(super) fn wait(socket: Option<&TcpStream>, bell: &OwnedFd, patience: Duratio
     if let Some(socket) = socket {
         fds.push(PollFd::new(socket, PollFlags::IN));
     }
-    let timeout = Timespec { tv_sec: i64::try_from(patience.as_secs()).unwrap_or(i64::MAX), tv_nsec: patience.subsec_nanos().into() };
+    let timeout = Timespec {
+        tv_sec: i64::try_from(patience.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: patience.subsec_nanos().into(),
+    };
     match poll(&mut fds, Some(&timeout)) {
         Ok(_) => (fds.get(1).is_some_and(|fd| !fd.revents().is_empty()), !fds[0].revents().is_empty()),
         // Interrupted: the caller looks again at what it waits for.

@@ -264,6 +264,7 @@ impl Keeper {
                     if announces_change(&message) {
                         self.poke().changed();
                     }
+                    self.decline(&message);
                 }
                 Some(Heard::Bell) => self.poke().hush(),
                 Some(Heard::Silence) => return,
@@ -282,6 +283,21 @@ impl Keeper {
         if rung {
             self.poke().hush();
         }
+    }
+
+    /// The plane declares what clients can do, so that a server shows all it has; asked itself, it has nothing to say.
+    fn decline(&self, message: &[u8]) {
+        let Ok(envelope) = scan::read(message) else { return };
+        let Some(id) = envelope.id.filter(|_| envelope.shape == scan::Shape::Request) else { return };
+        let id = String::from_utf8_lossy(id.raw(message)).into_owned();
+        let body = if envelope.method_name(message) == Some(b"ping") {
+            format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":{{}}}}")
+        } else {
+            let why = "the gateway looks at lists only";
+            format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"error\":{{\"code\":-32601,\"message\":\"{why}\"}}}}")
+        };
+        // A server that does not take it learns nothing worse from its own timeout.
+        let _ = self.post(Era::Legacy, Verb::Initialized, 0, body.as_bytes());
     }
 
     fn listen(&mut self, modern: bool) -> Option<Stream> {
@@ -415,7 +431,6 @@ fn announces_change(message: &[u8]) -> bool {
     let name = envelope.method_name(message).unwrap_or_default();
     let eras = [Revision::NEWEST, Revision::NEWEST_LEGACY];
     let method = eras.into_iter().find_map(|revision| methods::find(name, revision, From_::Server));
-    method.is_some_and(|method| {
-        matches!(method.verb, Verb::ToolsChanged | Verb::PromptsChanged | Verb::ResourcesChanged)
-    })
+    method
+        .is_some_and(|method| matches!(method.verb, Verb::ToolsChanged | Verb::PromptsChanged | Verb::ResourcesChanged))
 }

@@ -30,10 +30,14 @@ pub enum PlaneFault {
         error: std::io::Error,
     },
     /// The sealing key is not one that we made.
-    #[error("the key file {0} must hold 64 hexadecimal digits (32 bytes); remove it to have a new one made, which ends all sessions")]
+    #[error(
+        "the key file {0} must hold 64 hexadecimal digits (32 bytes); remove it to have a new one made, which ends all sessions"
+    )]
     Key(String),
     /// An address cannot be listened on.
-    #[error("cannot listen on {address}: {error}; is another process using it? ('listen' and 'admin' in the configuration set the addresses)")]
+    #[error(
+        "cannot listen on {address}: {error}; is another process using it? ('listen' and 'admin' in the configuration set the addresses)"
+    )]
     Listen {
         /// The address.
         address: std::net::SocketAddr,

@@ -107,14 +107,8 @@ impl Publisher {
         let catalog = Catalog::build(self.servers.iter().map(|known| known.catalog.clone()).collect());
         let addresses = self.servers.iter().map(|known| known.addresses.clone().unwrap_or_default()).collect();
         let auth_epoch = self.control.snapshot.load().auth_epoch;
-        let (snapshot, warnings) = Snapshot::new(
-            self.settings.clone(),
-            self.prepared.clone(),
-            catalog,
-            addresses,
-            auth_epoch,
-            self.number,
-        );
+        let (snapshot, warnings) =
+            Snapshot::new(self.settings.clone(), self.prepared.clone(), catalog, addresses, auth_epoch, self.number);
         self.control.snapshot.store(Arc::new(snapshot));
         for warning in &warnings {
             if !self.warned.contains(warning) {

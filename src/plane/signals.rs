@@ -19,7 +19,9 @@ pub fn obey(handle: Handle) -> Result<(), PlaneFault> {
             let mut draining = false;
             for signal in signals.forever() {
                 match signal {
-                    SIGHUP => tracing::warn!("SIGHUP: this version does not reload; restart to use a new configuration"),
+                    SIGHUP => {
+                        tracing::warn!("SIGHUP: this version does not reload; restart to use a new configuration")
+                    }
                     _ if draining => {
                         tracing::warn!("ending at once");
                         handle.stop();

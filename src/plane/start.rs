@@ -91,9 +91,8 @@ impl Gateway {
         let settings = Arc::new(settings);
         let prepared = Arc::new(Prepared::new(&settings));
         let nowhere = vec![Arc::default(); settings.servers.len()];
-        let (snapshot, _) =
-            Snapshot::new(settings.clone(), prepared.clone(), Catalog::default(), nowhere, 0, 0);
-        let control = Control::new(snapshot, settings.servers.len())
+        let (snapshot, _) = Snapshot::new(settings.clone(), prepared.clone(), Catalog::default(), nowhere, 0, 0);
+        let control = Control::new(snapshot, shards, settings.servers.len())
             .map_err(|error| PlaneFault::System { what: "an event descriptor", error })?;
         let control = Arc::new(control);
         let health = Arc::new(Health::new(settings.servers.iter().map(|server| &*server.name)));

@@ -17,11 +17,11 @@ const KEY_FILE: &str = "session.key";
 /// # Errors
 /// `PlaneFault::File`.
 pub fn folder(what: &'static str, path: &Path) -> Result<(), PlaneFault> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(|error| PlaneFault::File { what, path: path.display().to_string(), error })
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| PlaneFault::File {
+        what,
+        path: path.display().to_string(),
+        error,
+    })
 }
 
 /// The secret that session ids are sealed with; made at first start, mode 0600.

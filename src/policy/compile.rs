@@ -41,17 +41,10 @@ impl Table {
     ///
     /// Rules that reach only what no catalogue has take effect when compiled again with one that has it.
     #[must_use]
-    pub fn compile(
-        set: &Arc<PolicySet>,
-        servers: &[Arc<str>],
-        catalog: &Catalog,
-    ) -> (Self, Vec<Warning>) {
+    pub fn compile(set: &Arc<PolicySet>, servers: &[Arc<str>], catalog: &Catalog) -> (Self, Vec<Warning>) {
         let names = Names::build(catalog.numbered(), servers.len());
         let index = Index::build(servers, catalog);
-        let mut drafts = Drafts {
-            always: Draft::default(),
-            tasks: Vec::new(),
-        };
+        let mut drafts = Drafts { always: Draft::default(), tasks: Vec::new() };
         let mut warnings = Vec::new();
         for (number, rule) in set.rules().iter().enumerate() {
             let id = RuleId::from_index(number);
@@ -59,37 +52,17 @@ impl Table {
                 let reached = index.servers(pattern);
                 let mut found = false;
                 for &server in &reached {
-                    found |= index.reach(&names, server, pattern, &mut |reach| {
-                        drafts.add(rule, id, reach)
-                    });
+                    found |= index.reach(&names, server, pattern, &mut |reach| drafts.add(rule, id, reach));
                 }
                 let is_known = |server: &ServerId| catalog.known(*server);
                 if reached.is_empty() {
-                    warnings.push(Warning {
-                        rule: id,
-                        pattern: place,
-                        lacks: Lacks::Server,
-                    });
-                } else if !found
-                    && reached.iter().all(is_known)
-                    && !index.offers(catalog, &reached, pattern)
-                {
-                    warnings.push(Warning {
-                        rule: id,
-                        pattern: place,
-                        lacks: Lacks::Match,
-                    });
+                    warnings.push(Warning { rule: id, pattern: place, lacks: Lacks::Server });
+                } else if !found && reached.iter().all(is_known) && !index.offers(catalog, &reached, pattern) {
+                    warnings.push(Warning { rule: id, pattern: place, lacks: Lacks::Match });
                 }
             }
         }
-        (
-            Self {
-                set: Arc::clone(set),
-                names,
-                everyone: drafts.finish(),
-            },
-            warnings,
-        )
+        (Self { set: Arc::clone(set), names, everyone: drafts.finish() }, warnings)
     }
 }
 
@@ -113,35 +86,17 @@ struct Index<'a> {
 
 impl<'a> Index<'a> {
     fn build(servers: &'a [Arc<str>], catalog: &'a Catalog) -> Self {
-        let (mut tools, mut prompts) = (
-            vec![Vec::new(); servers.len()],
-            vec![Vec::new(); servers.len()],
-        );
+        let (mut tools, mut prompts) = (vec![Vec::new(); servers.len()], vec![Vec::new(); servers.len()]);
         for (id, server, kind, name) in catalog.numbered() {
-            let list = if kind == ListKind::Tools {
-                &mut tools
-            } else {
-                &mut prompts
-            };
+            let list = if kind == ListKind::Tools { &mut tools } else { &mut prompts };
             if let Some(list) = list.get_mut(server.index()) {
                 list.push((name, id));
             }
         }
-        tools
-            .iter_mut()
-            .chain(&mut prompts)
-            .for_each(|list| list.sort_unstable());
+        tools.iter_mut().chain(&mut prompts).for_each(|list| list.sort_unstable());
         let numbered = servers.iter().enumerate();
-        let by_name = numbered
-            .map(|(index, name)| (&**name, ServerId::from_index(index)))
-            .collect();
-        Self {
-            servers,
-            by_name,
-            tools,
-            prompts,
-            any: Glob::new("*"),
-        }
+        let by_name = numbered.map(|(index, name)| (&**name, ServerId::from_index(index))).collect();
+        Self { servers, by_name, tools, prompts, any: Glob::new("*") }
     }
 
     /// The servers a pattern is about.
@@ -150,10 +105,7 @@ impl<'a> Index<'a> {
             Some(name) => self.by_name.get(name).copied().into_iter().collect(),
             None => {
                 let numbered = self.servers.iter().enumerate();
-                numbered
-                    .filter(|(_, name)| pattern.has_server(name))
-                    .map(|(at, _)| ServerId::from_index(at))
-                    .collect()
+                numbered.filter(|(_, name)| pattern.has_server(name)).map(|(at, _)| ServerId::from_index(at)).collect()
             }
         }
     }
@@ -173,13 +125,7 @@ impl<'a> Index<'a> {
                 add(Reach::Number(id.index()));
             }
         };
-        let ask = |ask| {
-            Reach::Number(
-                names
-                    .ask(server, ask)
-                    .expect("the server is one of the configuration"),
-            )
-        };
+        let ask = |ask| Reach::Number(names.ask(server, ask).expect("the server is one of the configuration"));
         match pattern.about() {
             About::Tool(glob) => items(&self.tools[server.index()], glob, add),
             About::Prompt(glob) => items(&self.prompts[server.index()], glob, add),
@@ -207,12 +153,11 @@ impl<'a> Index<'a> {
             target.is_some_and(|target| target.permitted_by(glob) || target.forbidden_by(glob))
         };
         let eras = servers.iter().filter_map(|server| catalog.server(*server));
-        eras.flat_map(|server| server.modern.iter().chain(&server.legacy))
-            .any(|era| {
-                let items = |kind| era.list(kind).into_iter().flat_map(|list| &list.items);
-                items(ListKind::Resources).any(|item| is_meant(Target::resource(&item.name)))
-                    || items(ListKind::Templates).any(|item| is_meant(Target::template(&item.name)))
-            })
+        eras.flat_map(|server| server.modern.iter().chain(&server.legacy)).any(|era| {
+            let items = |kind| era.list(kind).into_iter().flat_map(|list| &list.items);
+            items(ListKind::Resources).any(|item| is_meant(Target::resource(&item.name)))
+                || items(ListKind::Templates).any(|item| is_meant(Target::template(&item.name)))
+        })
     }
 }
 
@@ -221,9 +166,7 @@ fn matching(list: &[(&str, ItemId)], glob: &Glob) -> impl Iterator<Item = ItemId
     let list = &list[list.partition_point(|(name, _)| *name < glob.prefix())..];
     let list = &list[..list.partition_point(|(name, _)| name.starts_with(glob.prefix()))];
     let settled = glob.is_prefix();
-    list.iter()
-        .filter(move |(name, _)| settled || glob.matches(name))
-        .map(|(_, id)| *id)
+    list.iter().filter(move |(name, _)| settled || glob.matches(name)).map(|(_, id)| *id)
 }
 
 struct Drafts {
@@ -252,21 +195,13 @@ impl Drafts {
             if self.tasks.len() <= task.index() {
                 self.tasks.resize_with(task.index() + 1, || None);
             }
-            self.tasks[task.index()]
-                .get_or_insert_default()
-                .add(says, id, &reach);
+            self.tasks[task.index()].get_or_insert_default().add(says, id, &reach);
         }
     }
 
     fn finish(self) -> Class {
-        let tasks = self
-            .tasks
-            .into_iter()
-            .map(|draft| draft.map(|draft| Box::new(draft.finish())));
-        Class {
-            always: self.always.finish(),
-            tasks: tasks.collect(),
-        }
+        let tasks = self.tasks.into_iter().map(|draft| draft.map(|draft| Box::new(draft.finish())));
+        Class { always: self.always.finish(), tasks: tasks.collect() }
     }
 }
 
@@ -281,9 +216,7 @@ impl Draft {
                 if self.globs.len() <= server.index() {
                     self.globs.resize_with(server.index() + 1, Default::default);
                 }
-                self.globs[server.index()][says.index()]
-                    .entry((*glob).clone())
-                    .or_default()
+                self.globs[server.index()][says.index()].entry((*glob).clone()).or_default()
             }
         };
         // Rules come in order, so a full list stays as it is.
@@ -295,11 +228,7 @@ impl Draft {
     fn finish(self) -> Row {
         Row {
             planes: self.numbers.map(Plane::build),
-            resources: self
-                .globs
-                .into_iter()
-                .map(|globs| globs.map(Globs::build))
-                .collect(),
+            resources: self.globs.into_iter().map(|globs| globs.map(Globs::build)).collect(),
         }
     }
 }

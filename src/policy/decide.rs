@@ -125,10 +125,7 @@ impl Permit {
 /// # Errors
 /// [`Denied`], which hands the call back. A listen stream with resources goes through [`decide_listen`]; here it is
 /// denied.
-#[expect(
-    clippy::result_large_err,
-    reason = "a refusal carries its call back; boxing it would allocate per refusal"
-)]
+#[expect(clippy::result_large_err, reason = "a refusal carries its call back; boxing it would allocate per refusal")]
 pub fn decide(
     table: &Table,
     caller: &Caller,
@@ -144,27 +141,15 @@ pub fn decide(
         Object::CompletePrompt(_) => Question::CompletePrompt(name),
         Object::CompleteResource(_) => Question::CompleteTemplate(name),
         Object::Listen(listen) if !listen.uris.is_empty() => {
-            return Err(Denied {
-                call,
-                why: Why::Hidden,
-                rules: Rules::new(),
-            });
+            return Err(Denied { call, why: Why::Hidden, rules: Rules::new() });
         }
         Object::None | Object::Listen(_) => {
-            return Ok(Permit {
-                call,
-                server,
-                rules: Rules::new(),
-            });
+            return Ok(Permit { call, server, rules: Rules::new() });
         }
     };
     let Verdict { outcome, rules } = judge(table, caller, task, server, question);
     match outcome {
-        Ok(()) => Ok(Permit {
-            call,
-            server,
-            rules,
-        }),
+        Ok(()) => Ok(Permit { call, server, rules }),
         Err(why) => Err(Denied { call, why, rules }),
     }
 }
@@ -185,11 +170,7 @@ pub fn decide_listen(
 ) -> Result<Permit, Denied> {
     let mut rules = Rules::new();
     let Object::Listen(listen) = &mut call.subject else {
-        return Err(Denied {
-            call,
-            why: Why::Hidden,
-            rules,
-        });
+        return Err(Denied { call, why: Why::Hidden, rules });
     };
     listen.uris.retain(|uri| {
         let verdict = judge(table, caller, task, server, Question::Read(uri.of(body)));
@@ -198,45 +179,23 @@ pub fn decide_listen(
         }
         verdict.outcome.is_ok()
     });
-    Ok(Permit {
-        call,
-        server,
-        rules,
-    })
+    Ok(Permit { call, server, rules })
 }
 
 /// Whether an entry of `server`'s list is shown. Tools and prompts go by the id their catalogue gave them: the
 /// catalogue that `table` was compiled against.
 #[must_use]
-pub fn listed(
-    table: &Table,
-    caller: &Caller,
-    task: ActiveTask,
-    server: ServerId,
-    kind: ListKind,
-    item: &Item,
-) -> bool {
+pub fn listed(table: &Table, caller: &Caller, task: ActiveTask, server: ServerId, kind: ListKind, item: &Item) -> bool {
     let (class, asker) = (table.class(caller), Asker { caller, task });
     match kind {
         ListKind::Tools | ListKind::Prompts => {
-            let is_shown = |number| {
-                class.says(&asker, Says::Permit, number)
-                    && !class.says(&asker, Says::Silent, number)
-            };
-            table
-                .names
-                .check(item.id, server, kind)
-                .is_some_and(is_shown)
+            let is_shown =
+                |number| class.says(&asker, Says::Permit, number) && !class.says(&asker, Says::Silent, number);
+            table.names.check(item.id, server, kind).is_some_and(is_shown)
         }
-        ListKind::Resources | ListKind::Templates => judge(
-            table,
-            caller,
-            task,
-            server,
-            Question::List(kind, &item.name),
-        )
-        .outcome
-        .is_ok(),
+        ListKind::Resources | ListKind::Templates => {
+            judge(table, caller, task, server, Question::List(kind, &item.name)).outcome.is_ok()
+        }
     }
 }
 
@@ -244,54 +203,30 @@ pub fn listed(
 ///
 /// # Errors
 /// [`Why`], with a reason where a rule has one.
-pub fn asks(
-    table: &Table,
-    caller: &Caller,
-    task: ActiveTask,
-    server: ServerId,
-    ask: Ask,
-) -> Result<Rules, Why> {
+pub fn asks(table: &Table, caller: &Caller, task: ActiveTask, server: ServerId, ask: Ask) -> Result<Rules, Why> {
     let verdict = judge(table, caller, task, server, Question::Ask(ask));
     verdict.outcome.map(|()| verdict.rules)
 }
 
 /// Whether the resource at `uri` may be read: for notifications that name one.
 #[must_use]
-pub fn readable(
-    table: &Table,
-    caller: &Caller,
-    task: ActiveTask,
-    server: ServerId,
-    uri: &str,
-) -> bool {
-    judge(table, caller, task, server, Question::Read(uri))
-        .outcome
-        .is_ok()
+pub fn readable(table: &Table, caller: &Caller, task: ActiveTask, server: ServerId, uri: &str) -> bool {
+    judge(table, caller, task, server, Question::Read(uri)).outcome.is_ok()
 }
 
 /// Answers a question that need not be a call.
 #[must_use]
-pub fn judge(
-    table: &Table,
-    caller: &Caller,
-    task: ActiveTask,
-    server: ServerId,
-    question: Question<'_>,
-) -> Verdict {
+pub fn judge(table: &Table, caller: &Caller, task: ActiveTask, server: ServerId, question: Question<'_>) -> Verdict {
     let (class, asker) = (table.class(caller), Asker { caller, task });
     let by_number = |number: Option<usize>, follows| {
-        let Some(number) = number else {
-            return Verdict::hidden();
-        };
-        weigh(table, follows, |says| class.rules(&asker, says, number))
+        let Some(number) = number else { return Verdict::hidden() };
+        let find = |says| class.says(&asker, says, number).then_some(());
+        weigh(table, follows, find, |says, ()| class.rules(&asker, says, number))
     };
     let by_glob = |target: Option<Target<'_>>, follows| {
-        let Some(target) = target else {
-            return Verdict::hidden();
-        };
-        weigh(table, follows, |says| {
-            class.resource_rules(&asker, says, server, &target)
-        })
+        let Some(target) = target else { return Verdict::hidden() };
+        let find = |says| Some(class.resource_rules(&asker, says, server, &target)).filter(|rules| !rules.is_empty());
+        weigh(table, follows, find, |_, rules| rules)
     };
     let item = |kind, name| table.names.item(server, kind, name);
     match question {
@@ -305,9 +240,7 @@ pub fn judge(
             by_number(item(kind, name), Follows::List)
         }
         Question::List(ListKind::Resources, uri) => by_glob(Target::resource(uri), Follows::List),
-        Question::List(ListKind::Templates, template) => {
-            by_glob(Target::template(template), Follows::List)
-        }
+        Question::List(ListKind::Templates, template) => by_glob(Target::template(template), Follows::List),
     }
 }
 
@@ -320,45 +253,28 @@ enum Follows {
 
 impl Verdict {
     fn hidden() -> Self {
-        Self {
-            outcome: Err(Why::Hidden),
-            rules: Rules::new(),
-        }
+        Self { outcome: Err(Why::Hidden), rules: Rules::new() }
     }
 }
 
 /// Forbid beats permit beats silence. A forbid with a reason refuses where a permit shows, and hides nothing.
-fn weigh(table: &Table, follows: Follows, rules: impl Fn(Says) -> Rules) -> Verdict {
-    let silent = rules(Says::Silent);
-    if !silent.is_empty() {
-        return Verdict {
-            outcome: Err(Why::Hidden),
-            rules: silent,
-        };
+///
+/// `find` tells whether any rule says it, and `name` which ones, so that only what settles the answer is named.
+fn weigh<T>(
+    table: &Table,
+    follows: Follows,
+    find: impl Fn(Says) -> Option<T>,
+    name: impl Fn(Says, T) -> Rules,
+) -> Verdict {
+    if let Some(silent) = find(Says::Silent) {
+        return Verdict { outcome: Err(Why::Hidden), rules: name(Says::Silent, silent) };
     }
-    let permits = rules(Says::Permit);
-    if permits.is_empty() {
-        return Verdict::hidden();
-    }
-    let reasoned = if follows == Follows::Call {
-        rules(Says::Reasoned)
-    } else {
-        Rules::new()
+    let Some(permits) = find(Says::Permit) else { return Verdict::hidden() };
+    let reasoned = if follows == Follows::Call { find(Says::Reasoned) } else { None };
+    let Some(reasoned) = reasoned else {
+        return Verdict { outcome: Ok(()), rules: name(Says::Permit, permits) };
     };
-    if let Some(&rule) = reasoned.first() {
-        let reason = table
-            .set
-            .rule(rule)
-            .reason
-            .clone()
-            .expect("its plane holds only rules with a reason");
-        return Verdict {
-            outcome: Err(Why::Forbidden { rule, reason }),
-            rules: reasoned,
-        };
-    }
-    Verdict {
-        outcome: Ok(()),
-        rules: permits,
-    }
+    let rules = name(Says::Reasoned, reasoned);
+    let reason = table.set.rule(rules[0]).reason.clone().expect("only rules with a reason are found");
+    Verdict { outcome: Err(Why::Forbidden { rule: rules[0], reason }), rules }
 }

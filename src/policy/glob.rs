@@ -28,14 +28,7 @@ impl Glob {
         assert!(!all.is_empty(), "a glob is at least the empty text");
         let last = all.len() - 1;
         let kept = |&(index, part): &(usize, &str)| index == 0 || index == last || !part.is_empty();
-        Self {
-            parts: all
-                .into_iter()
-                .enumerate()
-                .filter(kept)
-                .map(|(_, part)| Box::from(part))
-                .collect(),
-        }
+        Self { parts: all.into_iter().enumerate().filter(kept).map(|(_, part)| Box::from(part)).collect() }
     }
 
     /// Whether the whole of `text` matches.
@@ -46,10 +39,7 @@ impl Glob {
         let [_, between @ .., _] = &*self.parts else {
             return text == first;
         };
-        if text.len() < first.len() + last.len()
-            || !text.starts_with(first)
-            || !text.ends_with(last)
-        {
+        if text.len() < first.len() + last.len() || !text.starts_with(first) || !text.ends_with(last) {
             return false;
         }
         let mut rest = &text[first.len()..text.len() - last.len()];
@@ -74,10 +64,7 @@ impl Glob {
         if let Some(text) = self.literal() {
             return other.matches(text);
         }
-        let ((a, b), (y, z)) = (
-            (self.prefix(), other.prefix()),
-            (self.suffix(), other.suffix()),
-        );
+        let ((a, b), (y, z)) = ((self.prefix(), other.prefix()), (self.suffix(), other.suffix()));
         (a.starts_with(b) || b.starts_with(a)) && (y.ends_with(z) || z.ends_with(y))
     }
 
@@ -114,16 +101,8 @@ mod tests {
     use super::*;
 
     fn check(glob: &str, text: &str, want: bool) {
-        assert_eq!(
-            Glob::new(glob).matches(text),
-            want,
-            "{glob:?} against {text:?}"
-        );
-        assert_eq!(
-            slow(glob.as_bytes(), text.as_bytes()),
-            want,
-            "the oracle: {glob:?} against {text:?}"
-        );
+        assert_eq!(Glob::new(glob).matches(text), want, "{glob:?} against {text:?}");
+        assert_eq!(slow(glob.as_bytes(), text.as_bytes()), want, "the oracle: {glob:?} against {text:?}");
     }
 
     /// The definition, word for word; exponential.

@@ -72,17 +72,9 @@ impl Pattern {
     /// # Errors
     /// [`PatternFault`], with the first character at fault.
     pub fn parse(text: &str) -> Result<Self, PatternFault> {
-        let fault = |byte: usize, problem| {
-            Err(PatternFault {
-                column: text[..byte].chars().count() + 1,
-                problem,
-            })
-        };
+        let fault = |byte: usize, problem| Err(PatternFault { column: text[..byte].chars().count() + 1, problem });
         if text.len() > PATTERN_BYTES_MAX {
-            return fault(
-                text.floor_char_boundary(PATTERN_BYTES_MAX),
-                Problem::TooLong,
-            );
+            return fault(text.floor_char_boundary(PATTERN_BYTES_MAX), Problem::TooLong);
         }
         if let Some(at) = text.find(char::is_control) {
             return fault(at, Problem::Control);
@@ -97,17 +89,9 @@ impl Pattern {
         if let Some(wrong) = server.find(|c| !matches!(c, 'a'..='z' | '0'..='9' | '-' | '*')) {
             return fault(wrong, Problem::ServerCharacter);
         }
-        let about = if text.as_bytes()[at] == b'/' {
-            named(rest, "", About::Tool)
-        } else {
-            kind(rest)
-        };
+        let about = if text.as_bytes()[at] == b'/' { named(rest, "", About::Tool) } else { kind(rest) };
         match about {
-            Ok(about) => Ok(Self {
-                text: Box::from(text),
-                server: Glob::new(server),
-                about,
-            }),
+            Ok(about) => Ok(Self { text: Box::from(text), server: Glob::new(server), about }),
             Err((offset, problem)) => fault(at + 1 + offset, problem),
         }
     }
@@ -145,10 +129,7 @@ fn kind(rest: &str) -> Result<About, (usize, Problem)> {
     if let Some(ask) = Ask::ALL.into_iter().find(|&ask| ask_word(ask) == rest) {
         return Ok(About::Ask(ask));
     }
-    for (word, about) in [
-        ("resource:", About::Resource as fn(Glob) -> About),
-        ("prompt:", About::Prompt),
-    ] {
+    for (word, about) in [("resource:", About::Resource as fn(Glob) -> About), ("prompt:", About::Prompt)] {
         if rest.starts_with(word) {
             return named(rest, word, about);
         }
@@ -167,11 +148,7 @@ fn ask_word(ask: Ask) -> &'static str {
 
 fn named(rest: &str, word: &str, about: fn(Glob) -> About) -> Result<About, (usize, Problem)> {
     let glob = &rest[word.len()..];
-    if glob.is_empty() {
-        Err((rest.len(), Problem::NoName))
-    } else {
-        Ok(about(Glob::new(glob)))
-    }
+    if glob.is_empty() { Err((rest.len(), Problem::NoName)) } else { Ok(about(Glob::new(glob))) }
 }
 
 #[cfg(test)]
@@ -183,9 +160,7 @@ mod tests {
         if let Ok(pattern) = &got {
             assert_eq!(pattern.text(), text);
         }
-        let got = got
-            .map(|pattern| pattern.about)
-            .map_err(|fault| (fault.column, fault.problem));
+        let got = got.map(|pattern| pattern.about).map_err(|fault| (fault.column, fault.problem));
         assert_eq!(got, want, "{text:?}");
     }
 
@@ -196,14 +171,8 @@ mod tests {
         check("docs/a/b!c", Ok(About::Tool(Glob::new("a/b!c"))));
         check("docs/resource:x", Ok(About::Tool(Glob::new("resource:x"))));
         check("docs!resource:*", Ok(About::Resource(Glob::new("*"))));
-        check(
-            "docs!resource:file:///a*",
-            Ok(About::Resource(Glob::new("file:///a*"))),
-        );
-        check(
-            "docs!prompt:review-*",
-            Ok(About::Prompt(Glob::new("review-*"))),
-        );
+        check("docs!resource:file:///a*", Ok(About::Resource(Glob::new("file:///a*"))));
+        check("docs!prompt:review-*", Ok(About::Prompt(Glob::new("review-*"))));
         check("docs!sampling", Ok(About::Ask(Ask::Sampling)));
         check("*!elicitation", Ok(About::Ask(Ask::Elicitation)));
         check("d*!roots", Ok(About::Ask(Ask::Roots)));
@@ -231,19 +200,12 @@ mod tests {
         check("docs!Sampling", Err((6, Problem::UnknownKind)));
         check("docs!sampling*", Err((6, Problem::UnknownKind)));
         check("docs/a\nb", Err((7, Problem::Control)));
-        check(
-            &format!("s/{}", "x".repeat(PATTERN_BYTES_MAX)),
-            Err((PATTERN_BYTES_MAX + 1, Problem::TooLong)),
-        );
+        check(&format!("s/{}", "x".repeat(PATTERN_BYTES_MAX)), Err((PATTERN_BYTES_MAX + 1, Problem::TooLong)));
     }
 
     #[test]
     fn servers_are_globs() {
         let pattern = Pattern::parse("pay*/refund").unwrap();
-        assert!(
-            pattern.has_server("payments")
-                && pattern.has_server("pay")
-                && !pattern.has_server("prepay")
-        );
+        assert!(pattern.has_server("payments") && pattern.has_server("pay") && !pattern.has_server("prepay"));
     }
 }

@@ -48,8 +48,7 @@ impl Rule {
             ActiveTask::None => false,
             ActiveTask::One(active) => self.tasks.contains(&active),
             ActiveTask::Several => {
-                self.effect == Effect::Forbid
-                    && self.tasks.iter().any(|task| caller.tasks.contains(task))
+                self.effect == Effect::Forbid && self.tasks.iter().any(|task| caller.tasks.contains(task))
             }
         }
     }
@@ -108,12 +107,8 @@ impl PolicySet {
     /// The first 48 bits of the hash, as 12 hexadecimal digits: how the record names a policy.
     #[must_use]
     pub fn hex12(&self) -> String {
-        let digit =
-            |nibble: u8| char::from_digit(u32::from(nibble), 16).expect("four bits are one digit");
-        self.hash[..6]
-            .iter()
-            .flat_map(|&byte| [digit(byte >> 4), digit(byte & 15)])
-            .collect()
+        let digit = |nibble: u8| char::from_digit(u32::from(nibble), 16).expect("four bits are one digit");
+        self.hash[..6].iter().flat_map(|&byte| [digit(byte >> 4), digit(byte & 15)]).collect()
     }
 }
 
@@ -126,8 +121,7 @@ impl Default for PolicySet {
 /// Every text is preceded by its length, every list by its count, so no two policies spell the same bytes.
 fn hash(tasks: &TaskNames, rules: &[Rule]) -> [u8; 32] {
     let mut hash = digest::Context::new(&digest::SHA256);
-    let number =
-        |hash: &mut digest::Context, number: usize| hash.update(&(number as u64).to_be_bytes());
+    let number = |hash: &mut digest::Context, number: usize| hash.update(&(number as u64).to_be_bytes());
     let text = |hash: &mut digest::Context, text: &str| {
         number(hash, text.len());
         hash.update(text.as_bytes());
@@ -164,20 +158,11 @@ fn hash(tasks: &TaskNames, rules: &[Rule]) -> [u8; 32] {
 mod tests {
     use super::*;
 
-    fn rule(
-        id: &str,
-        effect: Effect,
-        patterns: &[&str],
-        tasks: &[u16],
-        reason: Option<&str>,
-    ) -> Rule {
+    fn rule(id: &str, effect: Effect, patterns: &[&str], tasks: &[u16], reason: Option<&str>) -> Rule {
         Rule {
             id: Arc::from(id),
             effect,
-            patterns: patterns
-                .iter()
-                .map(|text| Pattern::parse(text).unwrap())
-                .collect(),
+            patterns: patterns.iter().map(|text| Pattern::parse(text).unwrap()).collect(),
             tasks: tasks.iter().map(|&task| TaskId(task)).collect(),
             reason: reason.map(Arc::from),
         }
@@ -191,43 +176,19 @@ mod tests {
             PolicySet::empty(),
             PolicySet::new(names(), vec![]),
             PolicySet::new(names(), vec![base()]),
-            PolicySet::new(
-                names(),
-                vec![rule("q", Effect::Permit, &["s/t"], &[], None)],
-            ),
-            PolicySet::new(
-                names(),
-                vec![rule("r", Effect::Forbid, &["s/t"], &[], None)],
-            ),
-            PolicySet::new(
-                names(),
-                vec![rule("r", Effect::Permit, &["s/u"], &[], None)],
-            ),
-            PolicySet::new(
-                names(),
-                vec![rule("r", Effect::Permit, &["s/t", "s/u"], &[], None)],
-            ),
-            PolicySet::new(
-                names(),
-                vec![rule("r", Effect::Permit, &["s/t"], &[0], None)],
-            ),
-            PolicySet::new(
-                names(),
-                vec![rule("r", Effect::Permit, &["s/t"], &[], Some(""))],
-            ),
+            PolicySet::new(names(), vec![rule("q", Effect::Permit, &["s/t"], &[], None)]),
+            PolicySet::new(names(), vec![rule("r", Effect::Forbid, &["s/t"], &[], None)]),
+            PolicySet::new(names(), vec![rule("r", Effect::Permit, &["s/u"], &[], None)]),
+            PolicySet::new(names(), vec![rule("r", Effect::Permit, &["s/t", "s/u"], &[], None)]),
+            PolicySet::new(names(), vec![rule("r", Effect::Permit, &["s/t"], &[0], None)]),
+            PolicySet::new(names(), vec![rule("r", Effect::Permit, &["s/t"], &[], Some(""))]),
             PolicySet::new(names(), vec![base(), base()]),
         ];
         for (index, set) in sets.iter().enumerate() {
-            assert_eq!(
-                sets.iter().position(|other| other.hash() == set.hash()),
-                Some(index)
-            );
+            assert_eq!(sets.iter().position(|other| other.hash() == set.hash()), Some(index));
             assert_eq!(set.hex12().len(), 12);
         }
-        assert_eq!(
-            PolicySet::new(names(), vec![base()]).hash(),
-            PolicySet::new(names(), vec![base()]).hash()
-        );
+        assert_eq!(PolicySet::new(names(), vec![base()]).hash(), PolicySet::new(names(), vec![base()]).hash());
     }
 
     #[test]
@@ -235,10 +196,7 @@ mod tests {
         let check = |effect, tasks: &[u16], held: &[u16], active, want| {
             let mut caller = Caller::anonymous();
             caller.tasks = held.iter().map(|&task| TaskId(task)).collect();
-            assert_eq!(
-                rule("r", effect, &["*/*"], tasks, None).tasks_hold(&caller, active),
-                want
-            );
+            assert_eq!(rule("r", effect, &["*/*"], tasks, None).tasks_hold(&caller, active), want);
         };
         let one = |task| ActiveTask::One(TaskId(task));
         for effect in [Effect::Permit, Effect::Forbid] {
@@ -248,13 +206,7 @@ mod tests {
             check(effect, &[0], &[0], one(0), true);
             check(effect, &[1], &[0, 1], one(0), false);
             check(effect, &[2], &[0, 1], ActiveTask::Several, false);
-            check(
-                effect,
-                &[2, 1],
-                &[0, 1],
-                ActiveTask::Several,
-                effect == Effect::Forbid,
-            );
+            check(effect, &[2, 1], &[0, 1], ActiveTask::Several, effect == Effect::Forbid);
         }
     }
 }

@@ -132,11 +132,7 @@ impl fmt::Debug for Table {
 impl Class {
     /// The rows whose rules apply: those without tasks, the active task's, and where nobody said which of several is
     /// active, for forbids those of all that the caller holds.
-    pub(super) fn rows<'a>(
-        &'a self,
-        asker: &'a Asker<'_>,
-        effect: Effect,
-    ) -> impl Iterator<Item = &'a Row> {
+    pub(super) fn rows<'a>(&'a self, asker: &'a Asker<'_>, effect: Effect) -> impl Iterator<Item = &'a Row> {
         let tasks: &[TaskId] = match (&asker.task, effect) {
             (ActiveTask::One(task), _) => std::slice::from_ref(task),
             (ActiveTask::Several, Effect::Forbid) => &asker.caller.tasks,
@@ -149,8 +145,7 @@ impl Class {
     /// Whether a rule says this of the number.
     #[inline]
     pub(super) fn says(&self, asker: &Asker<'_>, says: Says, number: usize) -> bool {
-        self.rows(asker, says.effect())
-            .any(|row| row.planes[says.index()].bits.get(number))
+        self.rows(asker, says.effect()).any(|row| row.planes[says.index()].bits.get(number))
     }
 
     /// The rules that say this of the number.
@@ -163,13 +158,7 @@ impl Class {
     }
 
     /// The rules that say this of a resource or template.
-    pub(super) fn resource_rules(
-        &self,
-        asker: &Asker<'_>,
-        says: Says,
-        server: ServerId,
-        target: &Target<'_>,
-    ) -> Named {
+    pub(super) fn resource_rules(&self, asker: &Asker<'_>, says: Says, server: ServerId, target: &Target<'_>) -> Named {
         let mut named = Named::new();
         for row in self.rows(asker, says.effect()) {
             if let Some(globs) = row.resources.get(server.index()) {
@@ -254,10 +243,7 @@ impl Globs {
     pub(super) fn build(globs: impl IntoIterator<Item = (Glob, Named)>) -> Self {
         let mut entries: Vec<(Glob, Named)> = globs.into_iter().collect();
         entries.sort_by(|(a, _), (b, _)| a.prefix().cmp(b.prefix()));
-        let mut built = Self {
-            prefixes: Vec::new(),
-            entries,
-        };
+        let mut built = Self { prefixes: Vec::new(), entries };
         for index in 0..built.entries.len() {
             let text = built.entries[index].0.prefix();
             let last = built.prefixes.len().checked_sub(1);
@@ -265,11 +251,7 @@ impl Globs {
             let parent = built.within(last, text).map(narrow);
             match last {
                 Some(last) if is_same => built.prefixes[last].last = narrow(index + 1),
-                _ => built.prefixes.push(Prefix {
-                    parent,
-                    first: narrow(index),
-                    last: narrow(index + 1),
-                }),
+                _ => built.prefixes.push(Prefix { parent, first: narrow(index), last: narrow(index + 1) }),
             }
         }
         built
@@ -294,14 +276,9 @@ impl Globs {
                 let fixed = target.fixed();
                 self.beginning(fixed).for_each(&mut look);
                 if target.is_open() {
-                    let from = self
-                        .prefixes
-                        .partition_point(|prefix| self.text(prefix) <= fixed);
+                    let from = self.prefixes.partition_point(|prefix| self.text(prefix) <= fixed);
                     let begins = |prefix: &&Prefix| self.text(prefix).starts_with(fixed);
-                    self.prefixes[from..]
-                        .iter()
-                        .take_while(begins)
-                        .for_each(look);
+                    self.prefixes[from..].iter().take_while(begins).for_each(look);
                 }
             }
             Effect::Forbid => {
@@ -315,14 +292,10 @@ impl Globs {
 
     /// The prefixes that `text` begins with.
     fn beginning(&self, text: &str) -> impl Iterator<Item = &Prefix> {
-        let at = self
-            .prefixes
-            .partition_point(|prefix| self.text(prefix) <= text);
+        let at = self.prefixes.partition_point(|prefix| self.text(prefix) <= text);
         let first = self.within(at.checked_sub(1), text);
-        std::iter::successors(first, |at| {
-            self.prefixes[*at].parent.map(|parent| parent as usize)
-        })
-        .map(|at| &self.prefixes[at])
+        std::iter::successors(first, |at| self.prefixes[*at].parent.map(|parent| parent as usize))
+            .map(|at| &self.prefixes[at])
     }
 
     /// The longest prefix at or above `at` that `text` begins with. `at` is the last one not behind `text` in order:
@@ -349,23 +322,11 @@ impl Names {
         items: impl IntoIterator<Item = (ItemId, ServerId, ListKind, &'a str)>,
         servers: usize,
     ) -> Self {
-        let mut names = Self {
-            servers,
-            ..Self::default()
-        };
+        let mut names = Self { servers, ..Self::default() };
         for (id, server, kind, name) in items {
-            assert_eq!(
-                id.index(),
-                names.entries.len(),
-                "ids of a catalogue have no gaps"
-            );
+            assert_eq!(id.index(), names.entries.len(), "ids of a catalogue have no gaps");
             names.entries.push((server, kind, Box::from(name)));
-            let Self {
-                hasher,
-                by_name,
-                entries,
-                ..
-            } = &mut names;
+            let Self { hasher, by_name, entries, .. } = &mut names;
             let rehash = |id: &u32| {
                 let (server, kind, name) = &entries[*id as usize];
                 hasher.hash_one((*server, *kind, &**name))
@@ -393,15 +354,11 @@ impl Names {
 
     /// The number of what a server may ask.
     pub(super) fn ask(&self, server: ServerId, ask: Ask) -> Option<usize> {
-        (server.index() < self.servers)
-            .then(|| self.entries.len() + server.index() * Ask::ALL.len() + ask as usize)
+        (server.index() < self.servers).then(|| self.entries.len() + server.index() * Ask::ALL.len() + ask as usize)
     }
 }
 
-const _: () = assert!(
-    RULES_NAMED_MAX > 0 && RULES_NAMED_MAX <= u8::MAX as usize,
-    "a run's length is one byte"
-);
+const _: () = assert!(RULES_NAMED_MAX > 0 && RULES_NAMED_MAX <= u8::MAX as usize, "a run's length is one byte");
 const _: () = assert!(
     3 * (TASKS_MAX + 1) * (ITEMS_MAX + 3 * SERVERS_MAX) / 8 <= 32 * 1024 * 1024,
     "all planes of bits together stay below 32 MiB"
@@ -428,29 +385,13 @@ mod tests {
         check(&[1, 5], &[0, 5, 9], &[0, 1, 5, 9]);
         check(&[1, 2, 3, 4, 5, 6, 7, 9], &[8], &[1, 2, 3, 4, 5, 6, 7, 8]);
         check(&[1, 2, 3, 4, 5, 6, 7, 8], &[9], &[1, 2, 3, 4, 5, 6, 7, 8]);
-        check(
-            &[1, 2, 3, 4, 5, 6, 7, 8],
-            &[0, 9],
-            &[0, 1, 2, 3, 4, 5, 6, 7],
-        );
+        check(&[1, 2, 3, 4, 5, 6, 7, 8], &[0, 9], &[0, 1, 2, 3, 4, 5, 6, 7]);
     }
 
     #[test]
     fn a_plane_gives_back_what_was_put_in() {
-        let plane = Plane::build([
-            (200, named(&[3])),
-            (0, named(&[1, 2])),
-            (63, named(&[3])),
-            (64, named(&[1, 2])),
-        ]);
-        for (number, want) in [
-            (0, &[1, 2][..]),
-            (63, &[3]),
-            (64, &[1, 2]),
-            (200, &[3]),
-            (1, &[]),
-            (9_999, &[]),
-        ] {
+        let plane = Plane::build([(200, named(&[3])), (0, named(&[1, 2])), (63, named(&[3])), (64, named(&[1, 2]))]);
+        for (number, want) in [(0, &[1, 2][..]), (63, &[3]), (64, &[1, 2]), (200, &[3]), (1, &[]), (9_999, &[])] {
             assert_eq!(plane.rules(number), &*named(want), "{number}");
         }
         assert_eq!(plane.pool.len(), 3, "equal runs are kept once");

@@ -1,5 +1,7 @@
 //! The room as a whole: the words of the configuration as rows, and `decide` against `explain`.
 
+#![expect(clippy::result_large_err, reason = "as for decide")]
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -42,37 +44,20 @@ struct World {
 }
 
 fn item(name: &str) -> Item {
-    Item {
-        name: Box::from(name),
-        raw: Box::default(),
-        params: Box::default(),
-        id: Item::UNNUMBERED,
-    }
+    Item { name: Box::from(name), raw: Box::default(), params: Box::default(), id: Item::UNNUMBERED }
 }
 
 fn offers(tools: &[&str]) -> ServerCatalog {
     let list = |names: &[&str]| {
-        Some(Listing {
-            items: names.iter().map(|name| item(name)).collect(),
-            ttl_ms: None,
-            public: false,
-        })
+        Some(Listing { items: names.iter().map(|name| item(name)).collect(), ttl_ms: None, public: false })
     };
     let era = EraCatalog {
         protocol: Revision::NEWEST,
         capabilities: serde_json::json!({}),
         server_info: None,
-        lists: [
-            list(tools),
-            list(&PROMPTS),
-            list(&RESOURCES),
-            list(&TEMPLATES),
-        ],
+        lists: [list(tools), list(&PROMPTS), list(&RESOURCES), list(&TEMPLATES)],
     };
-    ServerCatalog {
-        modern: Some(era),
-        legacy: None,
-    }
+    ServerCatalog { modern: Some(era), legacy: None }
 }
 
 fn world(rules: Vec<Rule>) -> World {
@@ -80,98 +65,43 @@ fn world(rules: Vec<Rule>) -> World {
     let catalog = Catalog::build(vec![Some(offers(&TOOLS)), Some(offers(&TOOLS[1..])), None]);
     let set = Arc::new(PolicySet::new(TaskNames::new(TASKS), rules));
     let (table, warnings) = Table::compile(&set, &servers, &catalog);
-    World {
-        servers,
-        catalog,
-        set,
-        table,
-        warnings,
-    }
+    World { servers, catalog, set, table, warnings }
 }
 
 /// A rule as `effect patterns [@ tasks] [: reason]`, words parted by blanks.
 fn rule(index: usize, text: &str) -> Rule {
-    let (text, reason) = text
-        .split_once(" : ")
-        .map_or((text, None), |(text, reason)| (text, Some(reason)));
+    let (text, reason) = text.split_once(" : ").map_or((text, None), |(text, reason)| (text, Some(reason)));
     let (text, tasks) = text.split_once(" @ ").unwrap_or((text, ""));
     let (effect, patterns) = text.split_once(' ').unwrap();
     let task = |name| TaskId::from_index(TASKS.iter().position(|task| *task == name).unwrap());
     Rule {
         id: Arc::from(format!("r{index}")),
-        effect: if effect == "permit" {
-            Effect::Permit
-        } else {
-            Effect::Forbid
-        },
-        patterns: patterns
-            .split(' ')
-            .map(|text| Pattern::parse(text).unwrap())
-            .collect(),
+        effect: if effect == "permit" { Effect::Permit } else { Effect::Forbid },
+        patterns: patterns.split(' ').map(|text| Pattern::parse(text).unwrap()).collect(),
         tasks: tasks.split_whitespace().map(task).collect(),
         reason: reason.map(Arc::from),
     }
 }
 
 fn rules(texts: &[&str]) -> Vec<Rule> {
-    texts
-        .iter()
-        .enumerate()
-        .map(|(index, text)| rule(index, text))
-        .collect()
+    texts.iter().enumerate().map(|(index, text)| rule(index, text)).collect()
 }
 
 fn caller(held: &[u16]) -> Caller {
-    Caller {
-        tasks: held.iter().map(|&task| TaskId(task)).collect(),
-        ..Caller::anonymous()
-    }
+    Caller { tasks: held.iter().map(|&task| TaskId(task)).collect(), ..Caller::anonymous() }
 }
 
 /// Both engines, and that they agree.
-fn ask(
-    world: &World,
-    caller: &Caller,
-    task: ActiveTask,
-    server: u16,
-    question: Question<'_>,
-) -> (Verdict, Cause) {
+fn ask(world: &World, caller: &Caller, task: ActiveTask, server: u16, question: Question<'_>) -> (Verdict, Cause) {
     let server = ServerId(server);
     let fast = judge(&world.table, caller, task, server, question);
-    let slow = explain(
-        &world.set,
-        &world.servers,
-        &world.catalog,
-        caller,
-        task,
-        server,
-        question,
-    );
+    let slow = explain(&world.set, &world.servers, &world.catalog, caller, task, server, question);
     let named: SmallVec<_> = slow.rules.iter().copied().take(RULES_NAMED_MAX).collect();
-    let what = || {
-        format!(
-            "{question:?} of {server:?}, {task:?}, {:?}, {:?}",
-            caller.tasks,
-            world.set.rules()
-        )
-    };
-    assert_eq!(
-        fast,
-        Verdict {
-            outcome: slow.outcome,
-            rules: named
-        },
-        "{}",
-        what()
-    );
+    let what = || format!("{question:?} of {server:?}, {task:?}, {:?}, {:?}", caller.tasks, world.set.rules());
+    assert_eq!(fast, Verdict { outcome: slow.outcome, rules: named }, "{}", what());
     if let Question::List(kind, name) = question {
         let entry = entry(&world.catalog, server, kind, name);
-        assert_eq!(
-            listed(&world.table, caller, task, server, kind, &entry),
-            fast.outcome.is_ok(),
-            "{}",
-            what()
-        );
+        assert_eq!(listed(&world.table, caller, task, server, kind, &entry), fast.outcome.is_ok(), "{}", what());
     }
     (fast, slow.cause)
 }
@@ -183,10 +113,7 @@ fn entry(catalog: &Catalog, server: ServerId, kind: ListKind, name: &str) -> Ite
         ListKind::Prompts => catalog.prompt(server, name),
         ListKind::Resources | ListKind::Templates => None,
     };
-    Item {
-        id: id.unwrap_or(Item::UNNUMBERED),
-        ..item(name)
-    }
+    Item { id: id.unwrap_or(Item::UNNUMBERED), ..item(name) }
 }
 
 /// `want`: the cause, and the rules named.
@@ -198,11 +125,7 @@ fn check(texts: &[&str], held: &[u16], server: u16, question: Question<'_>, want
     };
     let (verdict, cause) = ask(&world(rules(texts)), &caller(held), task, server, question);
     let named: Vec<u32> = verdict.rules.iter().map(|rule| rule.0).collect();
-    assert_eq!(
-        (cause, &*named),
-        want,
-        "{texts:?}, held {held:?}, {question:?}"
-    );
+    assert_eq!((cause, &*named), want, "{texts:?}, held {held:?}, {question:?}");
 }
 
 use Cause::{Forbidden, ForbiddenWithReason, NotAUri, Permitted, Silence, Unknown};
@@ -214,367 +137,142 @@ fn forbid_beats_permit_beats_silence() {
     let search = CallTool("search");
     check(&[], &[], 0, search, (Silence, &[]));
     check(&["permit docs/search"], &[], 0, search, (Permitted, &[0]));
-    check(
-        &["permit docs/search", "permit */*"],
-        &[],
-        0,
-        search,
-        (Permitted, &[0, 1]),
-    );
-    check(
-        &["permit docs/search", "forbid docs/s*"],
-        &[],
-        0,
-        search,
-        (Forbidden, &[1]),
-    );
-    check(
-        &["forbid docs/s*", "permit docs/search"],
-        &[],
-        0,
-        search,
-        (Forbidden, &[0]),
-    );
+    check(&["permit docs/search", "permit */*"], &[], 0, search, (Permitted, &[0, 1]));
+    check(&["permit docs/search", "forbid docs/s*"], &[], 0, search, (Forbidden, &[1]));
+    check(&["forbid docs/s*", "permit docs/search"], &[], 0, search, (Forbidden, &[0]));
     check(&["permit pay/*"], &[], 0, search, (Silence, &[]));
     check(&["permit *!*"], &[], 0, search, (Silence, &[]));
     check(&["permit */*"], &[], 1, search, (Unknown, &[]));
     check(&["permit */*"], &[], 2, search, (Unknown, &[]));
     check(&["permit */*"], &[], 9, search, (Unknown, &[]));
     check(&["permit */*"], &[], 0, CallTool("Search"), (Unknown, &[]));
-    check(
-        &["permit docs/x docs/search docs/s*"],
-        &[],
-        0,
-        search,
-        (Permitted, &[0]),
-    );
+    check(&["permit docs/x docs/search docs/s*"], &[], 0, search, (Permitted, &[0]));
 }
 
 #[test]
 fn a_reason_hides_nothing_and_opens_nothing() {
-    let spoken = &[
-        "permit docs/*",
-        "forbid docs/delete_* : Ask a person.",
-        "forbid docs/* @ audit : Not now.",
-    ];
+    let spoken = &["permit docs/*", "forbid docs/delete_* : Ask a person.", "forbid docs/* @ audit : Not now."];
     let delete = "delete_page";
-    check(
-        spoken,
-        &[],
-        0,
-        CallTool(delete),
-        (ForbiddenWithReason, &[1]),
-    );
-    check(
-        spoken,
-        &[2],
-        0,
-        CallTool(delete),
-        (ForbiddenWithReason, &[1, 2]),
-    );
+    check(spoken, &[], 0, CallTool(delete), (ForbiddenWithReason, &[1]));
+    check(spoken, &[2], 0, CallTool(delete), (ForbiddenWithReason, &[1, 2]));
     check(spoken, &[], 0, List(Tools, delete), (Permitted, &[0]));
     check(&spoken[1..], &[], 0, CallTool(delete), (Silence, &[]));
-    check(
-        &[spoken[0], spoken[1], "forbid */delete_*"],
-        &[],
-        0,
-        CallTool(delete),
-        (Forbidden, &[2]),
-    );
-    check(
-        &[spoken[0], spoken[1], "forbid */delete_*"],
-        &[],
-        0,
-        List(Tools, delete),
-        (Forbidden, &[2]),
-    );
+    check(&[spoken[0], spoken[1], "forbid */delete_*"], &[], 0, CallTool(delete), (Forbidden, &[2]));
+    check(&[spoken[0], spoken[1], "forbid */delete_*"], &[], 0, List(Tools, delete), (Forbidden, &[2]));
     let world = world(rules(spoken));
     let (verdict, _) = ask(&world, &caller(&[]), ActiveTask::None, 0, CallTool(delete));
     let reason = Arc::from("Ask a person.");
-    assert_eq!(
-        verdict.outcome,
-        Err(Why::Forbidden {
-            rule: RuleId(1),
-            reason
-        })
-    );
+    assert_eq!(verdict.outcome, Err(Why::Forbidden { rule: RuleId(1), reason }));
 }
 
 #[test]
 fn tasks_open_only_what_is_active() {
-    let texts = &[
-        "permit docs/* @ research",
-        "permit pay/refund @ refund audit",
-        "forbid docs/delete_* @ refund",
-    ];
+    let texts = &["permit docs/* @ research", "permit pay/refund @ refund audit", "forbid docs/delete_* @ refund"];
     check(texts, &[], 0, CallTool("search"), (Silence, &[]));
     check(texts, &[0], 0, CallTool("search"), (Permitted, &[0]));
     check(texts, &[1], 0, CallTool("search"), (Silence, &[]));
     check(texts, &[0, 1], 0, CallTool("search"), (Silence, &[]));
     check(texts, &[2], 1, CallTool("refund"), (Permitted, &[1]));
-    let open = &[
-        "permit */*",
-        "forbid docs/search @ refund",
-        "permit docs/search @ research",
-    ];
+    let open = &["permit */*", "forbid docs/search @ refund", "permit docs/search @ research"];
     check(open, &[0], 0, CallTool("search"), (Permitted, &[0, 2]));
     check(open, &[0, 2], 0, CallTool("search"), (Permitted, &[0]));
     check(open, &[0, 1], 0, CallTool("search"), (Forbidden, &[1]));
 }
 
 #[test]
-fn resources_go_by_both_forms() {
+fn a_permit_needs_both_forms_of_a_uri() {
     let public = &["permit docs!resource:file:///pub/*"];
-    check(public, &[], 0, Read("file:///pub/a"), (Permitted, &[0]));
-    check(
-        public,
-        &[],
-        0,
-        Read("file:///pub/nobody/knows"),
-        (Permitted, &[0]),
-    );
-    check(public, &[], 2, Read("file:///pub/a"), (Silence, &[]));
-    check(
-        public,
-        &[],
-        0,
-        Read("file:///pub/../secret/b"),
-        (Silence, &[]),
-    );
-    check(
-        public,
-        &[],
-        0,
-        Read("file:///secret/../pub/b"),
-        (Silence, &[]),
-    );
-    check(public, &[], 0, Read("FILE:///pub/a"), (Silence, &[]));
-    check(
-        public,
-        &[],
-        0,
-        Read("file:///pub/%2e%2e%2fsecret"),
-        (NotAUri, &[]),
-    );
-    check(public, &[], 0, Read("file:///pub/a b"), (NotAUri, &[]));
-    let guarded = &["permit *!*", "forbid *!resource:file:///secret/*"];
-    check(guarded, &[], 0, Read("file:///secret/b"), (Forbidden, &[1]));
-    check(
-        guarded,
-        &[],
-        0,
-        Read("file:///pub/../secret/b"),
-        (Forbidden, &[1]),
-    );
-    check(
-        guarded,
-        &[],
-        0,
-        Read("file:///secret/../pub/b"),
-        (Forbidden, &[1]),
-    );
-    check(
-        guarded,
-        &[],
-        0,
-        Read("file:///%73ecret/b"),
-        (Forbidden, &[1]),
-    );
-    check(guarded, &[], 0, Read("file:///pub/b"), (Permitted, &[0]));
-    check(
-        guarded,
-        &[],
-        0,
-        List(Resources, "file:///secret/b"),
-        (Forbidden, &[1]),
-    );
-    check(
-        guarded,
-        &[],
-        0,
-        List(Resources, "not a uri"),
-        (NotAUri, &[]),
-    );
-    let spoken = &["permit *!*", "forbid *!resource:file:///secret/* : No."];
-    check(
-        spoken,
-        &[],
-        0,
-        Read("file:///secret/b"),
-        (ForbiddenWithReason, &[1]),
-    );
-    check(
-        spoken,
-        &[],
-        0,
-        List(Resources, "file:///secret/b"),
-        (Permitted, &[0]),
-    );
+    let check = |uri, want| check(public, &[], 0, Read(uri), want);
+    check("file:///pub/a", (Permitted, &[0]));
+    check("file:///pub/nobody/knows", (Permitted, &[0]));
+    check("file:///pub/../secret/b", (Silence, &[]));
+    check("file:///secret/../pub/b", (Silence, &[]));
+    check("FILE:///pub/a", (Silence, &[]));
+    check("file:///pub/%2e%2e%2fsecret", (NotAUri, &[]));
+    check("file:///pub/a b", (NotAUri, &[]));
 }
 
 #[test]
-fn templates_completions_and_asks() {
-    let texts = &[
-        "permit docs!resource:file:///pub/*",
-        "forbid docs!resource:file:///pub/x* : No.",
-    ];
-    check(
-        texts,
-        &[],
-        0,
-        List(Templates, "file:///{path}"),
-        (Permitted, &[0]),
-    );
-    check(
-        texts,
-        &[],
-        0,
-        CompleteTemplate("file:///pub/x/{name}"),
-        (Permitted, &[0]),
-    );
-    check(
-        texts,
-        &[],
-        0,
-        CompleteTemplate("file:///secret/{name}"),
-        (Silence, &[]),
-    );
-    check(
-        texts,
-        &[],
-        0,
-        CompleteTemplate("file:///pub/{"),
-        (NotAUri, &[]),
-    );
-    check(
-        &["permit *!*", "forbid *!resource:*{path}"],
-        &[],
-        0,
-        List(Templates, "x:{path}"),
-        (Forbidden, &[1]),
-    );
+fn a_forbid_needs_one_form_of_a_uri() {
+    let guarded = &["permit *!*", "forbid *!resource:file:///secret/*"];
+    let check_one = |question, want| check(guarded, &[], 0, question, want);
+    check_one(Read("file:///secret/b"), (Forbidden, &[1]));
+    check_one(Read("file:///pub/../secret/b"), (Forbidden, &[1]));
+    check_one(Read("file:///secret/../pub/b"), (Forbidden, &[1]));
+    check_one(Read("file:///%73ecret/b"), (Forbidden, &[1]));
+    check_one(Read("file:///pub/b"), (Permitted, &[0]));
+    check_one(List(Resources, "file:///secret/b"), (Forbidden, &[1]));
+    check_one(List(Resources, "not a uri"), (NotAUri, &[]));
+    let spoken = &["permit *!*", "forbid *!resource:file:///secret/* : No."];
+    let secret = "file:///secret/b";
+    check(spoken, &[], 0, Read(secret), (ForbiddenWithReason, &[1]));
+    check(spoken, &[], 0, List(Resources, secret), (Permitted, &[0]));
+}
+
+#[test]
+fn templates_by_what_they_expand_to() {
+    let texts = &["permit docs!resource:file:///pub/*", "forbid docs!resource:file:///pub/x* : No."];
+    let check_one = |question, want| check(texts, &[], 0, question, want);
+    check_one(List(Templates, "file:///{path}"), (Permitted, &[0]));
+    check_one(CompleteTemplate("file:///pub/x/{name}"), (Permitted, &[0]));
+    check_one(CompleteTemplate("file:///secret/{name}"), (Silence, &[]));
+    check_one(CompleteTemplate("file:///pub/{"), (NotAUri, &[]));
+    let texts = &["permit *!*", "forbid *!resource:*{path}"];
+    check(texts, &[], 0, List(Templates, "x:{path}"), (Forbidden, &[1]));
+}
+
+#[test]
+fn completion_follows_the_list() {
     let prompts = &["permit docs!prompt:re*", "forbid *!prompt:review : No."];
-    check(
-        prompts,
-        &[],
-        0,
-        GetPrompt("review"),
-        (ForbiddenWithReason, &[1]),
-    );
-    check(prompts, &[], 0, CompletePrompt("review"), (Permitted, &[0]));
-    check(prompts, &[], 0, List(Prompts, "review"), (Permitted, &[0]));
-    check(prompts, &[], 0, CompletePrompt("search"), (Silence, &[]));
-    check(prompts, &[], 0, CompletePrompt("nothing"), (Unknown, &[]));
-    let asked = &[
-        "permit docs!sampling",
-        "permit late!*",
-        "forbid late!roots",
-        "forbid *!elicitation : No.",
-    ];
-    check(
-        asked,
-        &[],
-        0,
-        Question::Ask(Ask::Sampling),
-        (Permitted, &[0]),
-    );
-    check(asked, &[], 0, Question::Ask(Ask::Roots), (Silence, &[]));
-    check(
-        asked,
-        &[],
-        2,
-        Question::Ask(Ask::Sampling),
-        (Permitted, &[1]),
-    );
-    check(asked, &[], 2, Question::Ask(Ask::Roots), (Forbidden, &[2]));
-    check(
-        asked,
-        &[],
-        2,
-        Question::Ask(Ask::Elicitation),
-        (ForbiddenWithReason, &[3]),
-    );
-    check(asked, &[], 3, Question::Ask(Ask::Sampling), (Unknown, &[]));
-    check(
-        &["permit */*"],
-        &[],
-        0,
-        Question::Ask(Ask::Roots),
-        (Silence, &[]),
-    );
+    let check = |question, want| check(prompts, &[], 0, question, want);
+    check(GetPrompt("review"), (ForbiddenWithReason, &[1]));
+    check(CompletePrompt("review"), (Permitted, &[0]));
+    check(List(Prompts, "review"), (Permitted, &[0]));
+    check(CompletePrompt("search"), (Silence, &[]));
+    check(CompletePrompt("nothing"), (Unknown, &[]));
+}
+
+#[test]
+fn what_a_server_asks() {
+    let texts = &["permit docs!sampling", "permit late!*", "forbid late!roots", "forbid *!elicitation : No."];
+    let check_one = |server, ask, want| check(texts, &[], server, Question::Ask(ask), want);
+    check_one(0, Ask::Sampling, (Permitted, &[0]));
+    check_one(0, Ask::Roots, (Silence, &[]));
+    check_one(2, Ask::Sampling, (Permitted, &[1]));
+    check_one(2, Ask::Roots, (Forbidden, &[2]));
+    check_one(2, Ask::Elicitation, (ForbiddenWithReason, &[3]));
+    check_one(3, Ask::Sampling, (Unknown, &[]));
+    check(&["permit */*"], &[], 0, Question::Ask(Ask::Roots), (Silence, &[]));
 }
 
 #[test]
 fn many_rules_name_the_first() {
-    let texts: Vec<String> = (0..20)
-        .map(|n| {
-            format!(
-                "permit docs/* docs!*{}",
-                if n % 2 == 1 { " @ audit" } else { "" }
-            )
-        })
-        .collect();
+    let texts: Vec<String> =
+        (0..20).map(|n| format!("permit docs/* docs!*{}", if n % 2 == 1 { " @ audit" } else { "" })).collect();
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-    check(
-        &texts,
-        &[2],
-        0,
-        CallTool("search"),
-        (Permitted, &[0, 1, 2, 3, 4, 5, 6, 7]),
-    );
-    check(
-        &texts,
-        &[],
-        0,
-        CallTool("search"),
-        (Permitted, &[0, 2, 4, 6, 8, 10, 12, 14]),
-    );
-    check(
-        &texts,
-        &[],
-        0,
-        Read("x:y"),
-        (Permitted, &[0, 2, 4, 6, 8, 10, 12, 14]),
-    );
+    check(&texts, &[2], 0, CallTool("search"), (Permitted, &[0, 1, 2, 3, 4, 5, 6, 7]));
+    check(&texts, &[], 0, CallTool("search"), (Permitted, &[0, 2, 4, 6, 8, 10, 12, 14]));
+    check(&texts, &[], 0, Read("x:y"), (Permitted, &[0, 2, 4, 6, 8, 10, 12, 14]));
 }
 
 #[test]
 fn warnings_name_patterns_that_do_nothing() {
     let check = |text: &str, want: &[(usize, Lacks)]| {
         let warnings = world(rules(&[text])).warnings;
-        let got: Vec<_> = warnings
-            .iter()
-            .map(|warning| (warning.pattern, warning.lacks))
-            .collect();
+        let got: Vec<_> = warnings.iter().map(|warning| (warning.pattern, warning.lacks)).collect();
         assert_eq!(got, want, "{text}");
     };
-    check(
-        "permit docs/search docs/* */refund *!* docs!roots pay!prompt:*",
-        &[],
-    );
-    check(
-        "permit docs/x nobody/x nobody!sampling",
-        &[(0, Lacks::Match), (1, Lacks::Server), (2, Lacks::Server)],
-    );
-    check(
-        "permit late/x */x pay/search docs!prompt:x",
-        &[(2, Lacks::Match), (3, Lacks::Match)],
-    );
-    check(
-        "permit docs!resource:file:///pub/a docs!resource:file:///pub/x docs!resource:file:///secret/*",
-        &[],
-    );
+    check("permit docs/search docs/* */refund *!* docs!roots pay!prompt:*", &[]);
+    check("permit docs/x nobody/x nobody!sampling", &[(0, Lacks::Match), (1, Lacks::Server), (2, Lacks::Server)]);
+    check("permit late/x */x pay/search docs!prompt:x", &[(2, Lacks::Match), (3, Lacks::Match)]);
+    check("permit docs!resource:file:///pub/a docs!resource:file:///pub/x docs!resource:file:///secret/*", &[]);
     check("permit docs!resource:http:*", &[(0, Lacks::Match)]);
     check("forbid docs!resource:FILE:* pay/del*", &[]);
 }
 
 #[test]
 fn explain_tells_what_is_missing() {
-    let world = world(rules(&[
-        "permit pay/*",
-        "permit docs/x docs/s* @ audit",
-        "permit docs/x */*",
-    ]));
+    let world = world(rules(&["permit pay/*", "permit docs/x docs/s* @ audit", "permit docs/x */*"]));
     let told = explain(
         &world.set,
         &world.servers,
@@ -585,14 +283,7 @@ fn explain_tells_what_is_missing() {
         CallTool("search"),
     );
     let standing: Vec<Standing> = told.steps.iter().map(|step| step.standing).collect();
-    assert_eq!(
-        standing,
-        [
-            Standing::OtherTarget,
-            Standing::OtherTask,
-            Standing::Applies(1)
-        ]
-    );
+    assert_eq!(standing, [Standing::OtherTarget, Standing::OtherTask, Standing::Applies(1)]);
 }
 
 fn call(subject: Object) -> Call {
@@ -609,45 +300,23 @@ fn call(subject: Object) -> Call {
 }
 
 fn text(text: &str) -> Text {
-    Text {
-        span: Span::default(),
-        unescaped: Some(Box::from(text)),
-    }
+    Text { span: Span::default(), unescaped: Some(Box::from(text)) }
 }
 
 #[test]
 fn a_permit_keeps_its_call_and_a_refusal_gives_it_back() {
-    let world = world(rules(&[
-        "permit docs/search *!*",
-        "forbid *!resource:file:///secret/*",
-    ]));
+    let world = world(rules(&["permit docs/search *!*", "forbid *!resource:file:///secret/*"]));
     let nobody = caller(&[]);
-    let ask = |subject: Object, name: &str| {
-        decide(
-            &world.table,
-            &nobody,
-            ActiveTask::None,
-            ServerId(0),
-            call(subject),
-            name,
-        )
-    };
+    let ask =
+        |subject: Object, name: &str| decide(&world.table, &nobody, ActiveTask::None, ServerId(0), call(subject), name);
     for (subject, name, want) in [
         (Object::Tool(text("docs__search")), "search", true),
         (Object::Tool(text("refund")), "refund", false),
         (Object::Tool(text("nothing")), "nothing", false),
         (Object::Prompt(text("review")), "review", true),
-        (
-            Object::Resource(text("file:///secret/x")),
-            "file:///secret/x",
-            false,
-        ),
+        (Object::Resource(text("file:///secret/x")), "file:///secret/x", false),
         (Object::CompletePrompt(text("review")), "review", true),
-        (
-            Object::CompleteResource(text("file:///secret/{x}")),
-            "file:///secret/{x}",
-            false,
-        ),
+        (Object::CompleteResource(text("file:///secret/{x}")), "file:///secret/{x}", false),
     ] {
         match ask(subject.clone(), name) {
             Ok(permit) => {
@@ -669,114 +338,52 @@ fn a_permit_keeps_its_call_and_a_refusal_gives_it_back() {
 
 #[test]
 fn a_listen_stream_keeps_what_may_be_read() {
-    let world = world(rules(&[
-        "permit docs!*",
-        "forbid *!resource:file:///secret/* : No.",
-    ]));
-    let (nobody, none) = (caller(&[]), ActiveTask::None);
+    let world = world(rules(&["permit docs!*", "forbid *!resource:file:///secret/* : No."]));
+    let (table, nobody, none) = (&world.table, caller(&[]), ActiveTask::None);
     let stream = |uris: &[&str]| {
-        Object::Listen(Box::new(Listen {
-            tools: true,
-            uris: uris.iter().map(|uri| text(uri)).collect(),
-            ..Listen::default()
-        }))
+        let uris = uris.iter().map(|uri| text(uri)).collect();
+        Object::Listen(Box::new(Listen { tools: true, uris, ..Listen::default() }))
     };
-    let asked = stream(&["file:///secret/a", "file:///pub/a", "nonsense", "x:y"]);
-    let through = |server, subject| {
-        decide_listen(
-            &world.table,
-            &nobody,
-            none,
-            ServerId(server),
-            call(subject),
-            b"",
-        )
-    };
-    assert_eq!(
-        through(0, asked.clone()).unwrap().call().subject,
-        stream(&["file:///pub/a", "x:y"])
-    );
-    assert_eq!(
-        through(1, asked.clone()).unwrap().call().subject,
-        stream(&[])
-    );
-    assert!(
-        through(0, Object::Tool(text("search"))).is_err(),
-        "no other call slips through undecided"
-    );
+    let through = |server, subject| decide_listen(table, &nobody, none, ServerId(server), call(subject), b"");
+    let asked = || stream(&["file:///secret/a", "file:///pub/a", "nonsense", "x:y"]);
+    let kept = |server| through(server, asked()).unwrap().call().subject.clone();
+    assert_eq!(kept(0), stream(&["file:///pub/a", "x:y"]));
+    assert_eq!(kept(1), stream(&[]));
+    assert!(through(0, Object::Tool(text("search"))).is_err(), "no other call slips through");
     assert!(through(0, Object::None).is_err());
-    let by_name = |subject| {
-        decide(
-            &world.table,
-            &nobody,
-            none,
-            ServerId(0),
-            call(subject),
-            "x:y",
-        )
-    };
-    assert!(
-        by_name(asked).is_err(),
-        "its resources are not judged there"
-    );
+    let by_name = |subject| decide(table, &nobody, none, ServerId(0), call(subject), "x:y");
+    assert!(by_name(asked()).is_err(), "its resources are not judged there");
     assert!(by_name(stream(&[])).is_ok());
-    assert!(readable(&world.table, &nobody, none, ServerId(0), "x:y"));
-    assert!(!readable(
-        &world.table,
-        &nobody,
-        none,
-        ServerId(0),
-        "file:///secret/a"
-    ));
-    assert_eq!(
-        &*asks(&world.table, &nobody, none, ServerId(0), Ask::Roots).unwrap(),
-        &[RuleId(0)]
-    );
-    assert_eq!(
-        asks(&world.table, &nobody, none, ServerId(1), Ask::Roots),
-        Err(Why::Hidden)
-    );
+}
+
+#[test]
+fn questions_without_a_call() {
+    let world = world(rules(&["permit docs!*", "forbid *!resource:file:///secret/* : No."]));
+    let (table, nobody, none) = (&world.table, caller(&[]), ActiveTask::None);
+    let reads = |uri| readable(table, &nobody, none, ServerId(0), uri);
+    assert!(reads("x:y") && !reads("file:///secret/a"));
+    let roots = |server| asks(table, &nobody, none, ServerId(server), Ask::Roots);
+    assert_eq!(&*roots(0).unwrap(), &[RuleId(0)]);
+    assert_eq!(roots(1), Err(Why::Hidden));
 }
 
 #[test]
 fn an_id_of_another_server_or_kind_shows_nothing() {
     let world = world(rules(&["permit docs/*"]));
     let search = entry(&world.catalog, ServerId(0), Tools, "search");
-    let shown = |server, kind, item: &Item| {
-        listed(
-            &world.table,
-            &caller(&[]),
-            ActiveTask::None,
-            ServerId(server),
-            kind,
-            item,
-        )
-    };
+    let shown =
+        |server, kind, item: &Item| listed(&world.table, &caller(&[]), ActiveTask::None, ServerId(server), kind, item);
     assert!(shown(0, Tools, &search));
     assert!(!shown(1, Tools, &search) && !shown(0, Prompts, &search));
-    assert!(!shown(
-        0,
-        Tools,
-        &Item {
-            id: ItemId(9_999),
-            ..search
-        }
-    ));
+    assert!(!shown(0, Tools, &Item { id: ItemId(9_999), ..search }));
 }
 
 // ---- decide against explain -----------------------------------------------------------------------------------
 
 fn any_pattern() -> impl Strategy<Value = Pattern> {
     let server = prop_oneof![3 => Just("docs"), 2 => Just("pay"), 1 => Just("late"), 2 => Just("*"), 1 => Just("*a*"), 1 => Just("x")];
-    let name = prop_oneof![
-        Just("*"),
-        Just("search"),
-        Just("*e*"),
-        Just("delete_*"),
-        Just("re*"),
-        Just("*w"),
-        Just("x")
-    ];
+    let name =
+        prop_oneof![Just("*"), Just("search"), Just("*e*"), Just("delete_*"), Just("re*"), Just("*w"), Just("x")];
     let uri = prop_oneof![
         Just("*"),
         Just("file:///pub/*"),
@@ -801,18 +408,12 @@ fn any_pattern() -> impl Strategy<Value = Pattern> {
 fn any_rule() -> impl Strategy<Value = Rule> {
     let patterns = proptest::collection::vec(any_pattern(), 1..4);
     let tasks = prop_oneof![2 => Just(vec![]), 1 => proptest::collection::vec((0..3_u16).prop_map(TaskId), 1..3)];
-    (any::<bool>(), patterns, tasks, any::<bool>()).prop_map(|(permit, patterns, tasks, reason)| {
-        Rule {
-            id: Arc::from("r"),
-            effect: if permit {
-                Effect::Permit
-            } else {
-                Effect::Forbid
-            },
-            patterns,
-            tasks,
-            reason: reason.then(|| Arc::from("No.")),
-        }
+    (any::<bool>(), patterns, tasks, any::<bool>()).prop_map(|(permit, patterns, tasks, reason)| Rule {
+        id: Arc::from("r"),
+        effect: if permit { Effect::Permit } else { Effect::Forbid },
+        patterns,
+        tasks,
+        reason: reason.then(|| Arc::from("No.")),
     })
 }
 
@@ -830,24 +431,13 @@ fn any_caller() -> impl Strategy<Value = (Caller, ActiveTask)> {
 
 /// Every kind of question, about what is there and what is not.
 fn questions() -> Vec<Question<'static>> {
-    let uris = [
-        "file:///pub/a",
-        "file:///pub/../secret/b",
-        "FILE:///pub/x",
-        "file:///secret/../pub/b",
-        "x:y",
-        "x y",
-    ];
+    let uris = ["file:///pub/a", "file:///pub/../secret/b", "FILE:///pub/x", "file:///secret/../pub/b", "x:y", "x y"];
     let mut questions: Vec<_> = Ask::ALL.into_iter().map(Question::Ask).collect();
     for tool in TOOLS.into_iter().chain(["nothing"]) {
         questions.extend([CallTool(tool), List(Tools, tool)]);
     }
     for prompt in PROMPTS.into_iter().chain(["nothing"]) {
-        questions.extend([
-            GetPrompt(prompt),
-            CompletePrompt(prompt),
-            List(Prompts, prompt),
-        ]);
+        questions.extend([GetPrompt(prompt), CompletePrompt(prompt), List(Prompts, prompt)]);
     }
     for uri in uris.into_iter().chain(RESOURCES) {
         questions.extend([Read(uri), List(Resources, uri)]);
@@ -861,26 +451,17 @@ fn questions() -> Vec<Question<'static>> {
 type Case = (Vec<Rule>, Vec<(Caller, ActiveTask)>);
 
 fn any_case() -> impl Strategy<Value = Case> {
-    (
-        proptest::collection::vec(any_rule(), 0..9),
-        proptest::collection::vec(any_caller(), 3),
-    )
+    (proptest::collection::vec(any_rule(), 0..9), proptest::collection::vec(any_caller(), 3))
 }
 
 /// Asks everything, of the known servers, the unknown one, and one that does not exist.
 fn ask_all((rules, callers): Case, mut seen: impl FnMut(ActiveTask, Question<'static>, Cause)) {
     let world = world(rules);
     for (caller, task) in &callers {
-        for (server, question) in (0..4).flat_map(|server| {
-            questions()
-                .into_iter()
-                .map(move |question| (server, question))
-        }) {
-            seen(
-                *task,
-                question,
-                ask(&world, caller, *task, server, question).1,
-            );
+        for (server, question) in
+            (0..4).flat_map(|server| questions().into_iter().map(move |question| (server, question)))
+        {
+            seen(*task, question, ask(&world, caller, *task, server, question).1);
         }
     }
 }
@@ -930,20 +511,11 @@ fn the_cases_reach_every_answer() {
         if matches!(question, "call" | "get" | "read" | "ask") {
             causes.push(ForbiddenWithReason);
         }
-        if matches!(
-            question,
-            "read" | "complete template" | "list resources" | "list templates"
-        ) {
+        if matches!(question, "read" | "complete template" | "list resources" | "list templates") {
             causes.push(NotAUri);
         }
-        for (cause, state) in causes
-            .iter()
-            .flat_map(|cause| ["none", "one", "several"].map(|state| (cause, state)))
-        {
-            assert!(
-                seen.contains(&(question, state, format!("{cause:?}"))),
-                "{question}, {state}, {cause:?}"
-            );
+        for (cause, state) in causes.iter().flat_map(|cause| ["none", "one", "several"].map(|state| (cause, state))) {
+            assert!(seen.contains(&(question, state, format!("{cause:?}"))), "{question}, {state}, {cause:?}");
         }
     }
 }

@@ -38,10 +38,7 @@ impl<'a> Target<'a> {
     /// The resource at `uri`; `None` when that is no URI (RFC 3986, so ASCII only, and never relative).
     #[must_use]
     pub fn resource(uri: &'a str) -> Option<Self> {
-        Some(Self::Resource {
-            written: uri,
-            normal: normalise(uri)?,
-        })
+        Some(Self::Resource { written: uri, normal: normalise(uri)? })
     }
 
     /// The resources of `template`; `None` when that is no template (RFC 6570) of URIs. One without any expression is
@@ -73,37 +70,25 @@ impl<'a> Target<'a> {
         }
         let normal = normal_form(&marked, is_template_byte)?.into_owned();
         let normal_expansions = Glob::from_parts(normal.split(MARK));
-        Some(Self::Template {
-            written: template,
-            expansions,
-            normal: Cow::Owned(normal),
-            normal_expansions,
-        })
+        Some(Self::Template { written: template, expansions, normal: Cow::Owned(normal), normal_expansions })
     }
 
     /// Whether a permit of this glob reaches the resource, or one of the template's: both forms must match.
     #[must_use]
     pub fn permitted_by(&self, glob: &Glob) -> bool {
         match self {
-            Self::Resource { written, normal } => {
-                glob.matches(written) && (is_same(written, normal) || glob.matches(normal))
+            Self::Resource { written, normal } => glob.matches(written) && (written == normal || glob.matches(normal)),
+            Self::Template { expansions, normal_expansions, .. } => {
+                glob.overlaps(expansions) && glob.overlaps(normal_expansions)
             }
-            Self::Template {
-                expansions,
-                normal_expansions,
-                ..
-            } => glob.overlaps(expansions) && glob.overlaps(normal_expansions),
         }
     }
 
     /// Whether a forbid of this glob takes the resource, or the text of the template: one form suffices.
     #[must_use]
     pub fn forbidden_by(&self, glob: &Glob) -> bool {
-        let (Self::Resource { written, normal }
-        | Self::Template {
-            written, normal, ..
-        }) = self;
-        glob.matches(written) || (!is_same(written, normal) && glob.matches(normal))
+        let (Self::Resource { written, normal } | Self::Template { written, normal, .. }) = self;
+        glob.matches(written) || (written != normal && glob.matches(normal))
     }
 
     /// What every resource meant begins with, as written.
@@ -141,11 +126,7 @@ impl<'a> Target<'a> {
 /// can be read in two ways.
 #[must_use]
 pub fn normalise(uri: &str) -> Option<Cow<'_, str>> {
-    if is_plain(uri) {
-        Some(Cow::Borrowed(uri))
-    } else {
-        normal_form(uri, is_uri_byte)
-    }
+    if is_plain(uri) { Some(Cow::Borrowed(uri)) } else { normal_form(uri, is_uri_byte) }
 }
 
 /// Whether `uri` is so simple that it is its own normal form: the common case, without building that form.
@@ -158,10 +139,7 @@ fn is_plain(uri: &str) -> bool {
     let Some(rest) = rest.strip_prefix(b"://") else {
         return false;
     };
-    let path = &rest[rest
-        .iter()
-        .position(|byte| !is_lower(byte))
-        .unwrap_or(rest.len())..];
+    let path = &rest[rest.iter().position(|byte| !is_lower(byte)).unwrap_or(rest.len())..];
     let mut before = 0;
     uri.len() <= URI_BYTES_MAX
         && scheme.first().is_some_and(u8::is_ascii_lowercase)
@@ -172,10 +150,6 @@ fn is_plain(uri: &str) -> bool {
             before = byte;
             (is_unreserved(byte) || byte == b'/') && !is_dotted
         })
-}
-
-fn is_same(written: &str, normal: &Cow<'_, str>) -> bool {
-    matches!(normal, Cow::Borrowed(normal) if normal.len() == written.len())
 }
 
 /// The literals around a template's expressions.
@@ -199,21 +173,8 @@ fn literals(template: &str) -> Option<Vec<&str>> {
 type Allowed = fn(u8) -> bool;
 
 fn is_uri_byte(byte: u8) -> bool {
-    const URI: [bool; 256] = {
-        let (mut table, rest) = ([false; 256], b"!$&'()*+,;=:@/?#[]%-._~");
-        let mut byte = 0;
-        while byte < 256 {
-            table[byte] = byte < 128 && (byte as u8 as char).is_ascii_alphanumeric();
-            byte += 1;
-        }
-        let mut at = 0;
-        while at < rest.len() {
-            table[rest[at] as usize] = true;
-            at += 1;
-        }
-        table
-    };
-    URI[usize::from(byte)]
+    is_unreserved(byte)
+        || matches!(byte, b'!' | b'$' | b'&'..=b'/' | b':' | b';' | b'=' | b'?' | b'@' | b'#' | b'[' | b']' | b'%')
 }
 
 fn is_template_byte(byte: u8) -> bool {
@@ -226,9 +187,7 @@ fn is_unreserved(byte: u8) -> bool {
 
 fn is_scheme(text: &str) -> bool {
     text.starts_with(|c: char| c.is_ascii_alphabetic())
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
 }
 
 fn normal_form(uri: &str, allowed: Allowed) -> Option<Cow<'_, str>> {
@@ -249,11 +208,7 @@ fn normal_form(uri: &str, allowed: Allowed) -> Option<Cow<'_, str>> {
         None => (None, rest),
     };
     // `[`, `]` stand around an address only; `#` once.
-    if [Some(path), query, fragment]
-        .into_iter()
-        .flatten()
-        .any(|part| part.contains(['[', ']', '#']))
-    {
+    if [Some(path), query, fragment].into_iter().flatten().any(|part| part.contains(['[', ']', '#'])) {
         return None;
     }
     let mut out = String::with_capacity(uri.len());
@@ -270,23 +225,16 @@ fn normal_form(uri: &str, allowed: Allowed) -> Option<Cow<'_, str>> {
             push_escaped(&mut out, part, u8::to_owned)?;
         }
     }
-    Some(if out == uri {
-        Cow::Borrowed(uri)
-    } else {
-        Cow::Owned(out)
-    })
+    Some(if out == uri { Cow::Borrowed(uri) } else { Cow::Owned(out) })
 }
 
 fn cut(text: &str, sign: char) -> (&str, Option<&str>) {
-    text.split_once(sign)
-        .map_or((text, None), |(before, after)| (before, Some(after)))
+    text.split_once(sign).map_or((text, None), |(before, after)| (before, Some(after)))
 }
 
 /// `[user@]host[:port]`, the host in lower case.
 fn push_authority(out: &mut String, authority: &str) -> Option<()> {
-    let (user, place) = authority
-        .split_once('@')
-        .map_or((None, authority), |(user, place)| (Some(user), place));
+    let (user, place) = authority.split_once('@').map_or((None, authority), |(user, place)| (Some(user), place));
     if let Some(user) = user {
         if user.contains(['[', ']']) {
             return None;
@@ -294,16 +242,9 @@ fn push_authority(out: &mut String, authority: &str) -> Option<()> {
         push_escaped(out, user, u8::to_owned)?;
         out.push('@');
     }
-    let host_end = if place.starts_with('[') {
-        place.find(']')? + 1
-    } else {
-        place.find(':').unwrap_or(place.len())
-    };
+    let host_end = if place.starts_with('[') { place.find(']')? + 1 } else { place.find(':').unwrap_or(place.len()) };
     let (host, port) = place.split_at(host_end);
-    if let Some(address) = host
-        .strip_prefix('[')
-        .and_then(|host| host.strip_suffix(']'))
-    {
+    if let Some(address) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
         let is_address = |byte: u8| is_unreserved(byte) || b"!$&'()*+,;=:".contains(&byte);
         if address.is_empty() || !address.bytes().all(is_address) {
             return None;
@@ -313,10 +254,7 @@ fn push_authority(out: &mut String, authority: &str) -> Option<()> {
     }
     push_escaped(out, host, u8::to_ascii_lowercase)?;
     if let Some(digits) = port.strip_prefix(':') {
-        if !digits
-            .bytes()
-            .all(|byte| byte.is_ascii_digit() || byte == MARK.as_bytes()[0])
-        {
+        if !digits.bytes().all(|byte| byte.is_ascii_digit() || byte == MARK.as_bytes()[0]) {
             return None;
         }
     } else if !port.is_empty() {
@@ -330,9 +268,7 @@ fn push_authority(out: &mut String, authority: &str) -> Option<()> {
 fn push_path(out: &mut String, path: &str, after_authority: bool) -> Option<()> {
     let from = out.len();
     let mut segment_starts = Vec::new();
-    let (rooted, segments) = path
-        .strip_prefix('/')
-        .map_or((false, path), |rest| (true, rest));
+    let (rooted, segments) = path.strip_prefix('/').map_or((false, path), |rest| (true, rest));
     if rooted {
         out.push('/');
     }
@@ -367,11 +303,7 @@ fn push_path(out: &mut String, path: &str, after_authority: bool) -> Option<()> 
 
 /// Whether whoever undoes `%2F` or `%5C` as well finds `.` or `..` in the segment.
 fn hides_dots(segment: &str) -> bool {
-    segment.contains('%')
-        && segment
-            .replace("%5C", "%2F")
-            .split("%2F")
-            .any(|piece| matches!(piece, "." | ".."))
+    segment.contains('%') && segment.replace("%5C", "%2F").split("%2F").any(|piece| matches!(piece, "." | ".."))
 }
 
 /// Escapes of unreserved characters undone, the others with capital digits; `fold` for all that is not an escape.
@@ -388,19 +320,11 @@ fn push_escaped(out: &mut String, text: &str, fold: fn(&u8) -> u8) -> Option<()>
             return None;
         };
         rest = after;
-        let digit = |byte: u8| {
-            char::from(byte)
-                .to_digit(16)
-                .and_then(|digit| u8::try_from(digit).ok())
-        };
+        let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
         match digit(*high)? << 4 | digit(*low)? {
             0 => return None,
             value if is_unreserved(value) => out.push(char::from(fold(&value))),
-            _ => out.extend([
-                '%',
-                char::from(high.to_ascii_uppercase()),
-                char::from(low.to_ascii_uppercase()),
-            ]),
+            _ => out.extend(['%', char::from(high.to_ascii_uppercase()), char::from(low.to_ascii_uppercase())]),
         }
     }
     Some(())
@@ -434,10 +358,7 @@ mod tests {
             check(same, Some(same));
         }
         check("FILE:///A", Some("file:///A"));
-        check(
-            "Http://User@HOST.Example:80/P",
-            Some("http://User@host.example:80/P"),
-        );
+        check("Http://User@HOST.Example:80/P", Some("http://User@host.example:80/P"));
         check("http://%48%4fst%2a/", Some("http://host%2A/"));
         check("http://[FE80::A]/", Some("http://[fe80::a]/"));
         check("file:///a/./b/../c", Some("file:///a/c"));
@@ -509,11 +430,7 @@ mod tests {
     fn check_template(template: &str, glob: &str, want: (bool, bool)) {
         let target = Target::template(template).unwrap();
         let glob = Glob::new(glob);
-        assert_eq!(
-            (target.permitted_by(&glob), target.forbidden_by(&glob)),
-            want,
-            "{template:?} and {glob:?}"
-        );
+        assert_eq!((target.permitted_by(&glob), target.forbidden_by(&glob)), want, "{template:?} and {glob:?}");
     }
 
     #[test]
@@ -525,11 +442,7 @@ mod tests {
         check_template("file:///secret/{path}", "file:///secret/*", (true, true));
         check_template("FILE:///secret/{path}", "file:///secret/*", (false, true));
         check_template("file:///pub/../secret/{p}", "file:///pub/*", (false, true));
-        check_template(
-            "file:///pub/../secret/{p}",
-            "file:///secret/*",
-            (false, true),
-        );
+        check_template("file:///pub/../secret/{p}", "file:///secret/*", (false, true));
         check_template("{+uri}", "file:///a", (true, false));
         check_template("fi{a}:///b", "file:///*", (true, false));
         check_template("x://{a}/{b}{?c,d}", "x://h/y?c=1", (true, false));

@@ -34,20 +34,13 @@ impl SealingKey {
     pub fn derive(secret: &[u8; 32]) -> Self {
         let salt = hkdf::Salt::new(hkdf::HKDF_SHA256, b"portcullis session id 1");
         let root = salt.extract(secret);
-        let key = root
-            .expand(&[b"key"], &AES_256_GCM)
-            .expect("HKDF gives 32 bytes");
+        let key = root.expand(&[b"key"], &AES_256_GCM).expect("HKDF gives 32 bytes");
         let mut id = [0; 4];
-        let okm = root
-            .expand(&[b"id"], hkdf::HKDF_SHA256)
-            .expect("HKDF gives 32 bytes");
+        let okm = root.expand(&[b"id"], hkdf::HKDF_SHA256).expect("HKDF gives 32 bytes");
         let mut long = [0; 32];
         okm.fill(&mut long).expect("32 bytes were asked for");
         id.copy_from_slice(&long[..4]);
-        Self {
-            id,
-            key: LessSafeKey::new(UnboundKey::from(key)),
-        }
+        Self { id, key: LessSafeKey::new(UnboundKey::from(key)) }
     }
 
     /// Tells secrets apart without telling them.
@@ -59,9 +52,7 @@ impl SealingKey {
 
 impl std::fmt::Debug for SealingKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SealingKey")
-            .field("id", &self.id)
-            .finish_non_exhaustive()
+        f.debug_struct("SealingKey").field("id", &self.id).finish_non_exhaustive()
     }
 }
 
@@ -119,9 +110,7 @@ pub enum SessionFault {
 #[must_use]
 pub fn seal(key: &SealingKey, session: &SessionSeal, nonce: [u8; 12]) -> Option<String> {
     let upstream = session.upstream_session.as_slice();
-    let length = u16::try_from(upstream.len())
-        .ok()
-        .filter(|&n| usize::from(n) <= UPSTREAM_SESSION_BYTES_MAX)?;
+    let length = u16::try_from(upstream.len()).ok().filter(|&n| usize::from(n) <= UPSTREAM_SESSION_BYTES_MAX)?;
     let mut sealed: SmallVec<[u8; SEALED_BYTES_MAX]> = SmallVec::new();
     sealed.push(VERSION);
     sealed.extend_from_slice(&key.id);
@@ -139,11 +128,7 @@ pub fn seal(key: &SealingKey, session: &SessionSeal, nonce: [u8; 12]) -> Option<
     let (clear, fields) = sealed.split_at_mut(CLEAR_BYTES);
     let tag = key
         .key
-        .seal_in_place_separate_tag(
-            Nonce::assume_unique_for_key(nonce),
-            Aad::from(&clear[..AAD_BYTES]),
-            fields,
-        )
+        .seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), Aad::from(&clear[..AAD_BYTES]), fields)
         .expect("a few hundred bytes are within AES-GCM's bound");
     sealed.extend_from_slice(tag.as_ref());
     Some(URL_SAFE_NO_PAD.encode(&sealed))
@@ -159,24 +144,16 @@ pub fn open(keys: &[SealingKey], id: &[u8]) -> Result<SessionSeal, SessionFault>
         return Err(SessionFault::Unreadable);
     }
     let mut decoded = [0; SEALED_BYTES_MAX];
-    let length = URL_SAFE_NO_PAD
-        .decode_slice(id, &mut decoded)
-        .map_err(|_| SessionFault::Unreadable)?;
+    let length = URL_SAFE_NO_PAD.decode_slice(id, &mut decoded).map_err(|_| SessionFault::Unreadable)?;
     let sealed = &mut decoded[..length];
     if length < CLEAR_BYTES + FIELDS_BYTES_MIN + TAG_BYTES || sealed[0] != VERSION {
         return Err(SessionFault::Unreadable);
     }
     let (clear, fields) = sealed.split_at_mut(CLEAR_BYTES);
     let (aad, nonce) = clear.split_at(AAD_BYTES);
-    let key = keys
-        .iter()
-        .find(|key| key.id == aad[1..])
-        .ok_or(SessionFault::KeyUnknown)?;
+    let key = keys.iter().find(|key| key.id == aad[1..]).ok_or(SessionFault::KeyUnknown)?;
     let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| SessionFault::Unreadable)?;
-    let fields = key
-        .key
-        .open_in_place(nonce, Aad::from(aad), fields)
-        .map_err(|_| SessionFault::Forged)?;
+    let fields = key.key.open_in_place(nonce, Aad::from(aad), fields).map_err(|_| SessionFault::Forged)?;
     // Past the tag all is ours; what cannot be read now was sealed by another build.
     read(fields).ok_or(SessionFault::Unreadable)
 }
@@ -235,11 +212,7 @@ fn read(fields: &[u8]) -> Option<SessionSeal> {
 }
 
 fn revision_code(revision: Revision) -> u8 {
-    REVISIONS
-        .iter()
-        .find(|row| row.1 == revision)
-        .expect("every revision has a code")
-        .0
+    REVISIONS.iter().find(|row| row.1 == revision).expect("every revision has a code").0
 }
 
 /// Codes outlive builds: a row is added, never changed.
@@ -260,13 +233,10 @@ const CLEAR_BYTES: usize = AAD_BYTES + 12;
 /// The fields without an upstream session.
 const FIELDS_BYTES_MIN: usize = 2 + 2 + 16 + 8 + 1 + 4 + 8 + 16 + 2;
 const TAG_BYTES: usize = 16;
-const SEALED_BYTES_MAX: usize =
-    CLEAR_BYTES + FIELDS_BYTES_MIN + UPSTREAM_SESSION_BYTES_MAX + TAG_BYTES;
+const SEALED_BYTES_MAX: usize = CLEAR_BYTES + FIELDS_BYTES_MIN + UPSTREAM_SESSION_BYTES_MAX + TAG_BYTES;
 
-const _: () = assert!(
-    SEALED_BYTES_MAX.div_ceil(3) * 4 <= SESSION_ID_BYTES_MAX,
-    "the longest sealed id is within what is read"
-);
+const _: () =
+    assert!(SEALED_BYTES_MAX.div_ceil(3) * 4 <= SESSION_ID_BYTES_MAX, "the longest sealed id is within what is read");
 
 #[cfg(test)]
 mod tests {
@@ -296,32 +266,14 @@ mod tests {
     fn what_was_sealed_is_opened_by_its_key_alone() {
         let (old, new) = (SealingKey::derive(&[1; 32]), SealingKey::derive(&[2; 32]));
         let id = seal(&old, &session(b"up"), [4; 12]).unwrap();
-        assert!(
-            id.bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
-        );
-        check(
-            std::slice::from_ref(&old),
-            id.as_bytes(),
-            Ok(session(b"up")),
-        );
-        check(
-            std::slice::from_ref(&new),
-            id.as_bytes(),
-            Err(SessionFault::KeyUnknown),
-        );
+        assert!(id.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')));
+        check(std::slice::from_ref(&old), id.as_bytes(), Ok(session(b"up")));
+        check(std::slice::from_ref(&new), id.as_bytes(), Err(SessionFault::KeyUnknown));
         check(&[], id.as_bytes(), Err(SessionFault::KeyUnknown));
         // Derived anew, as after a restart or on another node.
-        check(
-            &[new, SealingKey::derive(&[1; 32])],
-            id.as_bytes(),
-            Ok(session(b"up")),
-        );
+        check(&[new, SealingKey::derive(&[1; 32])], id.as_bytes(), Ok(session(b"up")));
         // Same id, other key: as if a peer had guessed which key is in use.
-        let imposter = SealingKey {
-            id: old.id,
-            ..SealingKey::derive(&[3; 32])
-        };
+        let imposter = SealingKey { id: old.id, ..SealingKey::derive(&[3; 32]) };
         check(&[imposter], id.as_bytes(), Err(SessionFault::Forged));
     }
 
@@ -332,14 +284,7 @@ mod tests {
         let id = seal(&key[0], &longest, [0; 12]).unwrap();
         assert_eq!(id.len(), 464);
         check(&key, id.as_bytes(), Ok(longest));
-        assert_eq!(
-            seal(
-                &key[0],
-                &session(&[b'x'; UPSTREAM_SESSION_BYTES_MAX + 1]),
-                [0; 12]
-            ),
-            None
-        );
+        assert_eq!(seal(&key[0], &session(&[b'x'; UPSTREAM_SESSION_BYTES_MAX + 1]), [0; 12]), None);
         assert_eq!(seal(&key[0], &session(b""), [0; 12]).unwrap().len(), 123);
     }
 
@@ -349,57 +294,30 @@ mod tests {
         let id = seal(&key[0], &session(b"up"), [0; 12]).unwrap();
         let other_version = format!("B{}", &id[1..]);
         let long = "A".repeat(10_000);
-        for junk in [
-            "",
-            "A",
-            "AQ",
-            "abc def",
-            "0b7c6ad4-2d0b-4a70-a2f5-9f9e3d1c9f55",
-            &id[..40],
-            &other_version,
-            &long,
-        ] {
+        for junk in ["", "A", "AQ", "abc def", "0b7c6ad4-2d0b-4a70-a2f5-9f9e3d1c9f55", &id[..40], &other_version, &long]
+        {
             check(&key, junk.as_bytes(), Err(SessionFault::Unreadable));
         }
         for suffix in ["=", "\n", ".", "A"] {
-            assert!(
-                open(&key, format!("{id}{suffix}").as_bytes()).is_err(),
-                "{suffix:?}"
-            );
+            assert!(open(&key, format!("{id}{suffix}").as_bytes()).is_err(), "{suffix:?}");
         }
         check(&key, &[0xFF; 100], Err(SessionFault::Unreadable));
-        check(
-            &key,
-            &[b'A'; SESSION_ID_BYTES_MAX],
-            Err(SessionFault::Unreadable),
-        );
+        check(&key, &[b'A'; SESSION_ID_BYTES_MAX], Err(SessionFault::Unreadable));
     }
 
     #[test]
     fn another_owner_or_endpoint_is_told_apart() {
         let session = session(b"");
-        assert_eq!(
-            session.check(&Owner([9; 16]), endpoint_hash("/mcp")),
-            Ok(())
-        );
-        assert_eq!(
-            session.check(&Owner([8; 16]), endpoint_hash("/mcp")),
-            Err(SessionFault::Foreign)
-        );
-        assert_eq!(
-            session.check(&Owner([9; 16]), endpoint_hash("/s/a/mcp")),
-            Err(SessionFault::Elsewhere)
-        );
+        assert_eq!(session.check(&Owner([9; 16]), endpoint_hash("/mcp")), Ok(()));
+        assert_eq!(session.check(&Owner([8; 16]), endpoint_hash("/mcp")), Err(SessionFault::Foreign));
+        assert_eq!(session.check(&Owner([9; 16]), endpoint_hash("/s/a/mcp")), Err(SessionFault::Elsewhere));
     }
 
     #[test]
     fn every_revision_survives() {
         let key = [SealingKey::derive(&[1; 32])];
         for revision in Revision::ALL {
-            let session = SessionSeal {
-                revision,
-                ..session(b"")
-            };
+            let session = SessionSeal { revision, ..session(b"") };
             let id = seal(&key[0], &session, [0; 12]).unwrap();
             check(&key, id.as_bytes(), Ok(session));
         }
@@ -408,9 +326,7 @@ mod tests {
     #[test]
     fn no_single_character_can_be_changed() {
         let key = [SealingKey::derive(&[1; 32])];
-        let id = seal(&key[0], &session(b"upstream"), [7; 12])
-            .unwrap()
-            .into_bytes();
+        let id = seal(&key[0], &session(b"upstream"), [7; 12]).unwrap().into_bytes();
         for index in 0..id.len() {
             for other in *b"ABQgw-_019" {
                 let mut changed = id.clone();

@@ -142,7 +142,9 @@ impl Upstreams {
         if let Some(socket) = self.pool.take(lane.server, self.timers.now().mono) {
             match self.converse(lane, request, deadline, abort, socket).await {
                 // A kept connection that ends without one byte of an answer was closed while it was idle.
-                Err(Failed { fault: UpstreamFault::Cut, unanswered: Some(again) }) if again.repeatable => request = again,
+                Err(Failed { fault: UpstreamFault::Cut, unanswered: Some(again) }) if again.repeatable => {
+                    request = again
+                }
                 other => return other.map_err(|failed| failed.fault),
             }
         }
@@ -307,8 +309,7 @@ impl Answer {
     pub fn decode(&mut self, mut each: impl FnMut(&[u8])) -> Result<bool, UpstreamFault> {
         while !self.done {
             let Some(input) = self.input.as_mut() else { return Ok(false) };
-            let Piece { consumed, data, done } =
-                self.decoder.step(input).map_err(|_| UpstreamFault::BadAnswer)?;
+            let Piece { consumed, data, done } = self.decoder.step(input).map_err(|_| UpstreamFault::BadAnswer)?;
             if !data.is_empty() {
                 each(data.of(input));
             }

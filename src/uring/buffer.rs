@@ -32,15 +32,7 @@ impl Pool {
     pub fn new(budget: usize) -> Self {
         let free = std::array::from_fn(|_| RefCell::new(Vec::new()));
         let (taken, kept, lent) = (Cell::new(0), Cell::new(0), Cell::new(0));
-        Self {
-            inner: Rc::new(Inner {
-                budget,
-                taken,
-                kept,
-                lent,
-                free,
-            }),
-        }
+        Self { inner: Rc::new(Inner { budget, taken, kept, lent, free }) }
     }
 
     /// An empty buffer with room for at least `capacity` bytes, or `None` when the budget does not allow it: the
@@ -50,12 +42,7 @@ impl Pool {
         let bytes = self.inner.take(capacity)?;
         self.inner.lent.set(self.inner.lent.get() + 1);
         let weight = bytes.capacity();
-        Some(Buffer {
-            bytes,
-            start: 0,
-            weight,
-            pool: self.clone(),
-        })
+        Some(Buffer { bytes, start: 0, weight, pool: self.clone() })
     }
 
     /// Buffers that are out at this moment.
@@ -92,11 +79,7 @@ impl Inner {
 
     /// Frees kept buffers, largest first, until `room` more bytes fit the budget.
     fn make_room(&self, room: usize) -> Option<()> {
-        let fits = |taken: usize| {
-            taken
-                .checked_add(room)
-                .is_some_and(|total| total <= self.budget)
-        };
+        let fits = |taken: usize| taken.checked_add(room).is_some_and(|total| total <= self.budget);
         // Lent buffers stay: when they alone leave no room, freeing the kept ones would be for nothing.
         if !fits(self.taken.get() - self.kept.get()) {
             return None;
@@ -118,8 +101,7 @@ impl Inner {
     fn give_back(&self, mut bytes: Vec<u8>, weight: usize) {
         self.lent.set(self.lent.get() - 1);
         let class = CLASSES.iter().position(|class| class + PADDING == weight);
-        let keep = class
-            .filter(|_| bytes.capacity() == weight && self.kept.get() + weight <= KEPT_BYTES_MAX);
+        let keep = class.filter(|_| bytes.capacity() == weight && self.kept.get() + weight <= KEPT_BYTES_MAX);
         match keep {
             Some(class) => {
                 bytes.clear();
@@ -273,9 +255,7 @@ impl Deref for Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        self.pool
-            .inner
-            .give_back(std::mem::take(&mut self.bytes), self.weight);
+        self.pool.inner.give_back(std::mem::take(&mut self.bytes), self.weight);
     }
 }
 
@@ -303,14 +283,8 @@ const OVERSIZE_STEP: usize = 64 * 1024;
 /// Buffers waiting to be used again, bytes: a burst's memory goes back to the allocator.
 const KEPT_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-const _: () = assert!(
-    CLASSES[0] < CLASSES[1] && CLASSES[1] < CLASSES[2],
-    "get takes the first class that fits"
-);
-const _: () = assert!(
-    CLASSES[2] < CLASSES[3] && CLASSES[3] < CLASSES[4],
-    "get takes the first class that fits"
-);
+const _: () = assert!(CLASSES[0] < CLASSES[1] && CLASSES[1] < CLASSES[2], "get takes the first class that fits");
+const _: () = assert!(CLASSES[2] < CLASSES[3] && CLASSES[3] < CLASSES[4], "get takes the first class that fits");
 
 #[cfg(test)]
 mod tests {
@@ -319,17 +293,12 @@ mod tests {
     #[test]
     fn sizes_come_in_classes() {
         let pool = Pool::new(64 * 1024 * 1024);
-        let check = |wanted: usize, got: usize| {
-            assert_eq!(pool.get(wanted).unwrap().capacity(), got, "{wanted}")
-        };
+        let check = |wanted: usize, got: usize| assert_eq!(pool.get(wanted).unwrap().capacity(), got, "{wanted}");
         check(0, 4 * 1024);
         check(4 * 1024, 4 * 1024);
         check(4 * 1024 + 1, BUFFER_BYTES);
         check(BUFFER_BYTES + 1, ANSWER_WHOLE_BYTES_MAX + HEAD_BYTES_MAX);
-        check(
-            BODY_BYTES_MAX + HEAD_BYTES_MAX,
-            BODY_BYTES_MAX + HEAD_BYTES_MAX,
-        );
+        check(BODY_BYTES_MAX + HEAD_BYTES_MAX, BODY_BYTES_MAX + HEAD_BYTES_MAX);
         check(BODY_BYTES_MAX * 2, BODY_BYTES_MAX * 2);
         assert!(pool.get(usize::MAX).is_none() && pool.get(usize::MAX - 70).is_none());
     }
@@ -344,26 +313,16 @@ mod tests {
         drop(held);
         assert_eq!((pool.lent(), pool.bytes()), (0, 4 * size), "they are kept");
         drop(pool.get(1).unwrap());
-        assert_eq!(
-            pool.bytes(),
-            3 * size + 4 * 1024 + PADDING,
-            "one kept buffer made room for another class"
-        );
+        assert_eq!(pool.bytes(), 3 * size + 4 * 1024 + PADDING, "one kept buffer made room for another class");
         let large = pool.get(3 * BUFFER_BYTES);
         assert!(large.is_none(), "its class is larger than the budget");
-        assert_eq!(
-            pool.bytes(),
-            3 * size + 4 * 1024 + PADDING,
-            "nothing was freed for nothing"
-        );
+        assert_eq!(pool.bytes(), 3 * size + 4 * 1024 + PADDING, "nothing was freed for nothing");
     }
 
     #[test]
     fn a_burst_does_not_stay() {
         let pool = Pool::new(256 * 1024 * 1024);
-        let held: Vec<Buffer> = (0..100)
-            .map(|_| pool.get(BODY_BYTES_MAX).unwrap())
-            .collect();
+        let held: Vec<Buffer> = (0..100).map(|_| pool.get(BODY_BYTES_MAX).unwrap()).collect();
         assert!(pool.bytes() > 100 * BODY_BYTES_MAX);
         drop(held);
         assert!(pool.bytes() <= KEPT_BYTES_MAX);
@@ -408,9 +367,7 @@ mod tests {
     fn growing_moves_to_a_larger_buffer() {
         let pool = Pool::new(128 * 1024);
         let mut buffer = pool.get(10).unwrap();
-        assert!(
-            buffer.extend_from_slice(b"head") && buffer.reserve(4092) && buffer.capacity() == 4096
-        );
+        assert!(buffer.extend_from_slice(b"head") && buffer.reserve(4092) && buffer.capacity() == 4096);
         assert!(buffer.reserve(4093) && buffer.capacity() == BUFFER_BYTES);
         assert_eq!(buffer[..], *b"head");
         assert!(!buffer.reserve(usize::MAX) && !buffer.reserve(1024 * 1024));
@@ -428,20 +385,13 @@ mod tests {
             bytes.extend_from_slice(b", newer");
             7
         });
-        assert_eq!(
-            (wrote, &buffer[..], buffer.capacity()),
-            (7, &b"new, newer"[..], 4096)
-        );
+        assert_eq!((wrote, &buffer[..], buffer.capacity()), (7, &b"new, newer"[..], 4096));
         buffer.append_with(|bytes| bytes.resize(5000, b'x'));
         assert!(buffer.capacity() >= 5000 && pool.bytes() == buffer.capacity() + PADDING);
         assert_eq!(buffer.len(), 4996);
         buffer.append_with(Vec::clear);
         assert!(buffer.is_empty());
         drop(buffer);
-        assert_eq!(
-            (pool.lent(), pool.bytes()),
-            (0, 0),
-            "an odd size is not kept"
-        );
+        assert_eq!((pool.lent(), pool.bytes()), (0, 0), "an odd size is not kept");
     }
 }

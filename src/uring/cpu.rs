@@ -12,9 +12,7 @@ use rustix::thread::CpuSet;
 /// What `sched_getaffinity(2)` says; more than 1,024 cores is such an error.
 pub fn allowed_cpus() -> io::Result<Vec<usize>> {
     let set = rustix::thread::sched_getaffinity(None)?;
-    Ok((0..CpuSet::MAX_CPU)
-        .filter(|cpu| set.is_set(*cpu))
-        .collect())
+    Ok((0..CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu)).collect())
 }
 
 /// Keeps the calling thread on `cpu`.
@@ -53,16 +51,10 @@ pub struct FileLimit {
 #[must_use]
 pub fn raise_file_limit() -> FileLimit {
     let limit = rustix::process::getrlimit(Resource::Nofile);
-    let wanted = Rlimit {
-        current: limit.maximum,
-        maximum: limit.maximum,
-    };
+    let wanted = Rlimit { current: limit.maximum, maximum: limit.maximum };
     let _ = rustix::process::setrlimit(Resource::Nofile, wanted);
     let limit = rustix::process::getrlimit(Resource::Nofile);
-    FileLimit {
-        soft: limit.current.unwrap_or(u64::MAX),
-        hard: limit.maximum.unwrap_or(u64::MAX),
-    }
+    FileLimit { soft: limit.current.unwrap_or(u64::MAX), hard: limit.maximum.unwrap_or(u64::MAX) }
 }
 
 #[cfg(test)]
@@ -78,10 +70,7 @@ mod tests {
             pin(last).unwrap();
             assert_eq!(allowed_cpus().unwrap(), [last]);
             name_thread("shard-with-a-long-name\0");
-            assert_eq!(
-                rustix::thread::name().unwrap().to_bytes(),
-                b"shard-with-a-lo"
-            );
+            assert_eq!(rustix::thread::name().unwrap().to_bytes(), b"shard-with-a-lo");
             assert!(pin(CpuSet::MAX_CPU).is_err() && pin(CpuSet::MAX_CPU - 1).is_err());
         })
         .join()

@@ -30,10 +30,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self {
-            reuse_port: true,
-            backlog: 4096,
-        }
+        Self { reuse_port: true, backlog: 4096 }
     }
 }
 
@@ -42,8 +39,7 @@ impl Default for Options {
 /// # Errors
 /// The address is in use, not ours, or not allowed.
 pub fn listen(addr: SocketAddr, options: Options) -> io::Result<std::net::TcpListener> {
-    let socket =
-        socket2::Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = socket2::Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(options.reuse_port)?;
     // Linux hands this option down to accepted sockets: one call here instead of one per connection.
@@ -79,11 +75,7 @@ impl Listener {
     pub fn from_std(listener: std::net::TcpListener) -> io::Result<Self> {
         listener.set_nonblocking(monoio::utils::is_legacy())?;
         let local_addr = listener.local_addr()?;
-        Ok(Self {
-            listener: TcpListener::from_std(listener)?,
-            local_addr,
-            stopped: Cell::new(false),
-        })
+        Ok(Self { listener: TcpListener::from_std(listener)?, local_addr, stopped: Cell::new(false) })
     }
 
     /// Where it listens; with the port that was chosen for port 0.
@@ -185,11 +177,7 @@ impl Socket {
             return (Err(io::ErrorKind::StorageFull.into()), buffer);
         };
         let flight = InFlight(&self.inner);
-        let (result, slice) = self
-            .inner
-            .stream_mut()
-            .read(bytes.slice_mut(begin..end))
-            .await;
+        let (result, slice) = self.inner.stream_mut().read(bytes.slice_mut(begin..end)).await;
         flight.landed();
         buffer.restore(slice.into_inner());
         (result, buffer)
@@ -205,12 +193,7 @@ impl Socket {
     }
 
     /// Sends the bytes `from..to` of what `buffer` holds; otherwise as [`Socket::send`].
-    pub async fn send_slice(
-        &self,
-        mut buffer: Buffer,
-        from: usize,
-        to: usize,
-    ) -> (io::Result<()>, Buffer) {
+    pub async fn send_slice(&self, mut buffer: Buffer, from: usize, to: usize) -> (io::Result<()>, Buffer) {
         if from > to || to > buffer.len() {
             return (Err(io::ErrorKind::InvalidInput.into()), buffer);
         }
@@ -249,11 +232,7 @@ impl Socket {
     #[must_use]
     pub fn peek_state(&self) -> Peek {
         let mut byte = [0u8; 1];
-        match rustix::net::recv(
-            self.inner.fd(),
-            &mut byte[..],
-            RecvFlags::PEEK | RecvFlags::DONTWAIT,
-        ) {
+        match rustix::net::recv(self.inner.fd(), &mut byte[..], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
             Ok((_, 0)) => Peek::Closed,
             Ok(_) => Peek::Bytes,
             Err(Errno::AGAIN | Errno::INTR) => Peek::Quiet,
@@ -291,13 +270,7 @@ impl Socket {
     }
 
     fn new(stream: TcpStream, peer_addr: SocketAddr) -> Self {
-        Self {
-            inner: Rc::new(Inner {
-                stream: UnsafeCell::new(stream),
-                peer_addr,
-                shut: Cell::new(false),
-            }),
-        }
+        Self { inner: Rc::new(Inner { stream: UnsafeCell::new(stream), peer_addr, shut: Cell::new(false) }) }
     }
 
     /// Waits for the connect that is under way.
@@ -342,10 +315,7 @@ impl Inner {
         unsafe { &*self.stream.get() }
     }
 
-    #[expect(
-        clippy::mut_from_ref,
-        reason = "the two directions of a socket are independent"
-    )]
+    #[expect(clippy::mut_from_ref, reason = "the two directions of a socket are independent")]
     fn stream_mut(&self) -> &mut TcpStream {
         // SAFETY: `read` and `write` use the reference for the length of the call, to clone the shared descriptor
         // into the operation, and never while the other one does: `Inner` is not `Sync`. monoio's own split halves

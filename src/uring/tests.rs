@@ -107,18 +107,13 @@ async fn receive(socket: &Socket, pool: &Pool, len: usize) -> Vec<u8> {
 }
 
 fn pattern(len: usize) -> Vec<u8> {
-    (0..len)
-        .map(|at| u8::try_from(at * 7 % 251).unwrap())
-        .collect()
+    (0..len).map(|at| u8::try_from(at * 7 % 251).unwrap()).collect()
 }
 
 /// It took at least `wait_ms`, and not so much longer that a busy machine would not explain it.
 fn took(start: Instant, wait_ms: u64) {
     let elapsed = start.elapsed();
-    assert!(
-        (ms(wait_ms)..ms(wait_ms + 300)).contains(&elapsed),
-        "{wait_ms} ms took {elapsed:?}"
-    );
+    assert!((ms(wait_ms)..ms(wait_ms + 300)).contains(&elapsed), "{wait_ms} ms took {elapsed:?}");
 }
 
 /// Waits of 20 ms on a thread that is busy meanwhile: by the wall clock none is short; by the time that the thread
@@ -172,9 +167,7 @@ fn echo() {
             result.unwrap();
             assert_eq!(receive(&client, &pool, 4).await, b"3456");
             for (from, to) in [(4, 3), (0, 11)] {
-                let (result, _) = client
-                    .send_slice(buffer(&pool, b"0123456789"), from, to)
-                    .await;
+                let (result, _) = client.send_slice(buffer(&pool, b"0123456789"), from, to).await;
                 assert_eq!(result.unwrap_err().kind(), io::ErrorKind::InvalidInput);
             }
             client.shutdown();
@@ -198,10 +191,7 @@ fn a_receive_appends_and_a_full_buffer_says_so() {
                 assert!(got.unwrap() > 0);
             }
             assert_eq!(held.capacity(), 4_096);
-            assert_eq!(
-                (&held[..6], &held[6..]),
-                (&b"before"[..], &pattern(4_090)[..])
-            );
+            assert_eq!((&held[..6], &held[6..]), (&b"before"[..], &pattern(4_090)[..]));
             let (got, mut held) = server.recv(held).await;
             assert_eq!(got.unwrap_err().kind(), io::ErrorKind::StorageFull);
             held.consume(4_000);
@@ -222,10 +212,7 @@ fn four_megabytes_to_a_slow_reader() {
             let held = buffer(&pool, &pattern(LEN));
             let sending = monoio::spawn(async move { server.send(held).await.0 });
             sleep(ms(50)).await;
-            assert!(
-                !sending.is_finished(),
-                "so much does not fit the kernel's buffers"
-            );
+            assert!(!sending.is_finished(), "so much does not fit the kernel's buffers");
             let mut all = Vec::new();
             while all.len() < LEN {
                 let piece = receive(&client, &pool, 200_000.min(LEN - all.len())).await;
@@ -272,10 +259,7 @@ fn a_deadline_ends_a_receive() {
             let deadline = timers.deadline(&client, after(40));
             assert!(!deadline.fired());
             let (got, held) = client.recv(pool.get(1).unwrap()).await;
-            assert_eq!(
-                (got.unwrap(), deadline.fired(), client.is_shutdown()),
-                (0, true, true)
-            );
+            assert_eq!((got.unwrap(), deadline.fired(), client.is_shutdown()), (0, true, true));
             took(start, 40);
             assert!(!deadline.reset(after(1_000)) && deadline.disarm());
             let (sent, _) = client.send(buffer(&pool, b"late")).await;
@@ -338,10 +322,7 @@ fn stopping_a_listener_ends_its_accept() {
             assert!(accept.await.is_err() && listener.is_stopped());
             assert!(listener.accept().await.is_err());
             let refused = Socket::connect(listener.local_addr(), &timers, after(1_000)).await;
-            assert_eq!(
-                refused.err().unwrap().kind(),
-                io::ErrorKind::ConnectionRefused
-            );
+            assert_eq!(refused.err().unwrap().kind(), io::ErrorKind::ConnectionRefused);
         })
     });
 }
@@ -352,10 +333,7 @@ fn shards_share_an_address() {
         Box::pin(async {
             let first = Listener::bind(here(), Options::default()).unwrap();
             assert!(Listener::bind(first.local_addr(), Options::default()).is_ok());
-            let alone = Options {
-                reuse_port: false,
-                backlog: 16,
-            };
+            let alone = Options { reuse_port: false, backlog: 16 };
             let fault = Listener::bind(first.local_addr(), alone).err().unwrap();
             assert_eq!(fault.kind(), io::ErrorKind::AddrInUse);
         })
@@ -369,10 +347,7 @@ fn a_connect_gives_up_at_its_deadline() {
             let timers = timers();
             let (_full, addr) = full_listener();
             let start = Instant::now();
-            let fault = Socket::connect(addr, &timers, after(50))
-                .await
-                .err()
-                .unwrap();
+            let fault = Socket::connect(addr, &timers, after(50)).await.err().unwrap();
             assert_eq!(fault.kind(), io::ErrorKind::TimedOut);
             took(start, 50);
         })
@@ -421,10 +396,7 @@ fn peeking_tells_quiet_bytes_and_closed() {
             assert_eq!(client.peek_state(), Peek::Quiet);
             server.send(buffer(&pool, b"x")).await.0.unwrap();
             sleep(ms(5)).await;
-            assert_eq!(
-                (client.peek_state(), client.peek_state()),
-                (Peek::Bytes, Peek::Bytes)
-            );
+            assert_eq!((client.peek_state(), client.peek_state()), (Peek::Bytes, Peek::Bytes));
             assert_eq!(receive(&client, &pool, 1).await, b"x");
             drop(server);
             sleep(ms(5)).await;
@@ -449,11 +421,7 @@ fn a_kept_wait_sees_bytes_the_end_and_a_shutdown() {
             server.send(buffer(&pool, b"x")).await.0.unwrap();
             wait.await.unwrap();
             client.readable().await.unwrap();
-            assert_eq!(
-                receive(&client, &pool, 1).await,
-                b"x",
-                "waiting takes nothing"
-            );
+            assert_eq!(receive(&client, &pool, 1).await, b"x", "waiting takes nothing");
 
             let mut wait = Box::pin(client.readable());
             assert!(poll_once(wait.as_mut()).await.is_pending());
@@ -543,11 +511,7 @@ fn timers_are_on_time_beside_a_busy_connection() {
             }
             punctual(|| sleep(ms(20)), 25).await;
             punctual(|| timers.sleep_until(after(20)), 20 + TICK_MS + 5).await;
-            assert!(
-                messages.get() > 1_000,
-                "{}: it was meant to be busy",
-                messages.get()
-            );
+            assert!(messages.get() > 1_000, "{}: it was meant to be busy", messages.get());
         })
     });
 }
@@ -586,11 +550,7 @@ fn timers_fire_although_the_run_queue_never_empties() {
                     let _ = timers.now();
                     mine.set(Some(cx.waker().clone()));
                     other.take().into_iter().for_each(Waker::wake);
-                    if stop.get() {
-                        Poll::Ready(())
-                    } else {
-                        Poll::Pending
-                    }
+                    if stop.get() { Poll::Ready(()) } else { Poll::Pending }
                 }));
             }
             punctual(|| timers.sleep_until(after(20)), 20 + TICK_MS + 5).await;
@@ -631,10 +591,7 @@ fn completions_beyond_the_ring_are_not_lost() {
         return eprintln!("not tested: {fault}");
     }
     let mut small = io_uring::IoUring::builder();
-    small
-        .setup_single_issuer()
-        .setup_coop_taskrun()
-        .setup_cqsize(256);
+    small.setup_single_issuer().setup_coop_taskrun().setup_cqsize(256);
     let runtime = RuntimeBuilder::<IoUringDriver>::new().uring_builder(small);
     let mut runtime = runtime.with_entries(256).enable_timer().build().unwrap();
     runtime.block_on(async {
@@ -671,22 +628,11 @@ fn descriptors_return_to_their_level() {
         return on_both(|| Box::pin(descriptors()));
     }
     let path = module_path!();
-    let name = format!(
-        "{}::descriptors_return_to_their_level",
-        &path[path.find("::").unwrap() + 2..]
-    );
+    let name = format!("{}::descriptors_return_to_their_level", &path[path.find("::").unwrap() + 2..]);
     let mut child = Command::new(std::env::current_exe().unwrap());
-    let output = child
-        .args([&name, "--exact", "--nocapture"])
-        .env(MARK, "1")
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&output.stdout).into_owned()
-        + &String::from_utf8_lossy(&output.stderr);
-    assert!(
-        output.status.success() && text.contains("1 passed"),
-        "{text}"
-    );
+    let output = child.args([&name, "--exact", "--nocapture"]).env(MARK, "1").output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
 }
 
 async fn descriptors() {
@@ -696,22 +642,14 @@ async fn descriptors() {
     let level = open_files().len();
     many_waits(&listener, &timers, &pool).await;
     settle().await;
-    assert_eq!(
-        open_files().len(),
-        level,
-        "1,000 connections with kept waits"
-    );
+    assert_eq!(open_files().len(), level, "1,000 connections with kept waits");
 
     let full = full_listener();
     let with_full = open_files().len();
     let connects: Vec<_> = (0..50)
         .map(|_| {
             let timers = timers.clone();
-            monoio::spawn(async move {
-                Socket::connect(full.1, &timers, after(60))
-                    .await
-                    .map(|_| ())
-            })
+            monoio::spawn(async move { Socket::connect(full.1, &timers, after(60)).await.map(|_| ()) })
         })
         .collect();
     sleep(ms(20)).await;
@@ -724,9 +662,7 @@ async fn descriptors() {
     drop(full);
     assert_eq!(open_files().len(), level);
 
-    let listeners: Vec<_> = (0..50)
-        .map(|_| Rc::new(Listener::bind(here(), Options::default()).unwrap()))
-        .collect();
+    let listeners: Vec<_> = (0..50).map(|_| Rc::new(Listener::bind(here(), Options::default()).unwrap())).collect();
     let accepts: Vec<_> = listeners
         .iter()
         .map(|listener| {
@@ -751,8 +687,7 @@ async fn many_waits(listener: &Listener, timers: &Timers, pool: &Pool) {
         let mut kept = Vec::new();
         for way in 0..200 {
             let (client, server) = pair(listener, timers).await;
-            let mut wait: Pin<Box<dyn Future<Output = io::Result<()>>>> =
-                Box::pin(client.readable());
+            let mut wait: Pin<Box<dyn Future<Output = io::Result<()>>>> = Box::pin(client.readable());
             assert!(poll_once(wait.as_mut()).await.is_pending());
             let mut receiving = Box::pin(async {
                 let (socket, held) = (server.clone(), pool.get(1).unwrap());
@@ -794,10 +729,6 @@ async fn settle() {
 }
 
 fn open_files() -> Vec<i32> {
-    let names = std::fs::read_dir("/proc/self/fd")
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name());
-    names
-        .filter_map(|name| name.to_str()?.parse().ok())
-        .collect()
+    let names = std::fs::read_dir("/proc/self/fd").unwrap().map(|entry| entry.unwrap().file_name());
+    names.filter_map(|name| name.to_str()?.parse().ok()).collect()
 }

@@ -18,9 +18,7 @@ use crate::uring::socket::Socket;
 pub fn clock() -> Now {
     static START: OnceLock<Instant> = OnceLock::new();
     let since_start = START.get_or_init(Instant::now).elapsed();
-    let unix = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
+    let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     Now {
         mono: Moment(u64::try_from(since_start.as_nanos()).unwrap_or(u64::MAX)),
         unix_ms: u64::try_from(unix.as_millis()).unwrap_or(u64::MAX),
@@ -92,19 +90,12 @@ impl Timers {
     /// ends by itself. `at` in the past is due at the next turn.
     pub fn deadline(&self, socket: &Socket, at: Moment) -> Deadline {
         let key = self.inner.insert(at, Entry::Shutdown(socket.clone()));
-        Deadline {
-            timers: self.clone(),
-            key,
-        }
+        Deadline { timers: self.clone(), key }
     }
 
     /// Waits until `at`. Dropping it early is fine.
     pub fn sleep_until(&self, at: Moment) -> SleepUntil {
-        SleepUntil {
-            timers: self.clone(),
-            at,
-            key: None,
-        }
+        SleepUntil { timers: self.clone(), at, key: None }
     }
 
     /// The shard's one sleep loop; runs until [`Timers::stop`]. It wakes when something is due and not before: an idle
@@ -180,11 +171,7 @@ impl Inner {
     }
 
     fn remember_sleeper(&self, waker: &Waker) {
-        let known = self
-            .sleeper
-            .borrow()
-            .as_ref()
-            .is_some_and(|known| known.will_wake(waker));
+        let known = self.sleeper.borrow().as_ref().is_some_and(|known| known.will_wake(waker));
         if !known {
             self.sleeper.replace(Some(waker.clone()));
         }

@@ -18,11 +18,7 @@ struct Head<'a> {
 fn check(head: Head<'_>, body: &str) -> Result<Call, CallFault> {
     let envelope = scan::read(body.as_bytes()).unwrap_or_else(|fault| panic!("{fault}: {body}"));
     let value = |text: &'static str, given: bool| given.then_some(text.as_bytes());
-    let some = |text| {
-        Some(text)
-            .filter(|text: &&str| !text.is_empty())
-            .map(str::as_bytes)
-    };
+    let some = |text| Some(text).filter(|text: &&str| !text.is_empty()).map(str::as_bytes);
     let count = |header, given: bool| usize::from(given) + usize::from(head.twice == Some(header));
     let given = Given {
         version: some(head.version),
@@ -43,22 +39,11 @@ fn shaped(version: &str, method: &str, params: &str) -> String {
     let comma = if params.is_empty() { "" } else { "," };
     let version = format!(r#""io.modelcontextprotocol/protocolVersion":"{version}""#);
     let capabilities = r#""io.modelcontextprotocol/clientCapabilities":{}"#;
-    plain(
-        method,
-        &format!(r#""_meta":{{{version},{capabilities}}}{comma}{params}"#),
-    )
+    plain(method, &format!(r#""_meta":{{{version},{capabilities}}}{comma}{params}"#))
 }
 
 fn modern(method: &str, name: &str, params: &str) -> Result<Call, CallFault> {
-    check(
-        Head {
-            version: MODERN,
-            method,
-            name,
-            ..Head::default()
-        },
-        &shaped(MODERN, method, params),
-    )
+    check(Head { version: MODERN, method, name, ..Head::default() }, &shaped(MODERN, method, params))
 }
 
 /// A request without the modern `_meta`.
@@ -67,14 +52,7 @@ fn plain(method: &str, params: &str) -> String {
 }
 
 fn legacy(method: &str, params: &str) -> Result<Call, CallFault> {
-    check(
-        Head {
-            version: "2025-11-25",
-            session: true,
-            ..Head::default()
-        },
-        &plain(method, params),
-    )
+    check(Head { version: "2025-11-25", session: true, ..Head::default() }, &plain(method, params))
 }
 
 /// The text that a call is about, unescaped.
@@ -84,11 +62,7 @@ fn about(call: &Call, body: &str) -> String {
 
 /// The era and revision of a `tools/list` with this version in its head.
 fn eras(version: &str, body: &str) -> Result<(Era, Revision), CallFault> {
-    let head = Head {
-        version,
-        method: "tools/list",
-        ..Head::default()
-    };
+    let head = Head { version, method: "tools/list", ..Head::default() };
     check(head, body).map(|call| (call.era, call.revision))
 }
 
@@ -98,67 +72,33 @@ fn the_era_of_a_post() {
     // Header absent or legacy, no `_meta` version: legacy.
     assert_eq!(eras("", &list), Ok((Era::Legacy, Revision::R2025_03_26)));
     for version in ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"] {
-        assert_eq!(
-            eras(version, &list),
-            Ok((Era::Legacy, Revision::parse(version.as_bytes()).unwrap()))
-        );
+        assert_eq!(eras(version, &list), Ok((Era::Legacy, Revision::parse(version.as_bytes()).unwrap())));
     }
     // Header modern, no `_meta` version.
-    assert_eq!(
-        eras(MODERN, &list),
-        Err(CallFault::MetaMissing(MetaKey::Meta))
-    );
+    assert_eq!(eras(MODERN, &list), Err(CallFault::MetaMissing(MetaKey::Meta)));
     // Header absent, `_meta` version present.
     let missing = HeaderFault::Missing(Header::Version);
-    assert_eq!(
-        eras("", &shaped(MODERN, "tools/list", "")),
-        Err(missing.into())
-    );
-    assert_eq!(
-        eras("", &shaped("2025-06-18", "tools/list", "")),
-        Err(missing.into())
-    );
+    assert_eq!(eras("", &shaped(MODERN, "tools/list", "")), Err(missing.into()));
+    assert_eq!(eras("", &shaped("2025-06-18", "tools/list", "")), Err(missing.into()));
     // Unknown header, no `_meta` version: it depends on the session.
-    assert_eq!(
-        eras("1999-01-01", &list),
-        Err(CallFault::UnsupportedVersion)
-    );
-    let head = Head {
-        version: "1999-01-01",
-        session: true,
-        ..Head::default()
-    };
+    assert_eq!(eras("1999-01-01", &list), Err(CallFault::UnsupportedVersion));
+    let head = Head { version: "1999-01-01", session: true, ..Head::default() };
     assert_eq!(check(head, &list), Err(CallFault::VersionUnknown));
 }
 
 #[test]
 fn versions_of_header_and_body() {
     // They differ, whichever of them is modern.
-    for (header, said) in [
-        ("2025-11-25", MODERN),
-        (MODERN, "2025-11-25"),
-        ("1999-01-01", MODERN),
-        (MODERN, "1999-01-01"),
-        (MODERN, ""),
-    ] {
+    for (header, said) in
+        [("2025-11-25", MODERN), (MODERN, "2025-11-25"), ("1999-01-01", MODERN), (MODERN, "1999-01-01"), (MODERN, "")]
+    {
         let differs = HeaderFault::Differs(Header::Version);
-        assert_eq!(
-            eras(header, &shaped(said, "tools/list", "")),
-            Err(differs.into()),
-            "{header} {said}"
-        );
+        assert_eq!(eras(header, &shaped(said, "tools/list", "")), Err(differs.into()), "{header} {said}");
     }
     // They agree.
-    assert_eq!(
-        eras(MODERN, &shaped(MODERN, "tools/list", "")),
-        Ok((Era::Modern, Revision::R2026_07_28))
-    );
+    assert_eq!(eras(MODERN, &shaped(MODERN, "tools/list", "")), Ok((Era::Modern, Revision::R2026_07_28)));
     for version in ["2025-11-25", "2024-11-05", "1999-01-01", "2099-01-01"] {
-        assert_eq!(
-            eras(version, &shaped(version, "tools/list", "")),
-            Err(CallFault::UnsupportedVersion),
-            "{version}"
-        );
+        assert_eq!(eras(version, &shaped(version, "tools/list", "")), Err(CallFault::UnsupportedVersion), "{version}");
     }
 }
 
@@ -166,16 +106,8 @@ fn versions_of_header_and_body() {
 fn a_session_says_what_a_legacy_request_speaks() {
     let said = Some(Revision::R2025_11_25);
     for version in ["", "2025-03-26", "2025-11-25"] {
-        let head = Head {
-            version,
-            session: true,
-            session_revision: said,
-            ..Head::default()
-        };
-        assert_eq!(
-            check(head, &plain("ping", "")).unwrap().revision,
-            Revision::R2025_11_25
-        );
+        let head = Head { version, session: true, session_revision: said, ..Head::default() };
+        assert_eq!(check(head, &plain("ping", "")).unwrap().revision, Revision::R2025_11_25);
     }
     // In the modern era a session id means nothing, not even twice.
     let head = Head {
@@ -186,20 +118,9 @@ fn a_session_says_what_a_legacy_request_speaks() {
         twice: Some(Header::Session),
         ..Head::default()
     };
-    assert_eq!(
-        check(head, &shaped(MODERN, "tools/list", "")).unwrap().era,
-        Era::Modern
-    );
-    let head = Head {
-        version: MODERN,
-        session: true,
-        session_revision: said,
-        ..Head::default()
-    };
-    assert_eq!(
-        check(head, &plain("tools/list", "")),
-        Err(CallFault::MetaMissing(MetaKey::Meta))
-    );
+    assert_eq!(check(head, &shaped(MODERN, "tools/list", "")).unwrap().era, Era::Modern);
+    let head = Head { version: MODERN, session: true, session_revision: said, ..Head::default() };
+    assert_eq!(check(head, &plain("tools/list", "")), Err(CallFault::MetaMissing(MetaKey::Meta)));
 }
 
 #[test]
@@ -213,32 +134,14 @@ fn initialize_is_a_handshake_whatever_it_asks_for() {
             (MODERN, Revision::R2025_11_25),
             ("1999-01-01", Revision::R2025_11_25),
         ] {
-            let head = Head {
-                version,
-                method: "initialize",
-                ..Head::default()
-            };
-            let call = check(
-                head,
-                &plain("initialize", &format!(r#""protocolVersion":"{asked}""#)),
-            )
-            .unwrap();
-            assert_eq!(
-                (call.era, call.revision),
-                (Era::Legacy, want),
-                "{version} {asked}"
-            );
+            let head = Head { version, method: "initialize", ..Head::default() };
+            let call = check(head, &plain("initialize", &format!(r#""protocolVersion":"{asked}""#))).unwrap();
+            assert_eq!((call.era, call.revision), (Era::Legacy, want), "{version} {asked}");
         }
     }
     let fault = CallFault::ParamsInvalid(Era::Legacy, Param::ProtocolVersion);
     assert_eq!(check(Head::default(), &plain("initialize", "")), Err(fault));
-    assert_eq!(
-        check(
-            Head::default(),
-            &plain("initialize", r#""protocolVersion":1"#)
-        ),
-        Err(fault)
-    );
+    assert_eq!(check(Head::default(), &plain("initialize", r#""protocolVersion":1"#)), Err(fault));
     // With the modern `_meta` it is a method that does not exist.
     assert_eq!(
         modern("initialize", "", r#""protocolVersion":"2025-06-18""#),
@@ -249,11 +152,7 @@ fn initialize_is_a_handshake_whatever_it_asks_for() {
 #[test]
 fn modern_requests_need_their_metadata() {
     let read = |meta: &str| {
-        let head = Head {
-            version: MODERN,
-            method: "tools/list",
-            ..Head::default()
-        };
+        let head = Head { version: MODERN, method: "tools/list", ..Head::default() };
         check(head, &plain("tools/list", meta)).map(|call| call.era)
     };
     const VERSION: &str = r#""io.modelcontextprotocol/protocolVersion":"2026-07-28""#;
@@ -263,41 +162,19 @@ fn modern_requests_need_their_metadata() {
     assert_eq!(read(r#""_meta":null"#), missing(MetaKey::Meta));
     assert_eq!(read(r#""_meta":"x""#), missing(MetaKey::Meta));
     assert_eq!(read(r#""_meta":{}"#), missing(MetaKey::ProtocolVersion));
-    assert_eq!(
-        read(&format!(r#""_meta":{{{CAPABILITIES}}}"#)),
-        missing(MetaKey::ProtocolVersion)
-    );
-    assert_eq!(
-        read(&format!(r#""_meta":{{{VERSION}}}"#)),
-        missing(MetaKey::ClientCapabilities)
-    );
+    assert_eq!(read(&format!(r#""_meta":{{{CAPABILITIES}}}"#)), missing(MetaKey::ProtocolVersion));
+    assert_eq!(read(&format!(r#""_meta":{{{VERSION}}}"#)), missing(MetaKey::ClientCapabilities));
     let null = CAPABILITIES.replace("{}", "null");
-    assert_eq!(
-        read(&format!(r#""_meta":{{{VERSION},{null}}}"#)),
-        missing(MetaKey::ClientCapabilities)
-    );
+    assert_eq!(read(&format!(r#""_meta":{{{VERSION},{null}}}"#)), missing(MetaKey::ClientCapabilities));
     let number = VERSION.replace("\"2026-07-28\"", "20260728");
-    assert_eq!(
-        read(&format!(r#""_meta":{{{number},{CAPABILITIES}}}"#)),
-        missing(MetaKey::ProtocolVersion)
-    );
-    assert_eq!(
-        read(&format!(r#""_meta":{{{VERSION},{CAPABILITIES}}}"#)),
-        Ok(Era::Modern)
-    );
+    assert_eq!(read(&format!(r#""_meta":{{{number},{CAPABILITIES}}}"#)), missing(MetaKey::ProtocolVersion));
+    assert_eq!(read(&format!(r#""_meta":{{{VERSION},{CAPABILITIES}}}"#)), Ok(Era::Modern));
     let php = format!(r#""_meta":{{{VERSION},{CAPABILITIES}}}"#).replace('/', r"\/");
     assert_eq!(read(&php), Ok(Era::Modern), "an escaped slash is a slash");
     // No `params` at all.
-    let head = Head {
-        version: MODERN,
-        method: "ping",
-        ..Head::default()
-    };
+    let head = Head { version: MODERN, method: "ping", ..Head::default() };
     let bare = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
-    assert_eq!(
-        check(head, bare),
-        Err(CallFault::MetaMissing(MetaKey::Meta))
-    );
+    assert_eq!(check(head, bare), Err(CallFault::MetaMissing(MetaKey::Meta)));
 }
 
 #[test]
@@ -305,43 +182,16 @@ fn faults_come_in_order() {
     // Each row mends the first fault of the row above.
     let meta = r#""_meta":{"io.modelcontextprotocol/protocolVersion":"2099-01-01""#;
     let broken = plain("tools/nope", &format!("{meta}}}"));
-    let read = |version, method, body: &str| {
-        check(
-            Head {
-                version,
-                method,
-                ..Head::default()
-            },
-            body,
-        )
-    };
-    assert_eq!(
-        read(MODERN, "x", &broken),
-        Err(CallFault::MetaMissing(MetaKey::ClientCapabilities))
-    );
+    let read = |version, method, body: &str| check(Head { version, method, ..Head::default() }, body);
+    assert_eq!(read(MODERN, "x", &broken), Err(CallFault::MetaMissing(MetaKey::ClientCapabilities)));
     let future = shaped("2099-01-01", "tools/nope", "");
-    assert_eq!(
-        read(MODERN, "x", &future),
-        Err(HeaderFault::Differs(Header::Version).into())
-    );
-    assert_eq!(
-        read("2099-01-01", "x", &future),
-        Err(CallFault::UnsupportedVersion)
-    );
+    assert_eq!(read(MODERN, "x", &future), Err(HeaderFault::Differs(Header::Version).into()));
+    assert_eq!(read("2099-01-01", "x", &future), Err(CallFault::UnsupportedVersion));
     let unknown = shaped(MODERN, "tools/nope", "");
-    assert_eq!(
-        read(MODERN, "x", &unknown),
-        Err(HeaderFault::Differs(Header::Method).into())
-    );
-    assert_eq!(
-        read(MODERN, "tools/nope", &unknown),
-        Err(CallFault::MethodUnknown(Era::Modern))
-    );
+    assert_eq!(read(MODERN, "x", &unknown), Err(HeaderFault::Differs(Header::Method).into()));
+    assert_eq!(read(MODERN, "tools/nope", &unknown), Err(CallFault::MethodUnknown(Era::Modern)));
     let call = shaped(MODERN, "tools/call", r#""arguments":[]"#);
-    assert_eq!(
-        read(MODERN, "tools/call", &call),
-        Err(CallFault::ParamsInvalid(Era::Modern, Param::Name))
-    );
+    assert_eq!(read(MODERN, "tools/call", &call), Err(CallFault::ParamsInvalid(Era::Modern, Param::Name)));
 }
 
 /// A `tools/call` of `get_weather` whose head has `value` for one of its headers; empty: not there.
@@ -352,10 +202,7 @@ fn with(header: Header, value: &str) -> Result<Call, CallFault> {
         Header::Method => head.method = value,
         _ => head.name = value,
     }
-    check(
-        head,
-        &shaped(MODERN, "tools/call", r#""name":"get_weather""#),
-    )
+    check(head, &shaped(MODERN, "tools/call", r#""name":"get_weather""#))
 }
 
 const WEATHER: Head<'_> = Head {
@@ -372,37 +219,13 @@ fn modern_headers_agree_with_the_body() {
     for (header, value, want) in [
         (Header::Version, "", HeaderFault::Missing(Header::Version)),
         (Header::Method, "", HeaderFault::Missing(Header::Method)),
-        (
-            Header::Method,
-            "tools/list",
-            HeaderFault::Differs(Header::Method),
-        ),
-        (
-            Header::Method,
-            "TOOLS/CALL",
-            HeaderFault::Differs(Header::Method),
-        ),
-        (
-            Header::Method,
-            "=?base64?dG9vbHMvY2FsbA==?=",
-            HeaderFault::Differs(Header::Method),
-        ),
+        (Header::Method, "tools/list", HeaderFault::Differs(Header::Method)),
+        (Header::Method, "TOOLS/CALL", HeaderFault::Differs(Header::Method)),
+        (Header::Method, "=?base64?dG9vbHMvY2FsbA==?=", HeaderFault::Differs(Header::Method)),
         (Header::Name, "", HeaderFault::Missing(Header::Name)),
-        (
-            Header::Name,
-            "Get_weather",
-            HeaderFault::Differs(Header::Name),
-        ),
-        (
-            Header::Name,
-            "get_weather\u{e9}",
-            HeaderFault::Bytes(Header::Name),
-        ),
-        (
-            Header::Name,
-            "=?base64?Z2V0X3dlYXRoZXI?=",
-            HeaderFault::Encoding(Header::Name),
-        ),
+        (Header::Name, "Get_weather", HeaderFault::Differs(Header::Name)),
+        (Header::Name, "get_weather\u{e9}", HeaderFault::Bytes(Header::Name)),
+        (Header::Name, "=?base64?Z2V0X3dlYXRoZXI?=", HeaderFault::Encoding(Header::Name)),
     ] {
         assert_eq!(with(header, value), Err(want.into()), "{header:?} {value}");
     }
@@ -410,10 +233,7 @@ fn modern_headers_agree_with_the_body() {
     assert!(with(Header::Name, "=?base64?Z2V0X3dlYXRoZXI=?=").is_ok());
     let body = shaped(MODERN, "tools/call", r#""name":"get_weather""#);
     for header in [Header::Version, Header::Method, Header::Name] {
-        let head = Head {
-            twice: Some(header),
-            ..WEATHER
-        };
+        let head = Head { twice: Some(header), ..WEATHER };
         assert_eq!(check(head, &body), Err(HeaderFault::Doubled(header).into()));
     }
 }
@@ -421,22 +241,12 @@ fn modern_headers_agree_with_the_body() {
 #[test]
 fn some_methods_need_their_name_in_the_head() {
     let escaped = shaped(MODERN, "tools/call", r#""name":"get\u005fweather""#);
-    assert_eq!(
-        about(&check(WEATHER, &escaped).unwrap(), &escaped),
-        "get_weather"
-    );
+    assert_eq!(about(&check(WEATHER, &escaped).unwrap(), &escaped), "get_weather");
     // A header for a name that the body does not have.
     let none = shaped(MODERN, "tools/call", r#""name":7"#);
-    assert_eq!(
-        check(WEATHER, &none),
-        Err(HeaderFault::Differs(Header::Name).into())
-    );
+    assert_eq!(check(WEATHER, &none), Err(HeaderFault::Differs(Header::Name).into()));
     let missing = Err(HeaderFault::Missing(Header::Name).into());
-    let (prompt, resource, beyond) = (
-        r#""name":"p""#,
-        r#""uri":"file:///a""#,
-        r#""uri":"file:///✓""#,
-    );
+    let (prompt, resource, beyond) = (r#""name":"p""#, r#""uri":"file:///a""#, r#""uri":"file:///✓""#);
     assert_eq!(modern("prompts/get", "", prompt), missing);
     assert_eq!(modern("resources/read", "", resource), missing);
     assert!(modern("prompts/get", "p", prompt).is_ok());
@@ -448,38 +258,16 @@ fn some_methods_need_their_name_in_the_head() {
 #[test]
 fn methods_belong_to_their_era() {
     let gone = Err(CallFault::MethodUnknown(Era::Modern));
-    for method in [
-        "initialize",
-        "ping",
-        "logging/setLevel",
-        "resources/subscribe",
-        "resources/unsubscribe",
-    ] {
+    for method in ["initialize", "ping", "logging/setLevel", "resources/subscribe", "resources/unsubscribe"] {
         assert_eq!(modern(method, "", r#""uri":"file:///a""#), gone, "{method}");
     }
-    for method in [
-        "tasks/get",
-        "tools/nope",
-        "sampling/createMessage",
-        "notifications/initialized",
-        "",
-    ] {
+    for method in ["tasks/get", "tools/nope", "sampling/createMessage", "notifications/initialized", ""] {
         // An empty Mcp-Method cannot be told from none by this helper.
-        let want = if method.is_empty() {
-            Err(HeaderFault::Missing(Header::Method).into())
-        } else {
-            gone.clone()
-        };
+        let want = if method.is_empty() { Err(HeaderFault::Missing(Header::Method).into()) } else { gone.clone() };
         assert_eq!(modern(method, "", ""), want, "{method}");
     }
     let unknown = Err(CallFault::MethodUnknown(Era::Legacy));
-    for method in [
-        "server/discover",
-        "subscriptions/listen",
-        "tasks/list",
-        "Tools/call",
-        "elicitation/create",
-    ] {
+    for method in ["server/discover", "subscriptions/listen", "tasks/list", "Tools/call", "elicitation/create"] {
         assert_eq!(legacy(method, ""), unknown, "{method}");
     }
     for method in ["ping", "tools/list", "logging/setLevel"] {
@@ -487,21 +275,12 @@ fn methods_belong_to_their_era() {
     }
     assert_eq!(legacy("tools\u{7f}list", ""), Err(CallFault::NameInvalid));
     assert_eq!(legacy("tools\u{85}list", ""), Err(CallFault::NameInvalid));
-    assert_eq!(
-        legacy(r"tools\/list", "").unwrap().method.unwrap().wire,
-        "tools/list"
-    );
+    assert_eq!(legacy(r"tools\/list", "").unwrap().method.unwrap().wire, "tools/list");
 }
 
 fn notify(version: &str, method: &str) -> Result<Era, CallFault> {
     let body = format!(r#"{{"jsonrpc":"2.0","method":"{method}"}}"#);
-    let call = check(
-        Head {
-            version,
-            ..Head::default()
-        },
-        &body,
-    )?;
+    let call = check(Head { version, ..Head::default() }, &body)?;
     assert_eq!((call.shape, call.id), (Shape::Notification, None));
     Ok(call.era)
 }
@@ -510,28 +289,12 @@ fn notify(version: &str, method: &str) -> Result<Era, CallFault> {
 fn notifications_have_no_id() {
     for (version, method, want) in [
         ("2025-11-25", "notifications/initialized", Ok(Era::Legacy)),
-        (
-            "2025-11-25",
-            "notifications/nope",
-            Err(CallFault::MethodUnknown(Era::Legacy)),
-        ),
-        (
-            "2025-11-25",
-            "tools/call",
-            Err(CallFault::FormMismatch(Era::Legacy)),
-        ),
+        ("2025-11-25", "notifications/nope", Err(CallFault::MethodUnknown(Era::Legacy))),
+        ("2025-11-25", "tools/call", Err(CallFault::FormMismatch(Era::Legacy))),
         // Modern ones need neither `_meta` nor `Mcp-Method`.
         (MODERN, "notifications/cancelled", Ok(Era::Modern)),
-        (
-            MODERN,
-            "notifications/initialized",
-            Err(CallFault::MethodUnknown(Era::Modern)),
-        ),
-        (
-            MODERN,
-            "tools/call",
-            Err(CallFault::FormMismatch(Era::Modern)),
-        ),
+        (MODERN, "notifications/initialized", Err(CallFault::MethodUnknown(Era::Modern))),
+        (MODERN, "tools/call", Err(CallFault::FormMismatch(Era::Modern))),
     ] {
         assert_eq!(notify(version, method), want, "{version} {method}");
     }
@@ -539,143 +302,69 @@ fn notifications_have_no_id() {
     assert_eq!(legacy("notifications/initialized", ""), unknown);
     // What is there must agree.
     let said = shaped(MODERN, "notifications/cancelled", "").replace(r#""id":1,"#, "");
-    let read = |version, method| {
-        check(
-            Head {
-                version,
-                method,
-                ..Head::default()
-            },
-            &said,
-        )
-    };
+    let read = |version, method| check(Head { version, method, ..Head::default() }, &said);
     assert_eq!(read("", "").unwrap().era, Era::Modern);
-    assert_eq!(
-        read("2025-11-25", ""),
-        Err(HeaderFault::Differs(Header::Version).into())
-    );
-    assert_eq!(
-        read(MODERN, "ping"),
-        Err(HeaderFault::Differs(Header::Method).into())
-    );
+    assert_eq!(read("2025-11-25", ""), Err(HeaderFault::Differs(Header::Version).into()));
+    assert_eq!(read(MODERN, "ping"), Err(HeaderFault::Differs(Header::Method).into()));
 }
 
 #[test]
 fn only_legacy_clients_answer() {
-    let old = Head {
-        version: "2025-11-25",
-        session: true,
-        ..Head::default()
-    };
-    let new = Head {
-        version: MODERN,
-        ..Head::default()
-    };
+    let old = Head { version: "2025-11-25", session: true, ..Head::default() };
+    let new = Head { version: MODERN, ..Head::default() };
     let result = r#"{"jsonrpc":"2.0","id":"s-1","result":{"roots":[]}}"#;
     let error = r#"{"jsonrpc":"2.0","id":"s-1","error":{"code":-1,"message":"no"}}"#;
     for (body, shape) in [(result, Shape::Result), (error, Shape::Error)] {
         let call = check(old, body).unwrap();
-        assert_eq!(
-            (call.shape, call.method, &call.subject),
-            (shape, None, &Object::None)
-        );
+        assert_eq!((call.shape, call.method, &call.subject), (shape, None, &Object::None));
         assert_eq!(call.id.unwrap().raw(body.as_bytes()), br#""s-1""#);
         assert_eq!(check(new, body), Err(CallFault::ResponseRefused));
     }
     let meta = r#"{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}}"#;
     let claims = result.replace(r#"{"roots":[]}"#, meta);
-    assert_eq!(
-        check(old, &claims).unwrap().era,
-        Era::Legacy,
-        "a result claims no version"
-    );
+    assert_eq!(check(old, &claims).unwrap().era, Era::Legacy, "a result claims no version");
 }
 
 #[test]
 fn doubled_headers_are_refused_in_the_legacy_era() {
-    let head = Head {
-        version: "2025-11-25",
-        session: true,
-        ..Head::default()
-    };
+    let head = Head { version: "2025-11-25", session: true, ..Head::default() };
     for header in [Header::Version, Header::Session] {
-        let head = Head {
-            twice: Some(header),
-            ..head
-        };
+        let head = Head { twice: Some(header), ..head };
         assert_eq!(check(head, &plain("ping", "")), Err(CallFault::Doubled));
         let initialize = plain("initialize", r#""protocolVersion":"2025-11-25""#);
         assert_eq!(check(head, &initialize), Err(CallFault::Doubled));
     }
     // The headers of the modern era mean nothing in the legacy one.
-    assert!(
-        check(
-            Head {
-                method: "x",
-                name: "y",
-                twice: Some(Header::Name),
-                ..head
-            },
-            &plain("ping", "")
-        )
-        .is_ok()
-    );
+    assert!(check(Head { method: "x", name: "y", twice: Some(Header::Name), ..head }, &plain("ping", "")).is_ok());
 }
 
 #[test]
 fn what_a_call_is_about() {
     for (method, params, text) in [
         ("tools/call", r#""name":"a b","arguments":{"x":1}"#, "a b"),
-        (
-            "tools/call",
-            r#""name":"\ud83d\ude00\u00e9\/""#,
-            "\u{1f600}\u{e9}/",
-        ),
+        ("tools/call", r#""name":"\ud83d\ude00\u00e9\/""#, "\u{1f600}\u{e9}/"),
         ("prompts/get", r#""name":"p""#, "p"),
         ("resources/read", r#""uri":"file:\/\/\/a""#, "file:///a"),
         ("resources/subscribe", r#""uri":"file:///a""#, "file:///a"),
         ("resources/unsubscribe", r#""uri":"file:///a""#, "file:///a"),
-        (
-            "completion/complete",
-            r#""ref":{"type":"ref/prompt","name":"p","title":"t"}"#,
-            "p",
-        ),
-        (
-            "completion/complete",
-            r#""ref":{"uri":"file:///{x}","type":"ref\/resource"}"#,
-            "file:///{x}",
-        ),
+        ("completion/complete", r#""ref":{"type":"ref/prompt","name":"p","title":"t"}"#, "p"),
+        ("completion/complete", r#""ref":{"uri":"file:///{x}","type":"ref\/resource"}"#, "file:///{x}"),
     ] {
         let call = legacy(method, params).unwrap();
-        assert_eq!(
-            about(&call, &plain(method, params)),
-            text,
-            "{method} {params}"
-        );
+        assert_eq!(about(&call, &plain(method, params)), text, "{method} {params}");
         let fits = matches!(
             (method, &call.subject),
             ("tools/call", Object::Tool(_))
                 | ("prompts/get", Object::Prompt(_))
-                | (
-                    "resources/read" | "resources/subscribe" | "resources/unsubscribe",
-                    Object::Resource(_)
-                )
-                | (
-                    "completion/complete",
-                    Object::CompletePrompt(_) | Object::CompleteResource(_)
-                )
+                | ("resources/read" | "resources/subscribe" | "resources/unsubscribe", Object::Resource(_))
+                | ("completion/complete", Object::CompletePrompt(_) | Object::CompleteResource(_))
         );
         assert!(fits, "{method} {:?}", call.subject);
     }
     let body = plain("tools/call", r#""name":"t","arguments":{"x":1}"#);
     let call = check(Head::default(), &body).unwrap();
     assert_eq!(call.arguments.unwrap().of(body.as_bytes()), br#"{"x":1}"#);
-    assert_eq!(
-        legacy("tools/call", r#""name":"t","arguments":null"#)
-            .unwrap()
-            .arguments,
-        None
-    );
+    assert_eq!(legacy("tools/call", r#""name":"t","arguments":null"#).unwrap().arguments, None);
 }
 
 #[test]
@@ -709,54 +398,26 @@ fn parameters_are_well_formed() {
     ] {
         let want = CallFault::ParamsInvalid(Era::Legacy, Param::Ref);
         let params = format!(r#""ref":{reference}"#);
-        assert_eq!(
-            legacy("completion/complete", &params),
-            Err(want),
-            "{reference}"
-        );
+        assert_eq!(legacy("completion/complete", &params), Err(want), "{reference}");
     }
     let twin = r#""ref":{"type":"ref/prompt","name":"p","Name":"q"}"#;
-    assert_eq!(
-        legacy("completion/complete", twin),
-        Err(CallFault::CaseTwin)
-    );
+    assert_eq!(legacy("completion/complete", twin), Err(CallFault::CaseTwin));
 }
 
 #[test]
 fn names_hold_no_control_characters() {
-    for name in [
-        "\\u0000",
-        "a\\u0000b",
-        "\\n",
-        "a\\u001b[0m",
-        "\u{7f}",
-        "\u{9f}",
-        "\\u0085",
-    ] {
+    for name in ["\\u0000", "a\\u0000b", "\\n", "a\\u001b[0m", "\u{7f}", "\u{9f}", "\\u0085"] {
         for (method, params) in [
             ("tools/call", format!(r#""name":"{name}""#)),
             ("prompts/get", format!(r#""name":"{name}""#)),
             ("resources/read", format!(r#""uri":"{name}""#)),
-            (
-                "completion/complete",
-                format!(r#""ref":{{"type":"ref/prompt","name":"{name}"}}"#),
-            ),
-            (
-                "completion/complete",
-                format!(r#""ref":{{"type":"ref/resource","uri":"{name}"}}"#),
-            ),
+            ("completion/complete", format!(r#""ref":{{"type":"ref/prompt","name":"{name}"}}"#)),
+            ("completion/complete", format!(r#""ref":{{"type":"ref/resource","uri":"{name}"}}"#)),
         ] {
-            assert_eq!(
-                legacy(method, &params),
-                Err(CallFault::NameInvalid),
-                "{method} {params}"
-            );
+            assert_eq!(legacy(method, &params), Err(CallFault::NameInvalid), "{method} {params}");
         }
         let listen = format!(r#""notifications":{{"resourceSubscriptions":["{name}"]}}"#);
-        assert_eq!(
-            modern("subscriptions/listen", "", &listen),
-            Err(CallFault::NameInvalid)
-        );
+        assert_eq!(modern("subscriptions/listen", "", &listen), Err(CallFault::NameInvalid));
     }
 }
 
@@ -768,29 +429,16 @@ fn listening_names_its_resources() {
         let Object::Listen(listen) = modern("subscriptions/listen", "", &params)?.subject else {
             panic!("a listen call is about what it listens to")
         };
-        let uris: Vec<String> = listen
-            .uris
-            .iter()
-            .map(|uri| uri.of(body.as_bytes()).to_owned())
-            .collect();
+        let uris: Vec<String> = listen.uris.iter().map(|uri| uri.of(body.as_bytes()).to_owned()).collect();
         Ok((listen.tools, listen.prompts, listen.resources, uris))
     };
     assert_eq!(read("{}"), Ok((false, false, false, vec![])));
     assert_eq!(
-        read(
-            r#"{"toolsListChanged":true,"promptsListChanged":false,"resourceSubscriptions":["file:///a","b\/c"]}"#
-        ),
-        Ok((
-            true,
-            false,
-            false,
-            vec!["file:///a".to_owned(), "b/c".to_owned()]
-        ))
+        read(r#"{"toolsListChanged":true,"promptsListChanged":false,"resourceSubscriptions":["file:///a","b\/c"]}"#),
+        Ok((true, false, false, vec!["file:///a".to_owned(), "b/c".to_owned()]))
     );
     assert_eq!(
-        read(
-            r#"{ "promptsListChanged" : true , "resourcesListChanged" : true, "resourceSubscriptions" : [ ] }"#
-        ),
+        read(r#"{ "promptsListChanged" : true , "resourcesListChanged" : true, "resourceSubscriptions" : [ ] }"#),
         Ok((false, true, true, vec![]))
     );
     let many = vec![r#""x""#; LISTEN_URIS_MAX + 1].join(",");
@@ -809,10 +457,7 @@ fn listening_names_its_resources() {
     ] {
         assert_eq!(read(filters), Err(fault), "{filters}");
     }
-    assert_eq!(
-        read(r#"{"resourcesubscriptions":[]}"#),
-        Err(CallFault::CaseTwin)
-    );
+    assert_eq!(read(r#"{"resourcesubscriptions":[]}"#), Err(CallFault::CaseTwin));
     assert_eq!(modern("subscriptions/listen", "", ""), Err(fault));
 }
 
@@ -827,33 +472,15 @@ fn what_meta_says_to_the_gateway() {
     let at = |span: Option<Span>| std::str::from_utf8(span.unwrap().of(body.as_bytes())).unwrap();
     assert_eq!(meta.task.as_ref().unwrap().of(body.as_bytes()), "refund");
     assert_eq!(at(meta.progress_token), r#""a\n""#);
-    assert_eq!(
-        (at(meta.traceparent), at(meta.tracestate), at(meta.baggage)),
-        (parent, "x=y", "k=v")
-    );
+    assert_eq!((at(meta.traceparent), at(meta.tracestate), at(meta.baggage)), (parent, "x=y", "k=v"));
     assert_eq!(meta.capabilities, None);
 
     assert_eq!(legacy("ping", "").unwrap().meta, Meta::default());
-    assert_eq!(
-        legacy("ping", r#""_meta":{"portcullis/task":7}"#),
-        Err(CallFault::TaskInvalid)
-    );
-    assert!(
-        legacy("ping", r#""_meta":{"progressToken":-9007199254740993}"#)
-            .unwrap()
-            .meta
-            .progress_token
-            .is_some()
-    );
+    assert_eq!(legacy("ping", r#""_meta":{"portcullis/task":7}"#), Err(CallFault::TaskInvalid));
+    assert!(legacy("ping", r#""_meta":{"progressToken":-9007199254740993}"#).unwrap().meta.progress_token.is_some());
     let params = r#""cursor":"x""#;
     let call = modern("tools/list", "", params).unwrap();
-    assert_eq!(
-        call.meta
-            .capabilities
-            .unwrap()
-            .of(shaped(MODERN, "tools/list", params).as_bytes()),
-        b"{}"
-    );
+    assert_eq!(call.meta.capabilities.unwrap().of(shaped(MODERN, "tools/list", params).as_bytes()), b"{}");
 }
 
 #[test]
@@ -861,9 +488,7 @@ fn only_a_proper_traceparent_counts() {
     let good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     assert!(is_traceparent(good.as_bytes()));
     assert!(is_traceparent(good.replacen("00", "cc", 1).as_bytes()));
-    assert!(is_traceparent(
-        format!("{}-what-comes-later", good.replacen("00", "cc", 1)).as_bytes()
-    ));
+    assert!(is_traceparent(format!("{}-what-comes-later", good.replacen("00", "cc", 1)).as_bytes()));
     for bad in [
         "",
         "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-0",

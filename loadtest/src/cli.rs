@@ -1,0 +1,183 @@
+//! The command line.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::traffic::Era;
+
+/// Load for MCP gateways: every answer is checked against its request, and CPU time is counted beside latency.
+#[derive(Debug, Parser)]
+#[command(name = "loadtest", version, disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Send `tools/call` to an MCP endpoint and print what came of it as JSON.
+    Run(Run),
+    /// Be a canned MCP server with an `echo` tool, for gateways to forward to.
+    Upstream(Upstream),
+    /// Run nginx and Portcullis on the same traffic, in turn, and compare CPU time per call.
+    Compare(Compare),
+}
+
+/// What the calls look like; the same for `run` and `compare`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Calls {
+    /// How to speak: `modern` is 2026-07-28, `legacy` has sessions, one for each connection.
+    #[arg(long, value_enum, default_value_t = Era::Modern)]
+    pub(crate) era: Era,
+    /// The answer is an event stream of K events: K - 1 of progress and the result; 0 is plain JSON.
+    #[arg(long, value_name = "K", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=10_000))]
+    pub(crate) events: u32,
+    /// How long a request's body is, bytes.
+    #[arg(long, value_name = "BYTES", default_value_t = 350)]
+    pub(crate) body_bytes: usize,
+    /// The most faults before a run is given up.
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub(crate) faults_max: u64,
+    /// A call not answered for so long is a fault, milliseconds.
+    #[arg(long, value_name = "MS", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=600_000))]
+    pub(crate) timeout_ms: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    /// Where: `http://ADDRESS:PORT/PATH`.
+    pub(crate) url: String,
+    #[command(flatten)]
+    pub(crate) calls: Calls,
+    /// How many connections, one call in flight on each.
+    #[arg(long, short, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=65_535))]
+    pub(crate) connections: u32,
+    /// Open loop: calls a second, sent on schedule whether or not earlier ones were answered; latency counts from the
+    /// scheduled instant. Left out: closed loop, each connection sends its next call on the answer to its last.
+    #[arg(long, value_name = "CALLS", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    pub(crate) rate: Option<u32>,
+    /// How long to measure, seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10.0, value_parser = seconds)]
+    pub(crate) seconds: f64,
+    /// How long to send before measuring, seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 1.0, value_parser = seconds)]
+    pub(crate) warmup: f64,
+    /// The most calls to send, warm-up included.
+    #[arg(long, value_name = "N", default_value_t = u64::MAX, hide_default_value = true)]
+    pub(crate) count: u64,
+    /// The tool to call; it must answer with the text of its argument `message`.
+    #[arg(long, value_name = "NAME", default_value = "echo")]
+    pub(crate) tool: String,
+    /// Sent as `Authorization: Bearer`.
+    #[arg(long, value_name = "TOKEN", env = "LOADTEST_TOKEN", hide_env_values = true)]
+    pub(crate) token: Option<String>,
+    /// Count the CPU time of this process, and say how much of it a call cost; may be given more than once.
+    #[arg(long, value_name = "PID")]
+    pub(crate) pid: Vec<u32>,
+    /// Stay on this core.
+    #[arg(long, value_name = "CORE")]
+    pub(crate) core: Option<usize>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Upstream {
+    /// Where to listen; the path is any.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
+    pub(crate) address: IpAddr,
+    /// The port; 0 is a free one. `listening PORT` is printed either way.
+    #[arg(long, value_name = "PORT", default_value_t = 0)]
+    pub(crate) port: u16,
+    /// Tools beside `echo`.
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(..=100_000))]
+    pub(crate) tools: u32,
+    /// How long an answer to a call is, bytes.
+    #[arg(long, value_name = "BYTES", default_value_t = 600)]
+    pub(crate) answer_bytes: usize,
+    /// Answer calls with an event stream of K events, each written on its own; 0 is plain JSON.
+    #[arg(long, value_name = "K", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=10_000))]
+    pub(crate) events: u32,
+    /// Write a line for each call that arrives: era, id, message.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ledger: Option<PathBuf>,
+    /// Answer each Nth call with another value than was asked for, to see whether that is noticed.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) lie_every: u64,
+    /// Stay on this core.
+    #[arg(long, value_name = "CORE")]
+    pub(crate) core: Option<usize>,
+    /// End when standard input does, so as not to outlive whoever started this.
+    #[arg(long)]
+    pub(crate) until_stdin_ends: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Compare {
+    #[command(flatten)]
+    pub(crate) calls: Calls,
+    /// Closed loop: connections of each point.
+    #[arg(long, short, value_name = "N,…", value_delimiter = ',', default_values_t = [1, 16, 64, 256], value_parser = clap::value_parser!(u32).range(1..=4_096))]
+    pub(crate) connections: Vec<u32>,
+    /// Open loop points too, calls a second over 64 connections.
+    #[arg(long, value_name = "CALLS,…", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) rates: Vec<u32>,
+    /// How often each point is measured; the contestants take turns within a repetition.
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub(crate) repetitions: u32,
+    /// How long one measurement takes, seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 1.0, value_parser = seconds)]
+    pub(crate) seconds: f64,
+    /// How long to send before each measurement, seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 0.3, value_parser = seconds)]
+    pub(crate) warmup: f64,
+    /// How long an answer is, bytes.
+    #[arg(long, value_name = "BYTES", default_value_t = 600)]
+    pub(crate) answer_bytes: usize,
+    /// The gateway's program; left out: `portcullis` beside this program, or target/release/portcullis.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) portcullis: Option<PathBuf>,
+    /// Let the gateway serve callers without tokens, and send none.
+    #[arg(long)]
+    pub(crate) anonymous: bool,
+    /// How many rules the gateway's policy has.
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) rules: u32,
+    /// The nginx program; installed with apt-get if it is missing.
+    #[arg(long, value_name = "FILE", default_value = "nginx")]
+    pub(crate) nginx: PathBuf,
+    /// Never install anything.
+    #[arg(long)]
+    pub(crate) no_install: bool,
+    /// Measure nginx with a buffered access log too.
+    #[arg(long)]
+    pub(crate) with_log: bool,
+    /// Measure the canned server itself too, with nothing in between: what load and server can do at most.
+    #[arg(long)]
+    pub(crate) direct: bool,
+    /// Leave the gateway out.
+    #[arg(long)]
+    pub(crate) only_nginx: bool,
+    /// The core of whoever is measured.
+    #[arg(long, value_name = "CORE", default_value_t = 0)]
+    pub(crate) proxy_core: usize,
+    /// The core of load and canned server.
+    #[arg(long, value_name = "CORE", default_value_t = 1)]
+    pub(crate) load_core: usize,
+    /// Where to write all figures as JSON.
+    #[arg(long, value_name = "FILE", default_value = "compare.json")]
+    pub(crate) out: PathBuf,
+    /// Keep the configurations and logs of what was started, and say where.
+    #[arg(long)]
+    pub(crate) keep: bool,
+    /// Have the canned server lie about each Nth call, to see that no ratio is printed then.
+    #[arg(long, value_name = "N", default_value_t = 0, hide = true)]
+    pub(crate) lie_every: u64,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if (0.0..=86_400.0).contains(&seconds) => Ok(seconds),
+        _ => Err("expected seconds, 0 to 86400".to_owned()),
+    }
+}
