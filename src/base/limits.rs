@@ -211,6 +211,18 @@ pub const REASON_BYTES_MAX: usize = 512;
 /// A duration of the configuration, milliseconds: a day.
 pub const CONFIG_MS_MAX: u64 = 24 * 60 * 60 * 1000;
 
+// ---- demo -----------------------------------------------------------------------------------------------------
+/// Connections of one of the demo's servers.
+pub const DEMO_CONNECTIONS_MAX: usize = 256;
+/// Sessions of one of them; then the oldest is forgotten.
+pub const DEMO_SESSIONS_MAX: usize = 1024;
+/// Records on their way to the terminal; what a stopped terminal does not take is counted and left out.
+pub const DEMO_LINES_MAX: usize = 4096;
+/// A decision's line waits so long for its outcome before it is shown without, milliseconds.
+pub const DEMO_OUTCOME_MS_MAX: u64 = 250;
+/// How long the demo's tokens hold, seconds.
+pub const DEMO_TOKEN_S: u64 = 12 * 60 * 60;
+
 const _: () = assert!(HEAD_BYTES_MAX <= BUFFER_BYTES, "a whole head fits one pooled buffer");
 const _: () = assert!(FIELD_VALUE_BYTES_MAX < HEAD_BYTES_MAX, "one value cannot fill the head");
 const _: () = assert!(TOKEN_BYTES_MAX <= FIELD_VALUE_BYTES_MAX, "a token fits its field");

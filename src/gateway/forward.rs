@@ -68,7 +68,7 @@ pub(super) async fn serve(
     let abort = Rc::new(Abort::default());
     *conn.slot.abort.borrow_mut() = Some(abort.clone());
     flight.sent = shard.timers.now().mono;
-    let sent = exchange(shard, conn, flight.era, clearance, &lane, request, deadline, &abort).await;
+    let sent = exchange(shard, conn, flight.era == Era::Modern, clearance, &lane, request, deadline, &abort).await;
     flight.answered = shard.timers.now().mono;
     let result = match sent {
         Ok(answer) => relay::answer(shard, conn, flight, answer, &abort, timeout).await,
@@ -87,13 +87,13 @@ pub(super) async fn accepted(shard: &Shard, conn: &mut Conn) -> Result<Next, Ref
     Ok(Next::Keep)
 }
 
-/// One exchange, during which the client may leave: in the modern era that cancels it (MCP 2026-07-28
-/// basic/patterns/cancellation), in the legacy era it does not.
+/// One exchange, during which the client may leave. In the modern era that cancels the call (MCP 2026-07-28
+/// basic/patterns/cancellation), in the legacy era it does not: `cancels`.
 #[expect(clippy::too_many_arguments, reason = "each is one thing that the exchange is made of")]
 pub(super) async fn exchange(
     shard: &Shard,
     conn: &mut Conn,
-    era: Era,
+    cancels: bool,
     clearance: Clearance<'_>,
     lane: &Lane<'_>,
     request: Composed,
@@ -102,7 +102,7 @@ pub(super) async fn exchange(
 ) -> Result<Answer, UpstreamFault> {
     let mut work = pin!(shard.upstreams.exchange(clearance, lane, request, deadline, abort));
     loop {
-        match watch::next(shard, conn, work.as_mut(), NEVER, era == Era::Modern, false).await {
+        match watch::next(shard, conn, work.as_mut(), NEVER, cancels, false).await {
             Woke::Done(result) => {
                 if matches!(result, Err(UpstreamFault::Unreachable | UpstreamFault::NoAddress)) {
                     shard.control.poke(lane.server).unreachable();
@@ -239,14 +239,4 @@ pub(super) fn end(shard: &Shard, flight: &Flight, ended: Ended) {
             answer_bytes: ended.answer_bytes as u64,
         },
     );
-}
-
-/// A visible refusal: for a tool a result that the model can read, else a JSON-RPC error.
-pub(super) fn forbidden(subject: &Object, reason: &str) -> Refusal {
-    let detail = serde_json::json!({ "portcullis/refusal": { "kind": "forbid", "reason": reason } });
-    let refusal = Refusal::from(Kind::Forbidden).saying(format!("Refused by policy: {reason}"));
-    match subject {
-        Object::Tool(_) => Refusal { tool_result: true, ..refusal.with(detail.to_string()) },
-        _ => refusal.with(detail.to_string()),
-    }
 }

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use crate::base::ids::EndpointId;
 use crate::config::snapshot::{Route, Snapshot};
 use crate::http::field::Known;
-use crate::http::head::{Method, Version};
+use crate::http::head::Method;
 use crate::identity::caller::Caller;
 use crate::identity::token::{self, TokenFault};
 
@@ -28,10 +28,7 @@ pub(super) fn route(snapshot: &Snapshot, conn: &Conn) -> Result<Route, Refusal> 
         }
         _ => return Err(Kind::OriginUnknown.into()),
     }
-    // HTTP/1.0 may come without a Host; such a request names no authority to be confused about.
-    let host = head.host.of(bytes);
-    let nameless = host.is_empty() && head.version == Version::Http10;
-    if !nameless && !listed(&snapshot.settings.hosts, host) {
+    if !listed(&snapshot.settings.hosts, head.host.of(bytes)) {
         return Err(Kind::HostUnknown.into());
     }
     snapshot.prepared.route(head.path.of(bytes)).ok_or_else(|| Kind::NotFound.into())

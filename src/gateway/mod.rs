@@ -8,6 +8,7 @@ mod conn;
 pub mod control;
 mod forward;
 mod gate;
+mod judge;
 mod lists;
 pub mod mail;
 mod pipeline;

@@ -10,22 +10,21 @@ use crate::config::snapshot::Route;
 use crate::http::field::Known;
 use crate::http::head::{Framing, Method};
 use crate::http::reply;
-use crate::identity::active::{ActiveTask, active_task};
+use crate::identity::active::ActiveTask;
 use crate::identity::caller::Caller;
 use crate::jsonrpc::scan::Shape;
-use crate::mcp::call::{self, Call, CallFault, Given, Object};
+use crate::mcp::call::{self, Call, CallFault, Given};
 use crate::mcp::catalog::ListKind;
-use crate::mcp::headers;
 use crate::mcp::method::{self as methods, Verb};
 use crate::mcp::revision::{Era, Revision};
-use crate::policy::decide::{self, Denied, Permit, Why};
-use crate::record::frame::{Decision, TargetKind, Verdict};
-use crate::record::{RecordFault, Recorded, Seq};
+use crate::record::Seq;
+use crate::record::frame::Decision;
 use crate::session::owner::{self, SessionSeal};
 
 use super::conn::{Body, Conn};
 use super::forward;
 use super::gate;
+use super::judge::Judge;
 use super::lists;
 use super::refusal::{self, Kind, Refusal};
 use super::serve::Next;
@@ -136,7 +135,7 @@ async fn judged(
         // Another owner's, another endpoint's, a forged and an ended id are one and the same to its bearer.
         flight.session = session.transpose().map_err(|_| Kind::SessionUnknown)?;
     }
-    flight.task = task(shard, conn, body, flight, &call)?;
+    flight.task = Judge::new(shard, conn, body, flight).task(&call)?;
     let looked_up = call.method.is_some_and(|method| method.list.is_some() || method.subject != methods::Subject::None);
     if looked_up {
         lists::fresh(shard, flight).await;
@@ -148,9 +147,10 @@ async fn judged(
         // Over HTTP a modern client cancels by closing its stream; what it notifies beside that concerns nobody.
         return forward::accepted(shard, conn).await;
     }
-    let permit = decide(shard, conn, body, flight, call)?;
-    params_agree(conn, body, flight, &permit)?;
-    let recorded = record(shard, conn, body, flight, permit)?;
+    let judge = Judge::new(shard, conn, body, flight);
+    let permit = judge.decide(call)?;
+    judge.params_agree(&permit)?;
+    let recorded = judge.record(permit)?;
     flight.seq = recorded.seq();
     forward::serve(shard, conn, body, flight, recorded).await
 }
@@ -208,7 +208,7 @@ fn unsupported(refusal: Refusal, requested: Option<&[u8]>) -> Refusal {
 }
 
 /// A fault's own words as a sentence.
-fn sentence(words: &str) -> String {
+pub(super) fn sentence(words: &str) -> String {
     let mut letters = words.chars();
     let first = letters.next().map(|c| c.to_uppercase().to_string()).unwrap_or_default();
     format!("{first}{}.", letters.as_str())
@@ -239,184 +239,6 @@ fn era_offered(flight: &Flight) -> Result<(), Refusal> {
             .saying("Bad Request: this server speaks the handshake era only; send initialize first."),
         Era::Legacy => unsupported(Kind::ProtocolUnsupported.into(), Some(flight.revision.as_str().as_bytes())),
     })
-}
-
-fn task(shard: &Shard, conn: &Conn, body: &Body, flight: &Flight, call: &Call) -> Result<ActiveTask, Refusal> {
-    let bytes = conn.bytes();
-    let refused = |word: &str| {
-        refused(shard, conn, body, flight, call, &[], "task");
-        let _ = word;
-        Refusal::from(Kind::TaskUnavailable)
-    };
-    if conn.head.count(Known::PortcullisTask) > 1 {
-        return Err(refused("doubled"));
-    }
-    let header = conn.head.get(bytes, Known::PortcullisTask);
-    let meta = call.meta.task.as_ref().map(|text| text.of(conn.body_bytes(body)));
-    active_task(&flight.caller, header, meta, flight.snapshot.settings.policy.tasks()).map_err(|_| refused("task"))
-}
-
-/// The decision. It alone hands out permits.
-fn decide(shard: &Shard, conn: &Conn, body: &Body, flight: &Flight, call: Call) -> Result<Permit, Refusal> {
-    let text = conn.body_bytes(body);
-    let snapshot = &flight.snapshot;
-    if !matches!(call.subject, Object::None) && !snapshot.catalog.known(flight.server) {
-        refused(shard, conn, body, flight, &call, &[], Kind::CatalogUnknown.row().word);
-        return Err(Kind::CatalogUnknown.into());
-    }
-    if let Object::Listen(_) = call.subject {
-        return decide::decide_listen(&snapshot.table, &flight.caller, flight.task, flight.server, call, text)
-            .map_err(|denied| denial(shard, conn, body, flight, &denied, ""));
-    }
-    let target = call.subject.text().map(|name| name.of(text)).unwrap_or_default();
-    // The name borrows from the call that the decision takes over, if it had escapes.
-    let unescaped: Option<Box<str>> = call.subject.text().and_then(|name| name.unescaped.clone());
-    let name = match &unescaped {
-        Some(name) => name,
-        None => call
-            .subject
-            .text()
-            .map(|name| name.span)
-            .map_or("", |span| std::str::from_utf8(span.of(text)).expect("the scanner passed UTF-8 only")),
-    };
-    debug_assert_eq!(target, name);
-    decide::decide(&snapshot.table, &flight.caller, flight.task, flight.server, call, name)
-        .map_err(|denied| denial(shard, conn, body, flight, &denied, name))
-}
-
-/// `Mcp-Param-…` headers agree with the arguments (MCP 2026-07-28 basic/transports/streamable-http). Asked after the
-/// decision, so that nobody learns a hidden tool's headers.
-fn params_agree(conn: &Conn, body: &Body, flight: &Flight, permit: &Permit) -> Result<(), Refusal> {
-    let call = permit.call();
-    let (Era::Modern, Object::Tool(name)) = (call.era, &call.subject) else { return Ok(()) };
-    let text = conn.body_bytes(body);
-    let item = flight.snapshot.catalog.tool_item(flight.server, Era::Modern, name.of(text));
-    let Some(item) = item.filter(|item| !item.params.is_empty()) else { return Ok(()) };
-    let arguments = call.arguments.map(|span| span.of(text));
-    headers::check_params(&item.params, conn.head.params(conn.bytes()), arguments)
-        .map_err(|fault| Refusal::from(Kind::HeaderMismatch).saying(sentence(&fault.to_string())))
-}
-
-/// A denied call's answer, recorded.
-fn denial(shard: &Shard, conn: &Conn, body: &Body, flight: &Flight, denied: &Denied, name: &str) -> Refusal {
-    let word = match &denied.why {
-        Why::Hidden if denied.rules.is_empty() => "no_match",
-        Why::Hidden | Why::Forbidden { .. } => "forbid",
-    };
-    refused(shard, conn, body, flight, &denied.call, &denied.rules, word);
-    let quoted = |row: Kind| Refusal::from(row).saying(format!("{}: {name}", row.row().message));
-    match &denied.why {
-        Why::Forbidden { reason, .. } => forward::forbidden(&denied.call.subject, reason),
-        Why::Hidden => match &denied.call.subject {
-            Object::Tool(_) => quoted(Kind::ToolUnknown),
-            Object::Prompt(_) => quoted(Kind::PromptUnknown),
-            Object::CompletePrompt(_) | Object::CompleteResource(_) => Kind::CompletionUnknown.into(),
-            Object::Resource(_) | Object::Listen(_) | Object::None => {
-                quoted(Kind::ResourceUnknown).with(serde_json::json!({ "uri": name }).to_string())
-            }
-        },
-    }
-}
-
-/// The record of a permit, in place before the call leaves.
-fn record(shard: &Shard, conn: &Conn, body: &Body, flight: &Flight, permit: Permit) -> Result<Recorded, Refusal> {
-    let permit = match Recorded::unjudged(permit) {
-        Ok(unjudged) => return Ok(unjudged),
-        Err(permit) => permit,
-    };
-    let text = conn.body_bytes(body);
-    let (target, kind) = target(permit.call(), text);
-    let target: Box<str> = Box::from(target);
-    let rules: SmallVec<[&str; 8]> =
-        permit.rules().iter().map(|rule| &*flight.snapshot.settings.policy.rule(*rule).id).collect();
-    let trace = trace(permit.call(), conn, text);
-    let decision = Decision {
-        target: &target,
-        kind,
-        verdict: Verdict::Permit,
-        reason: "permit",
-        rules: &rules,
-        trace,
-        ..decision(shard, flight)
-    };
-    shard.record.decided(permit, &decision).map_err(|RecordFault::Full| Kind::RecordFull.into())
-}
-
-/// The record of a refusal.
-fn refused(
-    shard: &Shard,
-    conn: &Conn,
-    body: &Body,
-    flight: &Flight,
-    call: &Call,
-    rules: &[crate::base::ids::RuleId],
-    reason: &str,
-) {
-    if call.method.is_none_or(|method| method.subject == methods::Subject::None) && reason != "task" {
-        return;
-    }
-    let text = conn.body_bytes(body);
-    let (target, kind) = target(call, text);
-    let rules: SmallVec<[&str; 8]> =
-        rules.iter().map(|rule| &*flight.snapshot.settings.policy.rule(*rule).id).collect();
-    let decision = Decision {
-        target,
-        kind,
-        verdict: Verdict::Refuse,
-        reason,
-        rules: &rules,
-        trace: trace(call, conn, text),
-        ..decision(shard, flight)
-    };
-    // A refusal that finds no room still refuses.
-    let _ = shard.record.refused(&decision);
-}
-
-/// What all decisions about this request have in common.
-pub(super) fn decision<'a>(shard: &Shard, flight: &'a Flight) -> Decision<'a> {
-    let settings = &flight.snapshot.settings;
-    Decision {
-        unix_ms: shard.timers.now().unix_ms,
-        issuer: &flight.caller.issuer,
-        subject: &flight.caller.subject,
-        agent: flight.caller.agent.as_deref().unwrap_or_default(),
-        task: match flight.task {
-            ActiveTask::One(task) => settings.policy.tasks().name(task),
-            ActiveTask::None | ActiveTask::Several => "",
-        },
-        method: flight.method.map_or("response", |method| method.wire),
-        server: &settings.servers[flight.server.index()].name,
-        policy: flight.snapshot.prepared.policy,
-        protocol: flight.revision.as_str(),
-        ..Decision::default()
-    }
-}
-
-fn target<'a>(call: &'a Call, text: &'a [u8]) -> (&'a str, TargetKind) {
-    let name = call.subject.text().map(|name| name.of(text)).unwrap_or_default();
-    let kind = match &call.subject {
-        Object::Tool(_) => TargetKind::Tool,
-        Object::Prompt(_) | Object::CompletePrompt(_) => TargetKind::Prompt,
-        Object::Resource(_) | Object::CompleteResource(_) => TargetKind::Resource,
-        Object::Listen(_) | Object::None => TargetKind::None,
-    };
-    (name, kind)
-}
-
-/// The trace id of the caller's context: of the message before that of the hop (OpenTelemetry's MCP conventions).
-fn trace(call: &Call, conn: &Conn, text: &[u8]) -> [u8; 16] {
-    let context = match call.meta.traceparent {
-        Some(span) => span.of(text),
-        None => conn.head.get(conn.bytes(), Known::Traceparent).unwrap_or_default(),
-    };
-    let mut id = [0; 16];
-    let Some(digits) = context.get(3..35) else { return id };
-    for (byte, pair) in id.iter_mut().zip(digits.chunks_exact(2)) {
-        let digit = |c: u8| char::from(c).to_digit(16);
-        let (Some(high), Some(low)) = (digit(pair[0]), digit(pair[1])) else { return [0; 16] };
-        *byte = u8::try_from(high * 16 + low).expect("two hexadecimal digits are one byte");
-    }
-    id
 }
 
 /// A request without a caller leaves a note while there is plenty of room for it.

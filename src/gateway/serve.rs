@@ -42,21 +42,18 @@ pub(super) async fn connection(shard: Rc<Shard>, slot: Rc<Slot>) {
 
 async fn request(shard: &Shard, conn: &mut Conn) -> Next {
     let mut body = None;
-    let keep = conn.head.keep_alive && !shard.draining();
-    let next = match pipeline::serve(shard, conn, &mut body).await {
+    let result = pipeline::serve(shard, conn, &mut body).await;
+    // Where the next request begins; unknown when this one's body was neither read nor is here whole.
+    let body = body.or_else(|| unread_body(conn));
+    let keep = conn.head.keep_alive && !shard.draining() && body.is_some();
+    let next = match result {
         Ok(next) => next,
         // The one catch point: whatever was refused on the way is written here.
         Err(refusal) => refuse(shard, conn, &refusal, keep).await,
     };
-    let body = match body {
-        Some(body) => body,
-        None if next == Next::Close => return Next::Close,
-        None => match unread_body(conn) {
-            Some(body) => body,
-            None => return Next::Close,
-        },
-    };
-    conn.done_with(&body);
+    if let Some(body) = body {
+        conn.done_with(&body);
+    }
     if keep { next } else { Next::Close }
 }
 

@@ -13,7 +13,7 @@ use crate::http::field::Known;
 use crate::http::head::{Framing, Method, Version};
 use crate::http::sse::{self, Event, EventParser};
 use crate::http::{body as chunks, reply};
-use crate::identity::active::ActiveTask;
+use crate::identity::active::active_task;
 use crate::identity::caller::Caller;
 use crate::jsonrpc::answer::Answer as Facts;
 use crate::jsonrpc::id;
@@ -424,7 +424,7 @@ async fn refuse_ask(shard: &Shard, conn: &mut Conn, flight: &Flight, id: &[u8]) 
     let deadline = relay::deadline(shard, CALL_MS_MAX);
     let abort = Abort::default();
     let clearance = Clearance::Session(session);
-    let sent = forward::exchange(shard, conn, Era::Legacy, clearance, &lane, request, deadline, &abort).await;
+    let sent = forward::exchange(shard, conn, false, clearance, &lane, request, deadline, &abort).await;
     if let Ok(answer) = sent {
         retire(shard, answer).await;
     }
@@ -470,8 +470,11 @@ pub(super) async fn serve(
 ) -> Result<Next, Refusal> {
     let method = conn.head.method;
     let session = session_of(shard, conn, &snapshot, &caller, endpoint)?;
+    let named = conn.head.get(conn.bytes(), Known::PortcullisTask);
+    let task = active_task(&caller, named, None, snapshot.settings.policy.tasks())
+        .map_err(|_| Refusal::from(Kind::TaskUnavailable).to(Era::Legacy, None))?;
     let flight = Flight {
-        task: ActiveTask::None,
+        task,
         server: snapshot.prepared.endpoints[endpoint.index()].server,
         endpoint,
         era: Era::Legacy,
@@ -504,7 +507,7 @@ pub(super) async fn serve(
     let abort = Rc::new(Abort::default());
     *conn.slot.abort.borrow_mut() = Some(abort.clone());
     let clearance = Clearance::Session(&session);
-    let sent = forward::exchange(shard, conn, Era::Modern, clearance, &lane, request, deadline, &abort).await;
+    let sent = forward::exchange(shard, conn, true, clearance, &lane, request, deadline, &abort).await;
     let result = match sent {
         Ok(answer) => answered(shard, conn, &flight, answer, &abort, resume.is_some()).await,
         Err(fault) => Err(forward::failed(shard, &flight, fault).unanswerable()),

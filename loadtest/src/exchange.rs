@@ -1,0 +1,57 @@
+//! One request and its answer on a connection that blocks: handshakes, and what is asked outside the measurement.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+
+use crate::net;
+use crate::reply::Reader;
+use crate::traffic::{Era, Shape, Target, Template};
+
+/// Sends `request` and waits for the whole answer.
+pub(crate) fn exchange(socket: &mut TcpStream, request: &[u8]) -> anyhow::Result<Reader> {
+    socket.write_all(request).context("sending")?;
+    let mut reader = Reader::default();
+    let mut piece = [0; 4096];
+    loop {
+        let read = socket.read(&mut piece).context("waiting for an answer")?;
+        if read == 0 {
+            bail!("the connection ended before the answer did");
+        }
+        reader.input().extend_from_slice(&piece[..read]);
+        if reader.advance()? {
+            return Ok(reader);
+        }
+    }
+}
+
+/// A connection ready for calls, in a session of its own where the era has sessions, and what a call on it looks like.
+pub(crate) fn open(shape: &Shape, patience: Duration) -> anyhow::Result<(TcpStream, Template, Option<String>)> {
+    let mut socket = net::connect(shape.target.address, patience).context("connecting")?;
+    let mut session = None;
+    if shape.era == Era::Legacy {
+        let answer = exchange(&mut socket, &shape.initialize()).context("initialize")?;
+        if answer.status() != 200 {
+            bail!("initialize: status {}: {}", answer.status(), String::from_utf8_lossy(answer.body()));
+        }
+        session = answer.session().map(str::to_owned);
+        let answer = exchange(&mut socket, &shape.initialized(session.as_deref())).context("initialized")?;
+        if answer.status() != 202 {
+            bail!("notifications/initialized: status {}", answer.status());
+        }
+    }
+    let template = shape.call(session.as_deref())?;
+    Ok((socket, template, session))
+}
+
+/// Calls that have reached the canned server behind `port` so far.
+pub(crate) fn tally(port: u16) -> anyhow::Result<u64> {
+    let target = Target::local(port, "/tally");
+    let mut socket = net::connect(target.address, Duration::from_secs(5)).context("the canned server is gone")?;
+    let request = format!("GET {} HTTP/1.1\r\nHost: {}\r\n\r\n", target.path, target.host);
+    let answer = exchange(&mut socket, request.as_bytes())?;
+    let tally: serde_json::Value = serde_json::from_slice(answer.body()).context("the canned server's tally")?;
+    tally["calls"].as_u64().context("the canned server's tally has no number")
+}

@@ -1,0 +1,212 @@
+//! The decision about one message, and its record: what the pipeline asks between reading a message and sending it.
+
+use smallvec::SmallVec;
+
+use crate::base::ids::RuleId;
+use crate::http::field::Known;
+use crate::identity::active::{ActiveTask, active_task};
+use crate::mcp::call::{Call, Object};
+use crate::mcp::headers;
+use crate::mcp::method::Subject;
+use crate::mcp::revision::Era;
+use crate::policy::decide::{self, Denied, Permit, Why};
+use crate::record::frame::{Decision, TargetKind, Verdict};
+use crate::record::{RecordFault, Recorded};
+
+use super::conn::{Body, Conn};
+use super::pipeline::{Flight, sentence};
+use super::refusal::{Kind, Refusal};
+use super::shard::Shard;
+
+/// A message that is being decided on: the request it came in, its body, and what is known of it.
+pub(super) struct Judge<'a> {
+    shard: &'a Shard,
+    conn: &'a Conn,
+    text: &'a [u8],
+    flight: &'a Flight,
+}
+
+impl<'a> Judge<'a> {
+    pub(super) fn new(shard: &'a Shard, conn: &'a Conn, body: &'a Body, flight: &'a Flight) -> Self {
+        Self { shard, conn, text: conn.body_bytes(body), flight }
+    }
+
+    /// The active task, named by the head, by the message, or by neither.
+    pub(super) fn task(&self, call: &Call) -> Result<ActiveTask, Refusal> {
+        let head = &self.conn.head;
+        let header = head.get(self.conn.bytes(), Known::PortcullisTask);
+        let meta = call.meta.task.as_ref().map(|text| text.of(self.text));
+        let names = self.flight.snapshot.settings.policy.tasks();
+        let doubled = head.count(Known::PortcullisTask) > 1;
+        match active_task(&self.flight.caller, header, meta, names) {
+            Ok(task) if !doubled => Ok(task),
+            // One answer for every cause: which tasks exist is nobody's business.
+            _ => {
+                self.refused(call, &[], Kind::TaskUnavailable.row().word);
+                Err(Kind::TaskUnavailable.into())
+            }
+        }
+    }
+
+    /// The decision. It alone hands out permits.
+    pub(super) fn decide(&self, call: Call) -> Result<Permit, Refusal> {
+        let Flight { snapshot, caller, task, server, .. } = self.flight;
+        if !matches!(call.subject, Object::None) && !snapshot.catalog.known(*server) {
+            self.refused(&call, &[], Kind::CatalogUnknown.row().word);
+            return Err(Kind::CatalogUnknown.into());
+        }
+        if let Object::Listen(_) = call.subject {
+            let decided = decide::decide_listen(&snapshot.table, caller, *task, *server, call, self.text);
+            return decided.map_err(|denied| self.denial(&denied, ""));
+        }
+        // The decision takes the call over, and with it a name that had escapes; one that had none stands in the body.
+        let unescaped = call.subject.text().and_then(|name| name.unescaped.clone());
+        let written = call.subject.text().map(|name| name.span.of(self.text)).unwrap_or_default();
+        let name = match &unescaped {
+            Some(name) => name,
+            None => std::str::from_utf8(written).expect("the scanner passed UTF-8 only"),
+        };
+        decide::decide(&snapshot.table, caller, *task, *server, call, name).map_err(|denied| self.denial(&denied, name))
+    }
+
+    /// A denied call's answer, recorded.
+    fn denial(&self, denied: &Denied, name: &str) -> Refusal {
+        let word = match &denied.why {
+            Why::Hidden if denied.rules.is_empty() => "no_match",
+            Why::Hidden | Why::Forbidden { .. } => "forbid",
+        };
+        self.refused(&denied.call, &denied.rules, word);
+        let naming = |kind: Kind| Refusal::from(kind).saying(format!("{}: {name}", kind.row().message));
+        match (&denied.why, &denied.call.subject) {
+            (Why::Forbidden { reason, .. }, subject) => forbidden(subject, reason),
+            (Why::Hidden, Object::Tool(_)) => naming(Kind::ToolUnknown),
+            (Why::Hidden, Object::Prompt(_)) => naming(Kind::PromptUnknown),
+            (Why::Hidden, Object::CompletePrompt(_) | Object::CompleteResource(_)) => Kind::CompletionUnknown.into(),
+            (Why::Hidden, Object::Resource(_) | Object::Listen(_) | Object::None) => {
+                naming(Kind::ResourceUnknown).with(serde_json::json!({ "uri": name }).to_string())
+            }
+        }
+    }
+
+    /// `Mcp-Param-…` headers agree with the arguments (MCP 2026-07-28 basic/transports/streamable-http). Asked after
+    /// the decision, so that nobody learns a hidden tool's headers.
+    pub(super) fn params_agree(&self, permit: &Permit) -> Result<(), Refusal> {
+        let call = permit.call();
+        let (Era::Modern, Object::Tool(name)) = (call.era, &call.subject) else { return Ok(()) };
+        let item = self.flight.snapshot.catalog.tool_item(self.flight.server, Era::Modern, name.of(self.text));
+        let Some(item) = item.filter(|item| !item.params.is_empty()) else { return Ok(()) };
+        let arguments = call.arguments.map(|span| span.of(self.text));
+        headers::check_params(&item.params, self.conn.head.params(self.conn.bytes()), arguments).map_err(|fault| {
+            self.refused(call, permit.rules(), Kind::HeaderMismatch.row().word);
+            Refusal::from(Kind::HeaderMismatch).saying(sentence(&fault.to_string()))
+        })
+    }
+
+    /// The record of a permit, in place before the call leaves.
+    pub(super) fn record(&self, permit: Permit) -> Result<Recorded, Refusal> {
+        let permit = match Recorded::unjudged(permit) {
+            Ok(unjudged) => return Ok(unjudged),
+            Err(permit) => permit,
+        };
+        // The permit is handed over with its record, so the record's texts cannot borrow from it.
+        let (target, kind) = target(permit.call(), self.text);
+        let target: SmallVec<[u8; 128]> = SmallVec::from_slice(target.as_bytes());
+        let target = std::str::from_utf8(&target).expect("copied from text");
+        let rules = self.names(permit.rules());
+        let trace = self.trace(permit.call());
+        let decision =
+            Decision { target, kind, verdict: Verdict::Permit, reason: "permit", rules: &rules, trace, ..self.about() };
+        self.shard.record.decided(permit, &decision).map_err(|RecordFault::Full| Kind::RecordFull.into())
+    }
+
+    /// The record of a refusal.
+    fn refused(&self, call: &Call, rules: &[RuleId], reason: &str) {
+        let judged = call.method.is_some_and(|method| method.subject != Subject::None || method.list.is_some());
+        if !judged {
+            return;
+        }
+        let (target, kind) = target(call, self.text);
+        let rules = self.names(rules);
+        let trace = self.trace(call);
+        let decision =
+            Decision { target, kind, verdict: Verdict::Refuse, reason, rules: &rules, trace, ..self.about() };
+        // A refusal that finds no room still refuses.
+        let _ = self.shard.record.refused(&decision);
+    }
+
+    /// What all decisions about this request have in common.
+    fn about(&self) -> Decision<'a> {
+        let flight = self.flight;
+        let settings = &flight.snapshot.settings;
+        Decision {
+            unix_ms: self.shard.timers.now().unix_ms,
+            issuer: &flight.caller.issuer,
+            subject: &flight.caller.subject,
+            agent: flight.caller.agent.as_deref().unwrap_or_default(),
+            task: match flight.task {
+                ActiveTask::One(task) => settings.policy.tasks().name(task),
+                ActiveTask::None | ActiveTask::Several => "",
+            },
+            method: flight.method.map_or("response", |method| method.wire),
+            server: &settings.servers[flight.server.index()].name,
+            policy: flight.snapshot.prepared.policy,
+            protocol: flight.revision.as_str(),
+            ..Decision::default()
+        }
+    }
+
+    fn names(&self, rules: &[RuleId]) -> SmallVec<[&'a str; 8]> {
+        rules.iter().map(|rule| &*self.flight.snapshot.settings.policy.rule(*rule).id).collect()
+    }
+
+    /// The trace id of the caller's context: of the message before that of the hop (OpenTelemetry's MCP conventions).
+    fn trace(&self, call: &Call) -> [u8; 16] {
+        let context = match call.meta.traceparent {
+            Some(span) => span.of(self.text),
+            None => self.conn.head.get(self.conn.bytes(), Known::Traceparent).unwrap_or_default(),
+        };
+        context.get(3..35).and_then(trace_id).unwrap_or_default()
+    }
+}
+
+/// A visible refusal: for a tool a result that the model can read, else a JSON-RPC error.
+fn forbidden(subject: &Object, reason: &str) -> Refusal {
+    let detail = serde_json::json!({ "portcullis/refusal": { "kind": "forbid", "reason": reason } }).to_string();
+    let refusal = Refusal::from(Kind::Forbidden).saying(format!("Refused by policy: {reason}")).with(detail);
+    Refusal { tool_result: matches!(subject, Object::Tool(_)), ..refusal }
+}
+
+fn target<'a>(call: &'a Call, text: &'a [u8]) -> (&'a str, TargetKind) {
+    let name = call.subject.text().map(|name| name.of(text)).unwrap_or_default();
+    let kind = match &call.subject {
+        Object::Tool(_) => TargetKind::Tool,
+        Object::Prompt(_) | Object::CompletePrompt(_) => TargetKind::Prompt,
+        Object::Resource(_) | Object::CompleteResource(_) => TargetKind::Resource,
+        Object::Listen(_) | Object::None => TargetKind::None,
+    };
+    (name, kind)
+}
+
+/// 32 hexadecimal digits as 16 bytes.
+fn trace_id(digits: &[u8]) -> Option<[u8; 16]> {
+    let mut id = [0; 16];
+    for (byte, pair) in id.iter_mut().zip(digits.chunks_exact(2)) {
+        let digit = |c: u8| char::from(c).to_digit(16);
+        *byte = u8::try_from(digit(pair[0])? * 16 + digit(pair[1])?).ok()?;
+    }
+    Some(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trace_ids() {
+        let check = |digits: &str, want: Option<u8>| {
+            assert_eq!(trace_id(digits.as_bytes()).map(|id| id[0]), want, "{digits}");
+        };
+        check("4bf92f3577b34da6a3ce929d0e0e4736", Some(0x4b));
+        check("4bf92f3577b34da6a3ce929d0e0e473g", None);
+    }
+}

@@ -1,0 +1,361 @@
+//! A client that sends exactly the bytes it is told to, and says exactly what came back: status, fields, body, and
+//! whether the body ended as its framing promised.
+
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::gateway::PATIENCE;
+
+const PIECE_BYTES: usize = 16 * 1024;
+
+/// One connection.
+#[derive(Debug)]
+pub(crate) struct Wire {
+    socket: TcpStream,
+    /// Received and not taken yet.
+    bytes: Vec<u8>,
+}
+
+/// The connection ended before what was being read did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Cut {
+    /// What had come of it.
+    pub(crate) had: Vec<u8>,
+}
+
+/// Status and fields of an answer.
+#[derive(Clone, Debug)]
+pub(crate) struct Head {
+    pub(crate) status: u16,
+    /// Names in lower case.
+    pub(crate) fields: Vec<(String, String)>,
+    /// The head as it came.
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// A whole answer.
+#[derive(Clone, Debug)]
+pub(crate) struct Response {
+    pub(crate) head: Head,
+    pub(crate) body: Vec<u8>,
+}
+
+/// One event of a stream; a block of comments only has neither field.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Event {
+    pub(crate) id: Option<String>,
+    pub(crate) name: Option<String>,
+    pub(crate) data: Option<String>,
+}
+
+/// An event stream being read.
+#[derive(Debug)]
+pub(crate) struct Events {
+    wire: Wire,
+    pub(crate) head: Head,
+    body: BodyReader,
+    decoded: Vec<u8>,
+}
+
+#[derive(Debug)]
+enum BodyReader {
+    Length(usize),
+    Chunked,
+    UntilClose,
+    Done,
+}
+
+impl Head {
+    /// The value of a field; empty when it is not there.
+    pub(crate) fn field(&self, name: &str) -> &str {
+        let found = self.fields.iter().find(|(field, _)| field == name);
+        found.map_or("", |(_, value)| value)
+    }
+
+    fn parse(bytes: Vec<u8>) -> Self {
+        let text = String::from_utf8(bytes.clone()).expect("a head is ASCII");
+        let mut lines = text.split("\r\n");
+        let first = lines.next().unwrap_or_default();
+        let status = first.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)?.parse().ok());
+        let status = status.unwrap_or_else(|| panic!("no status line: {first:?}"));
+        let field = |line: &str| {
+            let (name, value) = line.split_once(':').unwrap_or_else(|| panic!("no field: {line:?}"));
+            (name.to_ascii_lowercase(), value.trim().to_owned())
+        };
+        let fields = lines.filter(|line| !line.is_empty()).map(field).collect();
+        Self { status, fields, bytes }
+    }
+
+    fn body(&self) -> BodyReader {
+        let (length, coding) = (self.field("content-length"), self.field("transfer-encoding"));
+        match (length, coding) {
+            _ if self.status < 200 || self.status == 204 => BodyReader::Done,
+            ("", "chunked") => BodyReader::Chunked,
+            ("", "") => BodyReader::UntilClose,
+            (length, "") => BodyReader::Length(length.parse().expect("a length is a number")),
+            both => panic!("an answer with both lengths: {both:?}"),
+        }
+    }
+}
+
+impl Response {
+    /// Its status.
+    pub(crate) fn status(&self) -> u16 {
+        self.head.status
+    }
+
+    /// The value of a field; empty when it is not there.
+    pub(crate) fn field(&self, name: &str) -> &str {
+        self.head.field(name)
+    }
+
+    /// Its body as JSON.
+    #[track_caller]
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|fault| panic!("{fault}: {}", self.text()))
+    }
+
+    /// Its body as text.
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+}
+
+impl Wire {
+    /// Connects.
+    pub(crate) fn to(address: SocketAddr) -> Self {
+        let socket = TcpStream::connect_timeout(&address, PATIENCE).expect("the gateway listens");
+        socket.set_nodelay(true).expect("a TCP socket has this option");
+        Self { socket, bytes: Vec::new() }
+    }
+
+    /// This side's address.
+    pub(crate) fn local(&self) -> SocketAddr {
+        self.socket.local_addr().expect("a connected socket has an address")
+    }
+
+    /// Sends exactly these bytes. A connection that the other side has closed is no fault here: reading will tell.
+    pub(crate) fn send(&mut self, bytes: &[u8]) {
+        let _ = self.socket.write_all(bytes);
+    }
+
+    /// Ends this side's half.
+    pub(crate) fn close_half(&self) {
+        let _ = self.socket.shutdown(Shutdown::Write);
+    }
+
+    /// Sends, and reads the one answer.
+    #[track_caller]
+    pub(crate) fn ask(&mut self, bytes: &[u8]) -> Response {
+        self.send(bytes);
+        self.response()
+    }
+
+    /// Reads one whole answer.
+    #[track_caller]
+    pub(crate) fn response(&mut self) -> Response {
+        match self.try_response() {
+            Ok(response) => response,
+            Err(cut) => panic!("the answer was cut: {:?}", String::from_utf8_lossy(&cut.had)),
+        }
+    }
+
+    /// Reads one answer; of one that is cut, what had come.
+    pub(crate) fn try_response(&mut self) -> Result<Response, Cut> {
+        let head = self.head()?;
+        let mut reader = head.body();
+        let mut body = Vec::new();
+        loop {
+            match self.piece(&mut reader) {
+                Ok(Some(piece)) => body.extend_from_slice(&piece),
+                Ok(None) => return Ok(Response { head, body }),
+                Err(_) => return Err(Cut { had: body }),
+            }
+        }
+    }
+
+    /// Reads one head.
+    pub(crate) fn head(&mut self) -> Result<Head, Cut> {
+        loop {
+            if let Some(end) = self.bytes.windows(4).position(|four| four == b"\r\n\r\n") {
+                let rest = self.bytes.split_off(end + 4);
+                return Ok(Head::parse(std::mem::replace(&mut self.bytes, rest)));
+            }
+            if !self.receive(PATIENCE) {
+                return Err(Cut { had: std::mem::take(&mut self.bytes) });
+            }
+        }
+    }
+
+    /// Goes on as an event stream, whose head comes next.
+    #[track_caller]
+    pub(crate) fn events(mut self) -> Events {
+        let head = self.head().expect("an answer begins");
+        assert_eq!((head.status, head.field("content-type")), (200, "text/event-stream"), "{self:?}");
+        let body = head.body();
+        Events { wire: self, head, body, decoded: Vec::new() }
+    }
+
+    /// Whether the other side ends the connection, without another byte, within `patience`.
+    pub(crate) fn at_end(&mut self, patience: Duration) -> bool {
+        self.bytes.is_empty() && !self.receive(patience) && self.bytes.is_empty()
+    }
+
+    /// Whether the other side keeps the connection, and says nothing, for `while_`.
+    pub(crate) fn quiet(&mut self, while_: Duration) -> bool {
+        self.socket.set_read_timeout(Some(while_)).expect("a TCP socket has this option");
+        let got = self.socket.peek(&mut [0]);
+        self.bytes.is_empty() && got.is_err_and(|error| is_timeout(error.kind()))
+    }
+
+    /// Receives more; `false` at the end of the connection, however it ended.
+    fn receive(&mut self, patience: Duration) -> bool {
+        let until = Instant::now() + patience;
+        let mut piece = [0; PIECE_BYTES];
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "nothing came in {patience:?}; before that: {:?}", String::from_utf8_lossy(&self.bytes));
+            self.socket.set_read_timeout(Some(left)).expect("a TCP socket has this option");
+            match self.socket.read(&mut piece) {
+                Ok(0) => return false,
+                Ok(n) => {
+                    self.bytes.extend_from_slice(&piece[..n]);
+                    return true;
+                }
+                Err(error) if is_timeout(error.kind()) || error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return false,
+            }
+        }
+    }
+
+    /// The next piece of a body; `None` at its proper end.
+    fn piece(&mut self, reader: &mut BodyReader) -> Result<Option<Vec<u8>>, Cut> {
+        match reader {
+            BodyReader::Done | BodyReader::Length(0) => Ok(None),
+            BodyReader::Length(left) => {
+                if self.bytes.is_empty() && !self.receive(PATIENCE) {
+                    return Err(Cut { had: Vec::new() });
+                }
+                let take = self.bytes.len().min(*left);
+                *left -= take;
+                Ok(Some(self.bytes.drain(..take).collect()))
+            }
+            BodyReader::UntilClose => {
+                if self.bytes.is_empty() && !self.receive(PATIENCE) {
+                    *reader = BodyReader::Done;
+                    return Ok(None);
+                }
+                Ok(Some(std::mem::take(&mut self.bytes)))
+            }
+            BodyReader::Chunked => {
+                let chunk = self.chunk()?;
+                if chunk.is_empty() {
+                    *reader = BodyReader::Done;
+                    return Ok(None);
+                }
+                Ok(Some(chunk))
+            }
+        }
+    }
+
+    /// One chunk; the last one is empty.
+    fn chunk(&mut self) -> Result<Vec<u8>, Cut> {
+        let cut = || Cut { had: Vec::new() };
+        let line_end = loop {
+            match self.bytes.windows(2).position(|two| two == b"\r\n") {
+                Some(end) => break end,
+                None if self.receive(PATIENCE) => {}
+                None => return Err(cut()),
+            }
+        };
+        let size = std::str::from_utf8(&self.bytes[..line_end]).ok().and_then(|it| usize::from_str_radix(it, 16).ok());
+        let size = size.unwrap_or_else(|| panic!("no chunk size: {:?}", &self.bytes[..line_end]));
+        let (start, end) = (line_end + 2, line_end + 2 + size);
+        while self.bytes.len() < end + 2 {
+            if !self.receive(PATIENCE) {
+                return Err(cut());
+            }
+        }
+        assert_eq!(&self.bytes[end..end + 2], b"\r\n", "a chunk, or the trailers, end with CR LF");
+        let rest = self.bytes.split_off(end + 2);
+        let chunk = std::mem::replace(&mut self.bytes, rest);
+        Ok(chunk[start..end].to_vec())
+    }
+}
+
+impl Events {
+    /// The next event that is one; comments are passed over. `None` at the stream's proper end.
+    pub(crate) fn next(&mut self) -> Result<Option<Event>, Cut> {
+        loop {
+            if let Some(event) = self.take_block() {
+                if event != Event::default() {
+                    return Ok(Some(event));
+                }
+            } else {
+                match self.wire.piece(&mut self.body)? {
+                    Some(piece) => self.decoded.extend_from_slice(&piece),
+                    None => return Ok(None),
+                }
+            }
+        }
+    }
+
+    /// The next message.
+    #[track_caller]
+    pub(crate) fn message(&mut self) -> Value {
+        loop {
+            let event = self.next().expect("the stream is not cut").expect("the stream goes on");
+            if let Some(data) = event.data.filter(|data| !data.is_empty()) {
+                return serde_json::from_str(&data).unwrap_or_else(|fault| panic!("{fault}: {data}"));
+            }
+        }
+    }
+
+    /// Everything up to the end: messages, and whether the end was a proper one.
+    pub(crate) fn rest(mut self) -> (Vec<Value>, Result<Wire, Cut>) {
+        let mut messages = Vec::new();
+        loop {
+            match self.next() {
+                Ok(Some(event)) => {
+                    let data = event.data.unwrap_or_default();
+                    if !data.is_empty() {
+                        messages.push(serde_json::from_str(&data).unwrap_or_else(|fault| panic!("{fault}: {data}")));
+                    }
+                }
+                Ok(None) => return (messages, Ok(self.wire)),
+                Err(cut) => return (messages, Err(cut)),
+            }
+        }
+    }
+
+    fn take_block(&mut self) -> Option<Event> {
+        let end = self.decoded.windows(2).position(|two| two == b"\n\n")?;
+        let rest = self.decoded.split_off(end + 2);
+        let block = String::from_utf8(std::mem::replace(&mut self.decoded, rest)).expect("events are UTF-8");
+        let mut event = Event::default();
+        for line in block.lines() {
+            let (name, value) = line.split_once(':').unwrap_or((line, ""));
+            let value = value.strip_prefix(' ').unwrap_or(value);
+            match name {
+                "id" => event.id = Some(value.to_owned()),
+                "event" => event.name = Some(value.to_owned()),
+                "data" => match &mut event.data {
+                    Some(data) => {
+                        data.push('\n');
+                        data.push_str(value);
+                    }
+                    None => event.data = Some(value.to_owned()),
+                },
+                _ => {}
+            }
+        }
+        Some(event)
+    }
+}
+
+fn is_timeout(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::WouldBlock | ErrorKind::TimedOut)
+}
