@@ -78,13 +78,13 @@ pub(crate) enum Driver {
 #[derive(Debug, Args)]
 pub(crate) struct Check {
     /// The configuration file.
-    #[arg(long, short, value_name = "FILE", env = "PORTCULLIS_CONFIG")]
-    pub(crate) config: PathBuf,
+    #[arg(long, short, value_name = "FILE", env = "PORTCULLIS_CONFIG", required_unless_present = "schema")]
+    pub(crate) config: Option<PathBuf>,
     /// Take warnings for errors.
     #[arg(long)]
     pub(crate) strict: bool,
     /// Print the JSON Schema of configurations instead, for editors.
-    #[arg(long, exclusive = true)]
+    #[arg(long, conflicts_with_all = ["strict"])]
     pub(crate) schema: bool,
 }
 

@@ -13,6 +13,7 @@ use anyhow::Context as _;
 use clap::Parser as _;
 use portcullis::base::limits::ADMIN_ANSWER_MS_MAX;
 use portcullis::config::{self, Loaded, Source};
+use portcullis::demo::DemoFault;
 use portcullis::identity::mint::{Grant, MintKey};
 use portcullis::plane::start::{Gateway, Options};
 use portcullis::plane::{PlaneFault, audit, banner};
@@ -71,17 +72,24 @@ fn run(run: &cli::Run) -> anyhow::Result<u8> {
 }
 
 fn check(check: &cli::Check) -> anyhow::Result<u8> {
-    if check.schema {
+    let Some(path) = check.config.as_deref().filter(|_| !check.schema) else {
         print!("{}", config::schema_json());
         return Ok(cli::EXIT_OK);
-    }
-    let loaded = load(&check.config, check.strict)?;
+    };
+    let loaded = load(path, check.strict)?;
     Ok(if loaded.is_some() { cli::EXIT_OK } else { cli::EXIT_CONFIG })
 }
 
 fn demo(demo: cli::Demo) -> anyhow::Result<u8> {
-    portcullis::demo::run(demo.listen, demo.dir)?;
-    Ok(cli::EXIT_OK)
+    match portcullis::demo::run(demo.listen, demo.dir) {
+        Ok(()) => Ok(cli::EXIT_OK),
+        Err(DemoFault::Plane(fault)) => Err(fault.into()),
+        Err(fault @ (DemoFault::Taken(_) | DemoFault::NotLoopback(_))) => {
+            eprintln!("error: {fault}");
+            Ok(cli::EXIT_START)
+        }
+        Err(fault) => Err(fault.into()),
+    }
 }
 
 /// Reads a configuration and shows everything that is wrong with it; `None` when it cannot be used.

@@ -81,7 +81,7 @@ pub(crate) struct Run {
     pub(crate) core: Option<usize>,
 }
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct Upstream {
     /// Where to listen; the path is any.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]

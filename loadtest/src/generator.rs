@@ -210,7 +210,7 @@ impl<'a> Generator<'a> {
 
     /// Sends what is due on lines that are free.
     fn dispatch(&mut self, now: Instant) {
-        while self.phase != Phase::Drain && self.outcome.sent < self.plan.count {
+        while self.phase != Phase::Drain && !self.outcome.cut && self.outcome.sent < self.plan.count {
             let due = match self.plan.pace {
                 Pace::Closed => now,
                 Pace::Open(schedule) => self.start + schedule.due(self.scheduled),
@@ -293,11 +293,11 @@ impl<'a> Generator<'a> {
             Ok(()) => self.count(flight, done),
             Err(wrong) => self.outcome.faults.note(wrong),
         }
-        self.idle.push_back(key);
         if closes {
-            self.idle.pop_back();
-            self.reopen(key);
-        } else if matches!(self.plan.pace, Pace::Closed) {
+            return self.reopen(key);
+        }
+        self.idle.push_back(key);
+        if matches!(self.plan.pace, Pace::Closed) {
             self.dispatch(done);
         }
     }
@@ -375,7 +375,8 @@ impl<'a> Generator<'a> {
             Phase::Window => until = until.min(closes),
             Phase::Drain => {}
         }
-        if let (Pace::Open(schedule), false) = (self.plan.pace, self.idle.is_empty() || self.phase == Phase::Drain) {
+        let waits = self.idle.is_empty() || self.phase == Phase::Drain || self.outcome.sent >= self.plan.count;
+        if let (Pace::Open(schedule), false) = (self.plan.pace, waits) {
             until = until.min(self.start + schedule.due(self.scheduled));
         }
         until.saturating_duration_since(now)

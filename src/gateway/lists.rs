@@ -3,13 +3,14 @@
 
 use crate::base::limits::{LIST_FRESH_MS_MAX, TICK_MS};
 use crate::http::head::Framing;
-use crate::http::reply;
+use crate::http::sse::{self, Event};
 use crate::mcp::catalog::{ListKind, write_list_result};
 use crate::policy::decide::listed;
 
 use super::conn::Conn;
 use super::pipeline::Flight;
 use super::refusal::{Kind, Refusal};
+use super::relay;
 use super::serve::Next;
 use super::shard::Shard;
 
@@ -38,10 +39,18 @@ pub(super) async fn serve(
     write_list_result(&mut body, kind, flight.era, shown, ttl_ms, offered.server_info.as_deref());
     body.push(b'}');
 
+    // In the form in which the server itself answers lists, so that nothing tells the two apart.
+    let media = if offered.events {
+        let mut event = Vec::with_capacity(body.len() + 32);
+        let message = Event { id: None, name: Some(b"message"), data: Some(&body), retry: None };
+        sse::write_event(&mut event, &message).map_err(|_| Kind::ServerInvalid)?;
+        body = event;
+        "text/event-stream"
+    } else {
+        "application/json"
+    };
     let mut out = Vec::with_capacity(128 + body.len());
-    reply::write_status(&mut out, 200);
-    let _ = reply::write_field(&mut out, "content-type", b"application/json");
-    reply::finish(&mut out, Framing::Length(body.len() as u64));
+    relay::write_head(&mut out, 200, media, Framing::Length(body.len() as u64), None);
     out.extend_from_slice(&body);
     conn.send(shard, &out).await;
     Ok(Next::Keep)

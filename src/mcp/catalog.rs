@@ -64,6 +64,8 @@ pub struct EraCatalog {
     pub capabilities: Value,
     /// Its `serverInfo`, as it wrote it.
     pub server_info: Option<Box<[u8]>>,
+    /// It answers lists as event streams.
+    pub events: bool,
     /// Its lists, by `ListKind::index`; `None` for one it does not offer.
     pub lists: [Option<Listing>; 4],
 }
@@ -618,7 +620,13 @@ mod tests {
             ..Listing::default()
         };
         let lists = [Some(listing(tools)), Some(listing(prompts)), Some(listing(&["file:///x"])), None];
-        EraCatalog { protocol, capabilities: json!({"tools": {}, "logging": null}), server_info: None, lists }
+        EraCatalog {
+            protocol,
+            events: false,
+            capabilities: json!({"tools": {}, "logging": null}),
+            server_info: None,
+            lists,
+        }
     }
 
     #[test]

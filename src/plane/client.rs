@@ -47,6 +47,8 @@ pub(super) enum ClientFault {
 pub(super) struct Response {
     pub(super) status: u16,
     pub(super) session: Option<String>,
+    /// It came as an event stream.
+    pub(super) events: bool,
     /// The JSON body, or each event's data.
     pub(super) messages: Vec<Vec<u8>>,
 }
@@ -115,7 +117,7 @@ pub(super) fn ask(
                 if let Some(data) = parser.event().data.filter(|data| parser.ready() && !data.is_empty()) {
                     messages.push(data.to_vec());
                     if wanted(data) {
-                        return Ok(Response { status, session, messages });
+                        return Ok(Response { status, session, events, messages });
                     }
                 }
             }
@@ -126,7 +128,7 @@ pub(super) fn ask(
             if !events && !plain.is_empty() {
                 messages.push(plain);
             }
-            return Ok(Response { status, session, messages });
+            return Ok(Response { status, session, events, messages });
         }
         if !read(&mut socket, &mut raw, until)? {
             decoder.eof().map_err(|_| ClientFault::Cut)?;

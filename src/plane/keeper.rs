@@ -189,6 +189,7 @@ impl Keeper {
         introduction: request::Introduction,
     ) -> Result<EraCatalog, Trouble> {
         let mut catalog = EraCatalog {
+            events: false,
             protocol,
             capabilities: introduction.capabilities,
             server_info: introduction.server_info,
@@ -201,14 +202,16 @@ impl Keeper {
                 ListKind::Resources | ListKind::Templates => "resources",
             };
             if capability(&catalog, name) {
-                catalog.lists[kind.index()] = self.list(era, kind)?;
+                let (listing, events) = self.list(era, kind)?;
+                catalog.lists[kind.index()] = listing;
+                catalog.events |= events;
             }
         }
         Ok(catalog)
     }
 
-    /// All pages of a list; `None` where the server has no such list although it declares the capability.
-    fn list(&mut self, era: Era, kind: ListKind) -> Result<Option<Listing>, Trouble> {
+    /// All pages of a list, and whether they came as event streams; `None` where the server has no such list although it declares the capability.
+    fn list(&mut self, era: Era, kind: ListKind) -> Result<(Option<Listing>, bool), Trouble> {
         let verb = match kind {
             ListKind::Tools => Verb::ToolsList,
             ListKind::Prompts => Verb::PromptsList,
@@ -226,7 +229,7 @@ impl Keeper {
             }
             let Some(result) = result_of(&response, id) else {
                 let missing = page == 0 && error_of(&response, id) == Some(-32_601);
-                return if missing { Ok(None) } else { Err(Trouble::Unusable(verb_name(verb))) };
+                return if missing { Ok((None, false)) } else { Err(Trouble::Unusable(verb_name(verb))) };
             };
             let read = read_page(kind, &result).map_err(|_| Trouble::Unusable(verb_name(verb)))?;
             for (name, why) in read.dropped.iter() {
@@ -237,7 +240,7 @@ impl Keeper {
                 tracing::warn!("server {}: {name:?} of {} is left out: {why}", self.name, verb_name(verb));
             }
             if cursor.is_none() {
-                return Ok(Some(listing));
+                return Ok((Some(listing), response.events));
             }
         }
         Err(Trouble::Unusable("list, which does not end,"))

@@ -52,6 +52,7 @@ fn offers(tools: &[&str]) -> ServerCatalog {
         Some(Listing { items: names.iter().map(|name| item(name)).collect(), ttl_ms: None, public: false })
     };
     let era = EraCatalog {
+        events: false,
         protocol: Revision::NEWEST,
         capabilities: serde_json::json!({}),
         server_info: None,

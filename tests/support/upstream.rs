@@ -1,0 +1,592 @@
+//! A server that remembers everything it was sent, answers both eras by default, and misbehaves as it is told.
+
+use std::collections::HashMap;
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use socket2::{Domain, Socket, Type};
+
+use super::gateway::PATIENCE;
+use super::mcp::{MODERN, VERSION_KEY};
+
+/// What a script did with a request.
+pub(crate) enum Acted {
+    /// Answered it, in whatever way.
+    Done,
+    /// Nothing: the server answers as servers do.
+    Default,
+}
+
+/// Which eras it speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Eras {
+    Both,
+    Modern,
+    Legacy,
+}
+
+/// One request, as it arrived whole.
+#[derive(Clone, Debug)]
+pub(crate) struct Seen {
+    /// Number of the connection it came on.
+    pub(crate) connection: usize,
+    /// How many came on that connection before it.
+    pub(crate) nth: usize,
+    pub(crate) http: String,
+    /// Names in lower case.
+    pub(crate) fields: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
+    /// The body as JSON; null where it is none.
+    pub(crate) message: Value,
+}
+
+impl Seen {
+    /// The JSON-RPC method; empty for an answer, or none.
+    pub(crate) fn method(&self) -> &str {
+        self.message["method"].as_str().unwrap_or_default()
+    }
+
+    /// `params.name`.
+    pub(crate) fn name(&self) -> &str {
+        self.message["params"]["name"].as_str().unwrap_or_default()
+    }
+
+    /// The caller's fresh value, in the arguments of a tool call.
+    pub(crate) fn value(&self) -> &str {
+        self.message["params"]["arguments"]["value"].as_str().unwrap_or_default()
+    }
+
+    /// The request's id.
+    pub(crate) fn id(&self) -> &Value {
+        &self.message["id"]
+    }
+
+    /// The value of a field; empty when it is not there.
+    pub(crate) fn field(&self, name: &str) -> &str {
+        let found = self.fields.iter().find(|(field, _)| field == name);
+        found.map_or("", |(_, value)| value)
+    }
+
+    /// Whether it is a modern request.
+    pub(crate) fn is_modern(&self) -> bool {
+        self.message["params"]["_meta"].get(VERSION_KEY).is_some()
+    }
+
+    /// Whether it is this tool being called.
+    pub(crate) fn calls(&self, tool: &str) -> bool {
+        self.method() == "tools/call" && self.name() == tool
+    }
+}
+
+/// The connection a request came on: what goes back.
+pub(crate) struct Out<'a> {
+    socket: &'a TcpStream,
+    shared: &'a Shared,
+    open: bool,
+}
+
+impl Out<'_> {
+    /// Sends exactly these bytes.
+    pub(crate) fn write(&mut self, bytes: impl AsRef<[u8]>) {
+        let _ = self.socket.write_all(bytes.as_ref());
+    }
+
+    /// Sends a JSON answer.
+    pub(crate) fn json(&mut self, status: u16, fields: &str, body: &Value) {
+        self.json_bytes(status, fields, body.to_string().as_bytes());
+    }
+
+    /// Sends these bytes as a JSON answer.
+    pub(crate) fn json_bytes(&mut self, status: u16, fields: &str, body: &[u8]) {
+        let length = body.len();
+        let head = format!(
+            "HTTP/1.1 {status} Status\r\ncontent-type: application/json\r\n{fields}content-length: {length}\r\n\r\n"
+        );
+        self.write([head.as_bytes(), body].concat());
+    }
+
+    /// Sends a status without a body.
+    pub(crate) fn empty(&mut self, status: u16) {
+        let length = if status == 204 { "" } else { "content-length: 0\r\n" };
+        self.write(format!("HTTP/1.1 {status} Status\r\n{length}\r\n"));
+    }
+
+    /// Begins an event stream.
+    pub(crate) fn stream(&mut self) {
+        self.write("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n");
+    }
+
+    /// Sends one event.
+    pub(crate) fn event(&mut self, message: &Value) {
+        self.event_bytes(&format!("event: message\ndata: {message}\n\n"));
+    }
+
+    /// Sends these bytes of an event stream, in a chunk of their own.
+    pub(crate) fn event_bytes(&mut self, bytes: &str) {
+        self.write(format!("{:x}\r\n{bytes}\r\n", bytes.len()));
+    }
+
+    /// Ends an event stream as it should be.
+    pub(crate) fn stream_end(&mut self) {
+        self.write("0\r\n\r\n");
+    }
+
+    /// Closes the connection.
+    pub(crate) fn close(&mut self) {
+        let _ = self.socket.shutdown(Shutdown::Both);
+        self.open = false;
+    }
+
+    /// Waits until the gateway closes the connection; `false` when it does not for so long.
+    pub(crate) fn gone(&mut self, within: Duration) -> bool {
+        let _ = self.socket.set_read_timeout(Some(within));
+        let gone = matches!(self.socket.read(&mut [0; 256]), Ok(0)) || self.broken();
+        let _ = self.socket.set_read_timeout(None);
+        self.open &= !gone;
+        gone
+    }
+
+    fn broken(&self) -> bool {
+        self.socket.take_error().is_ok_and(|error| error.is_some())
+    }
+
+    /// Writes a word down for the test to wait for.
+    pub(crate) fn note(&self, word: impl Into<String>) {
+        self.shared.note(word.into());
+    }
+
+    /// Waits until the test lets scripts go on past `gate`.
+    pub(crate) fn pass(&self, gate: &str) {
+        let until = Instant::now() + PATIENCE;
+        self.shared.wait(until, |state| state.gates.iter().any(|open| open == gate));
+    }
+}
+
+type Script = dyn Fn(&Seen, &mut Out<'_>) -> Acted + Send + Sync;
+
+#[derive(Default)]
+struct State {
+    seen: Vec<Seen>,
+    notes: Vec<String>,
+    gates: Vec<String>,
+    tools: Vec<Value>,
+    /// Sessions given out, and whether they are still alive.
+    sessions: HashMap<String, bool>,
+    streams: Vec<mpsc::Sender<String>>,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+    script: Box<Script>,
+    eras: Eras,
+    connections: AtomicUsize,
+    stop: AtomicBool,
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(|held| held.into_inner())
+    }
+
+    fn note(&self, word: String) {
+        self.state().notes.push(word);
+        self.changed.notify_all();
+    }
+
+    /// Waits until `so`; whether it came to be.
+    fn wait(&self, until: Instant, so: impl Fn(&State) -> bool) -> bool {
+        let mut state = self.state();
+        while !so(&state) {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            state = self.changed.wait_timeout(state, left).unwrap_or_else(|held| held.into_inner()).0;
+        }
+        true
+    }
+}
+
+/// A server being put together.
+pub(crate) struct Plan {
+    tools: Vec<Value>,
+    eras: Eras,
+    script: Box<Script>,
+}
+
+impl Plan {
+    /// With these tools, well behaved, in both eras.
+    pub(crate) fn tools(names: &[&str]) -> Self {
+        let tools = names.iter().map(|name| definition(name)).collect();
+        Self { tools, eras: Eras::Both, script: Box::new(|_, _| Acted::Default) }
+    }
+
+    /// In these eras only.
+    pub(crate) fn eras(mut self, eras: Eras) -> Self {
+        self.eras = eras;
+        self
+    }
+
+    /// With this tool definition too.
+    pub(crate) fn tool(mut self, definition: Value) -> Self {
+        self.tools.push(definition);
+        self
+    }
+
+    /// Asked first about every request.
+    pub(crate) fn script(mut self, script: impl Fn(&Seen, &mut Out<'_>) -> Acted + Send + Sync + 'static) -> Self {
+        self.script = Box::new(script);
+        self
+    }
+
+    /// On a port of its own.
+    pub(crate) fn start(self) -> Upstream {
+        Reserved::new().start(self)
+    }
+}
+
+/// A port that nobody listens on yet, and nobody else gets: connecting is refused.
+pub(crate) struct Reserved {
+    socket: Socket,
+    pub(crate) address: SocketAddr,
+}
+
+impl Reserved {
+    pub(crate) fn new() -> Self {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket can be made");
+        let any: SocketAddr = ([127, 0, 0, 1], 0).into();
+        socket.bind(&any.into()).expect("a port is free");
+        let address = socket.local_addr().ok().and_then(|it| it.as_socket()).expect("a bound socket has an address");
+        Self { socket, address }
+    }
+
+    /// The URL it will have.
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}/mcp", self.address)
+    }
+
+    /// Opens for business.
+    pub(crate) fn start(self, plan: Plan) -> Upstream {
+        let Plan { tools, eras, script } = plan;
+        let shared = Arc::new(Shared {
+            state: Mutex::new(State { tools, ..State::default() }),
+            changed: Condvar::new(),
+            script,
+            eras,
+            connections: AtomicUsize::new(0),
+            stop: AtomicBool::new(false),
+        });
+        self.socket.listen(128).expect("a bound socket can listen");
+        let listener: TcpListener = self.socket.into();
+        let here = shared.clone();
+        thread::spawn(move || {
+            for socket in listener.incoming().map_while(Result::ok) {
+                if here.stop.load(Ordering::Acquire) {
+                    break;
+                }
+                let shared = here.clone();
+                thread::spawn(move || connection(&shared, &socket));
+            }
+        });
+        Upstream { address: self.address, shared }
+    }
+}
+
+/// A running server; takes no more connections when dropped.
+pub(crate) struct Upstream {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+impl Upstream {
+    /// Its MCP endpoint.
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}/mcp", self.address)
+    }
+
+    /// All requests so far, in the order in which they were complete.
+    pub(crate) fn seen(&self) -> Vec<Seen> {
+        self.shared.state().seen.clone()
+    }
+
+    /// The tool calls among them: the ledger.
+    pub(crate) fn calls(&self) -> Vec<Seen> {
+        self.seen().into_iter().filter(|seen| seen.method() == "tools/call").collect()
+    }
+
+    /// Waits for a request.
+    #[track_caller]
+    pub(crate) fn wait(&self, what: &str, so: impl Fn(&Seen) -> bool) -> Seen {
+        let came = self.shared.wait(Instant::now() + PATIENCE, |state| state.seen.iter().any(&so));
+        assert!(came, "the server never saw {what}: {:?}", self.methods());
+        self.seen().into_iter().rev().find(so).expect("it was there a moment ago")
+    }
+
+    /// Waits for a word of a script.
+    #[track_caller]
+    pub(crate) fn noted(&self, word: &str) {
+        let came = self.shared.wait(Instant::now() + PATIENCE, |state| state.notes.iter().any(|it| it == word));
+        assert!(came, "the script never noted {word:?}: {:?}", self.notes());
+    }
+
+    /// The words of scripts so far.
+    pub(crate) fn notes(&self) -> Vec<String> {
+        self.shared.state().notes.clone()
+    }
+
+    /// Lets scripts go on past `gate`.
+    pub(crate) fn open(&self, gate: &str) {
+        self.shared.state().gates.push(gate.to_owned());
+        self.shared.changed.notify_all();
+    }
+
+    /// Offers these tools from now on, and says so to whoever listens.
+    pub(crate) fn change_tools(&self, names: &[&str]) {
+        self.shared.state().tools = names.iter().map(|name| definition(name)).collect();
+        self.say(&json!({ "jsonrpc": "2.0", "method": "notifications/tools/list_changed" }));
+    }
+
+    /// Sends a message on every open stream.
+    pub(crate) fn say(&self, message: &Value) {
+        self.shared.state().streams.retain(|stream| stream.send(message.to_string()).is_ok());
+    }
+
+    /// Forgets every session, as a restart would.
+    pub(crate) fn forget_sessions(&self) {
+        self.shared.state().sessions.clear();
+    }
+
+    /// Session ids given out and not ended.
+    pub(crate) fn sessions(&self) -> Vec<String> {
+        let state = self.shared.state();
+        state.sessions.iter().filter(|(_, alive)| **alive).map(|(id, _)| id.clone()).collect()
+    }
+
+    fn methods(&self) -> Vec<String> {
+        self.seen().iter().map(|seen| format!("{} {}", seen.http, seen.method())).collect()
+    }
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Release);
+        self.shared.changed.notify_all();
+        // The listening thread wakes up, sees that it is over, and closes the port.
+        let _ = TcpStream::connect_timeout(&self.address, Duration::from_millis(100));
+    }
+}
+
+/// A tool of that name that takes any arguments.
+pub(crate) fn definition(name: &str) -> Value {
+    json!({ "name": name, "description": format!("The tool {name}"), "inputSchema": { "type": "object" } })
+}
+
+/// The answer to a request.
+pub(crate) fn result(seen: &Seen, mut result: Value) -> Value {
+    if seen.is_modern() {
+        result["resultType"] = json!("complete");
+    }
+    json!({ "jsonrpc": "2.0", "id": seen.id(), "result": result })
+}
+
+/// A tool's answer that says `text`.
+pub(crate) fn said(seen: &Seen, text: &str) -> Value {
+    result(seen, json!({ "content": [{ "type": "text", "text": text }], "isError": false }))
+}
+
+/// A progress notification for a request that asked for it.
+pub(crate) fn progress(seen: &Seen, step: u32) -> Value {
+    let token = &seen.message["params"]["_meta"]["progressToken"];
+    json!({
+        "jsonrpc": "2.0", "method": "notifications/progress",
+        "params": { "progressToken": token, "progress": step, "total": 3 },
+    })
+}
+
+fn connection(shared: &Shared, socket: &TcpStream) {
+    let number = shared.connections.fetch_add(1, Ordering::Relaxed);
+    let _ = socket.set_nodelay(true);
+    let mut bytes = Vec::new();
+    let mut nth = 0;
+    while let Some(mut seen) = read_request(socket, &mut bytes) {
+        seen.connection = number;
+        seen.nth = nth;
+        nth += 1;
+        // In the ledger before anything is answered.
+        shared.state().seen.push(seen.clone());
+        shared.changed.notify_all();
+        let mut out = Out { socket, shared, open: true };
+        if let Acted::Default = (shared.script)(&seen, &mut out) {
+            answer(&seen, &mut out);
+        }
+        if !out.open {
+            break;
+        }
+    }
+    let _ = socket.shutdown(Shutdown::Both);
+}
+
+fn read_request(mut socket: &TcpStream, bytes: &mut Vec<u8>) -> Option<Seen> {
+    let mut piece = [0; 16 * 1024];
+    let mut more = |bytes: &mut Vec<u8>| match socket.read(&mut piece) {
+        Ok(n) if n > 0 => bytes.extend_from_slice(&piece[..n]),
+        _ => bytes.clear(),
+    };
+    let end = loop {
+        if let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {
+            break end + 4;
+        }
+        more(bytes);
+        if bytes.is_empty() {
+            return None;
+        }
+    };
+    let head = String::from_utf8(bytes[..end].to_vec()).expect("the gateway writes ASCII heads");
+    let mut lines = head.split("\r\n");
+    let http = lines.next()?.split(' ').next()?.to_owned();
+    let fields: Vec<(String, String)> = lines
+        .filter_map(|line| line.split_once(':'))
+        .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
+        .collect();
+    let length = fields.iter().find(|(name, _)| name == "content-length").map_or("0", |(_, value)| value);
+    let whole = end + length.parse::<usize>().expect("the gateway writes lengths");
+    while bytes.len() < whole {
+        more(bytes);
+        if bytes.is_empty() {
+            return None;
+        }
+    }
+    let body = bytes[end..whole].to_vec();
+    bytes.drain(..whole);
+    let message = serde_json::from_slice(&body).unwrap_or_default();
+    Some(Seen { connection: 0, nth: 0, http, fields, body, message })
+}
+
+fn answer(seen: &Seen, out: &mut Out<'_>) {
+    let eras = out.shared.eras;
+    if !speaks(eras, seen) {
+        let code = if seen.is_modern() { -32_600 } else { -32_022 };
+        let body = json!({ "jsonrpc": "2.0", "id": seen.id(), "error": {
+            "code": code, "message": "not this era", "data": { "supported": [MODERN], "requested": "?" },
+        }});
+        return out.json(400, "", &body);
+    }
+    let session = seen.field("mcp-session-id");
+    if !session.is_empty() && out.shared.state().sessions.get(session) != Some(&true) {
+        let body = json!({ "jsonrpc": "2.0", "id": null, "error": { "code": -32_001, "message": "Session not found" } });
+        return out.json(404, "", &body);
+    }
+    match seen.http.as_str() {
+        "GET" => listen(out, None),
+        "DELETE" => {
+            out.shared.state().sessions.insert(session.to_owned(), false);
+            out.empty(204);
+        }
+        _ if seen.message.get("id").is_none() || seen.method().is_empty() => out.empty(202),
+        _ => match seen.method() {
+            "initialize" => initialize(seen, out),
+            "subscriptions/listen" => listen(out, Some(seen)),
+            "tools/call" => out.json(200, "", &said(seen, seen.value())),
+            method => {
+                let body = standard(seen, method, &out.shared.state().tools);
+                out.json(200, "", &body);
+            }
+        },
+    }
+}
+
+fn speaks(eras: Eras, seen: &Seen) -> bool {
+    match eras {
+        Eras::Both => true,
+        Eras::Modern => seen.is_modern() || seen.http != "POST",
+        Eras::Legacy => !seen.is_modern(),
+    }
+}
+
+fn initialize(seen: &Seen, out: &mut Out<'_>) {
+    let id = format!("up-{}-{}", seen.connection, seen.nth);
+    out.shared.state().sessions.insert(id.clone(), true);
+    let body = result(seen, json!({
+        "protocolVersion": seen.message["params"]["protocolVersion"],
+        "capabilities": capabilities(),
+        "serverInfo": { "name": "recorder", "version": "1" },
+    }));
+    out.json(200, &format!("mcp-session-id: {id}\r\n"), &body);
+}
+
+fn capabilities() -> Value {
+    json!({ "tools": { "listChanged": true }, "prompts": {}, "resources": { "subscribe": true }, "completions": {}, "logging": {} })
+}
+
+fn standard(seen: &Seen, method: &str, tools: &[Value]) -> Value {
+    let answer = |mut body: Value| {
+        if seen.is_modern() {
+            body["ttlMs"] = json!(60_000);
+            body["cacheScope"] = json!("public");
+        }
+        result(seen, body)
+    };
+    let params = &seen.message["params"];
+    match method {
+        "server/discover" => answer(json!({
+            "supportedVersions": [MODERN], "capabilities": capabilities(),
+            "_meta": { "io.modelcontextprotocol/serverInfo": { "name": "recorder", "version": "1" } },
+        })),
+        "tools/list" => answer(json!({ "tools": tools })),
+        "prompts/list" => answer(json!({ "prompts": [{ "name": "greet" }, { "name": "plot" }] })),
+        "resources/list" => answer(json!({ "resources": [
+            { "uri": "note://open", "name": "open" }, { "uri": "note://shut", "name": "shut" },
+        ]})),
+        "resources/templates/list" => answer(json!({ "resourceTemplates": [{ "uriTemplate": "note://{x}", "name": "n" }] })),
+        "resources/read" => answer(json!({ "contents": [{ "uri": params["uri"], "text": "words" }] })),
+        "prompts/get" => {
+            result(seen, json!({ "messages": [{ "role": "user", "content": { "type": "text", "text": "hi" } }] }))
+        }
+        "completion/complete" => result(seen, json!({ "completion": { "values": ["one"] } })),
+        "ping" | "logging/setLevel" | "resources/subscribe" | "resources/unsubscribe" => result(seen, json!({})),
+        _ => json!({ "jsonrpc": "2.0", "id": seen.id(), "error": { "code": -32_601, "message": "Method not found" } }),
+    }
+}
+
+/// A session's own stream, or a subscription: goes on until somebody closes it.
+fn listen(out: &mut Out<'_>, subscription: Option<&Seen>) {
+    let (tell, told) = mpsc::channel::<String>();
+    out.stream();
+    if let Some(seen) = subscription {
+        let mut acknowledged = json!({
+            "jsonrpc": "2.0", "method": "notifications/subscriptions/acknowledged",
+            "params": { "notifications": seen.message["params"]["notifications"] },
+        });
+        acknowledged["params"]["_meta"] = json!({ "io.modelcontextprotocol/subscriptionId": seen.id() });
+        out.event(&acknowledged);
+    }
+    out.shared.state().streams.push(tell);
+    loop {
+        match told.recv_timeout(Duration::from_millis(20)) {
+            Ok(message) => {
+                let mut message: Value = serde_json::from_str(&message).expect("the test sends JSON");
+                if let Some(seen) = subscription {
+                    message["params"]["_meta"] = json!({ "io.modelcontextprotocol/subscriptionId": seen.id() });
+                }
+                out.event(&message);
+            }
+            Err(_) if out.shared.stop.load(Ordering::Acquire) => break,
+            Err(_) => {}
+        }
+        let mut socket = out.socket;
+        let _ = socket.set_read_timeout(Some(Duration::from_millis(1)));
+        match socket.read(&mut [0; 64]) {
+            Ok(0) => break,
+            Err(error) if !matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => break,
+            _ => {}
+        }
+    }
+    out.note("stream closed");
+    out.close();
+}
