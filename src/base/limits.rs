@@ -89,6 +89,8 @@ pub const PLANE_ANSWER_MS_MAX: u64 = 10_000;
 pub const PLANE_ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Idle connections kept per shard and server.
 pub const UPSTREAM_IDLE_MAX: usize = 512;
+/// Parsed heads of answers that a shard keeps to parse into again.
+pub const UPSTREAM_HEADS_KEPT: usize = 256;
 /// An idle upstream connection is closed after this long: below the five seconds after which common servers close
 /// theirs, because a request must not cross their close on the way.
 pub const UPSTREAM_IDLE_MS_MAX: u64 = 4_000;

@@ -127,7 +127,7 @@ pub(crate) const ROOT: &[Key] = &[
     Key::new("audit", Kind::Block(AUDIT), "The record: one decision for every call, and its outcome."),
     Key::new("limits", Kind::Block(LIMITS), "Bounds of the gateway itself. The defaults suit most."),
     Key::new("telemetry", Kind::Any, "Export of metrics and traces.")
-        .later("read metrics from the admin listener instead"),
+        .later("nothing is exported yet: read the record and the admin listener's /status; leave it out"),
     Key::new("sessions", Kind::Any, "Keys for session ids that several nodes share.")
         .later("one node keeps its keys in `state`; leave `sessions` out"),
 ];

@@ -63,10 +63,9 @@ pub(super) fn list(kind: ListKind) -> Vec<Value> {
             "description": "Drafts an answer to a customer's question from the handbook.",
             "arguments": [{ "name": "question", "description": "What the customer asks.", "required": true }],
         })],
-        ListKind::Resources => PAGES
-            .iter()
-            .map(|page| json!({ "uri": page.uri, "name": page.title, "mimeType": "text/plain" }))
-            .collect(),
+        ListKind::Resources => {
+            PAGES.iter().map(|page| json!({ "uri": page.uri, "name": page.title, "mimeType": "text/plain" })).collect()
+        }
         ListKind::Templates => vec![json!({
             "uriTemplate": "docs://pages/{page}", "name": "page", "title": "A page of the handbook",
             "mimeType": "text/plain",

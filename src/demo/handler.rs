@@ -186,7 +186,11 @@ impl Server {
         if let Some(kind) = call.method.and_then(|method| method.list) {
             let items = self.content.list(kind).ok_or(Kind::MethodUnknown)?;
             // One page, so no cursor was ever given out.
-            return if member("cursor").is_some() { Err(Kind::CursorInvalid.into()) } else { Ok(json!({ kind.member(): items })) };
+            return if member("cursor").is_some() {
+                Err(Kind::CursorInvalid.into())
+            } else {
+                Ok(json!({ kind.member(): items }))
+            };
         }
         match (verb, &self.content) {
             (Verb::Ping, _) => Ok(json!({})),
@@ -206,8 +210,9 @@ impl Server {
                 let prompt = docs::prompt(name, arguments).ok_or_else(|| quoted(Kind::PromptUnknown))?;
                 prompt.map_err(|wrong| Refusal::from(Kind::ParamsInvalid).saying(wrong))
             }
-            (Verb::ResourcesRead, Content::Docs) => docs::read(name)
-                .ok_or_else(|| quoted(Kind::ResourceUnknown).with(json!({ "uri": name }).to_string())),
+            (Verb::ResourcesRead, Content::Docs) => {
+                docs::read(name).ok_or_else(|| quoted(Kind::ResourceUnknown).with(json!({ "uri": name }).to_string()))
+            }
             // Nothing else is declared.
             _ => Err(Kind::MethodUnknown.into()),
         }
@@ -363,7 +368,8 @@ mod tests {
     fn legacy_sessions_begin_and_end() {
         let mut server = docs();
         let body = r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-06-18","capabilities":{},"clientInfo":{"name":"t","version":"1"}}}"#;
-        let said = check(&mut server, &post(body, Given::default()), 200, "/result/protocolVersion", json!("2025-06-18"));
+        let said =
+            check(&mut server, &post(body, Given::default()), 200, "/result/protocolVersion", json!("2025-06-18"));
         let id = said.session.expect("a session");
         let within = Given { session: Some(id.as_bytes()), session_count: 1, ..Given::default() };
         let notification = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
@@ -398,10 +404,17 @@ mod tests {
         };
         check(&mut docs(), &post(&call("nothing"), Given::default()), 200, "/error/code", json!(-32_602));
         check(&mut docs(), &post(&call("search"), Given::default()), 200, "/result/isError", json!(true));
-        let read = |uri: &str| format!(r#"{{"jsonrpc":"2.0","id":1,"method":"resources/read","params":{{"uri":"{uri}"}}}}"#);
+        let read =
+            |uri: &str| format!(r#"{{"jsonrpc":"2.0","id":1,"method":"resources/read","params":{{"uri":"{uri}"}}}}"#);
         check(&mut docs(), &post(&read("docs://x"), Given::default()), 200, "/error/code", json!(-32_002));
         let body = read("docs://pages/refunds");
-        check(&mut docs(), &post(&body, Given::default()), 200, "/result/contents/0/uri", json!("docs://pages/refunds"));
+        check(
+            &mut docs(),
+            &post(&body, Given::default()),
+            200,
+            "/result/contents/0/uri",
+            json!("docs://pages/refunds"),
+        );
         let mut payments = Server::new(Content::Payments(Payments::new()));
         check(&mut payments, &post(&body, Given::default()), 200, "/error/code", json!(-32_601));
         check(&mut docs(), &post("[]", Given::default()), 400, "/error/code", json!(-32_600));

@@ -52,7 +52,9 @@ pub enum DemoFault {
     #[error("{0} is taken by another program; take a free port with 'portcullis demo --listen {ip}:0', or name another", ip = .0.ip())]
     Taken(SocketAddr),
     /// Whoever can reach the demo can move its money: its key and tokens lie in a folder, and are shown.
-    #[error("the demo listens on this machine only, not on {0}; give --listen an address of loopback, 127.0.0.1:8080 say")]
+    #[error(
+        "the demo listens on this machine only, not on {0}; give --listen an address of loopback, 127.0.0.1:8080 say"
+    )]
     NotLoopback(SocketAddr),
     /// The gateway cannot start.
     #[error(transparent)]
@@ -105,7 +107,12 @@ fn serve(listen: SocketAddr, folder: &Folder, random: &SystemRandom) -> Result<(
 }
 
 /// The embedded configuration, written down for the user and read as a user's file is.
-fn settings(listen: SocketAddr, docs: SocketAddr, payments: SocketAddr, folder: &Folder) -> Result<Settings, DemoFault> {
+fn settings(
+    listen: SocketAddr,
+    docs: SocketAddr,
+    payments: SocketAddr,
+    folder: &Folder,
+) -> Result<Settings, DemoFault> {
     let text = config_text(listen, docs, payments);
     folder.write(CONFIG_FILE, text.as_bytes())?;
     let loaded = config::load(&text, &folder.path, &Files).map_err(|faults| {

@@ -60,7 +60,8 @@ impl Payments {
         if currency != invoice.currency {
             return Err(format!("Invoice {} is in {}, not in {currency}.", invoice.id, invoice.currency));
         }
-        let cents = cents(arguments.get("amount")).ok_or("'amount' must be a number above 0 with at most two decimals.")?;
+        let cents =
+            cents(arguments.get("amount")).ok_or("'amount' must be a number above 0 with at most two decimals.")?;
         let left = invoice.cents - invoice.refunded;
         if cents > left {
             return Err(format!("Only {currency} {} of invoice {} can still be refunded.", money(left), invoice.id));

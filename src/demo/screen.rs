@@ -5,6 +5,8 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use crate::mcp::revision::Revision;
+
 /// Everything the lines are made of.
 pub(super) struct Setup<'a> {
     pub(super) folder: &'a Path,
@@ -21,6 +23,7 @@ pub(super) struct Setup<'a> {
 /// The lines.
 pub(super) fn text(setup: &Setup<'_>) -> String {
     let Setup { docs, payments, .. } = setup;
+    let newest = Revision::NEWEST.as_str();
     let mut out = String::new();
     // Writing to a String cannot fail.
     let _ = write!(
@@ -32,14 +35,10 @@ Two agents, two tasks. Paste their tokens into a second terminal:
 Then ask:
 
   # research finds pages,
-{}
-  # sees two of the four tools that payments has,
-{}
-  # and gets nowhere with another (the newest protocol, all its headers: {NEWEST})
-{}
-  # support-refund can: money moves, up to what is left of the invoice
-{}
-  # nobody deletes, and is told why
+{}  # sees two of the four tools that payments has,
+{}  # and gets nowhere with another (the newest protocol, all its headers: {newest})
+{}  # support-refund can: money moves, up to what is left of the invoice
+{}  # nobody deletes, and is told why
 {}
 Or connect a client:
 
@@ -48,7 +47,7 @@ Or connect a client:
     --header \"Authorization: Bearer $REFUND\"
   .mcp.json (this one takes the tokens from the environment; the one in the folder below has them inside):
 {}
-Configuration, tokens, record: {}{}
+Configuration, tokens, key, record: {}{}
 Every decision appears here, and in the record. Ctrl-C ends the demo.
 ",
         exports(setup),
@@ -76,16 +75,12 @@ pub(super) fn exports(setup: &Setup<'_>) -> String {
 
 /// A `.mcp.json` with the tokens inside.
 pub(super) fn mcp_json(setup: &Setup<'_>) -> Value {
-    let entry = |url: &str, token: &str| {
-        json!({ "type": "http", "url": url, "headers": { "Authorization": format!("Bearer {token}") } })
-    };
+    let entry = |url: &str, token: &str| json!({ "type": "http", "url": url, "headers": { "Authorization": format!("Bearer {token}") } });
     json!({ "mcpServers": {
         "demo-docs": entry(setup.docs, setup.research),
         "demo-payments": entry(setup.payments, setup.refund),
     } })
 }
-
-const NEWEST: &str = crate::mcp::revision::Revision::NEWEST.as_str();
 
 fn call(tool: &str, arguments: &Value) -> String {
     format!("{{\"name\":\"{tool}\",\"arguments\":{arguments}}}")
@@ -101,12 +96,13 @@ fn legacy(url: &str, token: &str, method: &str, params: &str) -> String {
 
 /// A tool's call in the newest revision.
 fn modern(url: &str, token: &str, tool: &str, arguments: &Value) -> String {
+    let newest = Revision::NEWEST.as_str();
     format!(
         "  curl {url} -H \"Authorization: Bearer ${token}\" -H 'Content-Type: application/json' \\\n    \
-         -H 'Accept: application/json, text/event-stream' -H 'MCP-Protocol-Version: {NEWEST}' \\\n    \
+         -H 'Accept: application/json, text/event-stream' -H 'MCP-Protocol-Version: {newest}' \\\n    \
          -H 'Mcp-Method: tools/call' -H 'Mcp-Name: {tool}' \\\n    \
          -d '{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"params\":{{\"name\":\"{tool}\",\"arguments\":{arguments},\n      \
-         \"_meta\":{{\"io.modelcontextprotocol/protocolVersion\":\"{NEWEST}\",\"io.modelcontextprotocol/clientCapabilities\":{{}}}}}}}}'; \
+         \"_meta\":{{\"io.modelcontextprotocol/protocolVersion\":\"{newest}\",\"io.modelcontextprotocol/clientCapabilities\":{{}}}}}}}}'; \
          echo\n"
     )
 }
@@ -114,7 +110,9 @@ fn modern(url: &str, token: &str, tool: &str, arguments: &Value) -> String {
 /// The same as [`mcp_json`], short, with variables that Claude Code fills in from its environment.
 fn servers(docs: &str, payments: &str) -> String {
     let entry = |name: &str, url: &str, token: &str| {
-        format!("\"{name}\": {{\"type\": \"http\", \"url\": \"{url}\", \"headers\": {{\"Authorization\": \"Bearer ${{{token}}}\"}}}}")
+        format!(
+            "\"{name}\": {{\"type\": \"http\", \"url\": \"{url}\", \"headers\": {{\"Authorization\": \"Bearer ${{{token}}}\"}}}}"
+        )
     };
     let entries = [entry("demo-docs", docs, "RESEARCH"), entry("demo-payments", payments, "REFUND")];
     format!("  {{\"mcpServers\": {{\n    {},\n    {}}}}}\n", entries[0], entries[1])

@@ -187,7 +187,8 @@ impl Connection {
     fn stream(&mut self, first: &[u8]) -> Result<(), End> {
         let mut out = Vec::new();
         reply::write_status(&mut out, 200);
-        for (name, value) in [("content-type", "text/event-stream"), ("cache-control", "no-store"), ("x-accel-buffering", "no")]
+        for (name, value) in
+            [("content-type", "text/event-stream"), ("cache-control", "no-store"), ("x-accel-buffering", "no")]
         {
             let _ = reply::write_field(&mut out, name, value.as_bytes());
         }
@@ -246,7 +247,7 @@ fn written(said: &Said, keep_alive: bool) -> Vec<u8> {
         Body::Empty => &[],
     };
     let mut out = Vec::with_capacity(256 + body.len());
-    let mut field = |out: &mut Vec<u8>, name: &str, value: &[u8]| {
+    let field = |out: &mut Vec<u8>, name: &str, value: &[u8]| {
         // All values are our own.
         let _ = reply::write_field(out, name, value);
     };

@@ -49,8 +49,7 @@ const YELLOW: &str = "\x1b[33m";
 const PLAIN: &str = "\x1b[0m";
 
 /// The columns' names, in the widths of [`Lines::line`].
-pub(super) const HEADING: &str =
-    "TIME (UTC)    SUBJECT  AGENT          TASK            WHAT                           VERDICT  BY, AND WHAT CAME OF IT";
+pub(super) const HEADING: &str = "UTC       SUBJECT  AGENT          TASK            WHAT                                VERDICT  BY, AND WHAT CAME OF IT";
 
 impl Event {
     pub(super) fn of(frame: &Frame<'_>) -> Self {
@@ -90,7 +89,9 @@ impl Lines {
             Event::Ended(key, outcome) => {
                 let at = self.waiting.iter().position(|(_, waiting, _)| *waiting == key);
                 let waited = at.and_then(|at| self.waiting.remove(at)).map(|(_, _, decided)| decided);
-                if let Some(decided) = waited.or_else(|| self.running.remove(&key)) {
+                // Shown before, when it was decided; now is when it ended.
+                let shown = || Some(Decided { unix_ms: outcome.unix_ms, ..self.running.remove(&key)? });
+                if let Some(decided) = waited.or_else(shown) {
                     self.line(out, &decided, Some(&ended(&outcome)));
                 }
             }
@@ -120,13 +121,13 @@ impl Lines {
     fn line(&self, out: &mut String, decided: &Decided, outcome: Option<&str>) {
         let paint = |colour: &'static str| if self.colour { colour } else { "" };
         let millis = i64::try_from(decided.unix_ms).unwrap_or(i64::MAX);
-        let time = Timestamp::from_millisecond(millis).unwrap_or_default().strftime("%H:%M:%S%.3f").to_string();
+        let time = Timestamp::from_millisecond(millis).unwrap_or_default().strftime("%H:%M:%S").to_string();
         let (verdict, colour) = if decided.permit { ("permit", GREEN) } else { ("refuse", RED) };
         let dash = |text: &str| if text.is_empty() { "-".to_owned() } else { text.to_owned() };
         // Writing to a String cannot fail.
         let _ = write!(
             out,
-            "{}{time}{}  {:<7}  {:<13}  {:<14}  {:<29}  {}{verdict}{}   {}",
+            "{}{time}{}  {:<7}  {:<13}  {:<14}  {:<34}  {}{verdict}{}   {}",
             paint(DIM),
             paint(PLAIN),
             dash(&decided.subject),
@@ -225,7 +226,7 @@ mod tests {
 
     fn outcome(seq: u64) -> Event {
         let outcome = Outcome {
-            unix_ms: 0,
+            unix_ms: 1_700_000_009_999,
             status: Status::Ok,
             http: 200,
             is_error: false,
@@ -244,7 +245,7 @@ mod tests {
         lines.heard(decided(1, decision(Verdict::Permit, "search"), vec!["research-reads"]), 0, &mut out);
         assert_eq!((out.as_str(), lines.due()), ("", Some(DEMO_OUTCOME_MS_MAX)));
         lines.heard(outcome(1), 3, &mut out);
-        let want = "22:13:20.123  alice    research-bot   research        docs/search                    \
+        let want = "22:13:20  alice    research-bot   research        docs/search                         \
                     permit   research-reads; ok in 3.1 ms\n";
         assert_eq!((out.as_str(), lines.due()), (want, None));
         assert_eq!(HEADING.find("VERDICT"), want.find("permit"));
@@ -262,6 +263,8 @@ mod tests {
         lines.heard(outcome(1), 9_001, &mut out);
         let ends: Vec<&str> = out.lines().map(|line| line.rsplit("; ").next().unwrap()).collect();
         assert_eq!(ends, ["under way", "ok in 3.1 ms"]);
+        let times: Vec<&str> = out.lines().map(|line| &line[..8]).collect();
+        assert_eq!(times, ["22:13:20", "22:13:29"]);
     }
 
     #[test]

@@ -37,7 +37,7 @@ pub(super) struct Slot {
     /// Wakes the connection's task to look at the shard's state.
     pub(super) waker: RefCell<Option<Waker>>,
     /// Ends the exchange it waits for.
-    pub(super) abort: RefCell<Option<Rc<Abort>>>,
+    pub(super) abort: Abort,
 }
 
 /// A connection.
@@ -223,7 +223,6 @@ impl Conn {
                 self.input = None;
             }
         }
-        self.head = RequestHead::new();
         self.early = false;
     }
 

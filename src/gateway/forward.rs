@@ -2,7 +2,6 @@
 //! notices when nobody waits any more, and the one outcome.
 
 use std::pin::pin;
-use std::rc::Rc;
 use std::time::Duration;
 
 use smallvec::SmallVec;
@@ -65,16 +64,17 @@ pub(super) async fn serve(
     let timeout = snapshot.settings.servers[flight.server.index()].timeout_ms;
     let deadline = shard.timers.now().mono.plus_ms(timeout);
     let clearance = Clearance::Call(&recorded);
-    let abort = Rc::new(Abort::default());
-    *conn.slot.abort.borrow_mut() = Some(abort.clone());
+    let slot = conn.slot.clone();
+    let abort = &slot.abort;
+    abort.reset();
     flight.sent = shard.timers.now().mono;
-    let sent = exchange(shard, conn, flight.era == Era::Modern, clearance, &lane, request, deadline, &abort).await;
+    let sent = exchange(shard, conn, flight.era == Era::Modern, clearance, &lane, request, deadline, abort).await;
     flight.answered = shard.timers.now().mono;
     let result = match sent {
-        Ok(answer) => relay::answer(shard, conn, flight, answer, &abort, timeout).await,
+        Ok(answer) => relay::answer(shard, conn, flight, answer, abort, timeout).await,
         Err(fault) => Err(failed(shard, flight, fault)),
     };
-    *conn.slot.abort.borrow_mut() = None;
+    abort.reset();
     result
 }
 

@@ -3,7 +3,7 @@
 
 use std::pin::pin;
 
-use crate::base::limits::{ANSWER_WHOLE_BYTES_MAX, EVENT_BYTES_MAX, RETIRE_MS_MAX};
+use crate::base::limits::{ANSWER_WHOLE_BYTES_MAX, BUFFER_BYTES, EVENT_BYTES_MAX, RETIRE_MS_MAX, SESSION_ID_BYTES_MAX};
 use crate::base::time::Moment;
 use crate::http::field::Known;
 use crate::http::head::{Framing, Version};
@@ -19,6 +19,7 @@ use crate::record::frame::Status;
 use crate::session::owner::{self, SessionSeal};
 use crate::upstream::UpstreamFault;
 use crate::upstream::exchange::{Abort, Answer};
+use crate::uring::buffer::Buffer;
 
 use super::conn::Conn;
 use super::forward::{self, Ended, NEVER, end, failed, reasoned};
@@ -103,7 +104,7 @@ async fn json(
     mut answer: Answer,
     abort: &Abort,
 ) -> Result<Next, Refusal> {
-    let mut body = match collect(shard, conn, flight, &mut answer, abort, ANSWER_WHOLE_BYTES_MAX).await {
+    let body = match collect(shard, conn, flight, &mut answer, abort, ANSWER_WHOLE_BYTES_MAX).await {
         Ok(body) => body,
         Err(fault) => {
             answer.abandon();
@@ -111,7 +112,7 @@ async fn json(
         }
     };
     if !answer.done() {
-        return long(shard, conn, flight, answer, abort, std::mem::take(&mut body)).await;
+        return long(shard, conn, flight, answer, abort, &body).await;
     }
     let status = answer.head.status;
     let facts = shard.answers().read(&body).ok();
@@ -122,10 +123,7 @@ async fn json(
         Err(kind) => return Err(withheld(shard, flight, answer, kind)),
     };
     shard.upstreams.finish(answer);
-    let mut out = Vec::with_capacity(256 + body.len());
-    write_head(&mut out, status, "application/json", Framing::Length(body.len() as u64), None);
-    out.extend_from_slice(&body);
-    conn.send(shard, &out).await;
+    send_json(shard, conn, status, None, &body).await;
     end(shard, flight, of_facts(&facts, status, body.len()));
     Ok(Next::Keep)
 }
@@ -138,17 +136,51 @@ async fn collect(
     answer: &mut Answer,
     abort: &Abort,
     max: usize,
-) -> Result<Vec<u8>, UpstreamFault> {
-    let announced = match answer.head.framing {
-        Framing::Length(length) => usize::try_from(length).unwrap_or(usize::MAX),
-        _ => 1024,
-    };
-    let mut body = Vec::with_capacity(announced.min(max));
-    while !answer.decode(|data| body.extend_from_slice(data))? && body.len() <= max {
+) -> Result<Buffer, UpstreamFault> {
+    if let Framing::Length(length) = answer.head.framing
+        && let Ok(length) = usize::try_from(length)
+        && (1..=max).contains(&length)
+    {
+        loop {
+            if let Some(body) = answer.take_whole() {
+                return Ok(body);
+            }
+            answer.make_room(length, &shard.buffers)?;
+            fill(shard, conn, flight, answer, abort).await?;
+        }
+    }
+    let mut body = shard.buffers.get(BUFFER_BYTES).ok_or(UpstreamFault::NoBuffer)?;
+    loop {
+        let mut fits = true;
+        let done = answer.decode(|data| fits &= body.reserve(data.len()) && body.extend_from_slice(data))?;
+        if !fits {
+            return Err(UpstreamFault::NoBuffer);
+        }
+        if done || body.len() > max {
+            return Ok(body);
+        }
         fill(shard, conn, flight, answer, abort).await?;
     }
-    Ok(body)
 }
+
+/// Sends head and body in one piece.
+async fn send_json(shard: &Shard, conn: &mut Conn, status: u16, session: Option<&str>, body: &[u8]) {
+    let Some(mut out) = shard.buffers.get(SHORT_HEAD_BYTES + body.len()) else {
+        // The answer is lost for want of memory; the end of the connection says so.
+        conn.gone = true;
+        return;
+    };
+    let framing = Framing::Length(body.len() as u64);
+    out.append_with(|out| write_head(out, status, "application/json", framing, session));
+    if out.extend_from_slice(body) {
+        conn.send_buffer(shard, out).await;
+    } else {
+        conn.gone = true;
+    }
+}
+
+/// Room for the head of an answer of ours, a sealed session id included.
+const SHORT_HEAD_BYTES: usize = 256 + SESSION_ID_BYTES_MAX;
 
 /// Waits for more of an answer. A modern client that leaves cancels it; a legacy one does not.
 async fn fill(
@@ -177,7 +209,7 @@ async fn long(
     flight: &Flight,
     mut answer: Answer,
     abort: &Abort,
-    first: Vec<u8>,
+    first: &[u8],
 ) -> Result<Next, Refusal> {
     let framing = match answer.head.framing {
         Framing::Length(length) => Framing::Length(length),
@@ -186,7 +218,7 @@ async fn long(
     };
     let status = answer.head.status;
     let mut scan = shard.answer_scan();
-    let mut piece = first;
+    let mut piece = first.to_vec();
     let mut out = Vec::with_capacity(piece.len() + 256);
     write_head(&mut out, status, "application/json", framing, None);
     let mut total = 0;
@@ -298,7 +330,7 @@ async fn initialize(
     let body = if events {
         stream::final_message(shard, flight, &mut answer).await
     } else {
-        collect(shard, conn, flight, &mut answer, abort, EVENT_BYTES_MAX).await
+        collect(shard, conn, flight, &mut answer, abort, EVENT_BYTES_MAX).await.map(|body| body.to_vec())
     };
     let body = match body {
         Ok(body) if events || answer.done() => body,
@@ -322,11 +354,7 @@ async fn initialize(
         _ => None,
     };
     retire(shard, answer).await;
-    let mut out = Vec::with_capacity(512 + body.len());
-    let framing = Framing::Length(body.len() as u64);
-    write_head(&mut out, 200, "application/json", framing, session.as_deref());
-    out.extend_from_slice(&body);
-    conn.send(shard, &out).await;
+    send_json(shard, conn, 200, session.as_deref(), &body).await;
     Ok(Next::Keep)
 }
 

@@ -20,7 +20,7 @@ use crate::jsonrpc::answer::AnswerScan;
 use crate::jsonrpc::scan::Reader;
 use crate::record::Writer;
 use crate::session::owner::{self, SealingKey, SessionFault, SessionSeal};
-use crate::upstream::exchange::Upstreams;
+use crate::upstream::exchange::{Abort, Upstreams};
 use crate::uring::buffer::Pool;
 use crate::uring::ring::{self, Driver, RingFault};
 use crate::uring::socket::Listener;
@@ -133,7 +133,7 @@ async fn accept(shard: Rc<Shard>, listener: Rc<Listener>) {
                     socket,
                     phase: Cell::new(Phase::Idle),
                     waker: RefCell::new(None),
-                    abort: RefCell::new(None),
+                    abort: Abort::default(),
                 });
                 let key = shard.connections.borrow_mut().insert(slot.clone());
                 let shard = shard.clone();
@@ -281,9 +281,7 @@ impl Shard {
     /// Ends what is left: first the servers' side, so that callers get an answer; then everything.
     async fn cut(&self) {
         self.each(|slot| {
-            if let Some(abort) = slot.abort.borrow().as_ref() {
-                abort.fire();
-            }
+            slot.abort.fire();
         });
         self.wait_empty(self.timers.now().mono.plus_ms(10 * HOUSEKEEPING_MS)).await;
         self.each(|slot| slot.socket.shutdown());

@@ -504,15 +504,16 @@ pub(super) async fn serve(
     let request = Request { method, fields: &fields, params: &[], body: None, repeatable: true };
     let request = shard.upstreams.compose(&lane, &request).ok_or(Kind::NoBuffer)?;
     let deadline = relay::deadline(shard, flight.snapshot.settings.servers[flight.server.index()].timeout_ms);
-    let abort = Rc::new(Abort::default());
-    *conn.slot.abort.borrow_mut() = Some(abort.clone());
+    let slot = conn.slot.clone();
+    let abort = &slot.abort;
+    abort.reset();
     let clearance = Clearance::Session(&session);
-    let sent = forward::exchange(shard, conn, true, clearance, &lane, request, deadline, &abort).await;
+    let sent = forward::exchange(shard, conn, true, clearance, &lane, request, deadline, abort).await;
     let result = match sent {
-        Ok(answer) => answered(shard, conn, &flight, answer, &abort, resume.is_some()).await,
+        Ok(answer) => answered(shard, conn, &flight, answer, abort, resume.is_some()).await,
         Err(fault) => Err(forward::failed(shard, &flight, fault).unanswerable()),
     };
-    *conn.slot.abort.borrow_mut() = None;
+    abort.reset();
     result.map_err(|refusal| refusal.to(Era::Legacy, None))
 }
 

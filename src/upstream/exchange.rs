@@ -4,13 +4,15 @@
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 
+use smallvec::SmallVec;
+
 use crate::base::ids::ServerId;
-use crate::base::limits::{BUFFER_BYTES, INTERIM_HEADS_MAX};
+use crate::base::limits::{BUFFER_BYTES, INTERIM_HEADS_MAX, UPSTREAM_HEADS_KEPT};
 use crate::base::time::Moment;
 use crate::http::body::{BodyDecoder, Piece};
 use crate::http::field::Known;
 use crate::http::head::{Framing, Method, Progress, ResponseHead};
-use crate::http::reply;
+use crate::http::reply::{self, WriteFault};
 use crate::record::Recorded;
 use crate::session::owner::SessionSeal;
 use crate::uring::buffer::{self, Buffer};
@@ -83,6 +85,12 @@ impl Abort {
         }
     }
 
+    /// For the next exchange.
+    pub fn reset(&self) {
+        self.fired.set(false);
+        self.socket.borrow_mut().take();
+    }
+
     /// Whether it was ended.
     #[must_use]
     pub fn fired(&self) -> bool {
@@ -97,19 +105,24 @@ impl Abort {
     }
 }
 
+/// A head's bytes, kept for its fields; most are short.
+type HeadBytes = SmallVec<[u8; 512]>;
+
 /// All that this shard has towards servers.
 pub struct Upstreams {
     /// Idle connections.
     pub pool: Pool,
     timers: Timers,
     buffers: buffer::Pool,
+    /// Parsed heads to parse into again.
+    heads: RefCell<Vec<ResponseHead>>,
 }
 
 /// An answer whose head has arrived. Its body is read with `next_piece`, or `fill` and `decode`.
 pub struct Answer {
     /// The head; its spans point into `head_bytes`.
     pub head: ResponseHead,
-    head_bytes: Vec<u8>,
+    head_bytes: HeadBytes,
     server: ServerId,
     socket: Socket,
     /// Bytes received and not decoded yet.
@@ -123,7 +136,7 @@ impl Upstreams {
     /// Nothing connected yet.
     #[must_use]
     pub fn new(timers: Timers, buffers: buffer::Pool) -> Self {
-        Self { pool: Pool::default(), timers, buffers }
+        Self { pool: Pool::default(), timers, buffers, heads: RefCell::new(Vec::new()) }
     }
 
     /// Sends `request` and waits for the answer's head until `deadline`, which goes on to hold for the body.
@@ -163,6 +176,10 @@ impl Upstreams {
             self.pool.put(server, socket, self.timers.now().mono, keep_ms);
         } else {
             socket.shutdown();
+        }
+        let mut heads = self.heads.borrow_mut();
+        if heads.len() < UPSTREAM_HEADS_KEPT {
+            heads.push(head);
         }
     }
 
@@ -224,9 +241,9 @@ impl Upstreams {
         socket: &Socket,
         early: bool,
         silent: &mut bool,
-    ) -> Result<(ResponseHead, Vec<u8>, Option<Buffer>), UpstreamFault> {
+    ) -> Result<(ResponseHead, HeadBytes, Option<Buffer>), UpstreamFault> {
         let mut input = self.buffers.get(BUFFER_BYTES).ok_or(UpstreamFault::NoBuffer)?;
-        let mut head = ResponseHead::new();
+        let mut head = self.heads.borrow_mut().pop().unwrap_or_default();
         let mut interim = 0;
         loop {
             let (read, back) = socket.recv(input).await;
@@ -244,10 +261,9 @@ impl Upstreams {
                             return Err(UpstreamFault::BadAnswer);
                         }
                         input.consume(head.end);
-                        head = ResponseHead::new();
                     }
                     Ok(Progress::Complete) => {
-                        let head_bytes = input[..head.end].to_vec();
+                        let head_bytes = SmallVec::from_slice(&input[..head.end]);
                         input.consume(head.end);
                         head.keep_alive &= !early;
                         let rest = (!input.is_empty()).then_some(input);
@@ -265,22 +281,38 @@ impl Upstreams {
     /// Head and body in one buffer. `None` when no buffer is free, or a value is not one that a head may carry.
     #[must_use]
     pub fn compose(&self, lane: &Lane<'_>, request: &Request<'_>) -> Option<Composed> {
-        let mut head = Vec::with_capacity(512);
-        reply::write_request_line(&mut head, request.method, lane.path.as_bytes()).ok()?;
-        reply::write_field(&mut head, "host", lane.host.as_bytes()).ok()?;
-        for (name, value) in request.fields {
-            reply::write_field(&mut head, name, value).ok()?;
-        }
-        for (name, value) in request.params {
-            let name = std::str::from_utf8(name).ok()?;
-            head.extend_from_slice(b"mcp-param-");
-            reply::write_field(&mut head, name, value).ok()?;
-        }
-        reply::finish(&mut head, request.body.map_or(Framing::None, |body| Framing::Length(body.len() as u64)));
         let body = request.body.unwrap_or_default();
-        let mut bytes = self.buffers.get(head.len() + body.len())?;
-        let whole = bytes.extend_from_slice(&head) && bytes.extend_from_slice(body);
-        whole.then_some(Composed { method: request.method, bytes, repeatable: request.repeatable })
+        let mut bytes = self.buffers.get(request.head_bytes_max(lane) + body.len())?;
+        bytes.append_with(|out| write_head(out, lane, request)).ok()?;
+        bytes.extend_from_slice(body).then_some(Composed {
+            method: request.method,
+            bytes,
+            repeatable: request.repeatable,
+        })
+    }
+}
+
+fn write_head(out: &mut Vec<u8>, lane: &Lane<'_>, request: &Request<'_>) -> Result<(), WriteFault> {
+    reply::write_request_line(out, request.method, lane.path.as_bytes())?;
+    reply::write_field(out, "host", lane.host.as_bytes())?;
+    for (name, value) in request.fields {
+        reply::write_field(out, name, value)?;
+    }
+    for (name, value) in request.params {
+        let name = std::str::from_utf8(name).map_err(|_| WriteFault::Name)?;
+        out.extend_from_slice(b"mcp-param-");
+        reply::write_field(out, name, value)?;
+    }
+    reply::finish(out, request.body.map_or(Framing::None, |body| Framing::Length(body.len() as u64)));
+    Ok(())
+}
+
+impl Request<'_> {
+    /// What the head takes at most, bytes.
+    fn head_bytes_max(&self, lane: &Lane<'_>) -> usize {
+        let fields: usize = self.fields.iter().map(|(name, value)| name.len() + value.len() + 4).sum();
+        let params: usize = self.params.iter().map(|(name, value)| name.len() + value.len() + 14).sum();
+        lane.path.len() + lane.host.len() + fields + params + 96
     }
 }
 
@@ -323,6 +355,35 @@ impl Answer {
             self.input = None;
         }
         Ok(self.done)
+    }
+
+    /// Where a body of announced length is received to: its bytes stand in one piece, so that it can be taken as it is.
+    /// `None` until all of it has arrived, or when it has another framing.
+    #[must_use]
+    pub fn take_whole(&mut self) -> Option<Buffer> {
+        let Framing::Length(length) = self.head.framing else { return None };
+        let length = usize::try_from(length).ok()?;
+        let mut body = self.input.take_if(|input| input.len() >= length && !self.done)?;
+        // What is behind the body belongs to nobody, and keeps the connection from being used again.
+        self.head.keep_alive &= body.len() == length;
+        body.truncate(length);
+        self.done = true;
+        Some(body)
+    }
+
+    /// Makes room for a body of `length` bytes in one piece.
+    ///
+    /// # Errors
+    /// `NoBuffer`.
+    pub fn make_room(&mut self, length: usize, buffers: &buffer::Pool) -> Result<(), UpstreamFault> {
+        let mut input = match self.input.take() {
+            Some(input) => input,
+            None => buffers.get(length).ok_or(UpstreamFault::NoBuffer)?,
+        };
+        let missing = length.saturating_sub(input.len());
+        let fits = input.reserve(missing);
+        self.input = Some(input);
+        if fits { Ok(()) } else { Err(UpstreamFault::NoBuffer) }
     }
 
     /// Waits for more bytes.

@@ -12,9 +12,11 @@ use super::upstream::Upstream;
 /// in the record; every permit has one outcome, and nothing else has any. Gives the record.
 #[track_caller]
 pub(crate) fn check(gateway: &Gateway, upstreams: &[(&str, &Upstream)]) -> Vec<Value> {
-    let records = gateway.records_until("an outcome of every permit", |records| {
+    let written: Vec<String> = upstreams.iter().flat_map(|(_, it)| it.calls()).map(|it| it.value().to_owned()).collect();
+    let records = gateway.records_until("a permit of every call and an outcome of every permit", |records| {
         let ended: HashSet<(u64, u64)> = of_kind(records, "outcome").map(key).collect();
-        permits(records).all(|permit| ended.contains(&key(permit)))
+        let known: HashSet<&str> = permits(records).map(|permit| text(permit, "trace")).collect();
+        permits(records).all(|permit| ended.contains(&key(permit))) && written.iter().all(|it| known.contains(&**it))
     });
     check_record(&records);
     let permitted: HashMap<&str, &Value> = permits(&records).map(|it| (text(it, "trace"), it)).collect();

@@ -1,0 +1,127 @@
+//! `portcullis check`: quiet on success, everything that is wrong at once, with its place.
+
+use std::fs;
+
+use crate::support::gateway::run;
+use crate::support::peers::Run;
+
+/// Checks a configuration; relative paths in it lead to the folder where it stands.
+fn checked(config: &str, flags: &[&str]) -> (Option<i32>, Run) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    fs::write(folder.path().join("portcullis.yaml"), config).expect("it can be written");
+    let mut arguments = vec!["check", "--config", "portcullis.yaml"];
+    arguments.extend(flags);
+    let run = run(folder.path(), &arguments);
+    (run.status.and_then(|status| status.code()), run)
+}
+
+const GOOD: &str = "\
+auth: { anonymous: allow }
+servers:
+  docs: { url: http://127.0.0.1:9001/mcp }
+policy:
+  tasks: { research: Read things. }
+  rules:
+    - { id: read, tasks: [research], permit: [docs/*] }
+";
+
+#[test]
+fn a_good_configuration_is_met_with_silence() {
+    let (code, run) = checked(GOOD, &[]);
+    assert_eq!((code, run.stdout.as_str(), run.stderr.as_str()), (Some(0), "", ""));
+    let (code, run) = checked(GOOD, &["--strict"]);
+    assert_eq!((code, run.stderr.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn json_is_as_good() {
+    let config = r#"{"auth":{"anonymous":"allow"},"servers":{"a":{"url":"http://127.0.0.1:1/mcp"}}}"#;
+    let (code, run) = checked(config, &[]);
+    assert_eq!((code, run.stderr.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn all_faults_at_once_each_with_its_place() {
+    let config = "\
+listen: 127.0.0.1
+shardz: 2
+auth: { anonymous: maybe }
+servers:
+  Docs: { url: http://127.0.0.1:9001/mcp }
+  files: { url: ftp://127.0.0.1/mcp, timeout: 5 }
+policy:
+  rules:
+    - { id: one, permit: [docs/*], tasks: [nothing] }
+    - { id: one, forbid: [\"nowhere/*\"] }
+";
+    let (code, run) = checked(config, &[]);
+    assert_eq!((code, run.stdout.as_str()), (Some(3), ""));
+    insta::assert_snapshot!("faults", run.stderr);
+}
+
+#[test]
+fn a_key_that_is_not_built_yet_is_refused_in_words() {
+    let config = "\
+auth: { anonymous: allow }
+servers:
+  pay: { urls: [\"http://127.0.0.1:1/mcp\", \"http://127.0.0.1:2/mcp\"] }
+policy:
+  rules:
+    - { id: small, permit: [pay/*], when: args.amount < 5 }
+telemetry: { otlp: http://127.0.0.1:4318 }
+";
+    let (code, run) = checked(config, &[]);
+    assert_eq!(code, Some(3));
+    insta::assert_snapshot!("not_built_yet", run.stderr);
+}
+
+#[test]
+fn a_configuration_that_lets_nobody_in_is_a_fault() {
+    let (code, run) = checked("servers: { a: { url: \"http://127.0.0.1:1/mcp\" } }\n", &[]);
+    assert_eq!(code, Some(3), "{}", run.stderr);
+    insta::assert_snapshot!("nobody", run.stderr);
+}
+
+#[test]
+fn anonymous_on_a_public_address_needs_a_second_word() {
+    let config = "\
+listen: 0.0.0.0:8080
+auth: { anonymous: allow }
+servers: { a: { url: \"http://127.0.0.1:1/mcp\" } }
+";
+    assert_eq!(checked(config, &[]).0, Some(3));
+    let allowed = config.replace("allow }", "allow, anonymous_public: true }");
+    assert_eq!(checked(&allowed, &[]).0, Some(0));
+}
+
+#[test]
+fn syntax_errors_have_a_place() {
+    let (code, run) = checked("servers: [\n", &[]);
+    assert_eq!(code, Some(3));
+    assert!(run.stderr.contains("portcullis.yaml:"), "{}", run.stderr);
+}
+
+#[test]
+fn a_file_that_is_not_there_is_another_matter() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let run = run(folder.path(), &["check", "--config", "nowhere.yaml"]);
+    assert_eq!(run.status.and_then(|status| status.code()), Some(1), "{}", run.stderr);
+    assert!(run.stderr.contains("nowhere.yaml"), "{}", run.stderr);
+}
+
+#[test]
+fn secrets_from_elsewhere_are_never_quoted() {
+    let config = "auth: { anonymous: \"${WORD:-hunter2}\" }\nservers: { a: { url: \"http://127.0.0.1:1/mcp\" } }\n";
+    let (code, run) = checked(config, &[]);
+    assert_eq!(code, Some(3));
+    assert!(!run.stderr.contains("is not `hunter2`") && run.stderr.contains("auth.anonymous"), "{}", run.stderr);
+}
+
+#[test]
+fn the_committed_schema_is_the_one_printed() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let run = run(folder.path(), &["check", "--schema"]);
+    assert_eq!(run.status.and_then(|status| status.code()), Some(0), "{}", run.stderr);
+    let committed = include_str!("../../portcullis.schema.json");
+    assert!(run.stdout == committed, "portcullis.schema.json is not what `portcullis check --schema` prints");
+}

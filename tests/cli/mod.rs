@@ -1,0 +1,5 @@
+//! The command line: what each verb says, prints, and leaves with.
+
+mod check;
+mod help;
+mod verbs;

@@ -1,0 +1,3 @@
+//! The gateway on the wire: what clients see, what servers see, and what the record says about both.
+
+mod happy;
