@@ -2,17 +2,17 @@
 //! its own line, never those below (`tests/floors.rs` holds the arrows).
 
 pub mod base;
-pub mod config;
-pub mod demo;
-pub mod gateway;
-pub mod http;
-pub mod identity;
-pub mod jsonrpc;
-pub mod mcp;
-pub mod plane;
-pub mod policy;
-pub mod record;
-pub mod session;
-pub mod upstream;
 #[allow(unsafe_code, reason = "the one room that speaks to the kernel through raw pointers")]
 pub mod uring;
+pub mod http;
+pub mod jsonrpc;
+pub mod mcp;
+pub mod identity;
+pub mod policy;
+pub mod session;
+pub mod record;
+pub mod upstream;
+pub mod config;
+pub mod gateway;
+pub mod plane;
+pub mod demo;

@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Parser as _;
 use portcullis::base::limits::ADMIN_ANSWER_MS_MAX;
-use portcullis::config::{self, Loaded, Source};
+use portcullis::config::{self, Loaded, Source, Weight};
 use portcullis::demo::DemoFault;
 use portcullis::identity::mint::{Grant, MintKey};
 use portcullis::plane::start::{Gateway, Options};
@@ -108,10 +108,8 @@ fn load(path: &Path, strict: bool) -> anyhow::Result<Option<Loaded>> {
             for fault in &faults {
                 eprint!("{}", fault.render(&name, &text));
             }
-            eprintln!(
-                "{name}: {} to mend",
-                if faults.len() == 1 { "one fault".into() } else { format!("{} faults", faults.len()) }
-            );
+            let errors = faults.iter().filter(|fault| fault.weight == Weight::Error).count();
+            eprintln!("{name}: {errors} {} to mend", if errors == 1 { "fault" } else { "faults" });
             Ok(None)
         }
     }

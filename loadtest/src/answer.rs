@@ -103,7 +103,7 @@ const _: () = assert!(ID_DIGITS != VALUE_DIGITS, "their lengths tell ids and val
 
 fn read_result(call: Call, body: &[u8]) -> Result<(), Wrong> {
     let message = message(body)?;
-    if message["id"] != Value::from(call.id) {
+    if message["id"].as_u64() != Some(call.id) {
         return Err(Wrong::Id);
     }
     if let Some(error) = message.get("error") {
@@ -132,8 +132,8 @@ fn read_events(call: Call, body: &[u8], want: usize) -> Result<(), Wrong> {
     let (result, progress) = messages.split_last().ok_or(Wrong::Events { got: 0, want })?;
     for text in progress {
         let message = message(text.as_bytes())?;
-        let token = &message["params"]["progressToken"];
-        if message["method"] != "notifications/progress" || *token != Value::from(call.id) {
+        let token = message["params"]["progressToken"].as_u64();
+        if message["method"] != "notifications/progress" || token != Some(call.id) {
             return Err(Wrong::Progress);
         }
     }

@@ -1,6 +1,6 @@
 //! Sends calls and checks the answers: one thread, many connections, one call in flight on each.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Read as _, Write as _};
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -89,9 +89,11 @@ pub(crate) fn command(run: &Run, stop: &Arc<AtomicBool>) -> anyhow::Result<bool>
     })?;
     let mut report = report(&plan, &run.calls, &outcome);
     if !run.pid.is_empty() {
-        let used = cpu.1.since(cpu.0);
+        let used = cpu.1.since(&cpu.0);
         let each = |nanos: u64| micros(nanos.checked_div(outcome.in_window).unwrap_or(0));
-        report["cpu_us_per_call"] = json!({ "process": each(used.whole), "shard_threads": each(used.serving) });
+        let threads: BTreeMap<&String, f64> = used.threads.iter().map(|(name, ran)| (name, each(*ran))).collect();
+        report["cpu_us_per_call"] =
+            json!({ "process": each(used.whole), "shard_threads": each(used.serving), "threads": threads });
     }
     println!("{report:#}");
     Ok(outcome.faults.total == 0 && !outcome.cut)
@@ -151,7 +153,8 @@ impl<'a> Generator<'a> {
         let poll = Poll::new()?;
         let mut lines = Vec::new();
         for key in 0..plan.connections as usize {
-            let line = Line::open(plan).with_context(|| format!("connection {} to {}", key + 1, plan.shape.target.host));
+            let line =
+                Line::open(plan).with_context(|| format!("connection {} to {}", key + 1, plan.shape.target.host));
             let line = line?;
             poll.add(&line.socket, key, Interest::Read)?;
             lines.push(line);

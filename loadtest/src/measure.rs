@@ -33,7 +33,7 @@ pub(crate) struct Faults {
 }
 
 /// CPU time used by a process so far, nanoseconds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Cpu {
     /// By the threads that serve calls.
     pub(crate) serving: u64,
@@ -41,6 +41,8 @@ pub(crate) struct Cpu {
     pub(crate) whole: u64,
     /// Time that the threads that serve calls could have run, but waited for the core.
     pub(crate) waited: u64,
+    /// By threads of each name.
+    pub(crate) threads: BTreeMap<String, u64>,
 }
 
 impl Schedule {
@@ -131,6 +133,7 @@ impl Cpu {
                 let mut numbers = stat.split_ascii_whitespace().map(|number| number.parse().unwrap_or(0));
                 let (ran, waited): (u64, u64) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
                 cpu.whole += ran;
+                *cpu.threads.entry(name.trim().to_owned()).or_default() += ran;
                 if name.starts_with(serving) {
                     cpu.serving += ran;
                     cpu.waited += waited;
@@ -141,8 +144,11 @@ impl Cpu {
     }
 
     /// What was used since `earlier`.
-    pub(crate) fn since(self, earlier: Self) -> Self {
+    pub(crate) fn since(&self, earlier: &Self) -> Self {
+        let before = |name: &String| earlier.threads.get(name).copied().unwrap_or(0);
+        let threads = self.threads.iter().map(|(name, ran)| (name.clone(), ran.saturating_sub(before(name))));
         Self {
+            threads: threads.collect(),
             serving: self.serving.saturating_sub(earlier.serving),
             whole: self.whole.saturating_sub(earlier.whole),
             waited: self.waited.saturating_sub(earlier.waited),
@@ -240,7 +246,7 @@ mod tests {
         while std::time::Instant::now() < until {
             spin = std::hint::black_box(spin.wrapping_add(1));
         }
-        let used = Cpu::read(&pid, "").expect("this process is there").since(before);
+        let used = Cpu::read(&pid, "").expect("this process is there").since(&before);
         assert!(used.whole > 0 && used.serving == used.whole);
         assert_eq!(Cpu::read(&pid, "no such thread").expect("this process is there").serving, 0);
         assert!(Cpu::read(&[u32::MAX], "").is_err());

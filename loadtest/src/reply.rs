@@ -69,11 +69,6 @@ impl Reader {
         &mut self.raw
     }
 
-    /// Whether nothing of an answer has arrived.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.raw.is_empty()
-    }
-
     /// Takes in what has arrived; `true` when the answer is whole.
     pub(crate) fn advance(&mut self) -> Result<bool, ReplyFault> {
         if self.head.is_none() {
@@ -279,8 +274,12 @@ mod tests {
 
     #[test]
     fn chunks() {
-        let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nTransfer-Encoding: chunked\r\n\r\n";
-        check(&format!("{head}3\r\nabc\r\nA\r\n0123456789\r\n0\r\n\r\n"), Ok(Some((200, Kind::Events, "abc0123456789"))));
+        let head =
+            "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nTransfer-Encoding: chunked\r\n\r\n";
+        check(
+            &format!("{head}3\r\nabc\r\nA\r\n0123456789\r\n0\r\n\r\n"),
+            Ok(Some((200, Kind::Events, "abc0123456789"))),
+        );
         check(&format!("{head}3\r\nabc\r\n0\r\nX: y\r\n\r\n"), Ok(Some((200, Kind::Events, "abc"))));
         check(&format!("{head}3\r\nabc\r\n"), Ok(None));
         check(&format!("{head}3\r\nabcd\r\n0\r\n\r\n"), Err(ReplyFault::Chunk));
@@ -306,7 +305,7 @@ mod tests {
             assert_eq!(reader.advance(), Ok(true));
             assert_eq!((reader.body(), reader.session(), reader.closes()), (body.as_bytes(), Some(body), true));
             reader.clear();
-            assert!(reader.is_empty() && reader.body().is_empty());
+            assert!(reader.input().is_empty() && reader.body().is_empty());
         }
     }
 }

@@ -375,9 +375,8 @@ impl Responder {
         let version = LEGACY_VERSIONS.into_iter().find(|version| Some(*version) == asked).unwrap_or(LEGACY);
         let [first, second] = [self.fresh.next(), self.fresh.next()].map(|call| call.map_or(0, |call| call.value));
         let session = format!("{first:016x}{second:016x}");
-        let body = format!(
-            r#"{{"protocolVersion":"{version}","capabilities":{{"tools":{{}}}},"serverInfo":{SERVER_INFO}}}"#
-        );
+        let body =
+            format!(r#"{{"protocolVersion":"{version}","capabilities":{{"tools":{{}}}},"serverInfo":{SERVER_INFO}}}"#);
         result(out, Some(&session), id, &body);
         self.sessions.insert(session);
     }

@@ -99,7 +99,7 @@ fn tools() -> Vec<Value> {
 pub(super) fn call(tool: &str, arguments: &Map<String, Value>) -> Option<ToolAnswer> {
     let text = |name: &str| text_of(arguments, name);
     Some(match tool {
-        "search" => text("query").map(|query| search(query)),
+        "search" => text("query").map(search),
         "read_page" => text("page").and_then(|wanted| {
             let page = PAGES.iter().find(|page| page.name() == Some(wanted));
             let page = page.ok_or_else(|| format!("There is no page '{wanted}'."))?;

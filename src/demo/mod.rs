@@ -21,12 +21,14 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
 
 use ring::rand::SystemRandom;
+use signal_hook::consts::SIGHUP;
+use signal_hook::iterator::Signals;
 use thiserror::Error;
 
 use crate::base::limits::{DEMO_LINES_MAX, DEMO_TOKEN_S, IDLE_MS_MAX};
 use crate::config::{self, Settings, Source};
 use crate::identity::mint::{Grant, MintFault, MintKey};
-use crate::plane::start::{Gateway, Options};
+use crate::plane::start::{Gateway, Handle, Options};
 use crate::plane::{PlaneFault, banner, signals};
 use crate::uring::wait::clock;
 
@@ -95,15 +97,36 @@ fn serve(listen: SocketAddr, folder: &Folder, random: &SystemRandom) -> Result<(
         fault => fault.into(),
     })?;
     signals::obey(gateway.handle())?;
+    end_with_terminal(gateway.handle())?;
     let text = introduce(&gateway, &key, folder, random)?;
-    let terminal = std::thread::Builder::new()
-        .name("demo-terminal".into())
-        .spawn(move || show(&text, &shown, &lost))
-        .map_err(|error| PlaneFault::System { what: "a thread", error })?;
+    let handle = gateway.handle();
+    let (showing, shown_all) = sync_channel::<()>(0);
+    thread("demo-terminal", move || {
+        show(&text, &shown, &lost, &handle);
+        drop(showing);
+    })?;
     let result = gateway.wait();
-    // The log has ended, and with it the watcher: the last lines are on their way. A panic has been reported.
-    let _ = terminal.join();
+    // The log has ended, and with it the watcher: the last lines are on their way, unless the terminal stands still.
+    let _ = shown_all.recv_timeout(Duration::from_millis(LAST_LINES_MS));
     Ok(result?)
+}
+
+/// The last lines get so long.
+const LAST_LINES_MS: u64 = 1_000;
+
+/// A demo is for whoever looks at it: it ends when its terminal is closed.
+fn end_with_terminal(handle: Handle) -> Result<(), PlaneFault> {
+    let mut hangups = Signals::new([SIGHUP]).map_err(|error| PlaneFault::System { what: "signal handlers", error })?;
+    thread("demo-hangup", move || {
+        if hangups.forever().next().is_some() {
+            handle.drain();
+        }
+    })
+}
+
+fn thread(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), PlaneFault> {
+    let started = std::thread::Builder::new().name(name.to_owned()).spawn(work);
+    started.map(drop).map_err(|error| PlaneFault::System { what: "a thread", error })
 }
 
 /// The embedded configuration, written down for the user and read as a user's file is.
@@ -188,16 +211,17 @@ fn watcher(events: SyncSender<Event>, lost: Arc<AtomicU64>) -> crate::plane::log
     })
 }
 
-/// Writes `text`, then the lines, until there are no more.
-fn show(text: &str, events: &Receiver<Event>, lost: &AtomicU64) {
+/// Writes `text`, then the lines, until there are no more, or nobody to read them: then the demo ends.
+fn show(text: &str, events: &Receiver<Event>, lost: &AtomicU64, handle: &Handle) {
     let mut terminal = std::io::stdout();
     let colour = terminal.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let mut lines = Lines::new(colour);
     let mut out = format!("{text}{}\n", stream::HEADING);
     let now_ms = || clock().mono.0 / 1_000_000;
     loop {
-        // Whoever read has had enough (`… | head`); the gateway goes on.
-        let _ = terminal.write_all(out.as_bytes()).and_then(|()| terminal.flush());
+        if terminal.write_all(out.as_bytes()).and_then(|()| terminal.flush()).is_err() {
+            return handle.drain();
+        }
         out.clear();
         let patience = lines.due().map_or(IDLE_MS_MAX, |due| due.saturating_sub(now_ms()));
         match events.recv_timeout(Duration::from_millis(patience)) {
@@ -219,6 +243,8 @@ fn show(text: &str, events: &Receiver<Event>, lost: &AtomicU64) {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv6Addr;
+
     use super::*;
 
     #[test]
@@ -226,8 +252,8 @@ mod tests {
         let folder = Folder { path: tempfile::tempdir().unwrap().keep(), temporary: true };
         folder.key(&SystemRandom::new()).unwrap();
         let address = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
-        for port in [0, 8080] {
-            let text = config_text(address(port), address(9001), address(9002));
+        for listen in [address(0), address(8080), SocketAddr::from((Ipv6Addr::LOCALHOST, 8080))] {
+            let text = config_text(listen, address(9001), address(9002));
             assert!(!text.contains('@'), "{text}");
             let loaded = config::load(&text, &folder.path, &Files).unwrap_or_else(|faults| panic!("{faults:?}"));
             assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);

@@ -36,7 +36,7 @@ Then ask:
 
   # research finds pages,
 {}  # sees two of the four tools that payments has,
-{}  # and gets nowhere with another (the newest protocol, all its headers: {newest})
+{}  # and gets nowhere with another (with all that MCP {newest} asks for; the others speak 2025-03-26)
 {}  # support-refund can: money moves, up to what is left of the invoice
 {}  # nobody deletes, and is told why
 {}

@@ -139,8 +139,8 @@ impl Lines {
             decided.why,
         );
         if let Some(outcome) = outcome {
-            let colour = if outcome.starts_with("ok") { DIM } else { YELLOW };
-            let _ = write!(out, "; {}{outcome}{}", paint(colour), paint(PLAIN));
+            let colour = if outcome.starts_with(|c: char| c.is_ascii_digit()) { DIM } else { YELLOW };
+            let _ = write!(out, ", {}{outcome}{}", paint(colour), paint(PLAIN));
         }
         out.push('\n');
     }
@@ -169,15 +169,12 @@ fn why(decision: &Decision<'_>, rules: &[&str]) -> String {
 }
 
 fn ended(outcome: &Outcome) -> String {
-    let word = match outcome.status {
-        Status::Ok if outcome.is_error => "the tool says no",
-        status => audit::word(status),
-    };
-    let whole_ms = outcome.total_us / 1000;
-    let tenths = outcome.total_us % 1000 / 100;
-    match outcome.code {
-        0 => format!("{word} in {whole_ms}.{tenths} ms"),
-        code => format!("{word} {code} in {whole_ms}.{tenths} ms"),
+    let took = format!("{}.{} ms", outcome.total_us / 1000, outcome.total_us % 1000 / 100);
+    match (outcome.status, outcome.code) {
+        (Status::Ok, _) if outcome.is_error => format!("the tool says no, {took}"),
+        (Status::Ok, _) => took,
+        (status, 0) => format!("{}, {took}", audit::word(status)),
+        (status, code) => format!("{} {code}, {took}", audit::word(status)),
     }
 }
 
@@ -246,7 +243,7 @@ mod tests {
         assert_eq!((out.as_str(), lines.due()), ("", Some(DEMO_OUTCOME_MS_MAX)));
         lines.heard(outcome(1), 3, &mut out);
         let want = "22:13:20  alice    research-bot   research        docs/search                         \
-                    permit   research-reads; ok in 3.1 ms\n";
+                    permit   research-reads, 3.1 ms\n";
         assert_eq!((out.as_str(), lines.due()), (want, None));
         assert_eq!(HEADING.find("VERDICT"), want.find("permit"));
         assert_eq!(HEADING.find("BY, "), want.find("research-reads"));
@@ -261,8 +258,8 @@ mod tests {
         lines.tick(DEMO_OUTCOME_MS_MAX, &mut out);
         lines.heard(outcome(1), 9_000, &mut out);
         lines.heard(outcome(1), 9_001, &mut out);
-        let ends: Vec<&str> = out.lines().map(|line| line.rsplit("; ").next().unwrap()).collect();
-        assert_eq!(ends, ["under way", "ok in 3.1 ms"]);
+        let ends: Vec<&str> = out.lines().map(|line| line.rsplit(", ").next().unwrap()).collect();
+        assert_eq!(ends, ["under way", "3.1 ms"]);
         let times: Vec<&str> = out.lines().map(|line| &line[..8]).collect();
         assert_eq!(times, ["22:13:20", "22:13:29"]);
     }

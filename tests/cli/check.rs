@@ -35,7 +35,8 @@ fn a_good_configuration_is_met_with_silence() {
 
 #[test]
 fn json_is_as_good() {
-    let config = r#"{"auth":{"anonymous":"allow"},"servers":{"a":{"url":"http://127.0.0.1:1/mcp"}}}"#;
+    let config = r#"{"auth":{"anonymous":"allow"},"servers":{"a":{"url":"http://127.0.0.1:1/mcp"}},
+        "policy":{"rules":[{"id":"open","permit":["*/*"]}]}}"#;
     let (code, run) = checked(config, &[]);
     assert_eq!((code, run.stderr.as_str()), (Some(0), ""));
 }
@@ -86,6 +87,7 @@ fn a_configuration_that_lets_nobody_in_is_a_fault() {
 fn anonymous_on_a_public_address_needs_a_second_word() {
     let config = "\
 listen: 0.0.0.0:8080
+public_url: https://tools.example.com
 auth: { anonymous: allow }
 servers: { a: { url: \"http://127.0.0.1:1/mcp\" } }
 ";

@@ -1,3 +1,10 @@
 //! The gateway on the wire: what clients see, what servers see, and what the record says about both.
 
+mod auth;
 mod happy;
+mod http;
+mod life;
+mod policy;
+mod record;
+mod sessions;
+mod streams;

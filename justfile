@@ -1,0 +1,35 @@
+# An index of what one can do. One line each; what needs an `if` becomes Rust.
+
+# List the recipes.
+default:
+    @just --list
+
+# Does it compile?
+check:
+    cargo check --workspace --all-targets
+
+# Every test.
+test:
+    cargo test
+
+# Head, envelope, token, decision.
+bench:
+    cargo bench
+
+# nginx and Portcullis on the same traffic, in turn.
+load *ARGS:
+    cargo build --release --workspace && cargo run --release -p loadtest -- compare {{ARGS}}
+
+# A working gateway with servers and tokens.
+demo:
+    cargo run --release -- demo
+
+fmt:
+    cargo fmt --all
+
+lint:
+    cargo clippy --workspace --all-targets -- -D warnings
+
+# Writes portcullis.schema.json anew.
+schema:
+    cargo run -q -- check --schema > target/schema.json && cp target/schema.json portcullis.schema.json
