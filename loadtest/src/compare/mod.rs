@@ -69,11 +69,10 @@ fn compare(options: &Compare, stop: &AtomicBool, folder: &Folder) -> anyhow::Res
             // Whoever was first is last next time.
             contestants.rotate_left(usize::from(repetition > 0));
             for contestant in &contestants {
+                let logged = contestant.process.as_ref().map_or(0, Process::log_bytes);
                 let sample = measure(contestant, *load, options, port, stop).unwrap_or_else(|error| {
-                    Sample::failed(format!(
-                        "{error:#}{}",
-                        contestant.process.as_ref().map_or_else(String::new, Process::tail)
-                    ))
+                    let tail = contestant.process.as_ref().map(|process| process.tail(logged));
+                    Sample::failed(format!("{error:#}{}", tail.unwrap_or_default()))
                 });
                 if stop.load(Ordering::Relaxed) {
                     bail!("stopped");
@@ -175,7 +174,7 @@ fn wait_for(contestant: &mut Contestant, options: &Compare) -> anyhow::Result<()
         let gone = contestant.process.as_mut().is_some_and(|process| !process.is_alive());
         if gone || Instant::now() > until {
             let what = if gone { "has ended" } else { "gives no right answer" };
-            let tail = contestant.process.as_ref().map_or_else(String::new, Process::tail);
+            let tail = contestant.process.as_ref().map_or_else(String::new, |process| process.tail(0));
             bail!("{} {what}: {error:#}{tail}", contestant.name);
         }
         std::thread::sleep(Duration::from_millis(50));

@@ -61,13 +61,13 @@ fn config(place: &Path, port: u16, upstream: u16, events: bool, log: bool) -> St
     };
     format!(
         "worker_processes 1;
-worker_rlimit_nofile 65536;
 daemon off;
 pid {place}/nginx.pid;
 error_log stderr warn;
 events {{
   use epoll;
-  worker_connections 16384;
+  # Its limit of open files is ours, which is raised as far as it goes.
+  worker_connections 8192;
 }}
 http {{
   {log}

@@ -73,18 +73,19 @@ impl Process {
         Ok(Self { name, child, heard, log })
     }
 
+    /// Whether it has not ended yet.
+    pub(super) fn is_alive(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
     /// The next line it prints.
     pub(super) fn line(&mut self) -> anyhow::Result<String> {
         let mut line = String::new();
         if let Some(heard) = &mut self.heard {
             heard.read_line(&mut line).with_context(|| format!("listening to {}", self.name))?;
         }
-        anyhow::ensure!(!line.is_empty(), "{} has ended{}", self.name, self.tail());
+        anyhow::ensure!(!line.is_empty(), "{} has ended{}", self.name, self.tail(0));
         Ok(line)
-    }
-
-    pub(super) fn is_alive(&mut self) -> bool {
-        matches!(self.child.try_wait(), Ok(None))
     }
 
     /// It and its children.
@@ -95,9 +96,15 @@ impl Process {
         std::iter::once(pid).chain(children).collect()
     }
 
-    /// The end of its log, to be shown behind an error.
-    pub(super) fn tail(&self) -> String {
-        let text = fs::read(&self.log).map(|text| String::from_utf8_lossy(&text).into_owned()).unwrap_or_default();
+    /// How long its log is, bytes.
+    pub(super) fn log_bytes(&self) -> usize {
+        fs::metadata(&self.log).map_or(0, |log| usize::try_from(log.len()).unwrap_or(usize::MAX))
+    }
+
+    /// The end of what it logged behind its first `skip` bytes, to be shown behind an error.
+    pub(super) fn tail(&self, skip: usize) -> String {
+        let text = fs::read(&self.log).unwrap_or_default();
+        let text = String::from_utf8_lossy(text.get(skip..).unwrap_or_default());
         let lines: Vec<&str> = text.lines().collect();
         let tail = &lines[lines.len().saturating_sub(TAIL_LINES)..];
         if tail.is_empty() { String::new() } else { format!("\n  {} said: {}", self.name, tail.join("\n    ")) }

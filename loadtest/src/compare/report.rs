@@ -34,7 +34,7 @@ pub(super) struct Sample {
     serving_us: f64,
     /// Of the whole process.
     whole_us: f64,
-    /// Of the window, the part in which a serving thread could have run but waited for the core.
+    /// Of the window, the part in which a serving thread could have run but waited for somebody else on its core.
     waited_per_cent: f64,
     unsent: u64,
     /// CPU time per call by threads of each name, microseconds.
@@ -81,7 +81,8 @@ impl Sample {
             p999_us: outcome.latency.quantile_us(0.999),
             serving_us: each(cpu.serving),
             whole_us: each(cpu.whole),
-            waited_per_cent: (cpu.waited as f64 / window * 1_000.0).round() / 10.0,
+            // Its own background threads, on the same core, are not somebody else.
+            waited_per_cent: micros(cpu.waited.saturating_sub(cpu.whole - cpu.serving)) * 1e5 / window,
             unsent: outcome.unsent,
             threads_us: cpu.threads.iter().map(|(name, ran)| (name.clone(), each(*ran))).collect(),
             fault: None,
@@ -225,7 +226,7 @@ impl Report {
         if waited > WAITED_PER_CENT_MAX {
             writeln!(
                 f,
-                "The core was shared: at worst a serving thread waited for it {waited} % of the time. Measure again on a quiet machine."
+                "The core was shared with other programs: at worst a serving thread waited for it {waited:.0} % of the time. Measure again on a quiet machine."
             )?;
         }
         Ok(())
