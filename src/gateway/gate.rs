@@ -18,6 +18,10 @@ use super::shard::Shard;
 pub(super) fn route(snapshot: &Snapshot, conn: &Conn) -> Result<Route, Refusal> {
     let bytes = conn.bytes();
     let head = &conn.head;
+    if matches!(head.method, Method::Connect | Method::Trace) {
+        // Served nowhere, and CONNECT has no path to look at.
+        return Err(Refusal { allow: Some(MCP_METHODS), ..Kind::MethodNotAllowed.into() });
+    }
     match head.count(Known::Origin) {
         0 => {}
         1 => {
@@ -39,11 +43,14 @@ pub(super) fn method(conn: &Conn, route: Route) -> Result<Method, Refusal> {
     let allow = match (route, conn.head.method) {
         (Route::Mcp(_), Method::Get | Method::Post | Method::Delete)
         | (Route::Metadata(_), Method::Get | Method::Head) => return Ok(conn.head.method),
-        (Route::Mcp(_), _) => "GET, POST, DELETE",
+        (Route::Mcp(_), _) => MCP_METHODS,
         (Route::Metadata(_), _) => "GET, HEAD",
     };
     Err(Refusal { allow: Some(allow), ..Kind::MethodNotAllowed.into() })
 }
+
+/// What an MCP endpoint serves.
+const MCP_METHODS: &str = "GET, POST, DELETE";
 
 /// A POST's body must be plain JSON.
 pub(super) fn media_type(conn: &Conn) -> Result<(), Refusal> {
