@@ -190,6 +190,8 @@ impl<'a> Generator<'a> {
                 opened = Instant::now();
             }
             if self.phase == Phase::Window && (now >= closes || ends) {
+                // What was due until now may still go.
+                self.dispatch(closes.min(now));
                 self.phase = Phase::Drain;
                 self.outcome.window = opened.elapsed();
                 at(Mark::End);

@@ -163,6 +163,7 @@ fn why(decision: &Decision<'_>, rules: &[&str]) -> String {
         ("no_match", _) => "no rule permits it".to_owned(),
         ("auth", _) => "no valid token".to_owned(),
         ("task", _) => "not a task of this token".to_owned(),
+        ("permit", []) => "no rule needed".to_owned(),
         (reason, []) => visible(reason),
         (_, rules) => rules.join(", "),
     }

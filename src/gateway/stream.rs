@@ -571,7 +571,7 @@ async fn answered(
             retire(shard, answer).await;
             Err(match status {
                 404 => Kind::SessionUnknown.into(),
-                405 => Refusal { allow: Some("POST"), ..Kind::MethodNotAllowed.into() },
+                405 => Refusal { allow: Some("POST, DELETE"), ..Kind::MethodNotAllowed.into() },
                 400..=499 => Refusal::from(Kind::RequestBad).saying("The server refused this stream request."),
                 _ => forward::reasoned(Kind::ServerInvalid).unanswerable(),
             })

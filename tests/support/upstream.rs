@@ -357,6 +357,11 @@ impl Upstream {
         self.shared.state().streams.retain(|stream| stream.send(message.to_string()).is_ok());
     }
 
+    /// Streams that are open at this moment.
+    pub(crate) fn open_streams(&self) -> usize {
+        self.shared.state().streams.len()
+    }
+
     /// Forgets every session, as a restart would.
     pub(crate) fn forget_sessions(&self) {
         self.shared.state().sessions.clear();
@@ -587,6 +592,7 @@ fn listen(out: &mut Out<'_>, subscription: Option<&Seen>) {
             _ => {}
         }
     }
+    drop(told);
     out.note("stream closed");
     out.close();
 }
