@@ -18,7 +18,7 @@ bench:
 
 # nginx and Portcullis on the same traffic, in turn.
 load *ARGS:
-    cargo build --release --workspace && cargo run --release -p loadtest -- compare {{ARGS}}
+    cargo build --release -p portcullis -p loadtest && target/release/loadtest compare {{ARGS}}
 
 # A working gateway with servers and tokens.
 demo:

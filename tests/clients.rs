@@ -1,1 +1,149 @@
-//! to come
+//! Real clients through the gateway to real servers: connect, list what policy shows, call, be refused, see progress,
+//! cancel, be asked.
+
+use serde_json::{Value, json};
+
+use crate::support::gateway::{Gateway, Setup, Who};
+use crate::support::oracle;
+use crate::support::peers::{
+    CONFORMANCE_SERVER, EVERYTHING_SERVER, PY_CLIENT, PY_SERVER, Peers, Sdk, TS_CLIENT, everything_steps, node_peers,
+    python_peers,
+};
+
+/// A client at work: its peers, its script, and the eras it speaks.
+struct Client {
+    peers: Peers,
+    script: &'static str,
+    eras: &'static [&'static str],
+}
+
+fn typescript() -> Option<Client> {
+    Some(Client { peers: node_peers()?, script: TS_CLIENT, eras: &["legacy", "modern", "auto"] })
+}
+
+fn python(sdk: Sdk) -> Option<Client> {
+    let eras: &[&str] = if sdk == Sdk::V2 { &["legacy", "modern", "auto"] } else { &["legacy"] };
+    Some(Client { peers: python_peers(sdk)?, script: PY_CLIENT, eras })
+}
+
+/// A gateway in front of `url` that hides `hidden`, for callers with a token whose task is the active one.
+fn gateway(url: &str, hidden: &str) -> Gateway {
+    Setup::new()
+        .server("peer", url)
+        .tokens("deny")
+        .task("work")
+        .rule(json!({ "id": "work", "tasks": ["work"], "permit": ["*/*", "*!*"] }))
+        .rule(json!({ "id": "hide", "forbid": [format!("peer/{hidden}")] }))
+        .shards(2)
+        .start()
+}
+
+fn drive(client: &Client, gateway: &Gateway, era: &str, steps: &Value) -> Value {
+    let who = Who { subject: "real", agent: Some("client"), tasks: &["work"], expires_s: 600 };
+    let url = gateway.url("/s/peer/mcp");
+    let token = gateway.token_for(&who, &[&url]);
+    client.peers.drive(client.script, &json!({ "url": url, "era": era, "token": token, "steps": steps }))
+}
+
+#[track_caller]
+fn ok(report: &Value, step: &str) {
+    assert_eq!(report[step]["ok"], true, "{step}: {:#}", report[step]);
+}
+
+/// What each client must report, whatever the server.
+#[track_caller]
+fn well_served(report: &Value, hidden: &str, sum: &str) {
+    assert_eq!(report["connect"]["ok"], true, "{report:#}");
+    for step in ["list", "resources", "prompts", "call", "progress", "elicit", "close"] {
+        ok(report, step);
+    }
+    let tools = report["list"]["tools"].as_array().expect("a list");
+    assert!(tools.len() > 3 && !tools.contains(&json!(hidden)), "{tools:?}");
+    assert!(report["call"]["text"].as_str().is_some_and(|text| text.contains(sum)), "{:#}", report["call"]);
+    for step in ["hidden", "unknown"] {
+        let (refusal, code) = (&report[step], &report[step]["code"]);
+        assert_eq!((&refusal["ok"], code), (&json!(false), &json!(-32_602)), "{step}: {refusal:#}");
+    }
+    assert!(report["progress"]["notifications"].as_array().is_some_and(|notes| notes.len() >= 3), "{:#}", report["progress"]);
+    assert_eq!(report["cancel"]["cancelled"], true, "{:#}", report["cancel"]);
+    assert!(report["elicit"]["asked"].as_array().is_some_and(|asked| !asked.is_empty()), "{:#}", report["elicit"]);
+}
+
+/// Drives a client in each of its eras against one of our own servers, which know the same tools.
+fn against_ours(client: Option<Client>, server: Option<Peers>, script: &str) {
+    let (Some(client), Some(server)) = (client, server) else { return };
+    let server = server.serve(script);
+    let gateway = gateway(&server.url(), "secret");
+    for era in client.eras {
+        let report = drive(&client, &gateway, era, &json!({}));
+        well_served(&report, "secret", "5");
+        assert_eq!(report["fail"]["isError"], true, "{:#}", report["fail"]);
+        assert_eq!(report["cancel"]["noticed"], true, "{:#}", report["cancel"]);
+        assert!(report["elicit"]["text"].as_str().is_some_and(|text| text.contains("blue")), "{:#}", report["elicit"]);
+        let protocol = report["connect"]["protocol"].as_str().unwrap_or_default();
+        assert_eq!(protocol == "2026-07-28", *era != "legacy", "{era}: {protocol}");
+        assert_eq!(report["connect"]["session"], *era == "legacy", "{era}");
+    }
+    let records = oracle::check(&gateway, &[]);
+    let refused: Vec<&Value> = records.iter().filter(|it| it["verdict"] == "refuse" && it["tool"] == "secret").collect();
+    assert_eq!(refused.len(), client.eras.len(), "each attempt is on record");
+    assert!(refused.iter().all(|it| it["task"] == "work" && it["rules"] == json!(["hide"])), "{refused:?}");
+}
+
+/// The everything server speaks the legacy era only; clients of both eras find that out.
+fn against_everything(client: Option<Client>) {
+    let (Some(client), Some(node)) = (client, node_peers()) else { return };
+    let server = node.serve(EVERYTHING_SERVER);
+    let gateway = gateway(&server.url(), "get-env");
+    for era in client.eras.iter().filter(|era| **era != "modern") {
+        let report = drive(&client, &gateway, era, &everything_steps());
+        well_served(&report, "get-env", "5");
+        assert_ne!(report["connect"]["protocol"], "2026-07-28");
+    }
+    oracle::check(&gateway, &[]);
+}
+
+#[test]
+fn typescript_to_typescript() {
+    against_ours(typescript(), node_peers(), CONFORMANCE_SERVER);
+}
+
+#[test]
+fn typescript_to_python() {
+    against_ours(typescript(), python_peers(Sdk::V2), PY_SERVER);
+}
+
+#[test]
+fn typescript_to_everything() {
+    against_everything(typescript());
+}
+
+#[test]
+fn python_2_to_typescript() {
+    against_ours(python(Sdk::V2), node_peers(), CONFORMANCE_SERVER);
+}
+
+#[test]
+fn python_2_to_python() {
+    against_ours(python(Sdk::V2), python_peers(Sdk::V2), PY_SERVER);
+}
+
+#[test]
+fn python_2_to_everything() {
+    against_everything(python(Sdk::V2));
+}
+
+#[test]
+fn python_1_to_typescript() {
+    against_ours(python(Sdk::V1), node_peers(), CONFORMANCE_SERVER);
+}
+
+#[test]
+fn python_1_to_python() {
+    against_ours(python(Sdk::V1), python_peers(Sdk::V2), PY_SERVER);
+}
+
+#[test]
+fn python_1_to_everything() {
+    against_everything(python(Sdk::V1));
+}

@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::record::frame::{Decision, Frame, Outcome, Status, TargetKind, Verdict};
 
@@ -16,79 +16,181 @@ pub const VERSION: u64 = 1;
 /// Ending of the log's files.
 const ENDING: &str = ".jsonl";
 
-/// A frame as one line, with its newline.
-pub fn write_line(out: &mut Vec<u8>, frame: &Frame<'_>) {
-    let mut line = Map::new();
-    let mut put = |key: &str, value: Value| line.insert(key.to_owned(), value);
-    put("v", VERSION.into());
-    match frame {
-        Frame::Decision { shard, seq, decision, rules, cut } => {
-            put("kind", "decision".into());
-            put("time", time(decision.unix_ms));
-            put("seq", seq.0.into());
-            put("shard", shard.0.into());
-            write_decision(&mut line, decision, rules, *cut);
+/// Renders records as lines. Holds the text of the last second, since most records share theirs with the one before.
+#[derive(Debug, Default)]
+pub struct Lines {
+    second: Option<u64>,
+    text: String,
+}
+
+impl Lines {
+    /// A frame as one line, with its newline.
+    pub fn write(&mut self, out: &mut Vec<u8>, frame: &Frame<'_>) {
+        match frame {
+            Frame::Decision { shard, seq, decision, rules, cut } => {
+                self.begin(out, "decision", decision.unix_ms);
+                number(out, "seq", seq.0);
+                number(out, "shard", shard.0.into());
+                write_decision(out, decision, rules, *cut);
+            }
+            Frame::Outcome { shard, seq, outcome } => {
+                self.begin(out, "outcome", outcome.unix_ms);
+                number(out, "seq", seq.0);
+                number(out, "shard", shard.0.into());
+                write_outcome(out, outcome);
+            }
         }
-        Frame::Outcome { shard, seq, outcome } => {
-            put("kind", "outcome".into());
-            put("time", time(outcome.unix_ms));
-            put("seq", seq.0.into());
-            put("shard", shard.0.into());
-            write_outcome(&mut line, outcome);
-        }
+        out.extend_from_slice(b"}\n");
     }
-    push(out, &Value::Object(line));
+
+    /// An event of the gateway's own life: start, stop.
+    pub fn write_life(&mut self, out: &mut Vec<u8>, unix_ms: u64, event: &str, detail: &Value) {
+        self.begin(out, "life", unix_ms);
+        text(out, "event", event);
+        name(out, "detail");
+        string_safe(out, &detail.to_string());
+        out.extend_from_slice(b"}\n");
+    }
+
+    fn begin(&mut self, out: &mut Vec<u8>, kind: &str, unix_ms: u64) {
+        out.extend_from_slice(b"{\"v\":");
+        out.extend_from_slice(itoa::Buffer::new().format(VERSION).as_bytes());
+        text(out, "kind", kind);
+        name(out, "time");
+        if self.second != Some(unix_ms / 1000) {
+            self.second = Some(unix_ms / 1000);
+            let time = i64::try_from(unix_ms / 1000).ok().and_then(|second| Timestamp::from_second(second).ok());
+            self.text = time.map_or_else(String::new, |time| time.strftime("%Y-%m-%dT%H:%M:%S").to_string());
+        }
+        out.push(b'"');
+        out.extend_from_slice(self.text.as_bytes());
+        out.push(b'.');
+        for place in [100, 10, 1] {
+            out.extend_from_slice(itoa::Buffer::new().format(unix_ms / place % 10).as_bytes());
+        }
+        out.extend_from_slice(b"Z\"");
+    }
 }
 
-/// An event of the gateway's own life: start, stop.
-pub fn write_life(out: &mut Vec<u8>, unix_ms: u64, event: &str, detail: Value) {
-    let line = serde_json::json!({
-        "v": VERSION, "kind": "life", "time": time(unix_ms), "event": event, "detail": detail,
-    });
-    push(out, &line);
-}
-
-fn write_decision(line: &mut Map<String, Value>, decision: &Decision<'_>, rules: &[&str], cut: bool) {
-    let mut put = |key: &str, value: Value| line.insert(key.to_owned(), value);
-    let text = |text: &str| if text.is_empty() { Value::Null } else { Value::from(text) };
-    put("issuer", text(decision.issuer));
-    put("subject", text(decision.subject));
-    put("agent", text(decision.agent));
-    put("task", text(decision.task));
-    put("method", text(decision.method));
-    put("server", text(decision.server));
+fn write_decision(out: &mut Vec<u8>, decision: &Decision<'_>, rules: &[&str], cut: bool) {
+    for (key, value) in [
+        ("issuer", decision.issuer),
+        ("subject", decision.subject),
+        ("agent", decision.agent),
+        ("task", decision.task),
+        ("method", decision.method),
+        ("server", decision.server),
+    ] {
+        text(out, key, value);
+    }
     match decision.kind {
-        TargetKind::None => None,
-        TargetKind::Tool => put("tool", text(decision.target)),
-        TargetKind::Prompt => put("prompt", text(decision.target)),
-        TargetKind::Resource => put("resource", text(decision.target)),
-    };
+        TargetKind::None => {}
+        TargetKind::Tool => text(out, "tool", decision.target),
+        TargetKind::Prompt => text(out, "prompt", decision.target),
+        TargetKind::Resource => text(out, "resource", decision.target),
+    }
     let verdict = match decision.verdict {
         Verdict::Permit => "permit",
         Verdict::Refuse => "refuse",
     };
-    put("verdict", verdict.into());
-    put("reason", text(decision.reason));
-    put("rules", rules.to_vec().into());
-    put("policy", hex(&decision.policy).into());
-    put("mode", "enforce".into());
-    put("protocol", text(decision.protocol));
-    put("trace", if decision.trace == [0; 16] { Value::Null } else { hex(&decision.trace).into() });
+    text(out, "verdict", verdict);
+    text(out, "reason", decision.reason);
+    name(out, "rules");
+    out.push(b'[');
+    for (index, rule) in rules.iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        string(out, rule);
+    }
+    out.push(b']');
+    hex(out, "policy", &decision.policy);
+    text(out, "mode", "enforce");
+    text(out, "protocol", decision.protocol);
+    hex(out, "trace", &decision.trace);
     if cut {
-        put("cut", true.into());
+        flag(out, "cut", true);
     }
 }
 
-fn write_outcome(line: &mut Map<String, Value>, outcome: &Outcome) {
-    let mut put = |key: &str, value: Value| line.insert(key.to_owned(), value);
-    put("status", word(outcome.status).into());
-    put("http", outcome.http.into());
-    put("is_error", outcome.is_error.into());
-    put("code", if outcome.code == 0 { Value::Null } else { outcome.code.into() });
-    put("total_us", outcome.total_us.into());
-    put("upstream_us", outcome.upstream_us.into());
-    put("request_bytes", outcome.request_bytes.into());
-    put("answer_bytes", outcome.answer_bytes.into());
+fn write_outcome(out: &mut Vec<u8>, outcome: &Outcome) {
+    text(out, "status", word(outcome.status));
+    number(out, "http", outcome.http.into());
+    flag(out, "is_error", outcome.is_error);
+    name(out, "code");
+    if outcome.code == 0 {
+        out.extend_from_slice(b"null");
+    } else {
+        out.extend_from_slice(itoa::Buffer::new().format(outcome.code).as_bytes());
+    }
+    number(out, "total_us", outcome.total_us);
+    number(out, "upstream_us", outcome.upstream_us);
+    number(out, "request_bytes", outcome.request_bytes);
+    number(out, "answer_bytes", outcome.answer_bytes);
+}
+
+fn name(out: &mut Vec<u8>, name: &str) {
+    out.extend_from_slice(b",\"");
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\":");
+}
+
+/// A member with a text; `null` for none.
+fn text(out: &mut Vec<u8>, key: &str, value: &str) {
+    name(out, key);
+    if value.is_empty() {
+        out.extend_from_slice(b"null");
+    } else {
+        string(out, value);
+    }
+}
+
+fn number(out: &mut Vec<u8>, key: &str, value: u64) {
+    name(out, key);
+    out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+}
+
+fn flag(out: &mut Vec<u8>, key: &str, value: bool) {
+    name(out, key);
+    out.extend_from_slice(if value { b"true" } else { b"false" });
+}
+
+/// A member with hexadecimal digits; `null` for all zero, which stands for none.
+fn hex(out: &mut Vec<u8>, key: &str, bytes: &[u8]) {
+    name(out, key);
+    if bytes.iter().all(|byte| *byte == 0) {
+        return out.extend_from_slice(b"null");
+    }
+    let digit = |nibble: u8| b"0123456789abcdef"[usize::from(nibble)];
+    out.push(b'"');
+    out.extend(bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]));
+    out.push(b'"');
+}
+
+fn string(out: &mut Vec<u8>, value: &str) {
+    let plain = |byte: &u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
+    if value.as_bytes().iter().all(plain) {
+        out.push(b'"');
+        out.extend_from_slice(value.as_bytes());
+        out.push(b'"');
+    } else {
+        string_safe(out, &Value::from(value).to_string());
+    }
+}
+
+/// JSON text, with everything escaped beyond what JSON demands that could move a cursor, hide text or fake a line in
+/// whatever shows it. Outside of strings JSON has none of these letters.
+fn string_safe(out: &mut Vec<u8>, json: &str) {
+    for letter in json.chars() {
+        if letter.is_control() || hides(letter) {
+            let mut units = [0; 2];
+            for unit in letter.encode_utf16(&mut units) {
+                out.extend_from_slice(format!("\\u{unit:04x}").as_bytes());
+            }
+        } else {
+            out.extend_from_slice(letter.encode_utf8(&mut [0; 4]).as_bytes());
+        }
+    }
 }
 
 /// The word for an outcome's status.
@@ -106,36 +208,11 @@ pub fn word(status: Status) -> &'static str {
     }
 }
 
-/// One line. Beyond what JSON demands, everything is escaped that could move a cursor, hide text or fake a line in
-/// whatever shows it.
-fn push(out: &mut Vec<u8>, line: &Value) {
-    for letter in line.to_string().chars() {
-        if letter.is_control() || hides(letter) {
-            let mut units = [0; 2];
-            for unit in letter.encode_utf16(&mut units) {
-                out.extend_from_slice(format!("\\u{unit:04x}").as_bytes());
-            }
-        } else {
-            out.extend_from_slice(letter.encode_utf8(&mut [0; 4]).as_bytes());
-        }
-    }
-    out.push(b'\n');
-}
-
 /// Line and paragraph separators, bidirectional marks, tag characters, the byte order mark.
 fn hides(letter: char) -> bool {
     matches!(letter,
         '\u{061c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
         | '\u{e0000}'..='\u{e007f}')
-}
-
-fn time(unix_ms: u64) -> Value {
-    let ms = i64::try_from(unix_ms).unwrap_or(i64::MAX);
-    Timestamp::from_millisecond(ms).map_or(Value::Null, |time| format!("{time:.3}").into())
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The log's files in `dir`, oldest first: their names sort by time.
@@ -195,7 +272,7 @@ mod tests {
         let decision = Decision { target, kind: TargetKind::Tool, subject: "a\0b", ..Decision::default() };
         let mut out = Vec::new();
         let frame = Frame::Decision { shard: ShardId(0), seq: Seq(0), decision, rules: vec!["r"], cut: false };
-        write_line(&mut out, &frame);
+        Lines::default().write(&mut out, &frame);
         let text = String::from_utf8(out).unwrap();
         assert_eq!(text.matches('\n').count(), 1);
         assert!(text.trim_end().chars().all(|c| !c.is_control() && !hides(c)), "{text}");

@@ -31,6 +31,7 @@ pub struct Log {
     begun: u64,
     files: u32,
     file_bytes: u64,
+    lines: audit::Lines,
     /// Rendered, not written yet.
     pending: Vec<u8>,
     failing: bool,
@@ -57,6 +58,7 @@ impl Log {
             begun: clock().unix_ms,
             files: 0,
             file_bytes: 0,
+            lines: audit::Lines::default(),
             pending: Vec::new(),
             failing: false,
         };
@@ -107,9 +109,9 @@ impl Log {
         let mut drained = 0;
         if !self.failing {
             for reader in &mut self.readers {
-                let (pending, watcher) = (&mut self.pending, &mut self.watcher);
+                let (lines, pending, watcher) = (&mut self.lines, &mut self.pending, &mut self.watcher);
                 drained += reader.drain(|frame| {
-                    audit::write_line(pending, &frame);
+                    lines.write(pending, &frame);
                     if let Some(watch) = watcher {
                         watch(&frame);
                     }
@@ -135,7 +137,7 @@ impl Log {
     }
 
     fn life(&mut self, event: &str, detail: Value) {
-        audit::write_life(&mut self.pending, clock().unix_ms, event, detail);
+        self.lines.write_life(&mut self.pending, clock().unix_ms, event, &detail);
     }
 
     /// Writes what is pending, into a new file where there is none or the last one is full. A line that an error tore

@@ -55,7 +55,6 @@ pub(crate) struct Event {
 #[derive(Debug)]
 pub(crate) struct Events {
     wire: Wire,
-    pub(crate) head: Head,
     body: BodyReader,
     decoded: Vec<u8>,
 }
@@ -132,11 +131,6 @@ impl Wire {
         Self { socket, bytes: Vec::new() }
     }
 
-    /// This side's address.
-    pub(crate) fn local(&self) -> SocketAddr {
-        self.socket.local_addr().expect("a connected socket has an address")
-    }
-
     /// Sends exactly these bytes. A connection that the other side has closed is no fault here: reading will tell.
     pub(crate) fn send(&mut self, bytes: &[u8]) {
         let _ = self.socket.write_all(bytes);
@@ -196,7 +190,7 @@ impl Wire {
         let head = self.head().expect("an answer begins");
         assert_eq!((head.status, head.field("content-type")), (200, "text/event-stream"), "{self:?}");
         let body = head.body();
-        Events { wire: self, head, body, decoded: Vec::new() }
+        Events { wire: self, body, decoded: Vec::new() }
     }
 
     /// Whether the other side ends the connection, without another byte, within `patience`.

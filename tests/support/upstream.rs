@@ -298,7 +298,7 @@ impl Reserved {
     }
 }
 
-/// A running server; takes no more connections when dropped.
+/// A running server; takes no more connections and requests when dropped.
 pub(crate) struct Upstream {
     address: SocketAddr,
     shared: Arc<Shared>,
@@ -420,6 +420,9 @@ fn connection(shared: &Shared, socket: &TcpStream) {
     let mut bytes = Vec::new();
     let mut nth = 0;
     while let Some(mut seen) = read_request(socket, &mut bytes) {
+        if shared.stop.load(Ordering::Acquire) {
+            break;
+        }
         seen.connection = number;
         seen.nth = nth;
         nth += 1;
