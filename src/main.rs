@@ -16,7 +16,7 @@ use portcullis::config::{self, Loaded, Source, Weight};
 use portcullis::demo::DemoFault;
 use portcullis::identity::mint::{Grant, MintKey};
 use portcullis::plane::start::{Gateway, Options};
-use portcullis::plane::{PlaneFault, audit, banner};
+use portcullis::plane::{PlaneFault, audit, banner, signals};
 use portcullis::uring::ring::Choice;
 use portcullis::uring::wait::clock;
 use ring::rand::SystemRandom;
@@ -64,9 +64,10 @@ fn run(run: &cli::Run) -> anyhow::Result<u8> {
         cli::Driver::IoUring => Choice::IoUring,
         cli::Driver::Epoll => Choice::Epoll,
     };
+    let signals = signals::catch()?;
     let gateway = Gateway::start(loaded.settings, Options { driver, ..Options::default() })?;
     eprint!("{}", banner::text(&gateway));
-    portcullis::plane::signals::obey(gateway.handle())?;
+    signals.steer(gateway.handle())?;
     gateway.wait()?;
     Ok(cli::EXIT_OK)
 }

@@ -165,7 +165,7 @@ pub(crate) struct Compare {
     #[arg(long, value_name = "CORE", default_value_t = 1)]
     pub(crate) load_core: usize,
     /// Where to write all figures as JSON.
-    #[arg(long, value_name = "FILE", default_value = "compare.json")]
+    #[arg(long, value_name = "FILE", default_value = "target/compare.json")]
     pub(crate) out: PathBuf,
     /// Keep the configurations and logs of what was started, and say where.
     #[arg(long)]

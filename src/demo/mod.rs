@@ -77,14 +77,21 @@ pub fn run(listen: SocketAddr, dir: Option<PathBuf>) -> Result<(), DemoFault> {
     if !listen.ip().is_loopback() {
         return Err(DemoFault::NotLoopback(listen));
     }
+    // Before the folder is there: nothing is left behind by an early Ctrl-C.
+    let signals = signals::catch()?;
     let random = SystemRandom::new();
     let folder = Folder::open(dir, &random)?;
-    let result = serve(listen, &folder, &random);
+    let result = serve(listen, &folder, &random, signals);
     folder.remove();
     result
 }
 
-fn serve(listen: SocketAddr, folder: &Folder, random: &SystemRandom) -> Result<(), DemoFault> {
+fn serve(
+    listen: SocketAddr,
+    folder: &Folder,
+    random: &SystemRandom,
+    signals: signals::Caught,
+) -> Result<(), DemoFault> {
     let key = folder.key(random)?;
     let docs = serve::start(Server::new(Content::Docs))?;
     let payments = serve::start(Server::new(Content::Payments(Payments::new())))?;
@@ -96,7 +103,7 @@ fn serve(listen: SocketAddr, folder: &Folder, random: &SystemRandom) -> Result<(
         PlaneFault::Listen { address, error } if error.kind() == ErrorKind::AddrInUse => DemoFault::Taken(address),
         fault => fault.into(),
     })?;
-    signals::obey(gateway.handle())?;
+    signals.steer(gateway.handle())?;
     end_with_terminal(gateway.handle())?;
     let text = introduce(&gateway, &key, folder, random)?;
     let handle = gateway.handle();

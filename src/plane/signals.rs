@@ -6,34 +6,47 @@ use signal_hook::iterator::Signals;
 use super::PlaneFault;
 use super::start::Handle;
 
-/// Lets signals steer the gateway.
+/// Signals caught from now on, to be obeyed once there is something to steer: one that comes in between waits.
+pub struct Caught(Signals);
+
+/// Catches SIGTERM, SIGINT and SIGHUP. Belongs before anything that must not be left behind.
 ///
 /// # Errors
 /// `PlaneFault::System`.
-pub fn obey(handle: Handle) -> Result<(), PlaneFault> {
-    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
-        .map_err(|error| PlaneFault::System { what: "signal handlers", error })?;
-    std::thread::Builder::new()
-        .name("plane-signals".into())
-        .spawn(move || {
-            let mut draining = false;
-            for signal in signals.forever() {
-                match signal {
-                    SIGHUP => {
-                        tracing::warn!("SIGHUP: this version does not reload; restart to use a new configuration")
-                    }
-                    _ if draining => {
-                        tracing::warn!("ending at once");
-                        handle.stop();
-                    }
-                    _ => {
-                        tracing::info!("draining: no new connections; calls under way may finish");
-                        draining = true;
-                        handle.drain();
+pub fn catch() -> Result<Caught, PlaneFault> {
+    let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]);
+    signals.map(Caught).map_err(|error| PlaneFault::System { what: "signal handlers", error })
+}
+
+impl Caught {
+    /// Lets the signals steer the gateway.
+    ///
+    /// # Errors
+    /// `PlaneFault::System`.
+    pub fn steer(self, handle: Handle) -> Result<(), PlaneFault> {
+        let Self(mut signals) = self;
+        std::thread::Builder::new()
+            .name("plane-signals".into())
+            .spawn(move || {
+                let mut draining = false;
+                for signal in signals.forever() {
+                    match signal {
+                        SIGHUP => {
+                            tracing::warn!("SIGHUP: this version does not reload; restart to use a new configuration");
+                        }
+                        _ if draining => {
+                            tracing::warn!("ending at once");
+                            handle.stop();
+                        }
+                        _ => {
+                            tracing::info!("draining: no new connections; calls under way may finish");
+                            draining = true;
+                            handle.drain();
+                        }
                     }
                 }
-            }
-        })
-        .map_err(|error| PlaneFault::System { what: "a thread", error })?;
-    Ok(())
+            })
+            .map_err(|error| PlaneFault::System { what: "a thread", error })?;
+        Ok(())
+    }
 }

@@ -221,3 +221,22 @@ fn a_server_without_sessions() {
     assert_eq!(upstream.wait("the call", |seen| seen.calls("echo")).field("mcp-session-id"), "");
     oracle::check(&gateway, &[("up", &upstream)]);
 }
+
+/// What a server says about a notification beside "accepted" is of no interest: the Python SDK names a media type.
+#[test]
+fn a_202_with_a_media_type_is_a_202() {
+    let upstream = Plan::tools(&["echo"])
+        .script(|seen, out| {
+            if seen.method() == "notifications/initialized" || seen.message.get("result").is_some() {
+                out.json_bytes(202, "", b"");
+                return Acted::Done;
+            }
+            Acted::Default
+        })
+        .start();
+    let gateway = Setup::new().server("up", &upstream.url()).open().start();
+    let session = open_session(&gateway, |post| post);
+    let reply = Post::tell(&session, json!({ "jsonrpc": "2.0", "id": "s-1", "result": {} })).to(&gateway);
+    assert_eq!((reply.status(), reply.text()), (202, String::new()));
+    Post::legacy_call(&session, "echo").echoed(&gateway);
+}

@@ -40,6 +40,7 @@ struct Contestant {
 
 /// `loadtest compare`.
 pub(crate) fn command(options: &Compare, stop: &AtomicBool) -> anyhow::Result<bool> {
+    let _alone = process::alone()?;
     let folder = Folder::new(options.keep)?;
     let result = compare(options, stop, &folder);
     match &result {
@@ -85,6 +86,9 @@ fn compare(options: &Compare, stop: &AtomicBool, folder: &Folder) -> anyhow::Res
     }
     report.finish();
     println!("{report}");
+    if let Some(place) = options.out.parent() {
+        std::fs::create_dir_all(place).with_context(|| format!("cannot make {}", place.display()))?;
+    }
     std::fs::write(&options.out, format!("{:#}\n", report.json()))
         .with_context(|| format!("cannot write {}", options.out.display()))?;
     println!("All figures: {}", options.out.display());

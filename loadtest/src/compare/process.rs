@@ -1,13 +1,13 @@
 //! What is started here is ended here, by its id, whatever happens in between.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::net;
@@ -27,6 +27,18 @@ pub(super) struct Process {
 pub(super) struct Folder {
     path: PathBuf,
     keep: bool,
+}
+
+/// Two comparisons at once would measure each other. Held until it is dropped, however this process ends.
+pub(super) fn alone() -> anyhow::Result<File> {
+    let path = std::env::temp_dir().join("loadtest-compare.lock");
+    let file = File::options().append(true).create(true).open(&path);
+    let file = file.with_context(|| format!("cannot open {}", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => bail!("another comparison is under way on this machine"),
+        Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
+    }
 }
 
 impl Process {
@@ -161,7 +173,11 @@ impl Folder {
         }
     }
 
+    /// Leaves it where it is, and says where, if there is anything in it.
     pub(super) fn keep(self) {
+        if fs::remove_dir(&self.path).is_ok() {
+            return;
+        }
         eprintln!("configurations and logs: {}", self.path.display());
     }
 }
