@@ -72,8 +72,9 @@ pub(super) async fn answer(
             let carries = if verb == Some(Verb::Listen) { Carries::Subscription } else { Carries::Answer { timeout } };
             stream::relay(shard, conn, flight, answer, abort, carries).await
         }
+        // Before the body is looked at: some servers announce a media type for no body at all.
+        (200..=299, _) if !request => accepted(shard, conn, flight, answer).await,
         (200..=299 | 400..=599, Media::Json) => json(shard, conn, flight, answer, abort).await,
-        (200..=204, _) if !request => accepted(shard, conn, flight, answer).await,
         (status, _) => {
             let refusal = withheld(shard, flight, answer, Kind::ServerInvalid);
             Err(refusal.saying(format!("The server answered with HTTP status {status} and no JSON-RPC message.")))
