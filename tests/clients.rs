@@ -64,7 +64,11 @@ fn well_served(report: &Value, hidden: &str, sum: &str) {
         let (refusal, code) = (&report[step], &report[step]["code"]);
         assert_eq!((&refusal["ok"], code), (&json!(false), &json!(-32_602)), "{step}: {refusal:#}");
     }
-    assert!(report["progress"]["notifications"].as_array().is_some_and(|notes| notes.len() >= 3), "{:#}", report["progress"]);
+    assert!(
+        report["progress"]["notifications"].as_array().is_some_and(|notes| notes.len() >= 3),
+        "{:#}",
+        report["progress"]
+    );
     assert_eq!(report["cancel"]["cancelled"], true, "{:#}", report["cancel"]);
     assert!(report["elicit"]["asked"].as_array().is_some_and(|asked| !asked.is_empty()), "{:#}", report["elicit"]);
 }
@@ -85,7 +89,8 @@ fn against_ours(client: Option<Client>, server: Option<Peers>, script: &str) {
         assert_eq!(report["connect"]["session"], *era == "legacy", "{era}");
     }
     let records = oracle::check(&gateway, &[]);
-    let refused: Vec<&Value> = records.iter().filter(|it| it["verdict"] == "refuse" && it["tool"] == "secret").collect();
+    let refused: Vec<&Value> =
+        records.iter().filter(|it| it["verdict"] == "refuse" && it["tool"] == "secret").collect();
     assert_eq!(refused.len(), client.eras.len(), "each attempt is on record");
     assert!(refused.iter().all(|it| it["task"] == "work" && it["rules"] == json!(["hide"])), "{refused:?}");
 }

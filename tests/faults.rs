@@ -35,8 +35,7 @@ fn server(acts: &'static [(&'static str, Act)]) -> (Gateway, Upstream) {
             }
         })
         .start();
-    let gateway =
-        Setup::new().server("up", &upstream.url()).set("/servers/up/timeout", json!(TIMEOUT)).open().start();
+    let gateway = Setup::new().server("up", &upstream.url()).set("/servers/up/timeout", json!(TIMEOUT)).open().start();
     (gateway, upstream)
 }
 
@@ -179,7 +178,9 @@ fn a_server_whose_framing_lies() {
         ("status-999", |seen, out| {
             let body = answer(seen);
             let length = body.len();
-            out.write(format!("HTTP/1.1 999 No\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"));
+            out.write(format!(
+                "HTTP/1.1 999 No\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+            ));
         }),
         ("switching", |_, out| out.write("HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\n\r\n")),
         ("interim-flood", |seen, out| {
@@ -217,7 +218,9 @@ fn a_server_whose_answer_is_none() {
         ("empty", |_, out| out.json_bytes(200, "", b"")),
         ("more-behind", |seen, out| out.json_bytes(200, "", (answer(seen) + "{}").as_bytes())),
         ("an-array", |seen, out| out.json_bytes(200, "", format!("[{}]", answer(seen)).as_bytes())),
-        ("a-request", |seen, out| out.json(200, "", &json!({ "jsonrpc": "2.0", "id": 1, "method": "ping", "v": seen.value() }))),
+        ("a-request", |seen, out| {
+            out.json(200, "", &json!({ "jsonrpc": "2.0", "id": 1, "method": "ping", "v": seen.value() }))
+        }),
         ("result-and-error", |seen, out| {
             let mut body = said(seen, seen.value());
             body["error"] = json!({ "code": 1, "message": "x" });
@@ -226,7 +229,9 @@ fn a_server_whose_answer_is_none() {
         ("html-500", |seen, out| {
             let page = format!("<html><h1>Internal error at /srv/secret {}</h1></html>", seen.value());
             let length = page.len();
-            out.write(format!("HTTP/1.1 500 Oops\r\ncontent-type: text/html\r\ncontent-length: {length}\r\n\r\n{page}"));
+            out.write(format!(
+                "HTTP/1.1 500 Oops\r\ncontent-type: text/html\r\ncontent-length: {length}\r\n\r\n{page}"
+            ));
         }),
         ("html-200", |seen, out| {
             let page = format!("<html>Please log in {}</html>", seen.value());
@@ -398,7 +403,9 @@ fn a_server_that_closes_after_each_answer() {
         ("http-1.0", |seen, out| {
             let body = answer(seen);
             let length = body.len();
-            out.write(format!("HTTP/1.0 200 OK\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"));
+            out.write(format!(
+                "HTTP/1.0 200 OK\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+            ));
             out.close();
         }),
         ("drip", |seen, out| {

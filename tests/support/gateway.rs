@@ -120,10 +120,13 @@ impl Setup {
     pub(crate) fn tokens(self, anonymous: &str) -> Self {
         let keys = self.folder.path().join("jwks.json");
         fs::write(&keys, self.key.key_set()).expect("the temporary folder can be written");
-        self.set("/auth", json!({
-            "anonymous": anonymous,
-            "issuers": [{ "issuer": ISSUER, "jwks": { "file": keys }, "algorithms": ["ES256"] }],
-        }))
+        self.set(
+            "/auth",
+            json!({
+                "anonymous": anonymous,
+                "issuers": [{ "issuer": ISSUER, "jwks": { "file": keys }, "algorithms": ["ES256"] }],
+            }),
+        )
     }
 
     /// So many shards.
@@ -297,10 +300,7 @@ pub(crate) fn run(folder: &Path, arguments: &[&str]) -> Run {
 
 /// The record in a folder, as `audit export` prints it.
 pub(crate) fn export(folder: &Path) -> Vec<Value> {
-    let run = finish(
-        command().args(["audit", "export", "--dir"]).arg(folder),
-        Duration::from_millis(COMMAND_MS_MAX),
-    );
+    let run = finish(command().args(["audit", "export", "--dir"]).arg(folder), Duration::from_millis(COMMAND_MS_MAX));
     assert!(run.status.is_some_and(|status| status.success()), "audit export: {}", run.stderr);
     let line = |line| serde_json::from_str(line).unwrap_or_else(|fault| panic!("{fault}: {line}"));
     run.stdout.lines().map(line).collect()

@@ -211,7 +211,11 @@ impl Wire {
         let mut piece = [0; PIECE_BYTES];
         loop {
             let left = until.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "nothing came in {patience:?}; before that: {:?}", String::from_utf8_lossy(&self.bytes));
+            assert!(
+                !left.is_zero(),
+                "nothing came in {patience:?}; before that: {:?}",
+                String::from_utf8_lossy(&self.bytes)
+            );
             self.socket.set_read_timeout(Some(left)).expect("a TCP socket has this option");
             match self.socket.read(&mut piece) {
                 Ok(0) => return false,

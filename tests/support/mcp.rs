@@ -187,7 +187,12 @@ impl Post {
     /// Checks that an answer is this call's own.
     #[track_caller]
     pub(crate) fn is_echoed(&self, response: &Response) {
-        assert_eq!((response.status(), response.field("content-type")), (200, "application/json"), "{}", response.text());
+        assert_eq!(
+            (response.status(), response.field("content-type")),
+            (200, "application/json"),
+            "{}",
+            response.text()
+        );
         let answer = response.json();
         assert_eq!((&answer["id"], text_of(&answer)), (&self.message["id"], self.value.as_str()), "{answer}");
     }

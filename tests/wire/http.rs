@@ -297,7 +297,11 @@ fn bodies_that_are_no_message() {
         let answer = wire.ask(&Post::call("echo").body(body).bytes(&gateway));
         let got = answer.json()["error"]["code"].as_i64();
         assert_eq!(answer.status(), 400, "{body}: {}", answer.text());
-        assert!(got == Some(code) || [Some(-32_700), Some(-32_600)].contains(&got) && body.contains("[[["), "{body}: {}", answer.text());
+        assert!(
+            got == Some(code) || [Some(-32_700), Some(-32_600)].contains(&got) && body.contains("[[["),
+            "{body}: {}",
+            answer.text()
+        );
     }
     assert!(upstream.calls().is_empty());
     assert_eq!(tools(&gateway, |post| post), ["echo"]);
@@ -367,4 +371,53 @@ fn a_catalogue_that_is_not_known_yet() {
     crate::support::gateway::eventually("the server is known", || Post::call("echo").to(&gateway).status() == 200);
     Post::call("echo").echoed(&gateway);
     oracle::check(&gateway, &[("up", &upstream)]);
+}
+
+/// A request that never becomes whole is never forwarded.
+#[test]
+fn half_a_request_goes_nowhere() {
+    let (gateway, upstream) = pair();
+    let post = Post::call("echo");
+    let bytes = post.bytes(&gateway);
+    for cut in [10, bytes.len() / 2, bytes.len() - 1] {
+        let mut wire = Wire::to(gateway.address);
+        wire.send(&bytes[..cut]);
+        wire.close_half();
+        // An error or just the end; in any case the end.
+        let _ = wire.try_response();
+        assert!(wire.at_end(PATIENCE), "cut at {cut}");
+    }
+    let chunked = post.head_bytes(&gateway, "transfer-encoding: chunked\r\n");
+    let body = post.body_bytes();
+    let mut wire = Wire::to(gateway.address);
+    wire.send(&[chunked.as_slice(), format!("{:x}\r\n", body.len()).as_bytes(), &body, b"\r\n"].concat());
+    wire.close_half();
+    let _ = wire.try_response();
+    assert!(wire.at_end(PATIENCE));
+    assert!(upstream.calls().is_empty());
+    oracle::check(&gateway, &[("up", &upstream)]);
+}
+
+/// The unread body of a refused request is no next request, on connections that go on and on those that do not.
+#[test]
+fn the_body_of_a_refused_request_is_no_request() {
+    let (gateway, upstream) = pair();
+    let hidden = Post::call("echo").bytes(&gateway);
+    for path in ["/none", "/mcp"] {
+        let method = if path == "/mcp" { "PUT" } else { "POST" };
+        let head = format!("{method} {path} HTTP/1.1\r\nhost: {}\r\n", gateway.address);
+        let length = format!("{head}content-length: {}\r\n\r\n", hidden.len());
+        let chunked = format!("{head}transfer-encoding: chunked\r\n\r\n{:x}\r\n", hidden.len());
+        for (head, tail) in [(length, ""), (chunked, "\r\n0\r\n\r\n")] {
+            let mut wire = Wire::to(gateway.address);
+            wire.send(&[head.as_bytes(), &hidden, tail.as_bytes()].concat());
+            assert!([404, 405].contains(&wire.response().status()));
+            let next = Post::call("no-such").id("next");
+            wire.send(&next.bytes(&gateway));
+            if let Ok(answer) = wire.try_response() {
+                assert_eq!(answer.json()["id"], "next", "{}", answer.text());
+            }
+        }
+    }
+    assert!(upstream.calls().is_empty(), "{:?}", upstream.calls());
 }

@@ -63,7 +63,10 @@ fn drained(driver: &str) {
     assert!(messages.is_empty() && end.is_ok(), "a session's stream ends cleanly: {messages:?}");
     let (messages, end) = sub.rest();
     assert!(end.is_ok());
-    assert_eq!(messages.last().map(|it| (&it["id"], &it["result"]["resultType"])), Some((&json!(5), &json!("complete"))));
+    assert_eq!(
+        messages.last().map(|it| (&it["id"], &it["result"]["resultType"])),
+        Some((&json!(5), &json!("complete")))
+    );
     eventually("nothing new is taken", || {
         TcpStream::connect_timeout(&gateway.address, Duration::from_millis(200)).is_err() || {
             let mut wire = Wire::to(gateway.address);

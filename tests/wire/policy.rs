@@ -80,9 +80,7 @@ fn hidden_and_unknown_are_answered_alike() {
     let token = gateway.token(&who(&["research"]));
     let session = open_session(&gateway, |post| post.token(&token));
     let tool = |name: &str| json!({ "name": name, "arguments": {} });
-    let reference = |kind: &str, key: &str, name: &str| {
-        json!({ "ref": { "type": kind, key: name }, "argument": { "name": "a", "value": "" } })
-    };
+    let reference = |kind: &str, key: &str, name: &str| json!({ "ref": { "type": kind, key: name }, "argument": { "name": "a", "value": "" } });
     let cases: [(&str, [Value; 2], (&str, &str)); 6] = [
         ("tools/call", [tool("hidden"), tool("absent")], ("hidden", "absent")),
         ("tools/call", [tool("refund"), tool("absent")], ("refund", "absent")),
@@ -106,7 +104,9 @@ fn hidden_and_unknown_are_answered_alike() {
         let legacy = |params: &Value| Post::legacy(&session, method, params.clone()).token(&token).to(&gateway);
         alike(&legacy(&hidden), &legacy(&unknown), names);
     }
-    assert!(upstream.seen().iter().all(|seen| !["tools/call", "prompts/get", "resources/read"].contains(&seen.method())));
+    assert!(
+        upstream.seen().iter().all(|seen| !["tools/call", "prompts/get", "resources/read"].contains(&seen.method()))
+    );
     oracle::check(&gateway, &[("up", &upstream)]);
 }
 
@@ -153,14 +153,17 @@ fn several_tasks_and_the_one_that_is_named() {
     let call = |tool: &str| Post::call(tool).token(&token);
     call("read").field("portcullis-task", "research").echoed(&gateway);
     call("refund").param("/_meta/portcullis~1task", json!("support")).echoed(&gateway);
-    call("refund").field("portcullis-task", "support").param("/_meta/portcullis~1task", json!("support")).echoed(&gateway);
+    call("refund")
+        .field("portcullis-task", "support")
+        .param("/_meta/portcullis~1task", json!("support"))
+        .echoed(&gateway);
     let none = call("read").to(&gateway);
     assert_eq!(none.json()["error"]["code"], -32_602, "none is named: {}", none.text());
     let listed = |task: &str| tools(&gateway, |post| post.token(&token).field("portcullis-task", task));
-    assert_eq!((listed("research"), listed("support")), (
-        vec!["read".to_owned(), "frozen".to_owned()],
-        vec!["refund".to_owned(), "frozen".to_owned()],
-    ));
+    assert_eq!(
+        (listed("research"), listed("support")),
+        (vec!["read".to_owned(), "frozen".to_owned()], vec!["refund".to_owned(), "frozen".to_owned()],)
+    );
     let records = oracle::check(&gateway, &[("up", &upstream)]);
     let tasks: Vec<&Value> = oracle::of_kind(&records, "decision").map(|decision| &decision["task"]).collect();
     assert_eq!(tasks, [&json!("research"), &json!("support"), &json!("support"), &Value::Null]);

@@ -39,9 +39,15 @@ fn a_call_leaves_one_decision_and_one_outcome() {
     assert_eq!(shown, (&json!("ok"), &json!(200), &json!(false), &Value::Null), "{outcome}");
     assert_eq!(outcome["request_bytes"], yes.body_bytes().len());
     assert!(outcome["answer_bytes"].as_u64().is_some_and(|bytes| bytes > 50), "{outcome}");
-    assert!(outcome["total_us"].as_u64() >= outcome["upstream_us"].as_u64() && outcome["upstream_us"] != 0, "{outcome}");
+    assert!(
+        outcome["total_us"].as_u64() >= outcome["upstream_us"].as_u64() && outcome["upstream_us"] != 0,
+        "{outcome}"
+    );
     let refused = oracle::decision(&records, &no.value);
-    assert_eq!((&refused["verdict"], &refused["reason"], &refused["rules"]), (&json!("refuse"), &json!("no_match"), &json!([])));
+    assert_eq!(
+        (&refused["verdict"], &refused["reason"], &refused["rules"]),
+        (&json!("refuse"), &json!("no_match"), &json!([]))
+    );
     assert_eq!(refused["tool"], "other");
 }
 
@@ -71,11 +77,14 @@ fn how_calls_end_is_told_apart() {
         let outcome = oracle::outcome(&records, &call.value);
         (outcome["status"].clone(), outcome["is_error"].clone(), outcome["code"].clone())
     });
-    assert_eq!(ends, [
-        (json!("ok"), json!(false), Value::Null),
-        (json!("ok"), json!(true), Value::Null),
-        (json!("error"), json!(false), json!(-32_050)),
-    ]);
+    assert_eq!(
+        ends,
+        [
+            (json!("ok"), json!(false), Value::Null),
+            (json!("ok"), json!(true), Value::Null),
+            (json!("error"), json!(false), json!(-32_050)),
+        ]
+    );
 }
 
 /// Every call, read, get, subscribe and refusal is a decision; lists, pings, handshakes and notifications are not.
@@ -97,7 +106,8 @@ fn what_is_a_decision() {
     for (method, params, _, _) in &judged {
         assert_eq!(Post::legacy(&session, method, params.clone()).to(&gateway).status(), 200);
     }
-    let records = gateway.records_until("all four outcomes", |records| oracle::of_kind(records, "outcome").count() == 4);
+    let records =
+        gateway.records_until("all four outcomes", |records| oracle::of_kind(records, "outcome").count() == 4);
     oracle::check_record(&records);
     let decisions: Vec<&Value> = oracle::of_kind(&records, "decision").collect();
     assert_eq!(decisions.len(), judged.len(), "{decisions:#?}");

@@ -27,7 +27,8 @@ fn pair() -> (Gateway, Upstream) {
 /// The status of a POST, GET and DELETE with that session.
 fn statuses(gateway: &Gateway, path: &str, session: &str, token: &str) -> [u16; 3] {
     let more = format!("authorization: Bearer {token}\r\n");
-    let ask = |http: &str| Wire::to(gateway.address).ask(&session_request(gateway, http, path, session, &more)).status();
+    let ask =
+        |http: &str| Wire::to(gateway.address).ask(&session_request(gateway, http, path, session, &more)).status();
     let post = Post::legacy_call(session, "echo").at(path).token(token).to(gateway).status();
     [post, ask("GET"), ask("DELETE")]
 }
@@ -168,9 +169,9 @@ fn a_session_survives_a_restart() {
     let session = open_session(&gateway, |post| post);
     let gateway = gateway.restart(|_| {});
     Post::legacy_call(&session, "echo").echoed(&gateway);
-    oracle::check_record(&gateway.records_until("the call", |records| {
-        records.iter().any(|record| record["kind"] == "outcome")
-    }));
+    oracle::check_record(
+        &gateway.records_until("the call", |records| records.iter().any(|record| record["kind"] == "outcome")),
+    );
 }
 
 #[test]
@@ -204,10 +205,17 @@ fn a_server_without_sessions() {
     let upstream = Plan::tools(&["echo"])
         .script(|seen, out| {
             if seen.method() == "initialize" {
-                out.json(200, "", &crate::support::upstream::result(seen, json!({
-                    "protocolVersion": LEGACY, "capabilities": { "tools": {} },
-                    "serverInfo": { "name": "stateless", "version": "1" },
-                })));
+                out.json(
+                    200,
+                    "",
+                    &crate::support::upstream::result(
+                        seen,
+                        json!({
+                            "protocolVersion": LEGACY, "capabilities": { "tools": {} },
+                            "serverInfo": { "name": "stateless", "version": "1" },
+                        }),
+                    ),
+                );
                 return Acted::Done;
             }
             Acted::Default

@@ -208,7 +208,10 @@ fn a_server_that_may_not_ask() {
     // The server is told at once, and need not wait for a person who was never asked.
     let refusal = upstream.wait("a refusal", |seen| seen.message.get("error").is_some());
     assert_eq!(refusal.message["id"], "ask-1");
-    assert_eq!(refusal.field("mcp-session-id"), upstream.wait("the call", |it| it.calls("ask")).field("mcp-session-id"));
+    assert_eq!(
+        refusal.field("mcp-session-id"),
+        upstream.wait("the call", |it| it.calls("ask")).field("mcp-session-id")
+    );
     upstream.open("answered");
     let (messages, end) = events.rest();
     assert!(end.is_ok());
@@ -256,11 +259,13 @@ fn a_sessions_own_stream() {
     let mut events = session_stream(&gateway, &session);
     let theirs = upstream.wait("the GET", |seen| seen.http == "GET" && seen.field("last-event-id").is_empty());
     assert!(!theirs.field("mcp-session-id").is_empty());
-    upstream.say(&json!({ "jsonrpc": "2.0", "method": "notifications/message", "params": { "level": "info", "data": 1 } }));
+    upstream
+        .say(&json!({ "jsonrpc": "2.0", "method": "notifications/message", "params": { "level": "info", "data": 1 } }));
     assert_eq!(events.message()["params"]["data"], 1);
     // No answers on it (MCP 2025-11-25 basic/transports), and no updates of what may not be read.
     upstream.say(&json!({ "jsonrpc": "2.0", "id": 1, "result": {} }));
-    upstream.say(&json!({ "jsonrpc": "2.0", "id": "s-1", "method": "elicitation/create", "params": { "message": "?" } }));
+    upstream
+        .say(&json!({ "jsonrpc": "2.0", "id": "s-1", "method": "elicitation/create", "params": { "message": "?" } }));
     assert_eq!(events.message()["id"], "s-1");
     drop(events);
     upstream.noted("stream closed");
@@ -309,7 +314,8 @@ fn a_subscription() {
     let seen = upstream.wait("the subscription", |seen| seen.id() == "sub-1");
     let asked = &seen.message["params"]["notifications"]["resourceSubscriptions"];
     assert_eq!(asked, &json!(["note://open"]), "subscribing follows reading");
-    let updated = |uri: &str| json!({ "jsonrpc": "2.0", "method": "notifications/resources/updated", "params": { "uri": uri } });
+    let updated =
+        |uri: &str| json!({ "jsonrpc": "2.0", "method": "notifications/resources/updated", "params": { "uri": uri } });
     upstream.say(&updated("note://shut"));
     upstream.say(&updated("note://open"));
     let message = events.message();
