@@ -37,6 +37,7 @@ fn catalog() -> Catalog {
         let items = (server..TOOLS).step_by(SERVERS).map(|number| item(tool(number))).collect();
         let tools = Listing { items, ttl_ms: None, public: false };
         let era = EraCatalog {
+            events: false,
             protocol: Revision::NEWEST,
             capabilities: serde_json::json!({}),
             server_info: None,

@@ -278,7 +278,7 @@ fn a_server_that_is_gone() {
         post = Post::call("echo");
         post.to(&gateway).json()["error"]["data"]["reason"] == "unreachable"
     });
-    let records = oracle::check(&gateway, &[]);
+    let records = oracle::check_with(&gateway, &[], &[&post]);
     assert_eq!(oracle::outcome(&records, &post.value)["status"], "unreachable");
 }
 

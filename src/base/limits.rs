@@ -158,6 +158,12 @@ pub const RULES_NAMED_MAX: usize = 8;
 pub const BUFFER_BYTES: usize = 16 * 1024;
 /// All buffers of one shard together, bytes.
 pub const SHARD_BUFFER_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// A connection is probed after so long a silence (SO_KEEPALIVE), milliseconds.
+pub const KEEPALIVE_IDLE_MS: u64 = 15_000;
+/// Between two probes, milliseconds.
+pub const KEEPALIVE_PROBE_MS: u64 = 5_000;
+/// Unanswered probes after which it is over.
+pub const KEEPALIVE_PROBES: u32 = 3;
 /// Step of the timer wheel, milliseconds.
 pub const TICK_MS: u64 = 10;
 

@@ -94,7 +94,7 @@ pub(crate) const ROOT: &[Key] = &[
     Key::new(
         "admin",
         Kind::Either(&[Kind::Word(&[Word::new("off", "No admin listener.")]), Kind::Form(&ADDRESS)]),
-        "The listener for health and metrics, never the one that clients use; or `off`. Default: `127.0.0.1:9090`.",
+        "The listener for health and status, never the one that clients use; or `off`. Default: `127.0.0.1:9090`.",
     ),
     Key::new(
         "state",
@@ -307,14 +307,8 @@ const RULE: &[Key] = &[
 
 const AUDIT: &[Key] = &[
     Key::new("dir", Kind::Form(&PATH), "The folder of the record. Default: `audit` in `state`."),
-    Key::new(
-        "durability",
-        Kind::Word(&[
-            Word::new("process", "A record survives kill -9 of the gateway."),
-            Word::new("disk", "A record is on disk before its call leaves.").later("write `process`"),
-        ]),
-        "What a record outlives. Default: `process`.",
-    ),
+    Key::new("durability", Kind::Any, "What a record outlives.")
+        .later("a record is in the log milliseconds after its decision, and not before; leave it out"),
     Key::new("arguments", Kind::Any, "Arguments to write down, by tool.")
         .later("arguments are never written down; leave it out"),
     Key::new("subject", Kind::Any, "How subjects are written down.")

@@ -348,7 +348,7 @@ policy: { include: [x.yaml], rates: [], rules: [ { id: a, permit: ["a/*"], scope
             "2:80: servers.a.pin: this version does not do `pin` yet (definitions are not compared yet; leave it out)",
             "2:91: servers.a.sharing: this version does not do `sharing` yet (sessions are never shared; leave it out)",
             "3:9: listen: 127.0.0.1:9090, the admin listener, is a listener for clients too (give `admin` another port)",
-            "4:22: audit.durability: this version does not do `disk` yet (write `process`)",
+            "4:10: audit.durability: this version does not do `durability` yet (a record is in the log milliseconds after its decision, and not before; leave it out)",
             "4:28: audit.json: this version does not do `json` yet (the record is written as JSON lines anyway; leave it out)",
             "4:40: audit.subject: this version does not do `subject` yet (subjects are written as they are; leave it out)",
             "5:1: sessions: this version does not do `sessions` yet (one node keeps its keys in `state`; leave `sessions` out)",
@@ -403,8 +403,9 @@ fn the_whole_language_is_known() {
             "71:7: policy.rules[3].when: this version does not do `when` yet (permit only tools whose every argument is acceptable, or forbid the tool)",
             "77:13: policy.rules[5].mode: this version does not do `shadow` yet (leave the rule out)",
             "79:7: policy.rules[5].when: this version does not do `when` yet (permit only tools whose every argument is acceptable, or forbid the tool)",
+            "83:3: audit.durability: this version does not do `durability` yet (a record is in the log milliseconds after its decision, and not before; leave it out)",
             "84:3: audit.arguments: this version does not do `arguments` yet (arguments are never written down; leave it out)",
-            "86:1: telemetry: this version does not do `telemetry` yet (read metrics from the admin listener instead)",
+            "86:1: telemetry: this version does not do `telemetry` yet (nothing is exported yet: read the record and the admin listener's /status; leave it out)",
         ],
     );
 }

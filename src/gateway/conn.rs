@@ -150,7 +150,7 @@ impl Conn {
                     let _guard = shard.timers.deadline(&self.socket, until);
                     while self.bytes().len() < end {
                         if !self.receive(shard, end).await? {
-                            return Err(Kind::BodyTimeout.into());
+                            return Err(Kind::BodyIncomplete.into());
                         }
                     }
                 }
@@ -188,7 +188,7 @@ impl Conn {
                 self.forget(at);
                 at = self.head.end;
                 if !self.receive(shard, self.bytes().len() + BUFFER_BYTES / 4).await? {
-                    return Err(Kind::BodyTimeout.into());
+                    return Err(Kind::BodyIncomplete.into());
                 }
             }
         }

@@ -18,9 +18,9 @@ use super::mail::Mail;
 pub struct Control {
     /// The snapshot to decide by.
     pub snapshot: Arc<ArcSwap<Snapshot>>,
-    /// By `ServerId`.
     /// What shards tell each other.
     pub mail: Mail,
+    /// By `ServerId`.
     pokes: Vec<Poke>,
     life: AtomicU8,
 }

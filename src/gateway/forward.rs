@@ -63,12 +63,11 @@ pub(super) async fn serve(
     };
     let timeout = snapshot.settings.servers[flight.server.index()].timeout_ms;
     let deadline = shard.timers.now().mono.plus_ms(timeout);
-    let clearance = Clearance::Call(&recorded);
     let slot = conn.slot.clone();
     let abort = &slot.abort;
     abort.reset();
     flight.sent = shard.timers.now().mono;
-    let sent = exchange(shard, conn, flight.era == Era::Modern, clearance, &lane, request, deadline, abort).await;
+    let sent = exchange(shard, conn, flight.era == Era::Modern, &lane, request, deadline, abort).await;
     flight.answered = shard.timers.now().mono;
     let result = match sent {
         Ok(answer) => relay::answer(shard, conn, flight, answer, abort, timeout).await,
@@ -89,18 +88,16 @@ pub(super) async fn accepted(shard: &Shard, conn: &mut Conn) -> Result<Next, Ref
 
 /// One exchange, during which the client may leave. In the modern era that cancels the call (MCP 2026-07-28
 /// basic/patterns/cancellation), in the legacy era it does not: `cancels`.
-#[expect(clippy::too_many_arguments, reason = "each is one thing that the exchange is made of")]
 pub(super) async fn exchange(
     shard: &Shard,
     conn: &mut Conn,
     cancels: bool,
-    clearance: Clearance<'_>,
     lane: &Lane<'_>,
     request: Composed,
     deadline: Moment,
     abort: &Abort,
 ) -> Result<Answer, UpstreamFault> {
-    let mut work = pin!(shard.upstreams.exchange(clearance, lane, request, deadline, abort));
+    let mut work = pin!(shard.upstreams.exchange(lane, request, deadline, abort));
     loop {
         match watch::next(shard, conn, work.as_mut(), NEVER, cancels, false).await {
             Woke::Done(result) => {
@@ -167,7 +164,7 @@ fn compose(
         // A tool call is written at most once; anything else may meet a kept connection that has just been closed.
         repeatable: call.method.is_none_or(|method| method.verb != Verb::ToolsCall),
     };
-    shard.upstreams.compose(lane, &request)
+    shard.upstreams.compose(Clearance::Call(recorded), lane, &request)
 }
 
 /// The gateway's name towards servers.

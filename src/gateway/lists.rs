@@ -2,6 +2,7 @@
 //! request reaches a server.
 
 use crate::base::limits::{LIST_FRESH_MS_MAX, TICK_MS};
+use crate::http::field::Known;
 use crate::http::head::Framing;
 use crate::http::sse::{self, Event};
 use crate::mcp::catalog::{ListKind, write_list_result};
@@ -40,7 +41,7 @@ pub(super) async fn serve(
     body.push(b'}');
 
     // In the form in which the server itself answers lists, so that nothing tells the two apart.
-    let media = if offered.events {
+    let media = if offered.events && accepts_events(conn) {
         let mut event = Vec::with_capacity(body.len() + 32);
         let message = Event { id: None, name: Some(b"message"), data: Some(&body), retry: None };
         sse::write_event(&mut event, &message).map_err(|_| Kind::ServerInvalid)?;
@@ -54,6 +55,11 @@ pub(super) async fn serve(
     out.extend_from_slice(&body);
     conn.send(shard, &out).await;
     Ok(Next::Keep)
+}
+
+fn accepts_events(conn: &Conn) -> bool {
+    let accept = conn.head.get(conn.bytes(), Known::Accept).unwrap_or_default();
+    accept.split(|byte| *byte == b',').any(|media| media.trim_ascii().starts_with(b"text/event-stream"))
 }
 
 /// A client that was just told of a change asks at once, and must not get the old list: wait for the plane's new one,

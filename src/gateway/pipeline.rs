@@ -19,7 +19,7 @@ use crate::mcp::method::{self as methods, Verb};
 use crate::mcp::revision::{Era, Revision};
 use crate::record::Seq;
 use crate::record::frame::Decision;
-use crate::session::owner::{self, SessionSeal};
+use crate::session::owner::{self, Session};
 
 use super::conn::{Body, Conn};
 use super::forward;
@@ -45,7 +45,7 @@ pub(super) struct Flight {
     pub(super) revision: Revision,
     pub(super) id: Option<IdBytes>,
     pub(super) method: Option<&'static methods::Method>,
-    pub(super) session: Option<SessionSeal>,
+    pub(super) session: Option<Session>,
     pub(super) began: Now,
     /// When it went to the server.
     pub(super) sent: Moment,
@@ -126,7 +126,7 @@ async fn judged(
     body: &Body,
     flight: &mut Flight,
     call: Call,
-    session: Option<Result<SessionSeal, owner::SessionFault>>,
+    session: Option<Result<Session, owner::SessionFault>>,
     cursor: bool,
 ) -> Result<Next, Refusal> {
     era_offered(flight)?;
@@ -156,7 +156,7 @@ async fn judged(
 }
 
 /// Reads the message: one scan, then its meaning, agreed with the head.
-fn read(shard: &Shard, conn: &Conn, body: &Body, session: Option<&SessionSeal>) -> Result<Read, Refusal> {
+fn read(shard: &Shard, conn: &Conn, body: &Body, session: Option<&Session>) -> Result<Read, Refusal> {
     let head = &conn.head;
     let bytes = conn.bytes();
     let text = conn.body_bytes(body);
@@ -221,7 +221,7 @@ fn session(
     snapshot: &Held,
     caller: &Caller,
     endpoint: EndpointId,
-) -> Option<Result<SessionSeal, owner::SessionFault>> {
+) -> Option<Result<Session, owner::SessionFault>> {
     let id = conn.head.get(conn.bytes(), Known::McpSessionId)?;
     let digest = snapshot.prepared.endpoints[endpoint.index()].digest;
     Some(shard.open_session(id, caller, digest))

@@ -26,8 +26,7 @@ pub enum Kind {
     ExpectationUnknown,
     BodyMalformed,
     BodyTooLarge,
-    HeadTimeout,
-    BodyTimeout,
+    BodyIncomplete,
     NoBuffer,
     HostUnknown,
     OriginUnknown,
@@ -61,7 +60,6 @@ pub enum Kind {
     ServerInvalid,
     ServerRefusedUs,
     AskForbidden,
-    Draining,
 }
 
 /// One row: what a refusal looks like.
@@ -109,8 +107,7 @@ pub const ROWS: &[Row] = &[
     row(Kind::ExpectationUnknown,  417, 417, -32600, "http",          true,  0, "Only 'Expect: 100-continue' can be met."),
     row(Kind::BodyMalformed,       400, 400, -32600, "http",          true,  0, "The request body is malformed."),
     row(Kind::BodyTooLarge,        413, 413, -32600, "too_large",     true,  0, "The request body is larger than this gateway accepts."),
-    row(Kind::HeadTimeout,         408, 408, -32600, "timeout",       true,  0, "The request's head did not arrive in time."),
-    row(Kind::BodyTimeout,         408, 408, -32600, "timeout",       true,  0, "The request's body did not arrive in time."),
+    row(Kind::BodyIncomplete,      400, 400, -32600, "http",          true,  0, "The request's body ended before its announced end."),
     row(Kind::NoBuffer,            503, 503, -32603, "overload",      true,  1, "The gateway has no memory free for this request; try again."),
     row(Kind::HostUnknown,         403, 403, -32600, "host",          true,  0, "This gateway does not answer for that Host; see 'hosts' in its configuration."),
     row(Kind::OriginUnknown,       403, 403, -32600, "origin",        true,  0, "This gateway does not answer that Origin; see 'origins' in its configuration."),
@@ -144,7 +141,6 @@ pub const ROWS: &[Row] = &[
     row(Kind::ServerInvalid,       200, 200, -32603, "server_invalid",false, 0, "The server's answer was not acceptable and was withheld; the call may have been executed."),
     row(Kind::ServerRefusedUs,     200, 200, -32603, "server_auth",   false, 0, "The server refused the gateway's own credentials; its operator has to look."),
     row(Kind::AskForbidden,        200, 200, CODE_REFUSED, "ask",     false, 0, "The server asked for input of a kind that policy does not let it ask for."),
-    row(Kind::Draining,            503, 503, -32603, "draining",      true,  1, "The gateway is stopping; try again."),
 ];
 
 /// A refusal on its way out.

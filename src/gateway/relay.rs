@@ -124,7 +124,9 @@ async fn json(
         Err(kind) => return Err(withheld(shard, flight, answer, kind)),
     };
     shard.upstreams.finish(answer);
-    send_json(shard, conn, status, None, &body).await;
+    let discover = flight.method.is_some_and(|method| method.verb == Verb::Discover);
+    let honest = if discover { without_tasks(&body) } else { None };
+    send_json(shard, conn, status, None, honest.as_deref().unwrap_or(&body)).await;
     end(shard, flight, of_facts(&facts, status, body.len()));
     Ok(Next::Keep)
 }
@@ -346,6 +348,7 @@ async fn initialize(
     if !accepted {
         return Err(withheld(shard, flight, answer, Kind::ServerInvalid));
     }
+    let body = without_tasks(&body).unwrap_or(body);
     let upstream = answer.field(Known::McpSessionId).map(<[u8]>::to_vec);
     let session = match (upstream, agreed) {
         (Some(upstream), Some(revision)) => match sealed(shard, flight, &upstream, revision) {
@@ -357,6 +360,19 @@ async fn initialize(
     retire(shard, answer).await;
     send_json(shard, conn, 200, session.as_deref(), &body).await;
     Ok(Next::Keep)
+}
+
+/// What a server says of itself, without the one capability that this gateway does not pass on: `tasks/*` have no
+/// owner here. `None` where it does not declare it.
+fn without_tasks(body: &[u8]) -> Option<Vec<u8>> {
+    memchr::memmem::find(body, b"tasks")?;
+    let mut message: serde_json::Value = serde_json::from_slice(body).ok()?;
+    let capabilities = message.pointer_mut("/result/capabilities")?.as_object_mut()?;
+    let core = capabilities.remove("tasks");
+    let extensions = capabilities.get_mut("extensions").and_then(serde_json::Value::as_object_mut);
+    let extension = extensions.and_then(|extensions| extensions.remove("io.modelcontextprotocol/tasks"));
+    core.or(extension)?;
+    serde_json::to_vec(&message).ok()
 }
 
 /// The version that an `initialize` result settled on; `None` for an error.
@@ -405,4 +421,23 @@ pub(super) async fn retire(shard: &Shard, mut answer: Answer) {
 /// So long may a call take from now on.
 pub(super) fn deadline(shard: &Shard, timeout: u64) -> Moment {
     shard.timers.now().mono.plus_ms(timeout)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tasks_are_not_promised() {
+        let check = |capabilities: &str, want: Option<&str>| {
+            let message =
+                |inside: &str| format!("{{\"id\":1,\"jsonrpc\":\"2.0\",\"result\":{{\"capabilities\":{inside}}}}}");
+            let got = without_tasks(message(capabilities).as_bytes());
+            assert_eq!(got, want.map(|want| message(want).into_bytes()), "{capabilities}");
+        };
+        check(r#"{"tools":{}}"#, None);
+        check(r#"{"experimental":{"tasks":{}}}"#, None);
+        check(r#"{"tasks":{"list":{}},"tools":{}}"#, Some(r#"{"tools":{}}"#));
+        check(r#"{"extensions":{"a/b":{},"io.modelcontextprotocol/tasks":{}}}"#, Some(r#"{"extensions":{"a/b":{}}}"#));
+    }
 }

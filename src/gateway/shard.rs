@@ -19,7 +19,7 @@ use crate::identity::caller::Caller;
 use crate::jsonrpc::answer::AnswerScan;
 use crate::jsonrpc::scan::Reader;
 use crate::record::Writer;
-use crate::session::owner::{self, SealingKey, SessionFault, SessionSeal};
+use crate::session::owner::{self, SealingKey, Session, SessionFault};
 use crate::upstream::exchange::{Abort, Upstreams};
 use crate::uring::buffer::Pool;
 use crate::uring::ring::{self, Driver, RingFault};
@@ -192,9 +192,8 @@ impl Shard {
 
     /// Opens a session id for the caller that presents it at an endpoint. Every way in which it is not theirs is an
     /// error, and one that was ended is too.
-    pub(super) fn open_session(&self, id: &[u8], caller: &Caller, digest: u64) -> Result<SessionSeal, SessionFault> {
-        let seal = owner::open(&self.sealing, id)?;
-        seal.check(&caller.owner, digest)?;
+    pub(super) fn open_session(&self, id: &[u8], caller: &Caller, digest: u64) -> Result<Session, SessionFault> {
+        let seal = owner::open(&self.sealing, id)?.owned_by(&caller.owner, digest)?;
         let mut ended = self.ended.borrow_mut();
         self.control.mail.take(self.id, |letter| match letter {
             Letter::SessionEnded(nonce) => ended.insert(nonce),

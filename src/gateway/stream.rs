@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 
 use crate::base::ids::EndpointId;
 use crate::base::limits::{CALL_MS_MAX, STREAM_KEEPALIVE_MS};
-use crate::base::time::Now;
+use crate::base::time::{Moment, Now};
 use crate::http::field::Known;
 use crate::http::head::{Framing, Method, Version};
 use crate::http::sse::{self, Event, EventParser};
@@ -23,7 +23,7 @@ use crate::mcp::method::{self as methods, Sender, Verb};
 use crate::mcp::revision::{Era, Revision};
 use crate::policy::decide;
 use crate::record::frame::Status;
-use crate::session::owner::SessionSeal;
+use crate::session::owner::Session;
 use crate::upstream::UpstreamFault;
 use crate::upstream::exchange::{Abort, Answer, Clearance, Request};
 
@@ -82,6 +82,10 @@ struct Relay<'a> {
     /// Events had ids: the client can resume.
     resumable: bool,
     bytes: usize,
+    /// When the client was last sent something.
+    spoken: Moment,
+    /// When the caller's token ends.
+    expires: Moment,
 }
 
 /// How a stream ended.
@@ -122,6 +126,8 @@ pub(super) async fn relay(
         out: Vec::new(),
         resumable: false,
         bytes: 0,
+        spoken: shard.timers.now().mono,
+        expires: expiry(shard, flight),
     };
     relay.write_head();
     let ended = relay.run(conn, &mut answer, abort).await;
@@ -152,6 +158,9 @@ impl Relay<'_> {
             if let Some(ended) = ended {
                 return ended;
             }
+            if !matches!(self.carries, Carries::Answer { .. }) && self.expires <= self.shard.timers.now().mono {
+                return End::Clean;
+            }
             if let Carries::Answer { timeout } = self.carries {
                 answer.allow_until(relay::deadline(self.shard, timeout));
             }
@@ -173,7 +182,8 @@ impl Relay<'_> {
         let streaming = !matches!(self.carries, Carries::Answer { .. });
         let mut work = pin!(answer.fill(&shard.buffers));
         loop {
-            let until = shard.timers.now().mono.plus_ms(STREAM_KEEPALIVE_MS);
+            let until = self.spoken.plus_ms(STREAM_KEEPALIVE_MS);
+            let until = if streaming { until.min(self.expires) } else { until };
             match watch::next(shard, conn, work.as_mut(), until, self.client_matters(), streaming).await {
                 Woke::Done(Ok(())) => return None,
                 Woke::Done(Err(_)) if abort.fired() => {
@@ -188,7 +198,7 @@ impl Relay<'_> {
                     return Some(End::Clean);
                 }
                 Woke::Time => {
-                    if self.flight.caller.expires <= shard.timers.now().unix_s() && streaming {
+                    if streaming && self.expires <= shard.timers.now().mono {
                         abort.fire();
                         let _ = work.as_mut().await;
                         return Some(End::Clean);
@@ -256,6 +266,9 @@ impl Relay<'_> {
 
     async fn flush(&mut self, conn: &mut Conn) -> bool {
         let out = std::mem::take(&mut self.out);
+        if !out.is_empty() {
+            self.spoken = self.shard.timers.now().mono;
+        }
         // Nothing is received while this waits: a slow reader slows the server down, and no more is kept here.
         out.is_empty() || conn.send(self.shard, &out).await
     }
@@ -342,6 +355,15 @@ impl Relay<'_> {
     }
 }
 
+/// The moment at which the caller's token ends.
+fn expiry(shard: &Shard, flight: &Flight) -> Moment {
+    let now = shard.timers.now();
+    match flight.caller.expires {
+        u64::MAX => NEVER,
+        expires => now.mono.plus_ms(expires.saturating_mul(1000).saturating_sub(now.unix_ms)),
+    }
+}
+
 /// What an event of the server may become.
 fn judge(shard: &Shard, flight: &Flight, carries: Carries, event: &Event<'_>) -> Judged {
     let Some(data) = event.data.filter(|data| !data.is_empty()) else {
@@ -420,11 +442,11 @@ async fn refuse_ask(shard: &Shard, conn: &mut Conn, flight: &Flight, id: &[u8]) 
     fields.push(("user-agent", USER_AGENT));
     forward::legacy_fields(flight, &mut fields);
     let request = Request { method: Method::Post, fields: &fields, params: &[], body: Some(&body), repeatable: false };
-    let Some(request) = shard.upstreams.compose(&lane, &request) else { return };
+    let clearance = Clearance::Session(session);
+    let Some(request) = shard.upstreams.compose(clearance, &lane, &request) else { return };
     let deadline = relay::deadline(shard, CALL_MS_MAX);
     let abort = Abort::default();
-    let clearance = Clearance::Session(session);
-    let sent = forward::exchange(shard, conn, false, clearance, &lane, request, deadline, &abort).await;
+    let sent = forward::exchange(shard, conn, false, &lane, request, deadline, &abort).await;
     if let Ok(answer) = sent {
         retire(shard, answer).await;
     }
@@ -472,7 +494,9 @@ pub(super) async fn serve(
     let session = session_of(shard, conn, &snapshot, &caller, endpoint)?;
     let named = conn.head.get(conn.bytes(), Known::PortcullisTask);
     let task = active_task(&caller, named, None, snapshot.settings.policy.tasks())
-        .map_err(|_| Refusal::from(Kind::TaskUnavailable).to(Era::Legacy, None))?;
+        .ok()
+        .filter(|_| conn.head.count(Known::PortcullisTask) <= 1)
+        .ok_or_else(|| Refusal::from(Kind::TaskUnavailable).to(Era::Legacy, None))?;
     let flight = Flight {
         task,
         server: snapshot.prepared.endpoints[endpoint.index()].server,
@@ -502,13 +526,13 @@ pub(super) async fn serve(
         fields.push((Known::LastEventId.name(), resume));
     }
     let request = Request { method, fields: &fields, params: &[], body: None, repeatable: true };
-    let request = shard.upstreams.compose(&lane, &request).ok_or(Kind::NoBuffer)?;
+    let clearance = Clearance::Session(&session);
+    let request = shard.upstreams.compose(clearance, &lane, &request).ok_or(Kind::NoBuffer)?;
     let deadline = relay::deadline(shard, flight.snapshot.settings.servers[flight.server.index()].timeout_ms);
     let slot = conn.slot.clone();
     let abort = &slot.abort;
     abort.reset();
-    let clearance = Clearance::Session(&session);
-    let sent = forward::exchange(shard, conn, true, clearance, &lane, request, deadline, abort).await;
+    let sent = forward::exchange(shard, conn, true, &lane, request, deadline, abort).await;
     let result = match sent {
         Ok(answer) => answered(shard, conn, &flight, answer, abort, resume.is_some()).await,
         Err(fault) => Err(forward::failed(shard, &flight, fault).unanswerable()),
@@ -524,7 +548,7 @@ fn session_of(
     snapshot: &Held,
     caller: &Caller,
     endpoint: EndpointId,
-) -> Result<SessionSeal, Refusal> {
+) -> Result<Session, Refusal> {
     let legacy = |kind: Kind| Refusal::from(kind).to(Era::Legacy, None);
     let bytes = conn.bytes();
     let Some(id) = conn.head.get(bytes, Known::McpSessionId) else {

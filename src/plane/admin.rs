@@ -3,13 +3,14 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::json;
 
 use crate::base::ids::ServerId;
-use crate::base::limits::{ADMIN_ANSWER_MS_MAX, HEAD_BYTES_MAX};
+use crate::base::limits::{ADMIN_ANSWER_MS_MAX, HEAD_BYTES_MAX, HOUSEKEEPING_MS};
 use crate::gateway::control::{Control, Life};
 use crate::http::head::{Framing, Method, Progress, RequestHead};
 use crate::http::reply;
@@ -20,6 +21,8 @@ use super::PlaneFault;
 /// What is known of the servers, for people.
 #[derive(Debug)]
 pub struct Health {
+    /// The log can be written.
+    recording: AtomicBool,
     servers: Mutex<Vec<ServerHealth>>,
 }
 
@@ -43,7 +46,17 @@ impl Health {
     #[must_use]
     pub fn new<'a>(names: impl Iterator<Item = &'a str>) -> Self {
         let servers = names.map(|name| ServerHealth { name: name.to_owned(), ..ServerHealth::default() }).collect();
-        Self { servers: Mutex::new(servers) }
+        Self { recording: AtomicBool::new(true), servers: Mutex::new(servers) }
+    }
+
+    /// Whether the log can be written.
+    #[must_use]
+    pub fn recording(&self) -> bool {
+        self.recording.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_recording(&self, recording: bool) {
+        self.recording.store(recording, Ordering::Relaxed);
     }
 
     /// What is known now.
@@ -76,9 +89,13 @@ pub fn start(address: SocketAddr, control: Arc<Control>, health: Arc<Health>) ->
     std::thread::Builder::new()
         .name("plane-admin".into())
         .spawn(move || {
-            for socket in listener.incoming().flatten() {
-                // One at a time, each within a bound: this is for probes and people.
-                let _ = answer(socket, &control, &health);
+            for socket in listener.incoming() {
+                match socket {
+                    // One at a time, each within a bound: this is for probes and people.
+                    Ok(socket) => _ = answer(socket, &control, &health),
+                    // Out of descriptors, most likely.
+                    Err(_) => std::thread::sleep(Duration::from_millis(HOUSEKEEPING_MS)),
+                }
             }
         })
         .map_err(|error| PlaneFault::System { what: "a thread", error })?;
@@ -122,7 +139,8 @@ fn answer(mut socket: TcpStream, control: &Control, health: &Health) -> std::io:
 }
 
 fn page(path: &[u8], control: &Control, health: &Health) -> (u16, String) {
-    let ready = control.life() == Life::Run;
+    let recording = health.recording();
+    let ready = control.life() == Life::Run && recording;
     match path {
         b"/healthz" => (200, "{\"alive\":true}\n".to_owned()),
         b"/readyz" => (if ready { 200 } else { 503 }, format!("{{\"ready\":{ready}}}\n")),
@@ -138,7 +156,13 @@ fn page(path: &[u8], control: &Control, health: &Health) -> (u16, String) {
                 })
                 .collect();
             let version = env!("CARGO_PKG_VERSION");
-            (200, format!("{:#}\n", json!({ "version": version, "ready": ready, "servers": servers })))
+            (
+                200,
+                format!(
+                    "{:#}\n",
+                    json!({ "version": version, "ready": ready, "recording": recording, "servers": servers })
+                ),
+            )
         }
         _ => (404, "{\"error\":\"GET /healthz, /readyz or /status\"}\n".to_owned()),
     }

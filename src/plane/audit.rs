@@ -19,11 +19,19 @@ const ENDING: &str = ".jsonl";
 /// Renders records as lines. Holds the text of the last second, since most records share theirs with the one before.
 #[derive(Debug, Default)]
 pub struct Lines {
+    /// When the process began: sequence numbers start anew with each.
+    run: u64,
     second: Option<u64>,
     text: String,
 }
 
 impl Lines {
+    /// Lines of the process that began at this time, milliseconds since 1970.
+    #[must_use]
+    pub fn new(run: u64) -> Self {
+        Self { run, ..Self::default() }
+    }
+
     /// A frame as one line, with its newline.
     pub fn write(&mut self, out: &mut Vec<u8>, frame: &Frame<'_>) {
         match frame {
@@ -55,6 +63,7 @@ impl Lines {
     fn begin(&mut self, out: &mut Vec<u8>, kind: &str, unix_ms: u64) {
         out.extend_from_slice(b"{\"v\":");
         out.extend_from_slice(itoa::Buffer::new().format(VERSION).as_bytes());
+        number(out, "run", self.run);
         text(out, "kind", kind);
         name(out, "time");
         if self.second != Some(unix_ms / 1000) {
@@ -234,7 +243,7 @@ pub fn files(dir: &Path) -> std::io::Result<Vec<PathBuf>> {
 /// The name of a file begun at `unix_ms`, the `n`th of its process.
 #[must_use]
 pub fn file_name(unix_ms: u64, n: u32) -> String {
-    format!("audit-{unix_ms:015}-{n:04}{ENDING}")
+    format!("audit-{unix_ms:015}-{n:08}{ENDING}")
 }
 
 /// Prints every whole line of the record in `dir`. A last line torn by a crash is left out; says how many were.

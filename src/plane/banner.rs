@@ -23,17 +23,29 @@ pub fn text(gateway: &Gateway) -> String {
     for server in gateway.health.servers() {
         let state = match (&server.trouble, server.known) {
             (Some(trouble), _) => format!("not reachable: {trouble}"),
-            (None, true) => format!("reachable, MCP {}, {} tools", server.eras.join(" and "), server.tools),
+            (None, true) => format!("reachable, MCP {}, {}", server.eras.join(" and "), count(server.tools, "tool")),
             (None, false) => "not reached yet; tried again in the background".to_owned(),
         };
         line("server", &format!("{} ({state})", server.name));
     }
     line("authentication", &authentication(gateway));
     let policy = &settings.policy;
-    line("policy", &format!("{} ({} rules, {} tasks)", policy.hex12(), policy.rules().len(), policy.tasks().len()));
+    line(
+        "policy",
+        &format!(
+            "{} ({}, {})",
+            policy.hex12(),
+            count(policy.rules().len(), "rule"),
+            count(policy.tasks().len(), "task")
+        ),
+    );
     line("audit folder", &settings.audit_dir.display().to_string());
     line("admin", &gateway.admin.map_or("off".to_owned(), |address| format!("http://{address}")));
     out
+}
+
+fn count(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
 fn authentication(gateway: &Gateway) -> String {

@@ -17,6 +17,7 @@ use crate::record::frame::Frame;
 use crate::uring::cpu;
 use crate::uring::wait::clock;
 
+use super::admin::Health;
 use super::{PlaneFault, audit, state};
 
 /// Sees every record as it is written: the demo's stream of decisions.
@@ -35,11 +36,12 @@ pub struct Log {
     /// Rendered, not written yet.
     pending: Vec<u8>,
     failing: bool,
+    health: Arc<Health>,
 }
 
 /// The running thread.
 pub struct Running {
-    thread: std::thread::JoinHandle<()>,
+    thread: std::thread::JoinHandle<std::io::Result<()>>,
     stop: Arc<AtomicBool>,
 }
 
@@ -48,7 +50,12 @@ impl Log {
     ///
     /// # Errors
     /// `PlaneFault::File`.
-    pub fn open(dir: PathBuf, readers: Vec<Reader>, watcher: Option<Watcher>) -> Result<Self, PlaneFault> {
+    pub fn open(
+        dir: PathBuf,
+        readers: Vec<Reader>,
+        watcher: Option<Watcher>,
+        health: Arc<Health>,
+    ) -> Result<Self, PlaneFault> {
         state::folder("the audit folder", &dir)?;
         let mut log = Self {
             dir,
@@ -58,9 +65,10 @@ impl Log {
             begun: clock().unix_ms,
             files: 0,
             file_bytes: 0,
-            lines: audit::Lines::default(),
+            lines: audit::Lines::new(clock().unix_ms),
             pending: Vec::new(),
             failing: false,
+            health,
         };
         let detail = serde_json::json!({ "version": env!("CARGO_PKG_VERSION"), "pid": std::process::id() });
         log.life("started", detail);
@@ -86,7 +94,7 @@ impl Log {
         Ok(Running { thread, stop })
     }
 
-    fn run(mut self, stop: &AtomicBool) {
+    fn run(mut self, stop: &AtomicBool) -> std::io::Result<()> {
         cpu::name_thread("plane-audit");
         loop {
             let last = stop.load(Ordering::Acquire);
@@ -101,7 +109,7 @@ impl Log {
             }
         }
         self.life("stopped", Value::Null);
-        let _ = self.write();
+        self.write()
     }
 
     /// Drains and writes once; how many frames there were.
@@ -121,13 +129,16 @@ impl Log {
         match self.write() {
             Ok(()) => {
                 if std::mem::take(&mut self.failing) {
+                    self.health.set_recording(true);
                     tracing::info!("the audit log can be written again");
                 }
             }
             Err(error) => {
                 if !std::mem::replace(&mut self.failing, true) {
+                    self.health.set_recording(false);
                     tracing::error!(
-                        "the audit log in {} cannot be written: {error}; calls are refused until it can",
+                        "the audit log in {} cannot be written: {error}; records are kept in memory, and when that is \
+                         full, calls are refused until it can",
                         self.dir.display()
                     );
                 }
@@ -149,8 +160,11 @@ impl Log {
         let mut written = 0;
         let result = self.write_from(&mut written);
         if result.is_err() {
-            self.file = None;
-            written = self.pending[..written].iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+            let whole = self.pending[..written].iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+            if whole < written {
+                self.file = None;
+            }
+            written = whole;
         }
         self.pending.drain(..written);
         result
@@ -181,9 +195,12 @@ impl Log {
 
 impl Running {
     /// Waits until everything the shards have recorded is written. They must have ended.
-    pub fn finish(self) {
+    ///
+    /// # Errors
+    /// What kept the last records from being written: they are lost.
+    pub fn finish(self) -> std::io::Result<()> {
         self.stop.store(true, Ordering::Release);
         // A panic there has been reported by the panic hook.
-        let _ = self.thread.join();
+        self.thread.join().unwrap_or_else(|_| Err(std::io::Error::other("the log ended unexpectedly")))
     }
 }

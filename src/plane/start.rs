@@ -99,7 +99,7 @@ impl Gateway {
 
         let (writers, readers): (Vec<Writer>, Vec<_>) =
             (0..shards).map(|shard| record::ring(ShardId::from_index(shard))).unzip();
-        let log = Log::open(settings.audit_dir.clone(), readers, options.watcher)?.start()?;
+        let log = Log::open(settings.audit_dir.clone(), readers, options.watcher, health.clone())?.start()?;
         let admin = match settings.admin {
             Some(address) => Some(admin::start(address, control.clone(), health.clone())?),
             None => None,
@@ -147,8 +147,10 @@ impl Gateway {
             }
         }
         self.control.set_life(Life::Stop);
-        self.log.finish();
-        result
+        let path = self.settings.audit_dir.display().to_string();
+        let written =
+            self.log.finish().map_err(|error| PlaneFault::File { what: "the last records are lost:", path, error });
+        result.and(written)
     }
 }
 

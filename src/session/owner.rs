@@ -158,7 +158,27 @@ pub fn open(keys: &[SealingKey], id: &[u8]) -> Result<SessionSeal, SessionFault>
     read(fields).ok_or(SessionFault::Unreadable)
 }
 
+/// A session whose bearer was found to own it: the proof that its stream may be opened, and that it may be ended.
+#[derive(Clone, Debug)]
+pub struct Session(SessionSeal);
+
+impl std::ops::Deref for Session {
+    type Target = SessionSeal;
+
+    fn deref(&self) -> &SessionSeal {
+        &self.0
+    }
+}
+
 impl SessionSeal {
+    /// The session, for its owner at its endpoint.
+    ///
+    /// # Errors
+    /// As [`SessionSeal::check`].
+    pub fn owned_by(self, owner: &Owner, endpoint_hash: u64) -> Result<Session, SessionFault> {
+        self.check(owner, endpoint_hash).map(|()| Session(self))
+    }
+
     /// Whether this caller may use it at this endpoint.
     ///
     /// # Errors

@@ -14,7 +14,7 @@ use crate::http::field::Known;
 use crate::http::head::{Framing, Method, Progress, ResponseHead};
 use crate::http::reply::{self, WriteFault};
 use crate::record::Recorded;
-use crate::session::owner::SessionSeal;
+use crate::session::owner::Session;
 use crate::uring::buffer::{self, Buffer};
 use crate::uring::socket::Socket;
 use crate::uring::wait::{Deadline, Timers};
@@ -28,7 +28,7 @@ pub enum Clearance<'a> {
     /// A call that was decided on and recorded, or one that needs no rule.
     Call(&'a Recorded),
     /// The owner of a session opens or ends its own stream or session.
-    Session(&'a SessionSeal),
+    Session(&'a Session),
 }
 
 /// Where it goes.
@@ -145,7 +145,6 @@ impl Upstreams {
     /// An `UpstreamFault`; of `Unreachable`, `NoAddress` and `NoBuffer` it is certain that nothing left.
     pub async fn exchange(
         &self,
-        _clearance: Clearance<'_>,
         lane: &Lane<'_>,
         request: Composed,
         deadline: Moment,
@@ -278,9 +277,9 @@ impl Upstreams {
         }
     }
 
-    /// Head and body in one buffer. `None` when no buffer is free, or a value is not one that a head may carry.
+    /// What is cleared, as bytes: head and body in one buffer. `None` when no buffer is free, or a value is not one that a head may carry.
     #[must_use]
-    pub fn compose(&self, lane: &Lane<'_>, request: &Request<'_>) -> Option<Composed> {
+    pub fn compose(&self, _clearance: Clearance<'_>, lane: &Lane<'_>, request: &Request<'_>) -> Option<Composed> {
         let body = request.body.unwrap_or_default();
         let mut bytes = self.buffers.get(request.head_bytes_max(lane) + body.len())?;
         bytes.append_with(|out| write_head(out, lane, request)).ok()?;

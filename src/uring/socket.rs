@@ -7,14 +7,16 @@ use std::mem;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::rc::Rc;
+use std::time::Duration;
 
 use monoio::buf::{IoBuf, IoBufMut};
 use monoio::io::{AsyncReadRent, AsyncWriteRent};
 use monoio::net::{TcpListener, TcpStream};
 use rustix::io::{Errno, FdFlags};
 use rustix::net::{RecvFlags, Shutdown};
-use socket2::{Domain, Protocol, Type};
+use socket2::{Domain, Protocol, TcpKeepalive, Type};
 
+use crate::base::limits::{KEEPALIVE_IDLE_MS, KEEPALIVE_PROBE_MS, KEEPALIVE_PROBES};
 use crate::base::time::Moment;
 use crate::uring::buffer::Buffer;
 use crate::uring::wait::Timers;
@@ -44,9 +46,19 @@ pub fn listen(addr: SocketAddr, options: Options) -> io::Result<std::net::TcpLis
     socket.set_reuse_port(options.reuse_port)?;
     // Linux hands this option down to accepted sockets: one call here instead of one per connection.
     socket.set_tcp_nodelay(true)?;
+    // Handed down too: a client that vanished without a word is noticed.
+    socket.set_tcp_keepalive(&keepalive())?;
     socket.bind(&addr.into())?;
     socket.listen(options.backlog.into())?;
     Ok(socket.into())
+}
+
+/// Three unanswered probes after some silence, and the connection is over.
+fn keepalive() -> TcpKeepalive {
+    TcpKeepalive::new()
+        .with_time(Duration::from_millis(KEEPALIVE_IDLE_MS))
+        .with_interval(Duration::from_millis(KEEPALIVE_PROBE_MS))
+        .with_retries(KEEPALIVE_PROBES)
 }
 
 /// A listening socket of this shard.
@@ -148,6 +160,7 @@ impl Socket {
         let kind = Type::STREAM.nonblocking();
         let socket = socket2::Socket::new(Domain::for_address(addr), kind, Some(Protocol::TCP))?;
         socket.set_tcp_nodelay(true)?;
+        socket.set_tcp_keepalive(&keepalive())?;
         // monoio's own connect cannot be ended without leaking its descriptor; a poll can, from outside.
         let under_way = match socket.connect(&addr.into()) {
             Ok(()) => false,

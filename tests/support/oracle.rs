@@ -5,19 +5,28 @@ use std::collections::{HashMap, HashSet};
 use serde_json::Value;
 
 use super::gateway::Gateway;
+use super::mcp::Post;
 use super::upstream::Upstream;
 
-/// Waits until every permit has its outcome, and checks the promises:
+/// Waits until every call that a server saw is on record and every permit has its outcome, and checks the promises:
 /// nothing reached a server without a permit for exactly that; nothing was written twice; every decision stands once
 /// in the record; every permit has one outcome, and nothing else has any. Gives the record.
 #[track_caller]
 pub(crate) fn check(gateway: &Gateway, upstreams: &[(&str, &Upstream)]) -> Vec<Value> {
+    check_with(gateway, upstreams, &[])
+}
+
+/// The same, waiting for the decisions about these calls too, which no server saw.
+#[track_caller]
+pub(crate) fn check_with(gateway: &Gateway, upstreams: &[(&str, &Upstream)], refused: &[&Post]) -> Vec<Value> {
     let written: Vec<String> =
         upstreams.iter().flat_map(|(_, it)| it.calls()).map(|it| it.value().to_owned()).collect();
     let records = gateway.records_until("a permit of every call and an outcome of every permit", |records| {
         let ended: HashSet<(u64, u64)> = of_kind(records, "outcome").map(key).collect();
         let known: HashSet<&str> = permits(records).map(|permit| text(permit, "trace")).collect();
-        permits(records).all(|permit| ended.contains(&key(permit))) && written.iter().all(|it| known.contains(&**it))
+        permits(records).all(|permit| ended.contains(&key(permit)))
+            && written.iter().all(|value| known.contains(&**value))
+            && refused.iter().all(|post| traces(records).any(|trace| trace == post.value))
     });
     check_record(&records);
     let permitted: HashMap<&str, &Value> = permits(&records).map(|it| (text(it, "trace"), it)).collect();
@@ -73,6 +82,10 @@ pub(crate) fn outcome<'a>(records: &'a [Value], value: &str) -> &'a Value {
     let number = key(decision(records, value));
     let mut found = of_kind(records, "outcome").filter(|record| key(record) == number);
     found.next().unwrap_or_else(|| panic!("no outcome of {value}"))
+}
+
+fn traces(records: &[Value]) -> impl Iterator<Item = &str> {
+    of_kind(records, "decision").map(|decision| text(decision, "trace"))
 }
 
 fn permits(records: &[Value]) -> impl Iterator<Item = &Value> {

@@ -138,7 +138,7 @@ fn a_forbid_with_a_reason_can_be_read() {
         assert_eq!(answer["result"]["_meta"]["portcullis/refusal"]["kind"], "forbid", "{answer}");
     }
     assert!(upstream.calls().is_empty());
-    let records = oracle::check(&gateway, &[("up", &upstream)]);
+    let records = oracle::check_with(&gateway, &[("up", &upstream)], &[&modern, &legacy]);
     for post in [modern, legacy] {
         let decision = oracle::decision(&records, &post.value);
         assert_eq!((&decision["verdict"], &decision["reason"]), (&json!("refuse"), &json!("forbid")));
@@ -157,14 +157,15 @@ fn several_tasks_and_the_one_that_is_named() {
         .field("portcullis-task", "support")
         .param("/_meta/portcullis~1task", json!("support"))
         .echoed(&gateway);
-    let none = call("read").to(&gateway);
+    let unnamed = call("read");
+    let none = unnamed.to(&gateway);
     assert_eq!(none.json()["error"]["code"], -32_602, "none is named: {}", none.text());
     let listed = |task: &str| tools(&gateway, |post| post.token(&token).field("portcullis-task", task));
     assert_eq!(
         (listed("research"), listed("support")),
         (vec!["read".to_owned(), "frozen".to_owned()], vec!["refund".to_owned(), "frozen".to_owned()],)
     );
-    let records = oracle::check(&gateway, &[("up", &upstream)]);
+    let records = oracle::check_with(&gateway, &[("up", &upstream)], &[&unnamed]);
     let tasks: Vec<&Value> = oracle::of_kind(&records, "decision").map(|decision| &decision["task"]).collect();
     assert_eq!(tasks, [&json!("research"), &json!("support"), &json!("support"), &Value::Null]);
 }

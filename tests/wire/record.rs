@@ -21,7 +21,7 @@ fn a_call_leaves_one_decision_and_one_outcome() {
     let (yes, no) = (Post::call("echo").token(&token), Post::call("other").token(&token));
     yes.echoed(&gateway);
     no.to(&gateway);
-    let records = oracle::check(&gateway, &[("up", &upstream)]);
+    let records = oracle::check_with(&gateway, &[("up", &upstream)], &[&no]);
     let decision = oracle::decision(&records, &yes.value);
     let want = json!({
         "v": 1, "kind": "decision", "subject": "ada", "agent": "agent-1", "task": "research", "method": "tools/call",
@@ -148,9 +148,9 @@ fn the_record_outlives_the_process() {
         call.echoed(&gateway);
     }
     let gateway = gateway.restart(|_| {});
-    let records = gateway.records();
+    let lives = |records: &[Value]| oracle::of_kind(records, "life").count();
+    let records = gateway.records_until("both starts", |records| lives(records) >= 2);
     let known = calls.iter().filter(|call| records.iter().any(|it| it["trace"] == call.value.as_str())).count();
     // The process was killed, not stopped: what its plane had drained by then is there, and no line is torn.
     assert!(known <= calls.len());
-    assert!(oracle::of_kind(&records, "life").count() >= 2, "{records:#?}");
 }
