@@ -62,11 +62,11 @@ pub(super) async fn serve(
         return Err(Kind::NoBuffer.into());
     };
     let timeout = snapshot.settings.servers[flight.server.index()].timeout_ms;
-    let deadline = shard.timers.now().mono.plus_ms(timeout);
+    let deadline = shard.timers.last().mono.plus_ms(timeout);
     let slot = conn.slot.clone();
     let abort = &slot.abort;
     abort.reset();
-    flight.sent = shard.timers.now().mono;
+    flight.sent = shard.timers.last().mono;
     let sent = exchange(shard, conn, flight.era == Era::Modern, &lane, request, deadline, abort).await;
     flight.answered = shard.timers.now().mono;
     let result = match sent {

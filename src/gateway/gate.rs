@@ -68,7 +68,7 @@ pub(super) fn media_type(conn: &Conn) -> Result<(), Refusal> {
     }
 }
 
-/// Who calls: the verified token's caller, or `anonymous` where that is allowed and no token came.
+/// Who calls, at the time the clock was last read: the verified token's caller, or `anonymous` where that is allowed and no token came.
 pub(super) fn caller(
     shard: &Shard,
     snapshot: &Snapshot,
@@ -92,7 +92,7 @@ pub(super) fn caller(
         refused(&prepared.challenge_invalid, Kind::TokenInvalid)
             .saying("Authorization must be one 'Bearer' credential.")
     })?;
-    let now = shard.timers.now().unix_s();
+    let now = shard.timers.last().unix_s();
     let mut cache = shard.tokens(snapshot.auth_epoch);
     let caller = match cache.get(token, now) {
         Some(caller) => caller.clone(),

@@ -139,7 +139,7 @@ impl<'a> Judge<'a> {
         let flight = self.flight;
         let settings = &flight.snapshot.settings;
         Decision {
-            unix_ms: self.shard.timers.now().unix_ms,
+            unix_ms: self.shard.timers.last().unix_ms,
             issuer: &flight.caller.issuer,
             subject: &flight.caller.subject,
             agent: flight.caller.agent.as_deref().unwrap_or_default(),

@@ -81,14 +81,14 @@ pub(super) async fn serve(shard: &Shard, conn: &mut Conn, kept: &mut Option<Body
     gate::media_type(conn)?;
     let body = kept.insert(conn.body(shard).await?);
 
-    // One configuration from the decision on; it and the caller may have changed while the body came.
-    let now = shard.snapshot();
-    let caller = if Rc::ptr_eq(&now, &snapshot) && caller.expires > shard.timers.now().unix_s() {
+    // One configuration and one time from the decision on; the caller may have changed while the body came.
+    let current = shard.snapshot();
+    let caller = if Rc::ptr_eq(&current, &snapshot) && caller.expires > shard.timers.now().unix_s() {
         caller
     } else {
-        gate::caller(shard, &now, conn, endpoint)?
+        gate::caller(shard, &current, conn, endpoint)?
     };
-    let snapshot = now;
+    let snapshot = current;
     let server = snapshot.prepared.endpoints[endpoint.index()].server;
 
     let session = session(shard, conn, &snapshot, &caller, endpoint);

@@ -38,7 +38,8 @@ pub(super) async fn next<F: Future>(
     if let Poll::Ready(done) = poll_once(work.as_mut()).await {
         return Woke::Done(done);
     }
-    let tick = shard.timers.now().mono.plus_ms(WATCH_AFTER_MS);
+    // A time some steps old makes the first look early, no more.
+    let tick = shard.timers.last().mono.plus_ms(WATCH_AFTER_MS);
     let mut alarm = pin!(shard.timers.sleep_until(if conn.watch.is_some() { until } else { tick.min(until) }));
     let mut ticked = conn.watch.is_some() || tick >= until;
     loop {

@@ -151,7 +151,7 @@ impl Upstreams {
         abort: &Abort,
     ) -> Result<Answer, UpstreamFault> {
         let mut request = request;
-        if let Some(socket) = self.pool.take(lane.server, self.timers.now().mono) {
+        if let Some(socket) = self.pool.take(lane.server, self.timers.last().mono) {
             match self.converse(lane, request, deadline, abort, socket).await {
                 // A kept connection that ends without one byte of an answer was closed while it was idle.
                 Err(Failed { fault: UpstreamFault::Cut, unanswered: Some(again) }) if again.repeatable => {
@@ -172,7 +172,7 @@ impl Upstreams {
         let clean = input.is_none_or(|rest| rest.is_empty());
         if done && clean && head.keep_alive {
             let keep_ms = keep_alive_ms(head.get(&head_bytes, Known::KeepAlive));
-            self.pool.put(server, socket, self.timers.now().mono, keep_ms);
+            self.pool.put(server, socket, self.timers.last().mono, keep_ms);
         } else {
             socket.shutdown();
         }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use portcullis::identity::mint::{Grant, MintKey};
 use ring::rand::SystemRandom;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -35,6 +35,7 @@ pub(crate) struct Setup {
     folder: TempDir,
     key: MintKey,
     flags: Vec<String>,
+    past_file_limits: bool,
 }
 
 /// A running gateway; ended when dropped.
@@ -82,7 +83,7 @@ impl Setup {
             "policy": { "tasks": {}, "rules": [] },
             "audit": { "dir": folder.path().join("audit") },
         });
-        Self { config, folder, key, flags: Vec::new() }
+        Self { config, folder, key, flags: Vec::new(), past_file_limits: false }
     }
 
     /// Any key, by JSON pointer; the blocks on the way must be there or are made.
@@ -140,18 +141,25 @@ impl Setup {
         self
     }
 
+    /// A file that may not grow is an error to it, and not its end.
+    pub(crate) fn past_file_limits(mut self) -> Self {
+        self.past_file_limits = true;
+        self
+    }
+
     /// Starts it, and waits until it listens.
     pub(crate) fn start(self) -> Gateway {
-        let Self { config, folder, key, flags } = self;
-        Gateway::launch(&config, folder, key, &flags)
+        let Self { config, folder, key, flags, past_file_limits } = self;
+        let command = if past_file_limits { command_past_file_limits() } else { command() };
+        Gateway::launch(command, &config, folder, key, &flags)
     }
 }
 
 impl Gateway {
-    fn launch(config: &Value, folder: TempDir, key: MintKey, flags: &[String]) -> Self {
+    fn launch(mut command: Command, config: &Value, folder: TempDir, key: MintKey, flags: &[String]) -> Self {
         let file = folder.path().join("portcullis.yaml");
         fs::write(&file, format!("{config:#}")).expect("the temporary folder can be written");
-        let mut child = command()
+        let mut child = command
             .args(["run", "--config"])
             .arg(&file)
             .args(flags)
@@ -193,7 +201,7 @@ impl Gateway {
         change(&mut config);
         let folder = std::mem::replace(&mut self.folder, tempfile::tempdir().expect("a temporary folder"));
         let key = MintKey::from_pkcs8(self.key.pkcs8(), &SystemRandom::new()).expect("the key is one of ours");
-        Self::launch(&config, folder, key, &[])
+        Self::launch(command(), &config, folder, key, &[])
     }
 
     /// The URL of a path.
@@ -270,6 +278,20 @@ impl Gateway {
         self.child.try_wait().expect("a child can be waited for").is_none()
     }
 
+    /// Sets one of its resource limits; `None` takes it away.
+    pub(crate) fn limit(&self, resource: Resource, current: Option<u64>) {
+        let id = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        let old = prlimit(id, resource, Rlimit { current, maximum: None }).expect("the limit can be set");
+        assert_eq!(old.maximum, None, "the hard limit stays as it was");
+    }
+
+    /// Memory it uses, bytes.
+    pub(crate) fn resident_bytes(&self) -> usize {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it is running");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("the kernel tells");
+        line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number") * 1024
+    }
+
     /// Descriptors it has open.
     pub(crate) fn open_files(&self) -> usize {
         fs::read_dir(format!("/proc/{}/fd", self.child.id())).map_or(0, Iterator::count)
@@ -291,6 +313,14 @@ pub(crate) fn command() -> Command {
     let mut command = Command::new(BINARY);
     command.env_clear().env("NO_COLOR", "1").env("RUST_BACKTRACE", "1");
     command
+}
+
+/// The same with SIGXFSZ ignored, as a process inherits it.
+fn command_past_file_limits() -> Command {
+    let mut shell = Command::new("/bin/sh");
+    shell.env_clear().env("NO_COLOR", "1").env("RUST_BACKTRACE", "1");
+    shell.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\"", BINARY]);
+    shell
 }
 
 /// Runs the binary to its end with these arguments, in `folder`.

@@ -259,9 +259,18 @@ pub(crate) struct Reserved {
 
 impl Reserved {
     pub(crate) fn new() -> Self {
+        Self::at(([127, 0, 0, 1], 0).into())
+    }
+
+    /// A port that another server had a moment ago.
+    pub(crate) fn at(address: SocketAddr) -> Self {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket can be made");
-        let any: SocketAddr = ([127, 0, 0, 1], 0).into();
-        socket.bind(&any.into()).expect("a port is free");
+        socket.set_reuse_address(true).expect("a socket has this option");
+        let until = Instant::now() + PATIENCE;
+        while let Err(fault) = socket.bind(&address.into()) {
+            assert!(Instant::now() < until, "{address} cannot be bound: {fault}");
+            thread::sleep(Duration::from_millis(5));
+        }
         let address = socket.local_addr().ok().and_then(|it| it.as_socket()).expect("a bound socket has an address");
         Self { socket, address }
     }
@@ -308,6 +317,11 @@ impl Upstream {
     /// Its MCP endpoint.
     pub(crate) fn url(&self) -> String {
         format!("http://{}/mcp", self.address)
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// All requests so far, in the order in which they were complete.

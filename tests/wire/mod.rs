@@ -1,9 +1,11 @@
 //! The gateway on the wire: what clients see, what servers see, and what the record says about both.
 
 mod auth;
+mod bounds;
 mod happy;
 mod http;
 mod life;
+mod lists;
 mod policy;
 mod record;
 mod sessions;

@@ -1,0 +1,267 @@
+//! Bounds: of sizes, times and numbers, and what happens at them.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::process::Resource;
+use serde_json::json;
+
+use crate::support::gateway::{PATIENCE, Setup, Who, eventually};
+use crate::support::http::Wire;
+use crate::support::mcp::{Post, fresh, open_session, session_request, text_of};
+use crate::support::oracle;
+use crate::support::upstream::{Acted, Plan, progress, said};
+
+/// How far ahead a server got of a client that does not read.
+static AHEAD: AtomicUsize = AtomicUsize::new(0);
+
+/// A client that does not read slows its server down; nothing piles up in between, and nothing is lost.
+#[test]
+fn a_slow_reader_slows_its_server() {
+    const EVENTS: usize = 3_000;
+    const PAD: usize = 32 * 1024;
+    let upstream = Plan::tools(&["flood"])
+        .script(|seen, out| {
+            if !seen.calls("flood") {
+                return Acted::Default;
+            }
+            out.stream();
+            let note =
+                json!({ "jsonrpc": "2.0", "method": "notifications/message", "params": { "data": "x".repeat(PAD) } });
+            let event = format!("data: {note}\n\n");
+            for _ in 0..EVENTS {
+                out.event_bytes(&event);
+                AHEAD.fetch_add(event.len(), Ordering::Relaxed);
+            }
+            out.event(&said(seen, seen.value()));
+            out.stream_end();
+            Acted::Done
+        })
+        .start();
+    let gateway = Setup::new().server("up", &upstream.url()).open().start();
+    let post = Post::call("flood");
+    let mut events = post.stream(&gateway);
+    // The server stops somewhere: what is under way fits the sockets' buffers and a little of the gateway's.
+    let mut last = usize::MAX;
+    eventually("the server is held up", || {
+        let now = AHEAD.load(Ordering::Relaxed);
+        std::thread::sleep(Duration::from_millis(100));
+        std::mem::replace(&mut last, now) == now && now > 0
+    });
+    assert!(last < EVENTS * PAD / 2, "{last} bytes went through to nobody");
+    let memory = gateway.resident_bytes();
+    assert!(memory < 96 << 20, "{memory} bytes of memory");
+    let mut count = 0;
+    let answer = loop {
+        let message = events.message();
+        if message.get("id").is_some() {
+            break message;
+        }
+        count += 1;
+    };
+    assert_eq!((count, text_of(&answer)), (EVENTS, post.value.as_str()));
+    oracle::check(&gateway, &[("up", &upstream)]);
+}
+
+/// An event without end is not collected without end.
+#[test]
+fn an_event_that_is_too_large() {
+    let upstream = Plan::tools(&["huge"])
+        .script(|seen, out| {
+            if !seen.calls("huge") {
+                return Acted::Default;
+            }
+            out.stream();
+            out.event(&progress(seen, 1));
+            out.event_bytes("data: \"");
+            for _ in 0..64 {
+                out.event_bytes(&"x".repeat(64 * 1024));
+            }
+            out.event_bytes("\"\n\n");
+            out.event(&said(seen, seen.value()));
+            out.stream_end();
+            Acted::Done
+        })
+        .start();
+    let gateway = Setup::new().server("up", &upstream.url()).open().start();
+    let (messages, end) = Post::call("huge").stream(&gateway).rest();
+    let last = messages.last().expect("an error at least");
+    assert!(end.is_ok() && last["error"]["data"]["reason"] == "server_invalid", "{last}");
+    oracle::check(&gateway, &[("up", &upstream)]);
+}
+
+#[test]
+fn connections_over_the_number_are_closed() {
+    let upstream = Plan::tools(&["echo"]).start();
+    let gateway = Setup::new().server("up", &upstream.url()).open().set("/limits/connections", json!(4)).start();
+    let mut held: Vec<Wire> = (0..4).map(|_| Wire::to(gateway.address)).collect();
+    for wire in &mut held {
+        let post = Post::call("echo");
+        post.is_echoed(&wire.ask(&post.bytes(&gateway)));
+    }
+    assert!(Wire::to(gateway.address).at_end(PATIENCE), "the fifth is not served");
+    held.pop();
+    eventually("there is room again", || {
+        let mut wire = Wire::to(gateway.address);
+        wire.send(&Post::call("echo").bytes(&gateway));
+        wire.try_response().is_ok()
+    });
+    oracle::check(&gateway, &[("up", &upstream)]);
+}
+
+#[test]
+fn connections_without_a_request_end() {
+    let upstream = Plan::tools(&["echo", "slow"])
+        .script(|seen, out| {
+            if seen.calls("slow") {
+                // Longer than an idle connection may live: a call under way is not idle.
+                let _ = out.gone(Duration::from_millis(900));
+            }
+            Acted::Default
+        })
+        .start();
+    let gateway = Setup::new().server("up", &upstream.url()).open().set("/limits/idle", json!("300ms")).start();
+    let (mut fresh, mut used) = (Wire::to(gateway.address), Wire::to(gateway.address));
+    let post = Post::call("slow");
+    post.is_echoed(&used.ask(&post.bytes(&gateway)));
+    let begun = Instant::now();
+    assert!(used.at_end(PATIENCE) && fresh.at_end(PATIENCE));
+    assert!(begun.elapsed() < Duration::from_secs(5));
+    oracle::check(&gateway, &[("up", &upstream)]);
+}
+
+/// A head has ten seconds, however slowly its bytes trickle.
+#[test]
+fn a_head_that_trickles_is_cut_off() {
+    let upstream = Plan::tools(&["echo"]).start();
+    let gateway = Setup::new().server("up", &upstream.url()).open().start();
+    let bytes = Post::call("echo").bytes(&gateway);
+    let mut wire = Wire::to(gateway.address);
+    let begun = Instant::now();
+    for byte in &bytes[..150] {
+        wire.send(&[*byte]);
+        if !wire.quiet(Duration::from_millis(100)) {
+            break;
+        }
+    }
+    if let Ok(answer) = wire.try_response() {
+        assert_eq!(answer.status(), 408);
+    }
+    let took = begun.elapsed();
+    assert!(took > Duration::from_secs(9) && took < Duration::from_secs(14), "{took:?}");
+    assert!(upstream.calls().is_empty());
+}
+
+/// Requests that come early, while another one is waited for, are not taken for the client's leaving.
+#[test]
+fn an_early_request_is_no_goodbye() {
+    let upstream = Plan::tools(&["hold", "echo"])
+        .script(|seen, out| {
+            if seen.calls("hold") {
+                out.pass("go");
+            }
+            Acted::Default
+        })
+        .start();
+    let gateway = Setup::new().server("up", &upstream.url()).open().start();
+    let (hold, next) = (Post::call("hold"), Post::call("echo"));
+    let mut wire = hold.begin(&gateway);
+    upstream.wait("the call", |seen| seen.calls("hold"));
+    // Past the moment from which on the client is watched.
+    assert!(wire.quiet(Duration::from_millis(100)));
+    wire.send(&next.bytes(&gateway));
+    assert!(wire.quiet(Duration::from_millis(100)));
+    upstream.open("go");
+    hold.is_echoed(&wire.response());
+    next.is_echoed(&wire.response());
+    let records = oracle::check(&gateway, &[("up", &upstream)]);
+    assert_eq!(oracle::outcome(&records, &hold.value)["status"], "ok");
+}
+
+/// A client that leaves in the middle of a long answer cancels it.
+#[test]
+fn leaving_in_the_middle_of_a_long_answer() {
+    let upstream = Plan::tools(&["long"])
+        .script(|seen, out| {
+            if !seen.calls("long") {
+                return Acted::Default;
+            }
+            let body = said(seen, &"y".repeat(400_000)).to_string();
+            let length = body.len();
+            out.write(format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n"));
+            out.write(&body[..200_000]);
+            let gone = out.gone(Duration::from_secs(10));
+            out.note(format!("{} {gone}", seen.value()));
+            Acted::Done
+        })
+        .start();
+    let gateway = Setup::new().server("up", &upstream.url()).open().start();
+    let post = Post::call("long");
+    let mut wire = post.begin(&gateway);
+    assert_eq!(wire.head().expect("the answer begins").status, 200);
+    drop(wire);
+    upstream.noted(&format!("{} true", post.value));
+    let records = oracle::check(&gateway, &[("up", &upstream)]);
+    assert_eq!(oracle::outcome(&records, &post.value)["status"], "cancelled");
+}
+
+/// A stream ends with the token that opened it, within a second of it.
+#[test]
+fn a_stream_ends_with_its_token() {
+    let upstream = Plan::tools(&["echo"]).start();
+    let gateway = Setup::new().server("up", &upstream.url()).open().tokens("deny").start();
+    let token = gateway.token(&Who { expires_s: 3, ..Who::default() });
+    let session = open_session(&gateway, |post| post.token(&token));
+    let mut wire = Wire::to(gateway.address);
+    wire.send(&session_request(&gateway, "GET", "/mcp", &session, &format!("authorization: Bearer {token}\r\n")));
+    let own = wire.events();
+    let post = Post::modern("subscriptions/listen", json!({ "notifications": { "toolsListChanged": true } }));
+    let mut subscribed = post.token(&token).stream(&gateway);
+    subscribed.message();
+    let begun = Instant::now();
+    assert!(own.rest().1.is_ok());
+    assert!(subscribed.rest().1.is_ok());
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    oracle::check(&gateway, &[("up", &upstream)]);
+}
+
+/// Where the record cannot be written, no call goes; and when it can be again, calls do, without a restart.
+#[test]
+fn no_record_no_call() {
+    let upstream = Plan::tools(&["echo"]).start();
+    let gateway = Setup::new().server("up", &upstream.url()).open().past_file_limits().start();
+    Post::call("echo").echoed(&gateway);
+    oracle::check(&gateway, &[("up", &upstream)]);
+    // The file may not grow by one more byte: the same as a full disk, but of this process alone.
+    gateway.limit(Resource::Fsize, Some(1));
+    let before = upstream.calls().len();
+    let mut refused = None;
+    let mut served = 0;
+    let mut wire = Wire::to(gateway.address);
+    // Long names fill the shard's ring soon.
+    let name = "n".repeat(1_000);
+    for _ in 0..20_000 {
+        let post = Post::modern("tools/call", json!({ "name": name, "arguments": { "value": fresh() } }));
+        let answer = wire.ask(&post.bytes(&gateway));
+        assert!([200, 503].contains(&answer.status()), "{}", answer.text());
+        if answer.status() == 503 {
+            break;
+        }
+        let call = Post::call("echo");
+        let answer = wire.ask(&call.bytes(&gateway));
+        if answer.status() == 503 {
+            refused = Some(answer);
+            break;
+        }
+        call.is_echoed(&answer);
+        served += 1;
+    }
+    let refused = refused.unwrap_or_else(|| Post::call("echo").to(&gateway));
+    assert_eq!(refused.status(), 503, "after {served} calls: {}", refused.text());
+    assert!(refused.field("retry-after").parse::<u32>().is_ok());
+    assert_eq!(upstream.calls().len() - before, served, "a call went without its record");
+    gateway.limit(Resource::Fsize, None);
+    eventually("calls go again", || Post::call("echo").to(&gateway).status() == 200);
+    Post::call("echo").echoed(&gateway);
+    oracle::check(&gateway, &[("up", &upstream)]);
+}
