@@ -10,7 +10,7 @@ check:
 
 # Every test.
 test:
-    cargo test
+    cargo test --workspace
 
 # Head, envelope, token, decision.
 bench:

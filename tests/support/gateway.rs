@@ -25,6 +25,8 @@ pub(crate) const ISSUER: &str = "https://issuer.test";
 /// Nothing that a test waits for takes longer, on a machine that is busy with other things.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Names a driver (`epoll`, `io-uring`) to run every test's gateway with, whatever the test says.
+const DRIVER_VARIABLE: &str = "PORTCULLIS_TEST_DRIVER";
 const STDERR_LINES_KEPT: usize = 400;
 const COMMAND_MS_MAX: u64 = 20_000;
 const POLL: Duration = Duration::from_millis(5);
@@ -149,7 +151,11 @@ impl Setup {
 
     /// Starts it, and waits until it listens.
     pub(crate) fn start(self) -> Gateway {
-        let Self { config, folder, key, flags, past_file_limits } = self;
+        let Self { config, folder, key, mut flags, past_file_limits } = self;
+        if let Ok(driver) = std::env::var(DRIVER_VARIABLE) {
+            flags.retain(|flag| !flag.starts_with("--driver"));
+            flags.push(format!("--driver={driver}"));
+        }
         let command = if past_file_limits { command_past_file_limits() } else { command() };
         Gateway::launch(command, &config, folder, key, &flags)
     }
