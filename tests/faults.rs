@@ -639,3 +639,39 @@ fn everybody_gets_their_own_answer() {
     assert!(upstream.calls().iter().all(|call| text_of(&said(call, call.value())).len() == 32));
     oracle::check(&gateway, &[("up", &upstream)]);
 }
+
+/// A server that answers, hangs up, or sits there before it has read the request: whatever of it arrives, the caller is
+/// told soon, and the next call is served.
+#[test]
+fn servers_that_do_not_read_the_request() {
+    let upstream = Plan::tools(&["answers", "leaves", "stares", "echo"])
+        .hasty(|seen, out| {
+            match seen.field("mcp-name") {
+                "answers" => {
+                    let error = json!({ "code": -32_600, "message": "too large" });
+                    out.json(413, "", &json!({ "jsonrpc": "2.0", "id": 1, "error": error }));
+                }
+                "leaves" => {}
+                "stares" => {
+                    // Nothing is read; the gateway gives up.
+                    std::thread::sleep(Duration::from_millis(2_500));
+                }
+                _ => return Acted::Default,
+            }
+            Acted::Done
+        })
+        .start();
+    let gateway = Setup::new().server("up", &upstream.url()).set("/servers/up/timeout", json!(TIMEOUT)).open().start();
+    for (name, reasons) in
+        [("answers", &["", "server_cut"][..]), ("leaves", &["server_cut"]), ("stares", &["server_timeout"])]
+    {
+        let post = Post::call(name).param("/arguments/pad", json!("x".repeat(900_000)));
+        let begun = Instant::now();
+        let answer = post.to(&gateway).json();
+        let reason = answer["error"]["data"]["reason"].as_str().unwrap_or_default();
+        assert!(answer["error"]["code"].is_i64() && reasons.contains(&reason), "{name}: {answer}");
+        assert!(begun.elapsed() < Duration::from_millis(2_400), "{name} took {:?}", begun.elapsed());
+        Post::call("echo").echoed(&gateway);
+    }
+    oracle::check(&gateway, &[("up", &upstream)]);
+}

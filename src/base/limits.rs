@@ -186,8 +186,10 @@ pub const ADMIN_ANSWER_MS_MAX: u64 = 2_000;
 pub const START_WAIT_MS_MAX: u64 = 2_000;
 /// One file of the log, bytes; then the next is begun.
 pub const LOG_FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
-/// How long the log sleeps when the rings are empty, milliseconds.
+/// How long the log sleeps when it finds the rings empty, milliseconds; each time in a row twice as long.
 pub const LOG_PAUSE_MS: u64 = 5;
+/// And at most so long: far less than the rings take to fill.
+pub const LOG_PAUSE_MS_MAX: u64 = 40;
 /// How long it waits after the disk refused, milliseconds.
 pub const LOG_RETRY_MS: u64 = 250;
 /// Rules named in one record.

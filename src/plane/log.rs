@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::base::limits::{LOG_FILE_BYTES_MAX, LOG_PAUSE_MS, LOG_RETRY_MS};
+use crate::base::limits::{LOG_FILE_BYTES_MAX, LOG_PAUSE_MS, LOG_PAUSE_MS_MAX, LOG_RETRY_MS};
 use crate::record::Reader;
 use crate::record::frame::Frame;
 use crate::uring::cpu;
@@ -96,16 +96,19 @@ impl Log {
 
     fn run(mut self, stop: &AtomicBool) -> std::io::Result<()> {
         cpu::name_thread("plane-audit");
+        let mut pause_ms = LOG_PAUSE_MS;
         loop {
             let last = stop.load(Ordering::Acquire);
             let drained = self.turn();
             if last && (drained == 0 || self.failing) {
                 break;
             }
-            let pause = if self.failing { LOG_RETRY_MS } else { LOG_PAUSE_MS };
             if drained == 0 {
                 // Woken by time, not by the shards: a wake would cost them more than the record itself.
-                std::thread::sleep(Duration::from_millis(pause));
+                std::thread::sleep(Duration::from_millis(if self.failing { LOG_RETRY_MS } else { pause_ms }));
+                pause_ms = (pause_ms * 2).min(LOG_PAUSE_MS_MAX);
+            } else {
+                pause_ms = LOG_PAUSE_MS;
             }
         }
         self.life("stopped", Value::Null);

@@ -96,6 +96,12 @@ impl Post {
         self
     }
 
+    /// As a notification.
+    pub(crate) fn without_id(mut self) -> Self {
+        self.message.as_object_mut().expect("a message is an object").remove("id");
+        self
+    }
+
     /// With one more parameter, by JSON pointer below `params`.
     pub(crate) fn param(mut self, pointer: &str, value: Value) -> Self {
         let mut at = &mut self.message["params"];

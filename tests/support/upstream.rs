@@ -184,6 +184,7 @@ struct Shared {
     state: Mutex<State>,
     changed: Condvar,
     script: Box<Script>,
+    hasty: Box<Script>,
     eras: Eras,
     connections: AtomicUsize,
     stop: AtomicBool,
@@ -218,13 +219,19 @@ pub(crate) struct Plan {
     tools: Vec<Value>,
     eras: Eras,
     script: Box<Script>,
+    hasty: Box<Script>,
 }
 
 impl Plan {
     /// With these tools, well behaved, in both eras.
     pub(crate) fn tools(names: &[&str]) -> Self {
         let tools = names.iter().map(|name| definition(name)).collect();
-        Self { tools, eras: Eras::Both, script: Box::new(|_, _| Acted::Default) }
+        Self {
+            tools,
+            eras: Eras::Both,
+            script: Box::new(|_, _| Acted::Default),
+            hasty: Box::new(|_, _| Acted::Default),
+        }
     }
 
     /// In these eras only.
@@ -242,6 +249,13 @@ impl Plan {
     /// Asked first about every request.
     pub(crate) fn script(mut self, script: impl Fn(&Seen, &mut Out<'_>) -> Acted + Send + Sync + 'static) -> Self {
         self.script = Box::new(script);
+        self
+    }
+
+    /// Asked about every request when its head is there, before its body is read. One that it answers is in no ledger,
+    /// and its connection is closed with the body unread.
+    pub(crate) fn hasty(mut self, script: impl Fn(&Seen, &mut Out<'_>) -> Acted + Send + Sync + 'static) -> Self {
+        self.hasty = Box::new(script);
         self
     }
 
@@ -282,11 +296,12 @@ impl Reserved {
 
     /// Opens for business.
     pub(crate) fn start(self, plan: Plan) -> Upstream {
-        let Plan { tools, eras, script } = plan;
+        let Plan { tools, eras, script, hasty } = plan;
         let shared = Arc::new(Shared {
             state: Mutex::new(State { tools, ..State::default() }),
             changed: Condvar::new(),
             script,
+            hasty,
             eras,
             connections: AtomicUsize::new(0),
             stop: AtomicBool::new(false),
@@ -433,7 +448,7 @@ fn connection(shared: &Shared, socket: &TcpStream) {
     let _ = socket.set_nodelay(true);
     let mut bytes = Vec::new();
     let mut nth = 0;
-    while let Some(mut seen) = read_request(socket, &mut bytes) {
+    while let Some(mut seen) = read_request(shared, socket, &mut bytes) {
         if shared.stop.load(Ordering::Acquire) {
             break;
         }
@@ -454,9 +469,10 @@ fn connection(shared: &Shared, socket: &TcpStream) {
     let _ = socket.shutdown(Shutdown::Both);
 }
 
-fn read_request(mut socket: &TcpStream, bytes: &mut Vec<u8>) -> Option<Seen> {
+fn read_request(shared: &Shared, socket: &TcpStream, bytes: &mut Vec<u8>) -> Option<Seen> {
     let mut piece = [0; 16 * 1024];
-    let mut more = |bytes: &mut Vec<u8>| match socket.read(&mut piece) {
+    let mut reader = socket;
+    let mut more = |bytes: &mut Vec<u8>| match reader.read(&mut piece) {
         Ok(n) if n > 0 => bytes.extend_from_slice(&piece[..n]),
         _ => bytes.clear(),
     };
@@ -476,18 +492,22 @@ fn read_request(mut socket: &TcpStream, bytes: &mut Vec<u8>) -> Option<Seen> {
         .filter_map(|line| line.split_once(':'))
         .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
         .collect();
-    let length = fields.iter().find(|(name, _)| name == "content-length").map_or("0", |(_, value)| value);
-    let whole = end + length.parse::<usize>().expect("the gateway writes lengths");
+    let mut seen = Seen { connection: 0, nth: 0, http, fields, body: Vec::new(), message: Value::Null };
+    if let Acted::Done = (shared.hasty)(&seen, &mut Out { socket, shared, open: true }) {
+        return None;
+    }
+    let length = seen.field("content-length").parse().unwrap_or(0);
+    let whole: usize = end + length;
     while bytes.len() < whole {
         more(bytes);
         if bytes.is_empty() {
             return None;
         }
     }
-    let body = bytes[end..whole].to_vec();
+    seen.body = bytes[end..whole].to_vec();
     bytes.drain(..whole);
-    let message = serde_json::from_slice(&body).unwrap_or_default();
-    Some(Seen { connection: 0, nth: 0, http, fields, body, message })
+    seen.message = serde_json::from_slice(&seen.body).unwrap_or_default();
+    Some(seen)
 }
 
 fn answer(seen: &Seen, out: &mut Out<'_>) {

@@ -326,3 +326,62 @@ fn a_subscription() {
     drop(events);
     oracle::check(&gateway, &[("up", &upstream)]);
 }
+
+/// The same for an answer that is no stream.
+#[test]
+fn a_legacy_client_that_leaves_early_cancels_nothing() {
+    let upstream = Plan::tools(&["silent"])
+        .script(|seen, out| {
+            if seen.calls("silent") {
+                let gone = out.gone(Duration::from_millis(400));
+                out.note(format!("{} {gone}", seen.value()));
+            }
+            Acted::Default
+        })
+        .start();
+    let gateway = Setup::new().server("up", &upstream.url()).open().start();
+    let session = open_session(&gateway, |post| post);
+    let post = Post::legacy_call(&session, "silent");
+    let wire = post.begin(&gateway);
+    upstream.wait("the call", |seen| seen.calls("silent"));
+    drop(wire);
+    upstream.noted(&format!("{} false", post.value));
+    let records = oracle::check(&gateway, &[("up", &upstream)]);
+    assert_eq!(oracle::outcome(&records, &post.value)["status"], "ok");
+}
+
+/// A legacy client cancels by saying so.
+#[test]
+fn a_cancellation_goes_to_the_same_session() {
+    let (gateway, upstream) = pair();
+    let (mine, other) = (open_session(&gateway, |post| post), open_session(&gateway, |post| post));
+    Post::legacy_call(&mine, "echo").echoed(&gateway);
+    Post::legacy_call(&other, "echo").echoed(&gateway);
+    let note = json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": { "requestId": 1 } });
+    assert_eq!(Post::tell(&mine, note.clone()).to(&gateway).status(), 202);
+    let told = upstream.wait("the cancellation", |seen| seen.method() == "notifications/cancelled");
+    assert_eq!(told.message, note);
+    let call = upstream.wait("my call", |seen| seen.method() == "tools/call");
+    let calls = upstream.calls();
+    assert_eq!(told.field("mcp-session-id"), calls[0].field("mcp-session-id"));
+    assert_ne!(told.field("mcp-session-id"), call.field("mcp-session-id"), "the last call was another session's");
+    // A modern one does by leaving; what it says instead concerns nobody.
+    let before = upstream.seen().len();
+    let modern = Post::modern("notifications/cancelled", json!({ "requestId": 1 })).without_id().to(&gateway);
+    assert_eq!((modern.status(), modern.text()), (202, String::new()));
+    assert!(upstream.seen()[before..].iter().all(|seen| seen.method() != "notifications/cancelled"));
+}
+
+/// A client that comes back says what it saw last; answers may come on the stream then.
+#[test]
+fn a_stream_is_resumed() {
+    let (gateway, upstream) = pair();
+    let session = open_session(&gateway, |post| post);
+    let mut wire = Wire::to(gateway.address);
+    wire.send(&session_request(&gateway, "GET", "/mcp", &session, "last-event-id: e-7\r\n"));
+    let mut events = wire.events();
+    let seen = upstream.wait("the GET", |seen| seen.field("last-event-id") == "e-7");
+    assert_eq!(seen.http, "GET");
+    upstream.say(&json!({ "jsonrpc": "2.0", "id": 4, "result": { "content": [] } }));
+    assert_eq!(events.message()["id"], 4);
+}
