@@ -649,7 +649,8 @@ fn servers_that_do_not_read_the_request() {
             match seen.field("mcp-name") {
                 "answers" => {
                     let error = json!({ "code": -32_600, "message": "too large" });
-                    out.json(413, "", &json!({ "jsonrpc": "2.0", "id": 1, "error": error }));
+                    let answer = json!({ "jsonrpc": "2.0", "id": 1, "error": error });
+                    out.json(413, "connection: close\r\n", &answer);
                 }
                 "leaves" => {}
                 "stares" => {

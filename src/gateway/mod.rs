@@ -15,6 +15,7 @@ mod pipeline;
 pub mod refusal;
 mod relay;
 mod serve;
+mod session;
 pub mod shard;
 mod stream;
 mod watch;

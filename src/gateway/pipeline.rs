@@ -28,8 +28,8 @@ use super::judge::Judge;
 use super::lists;
 use super::refusal::{self, Kind, Refusal};
 use super::serve::Next;
+use super::session;
 use super::shard::{Held, Shard};
-use super::stream;
 
 /// A request's id as JSON text.
 pub(super) type IdBytes = SmallVec<[u8; 32]>;
@@ -76,7 +76,7 @@ pub(super) async fn serve(shard: &Shard, conn: &mut Conn, kept: &mut Option<Body
     // Before we pay for the body.
     let caller = gate::caller(shard, &snapshot, conn, endpoint).inspect_err(|refusal| note(shard, refusal, began))?;
     if method != Method::Post {
-        return stream::serve(shard, conn, snapshot, caller, endpoint, began).await;
+        return session::serve(shard, conn, snapshot, caller, endpoint, began).await;
     }
     gate::media_type(conn)?;
     let body = kept.insert(conn.body(shard).await?);

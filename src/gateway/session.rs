@@ -1,0 +1,148 @@
+//! GET and DELETE: a legacy session's own stream, and its end.
+
+use std::rc::Rc;
+
+use smallvec::SmallVec;
+
+use crate::base::ids::EndpointId;
+use crate::base::time::Now;
+use crate::http::field::Known;
+use crate::http::head::{Framing, Method};
+use crate::http::reply;
+use crate::identity::active::active_task;
+use crate::identity::caller::Caller;
+use crate::mcp::revision::{Era, Revision};
+use crate::session::owner::Session;
+use crate::upstream::exchange::{Abort, Answer, Clearance, Request};
+
+use super::conn::Conn;
+use super::forward::{self, USER_AGENT};
+use super::mail::Letter;
+use super::pipeline::Flight;
+use super::refusal::{Kind, Refusal};
+use super::relay::{self, Media, media, retire};
+use super::serve::Next;
+use super::shard::{Held, Shard};
+use super::stream::{self, Carries};
+
+/// Serves a GET or DELETE (MCP 2025-03-26 to 2025-11-25 basic/transports).
+pub(super) async fn serve(
+    shard: &Shard,
+    conn: &mut Conn,
+    snapshot: Rc<Held>,
+    caller: Rc<Caller>,
+    endpoint: EndpointId,
+    began: Now,
+) -> Result<Next, Refusal> {
+    let method = conn.head.method;
+    let session = session_of(shard, conn, &snapshot, &caller, endpoint)?;
+    let named = conn.head.get(conn.bytes(), Known::PortcullisTask);
+    let task = active_task(&caller, named, None, snapshot.settings.policy.tasks())
+        .ok()
+        .filter(|_| conn.head.count(Known::PortcullisTask) <= 1)
+        .ok_or_else(|| Refusal::from(Kind::TaskUnavailable).to(Era::Legacy, None))?;
+    let flight = Flight {
+        task,
+        server: snapshot.prepared.endpoints[endpoint.index()].server,
+        endpoint,
+        era: Era::Legacy,
+        revision: session.revision,
+        id: None,
+        method: None,
+        session: Some(session.clone()),
+        began,
+        sent: began.mono,
+        answered: began.mono,
+        request_bytes: 0,
+        seq: None,
+        snapshot,
+        caller,
+    };
+    let lane = forward::lane(&flight.snapshot, flight.server);
+    let resume = conn.head.get(conn.bytes(), Known::LastEventId).map(<[u8]>::to_vec);
+    let mut fields: SmallVec<[(&'static str, &[u8]); 12]> = SmallVec::new();
+    if method == Method::Get {
+        fields.push(("accept", b"text/event-stream"));
+    }
+    fields.push(("user-agent", USER_AGENT));
+    forward::legacy_fields(&flight, &mut fields);
+    if let Some(resume) = resume.as_deref().filter(|_| method == Method::Get) {
+        fields.push((Known::LastEventId.name(), resume));
+    }
+    let request = Request { method, fields: &fields, params: &[], body: None, repeatable: true };
+    let clearance = Clearance::Session(&session);
+    let request = shard.upstreams.compose(clearance, &lane, &request).ok_or(Kind::NoBuffer)?;
+    let deadline = relay::deadline(shard, flight.snapshot.settings.servers[flight.server.index()].timeout_ms);
+    let slot = conn.slot.clone();
+    let abort = &slot.abort;
+    abort.reset();
+    let sent = forward::exchange(shard, conn, true, &lane, request, deadline, abort).await;
+    let result = match sent {
+        Ok(answer) => answered(shard, conn, &flight, answer, abort, resume.is_some()).await,
+        Err(fault) => Err(forward::failed(shard, &flight, fault).unanswerable()),
+    };
+    abort.reset();
+    result.map_err(|refusal| refusal.to(Era::Legacy, None))
+}
+
+/// The session that a GET or DELETE must name. Servers without sessions have no such streams.
+fn session_of(
+    shard: &Shard,
+    conn: &Conn,
+    snapshot: &Held,
+    caller: &Caller,
+    endpoint: EndpointId,
+) -> Result<Session, Refusal> {
+    let legacy = |kind: Kind| Refusal::from(kind).to(Era::Legacy, None);
+    let bytes = conn.bytes();
+    let Some(id) = conn.head.get(bytes, Known::McpSessionId) else {
+        return Err(Refusal { allow: Some("POST"), ..legacy(Kind::MethodNotAllowed) });
+    };
+    let version = conn.head.get(bytes, Known::McpProtocolVersion);
+    if version.is_some_and(|version| Revision::parse(version).is_none_or(Revision::is_modern)) {
+        return Err(legacy(Kind::RequestBad).saying("Bad Request: unsupported protocol version."));
+    }
+    let digest = snapshot.prepared.endpoints[endpoint.index()].digest;
+    match shard.open_session(id, caller, digest) {
+        Ok(session) if conn.head.count(Known::McpSessionId) == 1 => Ok(session),
+        _ => Err(legacy(Kind::SessionUnknown)),
+    }
+}
+
+async fn answered(
+    shard: &Shard,
+    conn: &mut Conn,
+    flight: &Flight,
+    answer: Answer,
+    abort: &Abort,
+    resumed: bool,
+) -> Result<Next, Refusal> {
+    match (conn.head.method, answer.head.status, media(&answer)) {
+        (Method::Get, 200, Media::Events) => {
+            stream::relay(shard, conn, flight, answer, abort, Carries::Session { resumed }).await
+        }
+        (Method::Delete, 200 | 202 | 204, _) => {
+            let status = answer.head.status;
+            if let Some(session) = &flight.session {
+                // In every shard's box before the client hears that it is over.
+                shard.control.mail.send(Letter::SessionEnded(session.nonce16));
+            }
+            retire(shard, answer).await;
+            let mut out = Vec::with_capacity(64);
+            reply::write_status(&mut out, status);
+            let framing = if status == 204 { Framing::None } else { Framing::Length(0) };
+            reply::finish(&mut out, framing);
+            conn.send(shard, &out).await;
+            Ok(Next::Keep)
+        }
+        (_, status, _) => {
+            retire(shard, answer).await;
+            Err(match status {
+                404 => Kind::SessionUnknown.into(),
+                405 => Refusal { allow: Some("POST, DELETE"), ..Kind::MethodNotAllowed.into() },
+                400..=499 => Refusal::from(Kind::RequestBad).saying("The server refused this stream request."),
+                _ => forward::reasoned(Kind::ServerInvalid).unanswerable(),
+            })
+        }
+    }
+}
