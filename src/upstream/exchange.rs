@@ -170,7 +170,8 @@ impl Upstreams {
         let _ = deadline.disarm();
         // Bytes behind a complete answer belong to nobody: never hand them to the next request.
         let clean = input.is_none_or(|rest| rest.is_empty());
-        if done && clean && head.keep_alive {
+        // After an error a server may not have read all of the request, and close when it notices.
+        if done && clean && head.keep_alive && head.status < 400 {
             let keep_ms = keep_alive_ms(head.get(&head_bytes, Known::KeepAlive));
             self.pool.put(server, socket, self.timers.last().mono, keep_ms);
         } else {
