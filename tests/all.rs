@@ -4,6 +4,7 @@
 mod cli;
 mod clients;
 mod conformance;
+mod demo;
 mod faults;
 mod floors;
 mod wire;
