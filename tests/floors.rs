@@ -310,3 +310,14 @@ fn all_files(root: &Path) -> Vec<PathBuf> {
 fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_else(|fault| panic!("{}: {fault}", path.display()))
 }
+
+/// What must not come in with a dependency: a second runtime, a second TLS or crypto stack, a parser nobody keeps.
+#[test]
+fn nothing_unwanted_is_built() {
+    let lock = fs::read_to_string("Cargo.lock").unwrap();
+    let names: Vec<&str> = lock.lines().filter_map(|line| line.strip_prefix("name = \"")?.strip_suffix('"')).collect();
+    assert!(names.contains(&"monoio"), "the lock file is not what it was taken for");
+    for unwanted in ["tokio", "aws-lc-rs", "aws-lc-sys", "openssl-sys", "native-tls", "serde_yaml", "serde_yml"] {
+        assert!(!names.contains(&unwanted), "{unwanted} has come in: `cargo tree -i {unwanted}` says with what");
+    }
+}
