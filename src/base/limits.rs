@@ -2,6 +2,8 @@
 //! What an operator may override is a field of `config`'s `limits` block with the constant here as its default.
 
 // ---- http -----------------------------------------------------------------------------------------------------
+/// A name of 255 bytes, a colon and a port.
+pub const HOST_BYTES_MAX: usize = 261;
 /// Request line and fields, bytes.
 pub const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Fields of one head.
@@ -36,6 +38,8 @@ pub const MEMBERS_RECORDED_MAX: usize = 64;
 pub const ANSWER_MEMBERS_OPEN_MAX: usize = 64 * 1024;
 
 // ---- gateway --------------------------------------------------------------------------------------------------
+/// What one send takes: with it a slow reader's stall is noticed before much is buffered.
+pub const SEND_PIECE_BYTES: usize = 256 * 1024;
 /// Answers up to this size are read whole, checked, and sent in one piece; longer ones are relayed as they come.
 pub const ANSWER_WHOLE_BYTES_MAX: usize = 64 * 1024;
 /// Buffered for a slow reader of a stream before its upstream is paused, bytes.
@@ -154,6 +158,13 @@ pub const URI_BYTES_MAX: usize = 8 * 1024;
 pub const RULES_NAMED_MAX: usize = 8;
 
 // ---- uring ----------------------------------------------------------------------------------------------------
+/// Buffers waiting to be used again, bytes: a burst's memory goes back to the allocator.
+pub const BUFFERS_KEPT_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Answers the kernel can lay down before we look. Beyond them it keeps a list of its own, which costs an allocation
+/// each but loses nothing.
+pub const RING_COMPLETIONS: u32 = 8 * 1024;
+/// Operations handed to the kernel at once; more in one turn only cost another system call.
+pub const RING_SUBMISSIONS: u32 = 1024;
 /// What a new read gets.
 pub const BUFFER_BYTES: usize = 16 * 1024;
 /// All buffers of one shard together, bytes.
@@ -168,6 +179,8 @@ pub const KEEPALIVE_PROBES: u32 = 3;
 pub const TICK_MS: u64 = 10;
 
 // ---- record ---------------------------------------------------------------------------------------------------
+/// A keeper only waits and parses.
+pub const KEEPER_STACK_BYTES: usize = 512 * 1024;
 /// The ring that carries one shard's records to the plane, bytes.
 pub const RECORD_RING_BYTES: usize = 8 * 1024 * 1024;
 /// No decision takes this last part of the ring: it belongs to the outcomes of calls already let go.

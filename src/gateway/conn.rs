@@ -6,7 +6,9 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Waker;
 
-use crate::base::limits::{BODY_MS_MAX, BUFFER_BYTES, HEAD_MS_MAX, REFUSED_BODY_DRAIN_MS_MAX, WRITE_STALL_MS_MAX};
+use crate::base::limits::{
+    BODY_MS_MAX, BUFFER_BYTES, HEAD_MS_MAX, REFUSED_BODY_DRAIN_MS_MAX, SEND_PIECE_BYTES, WRITE_STALL_MS_MAX,
+};
 use crate::http::body::BodyDecoder;
 use crate::http::head::{Framing, Progress, RequestHead};
 use crate::upstream::exchange::Abort;
@@ -285,6 +287,3 @@ impl Conn {
         !self.gone
     }
 }
-
-/// What one send takes: with it a slow reader's stall is noticed before much is buffered.
-const SEND_PIECE_BYTES: usize = 256 * 1024;

@@ -2,6 +2,7 @@
 //! parties could read in two ways is refused, so that policy, routing and logs mean the same one.
 
 use super::head::{HeadFault, Method};
+use crate::base::limits::HOST_BYTES_MAX;
 use crate::base::span::Span;
 use std::net::Ipv6Addr;
 
@@ -176,9 +177,6 @@ fn is_port_or_none(text: &[u8]) -> bool {
     });
     !digits.is_empty() && digits.len() <= 5 && number.is_some_and(|number| number <= u32::from(u16::MAX))
 }
-
-/// A name of 255 bytes, a colon and a port.
-const HOST_BYTES_MAX: usize = 261;
 
 #[cfg(test)]
 mod tests {

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::base::ids::{ServerId, ShardId};
-use crate::base::limits::{START_WAIT_MS_MAX, TICK_MS};
+use crate::base::limits::{KEEPER_STACK_BYTES, START_WAIT_MS_MAX, TICK_MS};
 use crate::config::snapshot::{Prepared, Snapshot};
 use crate::config::{Settings, Shards};
 use crate::gateway::control::{Control, Life};
@@ -208,9 +208,6 @@ fn keep(
     std::thread::Builder::new().name("plane".into()).spawn(move || publisher.run(&heard)).map_err(fault)?;
     Ok(())
 }
-
-/// A keeper only waits and parses.
-const KEEPER_STACK_BYTES: usize = 512 * 1024;
 
 fn wait_for_servers(settings: &Settings, control: &Control, health: &Health) {
     let until = Instant::now() + Duration::from_millis(START_WAIT_MS_MAX);

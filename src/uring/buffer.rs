@@ -5,7 +5,8 @@ use std::ops::Deref;
 use std::rc::Rc;
 
 use crate::base::limits::{
-    ANSWER_WHOLE_BYTES_MAX, BODY_BYTES_MAX, BUFFER_BYTES, HEAD_BYTES_MAX, STREAM_BUFFERED_BYTES_MAX,
+    ANSWER_WHOLE_BYTES_MAX, BODY_BYTES_MAX, BUFFER_BYTES, BUFFERS_KEPT_BYTES_MAX, HEAD_BYTES_MAX,
+    STREAM_BUFFERED_BYTES_MAX,
 };
 
 /// The buffers of one shard. Clones are the same pool.
@@ -101,7 +102,7 @@ impl Inner {
     fn give_back(&self, mut bytes: Vec<u8>, weight: usize) {
         self.lent.set(self.lent.get() - 1);
         let class = CLASSES.iter().position(|class| class + PADDING == weight);
-        let keep = class.filter(|_| bytes.capacity() == weight && self.kept.get() + weight <= KEPT_BYTES_MAX);
+        let keep = class.filter(|_| bytes.capacity() == weight && self.kept.get() + weight <= BUFFERS_KEPT_BYTES_MAX);
         match keep {
             Some(class) => {
                 bytes.clear();
@@ -280,9 +281,6 @@ const CLASSES: [usize; 5] = [
 /// Beyond the largest class (a configuration with larger bodies) capacities are multiples of this, and are not kept.
 const OVERSIZE_STEP: usize = 64 * 1024;
 
-/// Buffers waiting to be used again, bytes: a burst's memory goes back to the allocator.
-const KEPT_BYTES_MAX: usize = 16 * 1024 * 1024;
-
 const _: () = assert!(CLASSES[0] < CLASSES[1] && CLASSES[1] < CLASSES[2], "get takes the first class that fits");
 const _: () = assert!(CLASSES[2] < CLASSES[3] && CLASSES[3] < CLASSES[4], "get takes the first class that fits");
 
@@ -325,7 +323,7 @@ mod tests {
         let held: Vec<Buffer> = (0..100).map(|_| pool.get(BODY_BYTES_MAX).unwrap()).collect();
         assert!(pool.bytes() > 100 * BODY_BYTES_MAX);
         drop(held);
-        assert!(pool.bytes() <= KEPT_BYTES_MAX);
+        assert!(pool.bytes() <= BUFFERS_KEPT_BYTES_MAX);
     }
 
     #[test]

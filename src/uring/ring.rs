@@ -1,5 +1,6 @@
 //! The runtime under a shard: io_uring where the kernel allows it, epoll where it does not.
 
+use crate::base::limits::{RING_COMPLETIONS, RING_SUBMISSIONS};
 use std::fmt;
 use std::future::Future;
 use std::io;
@@ -100,7 +101,7 @@ impl Driver {
         match self {
             Self::IoUring => {
                 let builder = RuntimeBuilder::<IoUringDriver>::new().uring_builder(builder());
-                let runtime = builder.with_entries(SUBMISSIONS).enable_timer().build();
+                let runtime = builder.with_entries(RING_SUBMISSIONS).enable_timer().build();
                 let mut runtime = runtime.map_err(|source| RingFault::Build { driver: "io_uring", source })?;
                 Ok(runtime.block_on(future))
             }
@@ -153,13 +154,6 @@ const FLAGS: [(&str, Flag); 2] =
 
 type Flag = fn(&mut Builder) -> &mut Builder;
 
-/// Operations handed to the kernel at once; more in one turn only cost another system call.
-const SUBMISSIONS: u32 = 1024;
-
-/// Answers the kernel can lay down before we look. Beyond them it keeps a list of its own, which costs an allocation
-/// each but loses nothing.
-const COMPLETIONS: u32 = 8 * 1024;
-
 /// What `Socket`, `Listener` and monoio's own closing need.
 const OPERATIONS: [(&str, u8); 5] = [
     ("accept", opcode::Accept::CODE),
@@ -172,7 +166,7 @@ const OPERATIONS: [(&str, u8); 5] = [
 /// The only maker of a ring's configuration: what the probe tries is what a shard gets.
 fn builder() -> Builder {
     let mut builder = IoUring::builder();
-    builder.setup_cqsize(COMPLETIONS);
+    builder.setup_cqsize(RING_COMPLETIONS);
     for (_, set) in FLAGS {
         set(&mut builder);
     }
@@ -180,7 +174,7 @@ fn builder() -> Builder {
 }
 
 fn try_ring() -> Result<(), RingLack> {
-    let mut ring = builder().build(SUBMISSIONS).map_err(|source| RingLack::Setup { source })?;
+    let mut ring = builder().build(RING_SUBMISSIONS).map_err(|source| RingLack::Setup { source })?;
     let mut probe = Probe::new();
     ring.submitter().register_probe(&mut probe).map_err(|_| RingLack::Operation("the probe"))?;
     if let Some((name, _)) = OPERATIONS.iter().find(|(_, code)| !probe.is_supported(*code)) {
@@ -222,7 +216,7 @@ mod tests {
         if let Err(fault) = Driver::probe(Choice::IoUring) {
             return eprintln!("not tested: {fault}");
         }
-        let ring = builder().build(SUBMISSIONS).unwrap();
+        let ring = builder().build(RING_SUBMISSIONS).unwrap();
         assert!(ring.params().is_setup_single_issuer());
         let elsewhere = std::thread::scope(|scope| {
             let submit = || {
@@ -247,7 +241,7 @@ mod tests {
         let Ok(driver) = Driver::probe(Choice::IoUring) else {
             return;
         };
-        let length = format!("CqMask:\t{:#x}\n", COMPLETIONS - 1);
+        let length = format!("CqMask:\t{:#x}\n", RING_COMPLETIONS - 1);
         let found = driver.run(async {
             let infos = std::fs::read_dir("/proc/self/fdinfo").unwrap();
             infos
