@@ -1,6 +1,5 @@
 //! The runtime under a shard: io_uring where the kernel allows it, epoll where it does not.
 
-use crate::base::limits::{RING_COMPLETIONS, RING_SUBMISSIONS};
 use std::fmt;
 use std::future::Future;
 use std::io;
@@ -8,6 +7,8 @@ use std::time::Duration;
 
 use io_uring::{Builder, IoUring, Probe, opcode};
 use monoio::{IoUringDriver, LegacyDriver, RuntimeBuilder};
+
+use crate::base::limits::{RING_COMPLETIONS, RING_SUBMISSIONS};
 
 /// What the operator wants of the kernel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
