@@ -86,7 +86,7 @@ pub const CATALOG_MS_DEFAULT: u64 = 60_000;
 /// And never sooner than this after the last time, milliseconds, unless the server announces a change.
 pub const CATALOG_MS_MIN: u64 = 1_000;
 /// The longest wait between two tries to reach a server, milliseconds.
-pub const CATALOG_RETRY_MS_MAX: u64 = 30_000;
+pub const CATALOG_RETRY_MS_MAX: u64 = 5_000;
 /// One answer to a question of the plane's, milliseconds.
 pub const PLANE_ANSWER_MS_MAX: u64 = 10_000;
 /// And its size, bytes.

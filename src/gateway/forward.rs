@@ -59,7 +59,7 @@ pub(super) async fn serve(
     let lane = lane(&snapshot, flight.server);
     let Some(request) = compose(shard, conn, body, flight, &recorded, &lane) else {
         end(shard, flight, Ended::of(Status::Unreachable, 503));
-        return Err(Kind::NoBuffer.into());
+        return Err(Refusal::from(Kind::NoBuffer).recorded());
     };
     let timeout = snapshot.settings.servers[flight.server.index()].timeout_ms;
     let deadline = shard.timers.last().mono.plus_ms(timeout);
@@ -211,9 +211,10 @@ pub(super) fn failed(shard: &Shard, flight: &Flight, fault: UpstreamFault) -> Re
     refusal
 }
 
-/// A refusal whose `data` names its reason for programs.
+/// What became of an exchange, as an answer whose `data` names its reason for programs. No refusal: where the call
+/// was decided on, its outcome says the same.
 pub(super) fn reasoned(kind: Kind) -> Refusal {
-    Refusal::from(kind).with(format!("{{\"reason\":\"{}\"}}", kind.row().word))
+    Refusal::from(kind).with(format!("{{\"reason\":\"{}\"}}", kind.row().word)).recorded()
 }
 
 /// Writes the outcome of a recorded call: called once on each way out.

@@ -7,7 +7,6 @@ use crate::http::field::Known;
 use crate::identity::active::{ActiveTask, active_task};
 use crate::mcp::call::{Call, Object};
 use crate::mcp::headers;
-use crate::mcp::method::Subject;
 use crate::mcp::revision::Era;
 use crate::policy::decide::{self, Denied, Permit, Why};
 use crate::record::frame::{Decision, TargetKind, Verdict};
@@ -41,10 +40,7 @@ impl<'a> Judge<'a> {
         match active_task(&self.flight.caller, header, meta, names) {
             Ok(task) if !doubled => Ok(task),
             // One answer for every cause: which tasks exist is nobody's business.
-            _ => {
-                self.refused(call, &[], Kind::TaskUnavailable.row().word);
-                Err(Kind::TaskUnavailable.into())
-            }
+            _ => Err(self.refused(call, &[], Kind::TaskUnavailable)),
         }
     }
 
@@ -52,8 +48,7 @@ impl<'a> Judge<'a> {
     pub(super) fn decide(&self, call: Call) -> Result<Permit, Refusal> {
         let Flight { snapshot, caller, task, server, .. } = self.flight;
         if !matches!(call.subject, Object::None) && !snapshot.catalog.known(*server) {
-            self.refused(&call, &[], Kind::CatalogUnknown.row().word);
-            return Err(Kind::CatalogUnknown.into());
+            return Err(self.refused(&call, &[], Kind::CatalogUnknown));
         }
         if let Object::Listen(_) = call.subject {
             let decided = decide::decide_listen(&snapshot.table, caller, *task, *server, call, self.text);
@@ -71,13 +66,11 @@ impl<'a> Judge<'a> {
 
     /// A denied call's answer, recorded.
     fn denial(&self, denied: &Denied, name: &str) -> Refusal {
-        let word = match &denied.why {
-            Why::Hidden if denied.rules.is_empty() => "no_match",
-            Why::Hidden | Why::Forbidden { .. } => "forbid",
-        };
-        self.refused(&denied.call, &denied.rules, word);
+        let silent = denied.why == Why::Hidden && denied.rules.is_empty();
+        let word = if silent { Kind::ToolUnknown.row().word } else { Kind::Forbidden.row().word };
+        self.write(&denied.call, &denied.rules, word);
         let naming = |kind: Kind| Refusal::from(kind).saying(format!("{}: {name}", kind.row().message));
-        match (&denied.why, &denied.call.subject) {
+        let refusal = match (&denied.why, &denied.call.subject) {
             (Why::Forbidden { reason, .. }, subject) => forbidden(subject, reason),
             (Why::Hidden, Object::Tool(_)) => naming(Kind::ToolUnknown),
             (Why::Hidden, Object::Prompt(_)) => naming(Kind::PromptUnknown),
@@ -85,7 +78,8 @@ impl<'a> Judge<'a> {
             (Why::Hidden, Object::Resource(_) | Object::Listen(_) | Object::None) => {
                 naming(Kind::ResourceUnknown).with(serde_json::json!({ "uri": name }).to_string())
             }
-        }
+        };
+        refusal.recorded()
     }
 
     /// `Mcp-Param-…` headers agree with the arguments (MCP 2026-07-28 basic/transports/streamable-http). Asked after
@@ -97,8 +91,7 @@ impl<'a> Judge<'a> {
         let Some(item) = item.filter(|item| !item.params.is_empty()) else { return Ok(()) };
         let arguments = call.arguments.map(|span| span.of(self.text));
         headers::check_params(&item.params, self.conn.head.params(self.conn.bytes()), arguments).map_err(|fault| {
-            self.refused(call, permit.rules(), Kind::HeaderMismatch.row().word);
-            Refusal::from(Kind::HeaderMismatch).saying(sentence(&fault.to_string()))
+            self.refused(call, permit.rules(), Kind::HeaderMismatch).saying(sentence(&fault.to_string()))
         })
     }
 
@@ -119,12 +112,13 @@ impl<'a> Judge<'a> {
         self.shard.record.decided(permit, &decision).map_err(|RecordFault::Full| Kind::RecordFull.into())
     }
 
-    /// The record of a refusal.
-    fn refused(&self, call: &Call, rules: &[RuleId], reason: &str) {
-        let judged = call.method.is_some_and(|method| method.subject != Subject::None || method.list.is_some());
-        if !judged {
-            return;
-        }
+    /// A refusal with its record.
+    fn refused(&self, call: &Call, rules: &[RuleId], kind: Kind) -> Refusal {
+        self.write(call, rules, kind.row().word);
+        Refusal::from(kind).recorded()
+    }
+
+    fn write(&self, call: &Call, rules: &[RuleId], reason: &str) {
         let (target, kind) = target(call, self.text);
         let rules = self.names(rules);
         let trace = self.trace(call);

@@ -75,9 +75,24 @@ pub(super) async fn serve(shard: &Shard, conn: &mut Conn, kept: &mut Option<Body
     };
     // Before we pay for the body.
     let caller = gate::caller(shard, &snapshot, conn, endpoint).inspect_err(|refusal| note(shard, refusal, began))?;
-    if method != Method::Post {
-        return session::serve(shard, conn, snapshot, caller, endpoint, began).await;
-    }
+    let result = if method == Method::Post {
+        post(shard, conn, kept, snapshot.clone(), caller.clone(), endpoint, began).await
+    } else {
+        session::serve(shard, conn, snapshot.clone(), caller.clone(), endpoint, began).await
+    };
+    result.inspect_err(|refusal| note_caller(shard, &snapshot, &caller, endpoint, refusal))
+}
+
+/// A message from a caller that is known.
+async fn post(
+    shard: &Shard,
+    conn: &mut Conn,
+    kept: &mut Option<Body>,
+    snapshot: Rc<Held>,
+    caller: Rc<Caller>,
+    endpoint: EndpointId,
+    began: Now,
+) -> Result<Next, Refusal> {
     gate::media_type(conn)?;
     let body = kept.insert(conn.body(shard).await?);
 
@@ -114,8 +129,10 @@ pub(super) async fn serve(shard: &Shard, conn: &mut Conn, kept: &mut Option<Body
     };
     let result = judged(shard, conn, body, &mut flight, call, session, cursor).await;
     result.map_err(|refusal| {
-        let refusal = refusal.to(flight.era, flight.id.as_deref());
-        if answerable { refusal } else { refusal.unanswerable() }
+        let mut refusal = refusal.to(flight.era, flight.id.as_deref());
+        refusal.method = flight.method.map_or("", |method| method.wire);
+        refusal.answerable &= answerable;
+        refusal
     })
 }
 
@@ -239,6 +256,25 @@ fn era_offered(flight: &Flight) -> Result<(), Refusal> {
             .saying("Bad Request: this server speaks the handshake era only; send initialize first."),
         Era::Legacy => unsupported(Kind::ProtocolUnsupported.into(), Some(flight.revision.as_str().as_bytes())),
     })
+}
+
+/// A refusal that was not decided on (a malformed message, an unknown session) leaves a note of who it was.
+fn note_caller(shard: &Shard, snapshot: &Held, caller: &Caller, endpoint: EndpointId, refusal: &Refusal) {
+    if refusal.recorded {
+        return;
+    }
+    let server = snapshot.prepared.endpoints[endpoint.index()].server;
+    shard.record.noted(&Decision {
+        unix_ms: shard.timers.last().unix_ms,
+        issuer: &caller.issuer,
+        subject: &caller.subject,
+        agent: caller.agent.as_deref().unwrap_or_default(),
+        method: refusal.method,
+        server: &snapshot.settings.servers[server.index()].name,
+        policy: snapshot.prepared.policy,
+        reason: refusal.kind.row().word,
+        ..Decision::default()
+    });
 }
 
 /// A request without a caller leaves a note while there is plenty of room for it.

@@ -164,6 +164,10 @@ pub struct Refusal {
     pub answerable: bool,
     /// Written as a tool's result with `isError`, so that the model reads it; `data` is then its `_meta`.
     pub tool_result: bool,
+    /// The method, as far as it is known.
+    pub method: &'static str,
+    /// It has its record already, as a decision or as the outcome of one.
+    pub recorded: bool,
 }
 
 impl Kind {
@@ -189,6 +193,8 @@ impl From<Kind> for Refusal {
             allow: None,
             answerable: true,
             tool_result: false,
+            method: "",
+            recorded: false,
         }
     }
 }
@@ -213,6 +219,13 @@ impl Refusal {
     #[must_use]
     pub fn with(mut self, data: String) -> Self {
         self.data = Some(data);
+        self
+    }
+
+    /// As one that has its record.
+    #[must_use]
+    pub fn recorded(mut self) -> Self {
+        self.recorded = true;
         self
     }
 

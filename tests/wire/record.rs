@@ -154,3 +154,28 @@ fn the_record_outlives_the_process() {
     // The process was killed, not stopped: what its plane had drained by then is there, and no line is torn.
     assert!(known <= calls.len());
 }
+
+/// What a known caller is refused before there is anything to decide on is written down too.
+#[test]
+fn refusals_of_a_known_caller_leave_a_note() {
+    let upstream = Plan::tools(&["echo"]).start();
+    let gateway = Setup::new().server("up", &upstream.url()).tokens("deny").start();
+    let token = gateway.token(&Who::default());
+    Post::legacy_call("forged", "echo").token(&token).to(&gateway);
+    Post::call("echo").token(&token).body("{").to(&gateway);
+    Post::call("echo").token(&token).field("mcp-name", "other").to(&gateway);
+    Post::modern("no/such", json!({})).token(&token).to(&gateway);
+    let mut reasons = ["session", "json", "header", "method"];
+    reasons.sort_unstable();
+    let records = gateway.records_until("four notes", |records| {
+        records.iter().filter(|it| it["kind"] == "decision").count() == reasons.len()
+    });
+    let notes: Vec<&Value> = records.iter().filter(|it| it["kind"] == "decision").collect();
+    let mut told: Vec<&str> = notes.iter().filter_map(|it| it["reason"].as_str()).collect();
+    told.sort_unstable();
+    assert_eq!(told, reasons);
+    for note in notes {
+        assert_eq!((&note["verdict"], &note["subject"], &note["server"]), (&json!("refuse"), &json!("ada"), &json!("up")));
+    }
+    assert!(upstream.calls().is_empty(), "nothing of it reached the server");
+}
