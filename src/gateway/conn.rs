@@ -1,46 +1,22 @@
 //! One connection of a client: its bytes in, its bytes out, and what others may do to it from outside.
 
-use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::Waker;
 
 use crate::base::limits::{
     BODY_MS_MAX, BUFFER_BYTES, HEAD_MS_MAX, REFUSED_BODY_DRAIN_MS_MAX, SEND_PIECE_BYTES, WRITE_STALL_MS_MAX,
 };
 use crate::http::body::BodyDecoder;
 use crate::http::head::{Framing, Progress, RequestHead};
-use crate::upstream::exchange::Abort;
 use crate::uring::buffer::Buffer;
 use crate::uring::socket::Socket;
 
 use super::refusal::{Kind, Refusal};
-use super::shard::Shard;
+use super::shard::{Phase, Shard, Slot};
 
 /// A stored wait for readability; see `watch`.
 pub(super) type Readable = Pin<Box<dyn Future<Output = std::io::Result<()>>>>;
-
-/// What a connection is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
-    /// Waiting for a request: may be closed at any time.
-    Idle,
-    /// On a request.
-    Busy,
-    /// On a stream without an end of its own.
-    Stream,
-}
-
-/// What the shard knows of a connection.
-pub(super) struct Slot {
-    pub(super) socket: Socket,
-    pub(super) phase: Cell<Phase>,
-    /// Wakes the connection's task to look at the shard's state.
-    pub(super) waker: RefCell<Option<Waker>>,
-    /// Ends the exchange it waits for.
-    pub(super) abort: Abort,
-}
 
 /// A connection.
 pub(super) struct Conn {

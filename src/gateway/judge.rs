@@ -13,7 +13,7 @@ use crate::record::frame::{Decision, TargetKind, Verdict};
 use crate::record::{RecordFault, Recorded};
 
 use super::conn::{Body, Conn};
-use super::pipeline::{Flight, sentence};
+use super::flight::{Flight, sentence};
 use super::refusal::{Kind, Refusal};
 use super::shard::Shard;
 

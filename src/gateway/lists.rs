@@ -8,11 +8,10 @@ use crate::http::sse::{self, Event};
 use crate::mcp::catalog::{ListKind, write_list_result};
 use crate::policy::decide::listed;
 
+use super::answer::write_head;
 use super::conn::Conn;
-use super::pipeline::Flight;
+use super::flight::{Flight, Next};
 use super::refusal::{Kind, Refusal};
-use super::relay;
-use super::serve::Next;
 use super::shard::Shard;
 
 /// Answers a list request.
@@ -51,7 +50,7 @@ pub(super) async fn serve(
         "application/json"
     };
     let mut out = Vec::with_capacity(128 + body.len());
-    relay::write_head(&mut out, 200, media, Framing::Length(body.len() as u64), None);
+    write_head(&mut out, 200, media, Framing::Length(body.len() as u64), None);
     out.extend_from_slice(&body);
     conn.send(shard, &out).await;
     Ok(Next::Keep)

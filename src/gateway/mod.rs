@@ -4,8 +4,11 @@
 //! Start at `pipeline::serve`.
 //! Spec: MCP basic/transports (2025-03-26 to 2026-07-28); RFC 6750, RFC 9728 for refusals.
 
+mod answer;
 mod conn;
 pub mod control;
+mod exchange;
+mod flight;
 mod forward;
 mod gate;
 mod judge;
@@ -14,8 +17,9 @@ pub mod mail;
 mod pipeline;
 pub mod refusal;
 mod relay;
+pub mod run;
 mod serve;
 mod session;
-pub mod shard;
+mod shard;
 mod stream;
 mod watch;

@@ -4,8 +4,8 @@ use std::rc::Rc;
 
 use smallvec::SmallVec;
 
-use crate::base::ids::{EndpointId, ServerId};
-use crate::base::time::{Moment, Now};
+use crate::base::ids::EndpointId;
+use crate::base::time::Now;
 use crate::config::snapshot::Route;
 use crate::http::field::Known;
 use crate::http::head::{Framing, Method};
@@ -14,47 +14,18 @@ use crate::identity::active::ActiveTask;
 use crate::identity::caller::Caller;
 use crate::jsonrpc::scan::Shape;
 use crate::mcp::call::{self, Call, CallFault, Given};
-use crate::mcp::catalog::ListKind;
 use crate::mcp::method::{self as methods, Verb};
 use crate::mcp::revision::{Era, Revision};
-use crate::record::Seq;
 use crate::record::frame::Decision;
 use crate::session::owner::{self, Session};
 
+use super::answer::accepted;
 use super::conn::{Body, Conn};
-use super::forward;
-use super::gate;
+use super::flight::{Flight, IdBytes, Next, sentence};
 use super::judge::Judge;
-use super::lists;
 use super::refusal::{self, Kind, Refusal};
-use super::serve::Next;
-use super::session;
 use super::shard::{Held, Shard};
-
-/// A request's id as JSON text.
-pub(super) type IdBytes = SmallVec<[u8; 32]>;
-
-/// What a request carries on its way, from the decision on: one snapshot, one caller, one task.
-pub(super) struct Flight {
-    pub(super) snapshot: Rc<Held>,
-    pub(super) caller: Rc<Caller>,
-    pub(super) task: ActiveTask,
-    pub(super) endpoint: EndpointId,
-    pub(super) server: ServerId,
-    pub(super) era: Era,
-    pub(super) revision: Revision,
-    pub(super) id: Option<IdBytes>,
-    pub(super) method: Option<&'static methods::Method>,
-    pub(super) session: Option<Session>,
-    pub(super) began: Now,
-    /// When it went to the server.
-    pub(super) sent: Moment,
-    /// When the head of the server's answer was there.
-    pub(super) answered: Moment,
-    pub(super) request_bytes: usize,
-    /// Number of its decision; `None` for what needs no rule.
-    pub(super) seq: Option<Seq>,
-}
+use super::{forward, gate, lists, session};
 
 /// A message as read: the call, and what of the body is asked for later.
 struct Read {
@@ -162,7 +133,7 @@ async fn judged(
     }
     if call.era == Era::Modern && call.shape == Shape::Notification {
         // Over HTTP a modern client cancels by closing its stream; what it notifies beside that concerns nobody.
-        return forward::accepted(shard, conn).await;
+        return accepted(shard, conn).await;
     }
     let judge = Judge::new(shard, conn, body, flight);
     let permit = judge.decide(call)?;
@@ -222,13 +193,6 @@ fn unsupported(refusal: Refusal, requested: Option<&[u8]>) -> Refusal {
     let requested = String::from_utf8_lossy(requested.unwrap_or_default());
     let data = serde_json::json!({ "supported": [Revision::R2026_07_28.as_str()], "requested": requested });
     refusal.with(data.to_string())
-}
-
-/// A fault's own words as a sentence.
-pub(super) fn sentence(words: &str) -> String {
-    let mut letters = words.chars();
-    let first = letters.next().map(|c| c.to_uppercase().to_string()).unwrap_or_default();
-    format!("{first}{}.", letters.as_str())
 }
 
 /// The session that the request names, opened and checked; `None` where it names none.
@@ -297,14 +261,4 @@ async fn metadata(shard: &Shard, conn: &mut Conn, snapshot: &Held, endpoint: End
     }
     conn.send(shard, &out).await;
     Ok(Next::Keep)
-}
-
-/// The list a notification of a server announces as changed.
-pub(super) fn changed_list(verb: Verb) -> Option<ListKind> {
-    match verb {
-        Verb::ToolsChanged => Some(ListKind::Tools),
-        Verb::PromptsChanged => Some(ListKind::Prompts),
-        Verb::ResourcesChanged => Some(ListKind::Resources),
-        _ => None,
-    }
 }

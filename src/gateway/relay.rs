@@ -3,52 +3,26 @@
 
 use std::pin::pin;
 
-use crate::base::limits::{ANSWER_WHOLE_BYTES_MAX, BUFFER_BYTES, EVENT_BYTES_MAX, RETIRE_MS_MAX, SESSION_ID_BYTES_MAX};
-use crate::base::time::Moment;
+use crate::base::limits::{ANSWER_WHOLE_BYTES_MAX, BUFFER_BYTES, EVENT_BYTES_MAX, SESSION_ID_BYTES_MAX};
+use crate::http::body as chunks;
 use crate::http::field::Known;
 use crate::http::head::{Framing, Version};
-use crate::http::{body as chunks, reply};
-use crate::jsonrpc::answer::{Answer as Facts, ResultType};
-use crate::jsonrpc::id;
-use crate::jsonrpc::scan::{Kind as Json, Shape};
-use crate::mcp::input::{self, Ask};
+use crate::jsonrpc::scan::Kind as Json;
 use crate::mcp::method::Verb;
 use crate::mcp::revision::{Era, Revision};
-use crate::policy::decide;
 use crate::record::frame::Status;
 use crate::session::owner::{self, SessionSeal};
 use crate::upstream::UpstreamFault;
 use crate::upstream::exchange::{Abort, Answer};
 use crate::uring::buffer::Buffer;
 
+use super::answer::{Media, accept, accepted, media, of_facts, retire, write_head};
 use super::conn::Conn;
-use super::forward::{self, Ended, NEVER, end, failed, reasoned};
-use super::pipeline::Flight;
+use super::flight::{Ended, Flight, NEVER, Next, end, failed, reasoned};
 use super::refusal::{Kind, Refusal};
-use super::serve::Next;
 use super::shard::Shard;
 use super::stream::{self, Carries};
 use super::watch::{self, Woke};
-
-/// What an answer's body is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Media {
-    Json,
-    Events,
-    Other,
-}
-
-pub(super) fn media(answer: &Answer) -> Media {
-    let field = answer.field(Known::ContentType).unwrap_or_default();
-    let essence = field.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
-    if essence.eq_ignore_ascii_case(b"application/json") {
-        Media::Json
-    } else if essence.eq_ignore_ascii_case(b"text/event-stream") {
-        Media::Events
-    } else {
-        Media::Other
-    }
-}
 
 /// Gives the client what the server answered to its message.
 pub(super) async fn answer(
@@ -73,7 +47,7 @@ pub(super) async fn answer(
             stream::relay(shard, conn, flight, answer, abort, carries).await
         }
         // Before the body is looked at: some servers announce a media type for no body at all.
-        (200..=299, _) if !request => accepted(shard, conn, flight, answer).await,
+        (200..=299, _) if !request => told(shard, conn, flight, answer).await,
         (200..=299 | 400..=599, Media::Json) => json(shard, conn, flight, answer, abort).await,
         (status, _) => {
             let refusal = withheld(shard, flight, answer, Kind::ServerInvalid);
@@ -91,10 +65,10 @@ fn withheld(shard: &Shard, flight: &Flight, answer: Answer, kind: Kind) -> Refus
 }
 
 /// 202 for a message that nobody waits to be answered.
-async fn accepted(shard: &Shard, conn: &mut Conn, flight: &Flight, answer: Answer) -> Result<Next, Refusal> {
+async fn told(shard: &Shard, conn: &mut Conn, flight: &Flight, answer: Answer) -> Result<Next, Refusal> {
     retire(shard, answer).await;
     end(shard, flight, Ended::of(Status::Ok, 202));
-    forward::accepted(shard, conn).await
+    accepted(shard, conn).await
 }
 
 /// A JSON answer: whole if it is short, else as it comes.
@@ -270,56 +244,6 @@ fn write_piece(out: &mut Vec<u8>, piece: &[u8], framing: Framing) {
     }
 }
 
-/// Whether an answer is the answer to this request, and one that policy lets the server give. `body` is empty when it
-/// came in pieces: then what a server asks for inside it cannot be looked at.
-pub(super) fn accept(shard: &Shard, flight: &Flight, facts: &Facts, body: &[u8], status: u16) -> Result<(), Kind> {
-    let ours = match (&flight.id, &facts.id) {
-        (Some(asked), Some(given)) => id::same(asked, given),
-        // An error whose server could not read the id; only where HTTP says error too.
-        (_, None) => facts.shape == Shape::Error && status >= 400,
-        (None, Some(_)) => false,
-    };
-    if !ours || !matches!(facts.shape, Shape::Result | Shape::Error) {
-        return Err(Kind::ServerInvalid);
-    }
-    if flight.era == Era::Modern && facts.result_type == ResultType::InputRequired {
-        return asked(shard, flight, body);
-    }
-    Ok(())
-}
-
-/// Policy decides what a server may ask of the client, inside an `input_required` result too.
-fn asked(shard: &Shard, flight: &Flight, body: &[u8]) -> Result<(), Kind> {
-    let allowed = |ask: Ask| {
-        let (table, caller) = (&flight.snapshot.table, &flight.caller);
-        decide::asks(table, caller, flight.task, flight.server, ask).is_ok()
-    };
-    if body.is_empty() {
-        return if Ask::ALL.into_iter().all(allowed) { Ok(()) } else { Err(Kind::AskForbidden) };
-    }
-    let mut reader = shard.reader();
-    let envelope = reader.read(body).map_err(|_| Kind::ServerInvalid)?;
-    let result = envelope.body.ok_or(Kind::ServerInvalid)?.value.of(body);
-    let asks = input::asks(result).map_err(|_| Kind::ServerInvalid)?;
-    if asks.iter().all(allowed) { Ok(()) } else { Err(Kind::AskForbidden) }
-}
-
-/// The outcome that an accepted answer is.
-pub(super) fn of_facts(facts: &Facts, http: u16, answer_bytes: usize) -> Ended {
-    let status = if facts.shape == Shape::Error { Status::Error } else { Status::Ok };
-    Ended { is_error: facts.is_error, code: facts.error_code.unwrap_or(0), answer_bytes, ..Ended::of(status, http) }
-}
-
-/// The head of an answer.
-pub(super) fn write_head(out: &mut Vec<u8>, status: u16, media: &str, framing: Framing, session: Option<&str>) {
-    reply::write_status(out, status);
-    let _ = reply::write_field(out, "content-type", media.as_bytes());
-    if let Some(session) = session {
-        let _ = reply::write_field(out, Known::McpSessionId.name(), session.as_bytes());
-    }
-    reply::finish(out, framing);
-}
-
 /// The answer to `initialize`: read whole in either form, so that the session id sealed for the client can carry what
 /// was agreed on.
 async fn initialize(
@@ -401,26 +325,6 @@ fn sealed(shard: &Shard, flight: &Flight, upstream: &[u8], revision: Revision) -
         upstream_session: upstream.into(),
     };
     owner::seal(shard.sealing.first()?, &seal, nonce)
-}
-
-/// Reads what is left of a body that nobody needs, so that its connection can be kept; gives up soon.
-pub(super) async fn retire(shard: &Shard, mut answer: Answer) {
-    answer.allow_until(shard.timers.now().mono.plus_ms(RETIRE_MS_MAX));
-    loop {
-        match answer.decode(|_| {}) {
-            Ok(true) => return shard.upstreams.finish(answer),
-            Ok(false) => {}
-            Err(_) => return answer.abandon(),
-        }
-        if answer.fill(&shard.buffers).await.is_err() {
-            return answer.abandon();
-        }
-    }
-}
-
-/// So long may a call take from now on.
-pub(super) fn deadline(shard: &Shard, timeout: u64) -> Moment {
-    shard.timers.now().mono.plus_ms(timeout)
 }
 
 #[cfg(test)]

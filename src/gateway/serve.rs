@@ -6,19 +6,11 @@ use crate::base::limits::REFUSED_BODY_DRAIN_BYTES_MAX;
 use crate::http::head::{Framing, Method};
 use crate::http::reply;
 
-use super::conn::{Arrival, Body, Conn, Slot};
+use super::conn::{Arrival, Body, Conn};
+use super::flight::Next;
 use super::pipeline;
 use super::refusal::Refusal;
-use super::shard::Shard;
-
-/// Whether the connection carries another request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Next {
-    /// It may.
-    Keep,
-    /// It ends.
-    Close,
-}
+use super::shard::{Shard, Slot};
 
 /// Serves a connection to its end.
 pub(super) async fn connection(shard: Rc<Shard>, slot: Rc<Slot>) {

@@ -15,13 +15,12 @@ use crate::mcp::revision::{Era, Revision};
 use crate::session::owner::Session;
 use crate::upstream::exchange::{Abort, Answer, Clearance, Request};
 
+use super::answer::{Media, deadline, media, retire};
 use super::conn::Conn;
-use super::forward::{self, USER_AGENT};
+use super::exchange::{USER_AGENT, lane, legacy_fields, watched};
+use super::flight::{Flight, Next, failed, reasoned};
 use super::mail::Letter;
-use super::pipeline::Flight;
 use super::refusal::{Kind, Refusal};
-use super::relay::{self, Media, media, retire};
-use super::serve::Next;
 use super::shard::{Held, Shard};
 use super::stream::{self, Carries};
 
@@ -58,28 +57,28 @@ pub(super) async fn serve(
         snapshot,
         caller,
     };
-    let lane = forward::lane(&flight.snapshot, flight.server);
+    let lane = lane(&flight.snapshot, flight.server);
     let resume = conn.head.get(conn.bytes(), Known::LastEventId).map(<[u8]>::to_vec);
     let mut fields: SmallVec<[(&'static str, &[u8]); 12]> = SmallVec::new();
     if method == Method::Get {
         fields.push(("accept", b"text/event-stream"));
     }
     fields.push(("user-agent", USER_AGENT));
-    forward::legacy_fields(&flight, &mut fields);
+    legacy_fields(&flight, &mut fields);
     if let Some(resume) = resume.as_deref().filter(|_| method == Method::Get) {
         fields.push((Known::LastEventId.name(), resume));
     }
     let request = Request { method, fields: &fields, params: &[], body: None, repeatable: true };
     let clearance = Clearance::Session(&session);
     let request = shard.upstreams.compose(clearance, &lane, &request).ok_or(Kind::NoBuffer)?;
-    let deadline = relay::deadline(shard, flight.snapshot.settings.servers[flight.server.index()].timeout_ms);
+    let deadline = deadline(shard, flight.snapshot.settings.servers[flight.server.index()].timeout_ms);
     let slot = conn.slot.clone();
     let abort = &slot.abort;
     abort.reset();
-    let sent = forward::exchange(shard, conn, true, &lane, request, deadline, abort).await;
+    let sent = watched(shard, conn, true, &lane, request, deadline, abort).await;
     let result = match sent {
         Ok(answer) => answered(shard, conn, &flight, answer, abort, resume.is_some()).await,
-        Err(fault) => Err(forward::failed(shard, &flight, fault).unanswerable()),
+        Err(fault) => Err(failed(shard, &flight, fault).unanswerable()),
     };
     abort.reset();
     result.map_err(|refusal| refusal.to(Era::Legacy, None))
@@ -141,7 +140,7 @@ async fn answered(
                 404 => Kind::SessionUnknown.into(),
                 405 => Refusal { allow: Some("POST, DELETE"), ..Kind::MethodNotAllowed.into() },
                 400..=499 => Refusal::from(Kind::RequestBad).saying("The server refused this stream request."),
-                _ => forward::reasoned(Kind::ServerInvalid).unanswerable(),
+                _ => reasoned(Kind::ServerInvalid).unanswerable(),
             })
         }
     }

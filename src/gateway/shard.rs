@@ -1,18 +1,17 @@
 //! A shard: one pinned thread with its ring, its listeners, its connections and everything they need. Nothing here is
 //! shared with another shard; what comes from the plane comes through `Control`.
 
-use std::cell::{Cell, Ref, RefCell, RefMut};
+use std::cell::{Cell, RefCell, RefMut};
 use std::collections::{HashSet, VecDeque};
-use std::net::TcpListener;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Waker;
 
 use ::ring::rand::{SecureRandom, SystemRandom};
 
 use crate::base::ids::ShardId;
-use crate::base::limits::{HOUSEKEEPING_MS, SESSIONS_ENDED_MAX, SHARD_BUFFER_BYTES_MAX, STREAM_END_MS_MAX};
+use crate::base::limits::{SESSIONS_ENDED_MAX, SHARD_BUFFER_BYTES_MAX};
 use crate::base::slab::Slab;
-use crate::base::time::Moment;
 use crate::config::snapshot::Snapshot;
 use crate::identity::cache::TokenCache;
 use crate::identity::caller::Caller;
@@ -22,30 +21,31 @@ use crate::record::Writer;
 use crate::session::owner::{self, SealingKey, Session, SessionFault};
 use crate::upstream::exchange::{Abort, Upstreams};
 use crate::uring::buffer::Pool;
-use crate::uring::ring::{self, Driver, RingFault};
-use crate::uring::socket::Listener;
+use crate::uring::socket::Socket;
 use crate::uring::wait::Timers;
 
-use super::conn::{Phase, Slot};
-use super::control::{Control, Life};
+use super::control::Control;
 use super::mail::Letter;
-use super::serve;
 
-/// What a shard is started with.
-#[derive(Debug)]
-pub struct Start {
-    /// Its number.
-    pub id: ShardId,
-    /// How it speaks to the kernel.
-    pub driver: Driver,
-    /// Its own SO_REUSEPORT listeners, bound and listening.
-    pub listeners: Vec<TcpListener>,
-    /// The plane's side.
-    pub control: Arc<Control>,
-    /// Its end of its ring.
-    pub record: Writer,
-    /// Keys that seal and open session ids; the first one seals.
-    pub sealing: Arc<[SealingKey]>,
+/// What a connection is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Waiting for a request: may be closed at any time.
+    Idle,
+    /// On a request.
+    Busy,
+    /// On a stream without an end of its own.
+    Stream,
+}
+
+/// What the shard knows of a connection.
+pub(super) struct Slot {
+    pub(super) socket: Socket,
+    pub(super) phase: Cell<Phase>,
+    /// Wakes the connection's task to look at the shard's state.
+    pub(super) waker: RefCell<Option<Waker>>,
+    /// Ends the exchange it waits for.
+    pub(super) abort: Abort,
 }
 
 /// Everything a connection's task may use.
@@ -63,10 +63,10 @@ pub(super) struct Shard {
     answers: RefCell<AnswerScan>,
     tokens: RefCell<(u64, TokenCache)>,
     snapshot: RefCell<Rc<Held>>,
-    connections: RefCell<Slab<Rc<Slot>>>,
+    pub(super) connections: RefCell<Slab<Rc<Slot>>>,
     /// Sessions that their clients ended, the latest ones.
-    ended: RefCell<Ended>,
-    draining: Cell<bool>,
+    ended: RefCell<EndedSessions>,
+    pub(super) draining: Cell<bool>,
     seed: u64,
 }
 
@@ -83,12 +83,12 @@ impl std::ops::Deref for Held {
 
 /// The sessions that ended last. One that has been pushed out is still unknown to its server.
 #[derive(Default)]
-struct Ended {
+struct EndedSessions {
     set: HashSet<[u8; 16]>,
     order: VecDeque<[u8; 16]>,
 }
 
-impl Ended {
+impl EndedSessions {
     fn insert(&mut self, nonce: [u8; 16]) {
         if self.set.insert(nonce) {
             self.order.push_back(nonce);
@@ -101,56 +101,8 @@ impl Ended {
     }
 }
 
-/// Runs a shard on this thread until it is told to stop and its calls have ended.
-///
-/// # Errors
-/// When the ring cannot be built after all.
-pub fn run(start: Start) -> Result<(), RingFault> {
-    let driver = start.driver.clone();
-    driver.run(async move {
-        let listeners: Vec<Listener> = start.listeners.into_iter().filter_map(|l| Listener::from_std(l).ok()).collect();
-        let shard = Rc::new(Shard::new(start.id, start.control, start.record, start.sealing));
-        ring::spawn(shard.timers.clone().run());
-        let listeners: Vec<Rc<Listener>> = listeners.into_iter().map(Rc::new).collect();
-        for listener in &listeners {
-            ring::spawn(accept(shard.clone(), listener.clone()));
-        }
-        shard.keep_house(&listeners).await;
-        shard.timers.stop();
-    })
-}
-
-async fn accept(shard: Rc<Shard>, listener: Rc<Listener>) {
-    while !listener.is_stopped() {
-        match listener.accept().await {
-            Ok((socket, _)) => {
-                let max = shard.snapshot().settings.limits.connections_max;
-                if shard.draining() || shard.connections.borrow().len() >= max {
-                    socket.shutdown();
-                    continue;
-                }
-                let slot = Rc::new(Slot {
-                    socket,
-                    phase: Cell::new(Phase::Idle),
-                    waker: RefCell::new(None),
-                    abort: Abort::default(),
-                });
-                let key = shard.connections.borrow_mut().insert(slot.clone());
-                let shard = shard.clone();
-                ring::spawn(async move {
-                    serve::connection(shard.clone(), slot).await;
-                    shard.connections.borrow_mut().remove(key);
-                });
-            }
-            Err(_) if listener.is_stopped() => break,
-            // Out of descriptors, most likely: serve what there is, and look again in a moment.
-            Err(_) => shard.timers.sleep_until(shard.timers.now().mono.plus_ms(HOUSEKEEPING_MS)).await,
-        }
-    }
-}
-
 impl Shard {
-    fn new(id: ShardId, control: Arc<Control>, record: Writer, sealing: Arc<[SealingKey]>) -> Self {
+    pub(super) fn new(id: ShardId, control: Arc<Control>, record: Writer, sealing: Arc<[SealingKey]>) -> Self {
         let random = SystemRandom::new();
         let mut seed = [0; 8];
         // Without randomness the seed is guessable, which costs a peer's choice of colliding names, nothing more.
@@ -174,7 +126,7 @@ impl Shard {
             snapshot: RefCell::new(Rc::new(Held(snapshot))),
             control,
             connections: RefCell::new(Slab::new()),
-            ended: RefCell::new(Ended::default()),
+            ended: RefCell::new(EndedSessions::default()),
             draining: Cell::new(false),
             seed,
         }
@@ -229,79 +181,5 @@ impl Shard {
     /// A scanner for an answer that comes in pieces.
     pub(super) fn answer_scan(&self) -> AnswerScan {
         AnswerScan::new(self.seed)
-    }
-
-    fn connections(&self) -> Ref<'_, Slab<Rc<Slot>>> {
-        self.connections.borrow()
-    }
-
-    /// Looks after the pools until told to stop, then drains.
-    async fn keep_house(&self, listeners: &[Rc<Listener>]) {
-        while self.control.life() == Life::Run {
-            let now = self.timers.now().mono;
-            self.upstreams.pool.prune(now);
-            self.timers.sleep_until(now.plus_ms(HOUSEKEEPING_MS)).await;
-        }
-        self.drain(listeners).await;
-    }
-
-    /// No new connections; idle ones end at once, streams get their clean end, calls their time.
-    async fn drain(&self, listeners: &[Rc<Listener>]) {
-        self.draining.set(true);
-        for listener in listeners {
-            listener.stop();
-        }
-        let begun = self.timers.now().mono;
-        let until = begun.plus_ms(self.snapshot().settings.limits.drain_ms_max);
-        let streams_until = begun.plus_ms(STREAM_END_MS_MAX).min(until);
-        self.each(|slot| match slot.phase.get() {
-            Phase::Idle => slot.socket.shutdown(),
-            Phase::Stream => wake(slot),
-            Phase::Busy => {}
-        });
-        loop {
-            let now = self.timers.now().mono;
-            if self.connections().is_empty() || now >= until || self.control.life() == Life::Stop {
-                break;
-            }
-            if now >= streams_until {
-                self.each(|slot| {
-                    if slot.phase.get() == Phase::Stream {
-                        slot.socket.shutdown();
-                    }
-                });
-            }
-            self.timers.sleep_until(now.plus_ms(HOUSEKEEPING_MS)).await;
-        }
-        self.cut().await;
-        self.upstreams.pool.clear();
-    }
-
-    /// Ends what is left: first the servers' side, so that callers get an answer; then everything.
-    async fn cut(&self) {
-        self.each(|slot| {
-            slot.abort.fire();
-        });
-        self.wait_empty(self.timers.now().mono.plus_ms(10 * HOUSEKEEPING_MS)).await;
-        self.each(|slot| slot.socket.shutdown());
-        self.wait_empty(self.timers.now().mono.plus_ms(10 * HOUSEKEEPING_MS)).await;
-    }
-
-    async fn wait_empty(&self, until: Moment) {
-        while !self.connections().is_empty() && self.timers.now().mono < until {
-            self.timers.sleep_until(self.timers.now().mono.plus_ms(HOUSEKEEPING_MS / 5)).await;
-        }
-    }
-
-    fn each(&self, act: impl Fn(&Slot)) {
-        for (_, slot) in self.connections().iter() {
-            act(slot);
-        }
-    }
-}
-
-fn wake(slot: &Slot) {
-    if let Some(waker) = slot.waker.borrow_mut().take() {
-        waker.wake();
     }
 }

@@ -11,9 +11,8 @@ use crate::http::head::{Framing, Method, Version};
 use crate::http::sse::{self, Event, EventParser};
 use crate::http::{body as chunks, reply};
 use crate::jsonrpc::answer::Answer as Facts;
-use crate::jsonrpc::id;
 use crate::jsonrpc::scan::Shape;
-use crate::jsonrpc::text;
+use crate::jsonrpc::{id, text};
 use crate::mcp::method::{self as methods, Sender, Verb};
 use crate::mcp::revision::Era;
 use crate::policy::decide;
@@ -21,13 +20,12 @@ use crate::record::frame::Status;
 use crate::upstream::UpstreamFault;
 use crate::upstream::exchange::{Abort, Answer, Clearance, Request};
 
-use super::conn::{Conn, Phase};
-use super::forward::{self, Ended, NEVER, USER_AGENT, end};
-use super::pipeline::{Flight, changed_list};
+use super::answer::{accept, deadline, of_facts, retire};
+use super::conn::Conn;
+use super::exchange::{USER_AGENT, lane, legacy_fields, watched};
+use super::flight::{Ended, Flight, NEVER, Next, end, reasoned};
 use super::refusal::{Kind, Refusal};
-use super::relay::{self, accept, of_facts, retire};
-use super::serve::Next;
-use super::shard::Shard;
+use super::shard::{Phase, Shard};
 use super::watch::{self, Woke};
 
 /// What a stream is for.
@@ -155,7 +153,7 @@ impl Relay<'_> {
                 return End::Clean;
             }
             if let Carries::Answer { timeout } = self.carries {
-                answer.allow_until(relay::deadline(self.shard, timeout));
+                answer.allow_until(deadline(self.shard, timeout));
             }
             if let Some(ended) = self.wait(conn, answer, abort).await {
                 return ended;
@@ -320,7 +318,7 @@ impl Relay<'_> {
 
     /// An error in the stream, where the answer should be (MCP 2026-07-28 basic/transports/streamable-http).
     fn error(&mut self, kind: Kind, status: Status) -> Ended {
-        let refusal = forward::reasoned(kind).to(self.flight.era, self.flight.id.as_deref());
+        let refusal = reasoned(kind).to(self.flight.era, self.flight.id.as_deref());
         let mut message = Vec::with_capacity(256);
         refusal.write_body(&mut message);
         self.message(&message);
@@ -406,7 +404,7 @@ fn server_event(shard: &Shard, flight: &Flight, data: &[u8]) -> Judged {
         let id = envelope.id.map(|id| id.raw(data).to_vec()).unwrap_or_default();
         return if refused { Judged::Refused(id) } else { Judged::Forward };
     }
-    if changed_list(method.verb).is_some() {
+    if announces_change(method.verb) {
         shard.control.poke(flight.server).changed();
     }
     if method.verb == Verb::ResourceUpdated {
@@ -419,6 +417,11 @@ fn server_event(shard: &Shard, flight: &Flight, data: &[u8]) -> Judged {
     Judged::Forward
 }
 
+/// Whether a notification says that one of the server's lists changed.
+fn announces_change(verb: Verb) -> bool {
+    matches!(verb, Verb::ToolsChanged | Verb::PromptsChanged | Verb::ResourcesChanged)
+}
+
 /// Tells a legacy server that its request will not be answered, so that it does not wait.
 async fn refuse_ask(shard: &Shard, conn: &mut Conn, flight: &Flight, id: &[u8]) {
     let Some(session) = &flight.session else { return };
@@ -428,18 +431,18 @@ async fn refuse_ask(shard: &Shard, conn: &mut Conn, flight: &Flight, id: &[u8]) 
     body.extend_from_slice(
         b",\"error\":{\"code\":-32601,\"message\":\"The gateway's policy does not let this server ask that.\"}}",
     );
-    let lane = forward::lane(&flight.snapshot, flight.server);
+    let lane = lane(&flight.snapshot, flight.server);
     let mut fields: SmallVec<[(&'static str, &[u8]); 12]> = SmallVec::new();
     fields.push(("content-type", b"application/json"));
     fields.push(("accept", b"application/json, text/event-stream"));
     fields.push(("user-agent", USER_AGENT));
-    forward::legacy_fields(flight, &mut fields);
+    legacy_fields(flight, &mut fields);
     let request = Request { method: Method::Post, fields: &fields, params: &[], body: Some(&body), repeatable: false };
     let clearance = Clearance::Session(session);
     let Some(request) = shard.upstreams.compose(clearance, &lane, &request) else { return };
-    let deadline = relay::deadline(shard, CALL_MS_MAX);
+    let deadline = deadline(shard, CALL_MS_MAX);
     let abort = Abort::default();
-    let sent = forward::exchange(shard, conn, false, &lane, request, deadline, &abort).await;
+    let sent = watched(shard, conn, false, &lane, request, deadline, &abort).await;
     if let Ok(answer) = sent {
         retire(shard, answer).await;
     }

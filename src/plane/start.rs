@@ -12,7 +12,7 @@ use crate::base::limits::{KEEPER_STACK_BYTES, START_WAIT_MS_MAX, TICK_MS};
 use crate::config::snapshot::{Prepared, Snapshot};
 use crate::config::{Settings, Shards};
 use crate::gateway::control::{Control, Life};
-use crate::gateway::shard;
+use crate::gateway::run;
 use crate::identity::provider;
 use crate::mcp::catalog::Catalog;
 use crate::record::{self, Writer};
@@ -109,7 +109,7 @@ impl Gateway {
 
         let mut threads = Vec::with_capacity(shards);
         for (index, (listeners, record)) in listeners.into_iter().zip(writers).enumerate() {
-            let start = shard::Start {
+            let start = run::Start {
                 id: ShardId::from_index(index),
                 driver: driver.clone(),
                 listeners,
@@ -221,7 +221,7 @@ fn wait_for_servers(settings: &Settings, control: &Control, health: &Health) {
     }
 }
 
-fn run_shard(start: shard::Start, cpu: Option<usize>) -> Result<JoinHandle<Result<(), RingFault>>, PlaneFault> {
+fn run_shard(start: run::Start, cpu: Option<usize>) -> Result<JoinHandle<Result<(), RingFault>>, PlaneFault> {
     std::thread::Builder::new()
         .name(format!("shard-{}", start.id.0))
         .spawn(move || {
@@ -229,7 +229,7 @@ fn run_shard(start: shard::Start, cpu: Option<usize>) -> Result<JoinHandle<Resul
                 // A mask may shrink between looking and pinning; unpinned still works.
                 let _ = cpu::pin(cpu);
             }
-            shard::run(start)
+            run::run(start)
         })
         .map_err(|error| PlaneFault::System { what: "a thread", error })
 }

@@ -1,0 +1,70 @@
+//! One exchange with a server, during which the client may leave.
+
+use std::pin::pin;
+
+use smallvec::SmallVec;
+
+use crate::base::ids::ServerId;
+use crate::base::time::Moment;
+use crate::http::field::Known;
+use crate::mcp::method::Verb;
+use crate::mcp::revision::Revision;
+use crate::upstream::UpstreamFault;
+use crate::upstream::exchange::{Abort, Answer, Composed, Lane};
+
+use super::conn::Conn;
+use super::flight::{Flight, NEVER};
+use super::shard::{Held, Shard};
+use super::watch::{self, Woke};
+
+/// One exchange, during which the client may leave. In the modern era that cancels the call (MCP 2026-07-28
+/// basic/patterns/cancellation), in the legacy era it does not: `cancels`.
+pub(super) async fn watched(
+    shard: &Shard,
+    conn: &mut Conn,
+    cancels: bool,
+    lane: &Lane<'_>,
+    request: Composed,
+    deadline: Moment,
+    abort: &Abort,
+) -> Result<Answer, UpstreamFault> {
+    let mut work = pin!(shard.upstreams.exchange(lane, request, deadline, abort));
+    loop {
+        match watch::next(shard, conn, work.as_mut(), NEVER, cancels, false).await {
+            Woke::Done(result) => {
+                if matches!(result, Err(UpstreamFault::Unreachable | UpstreamFault::NoAddress)) {
+                    shard.control.poke(lane.server).unreachable();
+                }
+                return result;
+            }
+            Woke::Gone => abort.fire(),
+            Woke::Time | Woke::Draining => {}
+        }
+    }
+}
+
+/// Where calls to a server go, under this snapshot.
+pub(super) fn lane(snapshot: &Held, server: ServerId) -> Lane<'_> {
+    Lane {
+        server,
+        addresses: &snapshot.addresses[server.index()],
+        host: &snapshot.prepared.servers[server.index()].host,
+        path: &snapshot.settings.servers[server.index()].path,
+        connect_ms: snapshot.settings.limits.connect_ms_max,
+    }
+}
+
+/// The gateway's name towards servers.
+pub(super) const USER_AGENT: &[u8] = concat!("portcullis/", env!("CARGO_PKG_VERSION")).as_bytes();
+
+/// Session and version, as the server knows them.
+pub(super) fn legacy_fields<'a>(flight: &'a Flight, fields: &mut SmallVec<[(&'static str, &'a [u8]); 12]>) {
+    if let Some(session) = &flight.session {
+        fields.push((Known::McpSessionId.name(), session.upstream_session.as_slice()));
+    }
+    let initialize = flight.method.is_some_and(|method| method.verb == Verb::Initialize);
+    // The header came with 2025-06-18; the handshake itself settles the version and carries none.
+    if !initialize && flight.revision >= Revision::R2025_06_18 {
+        fields.push((Known::McpProtocolVersion.name(), flight.revision.as_str().as_bytes()));
+    }
+}

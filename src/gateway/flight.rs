@@ -1,0 +1,124 @@
+//! What a request carries on its way, and how it ends.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use smallvec::SmallVec;
+
+use crate::base::ids::{EndpointId, ServerId};
+use crate::base::time::{Moment, Now};
+use crate::identity::active::ActiveTask;
+use crate::identity::caller::Caller;
+use crate::mcp::method as methods;
+use crate::mcp::revision::{Era, Revision};
+use crate::record::Seq;
+use crate::record::frame::{Outcome, Status};
+use crate::session::owner::Session;
+use crate::upstream::UpstreamFault;
+
+use super::refusal::{Kind, Refusal};
+use super::shard::{Held, Shard};
+
+/// A request's id as JSON text.
+pub(super) type IdBytes = SmallVec<[u8; 32]>;
+
+/// What a request carries on its way, from the decision on: one snapshot, one caller, one task.
+pub(super) struct Flight {
+    pub(super) snapshot: Rc<Held>,
+    pub(super) caller: Rc<Caller>,
+    pub(super) task: ActiveTask,
+    pub(super) endpoint: EndpointId,
+    pub(super) server: ServerId,
+    pub(super) era: Era,
+    pub(super) revision: Revision,
+    pub(super) id: Option<IdBytes>,
+    pub(super) method: Option<&'static methods::Method>,
+    pub(super) session: Option<Session>,
+    pub(super) began: Now,
+    /// When it went to the server.
+    pub(super) sent: Moment,
+    /// When the head of the server's answer was there.
+    pub(super) answered: Moment,
+    pub(super) request_bytes: usize,
+    /// Number of its decision; `None` for what needs no rule.
+    pub(super) seq: Option<Seq>,
+}
+
+/// Whether the connection carries another request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// It may.
+    Keep,
+    /// It ends.
+    Close,
+}
+
+/// A moment that does not come.
+pub(super) const NEVER: Moment = Moment(u64::MAX);
+
+/// What an exchange ended with, for the record.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ended {
+    pub(super) status: Status,
+    pub(super) http: u16,
+    pub(super) is_error: bool,
+    pub(super) code: i64,
+    pub(super) answer_bytes: usize,
+}
+
+impl Ended {
+    pub(super) fn of(status: Status, http: u16) -> Self {
+        Self { status, http, is_error: false, code: 0, answer_bytes: 0 }
+    }
+}
+
+/// What became of the exchange, towards the client; recorded.
+pub(super) fn failed(shard: &Shard, flight: &Flight, fault: UpstreamFault) -> Refusal {
+    let (status, kind) = match fault {
+        UpstreamFault::Unreachable | UpstreamFault::NoAddress => (Status::Unreachable, Kind::ServerUnreachable),
+        UpstreamFault::NoBuffer => (Status::Cut, Kind::NoBuffer),
+        UpstreamFault::Timeout => (Status::Timeout, Kind::ServerTimeout),
+        UpstreamFault::Cut => (Status::Cut, Kind::ServerCut),
+        UpstreamFault::BadAnswer => (Status::Invalid, Kind::ServerInvalid),
+        UpstreamFault::Abandoned if shard.draining() => (Status::Cut, Kind::ServerCut),
+        UpstreamFault::Abandoned => (Status::Cancelled, Kind::ServerCut),
+    };
+    let refusal = reasoned(kind);
+    end(shard, flight, Ended { code: kind.row().code, ..Ended::of(status, refusal.status()) });
+    refusal
+}
+
+/// What became of an exchange, as an answer whose `data` names its reason for programs. No refusal: where the call
+/// was decided on, its outcome says the same.
+pub(super) fn reasoned(kind: Kind) -> Refusal {
+    Refusal::from(kind).with(format!("{{\"reason\":\"{}\"}}", kind.row().word)).recorded()
+}
+
+/// Writes the outcome of a recorded call: called once on each way out.
+pub(super) fn end(shard: &Shard, flight: &Flight, ended: Ended) {
+    let Some(seq) = flight.seq else { return };
+    let now = shard.timers.now();
+    let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+    let total_us = micros(now.mono.since(flight.began.mono));
+    shard.record.ended(
+        seq,
+        &Outcome {
+            unix_ms: now.unix_ms,
+            status: ended.status,
+            http: ended.http,
+            is_error: ended.is_error,
+            code: ended.code,
+            total_us,
+            upstream_us: micros(flight.answered.since(flight.sent)),
+            request_bytes: flight.request_bytes as u64,
+            answer_bytes: ended.answer_bytes as u64,
+        },
+    );
+}
+
+/// A fault's own words as a sentence.
+pub(super) fn sentence(words: &str) -> String {
+    let mut letters = words.chars();
+    let first = letters.next().map(|c| c.to_uppercase().to_string()).unwrap_or_default();
+    format!("{first}{}.", letters.as_str())
+}
