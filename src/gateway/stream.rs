@@ -404,7 +404,7 @@ fn server_event(shard: &Shard, flight: &Flight, data: &[u8]) -> Judged {
         let id = envelope.id.map(|id| id.raw(data).to_vec()).unwrap_or_default();
         return if refused { Judged::Refused(id) } else { Judged::Forward };
     }
-    if announces_change(method.verb) {
+    if method.announces_change() {
         shard.control.poke(flight.server).changed();
     }
     if method.verb == Verb::ResourceUpdated {
@@ -415,11 +415,6 @@ fn server_event(shard: &Shard, flight: &Flight, data: &[u8]) -> Judged {
         return if readable { Judged::Forward } else { Judged::Drop };
     }
     Judged::Forward
-}
-
-/// Whether a notification says that one of the server's lists changed.
-fn announces_change(verb: Verb) -> bool {
-    matches!(verb, Verb::ToolsChanged | Verb::PromptsChanged | Verb::ResourcesChanged)
 }
 
 /// Tells a legacy server that its request will not be answered, so that it does not wait.

@@ -166,6 +166,12 @@ pub fn find(wire: &[u8], revision: Revision, sender: Sender) -> Option<&'static 
 }
 
 impl Method {
+    /// Whether a server says with it that one of its lists changed.
+    #[must_use]
+    pub fn announces_change(&self) -> bool {
+        matches!(self.verb, Verb::ToolsChanged | Verb::PromptsChanged | Verb::ResourcesChanged)
+    }
+
     /// What a server asks of the client with it: sampling, elicitation, roots.
     #[must_use]
     pub fn ask(&self) -> Option<Ask> {
