@@ -434,6 +434,5 @@ fn announces_change(message: &[u8]) -> bool {
     let name = envelope.method_name(message).unwrap_or_default();
     let eras = [Revision::NEWEST, Revision::NEWEST_LEGACY];
     let method = eras.into_iter().find_map(|revision| methods::find(name, revision, From_::Server));
-    method
-        .is_some_and(|method| matches!(method.verb, Verb::ToolsChanged | Verb::PromptsChanged | Verb::ResourcesChanged))
+    method.is_some_and(methods::Method::announces_change)
 }

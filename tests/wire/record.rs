@@ -175,7 +175,10 @@ fn refusals_of_a_known_caller_leave_a_note() {
     told.sort_unstable();
     assert_eq!(told, reasons);
     for note in notes {
-        assert_eq!((&note["verdict"], &note["subject"], &note["server"]), (&json!("refuse"), &json!("ada"), &json!("up")));
+        assert_eq!(
+            (&note["verdict"], &note["subject"], &note["server"]),
+            (&json!("refuse"), &json!("ada"), &json!("up"))
+        );
     }
     assert!(upstream.calls().is_empty(), "nothing of it reached the server");
 }
