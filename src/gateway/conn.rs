@@ -137,7 +137,7 @@ impl Conn {
             Framing::Chunked => {
                 self.go_ahead(shard).await;
                 let _guard = shard.timers.deadline(&self.socket, until);
-                self.chunked_body(shard, max).await.map(Body::Apart)
+                Box::pin(self.chunked_body(shard, max)).await.map(Body::Apart)
             }
         }
     }

@@ -41,7 +41,7 @@ pub(super) async fn serve(shard: &Shard, conn: &mut Conn, kept: &mut Option<Body
     let route = gate::route(&snapshot, conn)?;
     let method = gate::method(conn, route)?;
     let endpoint = match route {
-        Route::Metadata(endpoint) => return metadata(shard, conn, &snapshot, endpoint).await,
+        Route::Metadata(endpoint) => return Box::pin(metadata(shard, conn, &snapshot, endpoint)).await,
         Route::Mcp(endpoint) => endpoint,
     };
     // Before we pay for the body.
@@ -49,7 +49,8 @@ pub(super) async fn serve(shard: &Shard, conn: &mut Conn, kept: &mut Option<Body
     let result = if method == Method::Post {
         post(shard, conn, kept, snapshot.clone(), caller.clone(), endpoint, began).await
     } else {
-        session::serve(shard, conn, snapshot.clone(), caller.clone(), endpoint, began).await
+        // Boxed, like everything that is not a plain call: each connection's task has room for its largest wait.
+        Box::pin(session::serve(shard, conn, snapshot.clone(), caller.clone(), endpoint, began)).await
     };
     result.inspect_err(|refusal| note_caller(shard, &snapshot, &caller, endpoint, refusal))
 }
@@ -129,7 +130,7 @@ async fn judged(
         lists::fresh(shard, flight).await;
     }
     if let Some(kind) = call.method.and_then(|method| method.list) {
-        return lists::serve(shard, conn, flight, kind, cursor).await;
+        return Box::pin(lists::serve(shard, conn, flight, kind, cursor)).await;
     }
     if call.era == Era::Modern && call.shape == Shape::Notification {
         // Over HTTP a modern client cancels by closing its stream; what it notifies beside that concerns nobody.

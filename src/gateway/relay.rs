@@ -35,19 +35,19 @@ pub(super) async fn answer(
 ) -> Result<Next, Refusal> {
     let request = flight.id.is_some() && flight.method.is_some();
     let verb = flight.method.map(|method| method.verb);
-    match (answer.head.status, media(&answer)) {
+    match (answer.status(), media(&answer)) {
         (401 | 403, _) => Err(withheld(shard, flight, answer, Kind::ServerRefusedUs)),
         // The server has forgotten the session; its client must open another one.
         (404, _) if flight.session.is_some() => Err(withheld(shard, flight, answer, Kind::SessionUnknown)),
         (200, Media::Json | Media::Events) if verb == Some(Verb::Initialize) => {
-            initialize(shard, conn, flight, answer, abort).await
+            Box::pin(initialize(shard, conn, flight, answer, abort)).await
         }
         (200, Media::Events) if request => {
             let carries = if verb == Some(Verb::Listen) { Carries::Subscription } else { Carries::Answer { timeout } };
-            stream::relay(shard, conn, flight, answer, abort, carries).await
+            Box::pin(stream::relay(shard, conn, flight, answer, abort, carries)).await
         }
         // Before the body is looked at: some servers announce a media type for no body at all.
-        (200..=299, _) if !request => told(shard, conn, flight, answer).await,
+        (200..=299, _) if !request => Box::pin(told(shard, conn, flight, answer)).await,
         (200..=299 | 400..=599, Media::Json) => json(shard, conn, flight, answer, abort).await,
         (status, _) => {
             let refusal = withheld(shard, flight, answer, Kind::ServerInvalid);
@@ -87,9 +87,9 @@ async fn json(
         }
     };
     if !answer.done() {
-        return long(shard, conn, flight, answer, abort, &body).await;
+        return Box::pin(long(shard, conn, flight, answer, abort, &body)).await;
     }
-    let status = answer.head.status;
+    let status = answer.status();
     let facts = shard.answers().read(&body).ok();
     let facts = match facts
         .map_or(Err(Kind::ServerInvalid), |facts| accept(shard, flight, &facts, &body, status).map(|()| facts))
@@ -114,7 +114,7 @@ async fn collect(
     abort: &Abort,
     max: usize,
 ) -> Result<Buffer, UpstreamFault> {
-    if let Framing::Length(length) = answer.head.framing
+    if let Framing::Length(length) = answer.framing()
         && let Ok(length) = usize::try_from(length)
         && (1..=max).contains(&length)
     {
@@ -188,12 +188,12 @@ async fn long(
     abort: &Abort,
     first: &[u8],
 ) -> Result<Next, Refusal> {
-    let framing = match answer.head.framing {
+    let framing = match answer.framing() {
         Framing::Length(length) => Framing::Length(length),
         _ if conn.head.version == Version::Http11 => Framing::Chunked,
         _ => Framing::UntilClose,
     };
-    let status = answer.head.status;
+    let status = answer.status();
     let mut scan = shard.answer_scan();
     let mut piece = first.to_vec();
     let mut out = Vec::with_capacity(piece.len() + 256);

@@ -19,7 +19,7 @@ pub(super) async fn connection(shard: Rc<Shard>, slot: Rc<Slot>) {
         let next = match conn.head(&shard).await {
             Ok(Arrival::Closed) => Next::Close,
             Ok(Arrival::Request) => request(&shard, &mut conn).await,
-            Err(refusal) => refuse(&shard, &mut conn, &refusal, false).await,
+            Err(refusal) => Box::pin(refuse(&shard, &mut conn, &refusal, false)).await,
         };
         if next == Next::Close || conn.gone {
             break;
@@ -41,7 +41,7 @@ async fn request(shard: &Shard, conn: &mut Conn) -> Next {
     let next = match result {
         Ok(next) => next,
         // The one catch point: whatever was refused on the way is written here.
-        Err(refusal) => refuse(shard, conn, &refusal, keep).await,
+        Err(refusal) => Box::pin(refuse(shard, conn, &refusal, keep)).await,
     };
     if let Some(body) = body {
         conn.done_with(&body);

@@ -116,12 +116,12 @@ async fn answered(
     abort: &Abort,
     resumed: bool,
 ) -> Result<Next, Refusal> {
-    match (conn.head.method, answer.head.status, media(&answer)) {
+    match (conn.head.method, answer.status(), media(&answer)) {
         (Method::Get, 200, Media::Events) => {
             stream::relay(shard, conn, flight, answer, abort, Carries::Session { resumed }).await
         }
         (Method::Delete, 200 | 202 | 204, _) => {
-            let status = answer.head.status;
+            let status = answer.status();
             if let Some(session) = &flight.session {
                 // In every shard's box before the client hears that it is over.
                 shard.control.mail.send(Letter::SessionEnded(session.nonce16));

@@ -4,8 +4,6 @@
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 
-use smallvec::SmallVec;
-
 use crate::base::ids::ServerId;
 use crate::base::limits::{BUFFER_BYTES, INTERIM_HEADS_MAX, UPSTREAM_HEADS_KEPT};
 use crate::base::time::Moment;
@@ -105,8 +103,13 @@ impl Abort {
     }
 }
 
-/// A head's bytes, kept for its fields; most are short.
-type HeadBytes = SmallVec<[u8; 512]>;
+/// An answer's head, and the bytes that its spans point into. Passed on and kept boxed: it is the largest thing that
+/// waits with a call.
+#[derive(Default)]
+struct Head {
+    parsed: ResponseHead,
+    bytes: Vec<u8>,
+}
 
 /// All that this shard has towards servers.
 pub struct Upstreams {
@@ -114,15 +117,13 @@ pub struct Upstreams {
     pub pool: Pool,
     timers: Timers,
     buffers: buffer::Pool,
-    /// Parsed heads to parse into again.
-    heads: RefCell<Vec<ResponseHead>>,
+    /// Heads to parse into again.
+    heads: RefCell<Vec<Box<Head>>>,
 }
 
 /// An answer whose head has arrived. Its body is read with `next_piece`, or `fill` and `decode`.
 pub struct Answer {
-    /// The head; its spans point into `head_bytes`.
-    pub head: ResponseHead,
-    head_bytes: HeadBytes,
+    head: Box<Head>,
     server: ServerId,
     socket: Socket,
     /// Bytes received and not decoded yet.
@@ -166,13 +167,13 @@ impl Upstreams {
 
     /// Keeps the answer's connection if it can carry another request. The body must have been read to its end.
     pub fn finish(&self, answer: Answer) {
-        let Answer { head, head_bytes, server, socket, input, done, deadline, .. } = answer;
+        let Answer { head, server, socket, input, done, deadline, .. } = answer;
         let _ = deadline.disarm();
         // Bytes behind a complete answer belong to nobody: never hand them to the next request.
         let clean = input.is_none_or(|rest| rest.is_empty());
         // After an error a server may not have read all of the request, and close when it notices.
-        if done && clean && head.keep_alive && head.status < 400 {
-            let keep_ms = keep_alive_ms(head.get(&head_bytes, Known::KeepAlive));
+        if done && clean && head.parsed.keep_alive && head.parsed.status < 400 {
+            let keep_ms = keep_alive_ms(head.parsed.get(&head.bytes, Known::KeepAlive));
             self.pool.put(server, socket, self.timers.last().mono, keep_ms);
         } else {
             socket.shutdown();
@@ -215,10 +216,10 @@ impl Upstreams {
         // A server may answer and close before it has read everything: its answer counts, so read on.
         let result = self.read_head(method, &socket, sent.is_err(), &mut silent).await;
         match result {
-            Ok((head, head_bytes, input)) => {
-                let decoder = BodyDecoder::new(head.framing);
+            Ok((head, input)) => {
+                let decoder = BodyDecoder::new(head.parsed.framing);
                 let done = decoder.is_done();
-                Ok(Answer { head, head_bytes, server: lane.server, socket, input, decoder, done, deadline: guard })
+                Ok(Answer { head, server: lane.server, socket, input, decoder, done, deadline: guard })
             }
             Err(fault) => {
                 socket.shutdown();
@@ -241,7 +242,7 @@ impl Upstreams {
         socket: &Socket,
         early: bool,
         silent: &mut bool,
-    ) -> Result<(ResponseHead, HeadBytes, Option<Buffer>), UpstreamFault> {
+    ) -> Result<(Box<Head>, Option<Buffer>), UpstreamFault> {
         let mut input = self.buffers.get(BUFFER_BYTES).ok_or(UpstreamFault::NoBuffer)?;
         let mut head = self.heads.borrow_mut().pop().unwrap_or_default();
         let mut interim = 0;
@@ -253,21 +254,22 @@ impl Upstreams {
                 _ => return Err(UpstreamFault::Cut),
             }
             while !input.is_empty() {
-                match head.parse(&input, method) {
+                match head.parsed.parse(&input, method) {
                     Ok(Progress::Partial) => break,
-                    Ok(Progress::Complete) if head.is_interim() => {
+                    Ok(Progress::Complete) if head.parsed.is_interim() => {
                         interim += 1;
                         if interim > INTERIM_HEADS_MAX {
                             return Err(UpstreamFault::BadAnswer);
                         }
-                        input.consume(head.end);
+                        input.consume(head.parsed.end);
                     }
                     Ok(Progress::Complete) => {
-                        let head_bytes = SmallVec::from_slice(&input[..head.end]);
-                        input.consume(head.end);
-                        head.keep_alive &= !early;
+                        head.bytes.clear();
+                        head.bytes.extend_from_slice(&input[..head.parsed.end]);
+                        input.consume(head.parsed.end);
+                        head.parsed.keep_alive &= !early;
                         let rest = (!input.is_empty()).then_some(input);
-                        return Ok((head, head_bytes, rest));
+                        return Ok((head, rest));
                     }
                     Err(_) => return Err(UpstreamFault::BadAnswer),
                 }
@@ -320,7 +322,19 @@ impl Answer {
     /// The value of a head field.
     #[must_use]
     pub fn field(&self, known: Known) -> Option<&[u8]> {
-        self.head.get(&self.head_bytes, known)
+        self.head.parsed.get(&self.head.bytes, known)
+    }
+
+    /// Its HTTP status.
+    #[must_use]
+    pub fn status(&self) -> u16 {
+        self.head.parsed.status
+    }
+
+    /// How its body is announced.
+    #[must_use]
+    pub fn framing(&self) -> Framing {
+        self.head.parsed.framing
     }
 
     /// Whether the body was decoded to its end.
@@ -361,11 +375,11 @@ impl Answer {
     /// `None` until all of it has arrived, or when it has another framing.
     #[must_use]
     pub fn take_whole(&mut self) -> Option<Buffer> {
-        let Framing::Length(length) = self.head.framing else { return None };
+        let Framing::Length(length) = self.head.parsed.framing else { return None };
         let length = usize::try_from(length).ok()?;
         let mut body = self.input.take_if(|input| input.len() >= length && !self.done)?;
         // What is behind the body belongs to nobody, and keeps the connection from being used again.
-        self.head.keep_alive &= body.len() == length;
+        self.head.parsed.keep_alive &= body.len() == length;
         body.truncate(length);
         self.done = true;
         Some(body)
@@ -405,7 +419,7 @@ impl Answer {
             _ if self.deadline.fired() => Err(UpstreamFault::Timeout),
             Ok(_) if self.decoder.eof().is_ok() => {
                 self.done = true;
-                self.head.keep_alive = false;
+                self.head.parsed.keep_alive = false;
                 Ok(())
             }
             _ => Err(UpstreamFault::Cut),
