@@ -118,6 +118,7 @@ pub struct Upstreams {
     timers: Timers,
     buffers: buffer::Pool,
     /// Heads to parse into again.
+    #[expect(clippy::vec_box, reason = "the box is what a call carries; taken apart it would have to be made anew")]
     heads: RefCell<Vec<Box<Head>>>,
 }
 
