@@ -165,6 +165,8 @@ pub const BUFFERS_KEPT_BYTES_MAX: usize = 16 * 1024 * 1024;
 pub const RING_COMPLETIONS: u32 = 8 * 1024;
 /// Operations handed to the kernel at once; more in one turn only cost another system call.
 pub const RING_SUBMISSIONS: u32 = 1024;
+/// What the wait for a request gets: most requests fit, and a connection that waits holds no more.
+pub const WAITING_BYTES: usize = 4 * 1024;
 /// What a new read gets.
 pub const BUFFER_BYTES: usize = 16 * 1024;
 /// All buffers of one shard together, bytes.

@@ -5,7 +5,8 @@ use std::pin::Pin;
 use std::rc::Rc;
 
 use crate::base::limits::{
-    BODY_MS_MAX, BUFFER_BYTES, HEAD_MS_MAX, REFUSED_BODY_DRAIN_MS_MAX, SEND_PIECE_BYTES, WRITE_STALL_MS_MAX,
+    BODY_MS_MAX, BUFFER_BYTES, HEAD_MS_MAX, REFUSED_BODY_DRAIN_MS_MAX, SEND_PIECE_BYTES, WAITING_BYTES,
+    WRITE_STALL_MS_MAX,
 };
 use crate::http::body::BodyDecoder;
 use crate::http::head::{Framing, Progress, RequestHead};
@@ -105,7 +106,7 @@ impl Conn {
                 // Armed while the last call waited; it ends when this request's first bytes are there.
                 let _ = watch.await;
             }
-            if !self.receive(shard, BUFFER_BYTES).await? {
+            if !self.receive(shard, if partial { BUFFER_BYTES } else { WAITING_BYTES }).await? {
                 return Ok(Arrival::Closed);
             }
         }
