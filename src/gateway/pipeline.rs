@@ -225,7 +225,8 @@ fn era_offered(flight: &Flight) -> Result<(), Refusal> {
 
 /// A refusal that was not decided on (a malformed message, an unknown session) leaves a note of who it was.
 fn note_caller(shard: &Shard, snapshot: &Held, caller: &Caller, endpoint: EndpointId, refusal: &Refusal) {
-    if refusal.recorded {
+    // A 405 to a GET is how a server says that it has no stream there: an answer, which clients ask for as a habit.
+    if refusal.recorded || refusal.kind == Kind::MethodNotAllowed {
         return;
     }
     let server = snapshot.prepared.endpoints[endpoint.index()].server;

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::support::gateway::{Setup, Who};
+use crate::support::http::Wire;
 use crate::support::mcp::{Post, open_session, tools};
 use crate::support::oracle;
 use crate::support::upstream::{Acted, Plan};
@@ -161,6 +162,10 @@ fn refusals_of_a_known_caller_leave_a_note() {
     let upstream = Plan::tools(&["echo"]).start();
     let gateway = Setup::new().server("up", &upstream.url()).tokens("deny").start();
     let token = gateway.token(&Who::default());
+    let mut wire = Wire::to(gateway.address);
+    let host = gateway.address;
+    wire.send(format!("GET /mcp HTTP/1.1\r\nhost: {host}\r\nauthorization: Bearer {token}\r\n\r\n").as_bytes());
+    assert_eq!(wire.head().expect("an answer").status, 405, "no stream there, which is no refusal");
     Post::legacy_call("forged", "echo").token(&token).to(&gateway);
     Post::call("echo").token(&token).body("{").to(&gateway);
     Post::call("echo").token(&token).field("mcp-name", "other").to(&gateway);
