@@ -1,12 +1,16 @@
 //! A permitted, recorded message on its way to its server: the head written anew, the body as received, the wait that
 //! notices when nobody waits any more, and the one outcome.
 
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
 use smallvec::SmallVec;
 
-use crate::base::limits::BODY_BYTES_MAX;
+use crate::base::span::Span;
 use crate::http::field::Known;
 use crate::http::head::Method;
-use crate::mcp::call::Object;
+use crate::jsonrpc::edit::splice;
+use crate::mcp::call::{Call, Object};
 use crate::mcp::method::Verb;
 use crate::mcp::revision::Era;
 use crate::record::Recorded;
@@ -82,7 +86,7 @@ fn compose(
     for known in [Known::Traceparent, Known::Tracestate] {
         fields.extend(head.get(bytes, known).map(|value| (known.name(), value)));
     }
-    let edited = edited(call, text);
+    let edited = edited(call, text)?;
     let request = Request {
         method: Method::Post,
         fields: &fields,
@@ -95,14 +99,82 @@ fn compose(
 }
 
 /// The body with the one edit that a decision can ask for: a listen stream loses the resources that may not be read.
-fn edited(call: &crate::mcp::call::Call, text: &[u8]) -> Option<Vec<u8>> {
-    let Object::Listen(listen) = &call.subject else { return None };
-    let mut body: serde_json::Value = serde_json::from_slice(text).ok()?;
-    let asked = body.pointer_mut("/params/notifications/resourceSubscriptions")?;
-    if asked.as_array().is_some_and(|uris| uris.len() == listen.uris.len()) {
-        return None;
+/// `Some(None)` where nothing is to be changed; `None` where the edit cannot be made, and so nothing may be sent.
+#[expect(clippy::option_option, reason = "no edit and no way to edit are the two ends of the matter")]
+fn edited(call: &Call, text: &[u8]) -> Option<Option<Vec<u8>>> {
+    let Object::Listen(listen) = &call.subject else { return Some(None) };
+    // Raw values: whatever else the message holds is neither read nor written anew.
+    let message: ListenMessage<'_> = serde_json::from_slice(text).ok()?;
+    let Some(asked) = message.params.notifications.resources.map(RawValue::get) else { return Some(None) };
+    let count = serde_json::from_str::<Vec<IgnoredAny>>(asked).ok()?.len();
+    if count == listen.uris.len() {
+        return Some(None);
     }
-    *asked = listen.uris.iter().map(|uri| serde_json::Value::from(uri.of(text))).collect();
-    let edited = serde_json::to_vec(&body).ok()?;
-    (edited.len() <= BODY_BYTES_MAX).then_some(edited)
+    let start = (asked.as_ptr() as usize).checked_sub(text.as_ptr() as usize)?;
+    let kept: Vec<&str> = listen.uris.iter().map(|uri| uri.of(text)).collect();
+    let kept = serde_json::to_vec(&kept).ok()?;
+    let mut out = Vec::with_capacity(text.len());
+    splice(text, &[(Span::new(start, start + asked.len()), &kept)], &mut out);
+    Some(Some(out))
+}
+
+#[derive(Deserialize)]
+struct ListenMessage<'a> {
+    #[serde(borrow)]
+    params: ListenParams<'a>,
+}
+
+#[derive(Deserialize)]
+struct ListenParams<'a> {
+    #[serde(borrow)]
+    notifications: ListenFilter<'a>,
+}
+
+#[derive(Deserialize)]
+struct ListenFilter<'a> {
+    #[serde(borrow, rename = "resourceSubscriptions")]
+    resources: Option<&'a RawValue>,
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::jsonrpc::scan;
+    use crate::mcp::call::{self, Given};
+
+    use super::*;
+
+    /// The body that goes when of the two resources asked for only the first may be read; the rest of it is `extra`.
+    fn check(extra: &str, keep: usize) -> Option<Option<String>> {
+        let body = format!(
+            "{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"subscriptions/listen\",\"params\":{{{extra}\"notifications\":\
+             {{\"resourceSubscriptions\": [\"a:open\", \"a:shut\"] }},\"_meta\":{{\
+             \"io.modelcontextprotocol/protocolVersion\":\"2026-07-28\",\
+             \"io.modelcontextprotocol/clientCapabilities\":{{}}}}}}}}"
+        );
+        let given = Given {
+            version: Some(b"2026-07-28"),
+            version_count: 1,
+            method: Some(b"subscriptions/listen"),
+            method_count: 1,
+            ..Given::default()
+        };
+        let envelope = scan::read(body.as_bytes()).unwrap();
+        let mut call = call::read(&given, body.as_bytes(), &envelope).unwrap();
+        let Object::Listen(listen) = &mut call.subject else { panic!("not a listen") };
+        listen.uris.truncate(keep);
+        let sent = edited(&call, body.as_bytes())?;
+        let whole = body.replace("[\"a:open\", \"a:shut\"]", "[\"a:open\"]");
+        if let Some(sent) = &sent {
+            assert_eq!(std::str::from_utf8(sent), Ok(&*whole), "every other byte as it came");
+        }
+        Some(sent.map(|sent| String::from_utf8(sent).unwrap()))
+    }
+
+    #[test]
+    fn what_may_not_be_read_is_not_asked_for() {
+        assert_eq!(check("", 2), Some(None));
+        assert!(check("", 1).flatten().is_some());
+        // Numbers that no float holds are legal, and must neither stop the edit nor be written anew.
+        assert!(check("\"x\":[1e999,123456789012345678901234567890],", 1).flatten().is_some());
+    }
 }
