@@ -5,6 +5,7 @@ pub mod base;
 #[allow(unsafe_code, reason = "the one room that speaks to the kernel through raw pointers")]
 pub mod uring;
 pub mod http;
+pub mod tls;
 pub mod jsonrpc;
 pub mod mcp;
 pub mod identity;
