@@ -223,6 +223,7 @@ impl Check<'_> {
             call_ms_max: amount("call").unwrap_or(default.call_ms_max),
             connect_ms_max: amount("connect").unwrap_or(default.connect_ms_max),
             idle_ms_max: amount("idle").unwrap_or(default.idle_ms_max),
+            ..default
         }
     }
 

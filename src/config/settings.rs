@@ -127,6 +127,24 @@ pub struct Limits {
     pub connect_ms_max: u64,
     /// A kept connection without a request, milliseconds.
     pub idle_ms_max: u64,
+    /// x
+    pub connections_per_address_max: usize,
+    /// x
+    pub calls_per_subject_max: usize,
+    /// x
+    pub streams_per_subject_max: usize,
+    /// x
+    pub calls_max: usize,
+    /// x
+    pub streams_max: usize,
+    /// x
+    pub head_ms_max: u64,
+    /// x
+    pub handshake_ms_max: u64,
+    /// x
+    pub write_stall_ms_max: u64,
+    /// x
+    pub body_time_ms_max: u64,
 }
 
 impl Default for Limits {
@@ -138,6 +156,15 @@ impl Default for Limits {
             call_ms_max: limits::CALL_MS_MAX,
             connect_ms_max: limits::CONNECT_MS_MAX,
             idle_ms_max: limits::IDLE_MS_MAX,
+            connections_per_address_max: 4096,
+            calls_per_subject_max: 1024,
+            streams_per_subject_max: 256,
+            calls_max: 16384,
+            streams_max: 16384,
+            head_ms_max: limits::HEAD_MS_MAX,
+            handshake_ms_max: 5000,
+            write_stall_ms_max: limits::WRITE_STALL_MS_MAX,
+            body_time_ms_max: limits::BODY_MS_MAX,
         }
     }
 }
