@@ -7,6 +7,7 @@
 mod check;
 mod expand;
 mod fault;
+mod files;
 mod front;
 mod raw;
 mod routes;
@@ -17,9 +18,13 @@ mod shape;
 pub mod snapshot;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 pub use check::{Loaded, load};
 pub use expand::Source;
 pub use fault::{Fault, Weight};
 pub use schema::schema_json;
-pub use settings::{EndpointSettings, Limits, Scheme, ServerSettings, Settings, Shards};
+pub use settings::{
+    CertPaths, ClientCert, EndpointSettings, Limits, ListenSettings, ListenTls, Scheme, ServerSettings, ServerTls,
+    Settings, Shards,
+};
