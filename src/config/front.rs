@@ -29,7 +29,7 @@ pub(crate) fn listeners(root: &Node, files: Files<'_>, faults: &mut Faults) -> V
     for (index, item) in items.iter().enumerate() {
         let path = if alone { "listen".to_owned() } else { format!("listen[{index}]") };
         let written = item.get("tls");
-        let tls = written.and_then(|tls| tls::listener(tls, &join(&path, "tls"), files, faults));
+        let tls = written.map(|tls| tls::listener(tls, &join(&path, "tls"), files, faults));
         let plain = !item.has("tls") && !item.is_partial();
         let (item, path) = match item.get("address") {
             Some(address) => (address, join(&path, "address")),
@@ -89,7 +89,7 @@ pub(crate) struct Names {
 
 impl Front {
     pub(crate) fn read(root: &Node, listen: &[ListenSettings], faults: &mut Faults) -> Self {
-        let public_url = root.get("public_url").and_then(|node| public_url(node, faults));
+        let public_url = root.get("public_url").and_then(|node| public_url(node, listen, faults));
         let first = listen[0].address.ip();
         if !root.has("public_url") && first.is_unspecified() {
             let at = root.get("listen").map_or_else(Place::default, |node| node.at.clone());
@@ -145,8 +145,12 @@ fn address(node: &Node, path: &str, faults: &mut Faults) -> Option<SocketAddr> {
     None
 }
 
-fn public_url(node: &Node, faults: &mut Faults) -> Option<String> {
+fn public_url(node: &Node, listen: &[ListenSettings], faults: &mut Faults) -> Option<String> {
     let url = origin(node, "public_url", faults)?;
+    if url.starts_with("http://") && listen.iter().all(|listener| listener.tls.is_some()) {
+        faults.warn(&node.at, "public_url", "is an http URL, and every listener speaks TLS only", "write https://…");
+        return Some(url);
+    }
     let private = ["http://localhost", "http://127.", "http://[::1]"];
     if url.starts_with("http://") && !private.iter().any(|local| url.starts_with(local)) {
         let message = "tokens for an http URL travel in plain text";

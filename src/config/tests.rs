@@ -811,6 +811,19 @@ policy: { rules: [{ id: open, permit: ["*/*"] }] }
 }
 
 #[test]
+fn an_http_name_for_listeners_with_tls() {
+    check(
+        r#"listen: [{ address: 127.0.0.1:1, tls: { cert: tls/cert.pem, key: tls/key.pem } }]
+public_url: http://127.0.0.1:1
+auth: { anonymous: allow }
+servers: { a: { url: http://127.0.0.1:1/ } }
+policy: { rules: [{ id: open, permit: ["*/*"] }] }
+"#,
+        &["2:13: public_url: is an http URL, and every listener speaks TLS only (write https://…)"],
+    );
+}
+
+#[test]
 fn the_examples_name_the_schema() {
     for example in [include_str!("../../examples/quickstart.yaml"), include_str!("../../examples/two-servers.yaml")] {
         assert!(example.starts_with("# yaml-language-server: $schema=../portcullis.schema.json\n"));

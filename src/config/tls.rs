@@ -1,5 +1,6 @@
 //! TLS on both sides: what a listener shows its clients, and how a server is known.
 
+use std::net::Ipv6Addr;
 use std::path::PathBuf;
 
 use rustls::pki_types::ServerName;
@@ -11,8 +12,8 @@ use crate::config::raw::Node;
 use crate::config::settings::{CertPaths, ClientCert, ListenTls, ServerTls};
 use crate::config::shape::{join, quoted};
 
-/// A listener's `tls`. What is at fault is left out of it: then it is looked at no more.
-pub(crate) fn listener(node: &Node, path: &str, files: Files<'_>, faults: &mut Faults) -> Option<ListenTls> {
+/// A listener's `tls`, without what is at fault in it.
+pub(crate) fn listener(node: &Node, path: &str, files: Files<'_>, faults: &mut Faults) -> ListenTls {
     lonely(node, path, faults);
     let mut certificates: Vec<CertPaths> = pair(node, path, files, faults).into_iter().collect();
     if let Some(more) = node.get("certificates") {
@@ -29,25 +30,24 @@ pub(crate) fn listener(node: &Node, path: &str, files: Files<'_>, faults: &mut F
         let hint = "write tls: { cert: ./tls/cert.pem, key: ./tls/key.pem }";
         faults.error(&node.at, path, "has no certificate", hint);
     }
-    let authority = node.get("client_ca");
-    let client_ca = authority.and_then(|ca| files.pem(ca, &join(path, "client_ca"), Pem::Certificates, faults));
+    let (client_ca, client) = clients(node, path, files, faults);
+    ListenTls { certificates, client_ca, client }
+}
+
+/// What a listener wants of its clients' certificates.
+fn clients(node: &Node, path: &str, files: Files<'_>, faults: &mut Faults) -> (Option<PathBuf>, ClientCert) {
     let wanted = node.get("client_certificate");
-    if let (Some(wanted), false, true) = (wanted, node.has("client_ca"), node.is_whole()) {
-        let message = "without `client_ca` no client's certificate can be checked";
-        let here = join(path, "client_certificate");
-        faults.error(
-            &wanted.at,
-            &here,
-            message,
-            "name the authorities it must come from: client_ca: ./tls/clients.pem",
-        );
-    }
-    let client = match (authority, wanted.and_then(Node::text)) {
-        (None, _) => ClientCert::None,
-        (Some(_), Some("request")) => ClientCert::Request,
-        (Some(_), _) => ClientCert::Require,
+    let Some(authority) = node.get("client_ca") else {
+        if let Some(wanted) = wanted.filter(|_| !node.has("client_ca") && node.is_whole()) {
+            let message = "without `client_ca` no client's certificate can be checked";
+            let hint = "name the authorities it must come from: client_ca: ./tls/clients.pem";
+            faults.error(&wanted.at, &join(path, "client_certificate"), message, hint);
+        }
+        return (None, ClientCert::None);
     };
-    Some(ListenTls { certificates, client_ca, client })
+    let file = files.pem(authority, &join(path, "client_ca"), Pem::Certificates, faults);
+    let request = wanted.is_some_and(|wanted| wanted.text() == Some("request"));
+    (file, if request { ClientCert::Request } else { ClientCert::Require })
 }
 
 /// A server's `tls` as written.
@@ -82,10 +82,12 @@ pub(crate) fn server(node: &Node, path: &str, files: Files<'_>, faults: &mut Fau
 /// The name a certificate must have for this host, in lower case; `None` where no certificate can. An IPv6 address may
 /// stand in brackets, a host name may end with the root's dot: certificates have neither (RFC 5280, 4.2.1.6).
 pub(crate) fn name(host: &str) -> Option<String> {
-    let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-    let bare = bare.or_else(|| host.strip_suffix('.')).unwrap_or(host);
-    let name = ServerName::try_from(bare).ok()?.to_str().to_ascii_lowercase();
-    (bare == host || host.starts_with('[') == name.contains(':')).then_some(name)
+    if let Some(address) = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        return address.parse::<Ipv6Addr>().ok().map(|address| address.to_string());
+    }
+    let bare = host.strip_suffix('.').unwrap_or(host);
+    let name = ServerName::try_from(bare).ok().filter(|_| !bare.ends_with('.'))?;
+    Some(name.to_str().to_ascii_lowercase())
 }
 
 /// A certificate is nothing without its key, nor a key without its certificate.
