@@ -136,6 +136,8 @@ pub const CATALOG_RETRY_MS_MAX: u64 = 5_000;
 pub const PLANE_ANSWER_MS_MAX: u64 = 10_000;
 /// And its size, bytes.
 pub const PLANE_ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// A request of this size fits the kernel's buffers; a longer one may have to wait for its server to read.
+pub const SENT_AT_ONCE_BYTES: usize = 32 * 1024;
 /// Idle connections kept per shard and server.
 pub const UPSTREAM_IDLE_MAX: usize = 512;
 /// Parsed heads of answers that a shard keeps to parse into again.
@@ -143,8 +145,6 @@ pub const UPSTREAM_HEADS_KEPT: usize = 256;
 /// An idle upstream connection is closed after this long: below the five seconds after which common servers close
 /// theirs, because a request must not cross their close on the way.
 pub const UPSTREAM_IDLE_MS_MAX: u64 = 4_000;
-/// A connection idle for longer than this is looked at before it is used again.
-pub const UPSTREAM_PEEK_AFTER_MS: u64 = 50;
 /// The rest of an answer that nobody needs is read for so long, so that its connection can be kept, milliseconds.
 pub const RETIRE_MS_MAX: u64 = 100;
 

@@ -2,10 +2,13 @@
 //! sent: the exchange takes the proof along with the bytes.
 
 use std::cell::{Cell, RefCell};
+use std::future::{Future as _, poll_fn};
 use std::net::SocketAddr;
+use std::pin::pin;
+use std::task::Poll;
 
 use crate::base::ids::ServerId;
-use crate::base::limits::{BUFFER_BYTES, INTERIM_HEADS_MAX, UPSTREAM_HEADS_KEPT};
+use crate::base::limits::{BUFFER_BYTES, INTERIM_HEADS_MAX, SENT_AT_ONCE_BYTES, UPSTREAM_HEADS_KEPT};
 use crate::base::time::Moment;
 use crate::http::body::{BodyDecoder, Piece};
 use crate::http::field::Known;
@@ -242,10 +245,14 @@ impl Upstreams {
         abort.watch(stream.socket());
         let guard = self.timers.deadline(stream.socket(), deadline);
         let Composed { method, bytes, repeatable } = request;
-        let (sent, bytes) = stream.send(bytes).await;
         let mut silent = true;
-        // A server may answer and close before it has read everything: its answer counts, so read on.
-        let result = self.read_head(method, &stream, sent.is_err(), &mut silent).await;
+        let (result, bytes) = if bytes.len() <= SENT_AT_ONCE_BYTES {
+            let (sent, bytes) = stream.send(bytes).await;
+            // A server may answer and close before it has read everything: its answer counts, so read on.
+            (self.read_head(method, &stream, sent.is_err(), &mut silent).await, bytes)
+        } else {
+            Box::pin(self.send_and_read(method, &stream, bytes, &mut silent)).await
+        };
         match result {
             Ok((head, input)) => {
                 let decoder = BodyDecoder::new(head.parsed.framing);
@@ -265,6 +272,42 @@ impl Upstreams {
                 Err(Failed { fault, unanswered })
             }
         }
+    }
+
+    /// A request that the kernel may not take at once: an answer that comes before all of it is sent counts, and ends
+    /// the sending (RFC 9112, 9.3: the connection is used no more then).
+    async fn send_and_read(
+        &self,
+        method: Method,
+        stream: &Stream,
+        bytes: Buffer,
+        silent: &mut bool,
+    ) -> (Result<(Box<Head>, Option<Buffer>), UpstreamFault>, Buffer) {
+        let mut sending = pin!(stream.send(bytes));
+        let mut reading = pin!(self.read_head(method, stream, false, silent));
+        let mut sent = None;
+        let mut result = poll_fn(|cx| {
+            if sent.is_none()
+                && let Poll::Ready(done) = sending.as_mut().poll(cx)
+            {
+                sent = Some(done);
+            }
+            reading.as_mut().poll(cx)
+        })
+        .await;
+        let whole = matches!(sent, Some((Ok(()), _)));
+        if let Ok((head, _)) = &mut result {
+            head.parsed.keep_alive &= whole;
+        }
+        let bytes = match sent {
+            Some((_, bytes)) => bytes,
+            None => {
+                // Nothing in flight is dropped: without a writing side it ends by itself.
+                stream.socket().shutdown_write();
+                sending.await.1
+            }
+        };
+        (result, bytes)
     }
 
     async fn read_head(
