@@ -64,16 +64,7 @@ pub(super) enum Body {
 
 impl Conn {
     pub(super) fn new(slot: Rc<Slot>, stream: Stream, limits: Limits) -> Self {
-        Self {
-            stream,
-            slot,
-            limits,
-            head: RequestHead::new(),
-            input: None,
-            watch: None,
-            gone: false,
-            early: false,
-        }
+        Self { stream, slot, limits, head: RequestHead::new(), input: None, watch: None, gone: false, early: false }
     }
 
     /// What has arrived: the head starts at its first byte.

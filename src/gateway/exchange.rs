@@ -32,7 +32,10 @@ pub(super) async fn watched(
     loop {
         match watch::next(shard, conn, work.as_mut(), NEVER, cancels, false).await {
             Woke::Done(result) => {
-                if matches!(result, Err(UpstreamFault::Unreachable | UpstreamFault::Untrusted | UpstreamFault::NoAddress)) {
+                if matches!(
+                    result,
+                    Err(UpstreamFault::Unreachable | UpstreamFault::Untrusted | UpstreamFault::NoAddress)
+                ) {
                     shard.control.poke(lane.server).unreachable();
                 }
                 return result;

@@ -8,9 +8,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use foldhash::quality::RandomState;
 
-use crate::base::limits::{
-    HANDSHAKES_MAX, LINGERING_MAX, SHARES_KEPT_MAX, VERIFY_BURST_MS, VERIFY_PERCENT_MAX,
-};
+use crate::base::limits::{HANDSHAKES_MAX, LINGERING_MAX, SHARES_KEPT_MAX, VERIFY_BURST_MS, VERIFY_PERCENT_MAX};
 use crate::base::time::Moment;
 use crate::config::Limits;
 use crate::identity::caller::Owner;
@@ -32,8 +30,7 @@ pub(super) enum Class {
 
 /// From how many eighths of what the shard can carry on a class is refused: what costs most and is missed least goes
 /// first. What is under way already, notifications and the ends of sessions are never refused.
-const SHED: &[(Class, usize)] =
-    &[(Class::Stranger, 4), (Class::Lasting, 6), (Class::Asking, 7), (Class::Call, 8)];
+const SHED: &[(Class, usize)] = &[(Class::Stranger, 4), (Class::Lasting, 6), (Class::Asking, 7), (Class::Call, 8)];
 
 /// What is under way.
 pub(super) struct Load {

@@ -257,7 +257,14 @@ impl Refusal {
         let status = if self.era == Era::Legacy { row.legacy } else { row.status };
         match (self.answerable, self.kind) {
             (true, _) => status,
-            (false, Kind::ServerUnreachable | Kind::ServerUntrusted | Kind::ServerCut | Kind::ServerInvalid | Kind::ServerRefusedUs) => 502,
+            (
+                false,
+                Kind::ServerUnreachable
+                | Kind::ServerUntrusted
+                | Kind::ServerCut
+                | Kind::ServerInvalid
+                | Kind::ServerRefusedUs,
+            ) => 502,
             (false, Kind::ServerTimeout) => 504,
             (false, _) if status == 200 => 400,
             (false, _) => status,

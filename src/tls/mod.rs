@@ -4,15 +4,12 @@
 //! Start at `stream::Stream`.
 //! Spec: RFC 8446 (TLS 1.3), RFC 5246 (TLS 1.2), RFC 7301 (ALPN), RFC 6066 (server name).
 
-pub mod stream;
 pub mod config;
-/// x
-#[derive(Debug)]
-pub struct TlsFault;
-impl TlsFault {
-    /// x
-    #[must_use]
-    pub fn is_untrusted(&self) -> bool {
-        true
-    }
-}
+pub mod der;
+pub mod fault;
+mod session;
+pub mod stream;
+mod tickets;
+
+#[cfg(test)]
+mod tests;

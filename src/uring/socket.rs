@@ -16,7 +16,7 @@ use monoio::buf::{IoBuf, IoBufMut};
 use monoio::io::{AsyncReadRent, AsyncWriteRent, CancelableAsyncReadRent, Canceller};
 use monoio::net::{TcpListener, TcpStream};
 use rustix::io::{Errno, FdFlags};
-use rustix::net::{RecvFlags, Shutdown};
+use rustix::net::{RecvFlags, SendFlags, Shutdown};
 use socket2::{Domain, Protocol, TcpKeepalive, Type};
 
 use crate::base::limits::{KEEPALIVE_IDLE_MS, KEEPALIVE_PROBE_MS, KEEPALIVE_PROBES};
@@ -230,12 +230,7 @@ impl Socket {
 
     /// As [`Socket::recv`], but gives the buffer back at `until` when nothing has come: the error is then `TimedOut`,
     /// and the connection goes on. What arrives in the very moment of giving up is received, not lost.
-    pub async fn recv_until(
-        &self,
-        mut buffer: Buffer,
-        timers: &Timers,
-        until: Moment,
-    ) -> (io::Result<usize>, Buffer) {
+    pub async fn recv_until(&self, mut buffer: Buffer, timers: &Timers, until: Moment) -> (io::Result<usize>, Buffer) {
         let Some((bytes, begin, end)) = buffer.lend_spare() else {
             return (Err(io::ErrorKind::StorageFull.into()), buffer);
         };
@@ -326,6 +321,28 @@ impl Socket {
             Err(Errno::AGAIN | Errno::INTR) => Peek::Quiet,
             Err(_) => Peek::Closed,
         }
+    }
+
+    /// Receives what has come already, behind what `buffer` holds. Not while a receive is in flight.
+    ///
+    /// # Errors
+    /// `WouldBlock` when nothing has; otherwise as [`Socket::recv`].
+    pub fn try_recv(&self, buffer: &mut Buffer) -> io::Result<usize> {
+        let (mut bytes, begin, end) = buffer.lend_spare().ok_or(io::ErrorKind::StorageFull)?;
+        bytes.resize(end, 0);
+        let received = rustix::net::recv(self.inner.fd(), &mut bytes[begin..end], RecvFlags::DONTWAIT);
+        bytes.truncate(begin + received.as_ref().map_or(0, |(_, received)| *received));
+        buffer.restore(bytes);
+        Ok(received?.1)
+    }
+
+    /// Sends as much of `bytes` as can be sent without waiting, and says how much that was. Not while a send is in
+    /// flight.
+    ///
+    /// # Errors
+    /// `WouldBlock` when nothing can; otherwise the connection's end.
+    pub fn try_send(&self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(rustix::net::send(self.inner.fd(), bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?)
     }
 
     /// Tells the peer that nothing more comes from here; receiving goes on.
