@@ -2,10 +2,13 @@
 
 mod auth;
 mod bounds;
+mod events;
+mod framing;
 mod happy;
 mod http;
 mod life;
 mod lists;
+mod origin;
 mod policy;
 mod record;
 mod sessions;
