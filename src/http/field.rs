@@ -420,7 +420,17 @@ mod tests {
                 }
             }
         }
-        for name in ["", "x", "content_length", "mcp_session_id", "authorization_", "transfer_encoding", "mcp-param-region", "hosts", &"a".repeat(40)] {
+        for name in [
+            "",
+            "x",
+            "content_length",
+            "mcp_session_id",
+            "authorization_",
+            "transfer_encoding",
+            "mcp-param-region",
+            "hosts",
+            &"a".repeat(40),
+        ] {
             assert_eq!(Known::of(name.as_bytes()), None);
         }
     }
