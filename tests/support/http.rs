@@ -171,8 +171,13 @@ impl Wire {
 
     /// Reads one answer; of one that is cut, what had come.
     pub(crate) fn try_response(&mut self) -> Result<Response, Cut> {
+        self.try_response_to(false)
+    }
+
+    /// The same; the answer to a HEAD has no body, whatever it announces.
+    pub(crate) fn try_response_to(&mut self, head_request: bool) -> Result<Response, Cut> {
         let head = self.head()?;
-        let mut reader = head.body();
+        let mut reader = if head_request { BodyReader::Done } else { head.body() };
         let mut body = Vec::new();
         loop {
             match self.piece(&mut reader) {

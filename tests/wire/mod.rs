@@ -10,6 +10,7 @@ mod life;
 mod lists;
 mod origin;
 mod policy;
+mod probe;
 mod record;
 mod sessions;
 mod streams;
