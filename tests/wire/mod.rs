@@ -2,11 +2,15 @@
 
 mod auth;
 mod bounds;
+mod events;
+mod framing;
 mod happy;
 mod http;
 mod life;
 mod lists;
+mod origin;
 mod policy;
+mod probe;
 mod record;
 mod sessions;
 mod streams;
