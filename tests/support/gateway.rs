@@ -10,8 +10,11 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use portcullis::identity::mint::{Grant, MintKey};
 use ring::rand::SystemRandom;
+use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -234,6 +237,26 @@ impl Gateway {
             expires,
         };
         self.key.mint(&grant, &SystemRandom::new()).expect("the random source works")
+    }
+
+    /// A token of exactly these texts, signed with the key that it trusts.
+    pub(crate) fn sign(&self, header: &str, claims: &str) -> String {
+        let random = SystemRandom::new();
+        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, self.key.pkcs8(), &random);
+        let signed = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
+        let pair = pair.expect("the key is one of ours");
+        let signature = pair.sign(&random, signed.as_bytes()).expect("the random source works");
+        format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
+    }
+
+    /// The id of that key.
+    pub(crate) fn key_id(&self) -> &str {
+        self.key.id()
+    }
+
+    /// Its public half, as a key set.
+    pub(crate) fn key_set(&self) -> String {
+        self.key.key_set()
     }
 
     /// The folder of its record.

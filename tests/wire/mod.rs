@@ -10,3 +10,4 @@ mod policy;
 mod record;
 mod sessions;
 mod streams;
+mod tokens;
