@@ -18,8 +18,11 @@ fn every_line_of_the_checklist_has_its_test() {
     }
     let held: BTreeSet<Number> = tests.values().flatten().copied().collect();
     let mut faults = String::new();
-    let missing: Vec<String> =
-        checklist.iter().filter(|(number, there)| **there && !held.contains(number)).map(|(it, _)| shown(*it)).collect();
+    let missing: Vec<String> = checklist
+        .iter()
+        .filter(|(number, there)| **there && !held.contains(number))
+        .map(|(it, _)| shown(*it))
+        .collect();
     if !missing.is_empty() {
         // Writing to a String cannot fail.
         let _ = writeln!(faults, "{} lines that no test names: {}", missing.len(), missing.join(" "));
@@ -74,10 +77,8 @@ fn a_name_stands_above_a_test() {
     ];
     let mut tests = BTreeMap::new();
     named("f.rs", &text.join("\n"), &mut tests);
-    let want = [
-        ("f.rs: first".to_owned(), vec![('A', 1), ('B', 2), ('C', 3)]),
-        ("f.rs: fourth".to_owned(), vec![('K', 2)]),
-    ];
+    let want =
+        [("f.rs: first".to_owned(), vec![('A', 1), ('B', 2), ('C', 3)]), ("f.rs: fourth".to_owned(), vec![('K', 2)])];
     assert_eq!(tests, BTreeMap::from(want));
     let list = checklist("- **A1** Holds.\n- **A2** *Not there yet*: later.\n- A3 is none\n  - **A4** nor this\n");
     assert_eq!(list, BTreeMap::from([(('A', 1), true), (('A', 2), false)]));

@@ -2,6 +2,7 @@
 
 mod auth;
 mod bounds;
+mod envelope;
 mod happy;
 mod http;
 mod life;

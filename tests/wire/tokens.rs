@@ -110,7 +110,8 @@ fn issuer(folder: &tempfile::TempDir, set: &Value, algorithms: &Value) -> Value 
 #[test]
 fn algorithms_are_the_configurations() {
     let door = Door::new();
-    let algorithms = ["none", "None", "NONE", "nOnE", "", "HS256", "HS384", "HS512", "ES384", "RS256", "PS256", "EdDSA"];
+    let algorithms =
+        ["none", "None", "NONE", "nOnE", "", "HS256", "HS384", "HS512", "ES384", "RS256", "PS256", "EdDSA"];
     let mut changes: Vec<(&str, &str)> = algorithms.iter().map(|name| ("ES256", *name)).collect();
     changes.extend([("ES256", "es256"), ("ES256", "ES256 "), ("ES256", "ES256K"), (r#""alg":"ES256","#, "")]);
     changes.extend([(r#""ES256""#, "null"), (r#""ES256""#, r#"["ES256"]"#), (r#""alg""#, r#""alg":"none","alg""#)]);
@@ -361,7 +362,8 @@ fn iat_of(claims: &str) -> Value {
 fn claims_of_the_wrong_type_and_claims_twice() {
     let door = Door::new();
     let expires = format!(r#""exp":{}"#, exp_of(&door.claims()));
-    let numbers = ["\"1900000000\"", "-1", "1e400", "NaN", "[1900000000]", "null", "true", "{}", "1e300", "1900000000000"];
+    let numbers =
+        ["\"1900000000\"", "-1", "1e400", "NaN", "[1900000000]", "null", "true", "{}", "1e300", "1900000000000"];
     let numbers = numbers.map(|value| format!(r#""exp":{value}"#));
     let mut changes: Vec<(&str, &str)> = numbers.iter().map(|to| (&*expires, &**to)).collect();
     changes.extend([
@@ -417,7 +419,8 @@ fn a_credential_has_one_place_and_one_spelling() {
     // The low bits of the last character of 64 bytes say nothing: three more spellings of the same signature, and more.
     let alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let (start, last) = signature.split_at(signature.len() - 1);
-    let twins: Vec<String> = alphabet.chars().filter(|c| !last.contains(*c)).map(|c| format!("{signed}.{start}{c}")).collect();
+    let twins: Vec<String> =
+        alphabet.chars().filter(|c| !last.contains(*c)).map(|c| format!("{signed}.{start}{c}")).collect();
     assert_eq!(twins.len(), 63);
     for twin in &twins {
         door.refused(twin);
