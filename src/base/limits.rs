@@ -199,6 +199,8 @@ pub const PUBLISH_GATHER_MS: u64 = 20;
 pub const ADMIN_ANSWER_MS_MAX: u64 = 2_000;
 /// At start, the servers get so long to introduce themselves before the gateway says what it knows, milliseconds.
 pub const START_WAIT_MS_MAX: u64 = 2_000;
+/// A supervisor's watchdog below this is missed by a busy machine now and then, milliseconds.
+pub const WATCHDOG_MS_MIN: u64 = 1_000;
 /// One file of the log, bytes; then the next is begun.
 pub const LOG_FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// How long the log sleeps when it finds the rings empty, milliseconds; each time in a row twice as long.
@@ -255,3 +257,4 @@ const _: () = assert!(ANSWER_WHOLE_BYTES_MAX >= BUFFER_BYTES, "a short answer is
 const _: () =
     assert!(CONNECTIONS_MAX * OUTCOME_BYTES_MAX <= RECORD_RING_KEPT_FREE_BYTES, "every call under way can be ended");
 const _: () = assert!(RECORD_BYTES_MAX < RECORD_RING_BYTES / 4, "one record never fills the ring");
+const _: () = assert!(WATCHDOG_MS_MIN >= 10 * HOUSEKEEPING_MS, "shards beat several times between two pings");

@@ -40,6 +40,7 @@ pub(crate) struct Setup {
     folder: TempDir,
     key: MintKey,
     flags: Vec<String>,
+    variables: Vec<(String, String)>,
     past_file_limits: bool,
 }
 
@@ -88,7 +89,7 @@ impl Setup {
             "policy": { "tasks": {}, "rules": [] },
             "audit": { "dir": folder.path().join("audit") },
         });
-        Self { config, folder, key, flags: Vec::new(), past_file_limits: false }
+        Self { config, folder, key, flags: Vec::new(), variables: Vec::new(), past_file_limits: false }
     }
 
     /// Any key, by JSON pointer; the blocks on the way must be there or are made.
@@ -146,6 +147,12 @@ impl Setup {
         self
     }
 
+    /// One more variable of its environment.
+    pub(crate) fn variable(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
     /// A file that may not grow is an error to it, and not its end.
     pub(crate) fn past_file_limits(mut self) -> Self {
         self.past_file_limits = true;
@@ -154,12 +161,13 @@ impl Setup {
 
     /// Starts it, and waits until it listens.
     pub(crate) fn start(self) -> Gateway {
-        let Self { config, folder, key, mut flags, past_file_limits } = self;
+        let Self { config, folder, key, mut flags, variables, past_file_limits } = self;
         if let Ok(driver) = std::env::var(DRIVER_VARIABLE) {
             flags.retain(|flag| !flag.starts_with("--driver"));
             flags.push(format!("--driver={driver}"));
         }
-        let command = if past_file_limits { command_past_file_limits() } else { command() };
+        let mut command = if past_file_limits { command_past_file_limits() } else { command() };
+        command.envs(variables);
         Gateway::launch(command, &config, folder, key, &flags)
     }
 }

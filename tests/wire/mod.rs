@@ -7,6 +7,7 @@ mod happy;
 mod http;
 mod life;
 mod lists;
+mod notify;
 mod policy;
 mod record;
 mod sessions;
