@@ -268,6 +268,8 @@ pub const PUBLISH_GATHER_MS: u64 = 20;
 pub const ADMIN_ANSWER_MS_MAX: u64 = 2_000;
 /// At start, the servers get so long to introduce themselves before the gateway says what it knows, milliseconds.
 pub const START_WAIT_MS_MAX: u64 = 2_000;
+/// A supervisor's watchdog below this is missed by a busy machine now and then, milliseconds.
+pub const WATCHDOG_MS_MIN: u64 = 1_000;
 /// One file of the log, bytes; then the next is begun.
 pub const LOG_FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// How long the log sleeps when it finds the rings empty, milliseconds; each time in a row twice as long.
@@ -330,3 +332,4 @@ const _: () = assert!(CALLS_MAX <= PROCESS_CONNECTIONS_MAX, "every call has a co
 const _: () = assert!(TLS_INCOMING_BYTES_MAX > 16 * 1024 + 2048 + 5, "the largest record fits (RFC 5246, 6.2.3)");
 const _: () = assert!(TLS_PIECE_BYTES + 1024 <= ANSWER_WHOLE_BYTES_MAX + HEAD_BYTES_MAX, "a piece fits its buffer");
 const _: () = assert!(TLS_HANDSHAKE_BYTES_MAX <= BUFFER_BYTES, "a handshake costs one usual buffer");
+const _: () = assert!(WATCHDOG_MS_MIN >= 10 * HOUSEKEEPING_MS, "shards beat several times between two pings");

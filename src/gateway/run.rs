@@ -167,6 +167,7 @@ impl Shard {
     async fn keep_house(&self, listeners: &[Rc<Listener>]) {
         while self.control.life() == Life::Run {
             let now = self.timers.now().mono;
+            self.control.beat(self.id);
             self.upstreams.pool.prune(now);
             self.timers.sleep_until(now.plus_ms(HOUSEKEEPING_MS)).await;
         }

@@ -11,6 +11,7 @@ pub mod banner;
 mod client;
 mod keeper;
 pub mod log;
+pub mod notify;
 mod publish;
 pub mod signals;
 pub mod start;

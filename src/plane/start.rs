@@ -69,6 +69,10 @@ impl Handle {
     pub fn stop(&self) {
         self.control.set_life(Life::Stop);
     }
+
+    pub(super) fn control(&self) -> Arc<Control> {
+        self.control.clone()
+    }
 }
 
 impl Gateway {

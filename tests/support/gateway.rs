@@ -10,8 +10,11 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use portcullis::identity::mint::{Grant, MintKey};
 use ring::rand::SystemRandom;
+use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -37,6 +40,7 @@ pub(crate) struct Setup {
     folder: TempDir,
     key: MintKey,
     flags: Vec<String>,
+    variables: Vec<(String, String)>,
     past_file_limits: bool,
 }
 
@@ -85,7 +89,7 @@ impl Setup {
             "policy": { "tasks": {}, "rules": [] },
             "audit": { "dir": folder.path().join("audit") },
         });
-        Self { config, folder, key, flags: Vec::new(), past_file_limits: false }
+        Self { config, folder, key, flags: Vec::new(), variables: Vec::new(), past_file_limits: false }
     }
 
     /// Any key, by JSON pointer; the blocks on the way must be there or are made.
@@ -143,6 +147,12 @@ impl Setup {
         self
     }
 
+    /// One more variable of its environment.
+    pub(crate) fn variable(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
     /// A file that may not grow is an error to it, and not its end.
     pub(crate) fn past_file_limits(mut self) -> Self {
         self.past_file_limits = true;
@@ -151,12 +161,13 @@ impl Setup {
 
     /// Starts it, and waits until it listens.
     pub(crate) fn start(self) -> Gateway {
-        let Self { config, folder, key, mut flags, past_file_limits } = self;
+        let Self { config, folder, key, mut flags, variables, past_file_limits } = self;
         if let Ok(driver) = std::env::var(DRIVER_VARIABLE) {
             flags.retain(|flag| !flag.starts_with("--driver"));
             flags.push(format!("--driver={driver}"));
         }
-        let command = if past_file_limits { command_past_file_limits() } else { command() };
+        let mut command = if past_file_limits { command_past_file_limits() } else { command() };
+        command.envs(variables);
         Gateway::launch(command, &config, folder, key, &flags)
     }
 }
@@ -234,6 +245,26 @@ impl Gateway {
             expires,
         };
         self.key.mint(&grant, &SystemRandom::new()).expect("the random source works")
+    }
+
+    /// A token of exactly these texts, signed with the key that it trusts.
+    pub(crate) fn sign(&self, header: &str, claims: &str) -> String {
+        let random = SystemRandom::new();
+        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, self.key.pkcs8(), &random);
+        let signed = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
+        let pair = pair.expect("the key is one of ours");
+        let signature = pair.sign(&random, signed.as_bytes()).expect("the random source works");
+        format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
+    }
+
+    /// The id of that key.
+    pub(crate) fn key_id(&self) -> &str {
+        self.key.id()
+    }
+
+    /// Its public half, as a key set.
+    pub(crate) fn key_set(&self) -> String {
+        self.key.key_set()
     }
 
     /// The folder of its record.
