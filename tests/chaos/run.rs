@@ -10,7 +10,7 @@ use std::time::Instant;
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::support::chaos::{BLOCK, Call, DOINGS, Doing, SERVERS, Serving, TIMEOUT, calls, seed};
+use crate::support::chaos::{BLOCK, Call, DOINGS, Doing, SERVERS, Serving, TIMEOUT, Verdict, calls, seed};
 use crate::support::chaos_client::Clients;
 use crate::support::chaos_server::Servers;
 use crate::support::gateway::{Gateway, PATIENCE, Setup};
@@ -42,10 +42,10 @@ fn run(name: &str, calls: u64, change: impl FnOnce(Setup) -> Setup) {
     println!("{name}: {calls} calls; {replay}");
     let servers = Servers::start(seed);
     let mut gateway = change(setup(&servers)).start();
-    // The last one is the one that shows, at the end, that all is well.
     let policy = policy(&gateway);
     let clients = Clients::new(seed, &gateway, Some(policy.clone()), 0..calls);
-    let before = Level::of(&gateway);
+    assert_ready(&gateway);
+    let before = Level::settled(&gateway);
     let begun = Instant::now();
     let mut claims = clients.run(CLIENTS);
     let took = begun.elapsed();
@@ -95,12 +95,8 @@ fn policy(gateway: &Gateway) -> String {
 
 /// After all of it: ready, and a good call to each server works.
 fn healthy(gateway: &Gateway, clients: &Clients, seed: u64, first: u64) -> Vec<Claim> {
-    let ready = format!("GET /readyz HTTP/1.1\r\nhost: {}\r\n\r\n", gateway.admin);
-    assert_eq!(Wire::to(gateway.admin).ask(ready.as_bytes()).status(), 200);
-    let good = |call: &Call| {
-        let drawn_well = call.serving == Serving::Json && call.verdict() == crate::support::chaos::Verdict::Permit;
-        drawn_well.then_some(()).is_some()
-    };
+    assert_ready(gateway);
+    let good = |call: &Call| call.serving == Serving::Json && call.verdict() == Verdict::Permit;
     let mut made = Vec::new();
     for server in 0..SERVERS.len() {
         let call = (first..).map(|number| Call::of(seed, number)).find(|call| call.server == server && good(call));
@@ -111,6 +107,11 @@ fn healthy(gateway: &Gateway, clients: &Clients, seed: u64, first: u64) -> Vec<C
         made.push(claim);
     }
     made
+}
+
+fn assert_ready(gateway: &Gateway) {
+    let ready = format!("GET /readyz HTTP/1.1\r\nhost: {}\r\n\r\n", gateway.admin);
+    assert_eq!(Wire::to(gateway.admin).ask(ready.as_bytes()).status(), 200);
 }
 
 /// The record as it was written.
@@ -154,6 +155,7 @@ fn manners(seed: u64, claims: &[Claim]) -> Vec<String> {
             faults.push(format!("an end that does not fit: {claim:?}"));
         }
     }
+    println!("  of {well} calls that were served well, hurt all the same: {hurt:?}");
     for (word, count) in hurt {
         if count * 100 > well * HURT_PERCENT_MAX + 500 {
             faults.push(format!("{count} of {well} calls that were served well ended with {word}"));

@@ -390,6 +390,19 @@ impl Level {
         }
     }
 
+    /// What it holds once that does not change any more: it is there before all its threads are.
+    pub(crate) fn settled(gateway: &Gateway) -> Self {
+        let mut last = Self::of(gateway);
+        let mut same = 0;
+        while same < 10 {
+            std::thread::sleep(Duration::from_millis(20));
+            let now = Self::of(gateway);
+            same = if (now.files, now.threads) == (last.files, last.threads) { same + 1 } else { 0 };
+            last = now;
+        }
+        last
+    }
+
     /// Waits until the gateway holds no more than it did then, and at most `slack` bytes of memory more: what an
     /// allocator and tables that only grow up to a bound keep.
     #[track_caller]
@@ -401,10 +414,16 @@ impl Level {
             if back && now.resident <= self.resident + slack {
                 return;
             }
-            assert!(Instant::now() < until, "[P6] {self:?} has become {now:?}, and stays so");
+            assert!(Instant::now() < until, "[P6] {self:?} has become {now:?}, and stays so: {:?}", names(gateway));
             std::thread::sleep(Duration::from_millis(50));
         }
     }
+}
+
+/// What its threads are called.
+fn names(gateway: &Gateway) -> Vec<String> {
+    let tasks = fs::read_dir(format!("/proc/{}/task", gateway.id())).into_iter().flatten().filter_map(Result::ok);
+    tasks.filter_map(|task| fs::read_to_string(task.path().join("comm")).ok()).map(|name| name.trim().into()).collect()
 }
 
 /// Records of one kind.
