@@ -13,6 +13,7 @@ mod support {
     pub(crate) mod conformance;
     pub(crate) mod gateway;
     pub(crate) mod http;
+    pub(crate) mod level;
     pub(crate) mod mcp;
     pub(crate) mod oracle;
     pub(crate) mod peers;
