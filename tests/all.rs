@@ -10,9 +10,11 @@ mod floors;
 mod wire;
 
 mod support {
+    pub(crate) mod clock;
     pub(crate) mod conformance;
     pub(crate) mod gateway;
     pub(crate) mod http;
+    pub(crate) mod island;
     pub(crate) mod level;
     pub(crate) mod mcp;
     pub(crate) mod oracle;

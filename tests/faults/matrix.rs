@@ -71,7 +71,7 @@ const ROWS: &[Row] = &[
     row("hangs-during", BOTH, |form, seen, out| begun(form, seen, out, wait), TIMED_OUT, "timeout"),
     row("trickles", BOTH, trickle, Sees::Answer, "ok"),
     row("trickles-without-end", JSON, trickle_on, TIMED_OUT, "timeout"),
-    row("shorter-than-it-said", BOTH, |form, seen, out| lie(form, seen, out, 7, |out| out.close()), CUT, "cut"),
+    row("shorter-than-it-said", BOTH, |form, seen, out| lie(form, seen, out, 200, |out| out.close()), CUT, "cut"),
     row("longer-than-it-said", JSON, |form, seen, out| lie(form, seen, out, -7, |_| {}), INVALID, "invalid"),
     row("chunk-longer-than-it-said", EVENTS, |form, seen, out| lie(form, seen, out, -7, |_| {}), INVALID, "invalid"),
     row("another-id-alone", JSON, |form, seen, out| foreign(form, seen, out, false), INVALID, "invalid"),
@@ -197,7 +197,8 @@ fn begun(form: Form, seen: &Seen, out: &mut Out<'_>, then: impl FnOnce(&mut Out<
 
 /// All of the answer, and then something else.
 fn whole(form: Form, seen: &Seen, out: &mut Out<'_>, then: impl FnOnce(&mut Out<'_>)) {
-    out.write(bytes(form, seen));
+    // Said beforehand: what hangs up unannounced has a test of its own, since it is found out by the next call.
+    out.write(bytes(form, seen).replacen("\r\n", "\r\nconnection: close\r\n", 1));
     then(out);
 }
 
@@ -245,7 +246,8 @@ fn lie(form: Form, seen: &Seen, out: &mut Out<'_>, by: isize, then: impl FnOnce(
             out.stream();
             let event = format!("data: {}\n\n", said(seen, seen.value()));
             let cut = &event[..event.len() - 4];
-            out.write(format!("{:x}\r\n{cut}\r\n0\r\n\r\n", off(cut.len())));
+            let behind = if by < 0 { "\r\n0\r\n\r\n" } else { "" };
+            out.write(format!("{:x}\r\n{cut}{behind}", off(cut.len())));
         }
     }
     then(out);
