@@ -6,6 +6,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use socket2::SockRef;
 
 use super::gateway::PATIENCE;
 
@@ -153,6 +154,17 @@ impl Wire {
         let _ = self.socket.shutdown(Shutdown::Write);
     }
 
+    /// Takes its leave with a reset: no goodbye, and what is under way is thrown away.
+    pub(crate) fn reset(self) {
+        let linger = SockRef::from(&self.socket).set_linger(Some(Duration::ZERO));
+        linger.expect("a TCP socket has this option");
+    }
+
+    /// Where this end is.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.socket.local_addr().expect("a connected socket has an address")
+    }
+
     /// Sends, and reads the one answer.
     #[track_caller]
     pub(crate) fn ask(&mut self, bytes: &[u8]) -> Response {
@@ -213,6 +225,12 @@ impl Wire {
     /// Whether the other side ends the connection, without another byte, within `patience`.
     pub(crate) fn at_end(&mut self, patience: Duration) -> bool {
         self.bytes.is_empty() && !self.receive(patience) && self.bytes.is_empty()
+    }
+
+    /// All that still comes, up to the connection's end.
+    pub(crate) fn to_end(&mut self) -> Vec<u8> {
+        while self.receive(PATIENCE) {}
+        std::mem::take(&mut self.bytes)
     }
 
     /// Whether the other side keeps the connection, and says nothing, for `while_`.
@@ -344,6 +362,11 @@ impl Events {
                 Err(cut) => return (messages, Err(cut)),
             }
         }
+    }
+
+    /// The connection, in the middle of the stream.
+    pub(crate) fn into_wire(self) -> Wire {
+        self.wire
     }
 
     fn take_block(&mut self) -> Option<Event> {

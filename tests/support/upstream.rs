@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockRef, Socket, Type};
 
 use super::gateway::PATIENCE;
 use super::mcp::{MODERN, VERSION_KEY};
@@ -90,6 +90,8 @@ pub(crate) struct Out<'a> {
     socket: &'a TcpStream,
     shared: &'a Shared,
     open: bool,
+    /// A reset is to be its last word.
+    reset: bool,
 }
 
 impl Out<'_> {
@@ -142,6 +144,14 @@ impl Out<'_> {
     pub(crate) fn close(&mut self) {
         let _ = self.socket.shutdown(Shutdown::Both);
         self.open = false;
+    }
+
+    /// Resets the connection.
+    pub(crate) fn reset(&mut self) {
+        let linger = SockRef::from(self.socket).set_linger(Some(Duration::ZERO));
+        linger.expect("a TCP socket has this option");
+        self.open = false;
+        self.reset = true;
     }
 
     /// Waits until the gateway closes the connection; `false` when it does not for so long.
@@ -466,9 +476,12 @@ fn connection(shared: &Shared, socket: &TcpStream) {
         // In the ledger before anything is answered.
         shared.state().seen.push(seen.clone());
         shared.changed.notify_all();
-        let mut out = Out { socket, shared, open: true };
+        let mut out = Out { socket, shared, open: true, reset: false };
         if let Acted::Default = (shared.script)(&seen, &mut out) {
             answer(&seen, &mut out);
+        }
+        if out.reset {
+            return;
         }
         if !out.open {
             break;
@@ -502,7 +515,7 @@ fn read_request(shared: &Shared, socket: &TcpStream, bytes: &mut Vec<u8>) -> Opt
         .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
         .collect();
     let mut seen = Seen { connection: 0, nth: 0, http, target, fields, body: Vec::new(), message: Value::Null };
-    if let Acted::Done = (shared.hasty)(&seen, &mut Out { socket, shared, open: true }) {
+    if let Acted::Done = (shared.hasty)(&seen, &mut Out { socket, shared, open: true, reset: false }) {
         return None;
     }
     let length = seen.field("content-length").parse().unwrap_or(0);
