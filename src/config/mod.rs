@@ -8,6 +8,8 @@ mod check;
 mod expand;
 mod fault;
 mod front;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod raw;
 mod routes;
 mod rules;
