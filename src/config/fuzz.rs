@@ -32,9 +32,9 @@ pub fn configuration(data: &[u8]) {
 }
 
 fn assert_placed(text: &str, fault: &Fault) {
-    let mut lines = text.split('\n');
     assert!(fault.line >= 1 && fault.column >= 1, "{fault:?}");
-    let line = lines.nth(fault.line - 1);
+    let lines = text.replace("\r\n", "\n").replace('\r', "\n");
+    let line = lines.split('\n').nth(fault.line - 1);
     let width = line.map_or(0, |line| line.chars().count());
     assert!(line.is_some() && fault.column <= width + 1, "{fault:?} is nowhere in the text");
     assert!(!fault.message.is_empty() && fault.hint.as_ref().is_none_or(|hint| !hint.is_empty()));
