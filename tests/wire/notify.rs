@@ -135,7 +135,7 @@ fn a_supervisor_that_is_not_there() {
     let setup = || Setup::new().server("up", &upstream.url()).open();
     for (setup, pings) in [
         (setup().environment("NOTIFY_SOCKET", "/nowhere/at/all"), false),
-        (supervisor.over(setup()).environment("WATCHDOG_USEC", "300000").variable("WATCHDOG_PID", "1"), false),
+        (supervisor.over(setup()).environment("WATCHDOG_USEC", "300000").environment("WATCHDOG_PID", "1"), false),
         (supervisor.over(setup()).environment("WATCHDOG_USEC", "soon"), false),
         (supervisor.over(setup()).environment("WATCHDOG_USEC", "300000"), true),
     ] {
