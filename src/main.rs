@@ -32,6 +32,8 @@ fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()))
         .with_target(false)
+        // Told on stderr, which a failed write to stderr would make a panic: whoever closes it must not end the gateway.
+        .log_internal_errors(false)
         .init();
     let result = match cli.verb {
         Verb::Run(run) => self::run(&run),
