@@ -44,13 +44,13 @@ pub const SEND_PIECE_BYTES: usize = 256 * 1024;
 pub const ANSWER_WHOLE_BYTES_MAX: usize = 64 * 1024;
 /// Buffered for a slow reader of a stream before its upstream is paused, bytes.
 pub const STREAM_BUFFERED_BYTES_MAX: usize = 256 * 1024;
-/// From accept, or the first byte on a kept connection, to the end of the head.
+/// From accept, or the first byte on a kept connection, to the end of the head (default of `limits.head`).
 pub const HEAD_MS_MAX: u64 = 10_000;
-/// For a whole request body.
+/// For a whole request body (default of `limits.body_time`).
 pub const BODY_MS_MAX: u64 = 30_000;
 /// A kept connection without a request.
 pub const IDLE_MS_MAX: u64 = 60_000;
-/// A write that makes no progress.
+/// A write that makes no progress (default of `limits.write_stall`).
 pub const WRITE_STALL_MS_MAX: u64 = 30_000;
 /// From SIGTERM until calls still running are cut (default of `limits.drain`).
 pub const DRAIN_MS_MAX: u64 = 30_000;
@@ -72,6 +72,26 @@ pub const LIST_FRESH_MS_MAX: u64 = 2_000;
 pub const STREAM_END_MS_MAX: u64 = 5_000;
 /// Connections of one shard.
 pub const CONNECTIONS_MAX: usize = 20_000;
+/// Connections of all shards together; no count of connections, calls or streams can be set higher.
+pub const PROCESS_CONNECTIONS_MAX: usize = CONNECTIONS_MAX * SHARDS_MAX as usize;
+/// Connections from one address, over all shards (default of `limits.connections_per_address`).
+pub const CONNECTIONS_PER_ADDRESS_MAX: usize = 4096;
+/// Calls in flight of one subject, over all shards (default of `limits.calls_per_subject`).
+pub const CALLS_PER_SUBJECT_MAX: usize = 1024;
+/// Open streams of one subject, over all shards (default of `limits.streams_per_subject`).
+pub const STREAMS_PER_SUBJECT_MAX: usize = 256;
+/// Calls in flight, over all shards (default of `limits.calls`).
+pub const CALLS_MAX: usize = 16 * 1024;
+/// Open streams, over all shards (default of `limits.streams`).
+pub const STREAMS_MAX: usize = 16 * 1024;
+
+// ---- tls ------------------------------------------------------------------------------------------------------
+/// A client's handshake, from accept to its end, milliseconds (default of `limits.handshake`).
+pub const HANDSHAKE_MS_MAX: u64 = 5_000;
+/// Certificates of one listener, to choose from by the name that a client asks for.
+pub const CERTIFICATES_MAX: usize = 256;
+/// A file of certificates or a key, bytes: the certificate bundles of operating systems are a tenth of it.
+pub const PEM_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 // ---- upstream -------------------------------------------------------------------------------------------------
 /// A connect to an upstream.
@@ -174,14 +194,10 @@ pub const TLS_PIECE_BYTES: usize = 4 * TLS_RECORD_BYTES_MAX;
 pub const TLS_LOOKS_MAX: usize = 16;
 /// Read and thrown away after a failed handshake, so that its alert reaches the peer, bytes.
 pub const TLS_REFUSED_DRAIN_BYTES_MAX: usize = 64 * 1024;
-/// Certificates of one listener.
-pub const TLS_PAIRS_MAX: usize = 256;
 /// Tickets of one server that a shard keeps to resume with.
 pub const TLS_TICKETS_KEPT: usize = 8;
 /// Servers whose tickets a shard keeps.
 pub const TLS_TICKET_SERVERS_MAX: usize = 256;
-/// A file of certificates or keys, bytes.
-pub const PEM_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// How often the files of certificates are looked at, milliseconds.
 pub const CERTS_LOOK_MS: u64 = 400;
 
@@ -286,3 +302,6 @@ const _: () = assert!(RECORD_BYTES_MAX < RECORD_RING_BYTES / 4, "one record neve
 const _: () = assert!(TLS_INCOMING_BYTES_MAX > 16 * 1024 + 2048 + 5, "the largest record fits (RFC 5246, 6.2.3)");
 const _: () = assert!(TLS_PIECE_BYTES + 1024 <= ANSWER_WHOLE_BYTES_MAX + HEAD_BYTES_MAX, "a piece fits its buffer");
 const _: () = assert!(TLS_HANDSHAKE_BYTES_MAX <= BUFFER_BYTES, "a handshake costs one usual buffer");
+const _: () = assert!(CALLS_PER_SUBJECT_MAX <= CALLS_MAX, "one subject's share is part of the whole");
+const _: () = assert!(STREAMS_PER_SUBJECT_MAX <= STREAMS_MAX, "one subject's share is part of the whole");
+const _: () = assert!(CALLS_MAX <= PROCESS_CONNECTIONS_MAX, "every call has a connection");

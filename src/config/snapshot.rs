@@ -102,13 +102,7 @@ impl Prepared {
             let root: &[u8] = b"/.well-known/oauth-protected-resource";
             routes.insert(Box::from(root), Route::Metadata(EndpointId::from_index(first)));
         }
-        let servers = settings
-            .servers
-            .iter()
-            .map(|server| PreparedServer {
-                host: if server.port == 80 { server.host.clone() } else { format!("{}:{}", server.host, server.port) },
-            })
-            .collect();
+        let servers = settings.servers.iter().map(|server| PreparedServer { host: server.authority() }).collect();
         let mut policy = [0; 6];
         policy.copy_from_slice(&settings.policy.hash()[..6]);
         let resources = settings.endpoints.iter().map(|endpoint| endpoint.resource.clone()).collect();

@@ -14,7 +14,7 @@ use rustls::server::{
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion, version};
 
-use crate::base::limits::TLS_PAIRS_MAX;
+use crate::base::limits::CERTIFICATES_MAX;
 use crate::tls::der;
 use crate::tls::fault::TlsFault;
 use crate::tls::tickets::PerShard;
@@ -77,7 +77,7 @@ pub fn server_config(
     client_ca: Option<&[u8]>,
     client: ClientCert,
 ) -> Result<Arc<ServerConfig>, TlsFault> {
-    if pairs.len() > TLS_PAIRS_MAX {
+    if pairs.len() > CERTIFICATES_MAX {
         return Err(TlsFault::TooManyPairs);
     }
     let resolver = Arc::new(ByName::new(pairs)?);
