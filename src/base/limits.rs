@@ -92,6 +92,26 @@ pub const HANDSHAKE_MS_MAX: u64 = 5_000;
 pub const CERTIFICATES_MAX: usize = 256;
 /// A file of certificates or a key, bytes: the certificate bundles of operating systems are a tenth of it.
 pub const PEM_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Held of a client's handshake while it is not complete, bytes: a hello in records of one byte has room, a flood of
+/// half hellos does not take the shard's buffers.
+pub const TLS_HANDSHAKE_BYTES_MAX: usize = 16 * 1024;
+/// Received, and not yet decrypted, of one connection, bytes.
+pub const TLS_INCOMING_BYTES_MAX: usize = ANSWER_WHOLE_BYTES_MAX + HEAD_BYTES_MAX;
+/// Plain text of one record, bytes (RFC 8446, 5.1).
+pub const TLS_RECORD_BYTES_MAX: usize = 16 * 1024;
+/// Encrypted at once, and given to one send, bytes.
+pub const TLS_PIECE_BYTES: usize = 4 * TLS_RECORD_BYTES_MAX;
+/// Receives of one look at a connection that should be quiet; a peer that sends more without saying anything is
+/// looked at again later.
+pub const TLS_LOOKS_MAX: usize = 16;
+/// Read and thrown away after a failed handshake, so that its alert reaches the peer, bytes.
+pub const TLS_REFUSED_DRAIN_BYTES_MAX: usize = 64 * 1024;
+/// Tickets of one server that a shard keeps to resume with.
+pub const TLS_TICKETS_KEPT: usize = 8;
+/// Servers whose tickets a shard keeps.
+pub const TLS_TICKET_SERVERS_MAX: usize = 256;
+/// How often the files of certificates are looked at, milliseconds.
+pub const CERTS_LOOK_MS: u64 = 400;
 
 // ---- upstream -------------------------------------------------------------------------------------------------
 /// A connect to an upstream.
@@ -176,30 +196,6 @@ pub const PATTERN_BYTES_MAX: usize = 1_024;
 pub const URI_BYTES_MAX: usize = 8 * 1024;
 /// Rules named in one permit or refusal: the first ones in the order of the file.
 pub const RULES_NAMED_MAX: usize = 8;
-
-// ---- tls ------------------------------------------------------------------------------------------------------
-/// From accept to the end of a TLS handshake, milliseconds.
-pub const HANDSHAKE_MS_MAX: u64 = 5_000;
-/// Held of a client's handshake while it is not complete, bytes: a hello in records of one byte has room, a flood of
-/// half hellos does not take the shard's buffers.
-pub const TLS_HANDSHAKE_BYTES_MAX: usize = 16 * 1024;
-/// Received, and not yet decrypted, of one connection, bytes.
-pub const TLS_INCOMING_BYTES_MAX: usize = ANSWER_WHOLE_BYTES_MAX + HEAD_BYTES_MAX;
-/// Plain text of one record, bytes (RFC 8446, 5.1).
-pub const TLS_RECORD_BYTES_MAX: usize = 16 * 1024;
-/// Encrypted at once, and given to one send, bytes.
-pub const TLS_PIECE_BYTES: usize = 4 * TLS_RECORD_BYTES_MAX;
-/// Receives of one look at a connection that should be quiet; a peer that sends more without saying anything is
-/// looked at again later.
-pub const TLS_LOOKS_MAX: usize = 16;
-/// Read and thrown away after a failed handshake, so that its alert reaches the peer, bytes.
-pub const TLS_REFUSED_DRAIN_BYTES_MAX: usize = 64 * 1024;
-/// Tickets of one server that a shard keeps to resume with.
-pub const TLS_TICKETS_KEPT: usize = 8;
-/// Servers whose tickets a shard keeps.
-pub const TLS_TICKET_SERVERS_MAX: usize = 256;
-/// How often the files of certificates are looked at, milliseconds.
-pub const CERTS_LOOK_MS: u64 = 400;
 
 // ---- uring ----------------------------------------------------------------------------------------------------
 /// Buffers waiting to be used again, bytes: a burst's memory goes back to the allocator.
