@@ -72,6 +72,31 @@ pub const LIST_FRESH_MS_MAX: u64 = 2_000;
 pub const STREAM_END_MS_MAX: u64 = 5_000;
 /// Connections of one shard.
 pub const CONNECTIONS_MAX: usize = 20_000;
+/// A connection without a request keeps its buffer and its place in the pipeline for so long, milliseconds; then
+/// nothing but its socket.
+pub const IDLE_AFTER_MS: u64 = 1_000;
+/// A body that arrives slower than this is not waited for, bytes a second.
+pub const BODY_BYTES_PER_S_MIN: u64 = 1024;
+/// After so long, milliseconds.
+pub const BODY_GRACE_MS: u64 = 5_000;
+/// A body larger than this asks for room that may be short.
+pub const BODY_LARGE_BYTES: usize = 64 * 1024;
+/// What all verifications of tokens may take of a shard's time, percent.
+pub const VERIFY_PERCENT_MAX: i64 = 5;
+/// And at once, after a time without any: the fleet comes back after a restart.
+pub const VERIFY_BURST_MS: u64 = 250;
+/// Subjects with nothing under way whose counts a shard keeps.
+pub const SHARES_KEPT_MAX: usize = 4096;
+/// TLS handshakes under way on one shard.
+pub const HANDSHAKES_MAX: usize = 1024;
+/// Refused connections that are told so and waited for, on one shard; others are just closed.
+pub const LINGERING_MAX: usize = 64;
+/// Connections closed at once when no descriptor is left, before the shard sees to the others.
+pub const TURN_AWAY_MAX: usize = 64;
+/// Descriptors that client connections leave for everything else: rings, listeners, files, the plane's own.
+pub const FILES_KEPT: usize = 128;
+/// Connections looked at to find an idle one that can go.
+pub const EVICT_LOOKS_MAX: usize = 256;
 /// Connections of all shards together; no count of connections, calls or streams can be set higher.
 pub const PROCESS_CONNECTIONS_MAX: usize = CONNECTIONS_MAX * SHARDS_MAX as usize;
 /// Connections from one address, over all shards (default of `limits.connections_per_address`).

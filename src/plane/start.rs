@@ -80,7 +80,7 @@ impl Gateway {
     pub fn start(mut settings: Settings, options: Options) -> Result<Self, PlaneFault> {
         refuse_tls(&settings)?;
         provider::install();
-        let _ = cpu::raise_file_limit();
+        let files = cpu::raise_file_limit().soft;
         let driver = Driver::probe(options.driver)?;
         let sealing: Arc<[SealingKey]> = [SealingKey::derive(&state::sealing_secret(&settings.state)?)].into();
         let cpus = cpu::allowed_cpus().unwrap_or_default();
@@ -117,6 +117,7 @@ impl Gateway {
                 control: control.clone(),
                 record,
                 sealing: sealing.clone(),
+                files,
             };
             threads.push(run_shard(start, cpus.get(index % cpus.len().max(1)).copied())?);
         }

@@ -62,6 +62,16 @@ pub enum TlsFault {
     Io(io::ErrorKind),
 }
 
+impl TlsFault {
+    /// Whether it is the peer's certificate that we refuse: it is not of an authority that is trusted, not for the
+    /// name that was asked for, not for this time, or not there.
+    #[must_use]
+    pub fn is_untrusted(&self) -> bool {
+        use rustls::Error::{InvalidCertificate, NoCertificatesPresented};
+        matches!(self, Self::Protocol(InvalidCertificate(_) | NoCertificatesPresented))
+    }
+}
+
 impl From<TlsFault> for io::Error {
     fn from(fault: TlsFault) -> Self {
         let kind = match &fault {
