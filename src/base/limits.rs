@@ -137,6 +137,10 @@ pub const TLS_TICKETS_KEPT: usize = 8;
 pub const TLS_TICKET_SERVERS_MAX: usize = 256;
 /// How often the files of certificates are looked at, milliseconds.
 pub const CERTS_LOOK_MS: u64 = 400;
+/// A file that changed within this time is read at each look: its clock may be too coarse to show another change.
+pub const CERTS_SETTLED_MS: u64 = 3_000;
+/// A certificate that expires within this time is worth a warning, days.
+pub const CERT_WARN_DAYS: i64 = 7;
 
 // ---- upstream -------------------------------------------------------------------------------------------------
 /// A connect to an upstream.
@@ -156,6 +160,8 @@ pub const CATALOG_RETRY_MS_MAX: u64 = 5_000;
 pub const PLANE_ANSWER_MS_MAX: u64 = 10_000;
 /// And its size, bytes.
 pub const PLANE_ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// The plane waits so long to say farewell on an encrypted connection, milliseconds.
+pub const PLANE_FAREWELL_MS_MAX: u64 = 10;
 /// Idle connections kept per shard and server.
 pub const UPSTREAM_IDLE_MAX: usize = 512;
 /// Parsed heads of answers that a shard keeps to parse into again.
