@@ -54,9 +54,6 @@ pub enum PlaneFault {
         /// What is wrong with it.
         fault: crate::tls::fault::TlsFault,
     },
-    /// The file asks for TLS, which the shards do not speak yet: in plain text is no way to serve it.
-    #[error("this version does not speak TLS yet, which {0} asks for")]
-    NoTls(String),
     /// No runtime for the shards.
     #[error("{0}")]
     Ring(#[from] crate::uring::ring::RingFault),

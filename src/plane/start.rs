@@ -79,7 +79,6 @@ impl Gateway {
     /// # Errors
     /// `PlaneFault`; nothing is left running then that matters.
     pub fn start(mut settings: Settings, options: Options) -> Result<Self, PlaneFault> {
-        refuse_tls(&settings)?;
         provider::install();
         let files = cpu::raise_file_limit().soft;
         let driver = Driver::probe(options.driver)?;
@@ -156,15 +155,6 @@ impl Gateway {
             self.log.finish().map_err(|error| PlaneFault::File { what: "the last records are lost:", path, error });
         result.and(written)
     }
-}
-
-/// Until shards speak TLS: what was meant to be encrypted never goes in plain text.
-fn refuse_tls(settings: &Settings) -> Result<(), PlaneFault> {
-    let listener = settings.listen.iter().find(|listener| listener.tls.is_some());
-    let listener = listener.map(|listener| format!("the listener {}", listener.address));
-    let server = settings.servers.iter().find(|server| server.tls.is_some());
-    let server = server.map(|server| format!("the server {}", server.name));
-    listener.or(server).map_or(Ok(()), |who| Err(PlaneFault::NoTls(who)))
 }
 
 /// Every shard's own listeners on every address. A port left to the system is chosen once and kept for all.
