@@ -15,7 +15,7 @@ use ring::digest::{Context, SHA256};
 use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, ServerConfig};
 
-use crate::base::limits::{CERTS_LOOK_MS, CERTS_SETTLED_MS, CERT_WARN_DAYS, PEM_BYTES_MAX};
+use crate::base::limits::{CERT_WARN_DAYS, CERTS_LOOK_MS, CERTS_SETTLED_MS, PEM_BYTES_MAX};
 use crate::config::{CertPaths, ClientCert, ListenTls, ServerTls, Settings};
 use crate::gateway::control::{Control, Life};
 use crate::tls::config::{self, ClientSide, Materials, Pem, Roots};

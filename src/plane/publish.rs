@@ -115,8 +115,7 @@ impl Publisher {
         let addresses = self.servers.iter().map(|known| known.addresses.clone().unwrap_or_default()).collect();
         let auth_epoch = self.control.snapshot.load().auth_epoch;
         let (settings, prepared, tls) = (self.settings.clone(), self.prepared.clone(), self.tls.clone());
-        let (snapshot, warnings) =
-            Snapshot::new(settings, prepared, catalog, addresses, tls, auth_epoch, self.number);
+        let (snapshot, warnings) = Snapshot::new(settings, prepared, catalog, addresses, tls, auth_epoch, self.number);
         self.control.snapshot.store(Arc::new(snapshot));
         for warning in &warnings {
             if !self.warned.contains(warning) {
