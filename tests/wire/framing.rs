@@ -118,7 +118,7 @@ fn both_lengths() {
         for lines in [
             format!("content-length: {length}\r\n{CHUNKED}"),
             format!("{CHUNKED}content-length: {length}\r\n"),
-            format!("Content-Length: 0\r\nx: y\r\nTRANSFER-ENCODING: Chunked\r\n"),
+            "Content-Length: 0\r\nx: y\r\nTRANSFER-ENCODING: Chunked\r\n".to_owned(),
             format!("transfer-encoding: identity\r\ncontent-length: {length}\r\n"),
             format!("content-length: x\r\n{CHUNKED}"),
         ] {
@@ -266,7 +266,7 @@ fn bodies_in_http_1_0() {
     post.is_echoed(&wire.response());
     assert!(wire.at_end(PATIENCE));
     let calls: Vec<String> = house.upstream.calls().iter().map(|call| call.value().to_owned()).collect();
-    assert_eq!(calls, [post.value.clone()]);
+    assert_eq!(calls, std::slice::from_ref(&post.value));
     oracle::check(&house.gateway, &[("up", &house.upstream)]);
 }
 
@@ -475,9 +475,9 @@ fn trailers_are_dropped() {
     assert_eq!(oracle::decision(&records, &post.value)["subject"], "anonymous", "a token in a trailer is none");
 }
 
-/// [H10] One host, which is a name or an address; and the target, where it names one, names the same.
+/// [H10] One host, which is a name or an address.
 #[test]
-fn hosts_and_targets() {
+fn hosts() {
     let house = House::new();
     let address = house.gateway.address;
     let line = format!("host: {address}\r\n");
@@ -509,6 +509,14 @@ fn hosts_and_targets() {
     ] {
         house.refused(house.text().replacen(&line, &hosts, 1).as_bytes(), &[400]);
     }
+    house.end(0);
+}
+
+/// [H10] A target that names a host names the same one; and a request line has three parts, with one space between them.
+#[test]
+fn request_lines() {
+    let house = House::new();
+    let address = house.gateway.address;
     for target in [
         "http://evil.example/mcp".to_owned(),
         format!("http://user@{address}/mcp"),
@@ -934,6 +942,52 @@ fn ambiguous(body: &str) -> Vec<String> {
     ]
 }
 
+/// [H7] [H8] [H9] [H16] Nor is a body in chunks that two parties would cut differently ever given on.
+#[test]
+fn answers_in_broken_chunks() {
+    let upstream = Plan::tools(&["echo"])
+        .script(|seen, out| {
+            let number = seen.field("tracestate").strip_prefix("case=").and_then(|text| text.parse::<usize>().ok());
+            let Some(number) = number else { return Acted::Default };
+            out.write(head(CHUNKED) + &broken_chunks(&said(seen, seen.value()).to_string()).swap_remove(number));
+            let gone = out.gone(Duration::from_secs(5));
+            out.note(format!("{} {gone}", seen.value()));
+            Acted::Done
+        })
+        .start();
+    let gateway = Setup::new().server("up", &upstream.url()).open().start();
+    for number in 0..broken_chunks("").len() {
+        let call = Post::call("echo").field("tracestate", &format!("case={number}"));
+        let answer = call.to(&gateway);
+        let reason = &answer.json()["error"]["data"]["reason"];
+        assert_eq!((answer.status(), reason), (200, &json!("server_invalid")), "{number}: {}", answer.text());
+        upstream.noted(&format!("{} true", call.value));
+        Post::call("echo").echoed(&gateway);
+    }
+    oracle::check(&gateway, &[("up", &upstream)]);
+}
+
+fn broken_chunks(body: &str) -> Vec<String> {
+    let size = format!("{:x}", body.len());
+    vec![
+        format!("{size}\n{body}\r\n0\r\n\r\n"),
+        format!("{size}\r{body}\r\n0\r\n\r\n"),
+        format!("{size}\r\n{body}\n0\r\n\r\n"),
+        format!("{size}\r\n{body}0\r\n\r\n"),
+        format!("{size}\r\n{body}\r\n0\n\r\n"),
+        format!("{size}\r\n{body}\r\n0\r\n\n"),
+        format!("+{size}\r\n{body}\r\n0\r\n\r\n"),
+        format!("0x{size}\r\n{body}\r\n0\r\n\r\n"),
+        format!(" {size}\r\n{body}\r\n0\r\n\r\n"),
+        format!("{size} \r\n{body}\r\n0\r\n\r\n"),
+        format!("{size:0>17}\r\n{body}\r\n0\r\n\r\n"),
+        format!("{size};\r\n{body}\r\n0\r\n\r\n"),
+        format!("{size};{}\r\n{body}\r\n0\r\n\r\n", "e".repeat(300)),
+        format!("{size}\r\n{body}\r\n0\r\nx : y\r\n\r\n"),
+        format!("{size}\r\n{body}\r\n0\r\n{}\r\n", "x: y\r\n".repeat(101)),
+    ]
+}
+
 /// [H16] Up to ten interim answers are passed over.
 #[test]
 fn interim_answers() {
@@ -1050,6 +1104,23 @@ fn memory_of_heads() {
     println!("{each} bytes for each head of {}", bytes.len());
     assert!(each < HEAD_MEMORY_MAX, "{each} bytes for each");
     drop(wires);
+}
+
+/// A client that closes its half is taken for one that has left: HTTP/1.1 has no way to tell them apart.
+#[test]
+fn a_client_that_closes_its_half_has_left() {
+    const ACTS: &[(&str, Act)] = &[("hold", |seen, out| {
+        let gone = out.gone(PATIENCE);
+        out.note(format!("{} {gone}", seen.value()));
+    })];
+    let (gateway, upstream) = acting(ACTS);
+    let post = Post::call("hold");
+    let mut wire = post.begin(&gateway);
+    wire.close_half();
+    upstream.noted(&format!("{} true", post.value));
+    assert!(wire.at_end(PATIENCE));
+    let records = oracle::check(&gateway, &[("up", &upstream)]);
+    assert_eq!(oracle::outcome(&records, &post.value)["status"], "cancelled");
 }
 
 /// [H1] [H11] Requests that come together are told apart as if they had come one by one, cut anywhere.
