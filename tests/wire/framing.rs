@@ -622,6 +622,23 @@ fn methods_and_their_bodies() {
     assert!(upstream.calls().is_empty(), "{:?}", upstream.calls());
 }
 
+/// [H11] The answer to a HEAD has no body, and the answer to what comes next on its connection has one, be it no request
+/// at all.
+#[test]
+fn what_comes_behind_a_head_request() {
+    let house = House::new();
+    for behind in
+        ["\r\n\r\n", "G@T / HTTP/1.1\r\n\r\n", "GET\r\n\r\n", "PRI * HTTP/2.0\r\n\r\n", "GET /mcp HTTP/1.1\r\n\r\n"]
+    {
+        let mut wire = Wire::to(house.gateway.address);
+        wire.send(format!("HEAD /mcp HTTP/1.1\r\nhost: {}\r\n\r\n", house.gateway.address).as_bytes());
+        assert_eq!(wire.try_response_to(true).expect("an answer").status(), 405);
+        let answer = wire.ask(behind.as_bytes());
+        assert!([400, 505].contains(&answer.status()) && answer.json()["error"].is_object(), "{behind:?}");
+        assert!(wire.at_end(PATIENCE), "{behind:?}");
+    }
+}
+
 /// [H11] [H13] The answer to a request whose body is not read arrives whole, up to 64 KiB of body; beyond, the
 /// connection ends soon.
 #[test]
