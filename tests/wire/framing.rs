@@ -797,12 +797,9 @@ fn whole(message: &Value) -> String {
     head(&format!("content-length: {}\r\n", body.len())) + &body
 }
 
-/// [H14] A server that answers before it has read the request: its answer is given on at once, and its connection is
-/// never used again.
-#[test]
-#[ignore = "bug: an answer is not read while the request is being sent"]
-fn servers_that_answer_early() {
-    let plan = Plan::tools(&["hasty", "echo"]).hasty(|seen, out| {
+/// A server whose tool `hasty` answers before it has read the request, and then does what `after` does.
+fn hasty(after: fn(&mut Out<'_>)) -> (Gateway, Upstream) {
+    let plan = Plan::tools(&["hasty", "echo"]).hasty(move |seen, out| {
         if seen.field("mcp-name") != "hasty" {
             return Acted::Default;
         }
@@ -810,22 +807,47 @@ fn servers_that_answer_early() {
         let value = &seen.field("traceparent")[3..35];
         let result = json!({ "content": [{ "type": "text", "text": value }], "resultType": "complete" });
         out.write(whole(&json!({ "jsonrpc": "2.0", "id": 1, "result": result })));
-        out.pass("read");
+        after(out);
         Acted::Done
     });
     let upstream = Reserved::new().narrow().start(plan);
-    let gateway = Setup::new().server("up", &upstream.url()).set("/servers/up/timeout", json!("5s")).open().start();
-    // Long enough not to fit into the sockets: the request is still being sent when the answer comes.
+    let gateway = Setup::new().server("up", &upstream.url()).set("/servers/up/timeout", json!("8s")).open().start();
+    (gateway, upstream)
+}
+
+/// Its answer is given on, in less than its timeout, and the connection is not used again.
+#[track_caller]
+fn answered_early(gateway: &Gateway, upstream: &Upstream) {
+    // More than the server's kernel takes: the request is still on its way when the answer comes.
     let post = Post::call("hasty").param("/arguments/pad", json!("x".repeat(900_000)));
     let begun = Instant::now();
-    post.is_echoed(&post.to(&gateway));
-    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+    post.is_echoed(&post.to(gateway));
+    assert!(begun.elapsed() < Duration::from_secs(6), "{:?}", begun.elapsed());
+    let next = Post::call("echo");
+    next.echoed(gateway);
+    let seen = upstream.wait("the next call", |seen| seen.value() == next.value);
+    assert_eq!(seen.nth, 0, "a connection of its own, not the one whose request was never read");
+}
+
+/// [H14] A server that answers before it has read the request, and hangs up: its answer is given on, and its connection
+/// is never used again.
+#[test]
+#[ignore = "bug: a connection is kept while bytes of its request wait to be sent"]
+fn servers_that_answer_early_and_leave() {
+    let (gateway, upstream) = hasty(|_| std::thread::sleep(Duration::from_millis(100)));
     for _ in 0..3 {
-        let next = Post::call("echo");
-        next.echoed(&gateway);
+        answered_early(&gateway, &upstream);
     }
-    let first = &upstream.calls()[0];
-    assert_eq!(first.nth, 0, "a connection of its own, not the one whose request was never read");
+}
+
+/// [H14] The same for one that stays: its answer does not wait for the rest of the request to be taken.
+#[test]
+#[ignore = "bug: a connection is kept while bytes of its request wait to be sent"]
+fn servers_that_answer_early_and_stay() {
+    let (gateway, upstream) = hasty(|out| out.pass("read"));
+    for _ in 0..3 {
+        answered_early(&gateway, &upstream);
+    }
     upstream.open("read");
 }
 
@@ -883,7 +905,7 @@ fn bytes_behind_an_answer_that_come_late() {
     oracle::check(&gateway, &[("up", &upstream)]);
 }
 
-/// [H16] Answers that no two parties read alike are withheld, and their connection is closed: a call gets an error that
+/// [H12] [H16] Answers that no two parties read alike are withheld, and their connection is closed: a call gets an error that
 /// says so, a message that is no request 502.
 #[test]
 fn answers_that_are_ambiguous() {
