@@ -36,7 +36,7 @@ fn plan() -> Plan {
 fn far_server(island: &Island, driver: &str) {
     let upstream = island.at(Place::There, || Reserved::at((Place::There.address(), 0).into()).start(plan()));
     let setup = Setup::new().server("up", &upstream.url()).set("/servers/up/timeout", json!(TIMEOUT));
-    let gateway = setup.set("/limits/connect", json!("700ms")).open().flag(driver).start();
+    let gateway = setup.set("/limits/connect", json!("700ms")).open().driver(driver).start();
     let before = Level::settled(&gateway);
     let session = open_session(&gateway, |post| post);
     let calls = |tool: &str| [Post::call(tool), Post::legacy_call(&session, tool)];
@@ -95,7 +95,7 @@ fn far_client(island: &Island, driver: &str, tool: &str) {
     let upstream = plan().start();
     let here = std::net::SocketAddr::from((Place::Here.address(), 0));
     let setup = Setup::new().server("up", &upstream.url()).set("/listen", json!(here.to_string())).open();
-    let gateway = setup.set("/auth/anonymous_public", json!(true)).flag(driver).start();
+    let gateway = setup.set("/auth/anonymous_public", json!(true)).driver(driver).start();
     let before = Level::settled(&gateway);
     let post = Post::call(tool);
     let wires = island.at(Place::There, || far_calls(&gateway, &post, tool));

@@ -213,7 +213,7 @@ impl Wire {
     }
 
     /// All that still comes, up to the connection's end.
-    pub(crate) fn to_end(&mut self) -> Vec<u8> {
+    pub(crate) fn rest(&mut self) -> Vec<u8> {
         while self.receive(PATIENCE) {}
         std::mem::take(&mut self.bytes)
     }

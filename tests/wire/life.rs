@@ -36,7 +36,7 @@ fn pair(setup: Setup) -> (Gateway, Upstream) {
 }
 
 fn drained(driver: &str) {
-    let (mut gateway, upstream) = pair(Setup::new().shards(2).flag(driver));
+    let (mut gateway, upstream) = pair(Setup::new().shards(2).driver(driver));
     let mut idle: Vec<Wire> = (0..4).map(|_| Wire::to(gateway.address)).collect();
     for wire in &mut idle {
         let post = Post::call("echo");
@@ -93,13 +93,13 @@ fn drained(driver: &str) {
 /// [L1] [P5] Calls, streams and idle connections, each in its way; exit 0.
 #[test]
 fn sigterm_finishes_what_there_is() {
-    drained("--driver=auto");
+    drained("auto");
 }
 
 /// [L1] [P5] The same without io_uring.
 #[test]
 fn sigterm_on_epoll() {
-    drained("--driver=epoll");
+    drained("epoll");
 }
 
 #[test]
@@ -176,7 +176,7 @@ fn readiness(gateway: &Gateway) -> u16 {
 
 /// How long after SIGTERM a client can still connect.
 fn closes_after(driver: &str) -> Duration {
-    let (mut gateway, upstream) = pair(Setup::new().shards(2).flag(driver));
+    let (mut gateway, upstream) = pair(Setup::new().shards(2).driver(driver));
     let hold = Post::call("hold");
     let mut held = hold.begin(&gateway);
     upstream.wait("the held call", |seen| seen.calls("hold"));
@@ -198,7 +198,7 @@ fn closes_after(driver: &str) -> Duration {
 /// this machine does only makes it longer.
 #[test]
 fn nothing_new_after_a_tenth_of_a_second() {
-    for driver in ["--driver=auto", "--driver=epoll"] {
+    for driver in ["auto", "epoll"] {
         let mut best = Duration::MAX;
         for _ in 0..5 {
             best = best.min(closes_after(driver));
@@ -215,8 +215,8 @@ fn nothing_new_after_a_tenth_of_a_second() {
 /// comes soon, and nobody's call is executed without an answer.
 #[test]
 fn those_in_the_queue() {
-    for driver in ["--driver=auto", "--driver=epoll"] {
-        let (mut gateway, upstream) = pair(Setup::new().shards(2).flag(driver));
+    for driver in ["auto", "epoll"] {
+        let (mut gateway, upstream) = pair(Setup::new().shards(2).driver(driver));
         gateway.signal(Signal::STOP);
         let posts: Vec<Post> = (0..20).map(|_| Post::call("echo")).collect();
         let mut queue: Vec<Wire> = posts.iter().map(|post| post.begin(&gateway)).collect();
