@@ -20,7 +20,7 @@ mod vanished;
 /// The `timeout` of the server in these tests; what is prompt is over before it.
 const TIMEOUT: &str = "1500ms";
 /// Both drivers: the kernel's best, and what is there everywhere.
-const DRIVERS: [&str; 2] = ["--driver=auto", "--driver=epoll"];
+const DRIVERS: [&str; 2] = ["auto", "epoll"];
 
 /// What a tool does to its caller.
 pub(super) type Act = fn(&Seen, &mut Out<'_>);

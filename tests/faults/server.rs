@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::{Act, TIMEOUT, answer, faulted, head, long, server};
@@ -622,4 +623,63 @@ fn servers_that_do_not_read_the_request() {
         Post::call("echo").echoed(&gateway);
     }
     oracle::check(&gateway, &[("up", &upstream)]);
+}
+
+/// [P5] A process that is killed, before, during and after its answers, and comes back: here another gateway, which is
+/// a server like any other.
+#[test]
+fn a_server_process_that_is_killed() {
+    let upstream = Plan::tools(&["echo", "hang", "stream"])
+        .script(|seen, out| {
+            if !["hang", "stream"].contains(&seen.name()) {
+                return Acted::Default;
+            }
+            if seen.name() == "stream" {
+                begin(seen, out);
+            }
+            out.gone(Duration::from_secs(20));
+            Acted::Done
+        })
+        .start();
+    let middle = Setup::new().server("up", &upstream.url()).open().start();
+    let address = middle.address;
+    let gateway = Setup::new().server("middle", &middle.url("/mcp")).open().start();
+    let session = open_session(&gateway, |post| post);
+    let calls = |tool: &str| [Post::call(tool), Post::legacy_call(&session, tool)];
+    let (after, during) = (calls("echo"), [calls("hang"), calls("stream")].concat());
+    for post in &after {
+        post.echoed(&gateway);
+    }
+    let mut wires: Vec<_> = during.iter().map(|post| post.begin(&gateway)).collect();
+    for post in &during {
+        upstream.wait("the call", |seen| seen.value() == post.value);
+    }
+    middle.signal(Signal::KILL);
+    for (post, wire) in during.iter().zip(&mut wires) {
+        let answer = wire.response();
+        assert!(answer.text().contains("\"reason\":\"server_cut\""), "{post:?}: {}", answer.text());
+    }
+    // The last kept connection may be found out by a call.
+    let mut refused = Vec::new();
+    eventually("nobody is there", || {
+        let post = Post::call("echo");
+        let reason = post.to(&gateway).json()["error"]["data"]["reason"].clone();
+        refused.push(post);
+        assert!(reason == "unreachable" || reason == "server_cut", "{reason}");
+        reason == "unreachable"
+    });
+    let _middle = middle.restart(|config| config["listen"] = json!(address.to_string()));
+    eventually("it is found again", || Post::call("echo").to(&gateway).json().get("result").is_some());
+    for post in calls("echo") {
+        post.echoed(&gateway);
+    }
+    let refused: Vec<&Post> = refused.iter().collect();
+    let records = oracle::check_with(&gateway, &[], &refused);
+    for post in &during {
+        assert_eq!(oracle::outcome(&records, &post.value)["status"], "cut");
+    }
+    for post in &refused {
+        let reached = upstream.calls().iter().any(|call| call.value() == post.value);
+        assert!(!reached, "it was said that nothing was executed");
+    }
 }

@@ -44,6 +44,8 @@ pub(crate) struct Setup {
     environment: Vec<(String, OsString)>,
     /// Shell lines that are obeyed before the binary takes the shell's place.
     prelude: Vec<String>,
+    /// The driver is what the test is about.
+    own_driver: bool,
 }
 
 /// A running gateway; ended when dropped.
@@ -91,7 +93,7 @@ impl Setup {
             "policy": { "tasks": {}, "rules": [] },
             "audit": { "dir": folder.path().join("audit") },
         });
-        Self { config, folder, key, flags: Vec::new(), environment: Vec::new(), prelude: Vec::new() }
+        Self { config, folder, key, flags: Vec::new(), environment: Vec::new(), prelude: Vec::new(), own_driver: false }
     }
 
     /// Any key, by JSON pointer; the blocks on the way must be there or are made.
@@ -149,6 +151,12 @@ impl Setup {
         self
     }
 
+    /// With this driver, even where all others are to have another one.
+    pub(crate) fn driver(mut self, driver: &str) -> Self {
+        self.own_driver = true;
+        self.flag(&format!("--driver={driver}"))
+    }
+
     /// A file that may not grow is an error to it, and not its end.
     pub(crate) fn past_file_limits(self) -> Self {
         // Ignored signals are inherited.
@@ -173,7 +181,7 @@ impl Setup {
 
     /// Starts it, and waits until it listens.
     pub(crate) fn start(mut self) -> Gateway {
-        if let Ok(driver) = std::env::var(DRIVER_VARIABLE) {
+        if let Some(driver) = std::env::var(DRIVER_VARIABLE).ok().filter(|_| !self.own_driver) {
             self.flags.retain(|flag| !flag.starts_with("--driver"));
             self.flags.push(format!("--driver={driver}"));
         }

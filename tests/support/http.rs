@@ -160,11 +160,6 @@ impl Wire {
         linger.expect("a TCP socket has this option");
     }
 
-    /// Where this end is.
-    pub(crate) fn address(&self) -> SocketAddr {
-        self.socket.local_addr().expect("a connected socket has an address")
-    }
-
     /// Sends, and reads the one answer.
     #[track_caller]
     pub(crate) fn ask(&mut self, bytes: &[u8]) -> Response {
@@ -227,8 +222,15 @@ impl Wire {
         self.bytes.is_empty() && !self.receive(patience) && self.bytes.is_empty()
     }
 
+    /// What comes next, as it comes.
+    #[track_caller]
+    pub(crate) fn more(&mut self) -> Vec<u8> {
+        assert!(!self.bytes.is_empty() || self.receive(PATIENCE), "nothing more comes");
+        std::mem::take(&mut self.bytes)
+    }
+
     /// All that still comes, up to the connection's end.
-    pub(crate) fn to_end(&mut self) -> Vec<u8> {
+    pub(crate) fn rest(&mut self) -> Vec<u8> {
         while self.receive(PATIENCE) {}
         std::mem::take(&mut self.bytes)
     }

@@ -15,7 +15,7 @@ use crate::support::upstream::{Acted, Plan, progress, said};
 /// How far ahead a server got of a client that does not read.
 static AHEAD: AtomicUsize = AtomicUsize::new(0);
 
-/// A client that does not read slows its server down; nothing piles up in between, and nothing is lost.
+/// [S3] A client that does not read slows its server down; nothing piles up in between, and nothing is lost.
 #[test]
 fn a_slow_reader_slows_its_server() {
     const EVENTS: usize = 3_000;
@@ -63,7 +63,7 @@ fn a_slow_reader_slows_its_server() {
     oracle::check(&gateway, &[("up", &upstream)]);
 }
 
-/// An event without end is not collected without end.
+/// [S1] An event without end is not collected without end.
 #[test]
 fn an_event_that_is_too_large() {
     let upstream = Plan::tools(&["huge"])
@@ -109,6 +109,7 @@ fn connections_over_the_number_are_closed() {
     oracle::check(&gateway, &[("up", &upstream)]);
 }
 
+/// [R1] Idle connections, fresh or used, end in time; a call under way is not idle.
 #[test]
 fn connections_without_a_request_end() {
     let upstream = Plan::tools(&["echo", "slow"])
@@ -130,7 +131,7 @@ fn connections_without_a_request_end() {
     oracle::check(&gateway, &[("up", &upstream)]);
 }
 
-/// A head has ten seconds, however slowly its bytes trickle.
+/// [R1] A head has ten seconds, however slowly its bytes trickle.
 #[test]
 fn a_head_that_trickles_is_cut_off() {
     let upstream = Plan::tools(&["echo"]).start();
@@ -152,7 +153,7 @@ fn a_head_that_trickles_is_cut_off() {
     assert!(upstream.calls().is_empty());
 }
 
-/// Requests that come early, while another one is waited for, are not taken for the client's leaving.
+/// [S5] Requests that come early, while another one is waited for, are not taken for the client's leaving.
 #[test]
 fn an_early_request_is_no_goodbye() {
     let upstream = Plan::tools(&["hold", "echo"])
@@ -178,7 +179,7 @@ fn an_early_request_is_no_goodbye() {
     assert_eq!(oracle::outcome(&records, &hold.value)["status"], "ok");
 }
 
-/// A client that leaves in the middle of a long answer cancels it.
+/// [S5] A client that leaves in the middle of a long answer cancels it.
 #[test]
 fn leaving_in_the_middle_of_a_long_answer() {
     let upstream = Plan::tools(&["long"])
@@ -225,7 +226,7 @@ fn a_stream_ends_with_its_token() {
     oracle::check(&gateway, &[("up", &upstream)]);
 }
 
-/// Where the record cannot be written, no call goes; and when it can be again, calls do, without a restart.
+/// [P4] Where the record cannot be written, no call goes; and when it can be again, calls do, without a restart.
 #[test]
 fn no_record_no_call() {
     let upstream = Plan::tools(&["echo"]).start();
@@ -264,4 +265,125 @@ fn no_record_no_call() {
     eventually("calls go again", || Post::call("echo").to(&gateway).status() == 200);
     Post::call("echo").echoed(&gateway);
     oracle::check(&gateway, &[("up", &upstream)]);
+}
+
+/// [R1] A body has thirty seconds, however it comes.
+#[test]
+fn a_body_that_trickles_is_cut_off() {
+    let upstream = Plan::tools(&["echo"]).start();
+    let gateway = Setup::new().server("up", &upstream.url()).open().start();
+    let post = Post::call("echo");
+    let bytes = post.bytes(&gateway);
+    let body = bytes.len() - post.body_bytes().len();
+    let mut wire = Wire::to(gateway.address);
+    let begun = Instant::now();
+    wire.send(&bytes[..body]);
+    for byte in &bytes[body..bytes.len() - 1] {
+        wire.send(&[*byte]);
+        if !wire.quiet(Duration::from_millis(250)) {
+            break;
+        }
+    }
+    if let Ok(answer) = wire.try_response() {
+        assert!([400, 408].contains(&answer.status()), "{}", answer.text());
+    }
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(34), "{took:?}");
+    assert!(upstream.calls().is_empty());
+    Post::call("echo").echoed(&gateway);
+}
+
+/// [R1] Where a server has no `timeout` of its own, a call has `limits.call`.
+#[test]
+fn a_call_has_its_time() {
+    let upstream = Plan::tools(&["hang"]).script(|seen, out| {
+        if seen.calls("hang") {
+            out.gone(PATIENCE);
+        }
+        Acted::Default
+    });
+    let upstream = upstream.start();
+    let gateway = Setup::new().server("up", &upstream.url()).open().set("/limits/call", json!("700ms")).start();
+    let post = Post::call("hang");
+    let begun = Instant::now();
+    let answer = post.to(&gateway).json();
+    assert_eq!(answer["error"]["data"]["reason"], "server_timeout", "{answer}");
+    assert!(begun.elapsed() >= Duration::from_millis(700));
+    let records = oracle::check(&gateway, &[("up", &upstream)]);
+    let outcome = oracle::outcome(&records, &post.value);
+    assert!(outcome["total_us"].as_u64().is_some_and(|it| it >= 700_000), "{outcome}");
+}
+
+/// [S4] A stream on which nothing happens is kept alive by a comment, each fifteen seconds at least.
+#[test]
+fn a_silent_stream_is_kept_alive() {
+    let upstream = Plan::tools(&["quiet"])
+        .script(|seen, out| {
+            if !seen.calls("quiet") {
+                return Acted::Default;
+            }
+            out.stream();
+            out.event(&progress(seen, 1));
+            out.pass("go");
+            out.event(&said(seen, seen.value()));
+            out.stream_end();
+            Acted::Done
+        })
+        .start();
+    let gateway = Setup::new().server("up", &upstream.url()).open().start();
+    let post = Post::call("quiet");
+    let mut wire = post.begin(&gateway);
+    let mut head = Vec::new();
+    let begun = Instant::now();
+    // The head, and the first event.
+    while !String::from_utf8_lossy(&head).contains("\"progress\":1") {
+        head.extend(wire.more());
+    }
+    let comment = wire.more();
+    let took = begun.elapsed();
+    assert!(String::from_utf8_lossy(&comment).contains("\n:"), "{:?}", String::from_utf8_lossy(&comment));
+    assert!(took > Duration::from_secs(2) && took < Duration::from_secs(17), "{took:?}");
+    upstream.open("go");
+    let mut rest = Vec::new();
+    while !String::from_utf8_lossy(&rest).contains(&post.value) {
+        rest.extend(wire.more());
+    }
+    oracle::check(&gateway, &[("up", &upstream)]);
+}
+
+/// [R1] [S3] A client that does not read at all is given up after thirty seconds, and its server is told.
+#[test]
+fn a_reader_that_stalls_is_given_up() {
+    let upstream = Plan::tools(&["flood"])
+        .script(|seen, out| {
+            if !seen.calls("flood") {
+                return Acted::Default;
+            }
+            out.stream();
+            let note = json!({ "jsonrpc": "2.0", "method": "notifications/message",
+                "params": { "data": "x".repeat(64 * 1024) } });
+            for _ in 0..1_000 {
+                out.event(&note);
+            }
+            let gone = out.gone(PATIENCE);
+            out.note(format!("{} {gone}", seen.value()));
+            Acted::Done
+        })
+        .start();
+    let gateway = Setup::new().server("up", &upstream.url()).open().start();
+    let post = Post::call("flood");
+    let begun = Instant::now();
+    let wire = post.begin(&gateway);
+    let noted = format!("{} true", post.value);
+    while upstream.notes().is_empty() {
+        assert!(begun.elapsed() < Duration::from_secs(40), "after {:?} the server still waits", begun.elapsed());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(upstream.notes(), [noted]);
+    assert!(begun.elapsed() > Duration::from_secs(25), "after {:?}", begun.elapsed());
+    let memory = gateway.resident_bytes();
+    assert!(memory < 96 << 20, "{memory} bytes of memory");
+    let records = oracle::check(&gateway, &[("up", &upstream)]);
+    assert_eq!(oracle::outcome(&records, &post.value)["status"], "cancelled");
+    drop(wire);
 }
