@@ -150,6 +150,7 @@ fn a_head_that_trickles_is_cut_off() {
     let took = begun.elapsed();
     assert!(took > Duration::from_secs(9) && took < Duration::from_secs(14), "{took:?}");
     assert!(upstream.calls().is_empty());
+    oracle::check(&gateway, &[("up", &upstream)]);
 }
 
 /// Requests that come early, while another one is waited for, are not taken for the client's leaving.
@@ -225,7 +226,7 @@ fn a_stream_ends_with_its_token() {
     oracle::check(&gateway, &[("up", &upstream)]);
 }
 
-/// Where the record cannot be written, no call goes; and when it can be again, calls do, without a restart.
+/// [P4] Where the record cannot be written, no call goes; and when it can be again, calls do, without a restart.
 #[test]
 fn no_record_no_call() {
     let upstream = Plan::tools(&["echo"]).start();
