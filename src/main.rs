@@ -16,7 +16,7 @@ use portcullis::config::{self, Loaded, Source, Weight};
 use portcullis::demo::DemoFault;
 use portcullis::identity::mint::{Grant, MintKey};
 use portcullis::plane::start::{Gateway, Options};
-use portcullis::plane::{PlaneFault, audit, banner, signals};
+use portcullis::plane::{PlaneFault, audit, banner, notify, signals};
 use portcullis::uring::ring::Choice;
 use portcullis::uring::wait::clock;
 use ring::rand::SystemRandom;
@@ -67,6 +67,7 @@ fn run(run: &cli::Run) -> anyhow::Result<u8> {
     let signals = signals::catch()?;
     let gateway = Gateway::start(loaded.settings, Options { driver, ..Options::default() })?;
     eprint!("{}", banner::text(&gateway));
+    notify::ready(&gateway)?;
     signals.steer(gateway.handle())?;
     gateway.wait()?;
     Ok(cli::EXIT_OK)

@@ -8,15 +8,19 @@ mod conformance;
 mod demo;
 mod faults;
 mod floors;
+mod security;
 mod wire;
 
 mod support {
     pub(crate) mod chaos;
     pub(crate) mod chaos_client;
     pub(crate) mod chaos_server;
+    pub(crate) mod clock;
     pub(crate) mod conformance;
     pub(crate) mod gateway;
     pub(crate) mod http;
+    pub(crate) mod island;
+    pub(crate) mod level;
     pub(crate) mod mcp;
     pub(crate) mod oracle;
     pub(crate) mod peers;

@@ -30,6 +30,7 @@ fn challenged(gateway: &Gateway, answer: &Response, path: &str, invalid: bool) {
     assert_eq!(challenge.matches("Bearer").count(), 1);
 }
 
+/// [K12] Without a token there is a challenge, and nothing else.
 #[test]
 fn no_token() {
     let (gateway, upstream) = pair("deny");
@@ -64,7 +65,7 @@ fn the_challenge_points_to_a_document() {
     oracle::check(&gateway, &[("up", &upstream)]);
 }
 
-/// A name from `Host` never gets into the challenge.
+/// [K12] A name from `Host` never gets into the challenge.
 #[test]
 fn the_challenge_comes_from_the_configuration() {
     let upstream = Plan::tools(&["echo"]).start();
@@ -85,6 +86,7 @@ fn the_challenge_comes_from_the_configuration() {
     oracle::check(&gateway, &[("up", &upstream)]);
 }
 
+/// [K5] [K8] Expired, for somebody else, forged, or not one bearer token.
 #[test]
 fn tokens_that_are_not_valid_here() {
     let (gateway, upstream) = pair("allow");
@@ -124,6 +126,7 @@ fn tokens_that_are_not_valid_here() {
     oracle::check(&gateway, &[("up", &upstream)]);
 }
 
+/// [K2] A key id of the right form is not enough.
 #[test]
 fn a_token_of_another_key_is_nobodys() {
     let (gateway, upstream) = pair("deny");
@@ -169,7 +172,7 @@ fn a_session_is_no_credential() {
     oracle::check(&gateway, &[("up", &upstream)]);
 }
 
-/// A token ends with its time, on a kept connection and from the cache as well.
+/// [K5] [K9] A token ends with its time, on a kept connection and from the cache as well.
 #[test]
 fn a_token_ends_while_it_is_in_use() {
     let (gateway, upstream) = pair("deny");

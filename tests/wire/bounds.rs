@@ -206,7 +206,7 @@ fn leaving_in_the_middle_of_a_long_answer() {
     assert_eq!(oracle::outcome(&records, &post.value)["status"], "cancelled");
 }
 
-/// A stream ends with the token that opened it, within a second of it.
+/// [K13] A stream ends with the token that opened it, within a second of it.
 #[test]
 fn a_stream_ends_with_its_token() {
     let upstream = Plan::tools(&["echo"]).start();
