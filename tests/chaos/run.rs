@@ -213,7 +213,9 @@ fn met_everything(seed: u64, claims: &[Claim], servers: &Servers, lines: &[Line]
     for doing in DOINGS.iter().map(|(doing, _)| *doing).chain([Doing::Pipelined]) {
         assert!(drawn.contains(&doing), "no client did {doing:?}");
     }
-    for word in ["echo", "error", "server_timeout", "server_cut", "server_invalid", "refused", "rejected", "cut", "left"] {
+    for word in
+        ["echo", "error", "server_timeout", "server_cut", "server_invalid", "refused", "rejected", "cut", "left"]
+    {
         assert!(claims.iter().any(|claim| claim.end.word() == word), "no call ended with {word}");
     }
     for status in ["ok", "error", "timeout", "cut", "invalid", "cancelled"] {

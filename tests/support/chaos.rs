@@ -498,13 +498,7 @@ pub(crate) const SERVINGS: &[Odds<Serving>] = &[
     (Serving::Never, 12),
 ];
 
-const TOOLS: &[Odds<Tool>] = &[
-    (Tool::Echo, 70),
-    (Tool::Read, 12),
-    (Tool::Refund, 12),
-    (Tool::Secret, 3),
-    (Tool::Frozen, 3),
-    (Tool::Absent, 3),
-];
+const TOOLS: &[Odds<Tool>] =
+    &[(Tool::Echo, 70), (Tool::Read, 12), (Tool::Refund, 12), (Tool::Secret, 3), (Tool::Frozen, 3), (Tool::Absent, 3)];
 
 const IDS: &[Odds<Id>] = &[(Id::One, 55), (Id::Number, 20), (Id::Text, 20), (Id::Big, 5)];

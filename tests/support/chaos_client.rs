@@ -461,7 +461,7 @@ impl Call {
         let (id, error) = (&message["id"], &message["error"]);
         let code = error["code"].as_i64().unwrap_or_default();
         let reason = error["data"]["reason"].as_str();
-        let known = id.is_null() && answer.status >= 400 || id.to_string() == self.id_text();
+        let known = id.is_null() && answer.status >= 400 || self.id_text() == format!("{id}");
         let text = message["result"]["content"][0]["text"].as_str();
         match (answer.status, text, reason) {
             _ if !known => End::Foreign(message.to_string()),

@@ -241,7 +241,8 @@ fn manners(shared: &Shared, request: &Request, method: &str, line: &mut Line<'_>
         }
     };
     if modern {
-        for (key, value) in [("resultType", json!("complete")), ("ttlMs", json!(60_000)), ("cacheScope", json!("public"))]
+        for (key, value) in
+            [("resultType", json!("complete")), ("ttlMs", json!(60_000)), ("cacheScope", json!("public"))]
         {
             result[key] = value;
         }
@@ -254,7 +255,8 @@ fn manners(shared: &Shared, request: &Request, method: &str, line: &mut Line<'_>
 /// Writes the call down and treats it as drawn; whether the connection goes on.
 fn call(shared: &Shared, server: usize, message: &Value, line: &mut Line<'_>) -> bool {
     let text = |at: &str| message.pointer(at).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let entry = Entry { server: SERVERS[server].into(), tool: text("/params/name"), value: text("/params/arguments/value") };
+    let entry =
+        Entry { server: SERVERS[server].into(), tool: text("/params/name"), value: text("/params/arguments/value") };
     let drawn = Call::carrying(shared.seed, &entry.value);
     shared.ledger().push(entry);
     // One that nobody has drawn stands in the ledger; the oracle will say what it thinks of that.

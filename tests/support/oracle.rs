@@ -269,7 +269,9 @@ impl Claim {
         match (self.due, decided.first()) {
             (Due::Permit, None) => fault("P4", "a permit is missing"),
             (Due::Refusal, None) => fault("P4", "a refusal is missing"),
-            (Due::Permit | Due::PermitOrNothing, Some(line)) if !line.permits() => fault("P1", "it was to be permitted"),
+            (Due::Permit | Due::PermitOrNothing, Some(line)) if !line.permits() => {
+                fault("P1", "it was to be permitted")
+            }
             (Due::Refusal | Due::RefusalOrNothing, Some(line)) if line.permits() => fault("P1", "it was to be refused"),
             (Due::Nothing, Some(_)) => fault("P1", "there was nothing to decide on"),
             (_, Some(line)) if !self.is_about(line) => fault("P1", "decided as somebody else's"),

@@ -48,7 +48,7 @@ fn no_token() {
 
 #[test]
 fn the_challenge_points_to_a_document() {
-    let (gateway, _upstream) = pair("deny");
+    let (gateway, upstream) = pair("deny");
     for path in ["/mcp", "/s/up/mcp"] {
         let document = get(&gateway, &format!("/.well-known/oauth-protected-resource{path}"));
         assert_eq!((document.status(), document.field("content-type")), (200, "application/json"));
@@ -62,6 +62,7 @@ fn the_challenge_points_to_a_document() {
     assert_eq!((root.status(), &root.json()["resource"]), (200, &json!(gateway.url("/mcp"))));
     assert_eq!(get(&gateway, "/.well-known/oauth-protected-resource/s/none/mcp").status(), 404);
     assert_eq!(get(&gateway, "/.well-known/oauth-protected-resource/").status(), 404);
+    oracle::check(&gateway, &[("up", &upstream)]);
 }
 
 /// [K12] A name from `Host` never gets into the challenge.
@@ -82,6 +83,7 @@ fn the_challenge_comes_from_the_configuration() {
     );
     let token = gateway.token_for(&Who::default(), &["https://tools.example.com/mcp"]);
     Post::call("echo").token(&token).echoed(&gateway);
+    oracle::check(&gateway, &[("up", &upstream)]);
 }
 
 /// [K5] [K8] Expired, for somebody else, forged, or not one bearer token.
@@ -132,6 +134,7 @@ fn a_token_of_another_key_is_nobodys() {
     let token = stranger.token_for(&Who::default(), &[&gateway.url("/mcp")]);
     challenged(&gateway, &Post::call("echo").token(&token).to(&gateway), "/mcp", true);
     assert!(upstream.calls().is_empty());
+    oracle::check(&gateway, &[("up", &upstream)]);
 }
 
 #[test]
@@ -148,11 +151,12 @@ fn anonymous_where_it_is_allowed() {
 
 #[test]
 fn refused_callers_leave_a_note() {
-    let (gateway, _upstream) = pair("deny");
+    let (gateway, upstream) = pair("deny");
     assert_eq!(Post::call("echo").to(&gateway).status(), 401);
     let records = gateway.records_until("the refusal", |records| records.iter().any(|it| it["reason"] == "auth"));
     let note = records.iter().find(|it| it["reason"] == "auth").expect("it is there");
     assert_eq!((&note["verdict"], &note["subject"]), (&json!("refuse"), &Value::Null));
+    oracle::check(&gateway, &[("up", &upstream)]);
 }
 
 /// Every request shows its token, also within a session.
