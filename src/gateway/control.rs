@@ -81,6 +81,12 @@ impl Control {
         &self.pokes[server.index()]
     }
 
+    /// How many shards there are.
+    #[must_use]
+    pub fn shards(&self) -> usize {
+        self.mail.shards()
+    }
+
     /// What the shards are to do.
     #[must_use]
     pub fn life(&self) -> Life {

@@ -167,6 +167,7 @@ pub fn verify<R: AsRef<str>>(
         subject: Arc::from(who.subject),
         agent: who.agent.map(Arc::from),
         owner: Owner::of(&issuer.issuer, who.subject, who.agent),
+        principal: Owner::of(&issuer.issuer, who.subject, None),
         tasks: who.tasks,
         endpoints,
         expires,

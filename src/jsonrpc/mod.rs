@@ -6,6 +6,8 @@
 
 pub mod answer;
 pub mod edit;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod id;
 mod machine;
 pub mod scan;

@@ -35,6 +35,9 @@ pub enum PlaneFault {
         "the key file {0} must hold 64 hexadecimal digits (32 bytes); remove it to have a new one made, which ends all sessions"
     )]
     Key(String),
+    /// Others than its owner may read the sealing key.
+    #[error("the key file {0} can be read by others: whoever has it can make session ids; chmod 600 {0}")]
+    KeyOpen(String),
     /// An address cannot be listened on.
     #[error(
         "cannot listen on {address}: {error}; is another process using it? ('listen' and 'admin' in the configuration set the addresses)"
@@ -45,6 +48,9 @@ pub enum PlaneFault {
         /// What the system says.
         error: std::io::Error,
     },
+    /// The file asks for TLS, which the shards do not speak yet: in plain text is no way to serve it.
+    #[error("this version does not speak TLS yet, which {0} asks for")]
+    NoTls(String),
     /// No runtime for the shards.
     #[error("{0}")]
     Ring(#[from] crate::uring::ring::RingFault),

@@ -82,8 +82,9 @@ impl Gateway {
     /// # Errors
     /// `PlaneFault`; nothing is left running then that matters.
     pub fn start(mut settings: Settings, options: Options) -> Result<Self, PlaneFault> {
+        refuse_tls(&settings)?;
         provider::install();
-        let _ = cpu::raise_file_limit();
+        let files = cpu::raise_file_limit().soft;
         let driver = Driver::probe(options.driver)?;
         let sealing: Arc<[SealingKey]> = [SealingKey::derive(&state::sealing_secret(&settings.state)?)].into();
         let cpus = cpu::allowed_cpus().unwrap_or_default();
@@ -120,6 +121,7 @@ impl Gateway {
                 control: control.clone(),
                 record,
                 sealing: sealing.clone(),
+                files,
             };
             threads.push(run_shard(start, cpus.get(index % cpus.len().max(1)).copied())?);
         }
@@ -158,15 +160,24 @@ impl Gateway {
     }
 }
 
+/// Until shards speak TLS: what was meant to be encrypted never goes in plain text.
+fn refuse_tls(settings: &Settings) -> Result<(), PlaneFault> {
+    let listener = settings.listen.iter().find(|listener| listener.tls.is_some());
+    let listener = listener.map(|listener| format!("the listener {}", listener.address));
+    let server = settings.servers.iter().find(|server| server.tls.is_some());
+    let server = server.map(|server| format!("the server {}", server.name));
+    listener.or(server).map_or(Ok(()), |who| Err(PlaneFault::NoTls(who)))
+}
+
 /// Every shard's own listeners on every address. A port left to the system is chosen once and kept for all.
 fn listen(settings: &mut Settings, shards: usize) -> Result<Vec<Vec<std::net::TcpListener>>, PlaneFault> {
     let mut all: Vec<Vec<std::net::TcpListener>> = (0..shards).map(|_| Vec::new()).collect();
     let mut bound = Vec::with_capacity(settings.listen.len());
     for wanted in &settings.listen {
         // Alone first: two gateways sharing a port by accident would each get half of the traffic.
-        let probe = socket::listen(*wanted, socket::Options { reuse_port: false, backlog: 1 });
-        let mut address = *wanted;
-        if wanted.port() != 0 {
+        let mut address = wanted.address;
+        let probe = socket::listen(address, socket::Options { reuse_port: false, backlog: 1 });
+        if address.port() != 0 {
             drop(probe.map_err(|error| PlaneFault::Listen { address, error })?);
         }
         for listeners in &mut all {
@@ -177,7 +188,7 @@ fn listen(settings: &mut Settings, shards: usize) -> Result<Vec<Vec<std::net::Tc
         }
         bound.push(address);
     }
-    settings.bound(bound);
+    settings.bound(&bound);
     Ok(all)
 }
 

@@ -1,6 +1,7 @@
 //! The real binary with a configuration put together from parts, its tokens, its record, its end.
 
 use std::collections::VecDeque;
+use std::ffi::OsString;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -40,8 +41,9 @@ pub(crate) struct Setup {
     folder: TempDir,
     key: MintKey,
     flags: Vec<String>,
-    variables: Vec<(String, String)>,
-    past_file_limits: bool,
+    environment: Vec<(String, OsString)>,
+    /// Shell lines that are obeyed before the binary takes the shell's place.
+    prelude: Vec<String>,
 }
 
 /// A running gateway; ended when dropped.
@@ -89,7 +91,7 @@ impl Setup {
             "policy": { "tasks": {}, "rules": [] },
             "audit": { "dir": folder.path().join("audit") },
         });
-        Self { config, folder, key, flags: Vec::new(), variables: Vec::new(), past_file_limits: false }
+        Self { config, folder, key, flags: Vec::new(), environment: Vec::new(), prelude: Vec::new() }
     }
 
     /// Any key, by JSON pointer; the blocks on the way must be there or are made.
@@ -152,35 +154,56 @@ impl Setup {
         self
     }
 
-    /// One more variable of its environment.
-    pub(crate) fn variable(mut self, name: &str, value: &str) -> Self {
-        self.variables.push((name.to_owned(), value.to_owned()));
+    /// A file that may not grow is an error to it, and not its end.
+    pub(crate) fn past_file_limits(self) -> Self {
+        // Ignored signals are inherited.
+        self.prelude("trap '' XFSZ")
+    }
+
+    /// It may have so many descriptors, and cannot raise that.
+    pub(crate) fn descriptors(self, count: u32) -> Self {
+        self.prelude(&format!("ulimit -n {count}"))
+    }
+
+    /// One more variable of its environment, which is empty otherwise.
+    pub(crate) fn environment(mut self, name: &str, value: impl Into<OsString>) -> Self {
+        self.environment.push((name.to_owned(), value.into()));
         self
     }
 
-    /// A file that may not grow is an error to it, and not its end.
-    pub(crate) fn past_file_limits(mut self) -> Self {
-        self.past_file_limits = true;
+    fn prelude(mut self, line: &str) -> Self {
+        self.prelude.push(line.to_owned());
         self
     }
 
     /// Starts it, and waits until it listens.
-    pub(crate) fn start(self) -> Gateway {
-        let Self { config, folder, key, mut flags, variables, past_file_limits } = self;
+    pub(crate) fn start(mut self) -> Gateway {
         if let Ok(driver) = std::env::var(DRIVER_VARIABLE) {
-            flags.retain(|flag| !flag.starts_with("--driver"));
-            flags.push(format!("--driver={driver}"));
+            self.flags.retain(|flag| !flag.starts_with("--driver"));
+            self.flags.push(format!("--driver={driver}"));
         }
-        let mut command = if past_file_limits { command_past_file_limits() } else { command() };
-        command.envs(variables);
+        let command = self.command();
+        let Self { config, folder, key, flags, .. } = self;
         Gateway::launch(command, &config, folder, key, &flags)
+    }
+
+    /// Starts it where it cannot run, and waits for its end.
+    pub(crate) fn fail(self) -> Run {
+        let file = configure(&self.folder, &self.config);
+        let mut command = self.command();
+        finish(command.args(["run", "--config"]).arg(file).args(&self.flags), Duration::from_millis(COMMAND_MS_MAX))
+    }
+
+    fn command(&self) -> Command {
+        let mut command = if self.prelude.is_empty() { command() } else { command_after(&self.prelude) };
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command
     }
 }
 
 impl Gateway {
     fn launch(mut command: Command, config: &Value, folder: TempDir, key: MintKey, flags: &[String]) -> Self {
-        let file = folder.path().join("portcullis.yaml");
-        fs::write(&file, format!("{config:#}")).expect("the temporary folder can be written");
+        let file = configure(&folder, config);
         let mut child = command
             .args(["run", "--config"])
             .arg(&file)
@@ -238,16 +261,21 @@ impl Gateway {
 
     /// A token for these resources.
     pub(crate) fn token_for(&self, who: &Who<'_>, audience: &[&str]) -> String {
+        self.token_since(who, audience, who.expires_s.min(0) - 60)
+    }
+
+    /// The same, issued so many seconds from now.
+    pub(crate) fn token_since(&self, who: &Who<'_>, audience: &[&str], issued_s: i64) -> String {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("the clock is set").as_secs();
-        let expires = now.checked_add_signed(who.expires_s).expect("a moment that exists");
+        let at = |seconds| now.checked_add_signed(seconds).expect("a moment that exists");
         let grant = Grant {
             issuer: ISSUER,
             audience,
             subject: who.subject,
             agent: who.agent,
             tasks: who.tasks,
-            issued_at: expires.min(now) - 60,
-            expires,
+            issued_at: at(issued_s),
+            expires: at(who.expires_s),
         };
         self.key.mint(&grant, &SystemRandom::new()).expect("the random source works")
     }
@@ -296,6 +324,11 @@ impl Gateway {
         }
     }
 
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends it a signal.
     pub(crate) fn signal(&self, signal: Signal) {
         let id = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("a child has an id");
@@ -325,6 +358,11 @@ impl Gateway {
         let id = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
         let old = prlimit(id, resource, Rlimit { current, maximum: None }).expect("the limit can be set");
         assert_eq!(old.maximum, None, "the hard limit stays as it was");
+    }
+
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Memory it uses, bytes.
@@ -357,12 +395,18 @@ pub(crate) fn command() -> Command {
     command
 }
 
-/// The same with SIGXFSZ ignored, as a process inherits it.
-fn command_past_file_limits() -> Command {
+/// The same from a shell that does something first.
+fn command_after(prelude: &[String]) -> Command {
     let mut shell = Command::new("/bin/sh");
     shell.env_clear().env("NO_COLOR", "1").env("RUST_BACKTRACE", "1");
-    shell.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\"", BINARY]);
+    shell.args(["-c", &format!("{}; exec \"$0\" \"$@\"", prelude.join("; ")), BINARY]);
     shell
+}
+
+fn configure(folder: &TempDir, config: &Value) -> PathBuf {
+    let file = folder.path().join("portcullis.yaml");
+    fs::write(&file, format!("{config:#}")).expect("the temporary folder can be written");
+    file
 }
 
 /// Runs the binary to its end with these arguments, in `folder`.

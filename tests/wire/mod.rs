@@ -2,13 +2,17 @@
 
 mod auth;
 mod bounds;
+mod events;
+mod framing;
 mod envelope;
 mod happy;
 mod http;
 mod life;
 mod lists;
+mod origin;
 mod notify;
 mod policy;
+mod probe;
 mod record;
 mod sessions;
 mod streams;

@@ -26,7 +26,7 @@ impl Supervisor {
     }
 
     fn over(&self, setup: Setup) -> Setup {
-        setup.variable("NOTIFY_SOCKET", &self.folder.path().join("notify").display().to_string())
+        setup.environment("NOTIFY_SOCKET", &self.folder.path().join("notify").display().to_string())
     }
 
     /// The next message, if one comes within the socket's patience.
@@ -98,7 +98,7 @@ fn a_watchdog_is_fed_while_every_shard_lives() {
         })
         .start();
     let supervisor = Supervisor::new();
-    let setup = Setup::new().server("up", &upstream.url()).open().shards(2).variable("WATCHDOG_USEC", "300000");
+    let setup = Setup::new().server("up", &upstream.url()).open().shards(2).environment("WATCHDOG_USEC", "300000");
     let mut gateway = supervisor.over(setup).start();
     supervisor.hears_of("READY=1");
     for _ in 0..3 {
@@ -134,10 +134,10 @@ fn a_supervisor_that_is_not_there() {
     let supervisor = Supervisor::new();
     let setup = || Setup::new().server("up", &upstream.url()).open();
     for (setup, pings) in [
-        (setup().variable("NOTIFY_SOCKET", "/nowhere/at/all"), false),
-        (supervisor.over(setup()).variable("WATCHDOG_USEC", "300000").variable("WATCHDOG_PID", "1"), false),
-        (supervisor.over(setup()).variable("WATCHDOG_USEC", "soon"), false),
-        (supervisor.over(setup()).variable("WATCHDOG_USEC", "300000"), true),
+        (setup().environment("NOTIFY_SOCKET", "/nowhere/at/all"), false),
+        (supervisor.over(setup()).environment("WATCHDOG_USEC", "300000").environment("WATCHDOG_PID", "1"), false),
+        (supervisor.over(setup()).environment("WATCHDOG_USEC", "soon"), false),
+        (supervisor.over(setup()).environment("WATCHDOG_USEC", "300000"), true),
     ] {
         let gateway = setup.start();
         Post::call("echo").echoed(&gateway);

@@ -5,67 +5,14 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::gateway::{Gateway, Setup, eventually};
-use crate::support::http::{Cut, Response};
+use super::{Act, TIMEOUT, answer, faulted, head, long, server};
+use crate::support::gateway::{Setup, eventually};
+use crate::support::http::Cut;
 use crate::support::mcp::{Post, open_session, text_of};
 use crate::support::oracle;
-use crate::support::upstream::{Acted, Out, Plan, Seen, Upstream, progress, said};
+use crate::support::upstream::{Acted, Out, Plan, Seen, progress, said};
 
-/// The `timeout` of the server in these tests; what is prompt is over before it.
-const TIMEOUT: &str = "1500ms";
 const PROMPT: Duration = Duration::from_millis(1200);
-
-/// What a tool does to its caller.
-type Act = fn(&Seen, &mut Out<'_>);
-
-/// A server whose tools do what `acts` says; `echo` is well behaved.
-fn server(acts: &'static [(&'static str, Act)]) -> (Gateway, Upstream) {
-    let names: Vec<&str> = acts.iter().map(|(name, _)| *name).chain(["echo"]).collect();
-    let upstream = Plan::tools(&names)
-        .script(move |seen, out| {
-            if seen.method() != "tools/call" {
-                return Acted::Default;
-            }
-            match acts.iter().find(|(name, _)| *name == seen.name()) {
-                Some((_, act)) => {
-                    act(seen, out);
-                    Acted::Done
-                }
-                None => Acted::Default,
-            }
-        })
-        .start();
-    let gateway = Setup::new().server("up", &upstream.url()).set("/servers/up/timeout", json!(TIMEOUT)).open().start();
-    (gateway, upstream)
-}
-
-fn head(fields: &str) -> String {
-    format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n{fields}\r\n")
-}
-
-fn answer(seen: &Seen) -> String {
-    said(seen, seen.value()).to_string()
-}
-
-/// An answer of more than `bytes`, its id last.
-fn long(seen: &Seen, bytes: usize, id: &Value) -> String {
-    let pad: Vec<Value> = (0..bytes / 40).map(|n| json!({ "n": n, "pad": "x".repeat(24) })).collect();
-    let result = json!({ "content": [{ "type": "text", "text": seen.value() }], "pad": pad, "resultType": "complete" });
-    format!("{{\"jsonrpc\":\"2.0\",\"result\":{result},\"id\":{id}}}")
-}
-
-/// The one error that a caller gets for a server's fault, with its reason for programs.
-#[track_caller]
-fn faulted(post: &Post, response: &Response, reason: &str) {
-    assert_eq!((response.status(), response.field("content-type")), (200, "application/json"), "{}", response.text());
-    let body = response.json();
-    let error = &body["error"];
-    assert_eq!((&error["code"], &error["data"]["reason"]), (&json!(-32_603), &json!(reason)), "{body}");
-    assert_eq!(body["id"], 1, "{body}");
-    assert!(body.get("result").is_none() && !response.text().contains(&post.value), "{body}");
-    let message = error["message"].as_str().unwrap_or_default();
-    assert!(message.ends_with('.') && message.len() > 20, "{message}");
-}
 
 /// Every tool of the list fails with its reason in both eras, and each time the next call is served.
 #[track_caller]

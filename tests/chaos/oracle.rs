@@ -1,0 +1,1 @@
+//! The oracle itself: it notices when a promise is broken.
