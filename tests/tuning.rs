@@ -129,8 +129,8 @@ fn credentials_and_state_come_by_variables() {
     let setup = Setup::new().server("up", &upstream.url()).open();
     setup.key_set_to(&credentials.join("jwks.json"));
     let gateway = setup
-        .variable("CREDENTIALS_DIRECTORY", &credentials.display().to_string())
-        .variable("STATE_DIRECTORY", &state.display().to_string())
+        .environment("CREDENTIALS_DIRECTORY", &credentials)
+        .environment("STATE_DIRECTORY", &state)
         .set("/state", serde_json::json!("${STATE_DIRECTORY}"))
         .set(
             "/auth",
