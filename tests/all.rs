@@ -9,6 +9,7 @@ mod demo;
 mod faults;
 mod floors;
 mod security;
+mod tuning;
 mod wire;
 
 mod support {

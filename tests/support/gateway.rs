@@ -140,6 +140,11 @@ impl Setup {
         )
     }
 
+    /// Writes the key set of [`ISSUER`] there.
+    pub(crate) fn key_set_to(&self, file: &Path) {
+        fs::write(file, self.key.key_set()).expect("the folder can be written");
+    }
+
     /// So many shards.
     pub(crate) fn shards(self, count: u16) -> Self {
         self.set("/shards", json!(count))
