@@ -7,6 +7,7 @@ mod conformance;
 mod demo;
 mod faults;
 mod floors;
+mod fuzz;
 mod wire;
 
 mod support {
