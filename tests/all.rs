@@ -10,6 +10,7 @@ mod faults;
 mod floors;
 mod security;
 mod tuning;
+mod fuzz;
 mod wire;
 
 mod support {
