@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use smallvec::SmallVec;
 
+use super::lanes::Lanes;
 use super::machine::{Bounds, Level, Machine, Name, Role, Witness};
 use super::scan::{Kind, RootName, ScanFault, Seen, Shape, VERSION, integer};
 use super::{id, text};
@@ -30,7 +31,7 @@ impl AnswerScan {
     /// For the first message; `seed` as for `Reader::new`.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        Self { machine: Machine::new(seed, ANSWER_BOUNDS), notes: Notes::default() }
+        Self { machine: Machine::new(Lanes::detect(), seed, ANSWER_BOUNDS), notes: Notes::default() }
     }
 
     /// Forgets the last message, keeps its memory.

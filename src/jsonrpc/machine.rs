@@ -5,6 +5,8 @@ use std::hash::{BuildHasher, Hasher};
 
 use foldhash::fast::FixedState;
 
+use super::lanes::Lanes;
+use super::marks::Marks;
 use super::scan::{Kind, ScanFault};
 use super::text;
 use crate::base::limits::{DEPTH_MAX, MEMBER_NAME_BYTES_MAX};
@@ -24,6 +26,7 @@ pub(super) trait Witness {
 #[derive(Debug)]
 pub(super) struct Machine {
     bounds: Bounds,
+    lanes: Lanes,
     hasher: FixedState,
     state: State,
     /// Offset of the first byte of the piece being fed.
@@ -42,8 +45,8 @@ pub(super) struct Machine {
     levels: [Level; Level::Deep as usize + 1],
     role: Role,
 
-    /// Hashes of the names of all open objects, outermost first.
-    hashes: Vec<u64>,
+    /// The names of all open objects, a word each (see `word_of`), outermost first.
+    names: Vec<u64>,
     /// Where those of the open object at a depth begin.
     firsts: [u32; DEPTH_MAX + 1],
     members: usize,
@@ -69,9 +72,10 @@ pub(super) struct Machine {
 }
 
 impl Machine {
-    pub(super) fn new(seed: u64, bounds: Bounds) -> Self {
+    pub(super) fn new(lanes: Lanes, seed: u64, bounds: Bounds) -> Self {
         Self {
             bounds,
+            lanes,
             hasher: FixedState::with_seed(seed),
             state: State::Begin,
             base: 0,
@@ -83,7 +87,7 @@ impl Machine {
             level: Level::Deep,
             levels: [Level::Deep; Level::Deep as usize + 1],
             role: Role::Plain,
-            hashes: Vec::new(),
+            names: Vec::new(),
             firsts: [0; DEPTH_MAX + 1],
             members: 0,
             name_start: 0,
@@ -107,7 +111,7 @@ impl Machine {
         (self.depth, self.objects, self.members) = (0, 0, 0);
         (self.level, self.role) = (Level::Deep, Role::Plain);
         (self.escape, self.high, self.tail) = (Escape::None, 0, Tail::NONE);
-        self.hashes.clear();
+        self.names.clear();
     }
 
     /// The next bytes. After a fault every further call repeats it.
@@ -144,123 +148,190 @@ impl Machine {
         self.position
     }
 
-    /// Token by token. What is whole in this piece and plain is read at one go by `member` and `value`; what is
-    /// not has a state of its own to go on from.
+    /// Token by token. What is whole in this piece and plain is read at one go by `walk`; what is not has a state of
+    /// its own to go on from.
     fn run<W: Witness>(&mut self, piece: &[u8], witness: &mut W) -> Option<()> {
+        let mut marks = Marks::new(self.lanes, piece);
+        let marks = &mut marks;
         let mut at = 0;
         while let Some(&byte) = piece.get(at) {
-            at = match self.state {
-                State::Name => self.name(piece, at, witness)?,
-                State::Text => self.value_text(piece, at, witness)?,
-                State::Number => self.number(piece, at, witness)?,
-                State::Word => self.word(piece, at, witness)?,
-                _ if is_space(byte) => at + 1,
-                State::After => self.next(byte, piece, at, witness)?,
+            let step = match self.state {
+                State::Name => self.name(marks, at, witness),
+                State::Text => self.value_text(marks, at, witness),
+                State::Number => self.number(piece, at, witness),
+                State::Word => self.word(piece, at, witness),
+                _ if is_space(byte) => Ok(marks.spaces_end(at)),
+                State::After => self.next(marks, at, witness).and_then(|at| self.walk(marks, at, witness)),
                 State::FirstName if byte == b'}' => self.close(at, witness),
-                State::FirstName | State::NextName => self.member(byte, piece, at, witness)?,
+                State::FirstName | State::NextName if byte == b'"' => Ok(self.open_name(at + 1)),
                 State::Colon if byte == b':' => {
                     self.state = State::Value;
-                    at + 1
+                    Ok(at + 1)
                 }
                 State::FirstValue if byte == b']' => self.close(at, witness),
-                State::Value | State::FirstValue => self.value(byte, piece, at, witness)?,
-                State::Begin => self.begin(byte, at, witness)?,
-                State::Done => self.fail(ScanFault::TrailingBytes, at)?,
-                State::Colon => self.fail(ScanFault::Syntax, at)?,
+                State::Value | State::FirstValue => self.walk(marks, at, witness),
+                State::Begin => self.begin(byte, marks, at, witness),
+                State::Done => self.fail(ScanFault::TrailingBytes, at),
+                State::FirstName | State::NextName | State::Colon => self.fail(ScanFault::Syntax, at),
+            };
+            at = match step {
+                Ok(at) | Err(Stay::Here(at)) => at,
+                Err(Stay::Failed) => return None,
             };
         }
         Some(())
     }
 
-    /// What stands behind a value within a container: the end, or a comma and what comes next.
+    /// Value after value and all between them, from the first byte of a value to where the piece, the message or
+    /// what is plain ends.
     #[inline(always)]
-    fn next<W: Witness>(&mut self, byte: u8, piece: &[u8], at: usize, witness: &mut W) -> Step {
-        let object = self.objects & 1 == 1;
-        match byte {
-            b',' if object => {
-                self.state = State::NextName;
-                match piece.get(at + 1) {
-                    Some(b'"') => self.member(b'"', piece, at + 1, witness),
-                    _ => Some(at + 1),
+    fn walk<W: Witness>(&mut self, marks: &mut Marks<'_>, from: usize, witness: &mut W) -> Step {
+        let piece = marks.piece;
+        let mut at = from;
+        loop {
+            let Some(&byte) = piece.get(at) else { return self.stay(State::Value, at) };
+            at = match byte {
+                b'"' => self.whole_text(marks, at, witness)?,
+                b'{' => {
+                    self.open(Kind::Object, at, witness)?;
+                    at = skip_spaces(marks, at + 1);
+                    match piece.get(at) {
+                        Some(b'"') => {
+                            at = self.member(marks, at, witness)?;
+                            continue;
+                        }
+                        Some(b'}') => self.close(at, witness)?,
+                        _ => return self.stay(State::FirstName, at),
+                    }
                 }
-            }
-            b',' => {
-                self.state = State::Value;
-                match piece.get(at + 1) {
-                    Some(&byte) if !is_space(byte) => self.value(byte, piece, at + 1, witness),
-                    _ => Some(at + 1),
+                b'[' => {
+                    self.open(Kind::Array, at, witness)?;
+                    at = skip_spaces(marks, at + 1);
+                    match piece.get(at) {
+                        Some(b']') => self.close(at, witness)?,
+                        Some(_) => continue,
+                        None => return self.stay(State::FirstValue, at),
+                    }
                 }
-            }
-            b'}' if object => Some(self.close(at, witness)),
-            b']' if !object => Some(self.close(at, witness)),
-            _ => self.fail(ScanFault::Syntax, at),
+                b'-' | b'0'..=b'9' => self.whole_number(marks, at, witness)?,
+                b't' => self.whole_word(Kind::True, b"true", marks, at, witness)?,
+                b'f' => self.whole_word(Kind::False, b"false", marks, at, witness)?,
+                b'n' => self.whole_word(Kind::Null, b"null", marks, at, witness)?,
+                _ => return self.fail(ScanFault::Syntax, at),
+            };
+            at = self.next(marks, at, witness)?;
         }
     }
 
-    /// A name, its colon and its value, as far as they follow each other plainly.
+    /// What stands behind a value: ends of containers, then a comma and what stands before the next value.
     #[inline(always)]
-    fn member<W: Witness>(&mut self, byte: u8, piece: &[u8], at: usize, witness: &mut W) -> Step {
-        if byte != b'"' {
-            return self.fail(ScanFault::Syntax, at);
+    fn next<W: Witness>(&mut self, marks: &mut Marks<'_>, from: usize, witness: &mut W) -> Step {
+        let mut at = from;
+        loop {
+            if self.depth == 0 {
+                return self.stay(State::Done, at);
+            }
+            at = skip_spaces(marks, at);
+            let object = self.objects & 1 == 1;
+            match marks.piece.get(at) {
+                Some(b',') => {
+                    at = skip_spaces(marks, at + 1);
+                    return match marks.piece.get(at) {
+                        Some(b'"') if object => self.member(marks, at, witness),
+                        Some(_) if !object => Ok(at),
+                        _ => self.stay(if object { State::NextName } else { State::Value }, at),
+                    };
+                }
+                Some(b'}') if object => at = self.close(at, witness)?,
+                Some(b']') if !object => at = self.close(at, witness)?,
+                Some(_) => return self.fail(ScanFault::Syntax, at),
+                None => return self.stay(State::After, at),
+            }
         }
-        let start = at + 1;
+    }
+
+    /// A name and its colon, up to the first byte of its value.
+    #[inline(always)]
+    fn member<W: Witness>(&mut self, marks: &mut Marks<'_>, at: usize, witness: &mut W) -> Step {
+        let piece = marks.piece;
+        let start = self.open_name(at + 1);
+        let end = marks.stop(start);
+        if piece.get(end) != Some(&b'"') || end - start > MEMBER_NAME_BYTES_MAX {
+            return Err(Stay::Here(start));
+        }
+        let word = match piece.get(start..start + 8).and_then(<[u8]>::first_chunk) {
+            Some(front) if end - start < 8 => short_word(u64::from_le_bytes(*front), end - start),
+            _ => self.word_of(&piece[start..end]),
+        };
+        self.close_name(end, &piece[start..end], word, witness)?;
+        let colon = skip_spaces(marks, end + 1);
+        if piece.get(colon) != Some(&b':') {
+            return self.stay(State::Colon, colon);
+        }
+        let value = skip_spaces(marks, colon + 1);
+        if value < piece.len() { Ok(value) } else { self.stay(State::Value, value) }
+    }
+
+    #[inline(always)]
+    fn open_name(&mut self, start: usize) -> usize {
         self.state = State::Name;
         self.name_start = self.base + start as u64;
         (self.name_escapes, self.carried) = (Escapes::None, false);
-        let end = start + text::plain_len(&piece[start..]);
-        if piece.get(end) != Some(&b'"') || end - start > MEMBER_NAME_BYTES_MAX {
-            return Some(start);
-        }
-        self.close_name(end, &piece[start..end], witness)?;
-        if piece.get(end + 1) != Some(&b':') {
-            return Some(end + 1);
-        }
-        self.state = State::Value;
-        match piece.get(end + 2) {
-            Some(&byte) if !is_space(byte) => self.value(byte, piece, end + 2, witness),
-            _ => Some(end + 2),
+        start
+    }
+
+    /// A string value.
+    #[inline(always)]
+    fn whole_text<W: Witness>(&mut self, marks: &mut Marks<'_>, at: usize, witness: &mut W) -> Step {
+        self.tell_start(Kind::String, at, witness);
+        let mut end = marks.stop(at + 1);
+        loop {
+            match marks.piece.get(end) {
+                Some(b'"') => return Ok(self.tell_end(end + 1, witness)),
+                Some(b'\\') => match plain_escape(&marks.piece[end + 1..]) {
+                    Some(length) => end = marks.stop(end + 1 + length),
+                    None => return self.stay(State::Text, end),
+                },
+                _ => return self.stay(State::Text, end),
+            }
         }
     }
 
-    /// A value of which `byte` is the first; a container only as far as that.
-    fn value<W: Witness>(&mut self, byte: u8, piece: &[u8], at: usize, witness: &mut W) -> Step {
-        match byte {
-            b'"' => {
-                self.tell_start(Kind::String, at, witness);
-                let end = at + 1 + text::plain_len(&piece[at + 1..]);
-                if piece.get(end) == Some(&b'"') {
-                    self.after(end + 1, witness);
-                    return Some(end + 1);
-                }
-                self.state = State::Text;
-                Some(end)
-            }
-            b'{' => self.open(Kind::Object, at, witness),
-            b'[' => self.open(Kind::Array, at, witness),
-            b'-' | b'0'..=b'9' => {
-                self.tell_start(Kind::Number, at, witness);
-                if let Some(end) = number_end(piece, at) {
-                    self.after(end, witness);
-                    return Some(end);
-                }
-                self.state = State::Number;
-                self.number = match byte {
-                    b'-' => Number::Minus,
-                    b'0' => Number::Zero,
-                    _ => Number::Whole,
-                };
-                Some(at + 1)
-            }
-            b't' => self.open_word(Kind::True, b"rue", at, witness),
-            b'f' => self.open_word(Kind::False, b"alse", at, witness),
-            b'n' => self.open_word(Kind::Null, b"ull", at, witness),
-            _ => self.fail(ScanFault::Syntax, at),
+    /// A number (RFC 8259 section 6).
+    #[inline(always)]
+    fn whole_number<W: Witness>(&mut self, marks: &mut Marks<'_>, at: usize, witness: &mut W) -> Step {
+        self.tell_start(Kind::Number, at, witness);
+        if let Some(end) = number_end(marks, at) {
+            return Ok(self.tell_end(end, witness));
         }
+        self.number = match marks.piece[at] {
+            b'-' => Number::Minus,
+            b'0' => Number::Zero,
+            _ => Number::Whole,
+        };
+        self.stay(State::Number, at + 1)
     }
 
-    fn begin<W: Witness>(&mut self, byte: u8, at: usize, witness: &mut W) -> Step {
+    #[inline(always)]
+    fn whole_word<const N: usize, W: Witness>(
+        &mut self,
+        kind: Kind,
+        word: &'static [u8; N],
+        marks: &mut Marks<'_>,
+        at: usize,
+        witness: &mut W,
+    ) -> Step {
+        self.tell_start(kind, at, witness);
+        if marks.piece[at..].first_chunk() == Some(word) {
+            return Ok(self.tell_end(at + N, witness));
+        }
+        self.word = &word[1..];
+        self.stay(State::Word, at + 1)
+    }
+
+    fn begin<W: Witness>(&mut self, byte: u8, marks: &mut Marks<'_>, at: usize, witness: &mut W) -> Step {
         match byte {
-            b'{' => self.open(Kind::Object, at, witness),
+            b'{' => self.walk(marks, at, witness),
             b'[' => self.fail(ScanFault::Batch, at),
             b'"' | b'-' | b'0'..=b'9' | b't' | b'f' | b'n' => self.fail(ScanFault::NotObject, at),
             0xef if self.base == 0 && at == 0 => self.fail(ScanFault::ByteOrderMark, at),
@@ -286,15 +357,15 @@ impl Machine {
         }
         self.depth += 1;
         self.objects = self.objects << 1 | u64::from(object);
-        self.firsts[self.depth] = u32::try_from(self.hashes.len()).unwrap_or(u32::MAX);
-        self.state = if object { State::FirstName } else { State::FirstValue };
-        Some(at + 1)
+        self.firsts[self.depth] = u32::try_from(self.names.len()).unwrap_or(u32::MAX);
+        Ok(at + 1)
     }
 
-    fn close<W: Witness>(&mut self, at: usize, witness: &mut W) -> usize {
+    #[inline(always)]
+    fn close<W: Witness>(&mut self, at: usize, witness: &mut W) -> Step {
         if self.objects & 1 == 1 {
             let first = self.firsts[self.depth] as usize;
-            let names = &mut self.hashes[first..];
+            let names = &mut self.names[first..];
             // Few names were compared one by one as they came; for many, sorting is never quadratic.
             if names.len() > COMPARED_MAX {
                 names.sort_unstable();
@@ -302,7 +373,7 @@ impl Machine {
                     self.keep(ScanFault::DuplicateName, at);
                 }
             }
-            self.hashes.truncate(first);
+            self.names.truncate(first);
         }
         self.depth -= 1;
         self.objects >>= 1;
@@ -310,17 +381,22 @@ impl Machine {
             0 => Level::Deep,
             depth => self.levels.get(depth - 1).copied().unwrap_or(Level::Deep),
         };
-        self.after(at + 1, witness);
-        at + 1
+        Ok(self.after(at + 1, witness))
+    }
+
+    /// A value ended before `at`; the state says so.
+    fn after<W: Witness>(&mut self, at: usize, witness: &mut W) -> usize {
+        self.state = if self.depth == 0 { State::Done } else { State::After };
+        self.tell_end(at, witness)
     }
 
     /// A value ended before `at`.
     #[inline(always)]
-    fn after<W: Witness>(&mut self, at: usize, witness: &mut W) {
-        self.state = if self.depth == 0 { State::Done } else { State::After };
+    fn tell_end<W: Witness>(&mut self, at: usize, witness: &mut W) -> usize {
         if self.level != Level::Deep {
             witness.end(self.level, self.base + at as u64);
         }
+        at
     }
 
     #[inline(always)]
@@ -331,7 +407,8 @@ impl Machine {
     }
 
     /// On in a member name, to its closing quote or the end of the piece.
-    fn name<W: Witness>(&mut self, piece: &[u8], from: usize, witness: &mut W) -> Step {
+    fn name<W: Witness>(&mut self, marks: &mut Marks<'_>, from: usize, witness: &mut W) -> Step {
+        let piece = marks.piece;
         let mut kept = from;
         let mut at = from;
         loop {
@@ -340,29 +417,31 @@ impl Machine {
                 kept = at;
             }
             let stop;
-            (at, stop) = self.plain(piece, at);
+            (at, stop) = self.plain(marks, at);
             let length = self.base + at as u64 - self.name_start;
             if length > MEMBER_NAME_BYTES_MAX as u64 {
                 let over = length - MEMBER_NAME_BYTES_MAX as u64;
-                self.fail(ScanFault::NameTooLong, at);
+                let failed = self.fail(ScanFault::NameTooLong, at);
                 self.position -= over;
-                return None;
+                return failed;
             }
             match stop {
                 Stop::Quote if !self.carried => {
-                    self.close_name(at, &piece[kept..at], witness)?;
-                    return Some(at + 1);
+                    let text = &piece[kept..at];
+                    self.state = State::Colon;
+                    return self.close_name(at, text, self.word_of(text), witness);
                 }
                 Stop::Quote => {
                     self.carry(&piece[kept..at]);
                     let name = std::mem::take(&mut self.carry);
-                    let closed = self.close_name(at, &name, witness);
+                    self.state = State::Colon;
+                    let closed = self.close_name(at, &name, self.word_of(&name), witness);
                     self.carry = name;
-                    return closed.map(|()| at + 1);
+                    return closed;
                 }
                 Stop::End => {
                     self.carry(&piece[kept..at]);
-                    return Some(at);
+                    return Ok(at);
                 }
                 Stop::Backslash => {
                     self.carry(&piece[kept..at]);
@@ -384,53 +463,59 @@ impl Machine {
 
     /// Counts a name, looks for its double, and tells the witness. `at` is the place of the closing quote.
     #[inline(always)]
-    fn close_name<W: Witness>(&mut self, at: usize, text: &[u8], witness: &mut W) -> Option<()> {
-        self.state = State::Colon;
+    fn close_name<W: Witness>(&mut self, at: usize, text: &[u8], word: u64, witness: &mut W) -> Step {
         self.members += 1;
-        if self.members > self.bounds.members || self.hashes.len() >= self.bounds.open {
-            self.fail(ScanFault::TooManyMembers, at);
-            return None;
+        if self.members > self.bounds.members || self.names.len() >= self.bounds.open {
+            return self.fail(ScanFault::TooManyMembers, at);
         }
-        let mut hasher = self.hasher.build_hasher();
-        hasher.write(text);
-        let hash = hasher.finish();
-        let others = &self.hashes[self.firsts[self.depth] as usize..];
-        if others.len() < COMPARED_MAX && others.contains(&hash) {
+        let others = &self.names[self.firsts[self.depth] as usize..];
+        if others.len() < COMPARED_MAX && others.contains(&word) {
             self.keep(ScanFault::DuplicateName, at);
         }
-        self.hashes.push(hash);
+        self.names.push(word);
         if self.level != Level::Deep {
             let (start, end) = (self.name_start, self.base + at as u64);
             match witness.name(self.level, &Name { text, start, end, escapes: self.name_escapes }) {
                 Ok(role) => self.role = role,
-                Err(ScanFault::TooManyRecorded) => {
-                    self.fail(ScanFault::TooManyRecorded, at);
-                    return None;
-                }
+                Err(ScanFault::TooManyRecorded) => return self.fail(ScanFault::TooManyRecorded, at),
                 Err(fault) => {
                     self.role = Role::Plain;
                     self.keep(fault, at);
                 }
             }
         }
-        Some(())
+        Ok(at + 1)
+    }
+
+    /// A name as a word: equal names have equal words. Those of up to seven bytes are told apart for certain, longer
+    /// ones as well as the hash does it.
+    #[inline(always)]
+    fn word_of(&self, text: &[u8]) -> u64 {
+        if text.len() < 8 {
+            let mut front = [0; 8];
+            front[..text.len()].copy_from_slice(text);
+            return short_word(u64::from_le_bytes(front), text.len());
+        }
+        let mut hasher = self.hasher.build_hasher();
+        hasher.write(text);
+        hasher.finish() | 1 << 63
     }
 
     /// On in a string value, to its closing quote or the end of the piece.
-    fn value_text<W: Witness>(&mut self, piece: &[u8], from: usize, witness: &mut W) -> Step {
+    fn value_text<W: Witness>(&mut self, marks: &mut Marks<'_>, from: usize, witness: &mut W) -> Step {
+        let piece = marks.piece;
         let mut at = from;
         loop {
             if self.escape != Escape::None {
                 at = self.escaped::<false>(piece, at)?;
             }
             let stop;
-            (at, stop) = self.plain(piece, at);
+            (at, stop) = self.plain(marks, at);
             match stop {
                 Stop::Quote => {
-                    self.after(at + 1, witness);
-                    return Some(at + 1);
+                    return Ok(self.after(at + 1, witness));
                 }
-                Stop::End => return Some(at),
+                Stop::End => return Ok(at),
                 Stop::Backslash => {
                     self.escape = Escape::Kind;
                     at += 1;
@@ -442,13 +527,13 @@ impl Machine {
 
     /// Over plain characters of a string, to the first byte that is none.
     #[inline(always)]
-    fn plain(&mut self, piece: &[u8], from: usize) -> (usize, Stop) {
+    fn plain(&mut self, marks: &mut Marks<'_>, from: usize) -> (usize, Stop) {
         let mut at = from;
         loop {
             if self.tail.left == 0 {
-                at += text::plain_len(&piece[at..]);
+                at = marks.stop(at);
             }
-            let Some(&byte) = piece.get(at) else { return (at, Stop::End) };
+            let Some(&byte) = marks.piece.get(at) else { return (at, Stop::End) };
             if byte < 0x80 && self.tail.left == 0 {
                 return match byte {
                     b'"' => (at, Stop::Quote),
@@ -457,7 +542,7 @@ impl Machine {
                 };
             }
             let stop;
-            (at, stop) = self.wide(piece, at);
+            (at, stop) = self.wide(marks.piece, at);
             if stop {
                 return (at, Stop::Fault(ScanFault::InvalidUtf8));
             }
@@ -511,43 +596,43 @@ impl Machine {
                         }
                     }
                 },
-                Escape::Unit => self.digit::<NAME>(byte, at)?,
+                Escape::Unit => {
+                    self.digit::<NAME>(byte, at)?;
+                }
                 Escape::LowKind if byte == b'\\' => self.escape = Escape::LowUnit,
                 Escape::LowUnit if byte == b'u' => (self.escape, self.unit, self.digits) = (Escape::Unit, 0, 4),
                 _ => return self.fail(ScanFault::LoneSurrogate, at),
             }
             at += 1;
         }
-        Some(at)
+        Ok(at)
     }
 
-    fn digit<const NAME: bool>(&mut self, byte: u8, at: usize) -> Option<()> {
+    fn digit<const NAME: bool>(&mut self, byte: u8, at: usize) -> Step {
         let Some(digit) = text::hex_digit(byte) else {
-            self.fail(ScanFault::BadEscape, at);
-            return None;
+            return self.fail(ScanFault::BadEscape, at);
         };
         self.unit = self.unit << 4 | digit;
         self.digits -= 1;
-        if self.digits > 0 { Some(()) } else { self.unit_read::<NAME>(self.unit, at) }
+        if self.digits > 0 { Ok(at) } else { self.unit_read::<NAME>(self.unit, at) }
     }
 
     /// A code unit whose last digit is at `at`.
     #[inline]
-    fn unit_read<const NAME: bool>(&mut self, unit: u16, at: usize) -> Option<()> {
+    fn unit_read<const NAME: bool>(&mut self, unit: u16, at: usize) -> Step {
         if self.high == 0 && (0xd800..0xdc00).contains(&unit) {
             (self.high, self.escape) = (unit, Escape::LowKind);
-            return Some(());
+            return Ok(at);
         }
         let Some(character) = text::character(self.high, unit) else {
-            self.fail(ScanFault::LoneSurrogate, at);
-            return None;
+            return self.fail(ScanFault::LoneSurrogate, at);
         };
         (self.high, self.escape) = (0, Escape::None);
         if NAME {
             self.name_escapes = Escapes::Other;
             self.carry.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
         }
-        Some(())
+        Ok(at)
     }
 
     /// On in a number (RFC 8259 section 6), to the byte behind it or the end of the piece.
@@ -571,36 +656,27 @@ impl Machine {
                     return self.fail(ScanFault::BadNumber, at);
                 }
                 (N::Zero | N::Whole | N::Fraction | N::Exponent, _) => {
-                    self.after(at, witness);
-                    return Some(at);
+                    return Ok(self.after(at, witness));
                 }
             };
             at += 1;
         }
         self.number = number;
-        Some(at)
-    }
-
-    #[inline(always)]
-    fn open_word<W: Witness>(&mut self, kind: Kind, rest: &'static [u8], at: usize, witness: &mut W) -> Step {
-        self.tell_start(kind, at, witness);
-        (self.state, self.word) = (State::Word, rest);
-        Some(at + 1)
+        Ok(at)
     }
 
     /// On in `true`, `false` or `null`.
     fn word<W: Witness>(&mut self, piece: &[u8], from: usize, witness: &mut W) -> Step {
         let mut at = from;
         while let Some((&want, rest)) = self.word.split_first() {
-            let Some(&byte) = piece.get(at) else { return Some(at) };
+            let Some(&byte) = piece.get(at) else { return Ok(at) };
             if byte != want {
                 return self.fail(ScanFault::Syntax, at);
             }
             self.word = rest;
             at += 1;
         }
-        self.after(at, witness);
-        Some(at)
+        Ok(self.after(at, witness))
     }
 
     fn keep(&mut self, fault: ScanFault, at: usize) {
@@ -611,12 +687,26 @@ impl Machine {
     #[cold]
     fn fail(&mut self, fault: ScanFault, at: usize) -> Step {
         (self.failed, self.position) = (Some(fault), self.base + at as u64);
-        None
+        Err(Stay::Failed)
+    }
+
+    /// Leaves the walk for the next piece, or for the slow way of a state.
+    fn stay(&mut self, state: State, at: usize) -> Step {
+        self.state = state;
+        Err(Stay::Here(at))
     }
 }
 
-/// Where to go on in the piece; none after a fault, which is then in `failed`.
-type Step = Option<usize>;
+/// Where to go on in the piece.
+type Step = Result<usize, Stay>;
+
+/// Why the walk ends.
+enum Stay {
+    /// The state tells how to go on from here.
+    Here(usize),
+    /// A fault, which is in `failed`.
+    Failed,
+}
 
 /// How many members a message may have.
 #[derive(Clone, Copy, Debug)]
@@ -761,14 +851,12 @@ impl Tail {
 }
 
 /// The end of the number at `from`, if it is well-formed and ends within the piece.
-#[inline]
-fn number_end(piece: &[u8], from: usize) -> Option<usize> {
-    let digits = |at: usize| {
-        let mut end = at;
-        while piece.get(end)?.is_ascii_digit() {
-            end += 1;
-        }
-        (end > at).then_some(end)
+#[inline(always)]
+fn number_end(marks: &mut Marks<'_>, from: usize) -> Option<usize> {
+    let piece = marks.piece;
+    let mut digits = |at: usize| {
+        let end = marks.digits_end(at);
+        (end > at && end < piece.len()).then_some(end)
     };
     let first = from + usize::from(piece[from] == b'-');
     let mut end = digits(first)?;
@@ -782,6 +870,32 @@ fn number_end(piece: &[u8], from: usize) -> Option<usize> {
         end = digits(end + 1 + usize::from(matches!(piece.get(end + 1)?, b'+' | b'-')))?;
     }
     Some(end)
+}
+
+/// Length behind the backslash of an escape that stands for one character and is whole.
+#[inline(always)]
+fn plain_escape(behind: &[u8]) -> Option<usize> {
+    let (&kind, digits) = behind.split_first()?;
+    if kind != b'u' {
+        return text::short_escape(kind).map(|_| 1);
+    }
+    let unit = digits.first_chunk().and_then(text::code_unit)?;
+    (!(0xd800..0xe000).contains(&unit)).then_some(5)
+}
+
+/// The word of a name of fewer than eight bytes, of which `front` begins with the first.
+#[inline(always)]
+fn short_word(front: u64, length: usize) -> u64 {
+    let kept = front & !(u64::MAX << (8 * length));
+    kept | (length as u64) << 56
+}
+
+#[inline(always)]
+fn skip_spaces(marks: &mut Marks<'_>, at: usize) -> usize {
+    match marks.piece.get(at) {
+        Some(byte) if *byte <= b' ' => marks.spaces_end(at),
+        _ => at,
+    }
 }
 
 #[inline(always)]

@@ -7,7 +7,10 @@
 pub mod answer;
 pub mod edit;
 pub mod id;
+#[allow(unsafe_code, reason = "one call into code for processors with AVX2")]
+mod lanes;
 mod machine;
+mod marks;
 pub mod scan;
 #[cfg(test)]
 mod tests;

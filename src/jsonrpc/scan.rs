@@ -1,6 +1,7 @@
 //! One strict pass over a whole message: who it is for and where its parts stand. See `machine` for the grammar.
 
 use super::id::Id;
+use super::lanes::Lanes;
 use super::machine::{Bounds, Level, Machine, Name, Role, Witness};
 use super::text;
 use crate::base::limits::{MEMBERS_MAX, MEMBERS_RECORDED_MAX};
@@ -28,7 +29,7 @@ impl Reader {
     /// who knows it could choose two names that are taken for one (and have a message refused, nothing worse).
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        Self { machine: Machine::new(seed, REQUEST_BOUNDS), envelope: Envelope::new() }
+        Self { machine: Machine::new(Lanes::detect(), seed, REQUEST_BOUNDS), envelope: Envelope::new() }
     }
 
     /// Reads one message: the whole body, nothing before it and nothing but white space behind it.
