@@ -44,33 +44,36 @@ impl Lanes {
     }
 }
 
-/// A bit per byte, the lowest for the first.
+/// A bit per byte, the lowest of the first byte for the first.
+pub(super) type Row = [u8; ROW_BYTES];
+
+/// What is known of up to `64 * BLOCKS` bytes.
 #[derive(Debug)]
 pub(super) struct Bits {
     /// Ends a run of plain characters in a string: quote, backslash, control character.
-    pub(super) stop: [u64; BLOCKS],
+    pub(super) stop: Row,
     /// No decimal digit.
-    pub(super) not_digit: [u64; BLOCKS],
+    pub(super) not_digit: Row,
     /// No white space of JSON.
-    pub(super) not_space: [u64; BLOCKS],
+    pub(super) not_space: Row,
     /// Beyond ASCII.
-    pub(super) high: [u64; BLOCKS],
+    pub(super) high: Row,
     /// Whether there is one in `high`.
     pub(super) any_high: bool,
 }
 
 impl Bits {
     pub(super) fn new() -> Self {
-        let none = [0; BLOCKS];
+        let none = [0; ROW_BYTES];
         Self { stop: none, not_digit: none, not_space: none, high: none, any_high: false }
     }
 
+    #[inline(always)]
     fn put(&mut self, block: usize, marks: [u64; 4]) {
-        let [stop, not_digit, not_space, high] = marks;
-        self.stop[block] = stop;
-        self.not_digit[block] = not_digit;
-        self.not_space[block] = not_space;
-        self.high[block] = high;
+        let rows = [&mut self.stop, &mut self.not_digit, &mut self.not_space, &mut self.high];
+        for (row, marks) in rows.into_iter().zip(marks) {
+            row.as_chunks_mut().0[block] = marks.to_le_bytes();
+        }
     }
 }
 
@@ -91,6 +94,8 @@ fn each_block(bytes: &[u8], bits: &mut Bits, mark: impl Fn(&[u8; 64]) -> [u64; 4
         high |= marks[3];
         bits.put(whole.len(), marks);
     }
+    // What an earlier, longer run left behind the last block.
+    bits.put(bytes.len().div_ceil(64), [0; 4]);
     bits.any_high = high != 0;
 }
 
@@ -185,3 +190,5 @@ fn load(bytes: &[u8; 32]) -> __m256i {
 
 /// Blocks marked at one go.
 pub(super) const BLOCKS: usize = 8;
+/// And eight bytes that are always zero.
+const ROW_BYTES: usize = 8 * (BLOCKS + 1);

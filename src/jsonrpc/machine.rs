@@ -40,16 +40,18 @@ pub(super) struct Machine {
     depth: usize,
     /// A bit per open container, the innermost lowest: is it an object?
     objects: u64,
-    /// What the open container is, and what those were that can be watched.
+    /// What the open container is, and what its next value will be.
     level: Level,
-    levels: [Level; Level::Deep as usize + 1],
     role: Role,
+    /// Where the names of the open object begin in `names`.
+    first: u32,
+    /// Those outside of it, outermost first.
+    open: [Open; DEPTH_MAX],
 
     /// The names of all open objects, a word each (see `word_of`), outermost first.
     names: Vec<u64>,
-    /// Where those of the open object at a depth begin.
-    firsts: [u32; DEPTH_MAX + 1],
-    members: usize,
+    /// How many more members the message may have.
+    members_left: usize,
 
     name_start: u64,
     name_escapes: Escapes,
@@ -85,11 +87,11 @@ impl Machine {
             depth: 0,
             objects: 0,
             level: Level::Deep,
-            levels: [Level::Deep; Level::Deep as usize + 1],
             role: Role::Plain,
+            first: 0,
+            open: [Open { level: Level::Deep, first: 0 }; DEPTH_MAX],
             names: Vec::new(),
-            firsts: [0; DEPTH_MAX + 1],
-            members: 0,
+            members_left: bounds.members,
             name_start: 0,
             name_escapes: Escapes::None,
             carry: Vec::new(),
@@ -108,7 +110,8 @@ impl Machine {
     pub(super) fn reset(&mut self) {
         (self.state, self.base, self.position) = (State::Begin, 0, 0);
         (self.failed, self.later) = (None, None);
-        (self.depth, self.objects, self.members) = (0, 0, 0);
+        (self.depth, self.objects, self.members_left) = (0, 0, self.bounds.members);
+        self.first = 0;
         (self.level, self.role) = (Level::Deep, Role::Plain);
         (self.escape, self.high, self.tail) = (Escape::None, 0, Tail::NONE);
         self.names.clear();
@@ -161,15 +164,15 @@ impl Machine {
                 State::Number => self.number(piece, at, witness),
                 State::Word => self.word(piece, at, witness),
                 _ if is_space(byte) => Ok(marks.spaces_end(at)),
-                State::After => self.next(marks, at, witness).and_then(|at| self.walk(marks, at, witness)),
-                State::FirstName if byte == b'}' => self.close(at, witness),
+                State::After => self.next(marks, at, witness).and_then(|here| self.walk(marks, here, witness)),
+                State::FirstName if byte == b'}' => Ok(self.close_slowly(at, witness)),
                 State::FirstName | State::NextName if byte == b'"' => Ok(self.open_name(at + 1)),
                 State::Colon if byte == b':' => {
                     self.state = State::Value;
                     Ok(at + 1)
                 }
-                State::FirstValue if byte == b']' => self.close(at, witness),
-                State::Value | State::FirstValue => self.walk(marks, at, witness),
+                State::FirstValue if byte == b']' => Ok(self.close_slowly(at, witness)),
+                State::Value | State::FirstValue => self.walk(marks, (at, byte), witness),
                 State::Begin => self.begin(byte, marks, at, witness),
                 State::Done => self.fail(ScanFault::TrailingBytes, at),
                 State::FirstName | State::NextName | State::Colon => self.fail(ScanFault::Syntax, at),
@@ -185,94 +188,96 @@ impl Machine {
     /// Value after value and all between them, from the first byte of a value to where the piece, the message or
     /// what is plain ends.
     #[inline(always)]
-    fn walk<W: Witness>(&mut self, marks: &mut Marks<'_>, from: usize, witness: &mut W) -> Step {
-        let piece = marks.piece;
-        let mut at = from;
+    fn walk<W: Witness>(&mut self, marks: &mut Marks<'_>, from: Place, witness: &mut W) -> Step {
+        let mut here = from;
         loop {
-            let Some(&byte) = piece.get(at) else { return self.stay(State::Value, at) };
-            at = match byte {
+            let (at, byte) = here;
+            let end = match byte {
                 b'"' => self.whole_text(marks, at, witness)?,
                 b'{' => {
                     self.open(Kind::Object, at, witness)?;
-                    at = skip_spaces(marks, at + 1);
-                    match piece.get(at) {
-                        Some(b'"') => {
-                            at = self.member(marks, at, witness)?;
+                    here = marks.token(at + 1);
+                    match here.1 {
+                        b'"' => {
+                            here = self.member(marks, here.0, witness)?;
                             continue;
                         }
-                        Some(b'}') => self.close(at, witness)?,
-                        _ => return self.stay(State::FirstName, at),
+                        b'}' => self.close(here.0, witness),
+                        _ => return self.stay(State::FirstName, here.0),
                     }
                 }
                 b'[' => {
                     self.open(Kind::Array, at, witness)?;
-                    at = skip_spaces(marks, at + 1);
-                    match piece.get(at) {
-                        Some(b']') => self.close(at, witness)?,
-                        Some(_) => continue,
-                        None => return self.stay(State::FirstValue, at),
+                    here = marks.token(at + 1);
+                    match here {
+                        (at, b']') => self.close(at, witness),
+                        (at, _) if at == marks.piece.len() => return self.stay(State::FirstValue, at),
+                        _ => continue,
                     }
                 }
                 b'-' | b'0'..=b'9' => self.whole_number(marks, at, witness)?,
                 b't' => self.whole_word(Kind::True, b"true", marks, at, witness)?,
                 b'f' => self.whole_word(Kind::False, b"false", marks, at, witness)?,
                 b'n' => self.whole_word(Kind::Null, b"null", marks, at, witness)?,
+                _ if at == marks.piece.len() => return self.stay(State::Value, at),
                 _ => return self.fail(ScanFault::Syntax, at),
             };
-            at = self.next(marks, at, witness)?;
+            here = self.next(marks, end, witness)?;
         }
     }
 
     /// What stands behind a value: ends of containers, then a comma and what stands before the next value.
     #[inline(always)]
-    fn next<W: Witness>(&mut self, marks: &mut Marks<'_>, from: usize, witness: &mut W) -> Step {
+    fn next<W: Witness>(&mut self, marks: &mut Marks<'_>, from: usize, witness: &mut W) -> Result<Place, Stay> {
         let mut at = from;
         loop {
             if self.depth == 0 {
-                return self.stay(State::Done, at);
+                self.stay(State::Done, at)?;
             }
-            at = skip_spaces(marks, at);
+            let (here, byte) = marks.token(at);
             let object = self.objects & 1 == 1;
-            match marks.piece.get(at) {
-                Some(b',') => {
-                    at = skip_spaces(marks, at + 1);
-                    return match marks.piece.get(at) {
-                        Some(b'"') if object => self.member(marks, at, witness),
-                        Some(_) if !object => Ok(at),
-                        _ => self.stay(if object { State::NextName } else { State::Value }, at),
-                    };
+            match byte {
+                b',' if object => {
+                    let (at, byte) = marks.token(here + 1);
+                    if byte == b'"' {
+                        return self.member(marks, at, witness);
+                    }
+                    self.stay(State::NextName, at)?;
                 }
-                Some(b'}') if object => at = self.close(at, witness)?,
-                Some(b']') if !object => at = self.close(at, witness)?,
-                Some(_) => return self.fail(ScanFault::Syntax, at),
-                None => return self.stay(State::After, at),
+                b',' => return Ok(marks.token(here + 1)),
+                b'}' if object => at = self.close(here, witness),
+                b']' if !object => at = self.close(here, witness),
+                _ if here == marks.piece.len() => _ = self.stay(State::After, here)?,
+                _ => _ = self.fail(ScanFault::Syntax, here)?,
             }
         }
     }
 
-    /// A name and its colon, up to the first byte of its value.
+    /// A name and its colon, up to its value.
     #[inline(always)]
-    fn member<W: Witness>(&mut self, marks: &mut Marks<'_>, at: usize, witness: &mut W) -> Step {
+    fn member<W: Witness>(&mut self, marks: &mut Marks<'_>, at: usize, witness: &mut W) -> Result<Place, Stay> {
         let piece = marks.piece;
-        let start = self.open_name(at + 1);
+        let start = at + 1;
         let end = marks.stop(start);
-        if piece.get(end) != Some(&b'"') || end - start > MEMBER_NAME_BYTES_MAX {
-            return Err(Stay::Here(start));
+        let Some(text) = piece.get(start..end).filter(|text| text.len() <= MEMBER_NAME_BYTES_MAX) else {
+            return Err(Stay::Here(self.open_name(start)));
+        };
+        if piece.get(end) != Some(&b'"') {
+            return Err(Stay::Here(self.open_name(start)));
         }
         let word = match piece.get(start..start + 8).and_then(<[u8]>::first_chunk) {
-            Some(front) if end - start < 8 => short_word(u64::from_le_bytes(*front), end - start),
-            _ => self.word_of(&piece[start..end]),
+            Some(front) if text.len() < 8 => short_word(u64::from_le_bytes(*front), text.len()),
+            _ => self.word_of(text),
         };
-        self.close_name(end, &piece[start..end], word, witness)?;
-        let colon = skip_spaces(marks, end + 1);
-        if piece.get(colon) != Some(&b':') {
-            return self.stay(State::Colon, colon);
+        let (start, stop) = (self.base + start as u64, self.base + end as u64);
+        self.close_name(&Name { text, word, start, end: stop, escapes: Escapes::None }, end, witness)?;
+        let (colon, byte) = marks.token(end + 1);
+        if byte != b':' {
+            self.stay(State::Colon, colon)?;
         }
-        let value = skip_spaces(marks, colon + 1);
-        if value < piece.len() { Ok(value) } else { self.stay(State::Value, value) }
+        Ok(marks.token(colon + 1))
     }
 
-    #[inline(always)]
     fn open_name(&mut self, start: usize) -> usize {
         self.state = State::Name;
         self.name_start = self.base + start as u64;
@@ -331,7 +336,7 @@ impl Machine {
 
     fn begin<W: Witness>(&mut self, byte: u8, marks: &mut Marks<'_>, at: usize, witness: &mut W) -> Step {
         match byte {
-            b'{' => self.walk(marks, at, witness),
+            b'{' => self.walk(marks, (at, byte), witness),
             b'[' => self.fail(ScanFault::Batch, at),
             b'"' | b'-' | b'0'..=b'9' | b't' | b'f' | b'n' => self.fail(ScanFault::NotObject, at),
             0xef if self.base == 0 && at == 0 => self.fail(ScanFault::ByteOrderMark, at),
@@ -339,49 +344,56 @@ impl Machine {
         }
     }
 
+    #[inline(always)]
     fn open<W: Witness>(&mut self, kind: Kind, at: usize, witness: &mut W) -> Step {
         if self.depth == DEPTH_MAX {
             return self.fail(ScanFault::TooDeep, at);
         }
         self.tell_start(kind, at, witness);
         let object = kind == Kind::Object;
-        self.level = match (self.level, self.role) {
+        let level = match (self.level, self.role) {
             _ if !object => Level::Deep,
-            _ if self.depth == 0 => Level::Root,
             (Level::Root, Role::Body) => Level::Body,
             (Level::Body, Role::Meta) => Level::Meta,
+            _ if self.depth == 0 => Level::Root,
             _ => Level::Deep,
         };
-        if let Some(slot) = self.levels.get_mut(self.depth) {
-            *slot = self.level;
-        }
+        self.open[self.depth] = Open { level: self.level, first: self.first };
         self.depth += 1;
+        self.level = level;
+        self.first = self.names.len() as u32;
         self.objects = self.objects << 1 | u64::from(object);
-        self.firsts[self.depth] = u32::try_from(self.names.len()).unwrap_or(u32::MAX);
         Ok(at + 1)
     }
 
     #[inline(always)]
-    fn close<W: Witness>(&mut self, at: usize, witness: &mut W) -> Step {
-        if self.objects & 1 == 1 {
-            let first = self.firsts[self.depth] as usize;
-            let names = &mut self.names[first..];
-            // Few names were compared one by one as they came; for many, sorting is never quadratic.
-            if names.len() > COMPARED_MAX {
-                names.sort_unstable();
-                if names.windows(2).any(|two| two[0] == two[1]) {
-                    self.keep(ScanFault::DuplicateName, at);
-                }
-            }
-            self.names.truncate(first);
+    fn close<W: Witness>(&mut self, at: usize, witness: &mut W) -> usize {
+        let first = self.first as usize;
+        // Few names were compared one by one as they came; for many, sorting is never quadratic.
+        if self.names.len() - first > COMPARED_MAX {
+            self.compare_many(first, at);
         }
-        self.depth -= 1;
+        self.names.truncate(first);
         self.objects >>= 1;
-        self.level = match self.depth {
-            0 => Level::Deep,
-            depth => self.levels.get(depth - 1).copied().unwrap_or(Level::Deep),
-        };
-        Ok(self.after(at + 1, witness))
+        self.depth -= 1;
+        let outer = self.open[self.depth];
+        (self.level, self.first) = (outer.level, outer.first);
+        self.tell_end(at + 1, witness)
+    }
+
+    fn close_slowly<W: Witness>(&mut self, at: usize, witness: &mut W) -> usize {
+        let end = self.close(at, witness);
+        self.state = if self.depth == 0 { State::Done } else { State::After };
+        end
+    }
+
+    #[inline(never)]
+    fn compare_many(&mut self, first: usize, at: usize) {
+        let names = &mut self.names[first..];
+        names.sort_unstable();
+        if names.windows(2).any(|two| two[0] == two[1]) {
+            self.keep(ScanFault::DuplicateName, at);
+        }
     }
 
     /// A value ended before `at`; the state says so.
@@ -427,16 +439,15 @@ impl Machine {
             }
             match stop {
                 Stop::Quote if !self.carried => {
-                    let text = &piece[kept..at];
                     self.state = State::Colon;
-                    return self.close_name(at, text, self.word_of(text), witness);
+                    return self.close_name(&self.name_at(at, &piece[kept..at]), at, witness);
                 }
                 Stop::Quote => {
                     self.carry(&piece[kept..at]);
-                    let name = std::mem::take(&mut self.carry);
+                    let text = std::mem::take(&mut self.carry);
                     self.state = State::Colon;
-                    let closed = self.close_name(at, &name, self.word_of(&name), witness);
-                    self.carry = name;
+                    let closed = self.close_name(&self.name_at(at, &text), at, witness);
+                    self.carry = text;
                     return closed;
                 }
                 Stop::End => {
@@ -453,6 +464,11 @@ impl Machine {
         }
     }
 
+    fn name_at<'a>(&self, at: usize, text: &'a [u8]) -> Name<'a> {
+        let (start, end) = (self.name_start, self.base + at as u64);
+        Name { text, word: self.word_of(text), start, end, escapes: self.name_escapes }
+    }
+
     fn carry(&mut self, more: &[u8]) {
         if !self.carried {
             self.carried = true;
@@ -463,25 +479,25 @@ impl Machine {
 
     /// Counts a name, looks for its double, and tells the witness. `at` is the place of the closing quote.
     #[inline(always)]
-    fn close_name<W: Witness>(&mut self, at: usize, text: &[u8], word: u64, witness: &mut W) -> Step {
-        self.members += 1;
-        if self.members > self.bounds.members || self.names.len() >= self.bounds.open {
+    fn close_name<W: Witness>(&mut self, name: &Name<'_>, at: usize, witness: &mut W) -> Step {
+        if self.members_left == 0 || self.names.len() >= self.bounds.open {
             return self.fail(ScanFault::TooManyMembers, at);
         }
-        let others = &self.names[self.firsts[self.depth] as usize..];
-        if others.len() < COMPARED_MAX && others.contains(&word) {
+        self.members_left -= 1;
+        let others = self.names.get(self.first as usize..).unwrap_or_default();
+        if others.len() < COMPARED_MAX && others.contains(&name.word) {
             self.keep(ScanFault::DuplicateName, at);
         }
-        self.names.push(word);
-        if self.level != Level::Deep {
-            let (start, end) = (self.name_start, self.base + at as u64);
-            match witness.name(self.level, &Name { text, start, end, escapes: self.name_escapes }) {
-                Ok(role) => self.role = role,
-                Err(ScanFault::TooManyRecorded) => return self.fail(ScanFault::TooManyRecorded, at),
-                Err(fault) => {
-                    self.role = Role::Plain;
-                    self.keep(fault, at);
-                }
+        self.names.push(name.word);
+        if self.level == Level::Deep {
+            return Ok(at + 1);
+        }
+        match witness.name(self.level, name) {
+            Ok(role) => self.role = role,
+            Err(ScanFault::TooManyRecorded) => return self.fail(ScanFault::TooManyRecorded, at),
+            Err(fault) => {
+                self.role = Role::Plain;
+                self.keep(fault, at);
             }
         }
         Ok(at + 1)
@@ -700,6 +716,9 @@ impl Machine {
 /// Where to go on in the piece.
 type Step = Result<usize, Stay>;
 
+/// Where a token begins, and its first byte.
+type Place = (usize, u8);
+
 /// Why the walk ends.
 enum Stay {
     /// The state tells how to go on from here.
@@ -715,6 +734,13 @@ pub(super) struct Bounds {
     pub(super) members: usize,
     /// In the objects open at one moment.
     pub(super) open: usize,
+}
+
+/// What is kept of a container while one within it is open.
+#[derive(Clone, Copy, Debug)]
+struct Open {
+    level: Level,
+    first: u32,
 }
 
 /// Which watched object; `Deep` is none.
@@ -745,6 +771,8 @@ impl Role {
 pub(super) struct Name<'a> {
     /// Unescaped.
     pub(super) text: &'a [u8],
+    /// See [`Name::short`]; a hash for names of eight bytes and more.
+    pub(super) word: u64,
     /// Offset of the byte behind the opening quote.
     pub(super) start: u64,
     /// Offset of the closing quote.
@@ -888,14 +916,6 @@ fn plain_escape(behind: &[u8]) -> Option<usize> {
 fn short_word(front: u64, length: usize) -> u64 {
     let kept = front & !(u64::MAX << (8 * length));
     kept | (length as u64) << 56
-}
-
-#[inline(always)]
-fn skip_spaces(marks: &mut Marks<'_>, at: usize) -> usize {
-    match marks.piece.get(at) {
-        Some(byte) if *byte <= b' ' => marks.spaces_end(at),
-        _ => at,
-    }
 }
 
 #[inline(always)]
