@@ -762,8 +762,10 @@ pub(super) enum Role {
 
 impl Role {
     /// That of a member of `params`, `result` or `error`.
-    pub(super) fn of_body_member(name: &[u8]) -> Self {
-        if name == b"_meta" { Self::Meta } else { Self::Plain }
+    #[inline]
+    pub(super) fn of_body_member(name: &Name<'_>) -> Self {
+        const META: u64 = word("_meta");
+        if name.word == META { Self::Meta } else { Self::Plain }
     }
 }
 
@@ -771,7 +773,8 @@ impl Role {
 pub(super) struct Name<'a> {
     /// Unescaped.
     pub(super) text: &'a [u8],
-    /// See [`Name::short`]; a hash for names of eight bytes and more.
+    /// The text itself, with its length, when it has fewer than eight bytes (see [`word`]); else a hash of it, which is
+    /// no word of a shorter name.
     pub(super) word: u64,
     /// Offset of the byte behind the opening quote.
     pub(super) start: u64,
@@ -913,9 +916,21 @@ fn plain_escape(behind: &[u8]) -> Option<usize> {
 
 /// The word of a name of fewer than eight bytes, of which `front` begins with the first.
 #[inline(always)]
-fn short_word(front: u64, length: usize) -> u64 {
+const fn short_word(front: u64, length: usize) -> u64 {
     let kept = front & !(u64::MAX << (8 * length));
     kept | (length as u64) << 56
+}
+
+/// The word of a known name of fewer than eight bytes.
+pub(super) const fn word(name: &str) -> u64 {
+    let name = name.as_bytes();
+    assert!(name.len() < 8, "only short names are known by their word alone");
+    let (mut front, mut at) = (0, 0);
+    while at < name.len() {
+        front |= (name[at] as u64) << (8 * at);
+        at += 1;
+    }
+    short_word(front, name.len())
 }
 
 #[inline(always)]
