@@ -219,6 +219,7 @@ struct Sight<'a> {
 }
 
 impl Witness for Sight<'_> {
+    #[inline(always)]
     fn name(&mut self, level: Level, name: &Name<'_>) -> Result<Role, ScanFault> {
         let notes = &mut *self.notes;
         (notes.wanted, notes.kind) = (Wanted::Nothing, None);

@@ -165,13 +165,13 @@ impl Machine {
                 State::Word => self.word(piece, at, witness),
                 _ if is_space(byte) => Ok(marks.spaces_end(at)),
                 State::After => self.next(marks, at, witness).and_then(|here| self.walk(marks, here, witness)),
-                State::FirstName if byte == b'}' => Ok(self.close_slowly(at, witness)),
+                State::FirstName if byte == b'}' => self.close_slowly(at, witness),
                 State::FirstName | State::NextName if byte == b'"' => Ok(self.open_name(at + 1)),
                 State::Colon if byte == b':' => {
                     self.state = State::Value;
                     Ok(at + 1)
                 }
-                State::FirstValue if byte == b']' => Ok(self.close_slowly(at, witness)),
+                State::FirstValue if byte == b']' => self.close_slowly(at, witness),
                 State::Value | State::FirstValue => self.walk(marks, (at, byte), witness),
                 State::Begin => self.begin(byte, marks, at, witness),
                 State::Done => self.fail(ScanFault::TrailingBytes, at),
@@ -202,7 +202,7 @@ impl Machine {
                             here = self.member(marks, here.0, witness)?;
                             continue;
                         }
-                        b'}' => self.close(here.0, witness),
+                        b'}' => self.close(here.0, witness)?,
                         _ => return self.stay(State::FirstName, here.0),
                     }
                 }
@@ -210,7 +210,7 @@ impl Machine {
                     self.open(Kind::Array, at, witness)?;
                     here = marks.token(at + 1);
                     match here {
-                        (at, b']') => self.close(at, witness),
+                        (at, b']') => self.close(at, witness)?,
                         (at, _) if at == marks.piece.len() => return self.stay(State::FirstValue, at),
                         _ => continue,
                     }
@@ -231,9 +231,6 @@ impl Machine {
     fn next<W: Witness>(&mut self, marks: &mut Marks<'_>, from: usize, witness: &mut W) -> Result<Place, Stay> {
         let mut at = from;
         loop {
-            if self.depth == 0 {
-                self.stay(State::Done, at)?;
-            }
             let (here, byte) = marks.token(at);
             let object = self.objects & 1 == 1;
             match byte {
@@ -245,8 +242,8 @@ impl Machine {
                     self.stay(State::NextName, at)?;
                 }
                 b',' => return Ok(marks.token(here + 1)),
-                b'}' if object => at = self.close(here, witness),
-                b']' if !object => at = self.close(here, witness),
+                b'}' if object => at = self.close(here, witness)?,
+                b']' if !object => at = self.close(here, witness)?,
                 _ if here == marks.piece.len() => _ = self.stay(State::After, here)?,
                 _ => _ = self.fail(ScanFault::Syntax, here)?,
             }
@@ -262,15 +259,17 @@ impl Machine {
         let Some(text) = piece.get(start..end).filter(|text| text.len() <= MEMBER_NAME_BYTES_MAX) else {
             return Err(Stay::Here(self.open_name(start)));
         };
+        let behind = piece.get(end..end + 4).and_then(<[u8]>::first_chunk);
+        if let Some([b'"', b':', byte @ b'!'..=u8::MAX, _]) = behind {
+            let front = piece[start..].first_chunk();
+            let word = front.map_or_else(|| self.word_of(text), |front| self.word_at(*front, text));
+            self.close_name(text, word, start, end, witness)?;
+            return Ok((end + 2, *byte));
+        }
         if piece.get(end) != Some(&b'"') {
             return Err(Stay::Here(self.open_name(start)));
         }
-        let word = match piece.get(start..start + 8).and_then(<[u8]>::first_chunk) {
-            Some(front) if text.len() < 8 => short_word(u64::from_le_bytes(*front), text.len()),
-            _ => self.word_of(text),
-        };
-        let (start, stop) = (self.base + start as u64, self.base + end as u64);
-        self.close_name(&Name { text, word, start, end: stop, escapes: Escapes::None }, end, witness)?;
+        self.close_name(text, self.word_of(text), start, end, witness)?;
         let (colon, byte) = marks.token(end + 1);
         if byte != b':' {
             self.stay(State::Colon, colon)?;
@@ -366,8 +365,9 @@ impl Machine {
         Ok(at + 1)
     }
 
+    /// The end of a container; with the message itself the walk ends.
     #[inline(always)]
-    fn close<W: Witness>(&mut self, at: usize, witness: &mut W) -> usize {
+    fn close<W: Witness>(&mut self, at: usize, witness: &mut W) -> Step {
         let first = self.first as usize;
         // Few names were compared one by one as they came; for many, sorting is never quadratic.
         if self.names.len() - first > COMPARED_MAX {
@@ -378,13 +378,13 @@ impl Machine {
         self.depth -= 1;
         let outer = self.open[self.depth];
         (self.level, self.first) = (outer.level, outer.first);
-        self.tell_end(at + 1, witness)
+        self.tell_end(at + 1, witness);
+        if self.depth == 0 { self.stay(State::Done, at + 1) } else { Ok(at + 1) }
     }
 
-    fn close_slowly<W: Witness>(&mut self, at: usize, witness: &mut W) -> usize {
-        let end = self.close(at, witness);
-        self.state = if self.depth == 0 { State::Done } else { State::After };
-        end
+    fn close_slowly<W: Witness>(&mut self, at: usize, witness: &mut W) -> Step {
+        let end = self.close(at, witness)?;
+        self.stay(State::After, end)
     }
 
     #[inline(never)]
@@ -398,7 +398,7 @@ impl Machine {
 
     /// A value ended before `at`; the state says so.
     fn after<W: Witness>(&mut self, at: usize, witness: &mut W) -> usize {
-        self.state = if self.depth == 0 { State::Done } else { State::After };
+        self.state = State::After;
         self.tell_end(at, witness)
     }
 
@@ -439,14 +439,12 @@ impl Machine {
             }
             match stop {
                 Stop::Quote if !self.carried => {
-                    self.state = State::Colon;
-                    return self.close_name(&self.name_at(at, &piece[kept..at]), at, witness);
+                    return self.close_name_slowly(&piece[kept..at], at, witness);
                 }
                 Stop::Quote => {
                     self.carry(&piece[kept..at]);
                     let text = std::mem::take(&mut self.carry);
-                    self.state = State::Colon;
-                    let closed = self.close_name(&self.name_at(at, &text), at, witness);
+                    let closed = self.close_name_slowly(&text, at, witness);
                     self.carry = text;
                     return closed;
                 }
@@ -464,11 +462,6 @@ impl Machine {
         }
     }
 
-    fn name_at<'a>(&self, at: usize, text: &'a [u8]) -> Name<'a> {
-        let (start, end) = (self.name_start, self.base + at as u64);
-        Name { text, word: self.word_of(text), start, end, escapes: self.name_escapes }
-    }
-
     fn carry(&mut self, more: &[u8]) {
         if !self.carried {
             self.carried = true;
@@ -477,21 +470,34 @@ impl Machine {
         self.carry.extend_from_slice(more);
     }
 
-    /// Counts a name, looks for its double, and tells the witness. `at` is the place of the closing quote.
+    /// Counts a name that stands plainly from `start` to its closing quote at `end`.
     #[inline(always)]
-    fn close_name<W: Witness>(&mut self, name: &Name<'_>, at: usize, witness: &mut W) -> Step {
+    fn close_name<W: Witness>(&mut self, text: &[u8], word: u64, start: usize, end: usize, witness: &mut W) -> Step {
+        self.count_name(word, end)?;
+        if self.level == Level::Deep {
+            return Ok(end + 1);
+        }
+        let (start, stop) = (self.base + start as u64, self.base + end as u64);
+        self.tell_name(&Name { text, word, start, end: stop, escapes: Escapes::None }, end, witness)
+    }
+
+    /// Counts a name and looks for its double; `at` is the place of the closing quote.
+    #[inline(always)]
+    fn count_name(&mut self, word: u64, at: usize) -> Step {
         if self.members_left == 0 || self.names.len() >= self.bounds.open {
             return self.fail(ScanFault::TooManyMembers, at);
         }
         self.members_left -= 1;
         let others = self.names.get(self.first as usize..).unwrap_or_default();
-        if others.len() < COMPARED_MAX && others.contains(&name.word) {
+        if others.len() < COMPARED_MAX && others.iter().fold(false, |found, other| found | (*other == word)) {
             self.keep(ScanFault::DuplicateName, at);
         }
-        self.names.push(name.word);
-        if self.level == Level::Deep {
-            return Ok(at + 1);
-        }
+        self.names.push(word);
+        Ok(at + 1)
+    }
+
+    #[inline(always)]
+    fn tell_name<W: Witness>(&mut self, name: &Name<'_>, at: usize, witness: &mut W) -> Step {
         match witness.name(self.level, name) {
             Ok(role) => self.role = role,
             Err(ScanFault::TooManyRecorded) => return self.fail(ScanFault::TooManyRecorded, at),
@@ -503,13 +509,33 @@ impl Machine {
         Ok(at + 1)
     }
 
+    /// The end of a name that was read bit by bit.
+    #[cold]
+    fn close_name_slowly<W: Witness>(&mut self, text: &[u8], at: usize, witness: &mut W) -> Step {
+        self.state = State::Colon;
+        let word = self.word_of(text);
+        self.count_name(word, at)?;
+        if self.level == Level::Deep {
+            return Ok(at + 1);
+        }
+        let (start, end) = (self.name_start, self.base + at as u64);
+        self.tell_name(&Name { text, word, start, end, escapes: self.name_escapes }, at, witness)
+    }
+
     /// A name as a word: equal names have equal words. Those of up to seven bytes are told apart for certain, longer
     /// ones as well as the hash does it.
-    #[inline(always)]
     fn word_of(&self, text: &[u8]) -> u64 {
+        let mut front = [0; 8];
+        for (front, byte) in front.iter_mut().zip(text) {
+            *front = *byte;
+        }
+        self.word_at(front, text)
+    }
+
+    /// The same, where the first eight bytes from the name's first are at hand.
+    #[inline(always)]
+    fn word_at(&self, front: [u8; 8], text: &[u8]) -> u64 {
         if text.len() < 8 {
-            let mut front = [0; 8];
-            front[..text.len()].copy_from_slice(text);
             return short_word(u64::from_le_bytes(front), text.len());
         }
         let mut hasher = self.hasher.build_hasher();

@@ -8,17 +8,15 @@ pub(super) struct Marks<'a> {
     pub(super) piece: &'a [u8],
     lanes: Lanes,
     bits: Bits,
-    /// First byte that `bits` speaks of.
-    from: usize,
-    /// How many bytes from there, a whole number of blocks.
-    marked: usize,
+    /// Which part of the piece `bits` speaks of, counted in windows.
+    window: usize,
     /// Characters up to here are known to be UTF-8.
     sound: usize,
 }
 
 impl<'a> Marks<'a> {
     pub(super) fn new(lanes: Lanes, piece: &'a [u8]) -> Self {
-        Self { piece, lanes, bits: Bits::new(), from: 0, marked: 0, sound: 0 }
+        Self { piece, lanes, bits: Bits::new(), window: NO_WINDOW, sound: 0 }
     }
 
     /// The first byte from `at`, the begin of a character in a string, that is not to be passed over unseen: a
@@ -56,9 +54,8 @@ impl<'a> Marks<'a> {
 
     #[inline(always)]
     fn find(&mut self, at: usize, which: impl Fn(&Bits) -> &Row) -> usize {
-        let ahead = at.wrapping_sub(self.from);
-        if ahead < self.marked {
-            let found = ahead_of(which(&self.bits), ahead);
+        if at / WINDOW == self.window {
+            let found = marks_from(which(&self.bits), at);
             if found != 0 {
                 return at + found.trailing_zeros() as usize;
             }
@@ -70,27 +67,25 @@ impl<'a> Marks<'a> {
     fn find_far(&mut self, at: usize, which: impl Fn(&Bits) -> &Row) -> usize {
         let mut at = at;
         while at < self.piece.len() {
-            let ahead = at.wrapping_sub(self.from);
-            if ahead >= self.marked {
+            if at / WINDOW != self.window {
                 self.look(at);
-                continue;
             }
-            let found = ahead_of(which(&self.bits), ahead);
+            let found = marks_from(which(&self.bits), at);
             if found != 0 {
                 return at + found.trailing_zeros() as usize;
             }
-            // On at the next whole byte of marks, but not beyond the last.
-            at = self.from + (ahead + 64 - ahead % 8).min(self.marked);
+            // On at the next whole byte of marks, but not beyond the last of this window.
+            at = (at - at % 8 + 64).min(at - at % WINDOW + WINDOW);
         }
         self.piece.len()
     }
 
-    /// Marks the bytes around `at` and behind it.
+    /// Marks the window that `at` is in.
     fn look(&mut self, at: usize) {
-        self.from = at - at % 64;
-        let end = self.piece.len().min(self.from + 64 * BLOCKS);
-        self.marked = (end - self.from).next_multiple_of(64);
-        self.lanes.mark(&self.piece[self.from..end], &mut self.bits);
+        self.window = at / WINDOW;
+        let from = at - at % WINDOW;
+        let end = self.piece.len().min(from + WINDOW);
+        self.lanes.mark(&self.piece[from..end], &mut self.bits);
         if self.bits.any_high {
             self.judge_high(at, end);
         }
@@ -104,7 +99,7 @@ impl<'a> Marks<'a> {
         let text = &self.piece[begin..self.piece.len().min(end + 3).max(begin)];
         self.sound = begin + str::from_utf8(text).map_or_else(|fault| fault.valid_up_to(), str::len);
         if self.sound < end {
-            let (unsure, known) = ((self.sound - self.from) / 8, self.sound % 8);
+            let (unsure, known) = (self.sound % WINDOW / 8, self.sound % 8);
             let bits = &mut self.bits;
             bits.high[unsure] &= u8::MAX << known;
             for (stop, high) in bits.stop.iter_mut().zip(&bits.high).skip(unsure) {
@@ -114,9 +109,14 @@ impl<'a> Marks<'a> {
     }
 }
 
-/// The marks from the `ahead`th byte on, at least 57 of them.
+/// The marks from the byte at `at` on, at least 57 of them, or zeroes where the window ends.
 #[inline(always)]
-fn ahead_of(row: &Row, ahead: usize) -> u64 {
-    let marks = row.get(ahead / 8..ahead / 8 + 8).and_then(<[u8]>::first_chunk);
-    marks.map_or(0, |marks| u64::from_le_bytes(*marks) >> (ahead % 8))
+fn marks_from(row: &Row, at: usize) -> u64 {
+    let first = at % WINDOW / 8;
+    row[first..first + 8].first_chunk().map_or(0, |marks| u64::from_le_bytes(*marks) >> (at % 8))
 }
+
+/// Bytes marked at one go.
+const WINDOW: usize = 64 * BLOCKS;
+/// The number of no window: no piece is that long.
+const NO_WINDOW: usize = usize::MAX;

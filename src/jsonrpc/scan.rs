@@ -455,7 +455,7 @@ impl Seen {
 
 /// Records members as the machine meets them.
 impl Witness for Envelope {
-    #[inline]
+    #[inline(always)]
     fn name(&mut self, level: Level, name: &Name<'_>) -> Result<Role, ScanFault> {
         let here = self.table(level).len();
         if here == MEMBERS_RECORDED_MAX {
