@@ -6,7 +6,7 @@ use std::ops::Range;
 use smallvec::SmallVec;
 
 use super::lanes::Lanes;
-use super::machine::{Bounds, Level, Machine, Name, Role, Witness};
+use super::machine::{Bounds, Counted, Level, Machine, Name, Role, Witness};
 use super::scan::{Kind, RootName, ScanFault, Seen, Shape, VERSION, integer};
 use super::{id, text};
 use crate::base::limits::{ANSWER_MEMBERS_OPEN_MAX, ID_BYTES_MAX};
@@ -282,4 +282,4 @@ fn from(piece: &[u8], base: u64, start: u64) -> &[u8] {
     piece.get(skipped..).unwrap_or_default()
 }
 
-const ANSWER_BOUNDS: Bounds = Bounds { members: usize::MAX, open: ANSWER_MEMBERS_OPEN_MAX };
+const ANSWER_BOUNDS: Bounds = Bounds { members: ANSWER_MEMBERS_OPEN_MAX, of: Counted::Open };

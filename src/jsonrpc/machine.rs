@@ -2,6 +2,7 @@
 //! but of a member name that is escaped or cut. It knows of JSON-RPC only which objects are watched.
 
 use std::hash::{BuildHasher, Hasher};
+use std::ops::Range;
 
 use foldhash::fast::FixedState;
 
@@ -45,6 +46,8 @@ pub(super) struct Machine {
     role: Role,
     /// Where the names of the open object begin in `names`.
     first: u32,
+    /// A bit for each of them.
+    bits: u64,
     /// Those outside of it, outermost first.
     open: [Open; DEPTH_MAX],
 
@@ -89,7 +92,8 @@ impl Machine {
             level: Level::Deep,
             role: Role::Plain,
             first: 0,
-            open: [Open { level: Level::Deep, first: 0 }; DEPTH_MAX],
+            bits: 0,
+            open: [Open { level: Level::Deep, first: 0, bits: 0 }; DEPTH_MAX],
             names: Vec::new(),
             members_left: bounds.members,
             name_start: 0,
@@ -111,7 +115,7 @@ impl Machine {
         (self.state, self.base, self.position) = (State::Begin, 0, 0);
         (self.failed, self.later) = (None, None);
         (self.depth, self.objects, self.members_left) = (0, 0, self.bounds.members);
-        self.first = 0;
+        (self.first, self.bits) = (0, 0);
         (self.level, self.role) = (Level::Deep, Role::Plain);
         (self.escape, self.high, self.tail) = (Escape::None, 0, Tail::NONE);
         self.names.clear();
@@ -164,7 +168,7 @@ impl Machine {
                 State::Number => self.number(piece, at, witness),
                 State::Word => self.word(piece, at, witness),
                 _ if is_space(byte) => Ok(marks.spaces_end(at)),
-                State::After => self.next(marks, at, witness).and_then(|here| self.walk(marks, here, witness)),
+                State::After => self.next(piece, marks, at, witness).and_then(|here| self.walk(marks, here, witness)),
                 State::FirstName if byte == b'}' => self.close_slowly(at, witness),
                 State::FirstName | State::NextName if byte == b'"' => Ok(self.open_name(at + 1)),
                 State::Colon if byte == b':' => {
@@ -189,17 +193,18 @@ impl Machine {
     /// what is plain ends.
     #[inline(always)]
     fn walk<W: Witness>(&mut self, marks: &mut Marks<'_>, from: Place, witness: &mut W) -> Step {
+        let piece = marks.piece;
         let mut here = from;
         loop {
             let (at, byte) = here;
             let end = match byte {
-                b'"' => self.whole_text(marks, at, witness)?,
+                b'"' => self.whole_text(piece, marks, at, witness)?,
                 b'{' => {
                     self.open(Kind::Object, at, witness)?;
-                    here = marks.token(at + 1);
+                    here = token(piece, marks, at + 1);
                     match here.1 {
                         b'"' => {
-                            here = self.member(marks, here.0, witness)?;
+                            here = self.member(piece, marks, here.0, witness)?;
                             continue;
                         }
                         b'}' => self.close(here.0, witness)?,
@@ -208,43 +213,49 @@ impl Machine {
                 }
                 b'[' => {
                     self.open(Kind::Array, at, witness)?;
-                    here = marks.token(at + 1);
+                    here = token(piece, marks, at + 1);
                     match here {
                         (at, b']') => self.close(at, witness)?,
-                        (at, _) if at == marks.piece.len() => return self.stay(State::FirstValue, at),
+                        (at, _) if at == piece.len() => return self.stay(State::FirstValue, at),
                         _ => continue,
                     }
                 }
-                b'-' | b'0'..=b'9' => self.whole_number(marks, at, witness)?,
-                b't' => self.whole_word(Kind::True, b"true", marks, at, witness)?,
-                b'f' => self.whole_word(Kind::False, b"false", marks, at, witness)?,
-                b'n' => self.whole_word(Kind::Null, b"null", marks, at, witness)?,
-                _ if at == marks.piece.len() => return self.stay(State::Value, at),
+                b'-' | b'0'..=b'9' => self.whole_number(piece, marks, here, witness)?,
+                b't' => self.whole_word(Kind::True, b"true", piece, at, witness)?,
+                b'f' => self.whole_word(Kind::False, b"false", piece, at, witness)?,
+                b'n' => self.whole_word(Kind::Null, b"null", piece, at, witness)?,
+                _ if at == piece.len() => return self.stay(State::Value, at),
                 _ => return self.fail(ScanFault::Syntax, at),
             };
-            here = self.next(marks, end, witness)?;
+            here = self.next(piece, marks, end, witness)?;
         }
     }
 
     /// What stands behind a value: ends of containers, then a comma and what stands before the next value.
     #[inline(always)]
-    fn next<W: Witness>(&mut self, marks: &mut Marks<'_>, from: usize, witness: &mut W) -> Result<Place, Stay> {
+    fn next<W: Witness>(
+        &mut self,
+        piece: &[u8],
+        marks: &mut Marks<'_>,
+        from: usize,
+        witness: &mut W,
+    ) -> Result<Place, Stay> {
         let mut at = from;
         loop {
-            let (here, byte) = marks.token(at);
+            let (here, byte) = token(piece, marks, at);
             let object = self.objects & 1 == 1;
             match byte {
                 b',' if object => {
-                    let (at, byte) = marks.token(here + 1);
+                    let (at, byte) = token(piece, marks, here + 1);
                     if byte == b'"' {
-                        return self.member(marks, at, witness);
+                        return self.member(piece, marks, at, witness);
                     }
                     self.stay(State::NextName, at)?;
                 }
-                b',' => return Ok(marks.token(here + 1)),
+                b',' => return Ok(token(piece, marks, here + 1)),
                 b'}' if object => at = self.close(here, witness)?,
                 b']' if !object => at = self.close(here, witness)?,
-                _ if here == marks.piece.len() => _ = self.stay(State::After, here)?,
+                _ if here == piece.len() => _ = self.stay(State::After, here)?,
                 _ => _ = self.fail(ScanFault::Syntax, here)?,
             }
         }
@@ -252,29 +263,32 @@ impl Machine {
 
     /// A name and its colon, up to its value.
     #[inline(always)]
-    fn member<W: Witness>(&mut self, marks: &mut Marks<'_>, at: usize, witness: &mut W) -> Result<Place, Stay> {
-        let piece = marks.piece;
+    fn member<W: Witness>(
+        &mut self,
+        piece: &[u8],
+        marks: &mut Marks<'_>,
+        at: usize,
+        witness: &mut W,
+    ) -> Result<Place, Stay> {
         let start = at + 1;
         let end = marks.stop(start);
-        let Some(text) = piece.get(start..end).filter(|text| text.len() <= MEMBER_NAME_BYTES_MAX) else {
-            return Err(Stay::Here(self.open_name(start)));
-        };
-        let behind = piece.get(end..end + 4).and_then(<[u8]>::first_chunk);
-        if let Some([b'"', b':', byte @ b'!'..=u8::MAX, _]) = behind {
-            let front = piece[start..].first_chunk();
-            let word = front.map_or_else(|| self.word_of(text), |front| self.word_at(*front, text));
-            self.close_name(text, word, start, end, witness)?;
+        let (front, behind) = (chunk_at(piece, start), chunk_at(piece, end));
+        if let (Some(front), Some([b'"', b':', byte @ b'!'..=u8::MAX])) = (front, behind)
+            && end - start < 8
+        {
+            let word = short_word(u64::from_le_bytes(*front), end - start);
+            self.close_name(piece, word, start..end, witness)?;
             return Ok((end + 2, *byte));
         }
-        if piece.get(end) != Some(&b'"') {
+        if piece.get(end) != Some(&b'"') || end - start > MEMBER_NAME_BYTES_MAX {
             return Err(Stay::Here(self.open_name(start)));
         }
-        self.close_name(text, self.word_of(text), start, end, witness)?;
-        let (colon, byte) = marks.token(end + 1);
+        self.close_name(piece, self.word_of(&piece[start..end]), start..end, witness)?;
+        let (colon, byte) = token(piece, marks, end + 1);
         if byte != b':' {
             self.stay(State::Colon, colon)?;
         }
-        Ok(marks.token(colon + 1))
+        Ok(token(piece, marks, colon + 1))
     }
 
     fn open_name(&mut self, start: usize) -> usize {
@@ -286,13 +300,13 @@ impl Machine {
 
     /// A string value.
     #[inline(always)]
-    fn whole_text<W: Witness>(&mut self, marks: &mut Marks<'_>, at: usize, witness: &mut W) -> Step {
+    fn whole_text<W: Witness>(&mut self, piece: &[u8], marks: &mut Marks<'_>, at: usize, witness: &mut W) -> Step {
         self.tell_start(Kind::String, at, witness);
         let mut end = marks.stop(at + 1);
         loop {
-            match marks.piece.get(end) {
+            match piece.get(end) {
                 Some(b'"') => return Ok(self.tell_end(end + 1, witness)),
-                Some(b'\\') => match plain_escape(&marks.piece[end + 1..]) {
+                Some(b'\\') => match plain_escape(&piece[end + 1..]) {
                     Some(length) => end = marks.stop(end + 1 + length),
                     None => return self.stay(State::Text, end),
                 },
@@ -303,12 +317,18 @@ impl Machine {
 
     /// A number (RFC 8259 section 6).
     #[inline(always)]
-    fn whole_number<W: Witness>(&mut self, marks: &mut Marks<'_>, at: usize, witness: &mut W) -> Step {
+    fn whole_number<W: Witness>(
+        &mut self,
+        piece: &[u8],
+        marks: &mut Marks<'_>,
+        (at, byte): Place,
+        witness: &mut W,
+    ) -> Step {
         self.tell_start(Kind::Number, at, witness);
-        if let Some(end) = number_end(marks, at) {
+        if let Some(end) = number_end(piece, marks, (at, byte)) {
             return Ok(self.tell_end(end, witness));
         }
-        self.number = match marks.piece[at] {
+        self.number = match byte {
             b'-' => Number::Minus,
             b'0' => Number::Zero,
             _ => Number::Whole,
@@ -321,12 +341,12 @@ impl Machine {
         &mut self,
         kind: Kind,
         word: &'static [u8; N],
-        marks: &mut Marks<'_>,
+        piece: &[u8],
         at: usize,
         witness: &mut W,
     ) -> Step {
         self.tell_start(kind, at, witness);
-        if marks.piece[at..].first_chunk() == Some(word) {
+        if chunk_at(piece, at) == Some(word) {
             return Ok(self.tell_end(at + N, witness));
         }
         self.word = &word[1..];
@@ -357,10 +377,10 @@ impl Machine {
             _ if self.depth == 0 => Level::Root,
             _ => Level::Deep,
         };
-        self.open[self.depth] = Open { level: self.level, first: self.first };
+        self.open[self.depth] = Open { level: self.level, first: self.first, bits: self.bits };
         self.depth += 1;
         self.level = level;
-        self.first = self.names.len() as u32;
+        (self.first, self.bits) = (self.names.len() as u32, 0);
         self.objects = self.objects << 1 | u64::from(object);
         Ok(at + 1)
     }
@@ -369,15 +389,19 @@ impl Machine {
     #[inline(always)]
     fn close<W: Witness>(&mut self, at: usize, witness: &mut W) -> Step {
         let first = self.first as usize;
+        let many = self.names.len() - first;
         // Few names were compared one by one as they came; for many, sorting is never quadratic.
-        if self.names.len() - first > COMPARED_MAX {
+        if many > COMPARED_MAX {
             self.compare_many(first, at);
         }
         self.names.truncate(first);
+        if self.bounds.of == Counted::Open {
+            self.members_left += many;
+        }
         self.objects >>= 1;
         self.depth -= 1;
         let outer = self.open[self.depth];
-        (self.level, self.first) = (outer.level, outer.first);
+        (self.level, self.first, self.bits) = (outer.level, outer.first, outer.bits);
         self.tell_end(at + 1, witness);
         if self.depth == 0 { self.stay(State::Done, at + 1) } else { Ok(at + 1) }
     }
@@ -470,30 +494,41 @@ impl Machine {
         self.carry.extend_from_slice(more);
     }
 
-    /// Counts a name that stands plainly from `start` to its closing quote at `end`.
+    /// Counts a name that stands plainly at this place of the piece.
     #[inline(always)]
-    fn close_name<W: Witness>(&mut self, text: &[u8], word: u64, start: usize, end: usize, witness: &mut W) -> Step {
-        self.count_name(word, end)?;
+    fn close_name<W: Witness>(&mut self, piece: &[u8], word: u64, place: Range<usize>, witness: &mut W) -> Step {
+        self.count_name(word, place.end)?;
         if self.level == Level::Deep {
-            return Ok(end + 1);
+            return Ok(place.end + 1);
         }
-        let (start, stop) = (self.base + start as u64, self.base + end as u64);
-        self.tell_name(&Name { text, word, start, end: stop, escapes: Escapes::None }, end, witness)
+        let (start, end) = (self.base + place.start as u64, self.base + place.end as u64);
+        let name = Name { text: &piece[place.clone()], word, start, end, escapes: Escapes::None };
+        self.tell_name(&name, place.end, witness)
     }
 
     /// Counts a name and looks for its double; `at` is the place of the closing quote.
     #[inline(always)]
     fn count_name(&mut self, word: u64, at: usize) -> Step {
-        if self.members_left == 0 || self.names.len() >= self.bounds.open {
+        let Some(left) = self.members_left.checked_sub(1) else {
             return self.fail(ScanFault::TooManyMembers, at);
+        };
+        self.members_left = left;
+        // A name whose bit is not there yet has no double; of few names most have a bit of their own.
+        let bit = 1 << (word.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58);
+        if self.bits & bit != 0 {
+            self.compare_few(word, at);
         }
-        self.members_left -= 1;
-        let others = self.names.get(self.first as usize..).unwrap_or_default();
-        if others.len() < COMPARED_MAX && others.iter().fold(false, |found, other| found | (*other == word)) {
-            self.keep(ScanFault::DuplicateName, at);
-        }
+        self.bits |= bit;
         self.names.push(word);
         Ok(at + 1)
+    }
+
+    #[inline(never)]
+    fn compare_few(&mut self, word: u64, at: usize) {
+        let others = self.names.get(self.first as usize..).unwrap_or_default();
+        if others.len() < COMPARED_MAX && others.contains(&word) {
+            self.keep(ScanFault::DuplicateName, at);
+        }
     }
 
     #[inline(always)]
@@ -524,18 +559,11 @@ impl Machine {
 
     /// A name as a word: equal names have equal words. Those of up to seven bytes are told apart for certain, longer
     /// ones as well as the hash does it.
-    fn word_of(&self, text: &[u8]) -> u64 {
-        let mut front = [0; 8];
-        for (front, byte) in front.iter_mut().zip(text) {
-            *front = *byte;
-        }
-        self.word_at(front, text)
-    }
-
-    /// The same, where the first eight bytes from the name's first are at hand.
     #[inline(always)]
-    fn word_at(&self, front: [u8; 8], text: &[u8]) -> u64 {
+    fn word_of(&self, text: &[u8]) -> u64 {
         if text.len() < 8 {
+            let mut front = [0; 8];
+            front[..text.len()].copy_from_slice(text);
             return short_word(u64::from_le_bytes(front), text.len());
         }
         let mut hasher = self.hasher.build_hasher();
@@ -756,10 +784,17 @@ enum Stay {
 /// How many members a message may have.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
-    /// In all.
     pub(super) members: usize,
-    /// In the objects open at one moment.
-    pub(super) open: usize,
+    pub(super) of: Counted,
+}
+
+/// Which members are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Counted {
+    /// All of the message.
+    All,
+    /// Those of the objects open at one moment.
+    Open,
 }
 
 /// What is kept of a container while one within it is open.
@@ -767,6 +802,7 @@ pub(super) struct Bounds {
 struct Open {
     level: Level,
     first: u32,
+    bits: u64,
 }
 
 /// Which watched object; `Deep` is none.
@@ -907,24 +943,24 @@ impl Tail {
     }
 }
 
-/// The end of the number at `from`, if it is well-formed and ends within the piece.
+/// The end of a number that begins here, if it is well-formed and ends within the piece.
 #[inline(always)]
-fn number_end(marks: &mut Marks<'_>, from: usize) -> Option<usize> {
-    let piece = marks.piece;
+fn number_end(piece: &[u8], marks: &mut Marks<'_>, (at, byte): Place) -> Option<usize> {
     let mut digits = |at: usize| {
         let end = marks.digits_end(at);
-        (end > at && end < piece.len()).then_some(end)
+        if end == at { None } else { Some((end, *piece.get(end)?)) }
     };
-    let first = from + usize::from(piece[from] == b'-');
-    let mut end = digits(first)?;
-    if piece[first] == b'0' && end > first + 1 {
+    let first = at + usize::from(byte == b'-');
+    let (mut end, mut next) = digits(first)?;
+    if end > first + 1 && piece.get(first) == Some(&b'0') {
         return None;
     }
-    if piece.get(end)? == &b'.' {
-        end = digits(end + 1)?;
+    if next == b'.' {
+        (end, next) = digits(end + 1)?;
     }
-    if piece.get(end)? | 0x20 == b'e' {
-        end = digits(end + 1 + usize::from(matches!(piece.get(end + 1)?, b'+' | b'-')))?;
+    if next | 0x20 == b'e' {
+        let signed = matches!(piece.get(end + 1), Some(b'+' | b'-'));
+        (end, _) = digits(end + 1 + usize::from(signed))?;
     }
     Some(end)
 }
@@ -957,6 +993,25 @@ pub(super) const fn word(name: &str) -> u64 {
         at += 1;
     }
     short_word(front, name.len())
+}
+
+/// The first byte from `at` that is no white space, and where; a zero, which no JSON has outside of strings, at the
+/// end of the piece.
+#[inline(always)]
+fn token(piece: &[u8], marks: &mut Marks<'_>, at: usize) -> Place {
+    match piece.get(at) {
+        Some(&byte) if byte > b' ' => (at, byte),
+        Some(_) => {
+            let at = marks.spaces_end(at);
+            (at, piece.get(at).copied().unwrap_or(0))
+        }
+        None => (at, 0),
+    }
+}
+
+#[inline(always)]
+fn chunk_at<const N: usize>(piece: &[u8], at: usize) -> Option<&[u8; N]> {
+    piece.get(at..)?.first_chunk()
 }
 
 #[inline(always)]

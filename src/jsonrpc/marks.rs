@@ -38,20 +38,6 @@ impl<'a> Marks<'a> {
         self.find(at, |bits| &bits.not_space)
     }
 
-    /// The first byte from `at` that is no white space, and where; a zero, which no JSON has outside of strings, at
-    /// the end of the piece.
-    #[inline(always)]
-    pub(super) fn token(&mut self, at: usize) -> (usize, u8) {
-        match self.piece.get(at) {
-            Some(&byte) if byte > b' ' => (at, byte),
-            Some(_) => {
-                let at = self.spaces_end(at);
-                (at, self.piece.get(at).copied().unwrap_or(0))
-            }
-            None => (at, 0),
-        }
-    }
-
     #[inline(always)]
     fn find(&mut self, at: usize, which: impl Fn(&Bits) -> &Row) -> usize {
         if at / WINDOW == self.window {

@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 
 use super::id::Id;
 use super::lanes::Lanes;
-use super::machine::{Bounds, Level, Machine, Name, Role, Witness, word};
+use super::machine::{Bounds, Counted, Level, Machine, Name, Role, Witness, word};
 use super::text;
 use crate::base::limits::{MEMBERS_MAX, MEMBERS_RECORDED_MAX};
 use crate::base::span::Span;
@@ -599,7 +599,7 @@ fn unescape_method(written: &[u8], name: &mut Vec<u8>) -> Result<(), ScanFault> 
 const KNOWN: usize = RootName::Error as usize + 1;
 pub(super) const VERSION: &[u8] = b"\"2.0\"";
 const ROOT_NAMES: &[&str] = &["jsonrpc", "id", "method", "params", "result", "error"];
-const REQUEST_BOUNDS: Bounds = Bounds { members: MEMBERS_MAX, open: MEMBERS_MAX };
+const REQUEST_BOUNDS: Bounds = Bounds { members: MEMBERS_MAX, of: Counted::All };
 
 /// Members of `params` that routing, policy, limits or the bridge go by, over all revisions of MCP.
 const PARAM_NAMES: &[&str] = &[
