@@ -3,8 +3,8 @@
 
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::{
-    __m256i, _mm_set_epi64x, _mm256_cmpeq_epi8, _mm256_min_epu8, _mm256_movemask_epi8,
-    _mm256_or_si256, _mm256_set_m128i, _mm256_set1_epi8, _mm256_setr_epi8, _mm256_shuffle_epi8, _mm256_sub_epi8,
+    __m256i, _mm256_cmpeq_epi8, _mm256_min_epu8, _mm256_movemask_epi8, _mm256_or_si256, _mm256_set1_epi8,
+    _mm256_setr_epi8, _mm256_setr_epi32, _mm256_shuffle_epi8, _mm256_sub_epi8,
 };
 
 /// The way this processor goes. Found out once, when a reader is made.
@@ -183,9 +183,10 @@ fn half_block(bytes: __m256i) -> [u32; 4] {
 #[target_feature(enable = "avx2")]
 #[inline]
 fn load(bytes: &[u8; 32]) -> __m256i {
-    let (words, _) = bytes.as_chunks::<8>();
-    let word = |index: usize| i64::from_le_bytes(words[index]);
-    _mm256_set_m128i(_mm_set_epi64x(word(3), word(2)), _mm_set_epi64x(word(1), word(0)))
+    // Becomes one load.
+    let (words, _) = bytes.as_chunks::<4>();
+    let word = |index: usize| i32::from_le_bytes(words[index]);
+    _mm256_setr_epi32(word(0), word(1), word(2), word(3), word(4), word(5), word(6), word(7))
 }
 
 /// Blocks marked at one go.

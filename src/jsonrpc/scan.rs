@@ -457,30 +457,29 @@ impl Seen {
 impl Witness for Envelope {
     #[inline(always)]
     fn name(&mut self, level: Level, name: &Name<'_>) -> Result<Role, ScanFault> {
-        let here = self.table(level).len();
+        let table = self.table(level);
+        let here = table.len();
         if here == MEMBERS_RECORDED_MAX {
             return Err(ScanFault::TooManyRecorded);
         }
-        let judged = match level {
+        table.push(Member { key: span(name.start, name.end), value: Span::default(), kind: Kind::Null });
+        match level {
             Level::Root => self.root_name(name, here),
             Level::Body if self.is_asked() => judge_param(name),
             Level::Body => Ok(Role::of_body_member(name)),
             _ if self.is_asked() => name.plain().map(|()| Role::Plain),
             _ => Ok(Role::Plain),
-        };
-        let key = span(name.start, name.end);
-        self.table(level).push(Member { key, value: Span::default(), kind: Kind::Null });
-        judged
+        }
     }
 
-    #[inline]
+    #[inline(always)]
     fn start(&mut self, level: Level, kind: Kind, at: u64) {
         if let Some(member) = self.table(level).last_mut() {
             (member.kind, member.value) = (kind, span(at, at));
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn end(&mut self, level: Level, at: u64) {
         if let Some(member) = self.table(level).last_mut() {
             member.value.end = offset(at);
@@ -520,14 +519,15 @@ pub(super) fn integer(raw: &[u8]) -> Option<i64> {
 }
 
 /// A span of a message that `Reader::read` has found to be short enough.
-#[inline]
+#[inline(always)]
 pub(super) fn span(start: u64, end: u64) -> Span {
     Span { start: offset(start), end: offset(end) }
 }
 
-#[inline]
+#[inline(always)]
 fn offset(at: u64) -> u32 {
-    u32::try_from(at).expect("messages longer than 4 GiB are refused at the door")
+    // Messages longer than 4 GiB are refused at the door.
+    u32::try_from(at).unwrap_or(u32::MAX)
 }
 
 fn find(table: &[Member], bytes: &[u8], name: &str) -> Option<Member> {
@@ -545,6 +545,14 @@ fn find(table: &[Member], bytes: &[u8], name: &str) -> Option<Member> {
 #[inline]
 fn judge_param(name: &Name<'_>) -> Result<Role, ScanFault> {
     name.plain()?;
+    const NAME: u64 = word("name");
+    const META: u64 = word("_meta");
+    const URI: u64 = word("uri");
+    match name.word {
+        META => return Ok(Role::Meta),
+        NAME | URI => return Ok(Role::Plain),
+        _ => {}
+    }
     let alike = PARAM_NAMES_BY_LENGTH.get(name.text.len()).copied().unwrap_or_default();
     for known in alike {
         if name.text == known.as_bytes() {
