@@ -191,7 +191,7 @@ impl Machine {
 
     /// Value after value and all between them, from the first byte of a value to where the piece, the message or
     /// what is plain ends.
-    #[inline(always)]
+    #[inline(never)]
     fn walk<W: Witness>(&mut self, marks: &mut Marks<'_>, from: Place, witness: &mut W) -> Step {
         let piece = marks.piece;
         let mut here = from;
@@ -272,18 +272,18 @@ impl Machine {
     ) -> Result<Place, Stay> {
         let start = at + 1;
         let end = marks.stop(start);
-        let (front, behind) = (chunk_at(piece, start), chunk_at(piece, end));
-        if let (Some(front), Some([b'"', b':', byte @ b'!'..=u8::MAX])) = (front, behind)
-            && end - start < 8
-        {
-            let word = short_word(u64::from_le_bytes(*front), end - start);
-            self.close_name(piece, word, start..end, witness)?;
+        let Some(&[b'"', ref behind @ ..]) = piece.get(end..) else {
+            return Err(Stay::Here(self.open_name(start)));
+        };
+        let word = match chunk_at(piece, start) {
+            Some(front) if end - start < 8 => short_word(u64::from_le_bytes(*front), end - start),
+            _ if end - start > MEMBER_NAME_BYTES_MAX => return Err(Stay::Here(self.open_name(start))),
+            _ => self.word_of(&piece[start..end]),
+        };
+        self.close_name(piece, word, start..end, witness)?;
+        if let [b':', byte @ b'!'..=u8::MAX, ..] = behind {
             return Ok((end + 2, *byte));
         }
-        if piece.get(end) != Some(&b'"') || end - start > MEMBER_NAME_BYTES_MAX {
-            return Err(Stay::Here(self.open_name(start)));
-        }
-        self.close_name(piece, self.word_of(&piece[start..end]), start..end, witness)?;
         let (colon, byte) = token(piece, marks, end + 1);
         if byte != b':' {
             self.stay(State::Colon, colon)?;
@@ -559,7 +559,7 @@ impl Machine {
 
     /// A name as a word: equal names have equal words. Those of up to seven bytes are told apart for certain, longer
     /// ones as well as the hash does it.
-    #[inline(always)]
+    #[inline(never)]
     fn word_of(&self, text: &[u8]) -> u64 {
         if text.len() < 8 {
             let mut front = [0; 8];

@@ -184,8 +184,9 @@ impl Envelope {
         self.method_text.clear();
     }
 
+    #[inline]
     fn known(&self, name: RootName) -> Option<Member> {
-        let member = self.root[usize::from(self.known[name as usize]?)];
+        let member = *self.root.get(usize::from(self.known[name as usize]?))?;
         // Not yet ended when the scan stopped inside it.
         (!member.value.is_empty()).then_some(member)
     }
