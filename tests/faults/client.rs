@@ -73,15 +73,15 @@ fn all(driver: &str) {
     let upstream = upstream();
     let gateway = Setup::new().server("up", &upstream.url()).open().shards(2).driver(driver).start();
     let before = Level::settled(&gateway);
-    let session = open_session(&gateway, |post| post);
-    let session = session.as_str();
     let left: Vec<(Point, bool, Post)> = std::thread::scope(|scope| {
         let mut leaving = Vec::new();
         for point in POINTS {
             for way in WAYS {
                 for modern in [true, false] {
                     let tool = point.tool();
-                    let post = if modern { Post::call(tool) } else { Post::legacy_call(session, tool) };
+                    // A session each: two requests of one session that are under way have two ids.
+                    let session = || open_session(&gateway, |post| post);
+                    let post = if modern { Post::call(tool) } else { Post::legacy_call(&session(), tool) };
                     let (gateway, upstream) = (&gateway, &upstream);
                     leaving.push(scope.spawn(move || {
                         leave(gateway, upstream, point, way, &post, modern);

@@ -124,8 +124,10 @@ fn all(driver: &str) {
         let rows: Vec<_> = ROWS
             .iter()
             .map(|row| {
-                let (gateway, session) = (&gateway, &session);
+                let gateway = &gateway;
                 scope.spawn(move || {
+                    // A session each: two requests of one session that are under way have two ids.
+                    let session = &open_session(gateway, |post| post);
                     let mut called = Vec::new();
                     for form in row.forms {
                         let tool = format!("{form:?}-{}", row.name);
