@@ -349,9 +349,10 @@ impl Events {
         }
     }
 
-    /// The connection, in the middle of the stream.
-    pub(crate) fn into_wire(self) -> Wire {
-        self.wire
+    /// The connection, in the middle of the stream; events that were not asked for yet come first, without framing.
+    pub(crate) fn into_wire(mut self) -> Wire {
+        self.decoded.append(&mut self.wire.bytes);
+        Wire { bytes: self.decoded, ..self.wire }
     }
 
     fn take_block(&mut self) -> Option<Event> {
