@@ -44,13 +44,13 @@ pub const SEND_PIECE_BYTES: usize = 256 * 1024;
 pub const ANSWER_WHOLE_BYTES_MAX: usize = 64 * 1024;
 /// Buffered for a slow reader of a stream before its upstream is paused, bytes.
 pub const STREAM_BUFFERED_BYTES_MAX: usize = 256 * 1024;
-/// From accept, or the first byte on a kept connection, to the end of the head.
+/// From accept, or the first byte on a kept connection, to the end of the head (default of `limits.head`).
 pub const HEAD_MS_MAX: u64 = 10_000;
-/// For a whole request body.
+/// For a whole request body (default of `limits.body_time`).
 pub const BODY_MS_MAX: u64 = 30_000;
 /// A kept connection without a request.
 pub const IDLE_MS_MAX: u64 = 60_000;
-/// A write that makes no progress.
+/// A write that makes no progress (default of `limits.write_stall`).
 pub const WRITE_STALL_MS_MAX: u64 = 30_000;
 /// From SIGTERM until calls still running are cut (default of `limits.drain`).
 pub const DRAIN_MS_MAX: u64 = 30_000;
@@ -72,6 +72,75 @@ pub const LIST_FRESH_MS_MAX: u64 = 2_000;
 pub const STREAM_END_MS_MAX: u64 = 5_000;
 /// Connections of one shard.
 pub const CONNECTIONS_MAX: usize = 20_000;
+/// A connection without a request keeps its buffer and its place in the pipeline for so long, milliseconds; then
+/// nothing but its socket.
+pub const IDLE_AFTER_MS: u64 = 1_000;
+/// A body that arrives slower than this is not waited for, bytes a second.
+pub const BODY_BYTES_PER_S_MIN: u64 = 1024;
+/// After so long, milliseconds.
+pub const BODY_GRACE_MS: u64 = 5_000;
+/// A body larger than this asks for room that may be short.
+pub const BODY_LARGE_BYTES: usize = 64 * 1024;
+/// What all verifications of tokens may take of a shard's time, percent.
+pub const VERIFY_PERCENT_MAX: i64 = 5;
+/// And at once, after a time without any: the fleet comes back after a restart.
+pub const VERIFY_BURST_MS: u64 = 250;
+/// Subjects with nothing under way whose counts a shard keeps.
+pub const SHARES_KEPT_MAX: usize = 4096;
+/// TLS handshakes under way on one shard.
+pub const HANDSHAKES_MAX: usize = 1024;
+/// Refused connections that are told so and waited for, on one shard; others are just closed.
+pub const LINGERING_MAX: usize = 64;
+/// Connections closed at once when no descriptor is left, before the shard sees to the others.
+pub const TURN_AWAY_MAX: usize = 64;
+/// Descriptors that client connections leave for everything else: rings, listeners, files, the plane's own.
+pub const FILES_KEPT: usize = 128;
+/// Connections looked at to find an idle one that can go.
+pub const EVICT_LOOKS_MAX: usize = 256;
+/// Connections of all shards together; no count of connections, calls or streams can be set higher.
+pub const PROCESS_CONNECTIONS_MAX: usize = CONNECTIONS_MAX * SHARDS_MAX as usize;
+/// Connections from one address, over all shards (default of `limits.connections_per_address`).
+pub const CONNECTIONS_PER_ADDRESS_MAX: usize = 4096;
+/// Calls in flight of one subject, over all shards (default of `limits.calls_per_subject`).
+pub const CALLS_PER_SUBJECT_MAX: usize = 1024;
+/// Open streams of one subject, over all shards (default of `limits.streams_per_subject`).
+pub const STREAMS_PER_SUBJECT_MAX: usize = 256;
+/// Calls in flight, over all shards (default of `limits.calls`).
+pub const CALLS_MAX: usize = 16 * 1024;
+/// Open streams, over all shards (default of `limits.streams`).
+pub const STREAMS_MAX: usize = 16 * 1024;
+
+// ---- tls ------------------------------------------------------------------------------------------------------
+/// A client's handshake, from accept to its end, milliseconds (default of `limits.handshake`).
+pub const HANDSHAKE_MS_MAX: u64 = 5_000;
+/// Certificates of one listener, to choose from by the name that a client asks for.
+pub const CERTIFICATES_MAX: usize = 256;
+/// A file of certificates or a key, bytes: the certificate bundles of operating systems are a tenth of it.
+pub const PEM_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Held of a client's handshake while it is not complete, bytes: a hello in records of one byte has room, a flood of
+/// half hellos does not take the shard's buffers.
+pub const TLS_HANDSHAKE_BYTES_MAX: usize = 16 * 1024;
+/// Received, and not yet decrypted, of one connection, bytes.
+pub const TLS_INCOMING_BYTES_MAX: usize = ANSWER_WHOLE_BYTES_MAX + HEAD_BYTES_MAX;
+/// Plain text of one record, bytes (RFC 8446, 5.1).
+pub const TLS_RECORD_BYTES_MAX: usize = 16 * 1024;
+/// Encrypted at once, and given to one send, bytes.
+pub const TLS_PIECE_BYTES: usize = 4 * TLS_RECORD_BYTES_MAX;
+/// Receives of one look at a connection that should be quiet; a peer that sends more without saying anything is
+/// looked at again later.
+pub const TLS_LOOKS_MAX: usize = 16;
+/// Read and thrown away after a failed handshake, so that its alert reaches the peer, bytes.
+pub const TLS_REFUSED_DRAIN_BYTES_MAX: usize = 64 * 1024;
+/// Tickets of one server that a shard keeps to resume with.
+pub const TLS_TICKETS_KEPT: usize = 8;
+/// Servers whose tickets a shard keeps.
+pub const TLS_TICKET_SERVERS_MAX: usize = 256;
+/// How often the files of certificates are looked at, milliseconds.
+pub const CERTS_LOOK_MS: u64 = 400;
+/// A file that changed within this time is read at each look: its clock may be too coarse to show another change.
+pub const CERTS_SETTLED_MS: u64 = 3_000;
+/// A certificate that expires within this time is worth a warning, days.
+pub const CERT_WARN_DAYS: i64 = 7;
 
 // ---- upstream -------------------------------------------------------------------------------------------------
 /// A connect to an upstream.
@@ -91,6 +160,10 @@ pub const CATALOG_RETRY_MS_MAX: u64 = 5_000;
 pub const PLANE_ANSWER_MS_MAX: u64 = 10_000;
 /// And its size, bytes.
 pub const PLANE_ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// A request of this size fits the kernel's buffers; a longer one may have to wait for its server to read.
+pub const SENT_AT_ONCE_BYTES: usize = 32 * 1024;
+/// The plane waits so long to say farewell on an encrypted connection, milliseconds.
+pub const PLANE_FAREWELL_MS_MAX: u64 = 10;
 /// Idle connections kept per shard and server.
 pub const UPSTREAM_IDLE_MAX: usize = 512;
 /// Parsed heads of answers that a shard keeps to parse into again.
@@ -98,8 +171,6 @@ pub const UPSTREAM_HEADS_KEPT: usize = 256;
 /// An idle upstream connection is closed after this long: below the five seconds after which common servers close
 /// theirs, because a request must not cross their close on the way.
 pub const UPSTREAM_IDLE_MS_MAX: u64 = 4_000;
-/// A connection idle for longer than this is looked at before it is used again.
-pub const UPSTREAM_PEEK_AFTER_MS: u64 = 50;
 /// The rest of an answer that nobody needs is read for so long, so that its connection can be kept, milliseconds.
 pub const RETIRE_MS_MAX: u64 = 100;
 
@@ -199,6 +270,8 @@ pub const PUBLISH_GATHER_MS: u64 = 20;
 pub const ADMIN_ANSWER_MS_MAX: u64 = 2_000;
 /// At start, the servers get so long to introduce themselves before the gateway says what it knows, milliseconds.
 pub const START_WAIT_MS_MAX: u64 = 2_000;
+/// A supervisor's watchdog below this is missed by a busy machine now and then, milliseconds.
+pub const WATCHDOG_MS_MIN: u64 = 1_000;
 /// One file of the log, bytes; then the next is begun.
 pub const LOG_FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// How long the log sleeps when it finds the rings empty, milliseconds; each time in a row twice as long.
@@ -255,3 +328,10 @@ const _: () = assert!(ANSWER_WHOLE_BYTES_MAX >= BUFFER_BYTES, "a short answer is
 const _: () =
     assert!(CONNECTIONS_MAX * OUTCOME_BYTES_MAX <= RECORD_RING_KEPT_FREE_BYTES, "every call under way can be ended");
 const _: () = assert!(RECORD_BYTES_MAX < RECORD_RING_BYTES / 4, "one record never fills the ring");
+const _: () = assert!(CALLS_PER_SUBJECT_MAX <= CALLS_MAX, "one subject's share is part of the whole");
+const _: () = assert!(STREAMS_PER_SUBJECT_MAX <= STREAMS_MAX, "one subject's share is part of the whole");
+const _: () = assert!(CALLS_MAX <= PROCESS_CONNECTIONS_MAX, "every call has a connection");
+const _: () = assert!(TLS_INCOMING_BYTES_MAX > 16 * 1024 + 2048 + 5, "the largest record fits (RFC 5246, 6.2.3)");
+const _: () = assert!(TLS_PIECE_BYTES + 1024 <= ANSWER_WHOLE_BYTES_MAX + HEAD_BYTES_MAX, "a piece fits its buffer");
+const _: () = assert!(TLS_HANDSHAKE_BYTES_MAX <= BUFFER_BYTES, "a handshake costs one usual buffer");
+const _: () = assert!(WATCHDOG_MS_MIN >= 10 * HOUSEKEEPING_MS, "shards beat several times between two pings");

@@ -91,6 +91,15 @@ impl<T> Slab<T> {
         self.get(key).is_some()
     }
 
+    /// Values in the order of their places, around from the one at place `from`; each once.
+    pub fn around(&self, from: usize) -> impl Iterator<Item = (usize, &T)> {
+        let count = self.places.len();
+        (0..count).map(move |step| (from + step) % count).filter_map(|place| match &self.places[place].content {
+            Content::Value(value) => Some((place, value)),
+            Content::Free(_) => None,
+        })
+    }
+
     /// Takes the value named by `key` out, unless that was done before.
     pub fn remove(&mut self, key: Key) -> Option<T> {
         self.get(key)?;

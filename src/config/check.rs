@@ -1,15 +1,15 @@
 //! From a text to [`Settings`], or to everything that is wrong with it.
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::base::limits::{CONNECTIONS_MAX, ISSUERS_MAX, SHARDS_MAX};
-use crate::config::expand::{self, Source};
+use crate::config::expand::Source;
 use crate::config::fault::{Fault, Faults};
+use crate::config::files::Files;
 use crate::config::front::{self, Front};
 use crate::config::raw::{self, Node, Place};
-use crate::config::settings::{Limits, Settings, Shards};
+use crate::config::settings::{Limits, ListenSettings, Settings, Shards};
 use crate::config::shape::{self, join, quoted};
 use crate::config::{routes, rules};
 use crate::identity::claims::ClaimPath;
@@ -37,7 +37,7 @@ pub fn load(text: &str, folder: &Path, source: &dyn Source) -> Result<Loaded, Ve
     if !shape::fit(&mut root, text, folder, source, &mut faults) {
         return Err(faults.all());
     }
-    let mut check = Check { root: &root, text, folder, source, faults };
+    let mut check = Check { root: &root, text, files: Files { folder, source }, faults };
     let settings = check.settings();
     let warnings = check.faults.finish()?;
     Ok(Loaded { settings, warnings })
@@ -46,21 +46,20 @@ pub fn load(text: &str, folder: &Path, source: &dyn Source) -> Result<Loaded, Ve
 struct Check<'a> {
     root: &'a Node,
     text: &'a str,
-    folder: &'a Path,
-    source: &'a dyn Source,
+    files: Files<'a>,
     faults: Faults,
 }
 
 impl Check<'_> {
     fn settings(&mut self) -> Settings {
         let root = self.root;
-        let listen = front::listeners(root, &mut self.faults);
+        let listen = front::listeners(root, self.files, &mut self.faults);
         let admin = front::admin(root, &listen, &mut self.faults);
         let front = Front::read(root, &listen, &mut self.faults);
         let anonymous = self.anonymous(&listen);
         let issuers = self.issuers();
         let limits = self.limits();
-        let servers = routes::servers(root, &limits, &mut self.faults);
+        let servers = routes::servers(root, &limits, self.files, &mut self.faults);
         let endpoints = routes::endpoints(root, &mut self.faults);
         let policy = Arc::new(rules::policy(root, self.text, &mut self.faults));
         let state = self.state();
@@ -89,13 +88,13 @@ impl Check<'_> {
     }
 
     /// Whether requests without a token are let in. Nobody being let in is a fault, and so is everybody.
-    fn anonymous(&mut self, listen: &[SocketAddr]) -> bool {
+    fn anonymous(&mut self, listen: &[ListenSettings]) -> bool {
         let auth = self.root.get("auth");
         let written = auth.and_then(|auth| auth.get("anonymous"));
         let anonymous = written.is_some_and(|node| node.text() == Some("allow"));
         let public = auth.and_then(|auth| auth.get("anonymous_public")).is_some_and(Node::is_true);
-        let outside = listen.iter().find(|listener| !listener.ip().is_loopback());
-        if let (Some(node), true, Some(listener), false) = (written, anonymous, outside, public) {
+        let mut outside = listen.iter().map(|listener| listener.address).filter(|address| !address.ip().is_loopback());
+        if let (Some(node), true, Some(listener), false) = (written, anonymous, outside.next(), public) {
             let message = format!("the listener {listener} is not on loopback: anybody who reaches it could call");
             let hint = "name an issuer, listen on 127.0.0.1, or say that it is meant: anonymous_public: true";
             self.faults.error(&node.at, "auth.anonymous", message, hint);
@@ -170,15 +169,7 @@ impl Check<'_> {
     }
 
     fn key_set(&mut self, node: &Node, path: &str, algorithms: &[Algorithm]) -> Option<KeySet> {
-        let file = self.path(Some(node), path)?;
-        let json = match self.source.file(&file) {
-            Ok(json) => json,
-            Err(error) => {
-                let message = format!("{} cannot be read: {}", quoted(node), expand::why(error.kind()));
-                self.faults.error(&node.at, path, message, "relative paths start at the folder of the configuration");
-                return None;
-            }
-        };
+        let (_, json) = self.files.read(node, path, &mut self.faults)?;
         match KeySet::parse(json.as_bytes(), algorithms) {
             Ok(keys) => Some(keys),
             Err(fault) => {
@@ -223,6 +214,15 @@ impl Check<'_> {
             call_ms_max: amount("call").unwrap_or(default.call_ms_max),
             connect_ms_max: amount("connect").unwrap_or(default.connect_ms_max),
             idle_ms_max: amount("idle").unwrap_or(default.idle_ms_max),
+            connections_per_address_max: size("connections_per_address").unwrap_or(default.connections_per_address_max),
+            calls_per_subject_max: size("calls_per_subject").unwrap_or(default.calls_per_subject_max),
+            streams_per_subject_max: size("streams_per_subject").unwrap_or(default.streams_per_subject_max),
+            calls_max: size("calls").unwrap_or(default.calls_max),
+            streams_max: size("streams").unwrap_or(default.streams_max),
+            head_ms_max: amount("head").unwrap_or(default.head_ms_max),
+            handshake_ms_max: amount("handshake").unwrap_or(default.handshake_ms_max),
+            write_stall_ms_max: amount("write_stall").unwrap_or(default.write_stall_ms_max),
+            body_time_ms_max: amount("body_time").unwrap_or(default.body_time_ms_max),
         }
     }
 
@@ -235,18 +235,12 @@ impl Check<'_> {
     /// file.
     fn state(&mut self) -> PathBuf {
         let written = self.path(self.root.get("state"), "state");
-        let given = self.source.var("STATE_DIRECTORY");
+        let given = self.files.source.var("STATE_DIRECTORY");
         let given = given.as_deref().and_then(|dirs| dirs.split(':').next()).filter(|dir| !dir.is_empty());
-        written.or_else(|| given.map(PathBuf::from)).unwrap_or_else(|| self.folder.join("portcullis-state"))
+        written.or_else(|| given.map(PathBuf::from)).unwrap_or_else(|| self.files.folder.join("portcullis-state"))
     }
 
     fn path(&mut self, node: Option<&Node>, path: &str) -> Option<PathBuf> {
-        let node = node?;
-        let text = node.text()?;
-        if text.is_empty() || text.contains('\0') {
-            self.faults.error(&node.at, path, "is not a path", "");
-            return None;
-        }
-        Some(expand::resolve(text, self.folder))
+        self.files.path(node?, path, &mut self.faults)
     }
 }

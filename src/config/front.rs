@@ -6,39 +6,52 @@ use url::Url;
 
 use crate::base::limits::LISTENERS_MAX;
 use crate::config::fault::Faults;
+use crate::config::files::Files;
 use crate::config::raw::{Node, Place};
-use crate::config::shape::quoted;
+use crate::config::settings::{ListenSettings, Scheme};
+use crate::config::shape::{join, quoted};
+use crate::config::tls;
 
 /// The listeners; the default when there is none or when all are at fault.
-pub(crate) fn listeners(root: &Node, faults: &mut Faults) -> Vec<SocketAddr> {
+pub(crate) fn listeners(root: &Node, files: Files<'_>, faults: &mut Faults) -> Vec<ListenSettings> {
+    let default = vec![ListenSettings { address: LISTEN_DEFAULT, tls: None }];
     let Some(node) = root.get("listen") else {
-        return vec![LISTEN_DEFAULT];
+        return default;
     };
+    let issuers = root.get("auth").and_then(|auth| auth.get("issuers"));
+    let tokens = issuers.is_some_and(|issuers| !issuers.items().is_empty());
     let alone = node.items().is_empty() && node.text().is_some();
     let items = if alone { std::slice::from_ref(node) } else { node.items() };
     if items.is_empty() || items.len() > LISTENERS_MAX {
         faults.error(&node.at, "listen", format!("expected 1 to {LISTENERS_MAX} listeners"), "");
     }
-    let mut out: Vec<SocketAddr> = Vec::new();
+    let mut out: Vec<ListenSettings> = Vec::new();
     for (index, item) in items.iter().enumerate() {
         let path = if alone { "listen".to_owned() } else { format!("listen[{index}]") };
+        let written = item.get("tls");
+        let tls = written.map(|tls| tls::listener(tls, &join(&path, "tls"), files, faults));
+        let plain = !item.has("tls") && !item.is_partial();
         let (item, path) = match item.get("address") {
-            Some(address) => (address, format!("{path}.address")),
+            Some(address) => (address, join(&path, "address")),
             None => (item, path),
         };
-        let Some(listener) = address(item, &path, faults) else {
+        let Some(address) = address(item, &path, faults) else {
             continue;
         };
-        if listener.port() != 0 && out.contains(&listener) {
+        if address.port() != 0 && out.iter().any(|other| other.address == address) {
             faults.error(&item.at, &path, "stands twice", "keep one of them");
         }
-        out.push(listener);
+        if plain && tokens && !address.ip().is_loopback() {
+            let message = format!("{address} is not on loopback and has no `tls`: tokens travel in clear text there");
+            faults.warn(&item.at, &path, message, PLAIN_HINT);
+        }
+        out.push(ListenSettings { address, tls });
     }
-    if out.is_empty() { vec![LISTEN_DEFAULT] } else { out }
+    if out.is_empty() { default } else { out }
 }
 
 /// The admin listener, if there is to be one.
-pub(crate) fn admin(root: &Node, listen: &[SocketAddr], faults: &mut Faults) -> Option<SocketAddr> {
+pub(crate) fn admin(root: &Node, listen: &[ListenSettings], faults: &mut Faults) -> Option<SocketAddr> {
     let node = root.get("admin");
     if node.is_some_and(|node| node.text() == Some("off")) || (node.is_none() && root.has("admin")) {
         return None;
@@ -48,7 +61,7 @@ pub(crate) fn admin(root: &Node, listen: &[SocketAddr], faults: &mut Faults) -> 
         None => ADMIN_DEFAULT,
     };
     let at = node.or_else(|| root.get("listen")).map_or_else(Place::default, |node| node.at.clone());
-    if listen.iter().any(|listener| collide(*listener, admin)) {
+    if listen.iter().any(|listener| collide(listener.address, admin)) {
         let message = format!("{admin}, the admin listener, is a listener for clients too");
         faults.error(&at, if node.is_some() { "admin" } else { "listen" }, message, "give `admin` another port");
     }
@@ -75,11 +88,12 @@ pub(crate) struct Names {
 }
 
 impl Front {
-    pub(crate) fn read(root: &Node, listen: &[SocketAddr], faults: &mut Faults) -> Self {
-        let public_url = root.get("public_url").and_then(|node| public_url(node, faults));
-        if !root.has("public_url") && listen[0].ip().is_unspecified() {
+    pub(crate) fn read(root: &Node, listen: &[ListenSettings], faults: &mut Faults) -> Self {
+        let public_url = root.get("public_url").and_then(|node| public_url(node, listen, faults));
+        let first = listen[0].address.ip();
+        if !root.has("public_url") && first.is_unspecified() {
             let at = root.get("listen").map_or_else(Place::default, |node| node.at.clone());
-            let message = format!("`public_url` is missing, and {} is no address to call", listen[0].ip());
+            let message = format!("`public_url` is missing, and {first} is no address to call");
             faults.error(&at, "listen", message, "write public_url: https://tools.example.com");
         }
         let list = |key: &str, read: fn(&Node, &str, &mut Faults) -> Option<String>, faults: &mut Faults| {
@@ -90,24 +104,26 @@ impl Front {
     }
 
     /// The names, for listeners that are known to the last port.
-    pub(crate) fn names(&self, listen: &[SocketAddr]) -> Names {
-        let public_url = self.public_url.clone().unwrap_or_else(|| format!("http://{}", listen[0]));
-        let (_, authority) = public_url.split_once("://").expect("a public URL has a scheme");
-        let mut hosts = with_default_port(authority, if public_url.starts_with("https") { 443 } else { 80 });
-        let local: Vec<String> = listen.iter().flat_map(|listener| local_names(*listener)).collect();
+    pub(crate) fn names(&self, listen: &[ListenSettings]) -> Names {
+        let first = || origin_of(listen[0].scheme(), &listen[0].address.to_string());
+        let public_url = self.public_url.clone().unwrap_or_else(first);
+        let (scheme, authority) = public_url.split_once("://").expect("a public URL has a scheme");
+        let public_scheme = if scheme == "https" { Scheme::Https } else { Scheme::Http };
+        let mut hosts = with_default_port(authority, public_scheme);
+        let local: Vec<(Scheme, String)> = listen.iter().flat_map(local_names).collect();
         match &self.hosts {
             Some(written) => hosts.extend(written.iter().flat_map(|host| with_ports(host, listen))),
             None => {
-                hosts.extend(listen.iter().flat_map(|listener| with_default_port(&listener.to_string(), 80)));
-                hosts.extend(local.iter().flat_map(|name| with_default_port(name, 80)));
+                let own =
+                    |listener: &ListenSettings| with_default_port(&listener.address.to_string(), listener.scheme());
+                hosts.extend(listen.iter().flat_map(own));
+                hosts.extend(local.iter().flat_map(|(scheme, name)| with_default_port(name, *scheme)));
             }
         }
         let mut origins = vec![public_url.clone()];
         match &self.origins {
             Some(written) => origins.extend(written.iter().cloned()),
-            None => {
-                origins.extend(local.iter().map(|name| format!("http://{}", name.strip_suffix(":80").unwrap_or(name))))
-            }
+            None => origins.extend(local.iter().map(|(scheme, name)| origin_of(*scheme, name))),
         }
         Names { public_url, hosts: distinct(hosts), origins: distinct(origins) }
     }
@@ -129,12 +145,16 @@ fn address(node: &Node, path: &str, faults: &mut Faults) -> Option<SocketAddr> {
     None
 }
 
-fn public_url(node: &Node, faults: &mut Faults) -> Option<String> {
+fn public_url(node: &Node, listen: &[ListenSettings], faults: &mut Faults) -> Option<String> {
     let url = origin(node, "public_url", faults)?;
+    if url.starts_with("http://") && listen.iter().all(|listener| listener.tls.is_some()) {
+        faults.warn(&node.at, "public_url", "is an http URL, and every listener speaks TLS only", "write https://…");
+        return Some(url);
+    }
     let private = ["http://localhost", "http://127.", "http://[::1]"];
     if url.starts_with("http://") && !private.iter().any(|local| url.starts_with(local)) {
         let message = "tokens for an http URL travel in plain text";
-        faults.warn(&node.at, "public_url", message, "end TLS in front of the gateway, and write https://…");
+        faults.warn(&node.at, "public_url", message, PLAIN_URL_HINT);
     }
     Some(url)
 }
@@ -182,22 +202,30 @@ fn collide(one: SocketAddr, other: SocketAddr) -> bool {
     one.port() == other.port() && one.port() != 0 && (any || one.ip() == other.ip())
 }
 
-/// What a client on this machine may call the listener.
-fn local_names(listener: SocketAddr) -> Vec<String> {
-    let port = listener.port();
-    let local = listener.ip().is_loopback() || listener.ip().is_unspecified();
-    let names = local.then(|| ["localhost", "127.0.0.1", "[::1]"].map(|name| format!("{name}:{port}")));
+/// What a client on this machine may call the listener, with its port, and how it speaks there.
+fn local_names(listener: &ListenSettings) -> Vec<(Scheme, String)> {
+    let (ip, port) = (listener.address.ip(), listener.address.port());
+    let local = ip.is_loopback() || ip.is_unspecified();
+    let name = |name| (listener.scheme(), format!("{name}:{port}"));
+    let names = local.then(|| ["localhost", "127.0.0.1", "[::1]"].map(name));
     names.into_iter().flatten().collect()
 }
 
-fn with_ports(host: &str, listen: &[SocketAddr]) -> Vec<String> {
+/// As a browser serialises it (RFC 6454, 6.2): the scheme's own port is left out.
+fn origin_of(scheme: Scheme, authority: &str) -> String {
+    let bare = authority.strip_suffix(&format!(":{}", scheme.port())).unwrap_or(authority);
+    format!("{}://{bare}", scheme.as_str())
+}
+
+fn with_ports(host: &str, listen: &[ListenSettings]) -> Vec<String> {
     let has_port = host.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'));
-    let ports = listen.iter().filter(|_| !has_port).map(|listener| format!("{host}:{}", listener.port()));
+    let ports = listen.iter().filter(|_| !has_port).map(|listener| format!("{host}:{}", listener.address.port()));
     std::iter::once(host.to_owned()).chain(ports).collect()
 }
 
 /// A client leaves the scheme's default port out, or does not.
-fn with_default_port(authority: &str, default: u16) -> Vec<String> {
+fn with_default_port(authority: &str, scheme: Scheme) -> Vec<String> {
+    let default = scheme.port();
     let has_port = authority.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'));
     let mut out = vec![authority.to_owned()];
     match authority.strip_suffix(&format!(":{default}")) {
@@ -220,14 +248,41 @@ fn distinct(names: Vec<String>) -> Vec<String> {
 
 const LISTEN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
 const ADMIN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9090);
+const PLAIN_HINT: &str = "give it tls: { cert: PATH, key: PATH }, or keep all but a proxy that ends TLS away from it";
+const PLAIN_URL_HINT: &str = "give the listener `tls` or end TLS in front of the gateway, and write https://…";
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::settings::{CertPaths, ClientCert, ListenTls};
 
     fn names(front: &Front, listen: &[&str]) -> Names {
-        let listen: Vec<SocketAddr> = listen.iter().map(|text| text.parse().expect("an address")).collect();
-        front.names(&listen)
+        let plain = |text: &&str| ListenSettings { address: text.parse().expect("an address"), tls: None };
+        front.names(&listen.iter().map(plain).collect::<Vec<_>>())
+    }
+
+    fn encrypted(address: &str) -> ListenSettings {
+        let pair = CertPaths { cert: "cert.pem".into(), key: "key.pem".into() };
+        let tls = ListenTls { certificates: vec![pair], client_ca: None, client: ClientCert::None };
+        ListenSettings { address: address.parse().expect("an address"), tls: Some(tls) }
+    }
+
+    #[test]
+    fn names_follow_the_scheme_of_each_listener() {
+        let plain = ListenSettings { address: "127.0.0.1:80".parse().expect("an address"), tls: None };
+        let got = Front::default().names(&[encrypted("127.0.0.1:443"), plain, encrypted("[::1]:8443")]);
+        assert_eq!(got.public_url, "https://127.0.0.1");
+        for host in ["127.0.0.1", "127.0.0.1:443", "localhost:443", "localhost", "127.0.0.1:80", "[::1]:8443"] {
+            assert!(got.hosts.iter().any(|name| name == host), "{host}: {:?}", got.hosts);
+        }
+        let want = ["https://127.0.0.1", "https://localhost", "https://[::1]"];
+        assert_eq!(got.origins[..3], want);
+        for origin in ["http://localhost", "https://localhost:8443", "http://127.0.0.1"] {
+            assert!(got.origins.iter().any(|name| name == origin), "{origin}: {:?}", got.origins);
+        }
+        let foreign =
+            |name: &&String| name.ends_with(":443") || name.ends_with(":80") || *name == "http://localhost:8443";
+        assert_eq!(got.origins.iter().find(foreign), None);
     }
 
     #[test]
@@ -268,6 +323,7 @@ mod tests {
         let got = names(&Front::default(), &["127.0.0.1:80"]);
         assert!(got.hosts.iter().any(|host| host == "localhost") && got.hosts.iter().any(|host| host == "127.0.0.1"));
         assert!(got.origins.iter().any(|origin| origin == "http://localhost"));
+        assert_eq!(got.public_url, "http://127.0.0.1");
     }
 
     #[test]

@@ -2,12 +2,15 @@
 //! Colour: pure. Owns: the table of keys, faults with their places, `Settings`, `Snapshot`.
 //! Not here: files, variables, clocks (a `Source` hands in the first two), sockets, the running gateway.
 //! Start at `load`; every key there is, served or not yet, is a row of `schema::ROOT`.
-//! Spec: YAML 1.2; RFC 3986; RFC 6454 for origins; JSON Schema draft-07 for editors.
+//! Spec: YAML 1.2; RFC 3986; RFC 6454 for origins; RFC 7468 for PEM; JSON Schema draft-07 for editors.
 
 mod check;
 mod expand;
 mod fault;
+mod files;
 mod front;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod raw;
 mod routes;
 mod rules;
@@ -17,9 +20,13 @@ mod shape;
 pub mod snapshot;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 pub use check::{Loaded, load};
 pub use expand::Source;
 pub use fault::{Fault, Weight};
 pub use schema::schema_json;
-pub use settings::{EndpointSettings, Limits, Scheme, ServerSettings, Settings, Shards};
+pub use settings::{
+    CertPaths, ClientCert, EndpointSettings, Limits, ListenSettings, ListenTls, Scheme, ServerSettings, ServerTls,
+    Settings, Shards,
+};

@@ -6,13 +6,15 @@ use std::sync::Arc;
 use crate::base::ids::ServerId;
 use crate::base::limits::{ENDPOINTS_MAX, NAME_BYTES_MAX, SERVERS_MAX};
 use crate::config::fault::{Faults, nearest};
+use crate::config::files::Files;
 use crate::config::front;
 use crate::config::raw::{Entry, Node};
 use crate::config::settings::{EndpointSettings, Limits, Scheme, ServerSettings};
 use crate::config::shape::{join, quote, quoted};
+use crate::config::tls;
 
 /// The servers, in the order of the file; those at fault are left out.
-pub(crate) fn servers(root: &Node, limits: &Limits, faults: &mut Faults) -> Vec<ServerSettings> {
+pub(crate) fn servers(root: &Node, limits: &Limits, files: Files<'_>, faults: &mut Faults) -> Vec<ServerSettings> {
     let Some(node) = root.get("servers") else {
         return Vec::new();
     };
@@ -20,7 +22,7 @@ pub(crate) fn servers(root: &Node, limits: &Limits, faults: &mut Faults) -> Vec<
         let message = format!("expected 1 to {SERVERS_MAX} servers");
         faults.error(&node.at, "servers", message, "write servers: { docs: { url: http://127.0.0.1:9001/mcp } }");
     }
-    node.entries().iter().filter_map(|entry| server(entry, limits, faults)).collect()
+    node.entries().iter().filter_map(|entry| server(entry, limits, files, faults)).collect()
 }
 
 /// The names of all servers in the file, those at fault too: so nothing that speaks of one is called unknown.
@@ -65,7 +67,7 @@ impl EndpointSettings {
     }
 }
 
-fn server(entry: &Entry, limits: &Limits, faults: &mut Faults) -> Option<ServerSettings> {
+fn server(entry: &Entry, limits: &Limits, files: Files<'_>, faults: &mut Faults) -> Option<ServerSettings> {
     let path = join("servers", &entry.key);
     server_name(entry, &path, faults);
     let node = &entry.node;
@@ -89,11 +91,27 @@ fn server(entry: &Entry, limits: &Limits, faults: &mut Faults) -> Option<ServerS
         }
     }
     let first = urls.and_then(|urls| urls.items().first()).map(|first| (first, format!("{path}.urls[0]")));
-    let (url, url_path) = url.map(|url| (url, join(&path, "url"))).or(first)?;
-    let place = server_url(url, &url_path, faults)?;
-    let timeout_ms = node.get("timeout").and_then(Node::amount).unwrap_or(limits.call_ms_max);
-    let name = Arc::from(entry.key.as_str());
-    Some(ServerSettings { name, scheme: Scheme::Http, host: place.0, port: place.1, path: place.2, timeout_ms })
+    let place =
+        url.map(|url| (url, join(&path, "url"))).or(first).and_then(|(url, here)| server_url(url, &here, faults));
+    let tls_path = join(&path, "tls");
+    let tls = node.get("tls").map(|tls| tls::server(tls, &tls_path, files, faults));
+    let place = place?;
+    if let (Scheme::Http, Some(tls)) = (place.scheme, node.get("tls")) {
+        faults.error(&tls.at, &tls_path, "the URL is an http one", "write https://… as its URL, or leave `tls` out");
+    }
+    let tls = match place.scheme {
+        Scheme::Http => None,
+        Scheme::Https => Some(tls.unwrap_or_default().of(&place.host)),
+    };
+    Some(ServerSettings {
+        name: Arc::from(entry.key.as_str()),
+        scheme: place.scheme,
+        host: place.host,
+        port: place.port,
+        path: place.target,
+        timeout_ms: node.get("timeout").and_then(Node::amount).unwrap_or(limits.call_ms_max),
+        tls,
+    })
 }
 
 fn server_name(entry: &Entry, path: &str, faults: &mut Faults) {
@@ -107,21 +125,27 @@ fn server_name(entry: &Entry, path: &str, faults: &mut Faults) {
     }
 }
 
-/// Host, port, and path with query.
-fn server_url(node: &Node, path: &str, faults: &mut Faults) -> Option<(String, u16, String)> {
-    let text = node.text()?;
-    let url = front::parse(text);
-    let Some(url) = url.filter(|url| matches!(url.scheme(), "http" | "https")) else {
-        faults.error(&node.at, path, format!("{} is not an http URL", quoted(node)), "write http://127.0.0.1:9001/mcp");
+/// What a server's URL says.
+struct Url {
+    scheme: Scheme,
+    host: String,
+    port: u16,
+    /// Path with query.
+    target: String,
+}
+
+fn server_url(node: &Node, path: &str, faults: &mut Faults) -> Option<Url> {
+    let parsed = front::parse(node.text()?).and_then(|url| {
+        let scheme = [Scheme::Http, Scheme::Https].into_iter().find(|scheme| scheme.as_str() == url.scheme())?;
+        Some((scheme, url))
+    });
+    let Some((scheme, url)) = parsed else {
+        let message = format!("{} is not an http or https URL", quoted(node));
+        faults.error(&node.at, path, message, "write http://127.0.0.1:9001/mcp");
         return None;
     };
     if !url.username().is_empty() || url.password().is_some() || url.fragment().is_some() {
         faults.error(&node.at, path, "a server's URL has no user, no password and no #fragment", "");
-        return None;
-    }
-    if url.scheme() == "https" {
-        let instead = "end TLS in a proxy beside the gateway (stunnel, nginx) and name that: http://127.0.0.1:…";
-        faults.later(&node.at, path, "https to servers", instead);
         return None;
     }
     let target = url.query().map_or_else(|| url.path().to_owned(), |query| format!("{}?{query}", url.path()));
@@ -130,7 +154,11 @@ fn server_url(node: &Node, path: &str, faults: &mut Faults) -> Option<(String, u
         faults.error(&node.at, path, "port 0 is no server's", "");
         return None;
     };
-    Some((host.to_owned(), port, target))
+    if scheme == Scheme::Https && tls::name(host).is_none() {
+        faults.error(&node.at, path, "no certificate can have this host's name", "");
+        return None;
+    }
+    Some(Url { scheme, host: host.to_owned(), port, target })
 }
 
 fn endpoint(entry: &Entry, servers: &HashMap<&str, usize>, faults: &mut Faults) -> EndpointSettings {

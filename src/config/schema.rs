@@ -4,7 +4,8 @@
 use serde_json::{Map, Value, json};
 
 use crate::base::limits::{
-    BODY_BYTES_MAX, CONFIG_MS_MAX, CONNECTIONS_MAX, NAME_BYTES_MAX, REASON_BYTES_MAX, SHARDS_MAX,
+    BODY_BYTES_MAX, CONFIG_MS_MAX, CONNECTIONS_MAX, NAME_BYTES_MAX, PROCESS_CONNECTIONS_MAX, REASON_BYTES_MAX,
+    SHARDS_MAX,
 };
 
 /// One key of a block.
@@ -81,7 +82,7 @@ pub(crate) const ROOT: &[Key] = &[
         "public_url",
         Kind::Form(&ORIGIN),
         "What clients call the gateway: scheme and authority, nothing more. With an endpoint's path behind it, it is \
-         the audience a token must name. Default: `http://` and the first listener.",
+         the audience a token must name. Default: `http://`, or `https://` where it has `tls`, and the first listener.",
     ),
     Key::new(
         "shards",
@@ -136,10 +137,39 @@ const LISTENER: Kind = Kind::Either(&[
     Kind::Form(&ADDRESS),
     Kind::Block(&[
         Key::new("address", Kind::Form(&ADDRESS), "Address and port.").required("write `address: 127.0.0.1:8080`"),
-        Key::new("tls", Kind::Any, "Certificate and key.")
-            .later("listen on loopback and let a proxy in front (nginx, haproxy) end TLS"),
+        Key::new("tls", Kind::Block(LISTENER_TLS), "TLS 1.2 and 1.3, with this certificate. Default: plain HTTP."),
     ]),
 ]);
+
+const LISTENER_TLS: &[Key] = &[
+    Key::new("cert", Kind::Form(&PATH), "The certificate and its chain, a PEM file. Read again when it changes."),
+    Key::new("key", Kind::Form(&PATH), "Its private key, a PEM file, not encrypted."),
+    Key::new(
+        "certificates",
+        Kind::List(&Kind::Block(CERTIFICATE)),
+        "More pairs: the one whose certificate has the name that the client asks for is used; else the first of all.",
+    ),
+    Key::new(
+        "client_ca",
+        Kind::Form(&PATH),
+        "The authorities that clients' certificates must come from, a PEM file. Default: none is asked for.",
+    ),
+    Key::new(
+        "client_certificate",
+        Kind::Word(&[
+            Word::new("require", "No connection without a certificate."),
+            Word::new("request", "A client may have none; one that it shows must hold."),
+        ]),
+        "With `client_ca`: whether every client must have a certificate. Default: `require`.",
+    ),
+];
+
+const CERTIFICATE: &[Key] = &[
+    Key::new("cert", Kind::Form(&PATH), "The certificate and its chain, a PEM file.")
+        .required("name its PEM file: `cert: ./tls/cert.pem`"),
+    Key::new("key", Kind::Form(&PATH), "Its private key, a PEM file, not encrypted.")
+        .required("name its PEM file: `key: ./tls/key.pem`"),
+];
 
 const AUTH: &[Key] = &[
     Key::new("issuers", Kind::List(&Kind::Block(ISSUER)), "Whose tokens are believed."),
@@ -219,11 +249,12 @@ const ALGORITHMS: &[Word] = &[
 ];
 
 const SERVER: &[Key] = &[
-    Key::new("url", Kind::Form(&SERVER_URL), "Where it is: an http URL."),
+    Key::new("url", Kind::Form(&SERVER_URL), "Where it is: an http or https URL."),
     Key::new("urls", Kind::List(&Kind::Form(&SERVER_URL)), "Where its interchangeable instances are; one, for now."),
     Key::new("command", Kind::Any, "A program that speaks MCP over its pipes.")
         .later("run it behind an stdio-to-HTTP bridge and name that with `url`"),
     Key::new("timeout", DURATION, "From a call's first byte to its answer. Default: `limits.call`."),
+    Key::new("tls", Kind::Block(SERVER_TLS), "How an https server is known, and how the gateway shows itself to it."),
     Key::new(
         "credentials",
         Kind::Either(&[
@@ -239,6 +270,21 @@ const SERVER: &[Key] = &[
         .later("definitions are not compared yet; leave it out"),
     Key::new("sharing", Kind::Any, "Whether callers share its sessions.")
         .later("sessions are never shared; leave it out"),
+];
+
+const SERVER_TLS: &[Key] = &[
+    Key::new(
+        "ca",
+        Kind::Form(&PATH),
+        "The authorities that its certificate must come from, a PEM file. Default: those of the system.",
+    ),
+    Key::new("cert", Kind::Form(&PATH), "The gateway's own certificate for it and its chain, a PEM file."),
+    Key::new("key", Kind::Form(&PATH), "The private key of `cert`, a PEM file, not encrypted."),
+    Key::new(
+        "name",
+        Kind::Form(&TLS_NAME),
+        "The name that is asked for, and that its certificate must have. Default: the URL's host.",
+    ),
 ];
 
 const CREDENTIALS: &[Key] = &[
@@ -328,10 +374,21 @@ const LIMITS: &[Key] = &[
         "From SIGTERM until calls still running are cut. Default: `30s`.",
     ),
     Key::new("connections", Kind::Count(1, CONNECTIONS_MAX as u64), "Connections of one shard. Default: 20000."),
+    Key::new("connections_per_address", COUNT, "Connections from one address, over all shards. Default: 4096."),
+    Key::new("calls", COUNT, "Calls in flight, over all shards. Default: 16384."),
+    Key::new("calls_per_subject", COUNT, "Calls in flight of one subject, over all shards. Default: 1024."),
+    Key::new("streams", COUNT, "Open streams, over all shards. Default: 16384."),
+    Key::new("streams_per_subject", COUNT, "Open streams of one subject, over all shards. Default: 256."),
+    Key::new("handshake", DURATION, "A client's TLS handshake. Default: `5s`."),
+    Key::new("head", DURATION, "A whole request head, from its first byte. Default: `10s`."),
+    Key::new("body_time", DURATION, "A whole request body. Default: `30s`."),
+    Key::new("write_stall", DURATION, "A write to a client that makes no progress. Default: `30s`."),
 ];
 
 const PATTERNS: Kind = Kind::List(&Kind::Form(&PATTERN));
 const DURATION: Kind = Kind::Duration(1, CONFIG_MS_MAX);
+/// A count over all shards.
+const COUNT: Kind = Kind::Count(1, PROCESS_CONNECTIONS_MAX as u64);
 
 const ADDRESS: Form = Form {
     what: "an address and port",
@@ -348,7 +405,9 @@ const HOST: Form =
 const PATH: Form =
     Form { what: "a path; a relative one starts at this file's folder", example: "./portcullis", pattern: "." };
 const SERVER_URL: Form =
-    Form { what: "an http URL", example: "http://127.0.0.1:9001/mcp", pattern: "^[Hh][Tt][Tt][Pp]://." };
+    Form { what: "an http or https URL", example: "http://127.0.0.1:9001/mcp", pattern: "^[Hh][Tt][Tt][Pp][Ss]?://." };
+const TLS_NAME: Form =
+    Form { what: "a host name or an address", example: "crm.internal.example", pattern: r"^[0-9A-Za-z._:-]+$" };
 const NAME: Form = Form { what: "a server's name", example: "docs", pattern: "^[a-z][a-z0-9-]*$" };
 const CLAIM: Form = Form { what: "a claim", example: "claims.sub", pattern: r#"^claims(\.[^.\[]+|\["[^"]+"\])+$"# };
 const PATTERN: Form = Form {

@@ -15,7 +15,7 @@ use crate::policy::rule::PolicySet;
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Where clients connect; at least one, no two alike.
-    pub listen: Vec<SocketAddr>,
+    pub listen: Vec<ListenSettings>,
     /// What clients call the gateway: scheme and authority, no final `/` (`https://tools.example.com`).
     pub public_url: String,
     /// How many shards to start.
@@ -47,14 +47,13 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Tells the settings where the listeners really are, where the file left the port to the system (port 0): the
-    /// names that follow from the listeners follow from these.
-    ///
-    /// # Panics
-    /// With no listener.
-    pub fn bound(&mut self, listen: Vec<SocketAddr>) {
-        let names = self.front.names(&listen);
-        self.listen = listen;
+    /// Tells the settings where the listeners really are, one address for each in their order, where the file left
+    /// the port to the system (port 0): the names that follow from the listeners follow from these.
+    pub fn bound(&mut self, addresses: &[SocketAddr]) {
+        for (listener, address) in self.listen.iter_mut().zip(addresses) {
+            listener.address = *address;
+        }
+        let names = self.front.names(&self.listen);
         self.public_url = names.public_url;
         self.hosts = names.hosts;
         self.origins = names.origins;
@@ -66,6 +65,54 @@ impl Settings {
             endpoint.resource = format!("{}{}", self.public_url, endpoint.path);
         }
     }
+}
+
+/// One listener for clients.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenSettings {
+    /// Its address and port; port 0 until the system has chosen one.
+    pub address: SocketAddr,
+    /// What it needs to speak TLS; `None` for plain HTTP.
+    pub tls: Option<ListenTls>,
+}
+
+impl ListenSettings {
+    /// The scheme of its URLs.
+    #[must_use]
+    pub fn scheme(&self) -> Scheme {
+        if self.tls.is_some() { Scheme::Https } else { Scheme::Http }
+    }
+}
+
+/// A listener's side of TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenTls {
+    /// At least one; the first is shown to clients that ask for no name, or for one that no certificate has.
+    pub certificates: Vec<CertPaths>,
+    /// The authorities that client certificates must come from; there exactly when `client` is not `None`.
+    pub client_ca: Option<PathBuf>,
+    /// Whether clients show certificates.
+    pub client: ClientCert,
+}
+
+/// What a listener wants of its clients' certificates. One that is shown and does not hold ends the handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientCert {
+    /// None is asked for.
+    None,
+    /// One is asked for; a client may have none.
+    Request,
+    /// No handshake without one.
+    Require,
+}
+
+/// A certificate with its chain, and its private key: two PEM files (RFC 7468).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertPaths {
+    /// The certificate, then the chain up to its authority.
+    pub cert: PathBuf,
+    /// The private key of the first certificate, not encrypted.
+    pub key: PathBuf,
 }
 
 /// How many shards to start.
@@ -92,13 +139,57 @@ pub struct ServerSettings {
     pub path: String,
     /// From a call's first byte to its answer, milliseconds.
     pub timeout_ms: u64,
+    /// What it takes to speak TLS to it; `Some` exactly for [`Scheme::Https`].
+    pub tls: Option<ServerTls>,
 }
 
-/// How a server is spoken to.
+impl ServerSettings {
+    /// Host and port as a `Host` field has them: the scheme's own port is left out (RFC 9110, 7.2).
+    #[must_use]
+    pub fn authority(&self) -> String {
+        if self.port == self.scheme.port() { self.host.clone() } else { format!("{}:{}", self.host, self.port) }
+    }
+}
+
+/// The gateway's side of TLS to a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerTls {
+    /// The name that its certificate must have, and that is asked for when it is no address: a host name in lower
+    /// case, or an IP address (IPv6 without brackets).
+    pub name: String,
+    /// The authorities that its certificate must come from; `None` for those of the system.
+    pub ca: Option<PathBuf>,
+    /// The gateway's own certificate, if it has one for this server.
+    pub identity: Option<CertPaths>,
+}
+
+/// How HTTP is spoken, to a server or on a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheme {
     /// HTTP/1.1 over TCP.
     Http,
+    /// HTTP/1.1 over TLS.
+    Https,
+}
+
+impl Scheme {
+    /// As a URL begins: `http` or `https`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+
+    /// The port of a URL that has none (RFC 9110, 4.2.1 and 4.2.2).
+    #[must_use]
+    pub const fn port(self) -> u16 {
+        match self {
+            Self::Http => 80,
+            Self::Https => 443,
+        }
+    }
 }
 
 /// One path that clients connect to.
@@ -127,6 +218,24 @@ pub struct Limits {
     pub connect_ms_max: u64,
     /// A kept connection without a request, milliseconds.
     pub idle_ms_max: u64,
+    /// Connections from one address, over all shards.
+    pub connections_per_address_max: usize,
+    /// Calls in flight of one subject, over all shards.
+    pub calls_per_subject_max: usize,
+    /// Open streams of one subject, over all shards.
+    pub streams_per_subject_max: usize,
+    /// Calls in flight, over all shards.
+    pub calls_max: usize,
+    /// Open streams, over all shards.
+    pub streams_max: usize,
+    /// A whole request head, milliseconds.
+    pub head_ms_max: u64,
+    /// A client's TLS handshake, milliseconds.
+    pub handshake_ms_max: u64,
+    /// A write to a client that makes no progress, milliseconds.
+    pub write_stall_ms_max: u64,
+    /// A whole request body, milliseconds.
+    pub body_time_ms_max: u64,
 }
 
 impl Default for Limits {
@@ -138,6 +247,15 @@ impl Default for Limits {
             call_ms_max: limits::CALL_MS_MAX,
             connect_ms_max: limits::CONNECT_MS_MAX,
             idle_ms_max: limits::IDLE_MS_MAX,
+            connections_per_address_max: limits::CONNECTIONS_PER_ADDRESS_MAX,
+            calls_per_subject_max: limits::CALLS_PER_SUBJECT_MAX,
+            streams_per_subject_max: limits::STREAMS_PER_SUBJECT_MAX,
+            calls_max: limits::CALLS_MAX,
+            streams_max: limits::STREAMS_MAX,
+            head_ms_max: limits::HEAD_MS_MAX,
+            handshake_ms_max: limits::HANDSHAKE_MS_MAX,
+            write_stall_ms_max: limits::WRITE_STALL_MS_MAX,
+            body_time_ms_max: limits::BODY_MS_MAX,
         }
     }
 }

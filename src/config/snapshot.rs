@@ -10,6 +10,7 @@ use crate::mcp::catalog::Catalog;
 use crate::policy::compile::Warning;
 use crate::policy::table::Table;
 use crate::session::owner::endpoint_hash;
+use crate::tls::config::Materials;
 
 use super::Settings;
 
@@ -71,6 +72,8 @@ pub struct Snapshot {
     pub table: Table,
     /// Resolved addresses, by `ServerId`; empty where the name does not resolve.
     pub addresses: Vec<Arc<[SocketAddr]>>,
+    /// Certificates, keys and authorities, of the same settings.
+    pub tls: Arc<Materials>,
     /// Counts up when verified tokens must be verified again: with every change of the settings.
     pub auth_epoch: u64,
     /// Counts up with every snapshot.
@@ -102,13 +105,7 @@ impl Prepared {
             let root: &[u8] = b"/.well-known/oauth-protected-resource";
             routes.insert(Box::from(root), Route::Metadata(EndpointId::from_index(first)));
         }
-        let servers = settings
-            .servers
-            .iter()
-            .map(|server| PreparedServer {
-                host: if server.port == 80 { server.host.clone() } else { format!("{}:{}", server.host, server.port) },
-            })
-            .collect();
+        let servers = settings.servers.iter().map(|server| PreparedServer { host: server.authority() }).collect();
         let mut policy = [0; 6];
         policy.copy_from_slice(&settings.policy.hash()[..6]);
         let resources = settings.endpoints.iter().map(|endpoint| endpoint.resource.clone()).collect();
@@ -130,12 +127,13 @@ impl Snapshot {
         prepared: Arc<Prepared>,
         catalog: Catalog,
         addresses: Vec<Arc<[SocketAddr]>>,
+        tls: Arc<Materials>,
         auth_epoch: u64,
         number: u64,
     ) -> (Self, Vec<Warning>) {
         let names: Vec<Arc<str>> = settings.servers.iter().map(|server| server.name.clone()).collect();
         let (table, warnings) = Table::compile(&settings.policy, &names, &catalog);
-        (Self { settings, prepared, catalog, table, addresses, auth_epoch, number }, warnings)
+        (Self { settings, prepared, catalog, table, addresses, tls, auth_epoch, number }, warnings)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Whole files, and what is said about them.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::*;
 
@@ -21,6 +21,13 @@ impl Source for House {
         match path.to_str() {
             Some("/etc/gate/jwks.json") => Ok(JWKS.to_owned()),
             Some("/etc/gate/empty.json") => Ok("{\"keys\": []}".to_owned()),
+            Some("/etc/gate/tls/cert.pem" | "/etc/gate/tls/other.pem" | "/etc/gate/tls/ca.pem") => {
+                Ok(CERTIFICATE.to_owned())
+            }
+            Some("/etc/gate/tls/key.pem" | "/etc/gate/tls/other-key.pem") => Ok(KEY.to_owned()),
+            Some("/etc/gate/tls/empty.pem") => Ok(String::new()),
+            Some("/etc/gate/tls/cert.der") => Err(io::ErrorKind::InvalidData.into()),
+            Some("/etc/gate/tls/locked.pem") => Err(io::ErrorKind::PermissionDenied.into()),
             _ => Err(io::ErrorKind::NotFound.into()),
         }
     }
@@ -28,6 +35,14 @@ impl Source for House {
 
 fn read(text: &str) -> Result<Loaded, Vec<Fault>> {
     load(text, Path::new("/etc/gate"), &House)
+}
+
+fn plain(address: &str) -> ListenSettings {
+    ListenSettings { address: address.parse().expect("an address"), tls: None }
+}
+
+fn path(name: &str) -> PathBuf {
+    Path::new("/etc/gate").join(name)
 }
 
 /// All that is said about `text`; errors and warnings alike.
@@ -144,11 +159,11 @@ policy: {}
             "2:1: servers: without `endpoints`, `/mcp` would have all servers, which this version does not do yet: each is at /s/NAME/mcp only (to choose one: endpoints: { /mcp: { servers: [a] } })",
             "3:69: servers.a.timeout: expected a duration, found a number (with its unit: 5ms or 5s)",
             "4:3: servers.B_c: `B_c` is not a server's name (a-z first, then a-z, 0-9 and -)",
-            "4:15: servers.B_c.url: `ftp://x` is not an http URL (write http://127.0.0.1:9001/mcp)",
+            "4:15: servers.B_c.url: `ftp://x` is not an http or https URL (write http://127.0.0.1:9001/mcp)",
             "4:33: servers.B_c.timeout: must be from 1ms to 24h",
             "5:13: servers.c.url: a server's URL has no user, no password and no #fragment",
             "5:48: servers.c.credentials.bearer: this version does not do `bearer` yet (let the server trust the gateway's address, or put a proxy that adds the token between them)",
-            "6:13: servers.d.url: the value is not an http URL (write http://127.0.0.1:9001/mcp)",
+            "6:13: servers.d.url: the value is not an http or https URL (write http://127.0.0.1:9001/mcp)",
             "7:3: servers.a: stands twice; first on line 3 (keep one of them)",
             "8:3: servers.e: has no `url` (write url: http://127.0.0.1:9001/mcp)",
             "9:3: servers.f: has no `url` (write url: http://127.0.0.1:9001/mcp)",
@@ -365,13 +380,13 @@ policy: { include: [x.yaml], rates: [], rules: [ { id: a, permit: ["a/*"], scope
 fn an_alias_is_at_fault_where_it_is_used() {
     check(
         r"auth: { anonymous: allow }
-servers: { a: &a { url: https://x/ }, b: *a }
+servers: { a: &a { url: https://x/, tls: { ca: no.pem } }, b: *a }
 policy: { tasks: {}, rules: {} }
 ",
         &[
             "2:1: servers: without `endpoints`, `/mcp` would have all servers, which this version does not do yet: each is at /s/NAME/mcp only (to choose one: endpoints: { /mcp: { servers: [a] } })",
-            "2:25: servers.a.url: this version does not do https to servers yet (end TLS in a proxy beside the gateway (stunnel, nginx) and name that: http://127.0.0.1:…)",
-            "2:42: servers.b.url: this version does not do https to servers yet (end TLS in a proxy beside the gateway (stunnel, nginx) and name that: http://127.0.0.1:…)",
+            "2:48: servers.a.tls.ca: `no.pem` cannot be read: no such file (relative paths start at the folder of the configuration)",
+            "2:63: servers.b.tls.ca: `no.pem` cannot be read: no such file (relative paths start at the folder of the configuration)",
             "3:29: policy.rules: expected a list, found keys",
         ],
     );
@@ -386,11 +401,9 @@ fn the_whole_language_is_known() {
     check(
         text,
         &[
-            "5:5: listen[1].tls: this version does not do `tls` yet (listen on loopback and let a proxy in front (nginx, haproxy) end TLS)",
             "15:15: auth.issuers[0].jwks.url: this version does not do `url` yet (save the key set beside the configuration and write `jwks: { file: ./jwks.json }`)",
             "25:11: servers.payments.urls: this version does not do `urls` with several instances yet (name one instance, or a load balancer in front of them that keeps sessions together)",
             "26:20: servers.payments.credentials.bearer: this version does not do `bearer` yet (let the server trust the gateway's address, or put a proxy that adds the token between them)",
-            "29:10: servers.crm.url: this version does not do https to servers yet (end TLS in a proxy beside the gateway (stunnel, nginx) and name that: http://127.0.0.1:…)",
             "31:7: servers.crm.credentials.exchange: this version does not do `exchange` yet (let the server trust the gateway's address, or put a proxy that adds a token between them)",
             "37:5: servers.files.command: this version does not do `command` yet (run it behind an stdio-to-HTTP bridge and name that with `url`)",
             "40:20: endpoints./mcp.servers: this version does not do several servers on one endpoint yet (give each server an endpoint of its own; it is at /s/NAME/mcp too)",
@@ -415,7 +428,7 @@ fn quickstart() {
     let loaded = read(include_str!("../../examples/quickstart.yaml")).expect("it is sound");
     assert_eq!(loaded.warnings, []);
     let settings = loaded.settings;
-    assert_eq!(settings.listen, ["127.0.0.1:8080".parse().expect("an address")]);
+    assert_eq!(settings.listen, [plain("127.0.0.1:8080")]);
     assert_eq!(settings.public_url, "http://127.0.0.1:8080");
     assert_eq!(settings.hosts, ["127.0.0.1:8080", "localhost:8080", "[::1]:8080"]);
     assert_eq!(settings.shards, Shards::Auto);
@@ -467,7 +480,7 @@ policy: { rules: [{ id: open, permit: ["*/*"] }] }
     );
     let settings = settings.expect("it is sound").settings;
     assert_eq!(settings.shards, Shards::Count(3));
-    assert_eq!(settings.listen, ["127.0.0.1:7000".parse().expect("an address")]);
+    assert_eq!(settings.listen, [plain("127.0.0.1:7000")]);
     assert_eq!((settings.admin, settings.anonymous), (None, true));
     let server = &settings.servers[0];
     let place = (&*server.host, server.port, &*server.path, server.timeout_ms);
@@ -483,6 +496,7 @@ fn json_is_as_good() {
     assert_eq!(loaded.expect("it is sound").warnings, []);
 }
 
+/// [O4] A public listener without tokens needs a word of its own.
 #[test]
 fn loopback_needs_no_issuer_and_the_world_needs_a_word() {
     let rest = "servers: { a: { url: http://127.0.0.1:1/ } }\npublic_url: https://x\n\
@@ -502,7 +516,7 @@ fn loopback_needs_no_issuer_and_the_world_needs_a_word() {
 fn names_follow_the_ports_that_the_system_gave() {
     let text = "auth: { anonymous: allow }\nlisten: 127.0.0.1:0\nservers: { a: { url: http://127.0.0.1:1/ } }\n";
     let mut settings = read(text).expect("it is sound").settings;
-    settings.bound(vec!["127.0.0.1:4567".parse().expect("an address")]);
+    settings.bound(&["127.0.0.1:4567".parse().expect("an address")]);
     assert_eq!(settings.public_url, "http://127.0.0.1:4567");
     assert_eq!(settings.endpoints[0].resource, "http://127.0.0.1:4567/mcp");
     assert!(settings.hosts.contains(&"localhost:4567".to_owned()));
@@ -518,6 +532,8 @@ fn secrets_are_not_quoted() {
         r#"auth: { issuers: [{ issuer: "X", subject: "X", algorithms: ["X"], jwks: { file: "X" } }] }"#,
         r#"policy: { rules: [{ id: "X", permit: ["X", "X/x"], tasks: ["X"] }, { id: "X" }] }"#,
         r#"limits: { body: "X", connections: "X" }"#,
+        r#"listen: [{ address: 127.0.0.1:1, tls: { cert: "X", key: "X", client_ca: "X", client_certificate: "X" } }]"#,
+        r#"servers: { a: { url: https://x/, tls: { ca: "X", cert: "X", key: "X", name: "X y" } } }"#,
     ];
     for text in texts {
         let text = text.replace('X', "${SECRET}");
@@ -525,6 +541,286 @@ fn secrets_are_not_quoted() {
         assert!(faults.len() > 2, "{faults:?}");
         assert!(!faults.iter().any(|fault| fault.render("f", &text).contains("hunter2")), "{faults:?}");
     }
+}
+
+#[test]
+fn tls_of_listeners() {
+    let text = r#"
+listen:
+  - address: 127.0.0.1:8443
+    tls: { cert: ./tls/cert.pem, key: tls/key.pem }
+  - address: "[::1]:8443"
+    tls:
+      cert: tls/cert.pem
+      key: tls/key.pem
+      certificates: [{ cert: tls/other.pem, key: /etc/gate/tls/other-key.pem }]
+      client_ca: tls/ca.pem
+      client_certificate: request
+  - { address: 127.0.0.1:8444, tls: { certificates: [{ cert: tls/cert.pem, key: tls/key.pem }], client_ca: tls/ca.pem } }
+  - { address: 127.0.0.1:8445, tls: { cert: tls/cert.pem, key: tls/key.pem, client_ca: tls/ca.pem, client_certificate: require } }
+  - 127.0.0.1:8080
+auth: { anonymous: allow }
+servers: { a: { url: "http://127.0.0.1:1/mcp" } }
+policy: { rules: [{ id: open, permit: ["*/*"] }] }
+"#;
+    let loaded = read(text).unwrap_or_else(|faults| panic!("{faults:?}"));
+    assert_eq!(loaded.warnings, []);
+    let settings = loaded.settings;
+    assert_eq!(settings.public_url, "https://127.0.0.1:8443");
+    assert_eq!(settings.endpoints[0].resource, "https://127.0.0.1:8443/mcp");
+    for origin in ["https://localhost:8443", "https://[::1]:8444", "http://localhost:8080"] {
+        assert!(settings.origins.iter().any(|name| name == origin), "{origin}: {:?}", settings.origins);
+    }
+    assert!(!settings.origins.iter().any(|name| name == "http://localhost:8443" || name == "https://localhost:8080"));
+    let first = CertPaths { cert: path("tls/cert.pem"), key: path("tls/key.pem") };
+    let other = CertPaths { cert: path("tls/other.pem"), key: path("tls/other-key.pem") };
+    let tls = |certificates: &[&CertPaths], client_ca: Option<&str>, client| {
+        let certificates = certificates.iter().map(|pair| (*pair).clone()).collect();
+        Some(ListenTls { certificates, client_ca: client_ca.map(path), client })
+    };
+    let got: Vec<Option<ListenTls>> = settings.listen.iter().map(|listener| listener.tls.clone()).collect();
+    let want = [
+        tls(&[&first], None, ClientCert::None),
+        tls(&[&first, &other], Some("tls/ca.pem"), ClientCert::Request),
+        tls(&[&first], Some("tls/ca.pem"), ClientCert::Require),
+        tls(&[&first], Some("tls/ca.pem"), ClientCert::Require),
+        None,
+    ];
+    assert_eq!(got, want);
+}
+
+#[test]
+fn tls_survives_the_choice_of_a_port() {
+    let text = "auth: { anonymous: allow }\nlisten: [{ address: \"127.0.0.1:0\", tls: { cert: tls/cert.pem, key: tls/key.pem } }]\n\
+                servers: { a: { url: http://127.0.0.1:1/ } }\n";
+    let mut settings = read(text).expect("it is sound").settings;
+    settings.bound(&["127.0.0.1:443".parse().expect("an address")]);
+    assert!(settings.listen[0].tls.is_some());
+    assert_eq!(settings.public_url, "https://127.0.0.1");
+    assert!(settings.hosts.iter().any(|host| host == "localhost"));
+}
+
+/// [O6] A start without the secrets that its file asks for fails, and names each at its place.
+#[test]
+fn faults_in_the_tls_of_listeners() {
+    check(
+        r#"listen:
+  - { address: 127.0.0.1:1, tls: {} }
+  - { address: 127.0.0.1:2, tls: { cert: tls/cert.pem } }
+  - { address: 127.0.0.1:3, tls: { key: tls/key.pem, certificates: [] } }
+  - { address: 127.0.0.1:4, tls: { cert: tls/no.pem, key: tls/empty.pem } }
+  - { address: 127.0.0.1:5, tls: { cert: tls/key.pem, key: tls/cert.pem } }
+  - { address: 127.0.0.1:6, tls: { cert: tls/cert.der, key: tls/locked.pem, client_ca: "" } }
+  - { address: 127.0.0.1:7, tls: { cert: tls/cert.pem, key: tls/key.pem, client_certificate: request } }
+  - { address: 127.0.0.1:8, tls: { certificates: [{ cert: tls/cert.pem }, { key: tls/no.pem }], client_ca: tls/key.pem, client_certificate: maybe } }
+  - { address: 127.0.0.1, tls: { cert: "${NOPE}", key: tls/key.pem, ciphers: all } }
+  - { address: 127.0.0.1:9, tls: ./tls/cert.pem }
+auth: { anonymous: allow }
+servers: { a: { url: http://127.0.0.1:1/mcp } }
+policy: { rules: [{ id: open, permit: ["*/*"] }] }
+"#,
+        &[
+            "2:34: listen[0].tls: has no certificate (write tls: { cert: ./tls/cert.pem, key: ./tls/key.pem })",
+            "3:42: listen[1].tls.cert: needs its `key` (name it too: key: ./tls/key.pem)",
+            "4:41: listen[2].tls.key: needs its `cert` (name it too: cert: ./tls/cert.pem)",
+            "4:68: listen[2].tls.certificates: expected 1 to 256 certificates",
+            "5:42: listen[3].tls.cert: `tls/no.pem` cannot be read: no such file (relative paths start at the folder of the configuration)",
+            "5:59: listen[3].tls.key: `tls/empty.pem`: it is not a PEM file (write it in PEM form, the one with -----BEGIN …: openssl makes it of others)",
+            "6:42: listen[4].tls.cert: `tls/key.pem`: it has a key, and no certificate (name the certificate)",
+            "6:60: listen[4].tls.key: `tls/cert.pem`: it has a certificate, and no key (name the private key)",
+            "7:42: listen[5].tls.cert: `tls/cert.der`: it is not a PEM file (write it in PEM form, the one with -----BEGIN …: openssl makes it of others)",
+            "7:61: listen[5].tls.key: `tls/locked.pem` cannot be read: permission denied (the user that the gateway runs as must be able to read it)",
+            "7:88: listen[5].tls.client_ca: is not a path",
+            "8:94: listen[6].tls.client_certificate: without `client_ca` no client's certificate can be checked (name the authorities it must come from: client_ca: ./tls/clients.pem)",
+            "9:51: listen[7].tls.certificates[0]: `key` is missing (name its PEM file: `key: ./tls/key.pem`)",
+            "9:75: listen[7].tls.certificates[1]: `cert` is missing (name its PEM file: `cert: ./tls/cert.pem`)",
+            "9:82: listen[7].tls.certificates[1].key: `tls/no.pem` cannot be read: no such file (relative paths start at the folder of the configuration)",
+            "9:108: listen[7].tls.client_ca: `tls/key.pem`: it has a key, and no certificate (name the certificate)",
+            "9:141: listen[7].tls.client_certificate: `maybe` is not `require` or `request`",
+            "10:16: listen[8].address: `127.0.0.1` is not an address and port (write 127.0.0.1:8080 or [::1]:8080)",
+            "10:41: listen[8].tls.cert: the variable NOPE is not set (set it, or give a default: ${NOPE:-…})",
+            "10:69: listen[8].tls.ciphers: is not a key",
+            "11:34: listen[9].tls: expected keys, found a text",
+        ],
+    );
+}
+
+#[test]
+fn tls_of_servers() {
+    let text = r#"
+auth: { anonymous: allow }
+servers:
+  a: { url: "https://CRM.Example/mcp" }
+  b: { url: "https://[2001:db8::1]:8443/", tls: { ca: tls/ca.pem } }
+  c: { url: "https://10.0.0.1/", tls: { name: CRM.internal.example, cert: tls/cert.pem, key: tls/key.pem } }
+  d: { url: "https://crm.example.:80/", tls: {} }
+  e: { url: "http://crm.example:443/" }
+endpoints: { /mcp: { servers: [a] } }
+policy: { rules: [{ id: open, permit: ["*/*"] }] }
+"#;
+    let loaded = read(text).unwrap_or_else(|faults| panic!("{faults:?}"));
+    assert_eq!(loaded.warnings, []);
+    let servers = &loaded.settings.servers;
+    let places: Vec<_> = servers.iter().map(|s| (s.scheme, &*s.host, s.port, &*s.path)).collect();
+    let want = [
+        (Scheme::Https, "crm.example", 443, "/mcp"),
+        (Scheme::Https, "[2001:db8::1]", 8443, "/"),
+        (Scheme::Https, "10.0.0.1", 443, "/"),
+        (Scheme::Https, "crm.example.", 80, "/"),
+        (Scheme::Http, "crm.example", 443, "/"),
+    ];
+    assert_eq!(places, want);
+    let authorities: Vec<String> = servers.iter().map(ServerSettings::authority).collect();
+    assert_eq!(authorities, ["crm.example", "[2001:db8::1]:8443", "10.0.0.1", "crm.example.:80", "crm.example:443"]);
+    let tls: Vec<Option<ServerTls>> = servers.iter().map(|server| server.tls.clone()).collect();
+    let own = CertPaths { cert: path("tls/cert.pem"), key: path("tls/key.pem") };
+    let known =
+        |name: &str, ca: Option<&str>, identity| Some(ServerTls { name: name.to_owned(), ca: ca.map(path), identity });
+    let want = [
+        known("crm.example", None, None),
+        known("2001:db8::1", Some("tls/ca.pem"), None),
+        known("crm.internal.example", None, Some(own)),
+        known("crm.example", None, None),
+        None,
+    ];
+    assert_eq!(tls, want);
+}
+
+#[test]
+fn faults_in_the_tls_of_servers() {
+    check(
+        r#"auth: { anonymous: allow }
+servers:
+  a: { url: "http://h/", tls: { ca: tls/ca.pem } }
+  b: { url: "https://h/", tls: { ca: tls/no.pem, cert: tls/cert.pem } }
+  c: { url: "https://h/", tls: { ca: tls/key.pem, key: tls/cert.pem } }
+  d: { url: "https://h/", tls: { name: "https://h", verify: false } }
+  e: { url: "https://a!b/" }
+  f: { url: "https://h:0/" }
+  g: { urls: [https://h/, "http://h/"], tls: { name: "" } }
+  h: { tls: { ca: tls/empty.pem } }
+endpoints: { /mcp: { servers: [a] } }
+policy: { rules: [{ id: open, permit: ["*/*"] }] }
+"#,
+        &[
+            "3:31: servers.a.tls: the URL is an http one (write https://… as its URL, or leave `tls` out)",
+            "4:38: servers.b.tls.ca: `tls/no.pem` cannot be read: no such file (relative paths start at the folder of the configuration)",
+            "4:56: servers.b.tls.cert: needs its `key` (name it too: key: ./tls/key.pem)",
+            "5:38: servers.c.tls.ca: `tls/key.pem`: it has a key, and no certificate (name the certificate)",
+            "5:56: servers.c.tls.key: needs its `cert` (name it too: cert: ./tls/cert.pem)",
+            "5:56: servers.c.tls.key: `tls/cert.pem`: it has a certificate, and no key (name the private key)",
+            "6:40: servers.d.tls.name: `https://h` is not a host name or an address (write crm.internal.example, without scheme and port)",
+            "6:53: servers.d.tls.verify: is not a key",
+            "7:13: servers.e.url: no certificate can have this host's name",
+            "8:13: servers.f.url: port 0 is no server's",
+            "9:14: servers.g.urls: this version does not do `urls` with several instances yet (name one instance, or a load balancer in front of them that keeps sessions together)",
+            "9:54: servers.g.tls.name: `` is not a host name or an address (write crm.internal.example, without scheme and port)",
+            "10:3: servers.h: has no `url` (write url: http://127.0.0.1:9001/mcp)",
+            "10:19: servers.h.tls.ca: `tls/empty.pem`: it is not a PEM file (write it in PEM form, the one with -----BEGIN …: openssl makes it of others)",
+        ],
+    );
+}
+
+#[test]
+fn limits() {
+    let text = r#"
+auth: { anonymous: allow }
+servers: { a: { url: http://127.0.0.1:1/ } }
+policy: { rules: [{ id: open, permit: ["*/*"] }] }
+limits:
+  connections_per_address: 1
+  calls: 10240000
+  calls_per_subject: 3
+  streams: 4
+  streams_per_subject: 5
+  head: 6s
+  handshake: 7ms
+  write_stall: 8m
+  body_time: 24h
+"#;
+    let limits = read(text).unwrap_or_else(|faults| panic!("{faults:?}")).settings.limits;
+    let want = Limits {
+        connections_per_address_max: 1,
+        calls_max: 10_240_000,
+        calls_per_subject_max: 3,
+        streams_max: 4,
+        streams_per_subject_max: 5,
+        head_ms_max: 6_000,
+        handshake_ms_max: 7,
+        write_stall_ms_max: 480_000,
+        body_time_ms_max: 86_400_000,
+        ..Limits::default()
+    };
+    assert_eq!(limits, want);
+    let default = Limits::default();
+    let counts = [
+        default.connections_per_address_max,
+        default.calls_max,
+        default.calls_per_subject_max,
+        default.streams_max,
+        default.streams_per_subject_max,
+    ];
+    assert_eq!(counts, [4096, 16384, 1024, 16384, 256]);
+    let times = [default.head_ms_max, default.handshake_ms_max, default.write_stall_ms_max, default.body_time_ms_max];
+    assert_eq!(times, [10_000, 5_000, 30_000, 30_000]);
+}
+
+#[test]
+fn limits_have_bounds() {
+    check(
+        r#"auth: { anonymous: allow }
+servers: { a: { url: http://127.0.0.1:1/ } }
+policy: { rules: [{ id: open, permit: ["*/*"] }] }
+limits: { calls: 0, streams: 10240001, connections_per_address: 1.5, head: 0s, handshake: 25h, write_stall: 30, body_tme: 1s }
+"#,
+        &[
+            "4:18: limits.calls: must be from 1 to 10240000",
+            "4:30: limits.streams: must be from 1 to 10240000",
+            "4:65: limits.connections_per_address: the value is not a whole number from 1 to 10240000",
+            "4:76: limits.head: must be from 1ms to 24h",
+            "4:91: limits.handshake: must be from 1ms to 24h",
+            "4:109: limits.write_stall: expected a duration, found a number (with its unit: 30ms or 30s)",
+            "4:113: limits.body_tme: is not a key (did you mean `body_time`?)",
+        ],
+    );
+}
+
+/// [O4] Without a word about it the gateway is on loopback.
+#[test]
+fn the_default_is_loopback() {
+    let text = "auth: { anonymous: allow }\nservers: { a: { url: http://127.0.0.1:1/ } }\n";
+    let settings = read(text).expect("it is sound").settings;
+    assert_eq!(settings.listen, [plain("127.0.0.1:8080")]);
+    assert!(settings.admin.is_some_and(|admin| admin.ip().is_loopback()));
+}
+
+#[test]
+fn tokens_in_clear_text_are_warned_of() {
+    check(
+        r#"listen: [127.0.0.1:1, 192.0.2.1:2, { address: "[2001:db8::1]:3" }, { address: 192.0.2.1:4, tls: { cert: tls/cert.pem, key: tls/key.pem } }]
+public_url: https://tools.example.com
+auth: { issuers: [{ issuer: x, jwks: { file: jwks.json } }] }
+servers: { a: { url: http://127.0.0.1:1/ } }
+policy: { rules: [{ id: open, permit: ["*/*"] }] }
+"#,
+        &[
+            "1:23: listen[1]: 192.0.2.1:2 is not on loopback and has no `tls`: tokens travel in clear text there (give it tls: { cert: PATH, key: PATH }, or keep all but a proxy that ends TLS away from it)",
+            "1:47: listen[2].address: [2001:db8::1]:3 is not on loopback and has no `tls`: tokens travel in clear text there (give it tls: { cert: PATH, key: PATH }, or keep all but a proxy that ends TLS away from it)",
+        ],
+    );
+}
+
+#[test]
+fn an_http_name_for_listeners_with_tls() {
+    check(
+        r#"listen: [{ address: 127.0.0.1:1, tls: { cert: tls/cert.pem, key: tls/key.pem } }]
+public_url: http://127.0.0.1:1
+auth: { anonymous: allow }
+servers: { a: { url: http://127.0.0.1:1/ } }
+policy: { rules: [{ id: open, permit: ["*/*"] }] }
+"#,
+        &["2:13: public_url: is an http URL, and every listener speaks TLS only (write https://…)"],
+    );
 }
 
 #[test]
@@ -560,3 +856,5 @@ proptest::proptest! {
 }
 
 const JWKS: &str = r#"{"keys": [{"kty": "EC", "crv": "P-256", "kid": "1", "use": "sig", "alg": "ES256", "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU", "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}]}"#;
+const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n";
+const KEY: &str = "-----BEGIN PRIVATE KEY-----\nMAA=\n-----END PRIVATE KEY-----\n";

@@ -5,14 +5,18 @@ use std::pin::Pin;
 use std::rc::Rc;
 
 use crate::base::limits::{
-    BODY_MS_MAX, BUFFER_BYTES, HEAD_MS_MAX, REFUSED_BODY_DRAIN_MS_MAX, SEND_PIECE_BYTES, WAITING_BYTES,
-    WRITE_STALL_MS_MAX,
+    BODY_BYTES_PER_S_MIN, BODY_GRACE_MS, BODY_LARGE_BYTES, BUFFER_BYTES, IDLE_AFTER_MS, REFUSED_BODY_DRAIN_MS_MAX,
+    SEND_PIECE_BYTES, WAITING_BYTES,
 };
+use crate::base::time::Moment;
+use crate::config::Limits;
 use crate::http::body::BodyDecoder;
 use crate::http::head::{Framing, Progress, RequestHead};
+use crate::tls::stream::Stream;
 use crate::uring::buffer::Buffer;
-use crate::uring::socket::Socket;
+use crate::uring::wait::Deadline;
 
+use super::load::Class;
 use super::refusal::{Kind, Refusal};
 use super::shard::{Phase, Shard, Slot};
 
@@ -21,8 +25,9 @@ pub(super) type Readable = Pin<Box<dyn Future<Output = std::io::Result<()>>>>;
 
 /// A connection.
 pub(super) struct Conn {
-    pub(super) socket: Socket,
+    pub(super) stream: Stream,
     pub(super) slot: Rc<Slot>,
+    limits: Limits,
     pub(super) head: RequestHead,
     input: Option<Buffer>,
     pub(super) watch: Option<Readable>,
@@ -37,6 +42,8 @@ pub(super) struct Conn {
 pub(super) enum Arrival {
     /// A head is complete.
     Request,
+    /// Nothing has come for so many milliseconds: time to wait with less at hand.
+    Quiet(u64),
     /// There will be none.
     Closed,
 }
@@ -56,16 +63,8 @@ pub(super) enum Body {
 }
 
 impl Conn {
-    pub(super) fn new(slot: Rc<Slot>) -> Self {
-        Self {
-            socket: slot.socket.clone(),
-            slot,
-            head: RequestHead::new(),
-            input: None,
-            watch: None,
-            gone: false,
-            early: false,
-        }
+    pub(super) fn new(slot: Rc<Slot>, stream: Stream, limits: Limits) -> Self {
+        Self { stream, slot, limits, head: RequestHead::new(), input: None, watch: None, gone: false, early: false }
     }
 
     /// What has arrived: the head starts at its first byte.
@@ -82,68 +81,108 @@ impl Conn {
 
     /// Waits for the next request's head.
     pub(super) async fn head(&mut self, shard: &Shard) -> Result<Arrival, Refusal> {
-        let mut head_until = None;
+        let mut until = None;
         loop {
             let partial = !self.bytes().is_empty();
             if let Some(input) = self.input.as_ref().filter(|_| partial)
                 && self.head.parse(input)? == Progress::Complete
             {
                 self.slot.phase.set(Phase::Busy);
+                self.slot.asked.set(true);
                 return Ok(Arrival::Request);
             }
-            if !partial && shard.draining() {
-                return Ok(Arrival::Closed);
+            if !partial {
+                if shard.draining() {
+                    return Ok(Arrival::Closed);
+                }
+                self.slot.phase.set(Phase::Idle);
+                // Armed while the last call waited, it goes on as the wait for the next request.
+                if self.watch.is_some() {
+                    return Ok(Arrival::Quiet(0));
+                }
+                match self.first_bytes(shard).await? {
+                    Arrival::Request => continue,
+                    other => return Ok(other),
+                }
             }
-            self.slot.phase.set(if partial { Phase::Busy } else { Phase::Idle });
-            let now = shard.timers.now().mono;
-            let until = if partial {
-                *head_until.get_or_insert_with(|| now.plus_ms(HEAD_MS_MAX))
-            } else {
-                now.plus_ms(shard.snapshot().settings.limits.idle_ms_max)
-            };
-            let _guard = shard.timers.deadline(&self.socket, until);
+            self.slot.phase.set(Phase::Busy);
+            let head_ms = self.limits.head_ms_max;
+            let until = *until.get_or_insert_with(|| shard.timers.now().mono.plus_ms(head_ms));
+            let _guard = shard.timers.deadline(&self.slot.socket, until);
             if let Some(watch) = self.watch.take() {
-                // Armed while the last call waited; it ends when this request's first bytes are there.
                 let _ = watch.await;
             }
-            if !self.receive(shard, if partial { BUFFER_BYTES } else { WAITING_BYTES }).await? {
+            // Room as it is needed: a head that trickles in holds no more than it has brought.
+            if !self.receive(shard, self.bytes().len() + 1).await? {
                 return Ok(Arrival::Closed);
+            }
+        }
+    }
+
+    /// Waits a while for the first bytes of a request, with the buffer that most requests fit.
+    async fn first_bytes(&mut self, shard: &Shard) -> Result<Arrival, Refusal> {
+        let buffer = match self.input.take() {
+            Some(input) => input,
+            None => shard.buffers.get(WAITING_BYTES).ok_or(Kind::NoBuffer)?,
+        };
+        let wait_ms = self.limits.idle_ms_max.min(IDLE_AFTER_MS);
+        let until = shard.timers.now().mono.plus_ms(wait_ms);
+        let (read, buffer) = self.stream.recv_until(buffer, &shard.timers, until).await;
+        match read {
+            Ok(n) if n > 0 => {
+                self.input = Some(buffer);
+                Ok(Arrival::Request)
+            }
+            Err(fault) if fault.kind() == std::io::ErrorKind::TimedOut => Ok(Arrival::Quiet(wait_ms)),
+            _ => {
+                self.gone = true;
+                Ok(Arrival::Closed)
             }
         }
     }
 
     /// Reads the body whole.
     pub(super) async fn body(&mut self, shard: &Shard) -> Result<Body, Refusal> {
-        let max = shard.snapshot().settings.limits.body_bytes_max;
-        let until = shard.timers.now().mono.plus_ms(BODY_MS_MAX);
         match self.head.framing {
             Framing::None | Framing::UntilClose => Ok(Body::Inline { start: self.head.end, end: self.head.end }),
             Framing::Length(length) => {
                 let length = usize::try_from(length).unwrap_or(usize::MAX);
-                if length > max {
+                if length > self.limits.body_bytes_max {
                     return Err(Kind::BodyTooLarge.into());
                 }
                 let end = self.head.end + length;
                 if self.bytes().len() < end {
-                    self.go_ahead(shard).await;
-                    let _guard = shard.timers.deadline(&self.socket, until);
-                    while self.bytes().len() < end {
-                        if !self.receive(shard, end).await? {
-                            return Err(Kind::BodyIncomplete.into());
-                        }
-                    }
+                    Box::pin(self.rest_of_body(shard, end)).await?;
                 }
                 Ok(Body::Inline { start: self.head.end, end })
             }
-            Framing::Chunked => {
-                self.go_ahead(shard).await;
-                let _guard = shard.timers.deadline(&self.socket, until);
-                Box::pin(self.chunked_body(shard, max)).await.map(Body::Apart)
-            }
+            Framing::Chunked => Box::pin(self.chunked_body(shard)).await.map(Body::Apart),
         }
     }
 
-    async fn chunked_body(&mut self, shard: &Shard, max: usize) -> Result<Buffer, Refusal> {
+    /// Receives until `end` bytes are here, head included.
+    async fn rest_of_body(&mut self, shard: &Shard, end: usize) -> Result<(), Refusal> {
+        if end > BODY_LARGE_BYTES && !shard.admits(Class::Lasting, &self.limits) {
+            return Err(Kind::Overloaded.into());
+        }
+        self.go_ahead(shard).await;
+        let mut pace = Pace::new(shard, self);
+        while self.bytes().len() < end {
+            // Room for what has come once more: what is only announced costs nothing.
+            let room = end.min((2 * self.bytes().len()).max(BUFFER_BYTES));
+            let before = self.bytes().len();
+            if !self.receive(shard, room).await? {
+                return Err(Kind::BodyIncomplete.into());
+            }
+            pace.took(self.bytes().len() - before);
+        }
+        Ok(())
+    }
+
+    async fn chunked_body(&mut self, shard: &Shard) -> Result<Buffer, Refusal> {
+        let max = self.limits.body_bytes_max;
+        self.go_ahead(shard).await;
+        let mut pace = Pace::new(shard, self);
         let mut decoder = BodyDecoder::new(Framing::Chunked);
         let mut body = shard.buffers.get(BUFFER_BYTES).ok_or(Kind::NoBuffer)?;
         let mut at = self.head.end;
@@ -152,6 +191,9 @@ impl Conn {
             let data = piece.data.of(&self.bytes()[at..]);
             if body.len() + data.len() > max {
                 return Err(Kind::BodyTooLarge.into());
+            }
+            if body.len() + data.len() > BODY_LARGE_BYTES && !shard.admits(Class::Lasting, &self.limits) {
+                return Err(Kind::Overloaded.into());
             }
             if !body.reserve(data.len()) || !body.extend_from_slice(data) {
                 return Err(Kind::NoBuffer.into());
@@ -166,9 +208,11 @@ impl Conn {
                 // What was decoded is not needed a second time; the head in front of it is.
                 self.forget(at);
                 at = self.head.end;
-                if !self.receive(shard, self.bytes().len() + BUFFER_BYTES / 4).await? {
+                let before = self.bytes().len();
+                if !self.receive(shard, before + BUFFER_BYTES / 4).await? {
                     return Err(Kind::BodyIncomplete.into());
                 }
+                pace.took(self.bytes().len() - before);
             }
         }
     }
@@ -215,7 +259,7 @@ impl Conn {
         if !buffer.reserve(missing) {
             return Err(Kind::NoBuffer.into());
         }
-        let (read, buffer) = self.socket.recv(buffer).await;
+        let (read, buffer) = self.stream.recv(buffer).await;
         self.input = Some(buffer);
         let more = matches!(read, Ok(n) if n > 0);
         self.gone |= !more;
@@ -224,9 +268,9 @@ impl Conn {
 
     /// Reads and throws away what still comes, so that an answer is not lost to a reset.
     pub(super) async fn drain(&mut self, shard: &Shard, bytes_max: usize) {
-        self.socket.shutdown_write();
+        self.stream.shutdown_write();
         let until = shard.timers.now().mono.plus_ms(REFUSED_BODY_DRAIN_MS_MAX);
-        let _guard = shard.timers.deadline(&self.socket, until);
+        let _guard = shard.timers.deadline(&self.slot.socket, until);
         let mut drained = 0;
         while drained < bytes_max {
             self.input = None;
@@ -258,9 +302,33 @@ impl Conn {
 
     /// Sends a whole buffer.
     pub(super) async fn send_buffer(&mut self, shard: &Shard, out: Buffer) -> bool {
-        let _guard = shard.timers.deadline(&self.socket, shard.timers.now().mono.plus_ms(WRITE_STALL_MS_MAX));
-        let (sent, _) = self.socket.send(out).await;
+        let until = shard.timers.now().mono.plus_ms(self.limits.write_stall_ms_max);
+        let _guard = shard.timers.deadline(&self.slot.socket, until);
+        let (sent, _) = self.stream.send(out).await;
         self.gone |= sent.is_err();
         !self.gone
+    }
+}
+
+/// How long a body may take: so long in all, and never slower than so many bytes a second, after a grace.
+struct Pace {
+    guard: Deadline,
+    begun: Moment,
+    ms_max: u64,
+    bytes: u64,
+}
+
+impl Pace {
+    fn new(shard: &Shard, conn: &Conn) -> Self {
+        let begun = shard.timers.now().mono;
+        let ms_max = conn.limits.body_time_ms_max;
+        let guard = shard.timers.deadline(&conn.slot.socket, begun.plus_ms(ms_max.min(BODY_GRACE_MS)));
+        Self { guard, begun, ms_max, bytes: 0 }
+    }
+
+    fn took(&mut self, bytes: usize) {
+        self.bytes += bytes as u64;
+        let earned = BODY_GRACE_MS + self.bytes.saturating_mul(1000) / BODY_BYTES_PER_S_MIN;
+        let _ = self.guard.reset(self.begun.plus_ms(earned.min(self.ms_max)));
     }
 }

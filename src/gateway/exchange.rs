@@ -32,7 +32,10 @@ pub(super) async fn watched(
     loop {
         match watch::next(shard, conn, work.as_mut(), NEVER, cancels, false).await {
             Woke::Done(result) => {
-                if matches!(result, Err(UpstreamFault::Unreachable | UpstreamFault::NoAddress)) {
+                if matches!(
+                    result,
+                    Err(UpstreamFault::Unreachable | UpstreamFault::Untrusted | UpstreamFault::NoAddress)
+                ) {
                     shard.control.poke(lane.server).unreachable();
                 }
                 return result;
@@ -51,6 +54,7 @@ pub(super) fn lane(snapshot: &Held, server: ServerId) -> Lane<'_> {
         host: &snapshot.prepared.servers[server.index()].host,
         path: &snapshot.settings.servers[server.index()].path,
         connect_ms: snapshot.settings.limits.connect_ms_max,
+        tls: snapshot.tls.servers.get(server.index()).and_then(Option::as_ref),
     }
 }
 

@@ -34,6 +34,10 @@ pub(super) struct Flight {
     pub(super) id: Option<IdBytes>,
     pub(super) method: Option<&'static methods::Method>,
     pub(super) session: Option<Session>,
+    /// Its request's place among those of its session that are under way.
+    pub(super) in_flight: Option<u64>,
+    /// It counts as a stream of its subject.
+    pub(super) streaming: bool,
     pub(super) began: Now,
     /// When it went to the server.
     pub(super) sent: Moment,
@@ -76,6 +80,7 @@ impl Ended {
 pub(super) fn failed(shard: &Shard, flight: &Flight, fault: UpstreamFault) -> Refusal {
     let (status, kind) = match fault {
         UpstreamFault::Unreachable | UpstreamFault::NoAddress => (Status::Unreachable, Kind::ServerUnreachable),
+        UpstreamFault::Untrusted => (Status::Unreachable, Kind::ServerUntrusted),
         UpstreamFault::NoBuffer => (Status::Cut, Kind::NoBuffer),
         UpstreamFault::Timeout => (Status::Timeout, Kind::ServerTimeout),
         UpstreamFault::Cut => (Status::Cut, Kind::ServerCut),

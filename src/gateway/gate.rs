@@ -11,6 +11,7 @@ use crate::identity::caller::Caller;
 use crate::identity::token::{self, TokenFault};
 
 use super::conn::Conn;
+use super::load::Class;
 use super::refusal::{Kind, Refusal};
 use super::shard::Shard;
 
@@ -32,8 +33,13 @@ pub(super) fn route(snapshot: &Snapshot, conn: &Conn) -> Result<Route, Refusal> 
         }
         _ => return Err(Kind::OriginUnknown.into()),
     }
-    if !listed(&snapshot.settings.hosts, head.host.of(bytes)) {
-        return Err(Kind::HostUnknown.into());
+    let host = head.host.of(bytes);
+    if !listed(&snapshot.settings.hosts, host) {
+        return Err(if conn.stream.is_tls() { Kind::HostMisdirected } else { Kind::HostUnknown }.into());
+    }
+    // Where a certificate was asked for by name, the name that the certificate was shown for is the one that counts.
+    if conn.stream.client_verified() && conn.stream.server_name().is_some_and(|name| !names(host, &name)) {
+        return Err(Kind::HostMisdirected.into());
     }
     snapshot.prepared.route(head.path.of(bytes)).ok_or_else(|| Kind::NotFound.into())
 }
@@ -61,10 +67,9 @@ pub(super) fn media_type(conn: &Conn) -> Result<(), Refusal> {
     if conn.head.count(Known::ContentType) != 1 || !essence.eq_ignore_ascii_case(b"application/json") {
         return Err(Kind::MediaType.into());
     }
-    match conn.head.get(bytes, Known::ContentEncoding) {
-        None => Ok(()),
-        Some(coding) if coding.eq_ignore_ascii_case(b"identity") => Ok(()),
-        Some(_) => Err(Kind::ContentEncoding.into()),
+    match conn.head.count(Known::ContentEncoding) {
+        0 => Ok(()),
+        _ => Err(Kind::ContentEncoding.into()),
     }
 }
 
@@ -97,11 +102,15 @@ pub(super) fn caller(
     let caller = match cache.get(token, now) {
         Some(caller) => caller.clone(),
         None => {
+            let begun = shard.timers.now().mono;
+            if !shard.admits(Class::Stranger, &snapshot.settings.limits) || !shard.load.may_verify(begun) {
+                return Err(Kind::VerifyBusy.into());
+            }
             let settings = &snapshot.settings;
             let verified =
-                token::verify(token, &settings.issuers, &snapshot.prepared.resources, settings.policy.tasks(), now)
-                    .map_err(invalid)?;
-            cache.insert(token, verified, now)
+                token::verify(token, &settings.issuers, &snapshot.prepared.resources, settings.policy.tasks(), now);
+            shard.load.verified(begun, shard.timers.now().mono);
+            cache.insert(token, verified.map_err(invalid)?, now)
         }
     };
     if !caller.endpoints.contains(endpoint) {
@@ -116,6 +125,12 @@ fn bearer(field: &[u8]) -> Option<&[u8]> {
     let token = token.strip_prefix(b" ")?;
     let plain = !token.is_empty() && token.iter().all(|byte| byte.is_ascii_graphic() && *byte != b',');
     (scheme.eq_ignore_ascii_case(b"bearer") && plain).then_some(token)
+}
+
+/// Whether a Host is of this name, with whatever port.
+fn names(host: &[u8], name: &str) -> bool {
+    host.get(..name.len()).is_some_and(|host| host.eq_ignore_ascii_case(name.as_bytes()))
+        && matches!(host.get(name.len()), None | Some(b':'))
 }
 
 fn listed(list: &[String], value: &[u8]) -> bool {

@@ -32,6 +32,12 @@ impl Mail {
         Self { boxes: (0..shards).map(|_| Letterbox::default()).collect() }
     }
 
+    /// How many boxes there are.
+    #[must_use]
+    pub fn shards(&self) -> usize {
+        self.boxes.len()
+    }
+
     /// Puts a letter into every box, the writer's own too.
     pub fn send(&self, letter: Letter) {
         for letterbox in &self.boxes {

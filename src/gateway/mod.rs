@@ -13,6 +13,7 @@ mod forward;
 mod gate;
 mod judge;
 mod lists;
+mod load;
 pub mod mail;
 mod pipeline;
 pub mod refusal;

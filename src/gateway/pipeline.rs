@@ -23,6 +23,7 @@ use super::answer::accepted;
 use super::conn::{Body, Conn};
 use super::flight::{Flight, IdBytes, Next, sentence};
 use super::judge::Judge;
+use super::load::Class;
 use super::refusal::{self, Kind, Refusal};
 use super::shard::{Held, Shard};
 use super::{forward, gate, lists, session};
@@ -47,7 +48,14 @@ pub(super) async fn serve(shard: &Shard, conn: &mut Conn, kept: &mut Option<Body
     // Before we pay for the body.
     let caller = gate::caller(shard, &snapshot, conn, endpoint).inspect_err(|refusal| note(shard, refusal, began))?;
     let result = if method == Method::Post {
-        post(shard, conn, kept, snapshot.clone(), caller.clone(), endpoint, began).await
+        match shard.load.call(caller.principal, &snapshot.settings.limits) {
+            Ok(()) => {
+                let result = post(shard, conn, kept, snapshot.clone(), caller.clone(), endpoint, began).await;
+                shard.load.called(caller.principal);
+                result
+            }
+            Err(kind) => Err(kind.into()),
+        }
     } else {
         // Boxed, like everything that is not a plain call: each connection's task has room for its largest wait.
         Box::pin(session::serve(shard, conn, snapshot.clone(), caller.clone(), endpoint, began)).await
@@ -91,6 +99,8 @@ async fn post(
         id,
         method: call.method,
         session: None,
+        in_flight: None,
+        streaming: false,
         began,
         sent: began.mono,
         answered: began.mono,
@@ -100,6 +110,13 @@ async fn post(
         caller,
     };
     let result = judged(shard, conn, body, &mut flight, call, session, cursor).await;
+    // Whatever it had taken is given back, whichever way it ended.
+    if let Some(key) = flight.in_flight {
+        shard.load.id_ended(key);
+    }
+    if flight.streaming {
+        shard.load.streamed(flight.caller.principal);
+    }
     result.map_err(|refusal| {
         let mut refusal = refusal.to(flight.era, flight.id.as_deref());
         refusal.method = flight.method.map_or("", |method| method.wire);
@@ -124,6 +141,7 @@ async fn judged(
         // Another owner's, another endpoint's, a forged and an ended id are one and the same to its bearer.
         flight.session = session.transpose().map_err(|_| Kind::SessionUnknown)?;
     }
+    afford(shard, flight, &call)?;
     flight.task = Judge::new(shard, conn, body, flight).task(&call)?;
     let looked_up = call.method.is_some_and(|method| method.list.is_some() || method.subject != methods::Subject::None);
     if looked_up {
@@ -142,6 +160,27 @@ async fn judged(
     let recorded = judge.record(permit)?;
     flight.seq = recorded.seq();
     forward::serve(shard, conn, body, flight, recorded).await
+}
+
+/// Whether there is room for it: by what it is worth, by the streams its subject has, by its id.
+fn afford(shard: &Shard, flight: &mut Flight, call: &Call) -> Result<(), Refusal> {
+    let class = match call.method.map(|method| method.verb) {
+        Some(Verb::ToolsCall) => Class::Call,
+        Some(Verb::Listen | Verb::Initialize) => Class::Lasting,
+        _ => Class::Asking,
+    };
+    // Notifications and answers end what is under way.
+    if call.shape == Shape::Request && !shard.admits(class, &flight.snapshot.settings.limits) {
+        return Err(Kind::Overloaded.into());
+    }
+    if class == Class::Lasting && call.era == Era::Modern {
+        shard.load.stream(flight.caller.principal, &flight.snapshot.settings.limits)?;
+        flight.streaming = true;
+    }
+    if let (Some(session), Some(id), Shape::Request) = (&flight.session, &flight.id, call.shape) {
+        flight.in_flight = Some(shard.load.id(&session.nonce16, id).ok_or(Kind::IdInFlight)?);
+    }
+    Ok(())
 }
 
 /// Reads the message: one scan, then its meaning, agreed with the head.

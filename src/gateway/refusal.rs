@@ -60,6 +60,13 @@ pub enum Kind {
     ServerInvalid,
     ServerRefusedUs,
     AskForbidden,
+    HostMisdirected,
+    Overloaded,
+    VerifyBusy,
+    SubjectBusy,
+    StreamsBusy,
+    IdInFlight,
+    ServerUntrusted,
 }
 
 /// One row: what a refusal looks like.
@@ -111,6 +118,7 @@ pub const ROWS: &[Row] = &[
     row(Kind::NoBuffer,            503, 503, -32603, "overload",      true,  1, "The gateway has no memory free for this request; try again."),
     row(Kind::HostUnknown,         403, 403, -32600, "host",          true,  0, "This gateway does not answer for that Host; see 'hosts' in its configuration."),
     row(Kind::OriginUnknown,       403, 403, -32600, "origin",        true,  0, "This gateway does not answer that Origin; see 'origins' in its configuration."),
+    row(Kind::HostMisdirected,     421, 421, -32600, "host",          true,  0, "This connection was not made for that Host; open one for it."),
     row(Kind::NotFound,            404, 404, -32600, "path",          false, 0, "There is no MCP endpoint at this path."),
     row(Kind::MethodNotAllowed,    405, 405, -32600, "http_method",   false, 0, "This HTTP method is not served here."),
     row(Kind::TokenMissing,        401, 401, -32600, "auth",          false, 0, "A bearer token is needed; the WWW-Authenticate field tells where to get one."),
@@ -134,8 +142,14 @@ pub const ROWS: &[Row] = &[
     row(Kind::CursorInvalid,       200, 200, -32602, "cursor",        false, 0, "Invalid cursor: this list has one page."),
     row(Kind::Forbidden,           200, 200, CODE_REFUSED, "forbid",  false, 0, "Refused by policy."),
     row(Kind::CatalogUnknown,      503, 503, -32603, "catalog",       false, 2, "The server behind this endpoint has not been reached yet; try again."),
+    row(Kind::Overloaded,          503, 503, -32603, "overload",      false, 1, "The gateway has more to do than it can carry, and this was not done; try again."),
+    row(Kind::VerifyBusy,          503, 503, -32603, "overload",      false, 1, "Too many unknown tokens are waiting to be verified; try again."),
+    row(Kind::SubjectBusy,         429, 429, -32603, "busy",          false, 1, "This subject has as many calls under way as one may have; wait for one to end."),
+    row(Kind::StreamsBusy,         429, 429, -32603, "busy",          false, 1, "This subject has as many streams open as one may have; close one."),
+    row(Kind::IdInFlight,          400, 400, -32600, "id",            false, 0, "A request of this session with the same id is still under way."),
     row(Kind::RecordFull,          503, 503, -32603, "record",        false, 1, "The gateway cannot write its record at the moment, so it lets no call go; try again."),
     row(Kind::ServerUnreachable,   200, 200, -32603, "unreachable",   false, 0, "The server behind this endpoint cannot be reached; the call was not sent."),
+    row(Kind::ServerUntrusted,     200, 200, -32603, "server_tls",    false, 0, "The server behind this endpoint did not prove who it is (TLS); the call was not sent, and the gateway's operator has to look."),
     row(Kind::ServerTimeout,       200, 200, -32603, "server_timeout",false, 0, "The server did not answer in time; whether it executed the call is not known."),
     row(Kind::ServerCut,           200, 200, -32603, "server_cut",    false, 0, "The server's connection ended before it had answered; whether it executed the call is not known."),
     row(Kind::ServerInvalid,       200, 200, -32603, "server_invalid",false, 0, "The server's answer was not acceptable and was withheld; the call may have been executed."),
@@ -243,7 +257,14 @@ impl Refusal {
         let status = if self.era == Era::Legacy { row.legacy } else { row.status };
         match (self.answerable, self.kind) {
             (true, _) => status,
-            (false, Kind::ServerUnreachable | Kind::ServerCut | Kind::ServerInvalid | Kind::ServerRefusedUs) => 502,
+            (
+                false,
+                Kind::ServerUnreachable
+                | Kind::ServerUntrusted
+                | Kind::ServerCut
+                | Kind::ServerInvalid
+                | Kind::ServerRefusedUs,
+            ) => 502,
             (false, Kind::ServerTimeout) => 504,
             (false, _) if status == 200 => 400,
             (false, _) => status,
@@ -343,7 +364,7 @@ mod tests {
         for (index, row) in ROWS.iter().enumerate() {
             assert_eq!(ROWS.iter().position(|other| other.kind == row.kind), Some(index));
             assert!(row.message.len() > 8 && (200..600).contains(&row.status), "{row:?}");
-            assert_eq!(row.retry_after > 0, row.status == 503, "{row:?}");
+            assert_eq!(row.retry_after > 0, matches!(row.status, 429 | 503), "{row:?}");
         }
     }
 }

@@ -6,14 +6,16 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::base::ids::ShardId;
-use crate::base::limits::{HOUSEKEEPING_MS, STREAM_END_MS_MAX};
+use crate::base::limits::{
+    EVICT_LOOKS_MAX, FILES_KEPT, HOUSEKEEPING_MS, REFUSED_BODY_DRAIN_MS_MAX, STREAM_END_MS_MAX, TURN_AWAY_MAX,
+};
 use crate::base::slab::Slab;
 use crate::base::time::Moment;
 use crate::record::Writer;
 use crate::session::owner::SealingKey;
 use crate::upstream::exchange::Abort;
 use crate::uring::ring::{self, Driver, RingFault};
-use crate::uring::socket::Listener;
+use crate::uring::socket::{Listener, Socket};
 
 use super::control::{Control, Life};
 use super::serve;
@@ -34,6 +36,8 @@ pub struct Start {
     pub record: Writer,
     /// Keys that seal and open session ids; the first one seals.
     pub sealing: Arc<[SealingKey]>,
+    /// Descriptors that the process may have open.
+    pub files: u64,
 }
 
 /// Runs a shard on this thread until it is told to stop and its calls have ended.
@@ -44,44 +48,92 @@ pub fn run(start: Start) -> Result<(), RingFault> {
     let driver = start.driver.clone();
     driver.run(async move {
         let listeners: Vec<Listener> = start.listeners.into_iter().filter_map(|l| Listener::from_std(l).ok()).collect();
-        let shard = Rc::new(Shard::new(start.id, start.control, start.record, start.sealing));
+        let connections_max = connections_max(start.files, start.control.shards());
+        let shard = Rc::new(Shard::new(start.id, start.control, start.record, start.sealing, connections_max));
         ring::spawn(shard.timers.clone().run());
         let listeners: Vec<Rc<Listener>> = listeners.into_iter().map(Rc::new).collect();
-        for listener in &listeners {
-            ring::spawn(accept(shard.clone(), listener.clone()));
+        for (index, listener) in listeners.iter().enumerate() {
+            ring::spawn(accept(shard.clone(), listener.clone(), index));
         }
         shard.keep_house(&listeners).await;
         shard.timers.stop();
     })
 }
 
-async fn accept(shard: Rc<Shard>, listener: Rc<Listener>) {
+/// Client connections of one shard that leave descriptors for as many calls' connections to servers, and for files.
+fn connections_max(files: u64, shards: usize) -> usize {
+    let files = usize::try_from(files).unwrap_or(usize::MAX);
+    (files.saturating_sub(FILES_KEPT) / 2 / shards.max(1)).max(1)
+}
+
+async fn accept(shard: Rc<Shard>, listener: Rc<Listener>, index: usize) {
     while !listener.is_stopped() {
         match listener.accept().await {
-            Ok((socket, _)) => {
-                let max = shard.snapshot().settings.limits.connections_max;
-                if shard.draining() || shard.connections.borrow().len() >= max {
-                    socket.shutdown();
-                    continue;
-                }
-                let slot = Rc::new(Slot {
-                    socket,
-                    phase: Cell::new(Phase::Idle),
-                    waker: RefCell::new(None),
-                    abort: Abort::default(),
-                });
-                let key = shard.connections.borrow_mut().insert(slot.clone());
-                let shard = shard.clone();
-                ring::spawn(async move {
-                    serve::connection(shard.clone(), slot).await;
-                    shard.connections.borrow_mut().remove(key);
-                });
-            }
+            Ok((socket, _)) => admit(&shard, socket, index),
             Err(_) if listener.is_stopped() => break,
-            // Out of descriptors, most likely: serve what there is, and look again in a moment.
-            Err(_) => shard.timers.sleep_until(shard.timers.now().mono.plus_ms(HOUSEKEEPING_MS)).await,
+            // Out of descriptors, most likely: those that wait are told so, the others are served, and in a moment
+            // it is tried again.
+            Err(_) => {
+                listener.turn_away(TURN_AWAY_MAX);
+                shard.timers.sleep_until(shard.timers.now().mono.plus_ms(HOUSEKEEPING_MS)).await;
+            }
         }
     }
+}
+
+/// Takes a connection in, if there is room for it.
+fn admit(shard: &Rc<Shard>, socket: Socket, listener: usize) {
+    let snapshot = shard.snapshot();
+    let limits = &snapshot.settings.limits;
+    let max = limits.connections_max.min(shard.connections_max);
+    let full = shard.connections().len() >= max && !shard.make_room();
+    let peer = socket.peer_addr().ip();
+    if shard.draining() || full || !shard.load.arrive(peer, limits) {
+        return send_away(shard, socket, snapshot.tls.listeners.get(listener).is_some_and(Option::is_some));
+    }
+    let slot = Rc::new(Slot {
+        socket,
+        phase: Cell::new(Phase::Idle),
+        waker: RefCell::new(None),
+        abort: Abort::default(),
+        asked: Cell::new(false),
+    });
+    let key = shard.connections.borrow_mut().insert(slot.clone());
+    let shard = shard.clone();
+    ring::spawn(async move {
+        serve::connection(shard.clone(), slot, listener).await;
+        shard.connections.borrow_mut().remove(key);
+        shard.load.leave(peer);
+    });
+}
+
+/// Tells a client that there is no room, and waits a little for what it sends, because a close with unread bytes would
+/// destroy the answer on its way. Where too many are told already, or TLS would have to be set up for it, just an end.
+fn send_away(shard: &Rc<Shard>, socket: Socket, tls: bool) {
+    if tls || !shard.load.linger() {
+        return socket.shutdown();
+    }
+    let shard = shard.clone();
+    ring::spawn(async move {
+        let until = shard.timers.now().mono.plus_ms(REFUSED_BODY_DRAIN_MS_MAX);
+        let _guard = shard.timers.deadline(&socket, until);
+        if let Some(mut answer) = shard.buffers.get(NO_ROOM.len())
+            && answer.extend_from_slice(NO_ROOM)
+        {
+            let (sent, mut room) = socket.send(answer).await;
+            socket.shutdown_write();
+            while sent.is_ok() {
+                room.clear();
+                let (read, back) = socket.recv(room).await;
+                room = back;
+                if !matches!(read, Ok(n) if n > 0) {
+                    break;
+                }
+            }
+        }
+        socket.shutdown();
+        shard.load.lingered();
+    });
 }
 
 impl Shard {
@@ -89,10 +141,33 @@ impl Shard {
         self.connections.borrow()
     }
 
+    /// Ends an idle connection to make room for a new one: one that never carried a request before one that did.
+    /// Looks at some of them only, each time further on; says whether it found one.
+    fn make_room(&self) -> bool {
+        let connections = self.connections();
+        let mut found: Option<&Slot> = None;
+        let mut hand = self.hand.get();
+        for (place, slot) in connections.around(hand).take(EVICT_LOOKS_MAX) {
+            hand = place + 1;
+            if slot.phase.get() == Phase::Idle && !slot.socket.is_shutdown() && (found.is_none() || !slot.asked.get()) {
+                found = Some(slot);
+                if !slot.asked.get() {
+                    break;
+                }
+            }
+        }
+        self.hand.set(hand);
+        if let Some(slot) = found {
+            slot.socket.shutdown();
+        }
+        found.is_some()
+    }
+
     /// Looks after the pools until told to stop, then drains.
     async fn keep_house(&self, listeners: &[Rc<Listener>]) {
         while self.control.life() == Life::Run {
             let now = self.timers.now().mono;
+            self.control.beat(self.id);
             self.upstreams.pool.prune(now);
             self.timers.sleep_until(now.plus_ms(HOUSEKEEPING_MS)).await;
         }
@@ -103,6 +178,8 @@ impl Shard {
     async fn drain(&self, listeners: &[Rc<Listener>]) {
         self.draining.set(true);
         for listener in listeners {
+            // What the kernel has accepted already would be reset; this way it gets an end.
+            listener.turn_away(usize::MAX);
             listener.stop();
         }
         let begun = self.timers.now().mono;
@@ -157,5 +234,32 @@ impl Shard {
 fn wake(slot: &Slot) {
     if let Some(waker) = slot.waker.borrow_mut().take() {
         waker.wake();
+    }
+}
+
+/// The answer to a connection for which there is no room.
+const NO_ROOM: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\n\
+    connection: close\r\ncontent-length: 115\r\n\r\n\
+    {\"jsonrpc\":\"2.0\",\"error\":{\"code\":-32603,\"message\":\"The gateway has no room for this connection; try again later.\"}}";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_answer_without_room_is_one() {
+        let mut parts = std::str::from_utf8(NO_ROOM).unwrap().split("\r\n\r\n");
+        let (head, body) = (parts.next().unwrap(), parts.next().unwrap());
+        assert!(head.contains(&format!("content-length: {}", body.len())), "{}", body.len());
+        assert!(serde_json::from_str::<serde_json::Value>(body).is_ok());
+    }
+
+    #[test]
+    fn descriptors_are_shared_out() {
+        let check = |files: u64, shards: usize, want: usize| assert_eq!(connections_max(files, shards), want);
+        check(1024, 1, 448);
+        check(1024, 2, 224);
+        check(16, 4, 1);
+        check(u64::MAX, 1, (usize::MAX - FILES_KEPT) / 2);
     }
 }

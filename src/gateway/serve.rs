@@ -5,31 +5,90 @@ use std::rc::Rc;
 use crate::base::limits::REFUSED_BODY_DRAIN_BYTES_MAX;
 use crate::http::head::{Framing, Method};
 use crate::http::reply;
+use crate::tls::stream::Stream;
 
-use super::conn::{Arrival, Body, Conn};
+use super::conn::{Arrival, Body, Conn, Readable};
 use super::flight::Next;
 use super::pipeline;
 use super::refusal::Refusal;
-use super::shard::{Shard, Slot};
+use super::shard::{Phase, Shard, Slot};
 
-/// Serves a connection to its end.
-pub(super) async fn connection(shard: Rc<Shard>, slot: Rc<Slot>) {
-    let mut conn = Conn::new(slot);
+/// What became of a connection that had something to do.
+enum After {
+    /// It waits for its next request, and has done so for some milliseconds; where its wait is under way already, that.
+    Idle(u64, Option<Readable>),
+    /// It has ended.
+    Closed,
+}
+
+/// Serves a connection to its end. While it waits for a request it holds nothing but its socket: all that a request
+/// needs is in the box that `busy` is.
+pub(super) async fn connection(shard: Rc<Shard>, slot: Rc<Slot>, listener: usize) {
+    if let Some(stream) = secured(&shard, &slot, listener).await {
+        let (mut waited_ms, mut wait) = (0, None);
+        while quiet(&shard, &slot, &stream, waited_ms, wait.take()).await {
+            match Box::pin(busy(&shard, slot.clone(), stream.clone())).await {
+                After::Idle(since_ms, kept) => (waited_ms, wait) = (since_ms, kept),
+                After::Closed => break,
+            }
+            stream.release();
+        }
+        stream.shutdown();
+    }
+    slot.socket.shutdown();
+}
+
+/// The connection as requests travel on it: with TLS where its listener has it. `None` when that did not come about.
+async fn secured(shard: &Shard, slot: &Slot, listener: usize) -> Option<Stream> {
+    let snapshot = shard.snapshot();
+    let Some(config) = snapshot.tls.listeners.get(listener).and_then(Option::as_ref) else {
+        return Some(Stream::plain(slot.socket.clone()));
+    };
+    if !shard.load.handshake() {
+        return None;
+    }
+    let until = shard.timers.now().mono.plus_ms(snapshot.settings.limits.handshake_ms_max);
+    let guard = shard.timers.deadline(&slot.socket, until);
+    let stream = Box::pin(Stream::accept(slot.socket.clone(), config, &shard.buffers)).await;
+    shard.load.handshaken();
+    stream.ok().filter(|_| !guard.disarm())
+}
+
+/// Waits until there is something to receive, be it the end. `false` when the wait was long enough.
+async fn quiet(shard: &Shard, slot: &Slot, stream: &Stream, waited_ms: u64, wait: Option<Readable>) -> bool {
+    if shard.draining() {
+        return false;
+    }
+    slot.phase.set(Phase::Idle);
+    let limits = &shard.snapshot().settings.limits;
+    // The first request has to come as soon as its head has to.
+    let patience = if slot.asked.get() { limits.idle_ms_max } else { limits.idle_ms_max.min(limits.head_ms_max) };
+    let until = shard.timers.now().mono.plus_ms(patience.saturating_sub(waited_ms));
+    let _guard = shard.timers.deadline(&slot.socket, until);
+    let wait = wait.unwrap_or_else(|| Box::pin(stream.readable()));
+    wait.await.is_ok() && !slot.socket.is_shutdown()
+}
+
+/// Serves requests for as long as they follow each other.
+async fn busy(shard: &Shard, slot: Rc<Slot>, stream: Stream) -> After {
+    let mut conn = Conn::new(slot, stream, shard.snapshot().settings.limits);
     loop {
-        let next = match conn.head(&shard).await {
+        let next = match conn.head(shard).await {
             Ok(Arrival::Closed) => Next::Close,
-            Ok(Arrival::Request) => request(&shard, &mut conn).await,
-            Err(refusal) => Box::pin(refuse(&shard, &mut conn, &refusal, false)).await,
+            Ok(Arrival::Quiet(waited_ms)) => return After::Idle(waited_ms, conn.watch.take()),
+            Ok(Arrival::Request) => request(shard, &mut conn).await,
+            Err(refusal) => Box::pin(refuse(shard, &mut conn, &refusal, false)).await,
         };
         if next == Next::Close || conn.gone {
             break;
         }
     }
     // Also ends the stored wait for readability, which would else keep the descriptor.
-    conn.socket.shutdown();
+    conn.stream.shutdown();
     if let Some(watch) = conn.watch.take() {
         let _ = watch.await;
     }
+    After::Closed
 }
 
 async fn request(shard: &Shard, conn: &mut Conn) -> Next {

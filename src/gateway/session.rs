@@ -19,6 +19,7 @@ use super::answer::{Media, deadline, media, retire};
 use super::conn::Conn;
 use super::exchange::{USER_AGENT, lane, legacy_fields, watched};
 use super::flight::{Flight, Next, failed, reasoned};
+use super::load::Class;
 use super::mail::Letter;
 use super::refusal::{Kind, Refusal};
 use super::shard::{Held, Shard};
@@ -40,6 +41,9 @@ pub(super) async fn serve(
         .ok()
         .filter(|_| conn.head.count(Known::PortcullisTask) <= 1)
         .ok_or_else(|| Refusal::from(Kind::TaskUnavailable).to(Era::Legacy, None))?;
+    if method == Method::Get {
+        afford(shard, &snapshot, &caller).map_err(|kind| Refusal::from(kind).to(Era::Legacy, None))?;
+    }
     let flight = Flight {
         task,
         server: snapshot.prepared.endpoints[endpoint.index()].server,
@@ -49,6 +53,8 @@ pub(super) async fn serve(
         id: None,
         method: None,
         session: Some(session.clone()),
+        in_flight: None,
+        streaming: method == Method::Get,
         began,
         sent: began.mono,
         answered: began.mono,
@@ -57,6 +63,24 @@ pub(super) async fn serve(
         snapshot,
         caller,
     };
+    let result = exchanged(shard, conn, &flight, &session).await;
+    if flight.streaming {
+        shard.load.streamed(flight.caller.principal);
+    }
+    result.map_err(|refusal| refusal.to(Era::Legacy, None))
+}
+
+/// Whether there is room for one more stream of this caller.
+fn afford(shard: &Shard, snapshot: &Held, caller: &Caller) -> Result<(), Kind> {
+    if !shard.admits(Class::Lasting, &snapshot.settings.limits) {
+        return Err(Kind::Overloaded);
+    }
+    shard.load.stream(caller.principal, &snapshot.settings.limits)
+}
+
+/// The request, and the answer's way back.
+async fn exchanged(shard: &Shard, conn: &mut Conn, flight: &Flight, session: &Session) -> Result<Next, Refusal> {
+    let method = conn.head.method;
     let lane = lane(&flight.snapshot, flight.server);
     let resume = conn.head.get(conn.bytes(), Known::LastEventId).map(<[u8]>::to_vec);
     let mut fields: SmallVec<[(&'static str, &[u8]); 12]> = SmallVec::new();
@@ -64,12 +88,12 @@ pub(super) async fn serve(
         fields.push(("accept", b"text/event-stream"));
     }
     fields.push(("user-agent", USER_AGENT));
-    legacy_fields(&flight, &mut fields);
+    legacy_fields(flight, &mut fields);
     if let Some(resume) = resume.as_deref().filter(|_| method == Method::Get) {
         fields.push((Known::LastEventId.name(), resume));
     }
     let request = Request { method, fields: &fields, params: &[], body: None, repeatable: true };
-    let clearance = Clearance::Session(&session);
+    let clearance = Clearance::Session(session);
     let request = shard.upstreams.compose(clearance, &lane, &request).ok_or(Kind::NoBuffer)?;
     let deadline = deadline(shard, flight.snapshot.settings.servers[flight.server.index()].timeout_ms);
     let slot = conn.slot.clone();
@@ -77,11 +101,11 @@ pub(super) async fn serve(
     abort.reset();
     let sent = watched(shard, conn, true, &lane, request, deadline, abort).await;
     let result = match sent {
-        Ok(answer) => answered(shard, conn, &flight, answer, abort, resume.is_some()).await,
-        Err(fault) => Err(failed(shard, &flight, fault).unanswerable()),
+        Ok(answer) => answered(shard, conn, flight, answer, abort, resume.is_some()).await,
+        Err(fault) => Err(failed(shard, flight, fault).unanswerable()),
     };
     abort.reset();
-    result.map_err(|refusal| refusal.to(Era::Legacy, None))
+    result
 }
 
 /// The session that a GET or DELETE must name. Servers without sessions have no such streams.

@@ -12,6 +12,7 @@ use ::ring::rand::{SecureRandom, SystemRandom};
 use crate::base::ids::ShardId;
 use crate::base::limits::{SESSIONS_ENDED_MAX, SHARD_BUFFER_BYTES_MAX};
 use crate::base::slab::Slab;
+use crate::config::Limits;
 use crate::config::snapshot::Snapshot;
 use crate::identity::cache::TokenCache;
 use crate::identity::caller::Caller;
@@ -25,6 +26,7 @@ use crate::uring::socket::Socket;
 use crate::uring::wait::Timers;
 
 use super::control::Control;
+use super::load::{Class, Load};
 use super::mail::Letter;
 
 /// What a connection is doing.
@@ -46,6 +48,8 @@ pub(super) struct Slot {
     pub(super) waker: RefCell<Option<Waker>>,
     /// Ends the exchange it waits for.
     pub(super) abort: Abort,
+    /// It has carried a request.
+    pub(super) asked: Cell<bool>,
 }
 
 /// Everything a connection's task may use.
@@ -67,6 +71,12 @@ pub(super) struct Shard {
     /// Sessions that their clients ended, the latest ones.
     ended: RefCell<EndedSessions>,
     pub(super) draining: Cell<bool>,
+    /// What is under way, for whom.
+    pub(super) load: Load,
+    /// Where the next look for a connection that can go begins.
+    pub(super) hand: Cell<usize>,
+    /// Connections that this shard's share of the process's descriptors allows.
+    pub(super) connections_max: usize,
     seed: u64,
 }
 
@@ -102,7 +112,13 @@ impl EndedSessions {
 }
 
 impl Shard {
-    pub(super) fn new(id: ShardId, control: Arc<Control>, record: Writer, sealing: Arc<[SealingKey]>) -> Self {
+    pub(super) fn new(
+        id: ShardId,
+        control: Arc<Control>,
+        record: Writer,
+        sealing: Arc<[SealingKey]>,
+        connections_max: usize,
+    ) -> Self {
         let random = SystemRandom::new();
         let mut seed = [0; 8];
         // Without randomness the seed is guessable, which costs a peer's choice of colliding names, nothing more.
@@ -111,6 +127,7 @@ impl Shard {
         let timers = Timers::new();
         let buffers = Pool::new(SHARD_BUFFER_BYTES_MAX);
         let snapshot = control.snapshot.load_full();
+        let load = Load::new(control.shards(), timers.last().mono);
         Self {
             id,
             upstreams: Upstreams::new(timers.clone(), buffers.clone()),
@@ -128,6 +145,9 @@ impl Shard {
             connections: RefCell::new(Slab::new()),
             ended: RefCell::new(EndedSessions::default()),
             draining: Cell::new(false),
+            load,
+            hand: Cell::new(0),
+            connections_max,
             seed,
         }
     }
@@ -151,6 +171,11 @@ impl Shard {
             Letter::SessionEnded(nonce) => ended.insert(nonce),
         });
         if ended.set.contains(&seal.nonce16) { Err(SessionFault::Forged) } else { Ok(seal) }
+    }
+
+    /// Whether work of this class is still taken.
+    pub(super) fn admits(&self, class: Class, limits: &Limits) -> bool {
+        self.load.admits(class, self.buffers.lent_bytes(), SHARD_BUFFER_BYTES_MAX, limits)
     }
 
     /// Whether nothing new is taken any more.

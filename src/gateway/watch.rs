@@ -68,7 +68,7 @@ pub(super) async fn next<F: Future>(
                 ticked = true;
                 alarm.set(shard.timers.sleep_until(until));
                 if watch_client && conn.watch.is_none() && !conn.gone && !conn.early {
-                    conn.watch = Some(Box::pin(conn.socket.readable()));
+                    conn.watch = Some(Box::pin(conn.stream.readable()));
                 }
             }
         }
@@ -77,13 +77,20 @@ pub(super) async fn next<F: Future>(
 
 /// Looks at the stored wait. Bytes are the next request, early: they end the watching, not the client.
 fn gone(conn: &mut Conn, cx: &mut std::task::Context<'_>) -> bool {
-    let Some(watch) = conn.watch.as_mut() else { return false };
-    if watch.as_mut().poll(cx).is_pending() {
-        return false;
+    while let Some(watch) = conn.watch.as_mut() {
+        if watch.as_mut().poll(cx).is_pending() {
+            return false;
+        }
+        conn.watch = match conn.stream.peek_state() {
+            // TLS had something to say to itself (RFC 8446, 4.6): nothing has changed.
+            Peek::Quiet if conn.stream.is_tls() => Some(Box::pin(conn.stream.readable())),
+            state => {
+                conn.gone = state == Peek::Closed;
+                conn.early = !conn.gone;
+                None
+            }
+        };
     }
-    conn.watch = None;
-    conn.gone = conn.socket.peek_state() == Peek::Closed;
-    conn.early = !conn.gone;
     conn.gone
 }
 

@@ -87,6 +87,8 @@ pub struct Caller {
     pub agent: Option<Arc<str>>,
     /// Digest of the three above.
     pub owner: Owner,
+    /// Digest of issuer and subject alone: what is counted by subject, whichever agent acts for it.
+    pub principal: Owner,
     /// The tasks of the token that the policy knows; sorted, no task twice.
     pub tasks: SmallVec<[TaskId; 4]>,
     /// Where the token may be used.
@@ -109,6 +111,7 @@ impl Caller {
             subject: Arc::from("anonymous"),
             agent: None,
             owner: Owner::of("", "anonymous", None),
+            principal: Owner::of("", "anonymous", None),
             tasks: SmallVec::new(),
             endpoints: Endpoints::all(),
             expires: u64::MAX,

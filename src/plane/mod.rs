@@ -1,6 +1,6 @@
 //! plane: everything that is not a request.
 //! Colour: plane. Owns: start and stop, the catalogue's upkeep, names to addresses, the log of the record, the admin
-//! listener, secrets in the state folder.
+//! listener, certificates, secrets in the state folder.
 //! Not here: anything between a byte of a client and its answer.
 //! Start at `start::Gateway::start`.
 //! Spec: README "Running it"; MCP 2026-07-28 basic/versioning (era probe), server/utilities/caching.
@@ -8,13 +8,16 @@
 pub mod admin;
 pub mod audit;
 pub mod banner;
+mod certs;
 mod client;
 mod keeper;
 pub mod log;
+pub mod notify;
 mod publish;
 pub mod signals;
 pub mod start;
 pub mod state;
+mod wire;
 
 /// What keeps the plane from doing its work.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +37,9 @@ pub enum PlaneFault {
         "the key file {0} must hold 64 hexadecimal digits (32 bytes); remove it to have a new one made, which ends all sessions"
     )]
     Key(String),
+    /// Others than its owner may read the sealing key.
+    #[error("the key file {0} can be read by others: whoever has it can make session ids; chmod 600 {0}")]
+    KeyOpen(String),
     /// An address cannot be listened on.
     #[error(
         "cannot listen on {address}: {error}; is another process using it? ('listen' and 'admin' in the configuration set the addresses)"
@@ -43,6 +49,14 @@ pub enum PlaneFault {
         address: std::net::SocketAddr,
         /// What the system says.
         error: std::io::Error,
+    },
+    /// A file of certificates or a key is not what it should be.
+    #[error("{path}: {fault}")]
+    Certificate {
+        /// Which file, or what of the system.
+        path: String,
+        /// What is wrong with it.
+        fault: crate::tls::fault::TlsFault,
     },
     /// No runtime for the shards.
     #[error("{0}")]

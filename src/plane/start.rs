@@ -21,6 +21,7 @@ use crate::uring::ring::{Choice, Driver, RingFault};
 use crate::uring::{cpu, socket};
 
 use super::admin::{self, Health};
+use super::certs::Certs;
 use super::client::Target;
 use super::keeper::Keeper;
 use super::log::{self, Log, Watcher};
@@ -69,6 +70,10 @@ impl Handle {
     pub fn stop(&self) {
         self.control.set_life(Life::Stop);
     }
+
+    pub(super) fn control(&self) -> Arc<Control> {
+        self.control.clone()
+    }
 }
 
 impl Gateway {
@@ -79,7 +84,7 @@ impl Gateway {
     /// `PlaneFault`; nothing is left running then that matters.
     pub fn start(mut settings: Settings, options: Options) -> Result<Self, PlaneFault> {
         provider::install();
-        let _ = cpu::raise_file_limit();
+        let files = cpu::raise_file_limit().soft;
         let driver = Driver::probe(options.driver)?;
         let sealing: Arc<[SealingKey]> = [SealingKey::derive(&state::sealing_secret(&settings.state)?)].into();
         let cpus = cpu::allowed_cpus().unwrap_or_default();
@@ -90,8 +95,9 @@ impl Gateway {
         let listeners = listen(&mut settings, shards)?;
         let settings = Arc::new(settings);
         let prepared = Arc::new(Prepared::new(&settings));
+        let (certs, tls) = Certs::load(&settings)?;
         let nowhere = vec![Arc::default(); settings.servers.len()];
-        let (snapshot, _) = Snapshot::new(settings.clone(), prepared.clone(), Catalog::default(), nowhere, 0, 0);
+        let (snapshot, _) = Snapshot::new(settings.clone(), prepared.clone(), Catalog::default(), nowhere, tls, 0, 0);
         let control = Control::new(snapshot, shards, settings.servers.len())
             .map_err(|error| PlaneFault::System { what: "an event descriptor", error })?;
         let control = Arc::new(control);
@@ -104,7 +110,7 @@ impl Gateway {
             Some(address) => Some(admin::start(address, control.clone(), health.clone())?),
             None => None,
         };
-        keep(&settings, prepared, &control, &health)?;
+        keep(&settings, prepared, &control, &health, certs)?;
         wait_for_servers(&settings, &control, &health);
 
         let mut threads = Vec::with_capacity(shards);
@@ -116,6 +122,7 @@ impl Gateway {
                 control: control.clone(),
                 record,
                 sealing: sealing.clone(),
+                files,
             };
             threads.push(run_shard(start, cpus.get(index % cpus.len().max(1)).copied())?);
         }
@@ -160,9 +167,9 @@ fn listen(settings: &mut Settings, shards: usize) -> Result<Vec<Vec<std::net::Tc
     let mut bound = Vec::with_capacity(settings.listen.len());
     for wanted in &settings.listen {
         // Alone first: two gateways sharing a port by accident would each get half of the traffic.
-        let probe = socket::listen(*wanted, socket::Options { reuse_port: false, backlog: 1 });
-        let mut address = *wanted;
-        if wanted.port() != 0 {
+        let mut address = wanted.address;
+        let probe = socket::listen(address, socket::Options { reuse_port: false, backlog: 1 });
+        if address.port() != 0 {
             drop(probe.map_err(|error| PlaneFault::Listen { address, error })?);
         }
         for listeners in &mut all {
@@ -173,22 +180,28 @@ fn listen(settings: &mut Settings, shards: usize) -> Result<Vec<Vec<std::net::Tc
         }
         bound.push(address);
     }
-    settings.bound(bound);
+    settings.bound(&bound);
     Ok(all)
 }
 
-/// A thread per server, and one that publishes what they find.
+/// A thread per server, one for certificates, and one that publishes what they find.
 fn keep(
     settings: &Arc<Settings>,
     prepared: Arc<Prepared>,
     control: &Arc<Control>,
     health: &Arc<Health>,
+    certs: Certs,
 ) -> Result<(), PlaneFault> {
     let fault = |error| PlaneFault::System { what: "a thread", error };
     let (news, heard) = mpsc::channel();
+    if !certs.is_empty() {
+        let (control, news) = (control.clone(), news.clone());
+        let watch = move || certs.run(&control, &news);
+        std::thread::Builder::new().name("plane-certs".into()).spawn(watch).map_err(fault)?;
+    }
     for (index, server) in settings.servers.iter().enumerate() {
         let host = prepared.servers[index].host.clone();
-        let target = Target { addresses: Vec::new(), host, path: server.path.clone() };
+        let target = Target { addresses: Vec::new(), host, path: server.path.clone(), tls: None };
         let keeper = Keeper::new(
             ServerId::from_index(index),
             server.name.clone(),

@@ -2,10 +2,13 @@
 //! sent: the exchange takes the proof along with the bytes.
 
 use std::cell::{Cell, RefCell};
+use std::future::{Future as _, poll_fn};
 use std::net::SocketAddr;
+use std::pin::pin;
+use std::task::Poll;
 
 use crate::base::ids::ServerId;
-use crate::base::limits::{BUFFER_BYTES, INTERIM_HEADS_MAX, UPSTREAM_HEADS_KEPT};
+use crate::base::limits::{BUFFER_BYTES, INTERIM_HEADS_MAX, SENT_AT_ONCE_BYTES, UPSTREAM_HEADS_KEPT};
 use crate::base::time::Moment;
 use crate::http::body::{BodyDecoder, Piece};
 use crate::http::field::Known;
@@ -13,6 +16,8 @@ use crate::http::head::{Framing, Method, Progress, ResponseHead};
 use crate::http::reply::{self, WriteFault};
 use crate::record::Recorded;
 use crate::session::owner::Session;
+use crate::tls::config::ClientSide;
+use crate::tls::stream::Stream;
 use crate::uring::buffer::{self, Buffer};
 use crate::uring::socket::Socket;
 use crate::uring::wait::{Deadline, Timers};
@@ -30,7 +35,7 @@ pub enum Clearance<'a> {
 }
 
 /// Where it goes.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Lane<'a> {
     /// The server.
     pub server: ServerId,
@@ -40,8 +45,10 @@ pub struct Lane<'a> {
     pub host: &'a str,
     /// Path and query of its URL.
     pub path: &'a str,
-    /// A connect may take so long, milliseconds.
+    /// A connect may take so long, milliseconds; with TLS, the handshake included.
     pub connect_ms: u64,
+    /// How to speak TLS to it; `None` for plain HTTP.
+    pub tls: Option<&'a ClientSide>,
 }
 
 /// What goes. Heads are written anew: only these fields, and those that HTTP itself needs, reach the server.
@@ -126,7 +133,7 @@ pub struct Upstreams {
 pub struct Answer {
     head: Box<Head>,
     server: ServerId,
-    socket: Socket,
+    stream: Stream,
     /// Bytes received and not decoded yet.
     input: Option<Buffer>,
     decoder: BodyDecoder,
@@ -153,8 +160,8 @@ impl Upstreams {
         abort: &Abort,
     ) -> Result<Answer, UpstreamFault> {
         let mut request = request;
-        if let Some(socket) = self.pool.take(lane.server, self.timers.last().mono) {
-            match self.converse(lane, request, deadline, abort, socket).await {
+        if let Some(stream) = self.pool.take(lane.server, self.timers.last().mono) {
+            match self.converse(lane, request, deadline, abort, stream).await {
                 // A kept connection that ends without one byte of an answer was closed while it was idle.
                 Err(Failed { fault: UpstreamFault::Cut, unanswered: Some(again) }) if again.repeatable => {
                     request = again
@@ -162,22 +169,23 @@ impl Upstreams {
                 other => return other.map_err(|failed| failed.fault),
             }
         }
-        let socket = self.connect(lane, deadline, abort).await?;
-        self.converse(lane, request, deadline, abort, socket).await.map_err(|failed| failed.fault)
+        let stream = Box::pin(self.connect(lane, deadline, abort)).await?;
+        self.converse(lane, request, deadline, abort, stream).await.map_err(|failed| failed.fault)
     }
 
     /// Keeps the answer's connection if it can carry another request. The body must have been read to its end.
     pub fn finish(&self, answer: Answer) {
-        let Answer { head, server, socket, input, done, deadline, .. } = answer;
+        let Answer { head, server, stream, input, done, deadline, .. } = answer;
         let _ = deadline.disarm();
         // Bytes behind a complete answer belong to nobody: never hand them to the next request.
         let clean = input.is_none_or(|rest| rest.is_empty());
         // After an error a server may not have read all of the request, and close when it notices.
         if done && clean && head.parsed.keep_alive && head.parsed.status < 400 {
             let keep_ms = keep_alive_ms(head.parsed.get(&head.bytes, Known::KeepAlive));
-            self.pool.put(server, socket, self.timers.last().mono, keep_ms);
+            stream.release();
+            self.pool.put(server, stream, self.timers.last().mono, keep_ms);
         } else {
-            socket.shutdown();
+            stream.shutdown();
         }
         let mut heads = self.heads.borrow_mut();
         if heads.len() < UPSTREAM_HEADS_KEPT {
@@ -185,20 +193,45 @@ impl Upstreams {
         }
     }
 
-    async fn connect(&self, lane: &Lane<'_>, deadline: Moment, abort: &Abort) -> Result<Socket, UpstreamFault> {
+    async fn connect(&self, lane: &Lane<'_>, deadline: Moment, abort: &Abort) -> Result<Stream, UpstreamFault> {
         if lane.addresses.is_empty() {
             return Err(UpstreamFault::NoAddress);
         }
+        let mut fault = UpstreamFault::Unreachable;
         for address in lane.addresses {
             let until = self.timers.now().mono.plus_ms(lane.connect_ms).min(deadline);
             if let Ok(socket) = Socket::connect(*address, &self.timers, until).await {
-                return Ok(socket);
+                match self.secured(lane, socket, until, abort).await {
+                    Ok(stream) => return Ok(stream),
+                    Err(untrusted) => fault = untrusted,
+                }
             }
             if abort.fired() {
                 return Err(UpstreamFault::Abandoned);
             }
         }
-        Err(UpstreamFault::Unreachable)
+        Err(fault)
+    }
+
+    /// The connection as requests travel on it: with TLS where the server has it. Never without where it has.
+    async fn secured(
+        &self,
+        lane: &Lane<'_>,
+        socket: Socket,
+        until: Moment,
+        abort: &Abort,
+    ) -> Result<Stream, UpstreamFault> {
+        let Some(side) = lane.tls else { return Ok(Stream::plain(socket)) };
+        abort.watch(&socket);
+        let guard = self.timers.deadline(&socket, until);
+        let stream = Stream::connect(socket, side, &self.buffers).await;
+        let in_time = !guard.disarm();
+        match stream {
+            Ok(stream) if in_time => Ok(stream),
+            Ok(_) => Err(UpstreamFault::Unreachable),
+            Err(fault) if in_time && fault.is_untrusted() => Err(UpstreamFault::Untrusted),
+            Err(_) => Err(UpstreamFault::Unreachable),
+        }
     }
 
     async fn converse(
@@ -207,23 +240,27 @@ impl Upstreams {
         request: Composed,
         deadline: Moment,
         abort: &Abort,
-        socket: Socket,
+        stream: Stream,
     ) -> Result<Answer, Failed> {
-        abort.watch(&socket);
-        let guard = self.timers.deadline(&socket, deadline);
+        abort.watch(stream.socket());
+        let guard = self.timers.deadline(stream.socket(), deadline);
         let Composed { method, bytes, repeatable } = request;
-        let (sent, bytes) = socket.send(bytes).await;
         let mut silent = true;
-        // A server may answer and close before it has read everything: its answer counts, so read on.
-        let result = self.read_head(method, &socket, sent.is_err(), &mut silent).await;
+        let (result, bytes) = if bytes.len() <= SENT_AT_ONCE_BYTES {
+            let (sent, bytes) = stream.send(bytes).await;
+            // A server may answer and close before it has read everything: its answer counts, so read on.
+            (self.read_head(method, &stream, sent.is_err(), &mut silent).await, bytes)
+        } else {
+            Box::pin(self.send_and_read(method, &stream, bytes, &mut silent)).await
+        };
         match result {
             Ok((head, input)) => {
                 let decoder = BodyDecoder::new(head.parsed.framing);
                 let done = decoder.is_done();
-                Ok(Answer { head, server: lane.server, socket, input, decoder, done, deadline: guard })
+                Ok(Answer { head, server: lane.server, stream, input, decoder, done, deadline: guard })
             }
             Err(fault) => {
-                socket.shutdown();
+                stream.shutdown();
                 let fault = if guard.fired() {
                     UpstreamFault::Timeout
                 } else if abort.fired() {
@@ -237,10 +274,46 @@ impl Upstreams {
         }
     }
 
+    /// A request that the kernel may not take at once: an answer that comes before all of it is sent counts, and ends
+    /// the sending (RFC 9112, 9.3: the connection is used no more then).
+    async fn send_and_read(
+        &self,
+        method: Method,
+        stream: &Stream,
+        bytes: Buffer,
+        silent: &mut bool,
+    ) -> (Result<(Box<Head>, Option<Buffer>), UpstreamFault>, Buffer) {
+        let mut sending = pin!(stream.send(bytes));
+        let mut reading = pin!(self.read_head(method, stream, false, silent));
+        let mut sent = None;
+        let mut result = poll_fn(|cx| {
+            if sent.is_none()
+                && let Poll::Ready(done) = sending.as_mut().poll(cx)
+            {
+                sent = Some(done);
+            }
+            reading.as_mut().poll(cx)
+        })
+        .await;
+        let whole = matches!(sent, Some((Ok(()), _)));
+        if let Ok((head, _)) = &mut result {
+            head.parsed.keep_alive &= whole;
+        }
+        let bytes = match sent {
+            Some((_, bytes)) => bytes,
+            None => {
+                // Nothing in flight is dropped: without a writing side it ends by itself.
+                stream.socket().shutdown_write();
+                sending.await.1
+            }
+        };
+        (result, bytes)
+    }
+
     async fn read_head(
         &self,
         method: Method,
-        socket: &Socket,
+        stream: &Stream,
         early: bool,
         silent: &mut bool,
     ) -> Result<(Box<Head>, Option<Buffer>), UpstreamFault> {
@@ -248,7 +321,7 @@ impl Upstreams {
         let mut head = self.heads.borrow_mut().pop().unwrap_or_default();
         let mut interim = 0;
         loop {
-            let (read, back) = socket.recv(input).await;
+            let (read, back) = stream.recv(input).await;
             input = back;
             match read {
                 Ok(n) if n > 0 => *silent = false,
@@ -411,7 +484,7 @@ impl Answer {
             Some(_) => return Err(UpstreamFault::BadAnswer),
             None => buffers.get(BUFFER_BYTES).ok_or(UpstreamFault::NoBuffer)?,
         };
-        let (read, input) = self.socket.recv(input).await;
+        let (read, input) = self.stream.recv(input).await;
         match read {
             Ok(n) if n > 0 => {
                 self.input = Some(input);
@@ -430,12 +503,12 @@ impl Answer {
     /// The connection, for whoever must end it from outside.
     #[must_use]
     pub fn socket(&self) -> &Socket {
-        &self.socket
+        self.stream.socket()
     }
 
     /// Closes the connection: the server sees that nobody waits any more.
     pub fn abandon(self) {
-        self.socket.shutdown();
+        self.stream.shutdown();
     }
 }
 

@@ -13,6 +13,9 @@ pub enum UpstreamFault {
     /// None of its addresses accepts a connection; nothing was sent.
     #[error("the server cannot be reached")]
     Unreachable,
+    /// It did not prove by TLS who it is; nothing was sent.
+    #[error("the server's TLS handshake failed")]
+    Untrusted,
     /// Its name has no address at the moment; nothing was sent.
     #[error("the server's name does not resolve")]
     NoAddress,

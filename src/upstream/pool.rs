@@ -3,9 +3,10 @@
 use std::cell::RefCell;
 
 use crate::base::ids::ServerId;
-use crate::base::limits::{UPSTREAM_IDLE_MAX, UPSTREAM_IDLE_MS_MAX, UPSTREAM_PEEK_AFTER_MS};
+use crate::base::limits::{UPSTREAM_IDLE_MAX, UPSTREAM_IDLE_MS_MAX};
 use crate::base::time::Moment;
-use crate::uring::socket::{Peek, Socket};
+use crate::tls::stream::Stream;
+use crate::uring::socket::Peek;
 
 /// Idle connections of all servers.
 #[derive(Default)]
@@ -14,30 +15,28 @@ pub struct Pool {
 }
 
 struct Idle {
-    socket: Socket,
-    since: Moment,
+    stream: Stream,
     until: Moment,
 }
 
 impl Pool {
     /// An idle connection to `server` that was still open a moment ago.
-    pub(super) fn take(&self, server: ServerId, now: Moment) -> Option<Socket> {
+    pub(super) fn take(&self, server: ServerId, now: Moment) -> Option<Stream> {
         let mut servers = self.servers.borrow_mut();
         let idle = servers.get_mut(server.index())?;
-        while let Some(Idle { socket, since, until }) = idle.pop() {
-            let fresh = since.plus_ms(UPSTREAM_PEEK_AFTER_MS) > now;
-            // A look costs a system call, so only those that had time to be closed get one. Bytes that nobody asked
-            // for are as bad as an end.
-            if until > now && (fresh || socket.peek_state() == Peek::Quiet) {
-                return Some(socket);
+        while let Some(Idle { stream, until }) = idle.pop() {
+            // A look costs a system call, and is worth it: bytes that nobody asked for would become the answer to the
+            // next request, which may be somebody else's.
+            if until > now && stream.peek_state() == Peek::Quiet {
+                return Some(stream);
             }
-            socket.shutdown();
+            stream.shutdown();
         }
         None
     }
 
     /// Keeps a connection whose last answer was read to its end, for `keep_ms` at most where the server said so.
-    pub(super) fn put(&self, server: ServerId, socket: Socket, now: Moment, keep_ms: Option<u64>) {
+    pub(super) fn put(&self, server: ServerId, stream: Stream, now: Moment, keep_ms: Option<u64>) {
         let mut servers = self.servers.borrow_mut();
         if servers.len() <= server.index() {
             servers.resize_with(server.index() + 1, Vec::new);
@@ -45,10 +44,10 @@ impl Pool {
         let idle = &mut servers[server.index()];
         let keep_ms = keep_ms.unwrap_or(UPSTREAM_IDLE_MS_MAX).min(UPSTREAM_IDLE_MS_MAX);
         if idle.len() >= UPSTREAM_IDLE_MAX || keep_ms == 0 {
-            socket.shutdown();
+            stream.shutdown();
             return;
         }
-        idle.push(Idle { socket, since: now, until: now.plus_ms(keep_ms) });
+        idle.push(Idle { stream, until: now.plus_ms(keep_ms) });
     }
 
     /// Closes what has been idle for too long; called by the shard's housekeeping.
@@ -58,7 +57,7 @@ impl Pool {
             idle.retain(|connection| {
                 let keep = connection.until > now;
                 if !keep {
-                    connection.socket.shutdown();
+                    connection.stream.shutdown();
                 }
                 keep
             });
@@ -68,7 +67,7 @@ impl Pool {
     /// Closes everything.
     pub fn clear(&self) {
         for idle in self.servers.borrow_mut().drain(..).flatten() {
-            idle.socket.shutdown();
+            idle.stream.shutdown();
         }
     }
 }

@@ -52,6 +52,12 @@ impl Pool {
         self.inner.lent.get()
     }
 
+    /// Bytes of the buffers that are out, padding included.
+    #[must_use]
+    pub fn lent_bytes(&self) -> usize {
+        self.inner.taken.get() - self.inner.kept.get()
+    }
+
     /// Bytes of all buffers, lent and kept, padding included; never above the budget but for
     /// [`Buffer::append_with`].
     #[must_use]

@@ -1,19 +1,22 @@
 //! TCP: listeners, connects, and sockets whose two directions may be in use at the same time.
 
-use std::cell::{Cell, UnsafeCell};
-use std::future::Future;
+use std::cell::{Cell, RefCell, UnsafeCell};
+use std::fs::File;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::mem;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::pin::pin;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
 use monoio::buf::{IoBuf, IoBufMut};
-use monoio::io::{AsyncReadRent, AsyncWriteRent};
+use monoio::io::{AsyncReadRent, AsyncWriteRent, CancelableAsyncReadRent, Canceller};
 use monoio::net::{TcpListener, TcpStream};
 use rustix::io::{Errno, FdFlags};
-use rustix::net::{RecvFlags, Shutdown};
+use rustix::net::{RecvFlags, SendFlags, Shutdown};
 use socket2::{Domain, Protocol, TcpKeepalive, Type};
 
 use crate::base::limits::{KEEPALIVE_IDLE_MS, KEEPALIVE_PROBE_MS, KEEPALIVE_PROBES};
@@ -66,6 +69,8 @@ pub struct Listener {
     listener: TcpListener,
     local_addr: SocketAddr,
     stopped: Cell<bool>,
+    /// A descriptor to let go of when there is no other: without one, those that wait could not even be told to go.
+    spare: RefCell<Option<File>>,
 }
 
 impl Listener {
@@ -87,7 +92,8 @@ impl Listener {
     pub fn from_std(listener: std::net::TcpListener) -> io::Result<Self> {
         listener.set_nonblocking(monoio::utils::is_legacy())?;
         let local_addr = listener.local_addr()?;
-        Ok(Self { listener: TcpListener::from_std(listener)?, local_addr, stopped: Cell::new(false) })
+        let (stopped, spare) = (Cell::new(false), RefCell::new(File::open(SPARE).ok()));
+        Ok(Self { listener: TcpListener::from_std(listener)?, local_addr, stopped, spare })
     }
 
     /// Where it listens; with the port that was chosen for port 0.
@@ -100,8 +106,8 @@ impl Listener {
     ///
     /// # Errors
     /// After `stop`. Otherwise what concerns one connection (ECONNABORTED) or the lack of descriptors or memory
-    /// (EMFILE, ENFILE, ENOBUFS, ENOMEM). With no descriptor left io_uring answers at once, connection or not: sleep
-    /// before the next try.
+    /// (EMFILE, ENFILE, ENOBUFS, ENOMEM). With no descriptor left io_uring answers at once, connection or not:
+    /// [`Listener::turn_away`], and sleep before the next try.
     pub async fn accept(&self) -> io::Result<(Socket, SocketAddr)> {
         let (stream, peer_addr) = self.listener.accept().await?;
         let socket = Socket::new(stream, peer_addr);
@@ -110,15 +116,36 @@ impl Listener {
         Ok((socket, peer_addr))
     }
 
+    /// With no descriptor left: accepts and closes what waits, at most `count` connections, so that clients see an end
+    /// instead of silence. Says how many they were. Waits for nothing; no accept may be pending.
+    pub fn turn_away(&self, count: usize) -> usize {
+        let fd = self.fd();
+        drop(self.spare.take());
+        let mut gone = 0;
+        // An accept that must not wait: the listener waits otherwise where io_uring drives it.
+        if rustix::io::ioctl_fionbio(fd, true).is_ok() {
+            while gone < count && rustix::net::accept(fd).is_ok() {
+                gone += 1;
+            }
+            let _ = rustix::io::ioctl_fionbio(fd, monoio::utils::is_legacy());
+        }
+        // Somebody else may have been faster; then it is tried again the next time.
+        self.spare.replace(File::open(SPARE).ok());
+        gone
+    }
+
     /// Ends a pending accept and refuses every later one, idempotently. What the kernel had not handed out is reset.
     pub fn stop(&self) {
         if !self.stopped.replace(true) {
-            // SAFETY: the listener owns the descriptor, and outlives this borrow.
-            // JUSTIFICATION: monoio lends its descriptors only as raw numbers.
-            let fd = unsafe { BorrowedFd::borrow_raw(self.listener.as_raw_fd()) };
             // Cannot fail on a listening socket of ours.
-            let _ = rustix::net::shutdown(fd, Shutdown::Both);
+            let _ = rustix::net::shutdown(self.fd(), Shutdown::Both);
         }
+    }
+
+    fn fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the listener owns the descriptor, and outlives this borrow.
+        // JUSTIFICATION: monoio lends its descriptors only as raw numbers.
+        unsafe { BorrowedFd::borrow_raw(self.listener.as_raw_fd()) }
     }
 
     /// Whether [`Listener::stop`] was called: an error of `accept` then is the end.
@@ -127,6 +154,9 @@ impl Listener {
         self.stopped.get()
     }
 }
+
+/// Whatever can always be opened.
+const SPARE: &str = "/dev/null";
 
 /// A connection. Clones are the same connection; it closes when the last of them, and everything in flight, is gone.
 #[derive(Clone)]
@@ -138,6 +168,8 @@ struct Inner {
     stream: UnsafeCell<TcpStream>,
     peer_addr: SocketAddr,
     shut: Cell<bool>,
+    /// What ends a receive without ending the connection; kept between two, because making one allocates.
+    canceller: RefCell<Option<Canceller>>,
 }
 
 /// What a look at a connection that should be quiet shows.
@@ -193,6 +225,44 @@ impl Socket {
         let (result, slice) = self.inner.stream_mut().read(bytes.slice_mut(begin..end)).await;
         flight.landed();
         buffer.restore(slice.into_inner());
+        (result, buffer)
+    }
+
+    /// As [`Socket::recv`], but gives the buffer back at `until` when nothing has come: the error is then `TimedOut`,
+    /// and the connection goes on. What arrives in the very moment of giving up is received, not lost.
+    pub async fn recv_until(&self, mut buffer: Buffer, timers: &Timers, until: Moment) -> (io::Result<usize>, Buffer) {
+        let Some((bytes, begin, end)) = buffer.lend_spare() else {
+            return (Err(io::ErrorKind::StorageFull.into()), buffer);
+        };
+        let handle = self.inner.canceller.borrow_mut().get_or_insert_with(Canceller::new).handle();
+        let flight = InFlight(&self.inner);
+        let (result, slice) = {
+            let mut receive = pin!(self.inner.stream_mut().cancelable_read(bytes.slice_mut(begin..end), handle));
+            let mut alarm = pin!(timers.sleep_until(until));
+            let mut given_up = false;
+            poll_fn(|cx| {
+                if let Poll::Ready(done) = receive.as_mut().poll(cx) {
+                    return Poll::Ready(done);
+                }
+                if !given_up && alarm.as_mut().poll(cx).is_ready() {
+                    given_up = true;
+                    self.inner.cancel();
+                    // The epoll driver ends it with this very poll, io_uring with an answer of its own.
+                    return receive.as_mut().poll(cx);
+                }
+                Poll::Pending
+            })
+            .await
+        };
+        flight.landed();
+        buffer.restore(slice.into_inner());
+        let result = result.map_err(|fault| {
+            if fault.raw_os_error() == Some(Errno::CANCELED.raw_os_error()) {
+                io::ErrorKind::TimedOut.into()
+            } else {
+                fault
+            }
+        });
         (result, buffer)
     }
 
@@ -253,6 +323,28 @@ impl Socket {
         }
     }
 
+    /// Receives what has come already, behind what `buffer` holds. Not while a receive is in flight.
+    ///
+    /// # Errors
+    /// `WouldBlock` when nothing has; otherwise as [`Socket::recv`].
+    pub fn try_recv(&self, buffer: &mut Buffer) -> io::Result<usize> {
+        let (mut bytes, begin, end) = buffer.lend_spare().ok_or(io::ErrorKind::StorageFull)?;
+        bytes.resize(end, 0);
+        let received = rustix::net::recv(self.inner.fd(), &mut bytes[begin..end], RecvFlags::DONTWAIT);
+        bytes.truncate(begin + received.as_ref().map_or(0, |(_, received)| *received));
+        buffer.restore(bytes);
+        Ok(received?.1)
+    }
+
+    /// Sends as much of `bytes` as can be sent without waiting, and says how much that was. Not while a send is in
+    /// flight.
+    ///
+    /// # Errors
+    /// `WouldBlock` when nothing can; otherwise the connection's end.
+    pub fn try_send(&self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(rustix::net::send(self.inner.fd(), bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?)
+    }
+
     /// Tells the peer that nothing more comes from here; receiving goes on.
     pub fn shutdown_write(&self) {
         // A connection that has ended already needs no telling.
@@ -283,7 +375,8 @@ impl Socket {
     }
 
     fn new(stream: TcpStream, peer_addr: SocketAddr) -> Self {
-        Self { inner: Rc::new(Inner { stream: UnsafeCell::new(stream), peer_addr, shut: Cell::new(false) }) }
+        let (stream, shut, canceller) = (UnsafeCell::new(stream), Cell::new(false), RefCell::new(None));
+        Self { inner: Rc::new(Inner { stream, peer_addr, shut, canceller }) }
     }
 
     /// Waits for the connect that is under way.
@@ -308,6 +401,13 @@ impl Socket {
 }
 
 impl Inner {
+    fn cancel(&self) {
+        // Dropped with it, so that an idle connection keeps none.
+        if let Some(canceller) = self.canceller.borrow_mut().take() {
+            let _ = canceller.cancel();
+        }
+    }
+
     fn shutdown(&self) {
         if !self.shut.replace(true) {
             // ENOTCONN: the peer was faster, and everything has ended already.

@@ -203,6 +203,43 @@ fn a_receive_appends_and_a_full_buffer_says_so() {
 }
 
 #[test]
+fn a_receive_that_gives_up_ends_nothing() {
+    on_both(|| {
+        Box::pin(async {
+            let (timers, pool) = (timers(), pool());
+            let (client, server) = one_pair(&timers).await;
+            for round in 0..20_u8 {
+                let (got, room) = server.recv_until(pool.get(16).unwrap(), &timers, after(20)).await;
+                assert_eq!(got.unwrap_err().kind(), io::ErrorKind::TimedOut);
+                assert!(room.is_empty() && !server.is_shutdown());
+                // Bytes that come about the moment of giving up are in one of the two receives, never in none.
+                let sender = client.clone();
+                let bytes = buffer(&pool, &[round]);
+                let wait = Duration::from_micros(19_500 + 50 * u64::from(round));
+                spawn(async move {
+                    sleep(wait).await;
+                    sender.send(bytes).await.0.unwrap();
+                });
+                let (got, mut room) = server.recv_until(room, &timers, after(10)).await;
+                if got.is_err() {
+                    let (got, back) = server.recv(room).await;
+                    assert_eq!(got.unwrap(), 1);
+                    room = back;
+                }
+                assert_eq!(room[..], [round]);
+            }
+            client.shutdown();
+            let (got, _) = server.recv_until(pool.get(16).unwrap(), &timers, after(5_000)).await;
+            assert_eq!(got.unwrap(), 0);
+            drop(server);
+            timers.stop();
+            settle().await;
+            assert_eq!(pool.lent(), 0);
+        })
+    });
+}
+
+#[test]
 fn four_megabytes_to_a_slow_reader() {
     on_both(|| {
         Box::pin(async {
@@ -323,6 +360,32 @@ fn stopping_a_listener_ends_its_accept() {
             assert!(listener.accept().await.is_err());
             let refused = Socket::connect(listener.local_addr(), &timers, after(1_000)).await;
             assert_eq!(refused.err().unwrap().kind(), io::ErrorKind::ConnectionRefused);
+        })
+    });
+}
+
+/// [R2] What waits is accepted and closed, and the listener goes on.
+#[test]
+fn those_who_wait_can_be_turned_away() {
+    on_both(|| {
+        Box::pin(async {
+            let (timers, pool) = (timers(), pool());
+            let listener = Listener::bind(here(), Options::default()).unwrap();
+            assert_eq!(listener.turn_away(8), 0);
+            let mut waiting = Vec::new();
+            for _ in 0..3 {
+                waiting.push(Socket::connect(listener.local_addr(), &timers, after(2_000)).await.unwrap());
+            }
+            assert_eq!(listener.turn_away(2), 2);
+            let (left, right) = (waiting.pop().unwrap(), listener.accept().await.unwrap().0);
+            assert_eq!(left.peek_state(), Peek::Quiet);
+            for gone in waiting {
+                let (got, _) = gone.recv(pool.get(1).unwrap()).await;
+                assert!(matches!(got, Ok(0) | Err(_)));
+            }
+            right.send(buffer(&pool, b"x")).await.0.unwrap();
+            assert_eq!(receive(&left, &pool, 1).await, b"x");
+            timers.stop();
         })
     });
 }
@@ -585,6 +648,7 @@ fn turns() -> u64 {
 }
 
 /// More completions at once than the ring has places for: none is lost.
+/// [R3] The kernel keeps what does not fit the ring.
 #[test]
 fn completions_beyond_the_ring_are_not_lost() {
     if let Err(fault) = Driver::probe(Choice::IoUring) {

@@ -25,6 +25,16 @@ policy:
     - { id: read, tasks: [research], permit: [docs/*] }
 ";
 
+const TLS: &str = "\
+listen: [{ address: \"127.0.0.1:8443\", tls: { cert: cert.pem, key: key.pem } }]
+auth: { anonymous: allow }
+servers:
+  docs: { url: https://docs.example/mcp, tls: { ca: cert.pem, cert: cert.pem, key: ./key.pem } }
+policy:
+  rules:
+    - { id: read, permit: [docs/*] }
+";
+
 #[test]
 fn a_good_configuration_is_met_with_silence() {
     let (code, run) = checked(GOOD, &[]);
@@ -83,6 +93,7 @@ fn a_configuration_that_lets_nobody_in_is_a_fault() {
     insta::assert_snapshot!("nobody", run.stderr);
 }
 
+/// [O4] Everybody, on a public address, is let in only where the file says twice that it is meant.
 #[test]
 fn anonymous_on_a_public_address_needs_a_second_word() {
     let config = "\
@@ -94,6 +105,43 @@ servers: { a: { url: \"http://127.0.0.1:1/mcp\" } }
     assert_eq!(checked(config, &[]).0, Some(3));
     let allowed = config.replace("allow }", "allow, anonymous_public: true }");
     assert_eq!(checked(&allowed, &[]).0, Some(0));
+}
+
+/// [O6] A secret that is asked for and not there is a fault, not a default.
+#[test]
+fn certificates_and_keys_are_read() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).expect("it can be written");
+    let check = || run(folder.path(), &["check", "--strict", "--config", "portcullis.yaml"]);
+    write("portcullis.yaml", TLS);
+    let without = check();
+    assert_eq!(without.status.and_then(|status| status.code()), Some(3), "{}", without.stderr);
+    insta::assert_snapshot!("no_certificate", without.stderr);
+    let made = rcgen::generate_simple_self_signed(vec!["tools.example.com".to_owned()]).expect("it can be made");
+    write("cert.pem", &made.cert.pem());
+    write("key.pem", &made.cert.pem());
+    let swapped = check();
+    assert_eq!(swapped.status.and_then(|status| status.code()), Some(3), "{}", swapped.stderr);
+    assert!(swapped.stderr.contains("it has a certificate, and no key"), "{}", swapped.stderr);
+    write("key.pem", &made.signing_key.serialize_pem());
+    let whole = check();
+    assert_eq!((whole.status.and_then(|status| status.code()), whole.stderr.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn tokens_in_clear_text_are_a_warning() {
+    let jwks = r#"{"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "1", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).expect("it can be written");
+    write("jwks.json", jwks);
+    let issuer = "auth: { issuers: [{ issuer: https://idp.example, jwks: { file: jwks.json } }] }";
+    let config = GOOD.replace("auth: { anonymous: allow }", issuer);
+    write("c.yaml", &format!("listen: 192.0.2.1:8080\npublic_url: https://tools.example.com\n{config}"));
+    let code = |run: &Run| run.status.and_then(|status| status.code());
+    let told = run(folder.path(), &["check", "--config", "c.yaml"]);
+    assert_eq!(code(&told), Some(0), "{}", told.stderr);
+    assert!(told.stderr.contains("tokens travel in clear text there"), "{}", told.stderr);
+    assert_eq!(code(&run(folder.path(), &["check", "--strict", "--config", "c.yaml"])), Some(3));
 }
 
 #[test]

@@ -34,6 +34,26 @@ fn a_wrong_command_line_is_two() {
     }
 }
 
+/// [O6] A sealing key of less than 32 bytes ends the start; it is named by its file, never shown, and not replaced.
+#[test]
+fn a_short_sealing_key_does_not_start() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let config = "listen: 127.0.0.1:0\nadmin: off\nstate: state\nauth: { anonymous: allow }\n\
+                  servers: { a: { url: \"http://127.0.0.1:1/\" } }\npolicy: { rules: [{ id: o, permit: [\"*/*\"] }] }\n";
+    fs::write(folder.path().join("c.yaml"), config).expect("it can be written");
+    fs::create_dir(folder.path().join("state")).expect("it can be made");
+    let short = "5ec2e7".repeat(31 * 2 / 6 + 1)[..62].to_owned();
+    for key in ["", "0", &short, &format!("{short}zz"), &format!("{short}000000")] {
+        let file = folder.path().join("state/session.key");
+        fs::write(&file, key).expect("it can be written");
+        let run = run(folder.path(), &["run", "--config", "c.yaml"]);
+        assert_eq!(code(&run), Some(4), "{key}: {}", run.stderr);
+        assert!(run.stderr.contains("state/session.key must hold 64 hexadecimal digits"), "{}", run.stderr);
+        assert!(!run.stderr.contains("5ec2e75ec2e7") && !run.stdout.contains("5ec2e7"), "{}", run.stderr);
+        assert_eq!(fs::read_to_string(&file).expect("it is there"), *key);
+    }
+}
+
 #[test]
 fn a_configuration_with_faults_does_not_start() {
     let folder = tempfile::tempdir().expect("a temporary folder");

@@ -73,7 +73,7 @@ pub(super) fn faulted(post: &Post, response: &Response, reason: &str) {
     let body = response.json();
     let error = &body["error"];
     assert_eq!((&error["code"], &error["data"]["reason"]), (&json!(-32_603), &json!(reason)), "{body}");
-    assert_eq!(body["id"], 1, "{body}");
+    assert_eq!(body["id"], *post.request_id(), "{body}");
     assert!(body.get("result").is_none() && !response.text().contains(&post.value), "{body}");
     let message = error["message"].as_str().unwrap_or_default();
     assert!(message.ends_with('.') && message.len() > 20, "{message}");

@@ -39,6 +39,7 @@ fn all_fail(acts: &'static [(&'static str, Act)], reason: &str, status: &str) {
     }
 }
 
+/// [P5] The caller is told in time, and the record what it was told.
 #[test]
 fn a_server_that_does_not_answer() {
     const ACTS: &[(&str, Act)] = &[
@@ -209,10 +210,11 @@ fn a_server_that_refuses_the_gateway() {
         ("forbidden", |_, out| out.empty(403)),
     ];
     all_fail(ACTS, "server_auth", "invalid");
-    let (gateway, _upstream) = server(ACTS);
+    let (gateway, upstream) = server(ACTS);
     let response = Post::call("unauthorized").to(&gateway);
     assert_eq!((response.status(), response.field("www-authenticate")), (200, ""));
     assert!(!response.text().contains("evil"));
+    oracle::check(&gateway, &[("up", &upstream)]);
 }
 
 #[test]
@@ -254,7 +256,7 @@ fn a_servers_own_error_goes_through() {
     oracle::check(&gateway, &[("up", &upstream)]);
 }
 
-/// Bytes behind a complete answer belong to nobody; above all not to the next caller.
+/// [P3] Bytes behind a complete answer belong to nobody; above all not to the next caller.
 #[test]
 fn what_stands_behind_an_answer_is_thrown_away() {
     let (gateway, upstream) = server(&[("talkative", |seen, out| {
@@ -272,7 +274,7 @@ fn what_stands_behind_an_answer_is_thrown_away() {
     oracle::check(&gateway, &[("up", &upstream)]);
 }
 
-/// The connection that was kept is closed by the server just as the next request arrives.
+/// [P2] The connection that was kept is closed by the server just as the next request arrives.
 #[test]
 fn a_call_is_never_written_twice() {
     let upstream = Plan::tools(&["echo", "shy"])
@@ -542,7 +544,7 @@ fn streams_that_can_be_resumed() {
     assert_eq!(statuses, [&json!("cut"), &json!("detached")]);
 }
 
-/// A slow server holds up nobody but its own callers.
+/// [P5] A slow server holds up nobody but its own callers.
 #[test]
 fn others_are_not_held_up() {
     let (slow, _one) = (Plan::tools(&["wait"]), ());
@@ -569,7 +571,7 @@ fn others_are_not_held_up() {
     oracle::check(&gateway, &[("slow", &slow), ("quick", &quick)]);
 }
 
-/// Many callers with the same request id at once, on both shards: each gets its own answer.
+/// [P3] Many callers with the same request id at once, on both shards: each gets its own answer.
 #[test]
 fn everybody_gets_their_own_answer() {
     let upstream = Plan::tools(&["echo"]).start();

@@ -11,8 +11,11 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use portcullis::identity::mint::{Grant, MintKey};
 use ring::rand::SystemRandom;
+use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -135,6 +138,11 @@ impl Setup {
                 "issuers": [{ "issuer": ISSUER, "jwks": { "file": keys }, "algorithms": ["ES256"] }],
             }),
         )
+    }
+
+    /// Writes the key set of [`ISSUER`] there.
+    pub(crate) fn key_set_to(&self, file: &Path) {
+        fs::write(file, self.key.key_set()).expect("the folder can be written");
     }
 
     /// So many shards.
@@ -280,6 +288,26 @@ impl Gateway {
         self.key.mint(&grant, &SystemRandom::new()).expect("the random source works")
     }
 
+    /// A token of exactly these texts, signed with the key that it trusts.
+    pub(crate) fn sign(&self, header: &str, claims: &str) -> String {
+        let random = SystemRandom::new();
+        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, self.key.pkcs8(), &random);
+        let signed = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
+        let pair = pair.expect("the key is one of ours");
+        let signature = pair.sign(&random, signed.as_bytes()).expect("the random source works");
+        format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
+    }
+
+    /// The id of that key.
+    pub(crate) fn key_id(&self) -> &str {
+        self.key.id()
+    }
+
+    /// Its public half, as a key set.
+    pub(crate) fn key_set(&self) -> String {
+        self.key.key_set()
+    }
+
     /// The folder of its record.
     pub(crate) fn audit(&self) -> PathBuf {
         self.folder.path().join("audit")
@@ -338,6 +366,11 @@ impl Gateway {
         let id = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
         let old = prlimit(id, resource, Rlimit { current, maximum: None }).expect("the limit can be set");
         assert_eq!(old.maximum, None, "the hard limit stays as it was");
+    }
+
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Memory it uses, bytes.

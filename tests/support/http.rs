@@ -137,6 +137,18 @@ impl Wire {
         let _ = self.socket.write_all(bytes);
     }
 
+    /// Sends; `false` when the other side has closed the connection.
+    pub(crate) fn try_send(&mut self, bytes: &[u8]) -> bool {
+        self.socket.set_write_timeout(Some(PATIENCE)).expect("a TCP socket has this option");
+        self.socket.write_all(bytes).is_ok()
+    }
+
+    /// Everything that still comes, up to the end of the connection.
+    pub(crate) fn rest(&mut self) -> Vec<u8> {
+        while self.receive(PATIENCE) {}
+        std::mem::take(&mut self.bytes)
+    }
+
     /// Ends this side's half.
     pub(crate) fn close_half(&self) {
         let _ = self.socket.shutdown(Shutdown::Write);
@@ -166,8 +178,13 @@ impl Wire {
 
     /// Reads one answer; of one that is cut, what had come.
     pub(crate) fn try_response(&mut self) -> Result<Response, Cut> {
+        self.try_response_to(false)
+    }
+
+    /// The same; the answer to a HEAD has no body, whatever it announces.
+    pub(crate) fn try_response_to(&mut self, head_request: bool) -> Result<Response, Cut> {
         let head = self.head()?;
-        let mut reader = head.body();
+        let mut reader = if head_request { BodyReader::Done } else { head.body() };
         let mut body = Vec::new();
         loop {
             match self.piece(&mut reader) {

@@ -2,6 +2,7 @@
 //! its trace id, where the record does.
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::{Value, json};
 
@@ -45,7 +46,7 @@ impl Post {
 
     /// A legacy request within a session.
     pub(crate) fn legacy(session: &str, method: &str, params: Value) -> Self {
-        Self::message(json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params })).in_session(session)
+        Self::message(json!({ "jsonrpc": "2.0", "id": fresh_id(), "method": method, "params": params })).in_session(session)
     }
 
     /// A legacy message that is not a request.
@@ -88,6 +89,11 @@ impl Post {
         self.fields.push(("traceparent".into(), format!("00-{value}-00f067aa0ba902b7-01")));
         self.value = value;
         self
+    }
+
+    /// Its id.
+    pub(crate) fn request_id(&self) -> &Value {
+        &self.message["id"]
     }
 
     /// With another id.
@@ -249,4 +255,10 @@ pub(crate) fn open_session(gateway: &Gateway, change: impl Fn(Post) -> Post) -> 
 pub(crate) fn fresh() -> String {
     let random = || RandomState::new().build_hasher().finish() | 1;
     format!("{:016x}{:016x}", random(), random())
+}
+
+/// An id that no other request of this run has: a session's requests are told apart by theirs.
+fn fresh_id() -> u64 {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    LAST.fetch_add(1, Ordering::Relaxed) + 1
 }

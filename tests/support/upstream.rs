@@ -38,6 +38,8 @@ pub(crate) struct Seen {
     /// How many came on that connection before it.
     pub(crate) nth: usize,
     pub(crate) http: String,
+    /// The request target, as it was written.
+    pub(crate) target: String,
     /// Names in lower case.
     pub(crate) fields: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
@@ -304,6 +306,12 @@ impl Reserved {
         format!("http://{}/mcp", self.address)
     }
 
+    /// Takes hardly a byte that its server does not read: a long request stands still until somebody does.
+    pub(crate) fn narrow(self) -> Self {
+        self.socket.set_recv_buffer_size(1).expect("a socket has this option");
+        self
+    }
+
     /// Opens for business.
     pub(crate) fn start(self, plan: Plan) -> Upstream {
         let Plan { tools, eras, script, hasty } = plan;
@@ -500,12 +508,13 @@ fn read_request(shared: &Shared, socket: &TcpStream, bytes: &mut Vec<u8>) -> Opt
     };
     let head = String::from_utf8(bytes[..end].to_vec()).expect("the gateway writes ASCII heads");
     let mut lines = head.split("\r\n");
-    let http = lines.next()?.split(' ').next()?.to_owned();
+    let mut first = lines.next()?.split(' ');
+    let (http, target) = (first.next()?.to_owned(), first.next()?.to_owned());
     let fields: Vec<(String, String)> = lines
         .filter_map(|line| line.split_once(':'))
         .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
         .collect();
-    let mut seen = Seen { connection: 0, nth: 0, http, fields, body: Vec::new(), message: Value::Null };
+    let mut seen = Seen { connection: 0, nth: 0, http, target, fields, body: Vec::new(), message: Value::Null };
     if let Acted::Done = (shared.hasty)(&seen, &mut Out { socket, shared, open: true, reset: false }) {
         return None;
     }

@@ -151,6 +151,7 @@ fn a_head_that_trickles_is_cut_off() {
     let took = begun.elapsed();
     assert!(took > Duration::from_secs(9) && took < Duration::from_secs(14), "{took:?}");
     assert!(upstream.calls().is_empty());
+    oracle::check(&gateway, &[("up", &upstream)]);
 }
 
 /// [S5] Requests that come early, while another one is waited for, are not taken for the client's leaving.

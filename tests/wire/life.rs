@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::support::gateway::{Gateway, PATIENCE, Setup, Who, eventually, export};
 use crate::support::http::Wire;
 use crate::support::mcp::{Post, open_session, session_request, text_of};
-use crate::support::oracle;
+use crate::support::oracle::{self, Level};
 use crate::support::upstream::{Acted, Plan, Reserved, Upstream, said};
 
 /// `hold` answers when it is let go, `stream` the same in a stream.
@@ -110,6 +110,7 @@ fn sigint_is_as_good() {
 }
 
 /// [L1] The second one means it.
+/// [P4] [P5] A call that is given up has its end, towards its caller and in the record.
 #[test]
 fn a_second_sigterm_ends_at_once() {
     let (mut gateway, upstream) = pair(Setup::new());
@@ -148,12 +149,12 @@ fn calls_that_do_not_end_are_cut_at_the_deadline() {
     oracle::check_record(&export(&gateway.audit()));
 }
 
-/// [P6] After a burst is over, open files are back to where they were.
+/// [P6] After a burst is over, open files, threads and memory are back to where they were.
 #[test]
 fn nothing_is_left_open() {
     let (gateway, upstream) = pair(Setup::new().shards(2));
     Post::call("echo").echoed(&gateway);
-    let before = gateway.open_files();
+    let before = Level::settled(&gateway);
     for _ in 0..3 {
         let mut wires: Vec<Wire> = (0..50).map(|_| Wire::to(gateway.address)).collect();
         for wire in &mut wires {
@@ -164,7 +165,7 @@ fn nothing_is_left_open() {
         }
     }
     // Connections to the server are kept for a while, below the time after which it would close them.
-    eventually("descriptors are back", || gateway.open_files() <= before + 2);
+    before.returns(&gateway, 32 << 20);
     oracle::check(&gateway, &[("up", &upstream)]);
 }
 

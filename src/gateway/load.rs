@@ -1,0 +1,376 @@
+//! How much is under way on this shard, for whom, and what is given up first when it is too much. An operator's bound
+//! is for the whole process; a shard holds its callers to a fair share of it.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, HashSet};
+use std::hash::BuildHasher as _;
+use std::net::{IpAddr, Ipv6Addr};
+
+use foldhash::quality::RandomState;
+
+use crate::base::limits::{HANDSHAKES_MAX, LINGERING_MAX, SHARES_KEPT_MAX, VERIFY_BURST_MS, VERIFY_PERCENT_MAX};
+use crate::base::time::Moment;
+use crate::config::Limits;
+use crate::identity::caller::Owner;
+
+use super::refusal::Kind;
+
+/// Work, by what it is worth when there is too much of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Class {
+    /// A token that must be verified first.
+    Stranger,
+    /// What stays for long: streams, new sessions, large bodies.
+    Lasting,
+    /// Whatever is asked beside calls: lists, prompts, resources.
+    Asking,
+    /// A tool call of a caller who is known.
+    Call,
+}
+
+/// From how many eighths of what the shard can carry on a class is refused: what costs most and is missed least goes
+/// first. What is under way already, notifications and the ends of sessions are never refused.
+const SHED: &[(Class, usize)] = &[(Class::Stranger, 4), (Class::Lasting, 6), (Class::Asking, 7), (Class::Call, 8)];
+
+/// What is under way.
+pub(super) struct Load {
+    shards: usize,
+    hasher: RandomState,
+    addresses: RefCell<HashMap<IpAddr, u32, RandomState>>,
+    subjects: RefCell<HashMap<Owner, Share, RandomState>>,
+    /// Requests in flight of handshake-era sessions: session and id, hashed.
+    ids: RefCell<HashSet<u64, RandomState>>,
+    calls: Cell<usize>,
+    streams: Cell<usize>,
+    handshakes: Cell<usize>,
+    lingering: Cell<usize>,
+    allowance: Cell<Allowance>,
+}
+
+/// What one subject has under way.
+#[derive(Clone, Copy, Debug, Default)]
+struct Share {
+    calls: u32,
+    streams: u32,
+}
+
+/// Time that may be spent on verifying tokens.
+#[derive(Clone, Copy, Debug)]
+struct Allowance {
+    /// Nanoseconds; below zero when the last verification took more than there was.
+    left: i64,
+    at: Moment,
+}
+
+impl Load {
+    /// Nothing yet.
+    pub(super) fn new(shards: usize, now: Moment) -> Self {
+        Self {
+            shards: shards.max(1),
+            hasher: RandomState::default(),
+            addresses: RefCell::default(),
+            subjects: RefCell::default(),
+            ids: RefCell::default(),
+            calls: Cell::new(0),
+            streams: Cell::new(0),
+            handshakes: Cell::new(0),
+            lingering: Cell::new(0),
+            allowance: Cell::new(Allowance { left: BURST, at: now }),
+        }
+    }
+
+    /// One more connection from there, if that is within its share.
+    #[must_use]
+    pub(super) fn arrive(&self, peer: IpAddr, limits: &Limits) -> bool {
+        let mut addresses = self.addresses.borrow_mut();
+        let count = addresses.entry(network(peer)).or_default();
+        let fits = (*count as usize) < self.share(limits.connections_per_address_max);
+        *count += u32::from(fits);
+        fits
+    }
+
+    /// And one less.
+    pub(super) fn leave(&self, peer: IpAddr) {
+        let mut addresses = self.addresses.borrow_mut();
+        if let Some(count) = addresses.get_mut(&network(peer)) {
+            *count -= 1;
+            if *count == 0 {
+                addresses.remove(&network(peer));
+            }
+        }
+    }
+
+    /// One more call of this subject.
+    ///
+    /// # Errors
+    /// `SubjectBusy`, `Overloaded`.
+    pub(super) fn call(&self, subject: Owner, limits: &Limits) -> Result<(), Kind> {
+        if self.calls.get() >= self.share(limits.calls_max) {
+            return Err(Kind::Overloaded);
+        }
+        let mut subjects = self.subjects.borrow_mut();
+        let share = subjects.entry(subject).or_default();
+        if share.calls as usize >= self.share(limits.calls_per_subject_max) {
+            return Err(Kind::SubjectBusy);
+        }
+        share.calls += 1;
+        self.calls.set(self.calls.get() + 1);
+        Ok(())
+    }
+
+    /// And one less.
+    pub(super) fn called(&self, subject: Owner) {
+        self.calls.set(self.calls.get() - 1);
+        self.gone(subject, |share| share.calls -= 1);
+    }
+
+    /// One more stream of this subject.
+    ///
+    /// # Errors
+    /// `StreamsBusy`, `Overloaded`.
+    pub(super) fn stream(&self, subject: Owner, limits: &Limits) -> Result<(), Kind> {
+        if self.streams.get() >= self.share(limits.streams_max) {
+            return Err(Kind::Overloaded);
+        }
+        let mut subjects = self.subjects.borrow_mut();
+        let share = subjects.entry(subject).or_default();
+        if share.streams as usize >= self.share(limits.streams_per_subject_max) {
+            return Err(Kind::StreamsBusy);
+        }
+        share.streams += 1;
+        self.streams.set(self.streams.get() + 1);
+        Ok(())
+    }
+
+    /// And one less.
+    pub(super) fn streamed(&self, subject: Owner) {
+        self.streams.set(self.streams.get() - 1);
+        self.gone(subject, |share| share.streams -= 1);
+    }
+
+    /// A subject with nothing under way is forgotten, but not at once: the next call is likely to be its own.
+    fn gone(&self, subject: Owner, less: impl FnOnce(&mut Share)) {
+        let mut subjects = self.subjects.borrow_mut();
+        if let Some(share) = subjects.get_mut(&subject) {
+            less(share);
+        }
+        if subjects.len() > SHARES_KEPT_MAX {
+            subjects.retain(|_, share| share.calls + share.streams > 0);
+        }
+    }
+
+    /// A request of a session gets under way; what to give back when it has ended. `None` when one with its id is
+    /// under way already: the server could not tell the two answers apart (JSON-RPC 2.0, 4; MCP basic, Requests).
+    pub(super) fn id(&self, session: &[u8; 16], id: &[u8]) -> Option<u64> {
+        let key = self.hasher.hash_one((session, id));
+        self.ids.borrow_mut().insert(key).then_some(key)
+    }
+
+    /// And has ended.
+    pub(super) fn id_ended(&self, key: u64) {
+        self.ids.borrow_mut().remove(&key);
+    }
+
+    /// Whether work of this class is still taken, with `lent` of `budget` bytes of buffers in use.
+    #[must_use]
+    pub(super) fn admits(&self, class: Class, lent: usize, budget: usize, limits: &Limits) -> bool {
+        let eighths = |used: usize, of: usize| used.saturating_mul(8) / of.max(1);
+        let used = eighths(lent, budget).max(eighths(self.calls.get(), self.share(limits.calls_max)));
+        SHED.iter().any(|(row, from)| *row == class && used < *from)
+    }
+
+    /// Whether a token may be verified now: verifications take a small part of the shard's time, so that a flood of
+    /// tokens that nobody knows costs those who are known next to nothing.
+    #[must_use]
+    pub(super) fn may_verify(&self, now: Moment) -> bool {
+        let Allowance { left, at } = self.allowance.get();
+        let more = nanos(at, now) / 100 * VERIFY_PERCENT_MAX;
+        let left = left.saturating_add(more).min(BURST);
+        self.allowance.set(Allowance { left, at: now });
+        left > 0
+    }
+
+    /// A verification took from `since` to `now`.
+    pub(super) fn verified(&self, since: Moment, now: Moment) {
+        let allowance = self.allowance.get();
+        self.allowance.set(Allowance { left: allowance.left.saturating_sub(nanos(since, now)), ..allowance });
+    }
+
+    /// One more TLS handshake, if there is room.
+    #[must_use]
+    pub(super) fn handshake(&self) -> bool {
+        counted(&self.handshakes, HANDSHAKES_MAX)
+    }
+
+    /// And one less.
+    pub(super) fn handshaken(&self) {
+        self.handshakes.set(self.handshakes.get() - 1);
+    }
+
+    /// One more connection that is told to go, if there is room for such courtesy.
+    #[must_use]
+    pub(super) fn linger(&self) -> bool {
+        counted(&self.lingering, LINGERING_MAX)
+    }
+
+    /// And one less.
+    pub(super) fn lingered(&self) {
+        self.lingering.set(self.lingering.get() - 1);
+    }
+
+    /// This shard's share of what the operator allows the process: at least one.
+    fn share(&self, limit: usize) -> usize {
+        limit.div_ceil(self.shards)
+    }
+}
+
+/// Whose an address is: an IPv4 address inside an IPv6 one is that, and of any other IPv6 address the first 64 bits,
+/// which is what one host is given at least (RFC 6177).
+fn network(peer: IpAddr) -> IpAddr {
+    match peer.to_canonical() {
+        IpAddr::V6(peer) => IpAddr::V6(Ipv6Addr::from_bits(peer.to_bits() >> 64 << 64)),
+        peer => peer,
+    }
+}
+
+fn counted(count: &Cell<usize>, max: usize) -> bool {
+    let fits = count.get() < max;
+    count.set(count.get() + usize::from(fits));
+    fits
+}
+
+fn nanos(from: Moment, to: Moment) -> i64 {
+    i64::try_from(to.since(from).as_nanos()).unwrap_or(i64::MAX)
+}
+
+#[expect(clippy::cast_possible_wrap, reason = "a few hundred milliseconds")]
+const BURST: i64 = VERIFY_BURST_MS as i64 * 1_000_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits() -> Limits {
+        Limits {
+            connections_per_address_max: 4,
+            calls_max: 16,
+            calls_per_subject_max: 6,
+            streams_max: 8,
+            streams_per_subject_max: 3,
+            ..Limits::default()
+        }
+    }
+
+    fn owner(name: &str) -> Owner {
+        Owner::of("i", name, None)
+    }
+
+    fn load() -> Load {
+        Load::new(2, Moment(0))
+    }
+
+    /// [R6] [S6] Fair shares of bounds that are for the process: half of them on one shard of two.
+    #[test]
+    fn shares_are_held_and_given_back() {
+        let (load, limits) = (load(), limits());
+        let (alice, bob) = (owner("alice"), owner("bob"));
+        for _ in 0..3 {
+            assert_eq!(load.call(alice, &limits), Ok(()));
+        }
+        assert_eq!(load.call(alice, &limits), Err(Kind::SubjectBusy));
+        assert_eq!(load.call(bob, &limits), Ok(()), "somebody else's share is untouched");
+        load.called(alice);
+        assert_eq!(load.call(alice, &limits), Ok(()));
+        assert_eq!(load.stream(alice, &limits), Ok(()));
+        assert_eq!(load.stream(alice, &limits), Ok(()));
+        assert_eq!(load.stream(alice, &limits), Err(Kind::StreamsBusy));
+        load.streamed(alice);
+        assert_eq!(load.stream(alice, &limits), Ok(()));
+        for name in ["c", "d", "e", "f"] {
+            assert_eq!(load.call(owner(name), &limits), Ok(()));
+        }
+        assert_eq!(load.call(owner("g"), &limits), Err(Kind::Overloaded), "eight is the shard's half of sixteen");
+    }
+
+    #[test]
+    fn subjects_with_nothing_under_way_are_forgotten() {
+        let load = load();
+        let limits = Limits { calls_max: usize::MAX, ..limits() };
+        for number in 0..2 * SHARES_KEPT_MAX {
+            let subject = owner(&number.to_string());
+            load.call(subject, &limits).unwrap();
+            load.called(subject);
+        }
+        assert!(load.subjects.borrow().len() <= SHARES_KEPT_MAX + 1);
+    }
+
+    /// [S6] Connections of one address, and of one IPv6 network, which is all one host's.
+    #[test]
+    fn addresses_have_shares() {
+        let (load, limits) = (load(), limits());
+        let check = |address: &str, fits: bool| assert_eq!(load.arrive(address.parse().unwrap(), &limits), fits);
+        check("10.0.0.1", true);
+        check("::ffff:10.0.0.1", true);
+        check("10.0.0.1", false);
+        check("10.0.0.2", true);
+        check("2001:db8::1", true);
+        check("2001:db8::ffff:2", true);
+        check("2001:db8::3", false);
+        check("2001:db8:0:1::1", true);
+        load.leave("2001:db8::9".parse().unwrap());
+        check("2001:db8::3", true);
+        load.leave("10.0.0.2".parse().unwrap());
+        assert_eq!(load.addresses.borrow().len(), 3, "nobody there, nothing kept");
+    }
+
+    #[test]
+    fn the_least_missed_goes_first() {
+        let (load, limits) = (load(), limits());
+        let admitted = |lent: usize| {
+            SHED.iter().filter(|(class, _)| load.admits(*class, lent, 800, &limits)).map(|(class, _)| *class).collect()
+        };
+        let check = |lent: usize, want: &[Class]| {
+            let got: Vec<Class> = admitted(lent);
+            assert_eq!(got, want, "{lent} of 800");
+        };
+        check(0, &[Class::Stranger, Class::Lasting, Class::Asking, Class::Call]);
+        check(399, &[Class::Stranger, Class::Lasting, Class::Asking, Class::Call]);
+        check(400, &[Class::Lasting, Class::Asking, Class::Call]);
+        check(600, &[Class::Asking, Class::Call]);
+        check(700, &[Class::Call]);
+        check(800, &[]);
+        for name in ["a", "b", "c", "d"] {
+            load.call(owner(name), &limits).unwrap();
+        }
+        check(0, &[Class::Lasting, Class::Asking, Class::Call]);
+    }
+
+    /// [K11] A twentieth of the time, and a burst at the start.
+    #[test]
+    fn verifications_have_a_budget() {
+        let load = load();
+        let ms = |ms: u64| Moment(ms * 1_000_000);
+        let mut spent = 0;
+        // A hundred seconds of nothing but tokens, each of which takes a millisecond.
+        for at in 0..100_000 {
+            if load.may_verify(ms(at)) {
+                load.verified(ms(at), ms(at + 1));
+                spent += 1;
+            }
+        }
+        let allowed = VERIFY_BURST_MS + 100_000 / 100 * VERIFY_PERCENT_MAX.unsigned_abs();
+        assert!((allowed - 2..=allowed + 2).contains(&spent), "{spent} of {allowed} ms");
+        assert!(load.may_verify(ms(10_000_000)), "and it comes back");
+    }
+
+    /// [E5] One request of a session per id at a time; other sessions have their own.
+    #[test]
+    fn ids_in_flight() {
+        let load = load();
+        let first = load.id(&[1; 16], b"7").unwrap();
+        assert_eq!(load.id(&[1; 16], b"7"), None);
+        assert!(load.id(&[2; 16], b"7").is_some() && load.id(&[1; 16], b"\"7\"").is_some());
+        load.id_ended(first);
+        assert!(load.id(&[1; 16], b"7").is_some());
+    }
+}
