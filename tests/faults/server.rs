@@ -500,7 +500,8 @@ fn streams_that_are_cut() {
             let (messages, end) = post.stream(&gateway).rest();
             assert!(end.is_ok(), "{name}: with its error the stream is complete");
             let last = messages.last().expect("there is an error");
-            assert_eq!((&last["id"], &last["error"]["data"]["reason"]), (&json!(1), &json!(reason)), "{name}: {last}");
+            let said = (&last["id"], &last["error"]["data"]["reason"]);
+            assert_eq!(said, (post.request_id(), &json!(reason)), "{name}: {last}");
             assert_eq!(messages.iter().filter(|it| it.get("id").is_some()).count(), 1, "{name}: {messages:?}");
             Post::call("echo").echoed(&gateway);
         }

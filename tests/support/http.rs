@@ -229,12 +229,6 @@ impl Wire {
         std::mem::take(&mut self.bytes)
     }
 
-    /// All that still comes, up to the connection's end.
-    pub(crate) fn rest(&mut self) -> Vec<u8> {
-        while self.receive(PATIENCE) {}
-        std::mem::take(&mut self.bytes)
-    }
-
     /// Whether the other side keeps the connection, and says nothing, for `while_`.
     pub(crate) fn quiet(&mut self, while_: Duration) -> bool {
         self.socket.set_read_timeout(Some(while_)).expect("a TCP socket has this option");

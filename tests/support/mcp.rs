@@ -46,7 +46,8 @@ impl Post {
 
     /// A legacy request within a session.
     pub(crate) fn legacy(session: &str, method: &str, params: Value) -> Self {
-        Self::message(json!({ "jsonrpc": "2.0", "id": fresh_id(), "method": method, "params": params })).in_session(session)
+        Self::message(json!({ "jsonrpc": "2.0", "id": fresh_id(), "method": method, "params": params }))
+            .in_session(session)
     }
 
     /// A legacy message that is not a request.
