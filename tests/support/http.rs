@@ -143,6 +143,12 @@ impl Wire {
         self.socket.write_all(bytes).is_ok()
     }
 
+    /// Everything that still comes, up to the end of the connection.
+    pub(crate) fn rest(&mut self) -> Vec<u8> {
+        while self.receive(PATIENCE) {}
+        std::mem::take(&mut self.bytes)
+    }
+
     /// Ends this side's half.
     pub(crate) fn close_half(&self) {
         let _ = self.socket.shutdown(Shutdown::Write);
