@@ -55,7 +55,10 @@ pub const WRITE_STALL_MS_MAX: u64 = 30_000;
 /// From SIGTERM until calls still running are cut (default of `limits.drain`).
 pub const DRAIN_MS_MAX: u64 = 30_000;
 /// A keep-alive comment goes out on a stream that was silent for this long.
-pub const STREAM_KEEPALIVE_MS: u64 = 15_000;
+pub const STREAM_KEEPALIVE_MS: u64 = 10_000;
+/// And must be acknowledged by the client's kernel within this time, milliseconds: with the comment before it, a client
+/// that vanished is noticed within half a minute.
+pub const STREAM_ACKNOWLEDGED_MS_MAX: u32 = 18_000;
 /// A waiting call looks whether its client is still there after this long.
 pub const WATCH_AFTER_MS: u64 = 10;
 /// Read and thrown away of a refused request's body before the connection is closed, bytes.
@@ -161,7 +164,7 @@ pub const PLANE_ANSWER_MS_MAX: u64 = 10_000;
 /// And its size, bytes.
 pub const PLANE_ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// A request of this size fits the kernel's buffers; a longer one may have to wait for its server to read.
-pub const SENT_AT_ONCE_BYTES: usize = 32 * 1024;
+pub const SENT_AT_ONCE_BYTES: usize = 16 * 1024;
 /// The plane waits so long to say farewell on an encrypted connection, milliseconds.
 pub const PLANE_FAREWELL_MS_MAX: u64 = 10;
 /// Idle connections kept per shard and server.
@@ -268,8 +271,11 @@ pub const RECORD_TEXT_BYTES_MAX: usize = 2 * 1024;
 pub const PUBLISH_GATHER_MS: u64 = 20;
 /// One request on the admin listener, milliseconds.
 pub const ADMIN_ANSWER_MS_MAX: u64 = 2_000;
+/// The kernel lets go of a killed predecessor's listeners with its ring, some time after its end: a start waits for a
+/// port so long, milliseconds.
+pub const PORT_WAIT_MS_MAX: u64 = 2_000;
 /// At start, the servers get so long to introduce themselves before the gateway says what it knows, milliseconds.
-pub const START_WAIT_MS_MAX: u64 = 2_000;
+pub const START_WAIT_MS_MAX: u64 = 500;
 /// A supervisor's watchdog below this is missed by a busy machine now and then, milliseconds.
 pub const WATCHDOG_MS_MIN: u64 = 1_000;
 /// One file of the log, bytes; then the next is begun.

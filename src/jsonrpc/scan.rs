@@ -666,7 +666,9 @@ mod tests {
     fn param_names_stand_in_both_lists() {
         let mut flat = PARAM_NAMES.to_vec();
         let mut by_length: Vec<&str> = PARAM_NAMES_BY_LENGTH.concat();
-        assert!(PARAM_NAMES_BY_LENGTH.iter().enumerate().all(|(length, names)| names.iter().all(|it| it.len() == length)));
+        assert!(
+            PARAM_NAMES_BY_LENGTH.iter().enumerate().all(|(length, names)| names.iter().all(|it| it.len() == length))
+        );
         flat.sort_unstable();
         by_length.sort_unstable();
         assert_eq!(flat, by_length);

@@ -179,7 +179,7 @@ fn servers_that_answer_early() {
         let session = open_session(&gateway, |post| post);
         for (form, size) in SIZES {
             for post in [Post::call("echo"), Post::legacy_call(&session, "echo")] {
-                let post = post.param("/arguments/pad", json!("x".repeat(size)));
+                let post = post.id(1).param("/arguments/pad", json!("x".repeat(size)));
                 let message = last(&post.to(&gateway));
                 let reason = message["error"]["data"]["reason"].as_str();
                 let theirs = message["error"]["code"] == -32_600;
@@ -204,7 +204,7 @@ fn seen(row: &Row, post: &Post, response: &Response) -> bool {
         Sees::Error(want) => reason == Some(want) && message.get("result").is_none(),
         Sees::AnswerOr(want) => answered || reason == Some(want),
     };
-    assert!(so && response.status() == 200 && message["id"] == 1, "{}: {}", row.name, response.text());
+    assert!(so && response.status() == 200 && message["id"] == *post.request_id(), "{}: {}", row.name, response.text());
     answered
 }
 
@@ -300,7 +300,7 @@ fn lie(form: Form, seen: &Seen, out: &mut Out<'_>, by: isize, then: impl FnOnce(
 /// The answer to somebody else; and, where `too`, the right one behind it.
 fn foreign(form: Form, seen: &Seen, out: &mut Out<'_>, too: bool) {
     let mut theirs = said(seen, "not yours");
-    theirs["id"] = json!(2);
+    theirs["id"] = json!("another");
     match form {
         Form::Json => out.json(200, "", &theirs),
         Form::Events => {

@@ -27,6 +27,11 @@ pub(super) type Act = fn(&Seen, &mut Out<'_>);
 
 /// A server whose tools do what `acts` says; `echo` is well behaved.
 pub(super) fn server(acts: &'static [(&'static str, Act)]) -> (Gateway, Upstream) {
+    server_within(TIMEOUT, acts)
+}
+
+/// The same with another `timeout`.
+pub(super) fn server_within(timeout: &str, acts: &'static [(&'static str, Act)]) -> (Gateway, Upstream) {
     let names: Vec<&str> = acts.iter().map(|(name, _)| *name).chain(["echo"]).collect();
     let upstream = Plan::tools(&names)
         .script(move |seen, out| {
@@ -42,7 +47,7 @@ pub(super) fn server(acts: &'static [(&'static str, Act)]) -> (Gateway, Upstream
             }
         })
         .start();
-    let gateway = Setup::new().server("up", &upstream.url()).set("/servers/up/timeout", json!(TIMEOUT)).open().start();
+    let gateway = Setup::new().server("up", &upstream.url()).set("/servers/up/timeout", json!(timeout)).open().start();
     (gateway, upstream)
 }
 

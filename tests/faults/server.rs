@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use super::{Act, TIMEOUT, answer, faulted, head, long, server};
+use super::{Act, TIMEOUT, answer, faulted, head, long, server, server_within};
 use crate::support::gateway::{Setup, eventually};
 use crate::support::http::Cut;
 use crate::support::mcp::{Post, open_session, text_of};
@@ -377,22 +377,25 @@ fn a_server_that_closes_after_each_answer() {
 /// 70 KB and more, in every framing.
 #[test]
 fn long_answers_arrive_whole() {
-    let (gateway, upstream) = server(&[
-        ("length", |seen, out| out.json_bytes(200, "", long(seen, 70_000, seen.id()).as_bytes())),
-        ("huge", |seen, out| out.json_bytes(200, "", long(seen, 3_000_000, seen.id()).as_bytes())),
-        ("chunked", |seen, out| {
-            let body = long(seen, 70_000, seen.id());
-            out.write(head("transfer-encoding: chunked\r\n"));
-            for piece in body.as_bytes().chunks(777) {
-                out.write([format!("{:x}\r\n", piece.len()).as_bytes(), piece, b"\r\n"].concat());
-            }
-            out.write("0\r\n\r\n");
-        }),
-        ("until-close", |seen, out| {
-            out.write(head("") + &long(seen, 70_000, seen.id()));
-            out.close();
-        }),
-    ]);
+    let (gateway, upstream) = server_within(
+        "20s",
+        &[
+            ("length", |seen, out| out.json_bytes(200, "", long(seen, 70_000, seen.id()).as_bytes())),
+            ("huge", |seen, out| out.json_bytes(200, "", long(seen, 3_000_000, seen.id()).as_bytes())),
+            ("chunked", |seen, out| {
+                let body = long(seen, 70_000, seen.id());
+                out.write(head("transfer-encoding: chunked\r\n"));
+                for piece in body.as_bytes().chunks(777) {
+                    out.write([format!("{:x}\r\n", piece.len()).as_bytes(), piece, b"\r\n"].concat());
+                }
+                out.write("0\r\n\r\n");
+            }),
+            ("until-close", |seen, out| {
+                out.write(head("") + &long(seen, 70_000, seen.id()));
+                out.close();
+            }),
+        ],
+    );
     let session = open_session(&gateway, |post| post);
     for (name, least) in [("length", 65_536), ("huge", 1 << 21), ("chunked", 65_536), ("until-close", 65_536)] {
         for post in [Post::call(name), Post::legacy_call(&session, name)] {
@@ -497,7 +500,8 @@ fn streams_that_are_cut() {
             let (messages, end) = post.stream(&gateway).rest();
             assert!(end.is_ok(), "{name}: with its error the stream is complete");
             let last = messages.last().expect("there is an error");
-            assert_eq!((&last["id"], &last["error"]["data"]["reason"]), (&json!(1), &json!(reason)), "{name}: {last}");
+            let said = (&last["id"], &last["error"]["data"]["reason"]);
+            assert_eq!(said, (post.request_id(), &json!(reason)), "{name}: {last}");
             assert_eq!(messages.iter().filter(|it| it.get("id").is_some()).count(), 1, "{name}: {messages:?}");
             Post::call("echo").echoed(&gateway);
         }

@@ -143,6 +143,12 @@ impl Wire {
         self.socket.write_all(bytes).is_ok()
     }
 
+    /// Everything that still comes, up to the end of the connection.
+    pub(crate) fn rest(&mut self) -> Vec<u8> {
+        while self.receive(PATIENCE) {}
+        std::mem::take(&mut self.bytes)
+    }
+
     /// Ends this side's half.
     pub(crate) fn close_half(&self) {
         let _ = self.socket.shutdown(Shutdown::Write);
@@ -220,12 +226,6 @@ impl Wire {
     #[track_caller]
     pub(crate) fn more(&mut self) -> Vec<u8> {
         assert!(!self.bytes.is_empty() || self.receive(PATIENCE), "nothing more comes");
-        std::mem::take(&mut self.bytes)
-    }
-
-    /// All that still comes, up to the connection's end.
-    pub(crate) fn rest(&mut self) -> Vec<u8> {
-        while self.receive(PATIENCE) {}
         std::mem::take(&mut self.bytes)
     }
 
@@ -360,9 +360,10 @@ impl Events {
         }
     }
 
-    /// The connection, in the middle of the stream.
-    pub(crate) fn into_wire(self) -> Wire {
-        self.wire
+    /// The connection, in the middle of the stream; events that were not asked for yet come first, without framing.
+    pub(crate) fn into_wire(mut self) -> Wire {
+        self.decoded.append(&mut self.wire.bytes);
+        Wire { bytes: self.decoded, ..self.wire }
     }
 
     fn take_block(&mut self) -> Option<Event> {
