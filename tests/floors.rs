@@ -301,6 +301,11 @@ fn all_files(root: &Path) -> Vec<PathBuf> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir(root).into_iter().flatten().filter_map(Result::ok) {
         let path = entry.path();
+        // What a fuzzer leaves behind is not ours: its build, what it learned, what it found.
+        let built = path.join("CACHEDIR.TAG").exists();
+        if built || path.ends_with("fuzz/corpus") || path.ends_with("fuzz/artifacts") {
+            continue;
+        }
         let below = if path.is_dir() { all_files(&path) } else { vec![path.clone()] };
         found.insert(path, below);
     }

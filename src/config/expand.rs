@@ -30,7 +30,7 @@ pub(crate) fn expand(text: &str, folder: &Path, source: &dyn Source) -> Result<O
         out.push_str(&rest[..at]);
         let inner = &rest[at + OPEN.len()..];
         let offset = text[..text.len() - rest.len() + at].chars().count();
-        let Some(end) = inner.find('}') else {
+        let Some(end) = end_of(inner) else {
             faults.push(ExpandFault { offset, kind: ExpandKind::Open });
             break;
         };
@@ -46,6 +46,18 @@ pub(crate) fn expand(text: &str, folder: &Path, source: &dyn Source) -> Result<O
     }
     out.push_str(rest);
     if faults.is_empty() { Ok(Some(out)) } else { Err(faults) }
+}
+
+/// Where the `}` of what `inner` begins with is: a file's path may have variables in it.
+fn end_of(inner: &str) -> Option<usize> {
+    let mut from = 0;
+    if inner.starts_with(FILE) {
+        while let Some(at) = inner[from..].find(OPEN).filter(|at| inner[from..].find('}').is_none_or(|end| *at < end)) {
+            from += at + OPEN.len();
+            from += inner[from..].find('}')? + 1;
+        }
+    }
+    inner[from..].find('}').map(|end| from + end)
 }
 
 /// `path` as the file means it: relative ones start at the file's folder.
@@ -96,7 +108,12 @@ impl ExpandKind {
 }
 
 fn one(inner: &str, folder: &Path, source: &dyn Source) -> Result<String, ExpandKind> {
-    if let Some(path) = inner.strip_prefix("file:") {
+    if let Some(path) = inner.strip_prefix(FILE) {
+        // systemd, for one, hands secrets over as files in a folder that a variable names.
+        let path = &*match path.contains(OPEN) {
+            true => expand(path, folder, source).map_err(|mut faults| faults.remove(0).kind)?.unwrap_or_default(),
+            false => path.to_owned(),
+        };
         let found = source.file(&resolve(path, folder));
         let found = found.map_err(|error| ExpandKind::File(path.to_owned(), error.kind()))?;
         // Editors end a file with a newline that no secret has.
@@ -126,6 +143,7 @@ fn is_name(name: &str) -> bool {
 }
 
 const OPEN: &str = "${";
+const FILE: &str = "file:";
 
 #[cfg(test)]
 mod tests {
@@ -137,6 +155,7 @@ mod tests {
         fn var(&self, name: &str) -> Option<String> {
             match name {
                 "PORT" => Some("8080".to_owned()),
+                "FOLDER" => Some("/etc/gate/secrets".to_owned()),
                 "EMPTY" => Some(String::new()),
                 "TRICK" => Some("${PORT}".to_owned()),
                 "BIG" => Some("x".repeat(CONFIG_TEXT_BYTES_MAX + 1)),
@@ -168,6 +187,8 @@ mod tests {
     fn replaces() {
         check("nothing $HERE {at} all", Ok(None));
         check("${PORT}", Ok(Some("8080")));
+        check("${file:${FOLDER}/token}!", Ok(Some("s3cret!")));
+        check("${file:${NONE:-/abs}}${PORT}", Ok(Some("two\n8080")));
         check("a${PORT}b${PORT}c", Ok(Some("a8080b8080c")));
         check("${NONE:-x:-y}", Ok(Some("x:-y")));
         check("${NONE:-}", Ok(Some("")));

@@ -79,7 +79,9 @@ fn compose(
             for known in [Known::McpProtocolVersion, Known::McpMethod, Known::McpName] {
                 fields.extend(head.get(bytes, known).map(|value| (known.name(), value)));
             }
-            params.extend(head.params(bytes));
+            // Some servers read `_` in a field's name as `-` (RFC 3875, 4.1.18): one that is not checked against the
+            // body could pass for one that is.
+            params.extend(head.params(bytes).filter(|(name, _)| !name.contains(&b'_')));
         }
         Era::Legacy => legacy_fields(flight, &mut fields),
     }

@@ -8,7 +8,7 @@ use crate::base::ids::EndpointId;
 use crate::base::time::Now;
 use crate::config::snapshot::Route;
 use crate::http::field::Known;
-use crate::http::head::{Framing, Method};
+use crate::http::head::{Framing, Method, Version};
 use crate::http::reply;
 use crate::identity::active::ActiveTask;
 use crate::identity::caller::Caller;
@@ -141,7 +141,7 @@ async fn judged(
         // Another owner's, another endpoint's, a forged and an ended id are one and the same to its bearer.
         flight.session = session.transpose().map_err(|_| Kind::SessionUnknown)?;
     }
-    afford(shard, flight, &call)?;
+    afford(shard, conn, flight, &call)?;
     flight.task = Judge::new(shard, conn, body, flight).task(&call)?;
     let looked_up = call.method.is_some_and(|method| method.list.is_some() || method.subject != methods::Subject::None);
     if looked_up {
@@ -163,7 +163,7 @@ async fn judged(
 }
 
 /// Whether there is room for it: by what it is worth, by the streams its subject has, by its id.
-fn afford(shard: &Shard, flight: &mut Flight, call: &Call) -> Result<(), Refusal> {
+fn afford(shard: &Shard, conn: &Conn, flight: &mut Flight, call: &Call) -> Result<(), Refusal> {
     let class = match call.method.map(|method| method.verb) {
         Some(Verb::ToolsCall) => Class::Call,
         Some(Verb::Listen | Verb::Initialize) => Class::Lasting,
@@ -174,6 +174,10 @@ fn afford(shard: &Shard, flight: &mut Flight, call: &Call) -> Result<(), Refusal
         return Err(Kind::Overloaded.into());
     }
     if class == Class::Lasting && call.era == Era::Modern {
+        if conn.head.version == Version::Http10 {
+            return Err(Refusal::from(Kind::VersionUnsupported)
+                .saying("A subscription needs HTTP/1.1: the end of an HTTP/1.0 answer looks like any cut."));
+        }
         shard.load.stream(flight.caller.principal, &flight.snapshot.settings.limits)?;
         flight.streaming = true;
     }

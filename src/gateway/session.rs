@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 use crate::base::ids::EndpointId;
 use crate::base::time::Now;
 use crate::http::field::Known;
-use crate::http::head::{Framing, Method};
+use crate::http::head::{Framing, Method, Version};
 use crate::http::reply;
 use crate::identity::active::active_task;
 use crate::identity::caller::Caller;
@@ -35,6 +35,13 @@ pub(super) async fn serve(
     began: Now,
 ) -> Result<Next, Refusal> {
     let method = conn.head.method;
+    if method == Method::Get && conn.head.version == Version::Http10 {
+        // Its end would look like any cut.
+        return Err(Refusal {
+            allow: Some("POST, DELETE"),
+            ..Refusal::from(Kind::MethodNotAllowed).to(Era::Legacy, None)
+        });
+    }
     let session = session_of(shard, conn, &snapshot, &caller, endpoint)?;
     let named = conn.head.get(conn.bytes(), Known::PortcullisTask);
     let task = active_task(&caller, named, None, snapshot.settings.policy.tasks())

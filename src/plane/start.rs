@@ -272,3 +272,43 @@ fn run_shard(start: run::Start, cpu: Option<usize>) -> Result<JoinHandle<Result<
         })
         .map_err(|error| PlaneFault::System { what: "a thread", error })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Source, load};
+
+    struct Nothing;
+
+    impl Source for Nothing {
+        fn var(&self, _: &str) -> Option<String> {
+            None
+        }
+
+        fn file(&self, _: &std::path::Path) -> std::io::Result<String> {
+            Err(std::io::ErrorKind::NotFound.into())
+        }
+    }
+
+    /// [R4] In a build that unwinds, one shard's panic stops all.
+    #[test]
+    fn a_panic_stops_the_siblings() {
+        let text = "auth: { anonymous: allow }\nservers: { a: { url: 'http://127.0.0.1:1/' } }\n";
+        let settings = load(text, std::path::Path::new("."), &Nothing).unwrap().settings;
+        let prepared = Arc::new(Prepared::new(&settings));
+        let nowhere = vec![Arc::default()];
+        let (snapshot, _) =
+            Snapshot::new(Arc::new(settings), prepared, Catalog::default(), nowhere, Arc::default(), 0, 0);
+        let control = Arc::new(Control::new(snapshot, 1, 1).expect("an event descriptor"));
+        let ended = |panics: bool| {
+            let sibling = Sibling(control.clone());
+            let thread = std::thread::spawn(move || {
+                let _sibling = sibling;
+                assert!(!panics, "on purpose");
+            });
+            (thread.join().is_err(), control.life())
+        };
+        assert_eq!(ended(false), (false, Life::Run));
+        assert_eq!(ended(true), (true, Life::Stop));
+    }
+}

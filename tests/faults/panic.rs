@@ -65,19 +65,3 @@ fn an_abort_leaves_the_record_behind() {
     assert!(oracle::of_kind(&records, "outcome").all(|it| key(it) != number), "{number:?}");
     Post::legacy_call(&session, "echo").echoed(&gateway);
 }
-
-/// [R4] The same in a build that unwinds: a shard that panics takes its siblings along.
-#[test]
-#[ignore = "bug: a shard's end is noticed when those before it have ended; and nothing makes one panic"]
-fn a_panic_on_one_shard_ends_the_process() {
-    let upstream = Plan::tools(&["echo"]).start();
-    let setup = Setup::new().server("up", &upstream.url()).open().shards(2);
-    // The last shard, a second after it began to serve.
-    let mut gateway = setup.environment("PORTCULLIS_TEST_PANIC", "shard-1").start();
-    let post = Post::call("echo");
-    post.echoed(&gateway);
-    let status = gateway.ended(PATIENCE);
-    assert!(!status.success(), "{status}");
-    let gateway = gateway.restart(|_| {});
-    assert_eq!(oracle::outcome(&gateway.records(), &post.value)["status"], "ok");
-}

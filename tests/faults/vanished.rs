@@ -146,7 +146,6 @@ fn a_client_that_vanishes_while_it_waits() {
 
 /// [P5] [P6] [S4] The same while a stream is open, whose keep-alive comments nobody acknowledges.
 #[test]
-#[ignore = "bug: a keep-alive comment under way keeps TCP from probing"]
 fn a_client_that_vanishes_from_a_stream() {
     with_both_drivers("stream");
 }

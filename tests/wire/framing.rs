@@ -832,7 +832,6 @@ fn answered_early(gateway: &Gateway, upstream: &Upstream) {
 /// [H14] A server that answers before it has read the request, and hangs up: its answer is given on, and its connection
 /// is never used again.
 #[test]
-#[ignore = "bug: a connection is kept while bytes of its request wait to be sent"]
 fn servers_that_answer_early_and_leave() {
     let (gateway, upstream) = hasty(|_| std::thread::sleep(Duration::from_millis(100)));
     for _ in 0..3 {
@@ -842,7 +841,6 @@ fn servers_that_answer_early_and_leave() {
 
 /// [H14] The same for one that stays: its answer does not wait for the rest of the request to be taken.
 #[test]
-#[ignore = "bug: a connection is kept while bytes of its request wait to be sent"]
 fn servers_that_answer_early_and_stay() {
     let (gateway, upstream) = hasty(|out| out.pass("read"));
     for _ in 0..3 {
@@ -884,7 +882,6 @@ fn bytes_behind_an_answer() {
 
 /// [H15] The same where they come when the answer has been given on already, and the connection been kept.
 #[test]
-#[ignore = "bug: a fresh connection is used without a look"]
 fn bytes_behind_an_answer_that_come_late() {
     const ACTS: &[(&str, Act)] = &[("late", |seen, out| {
         out.write(whole(&said(seen, seen.value())));

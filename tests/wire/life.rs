@@ -215,7 +215,6 @@ fn nothing_new_after_a_tenth_of_a_second() {
 /// [L1] Who has connected and was not accepted when SIGTERM came is served, turned away, or cut off; whatever it is, it
 /// comes soon, and nobody's call is executed without an answer.
 #[test]
-#[ignore = "bug: an idle connection that is closed may have a request in its buffer, which is executed unanswered"]
 fn those_in_the_queue() {
     for driver in ["auto", "epoll"] {
         let (mut gateway, upstream) = pair(Setup::new().shards(2).driver(driver));
@@ -260,7 +259,6 @@ fn executed_are(upstream: &Upstream, mut served: Vec<String>) {
 
 /// [L1] [P5] A request that crosses the end of its idle connection is served or not executed.
 #[test]
-#[ignore = "bug: an idle connection that is closed may have a request in its buffer, which is executed unanswered"]
 fn requests_that_cross_the_end() {
     for driver in ["auto", "epoll"] {
         for _ in 0..5 {
@@ -362,7 +360,6 @@ fn killed_and_back() {
 /// [L2] The kernel lets go of an io_uring some time after its process has ended, and of its listeners with it: a start
 /// that comes at once waits for that.
 #[test]
-#[ignore = "bug: a port that its predecessor still holds is not waited for"]
 fn killed_and_back_at_once() {
     let upstream = Plan::tools(&["echo"]).start();
     let mut gateway = Setup::new().server("up", &upstream.url()).open().shards(2).start();
@@ -376,7 +373,6 @@ fn killed_and_back_at_once() {
 
 /// [L2] A server that does not answer holds up nobody's start.
 #[test]
-#[ignore = "bug: shards begin when every server has answered, or two seconds have passed"]
 fn a_start_waits_for_no_server() {
     let (quick, silent) = (Plan::tools(&["echo"]).start(), Reserved::new());
     let silent_url = silent.url();

@@ -574,7 +574,6 @@ fn other_keys_end_a_token() {
 /// [K10] Verifying costs a bounded part of a shard's time: who floods it with tokens that must be verified is told to
 /// come again, and who is known notices nothing.
 #[test]
-#[ignore = "waits for the verification budget"]
 fn verification_has_its_budget() {
     let door = Door::with(|setup| setup.tokens("deny"));
     let known = door.token("", "");
