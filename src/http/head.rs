@@ -734,8 +734,15 @@ fn body_length(fields: &Fields, bytes: &[u8], version: Version) -> Result<Option
 /// depend on that.
 #[inline]
 fn spaced(bytes: &[u8], value: Span) -> bool {
-    let before = bytes[..value.start as usize].iter().rfind(|byte| **byte != b' ');
-    let behind = bytes[value.end as usize..].iter().find(|byte| **byte != b' ');
+    let (before, behind) = (&bytes[..value.start as usize], &bytes[value.end as usize..]);
+    // As nearly everybody writes it.
+    if matches!((before, behind), ([.., b':', b' '], [b'\r', ..])) { true } else { spaced_oddly(before, behind) }
+}
+
+#[cold]
+fn spaced_oddly(before: &[u8], behind: &[u8]) -> bool {
+    let before = before.iter().rfind(|byte| **byte != b' ');
+    let behind = behind.iter().find(|byte| **byte != b' ');
     before == Some(&b':') && behind == Some(&b'\r')
 }
 
