@@ -51,9 +51,47 @@ mod tests {
     const EDITS_MAX: usize = 5;
     /// What is put between other bytes: what HTTP, JSON, YAML, base64 and URIs are held together by.
     const WORDS: &[&[u8]] = &[
-        b"\r\n", b"\n", b"\r", b"\0", b" ", b"\t", b":", b",", b";", b"\"", b"\\", b"/", b".", b"..", b"%", b"%2f",
-        b"%2E", b"=", b"==", b"-", b"{", b"}", b"[", b"]", b"null", b"true", b"0", b"-1", b"1e400", b"\\u0000",
-        b"\\ud800", b"\xff", b"\xc3\xa9", b"\xef\xbb\xbf", b"&a", b"*a", b"<<", b"!!", b"${", b"#", b"18446744073709551616",
+        b"\r\n",
+        b"\n",
+        b"\r",
+        b"\0",
+        b" ",
+        b"\t",
+        b":",
+        b",",
+        b";",
+        b"\"",
+        b"\\",
+        b"/",
+        b".",
+        b"..",
+        b"%",
+        b"%2f",
+        b"%2E",
+        b"=",
+        b"==",
+        b"-",
+        b"{",
+        b"}",
+        b"[",
+        b"]",
+        b"null",
+        b"true",
+        b"0",
+        b"-1",
+        b"1e400",
+        b"\\u0000",
+        b"\\ud800",
+        b"\xff",
+        b"\xc3\xa9",
+        b"\xef\xbb\xbf",
+        b"&a",
+        b"*a",
+        b"<<",
+        b"!!",
+        b"${",
+        b"#",
+        b"18446744073709551616",
     ];
 
     /// Holds `body` against every file of `target` in `tests/fuzz`, against mutations of them, and random bytes.
@@ -109,7 +147,8 @@ mod tests {
     fn try_all(inputs: impl Strategy<Value = Input>, body: fn(&[u8])) {
         let times = std::env::var(CASES_VARIABLE).ok().and_then(|times| times.parse().ok()).unwrap_or(1);
         let cases = CASES.saturating_mul(times);
-        let mut runner = TestRunner::new(Config { cases, failure_persistence: None, max_shrink_iters: 200, ..Config::default() });
+        let mut runner =
+            TestRunner::new(Config { cases, failure_persistence: None, max_shrink_iters: 200, ..Config::default() });
         let outcome = runner.run(&inputs, |input| {
             body(&input.0);
             Ok(())
@@ -126,7 +165,13 @@ mod tests {
         Insert(Index, Index),
         Delete(Index, usize),
         /// A piece of another seed (or of the same), put in or put over.
-        Splice { at: Index, seed: Index, from: Index, length: usize, over: bool },
+        Splice {
+            at: Index,
+            seed: Index,
+            from: Index,
+            length: usize,
+            over: bool,
+        },
     }
 
     fn edit() -> impl Strategy<Value = Edit> {

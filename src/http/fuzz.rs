@@ -181,7 +181,9 @@ fn assert_sound_request(data: &[u8], head: &RequestHead) {
     let lengths = model.named("content-length");
     match head.framing {
         Framing::None => assert!(coded.is_empty() && lengths.is_empty()),
-        Framing::Length(length) => assert!(coded.is_empty() && lengths.len() == 1 && number(lengths[0]) == Some(length)),
+        Framing::Length(length) => {
+            assert!(coded.is_empty() && lengths.len() == 1 && number(lengths[0]) == Some(length))
+        }
         Framing::Chunked => {
             assert!(lengths.is_empty() && coded.len() == 1 && coded[0].eq_ignore_ascii_case(b"chunked"));
             assert_eq!(head.version, Version::Http11);

@@ -86,14 +86,16 @@ fn assert_lies_are_found(data: &[u8], envelope: &Envelope, right: &Given<'_>, ca
     for lie in [Given { version: Some(b"2025-11-25"), ..*right }, Given { version_count: 2, ..*right }] {
         assert!(call::read(&lie, data, envelope).is_err(), "{lie:?}");
     }
-    for lie in [Given { method: None, method_count: 0, ..*right }, Given { version: None, version_count: 0, ..*right }] {
+    for lie in [Given { method: None, method_count: 0, ..*right }, Given { version: None, version_count: 0, ..*right }]
+    {
         let read = call::read(&lie, data, envelope);
         assert!(matches!(read, Err(CallFault::HeaderMismatch(HeaderFault::Missing(_)))), "{lie:?} {read:?}");
     }
     if call.method.is_some_and(|method| method.named_by().is_some()) {
         for (name, name_count) in [(None, 0), (right.name, 2), (Some(&b"another name"[..]), 1)] {
             let lie = Given { name, name_count, ..*right };
-            let is_it = name.is_some_and(|name| call.subject.text().is_some_and(|text| text.of(data).as_bytes() == name));
+            let is_it =
+                name.is_some_and(|name| call.subject.text().is_some_and(|text| text.of(data).as_bytes() == name));
             assert!(call::read(&lie, data, envelope).is_err() || (is_it && name_count == 1), "{lie:?}");
         }
     }
@@ -121,7 +123,8 @@ fn assert_sound(data: &[u8], envelope: &Envelope, call: &Call) {
         assert!(listen.uris.iter().all(|uri| uri.of(data).len() <= data.len()));
     }
     let meta = &call.meta;
-    let spans = [call.arguments, meta.progress_token, meta.traceparent, meta.tracestate, meta.baggage, meta.capabilities];
+    let spans =
+        [call.arguments, meta.progress_token, meta.traceparent, meta.tracestate, meta.baggage, meta.capabilities];
     let inside = |span: &Span| span.end as usize <= data.len();
     assert!(spans.iter().flatten().all(inside), "spans are places in the body");
     assert!(call.arguments.is_none_or(|arguments| arguments.of(data).starts_with(b"{")));

@@ -8,7 +8,6 @@ use crate::support::upstream::{Acted, Plan, said};
 /// [P3] A second answer that arrives when the first has been passed on already: it was there before the next request was
 /// written, so it is no answer to it, and that request must not get it.
 #[test]
-#[ignore = "bug: a kept connection is not looked at within 50 ms of its last answer"]
 fn an_answer_that_was_there_before_its_request() {
     let upstream = Plan::tools(&["echo", "talkative"])
         .script(|seen, out| {

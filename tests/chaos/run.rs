@@ -15,7 +15,8 @@ use crate::support::chaos_client::Clients;
 use crate::support::chaos_server::Servers;
 use crate::support::gateway::{Gateway, PATIENCE, Setup};
 use crate::support::http::Wire;
-use crate::support::oracle::{self, Claim, Due, End, Entry, Level, Line};
+use crate::support::level::Level;
+use crate::support::oracle::{self, Claim, Due, End, Entry, Line};
 
 /// [P1] [P2] [P3] [P4] [P5] [P6] The long run, on one shard.
 #[test]
@@ -51,7 +52,7 @@ fn run(name: &str, calls: u64, change: impl FnOnce(Setup) -> Setup) {
     let took = begun.elapsed();
 
     claims.extend(healthy(&gateway, &clients, seed, calls));
-    before.returns(&gateway, MEMORY_SLACK);
+    before.comes_back_within(&gateway, MEMORY_KEPT_BYTES);
     let after = Level::of(&gateway);
     gateway.signal(Signal::TERM);
     assert_eq!(gateway.ended(PATIENCE).code(), Some(0), "{replay}");
@@ -159,7 +160,7 @@ fn manners(seed: u64, claims: &[Claim], ledger: &[Entry]) -> Vec<String> {
     }
     println!("  of {well} calls that were served well, hurt all the same: {hurt:?}");
     for (word, count) in hurt {
-        if count * 100 > well * HURT_PERCENT_MAX + 500 {
+        if count * 100 > well * HURT_PERCENT_MAX + 1_000 {
             faults.push(format!("{count} of {well} calls that were served well ended with {word}"));
         }
     }
@@ -230,8 +231,9 @@ fn met_everything(seed: u64, claims: &[Claim], servers: &Servers, lines: &[Line]
 const CLIENTS: usize = 24;
 /// Below so many calls a kind may be missing by chance.
 const CALLS_FOR_ALL: u64 = 2_000;
-/// Buffers and tables that are kept up to a bound, and what the allocator holds back.
-const MEMORY_SLACK: usize = 96 << 20;
+/// Buffers and tables that are kept up to a bound, a set for each shard, and what the allocator holds back. The longest
+/// run (200,000 calls) leaves 19 MB more than there were.
+const MEMORY_KEPT_BYTES: usize = 64 << 20;
 /// Calls in a hundred that were served well and may fail all the same.
-const HURT_PERCENT_MAX: usize = 3;
+const HURT_PERCENT_MAX: usize = 1;
 const FAULTS_SHOWN: usize = 8;
