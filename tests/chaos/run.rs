@@ -60,7 +60,7 @@ fn run(name: &str, calls: u64, change: impl FnOnce(Setup) -> Setup) {
     let lines = record(&gateway);
     let ledger = servers.ledger();
     let mut faults = oracle::faults(&lines, &ledger, &claims);
-    faults.extend(manners(seed, &claims, &ledger));
+    faults.extend(manners(seed, &claims, &ledger, &lines));
     let told = told(seed, &claims, &lines, &servers);
     println!("{name}: {calls} calls in {took:.1?}; {before:?} became {after:?}\n{told}");
     assert!(faults.is_empty(), "{replay}; the first of {} faults:\n{}", faults.len(), shown(seed, &faults));
@@ -132,9 +132,10 @@ fn record(gateway: &Gateway) -> Vec<Line> {
 
 /// What calls that were waited for ended with, held against what their servers did: beyond the promises, an error is to
 /// say what happened, and nothing that was done well is to fail.
-fn manners(seed: u64, claims: &[Claim], ledger: &[Entry]) -> Vec<String> {
+fn manners(seed: u64, claims: &[Claim], ledger: &[Entry], lines: &[Line]) -> Vec<String> {
     let mut faults = Vec::new();
     let read: HashSet<&str> = ledger.iter().map(|entry| entry.value.as_str()).collect();
+    let ended = oracle::statuses(lines);
     let (mut well, mut hurt) = (0, HashMap::<&str, usize>::new());
     for claim in claims {
         let call = Call::carrying(seed, &claim.value).expect("the clients make drawn calls only");
@@ -148,14 +149,16 @@ fn manners(seed: u64, claims: &[Claim], ledger: &[Entry]) -> Vec<String> {
                 }
                 // A kept connection may be closed by its server as the call is written to it, which then is not read;
                 // and where the machine is busy, time may run out.
-                fits || word == "server_cut" && !read.contains(claim.value.as_str()) || word == "server_timeout"
+                let late = ended.get(claim.value.as_str()) == Some(&"timeout");
+                fits || word == "server_cut" && !read.contains(claim.value.as_str()) || late
             }
             Due::Refusal => word == "refused",
             Due::Nothing => matches!(word, "rejected" | "cut" | "left"),
             Due::PermitOrNothing | Due::RefusalOrNothing => true,
         };
         if !fits {
-            faults.push(format!("an end that does not fit: {claim:?}"));
+            let status = ended.get(claim.value.as_str()).unwrap_or(&"none");
+            faults.push(format!("an end that does not fit, outcome {status}: {claim:?}"));
         }
     }
     println!("  of {well} calls that were served well, hurt all the same: {hurt:?}");
@@ -167,7 +170,7 @@ fn manners(seed: u64, claims: &[Claim], ledger: &[Entry]) -> Vec<String> {
     faults
 }
 
-/// What was seen, in three lines.
+/// What was seen, in five lines.
 fn told(seed: u64, claims: &[Claim], lines: &[Line], servers: &Servers) -> String {
     let mut clients = BTreeMap::<String, usize>::new();
     let mut ends = BTreeMap::<String, usize>::new();
@@ -182,7 +185,8 @@ fn told(seed: u64, claims: &[Claim], lines: &[Line], servers: &Servers) -> Strin
         *record.entry(word.cloned().unwrap_or_default()).or_default() += 1;
     }
     let served = servers.served().into_iter().map(|(serving, count)| (format!("{serving:?}"), count)).collect();
-    let mut out = String::new();
+    let slowest = claims.iter().map(|claim| claim.took).max().unwrap_or_default();
+    let mut out = format!("  slowest: {slowest:.1?}\n");
     for (what, counts) in [("clients", clients), ("servers", served), ("ends", ends), ("record", record)] {
         let counts: Vec<String> = counts.iter().map(|(word, count)| format!("{word} {count}")).collect();
         let _ = writeln!(out, "  {what}: {}", counts.join(", "));

@@ -171,6 +171,13 @@ pub(crate) fn faults(lines: &[Line], ledger: &[Entry], claims: &[Claim]) -> Vec<
     faults
 }
 
+/// How the record says that calls ended, by their values.
+pub(crate) fn statuses(lines: &[Line]) -> HashMap<&str, &str> {
+    let ended = outcomes(lines, &mut Vec::new());
+    let permits = lines.iter().filter(|line| line.permits());
+    permits.filter_map(|line| Some((line.trace.as_deref()?, ended.get(&line.key())?.status.as_deref()?))).collect()
+}
+
 /// The outcome of each decision that has one.
 fn outcomes<'a>(lines: &'a [Line], faults: &mut Vec<String>) -> HashMap<Key, &'a Line> {
     let mut permits = HashMap::new();
