@@ -185,8 +185,14 @@ fn told(seed: u64, claims: &[Claim], lines: &[Line], servers: &Servers) -> Strin
         *record.entry(word.cloned().unwrap_or_default()).or_default() += 1;
     }
     let served = servers.served().into_iter().map(|(serving, count)| (format!("{serving:?}"), count)).collect();
-    let slowest = claims.iter().map(|claim| claim.took).max().unwrap_or_default();
-    let mut out = format!("  slowest: {slowest:.1?}\n");
+    let mut slowest: Vec<&Claim> = claims.iter().collect();
+    slowest.sort_by_key(|claim| std::cmp::Reverse(claim.took));
+    let slow = |claim: &&Claim| {
+        let drawn = Call::carrying(seed, &claim.value).map(|call| (call.doing, call.serving, call.modern));
+        format!("{:.1?} {drawn:?} {}", claim.took, claim.end.word())
+    };
+    let slowest: Vec<String> = slowest.iter().take(4).map(slow).collect();
+    let mut out = format!("  slowest: {}\n", slowest.join("; "));
     for (what, counts) in [("clients", clients), ("servers", served), ("ends", ends), ("record", record)] {
         let counts: Vec<String> = counts.iter().map(|(word, count)| format!("{word} {count}")).collect();
         let _ = writeln!(out, "  {what}: {}", counts.join(", "));
