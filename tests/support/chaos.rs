@@ -285,8 +285,6 @@ impl Call {
             Doing::ForeignSession | Doing::DeadSession | Doing::Cancel => false,
             _ => draw.chance(65),
         };
-        // Nobody waits for the end of a call that was left, and in its session its id is taken until then.
-        let left = !modern && doing.may_arrive() && !doing.is_whole();
         let named = draw.chance(50).then(|| (draw.one_of(&["research", "support"]), draw.chance(50)));
         let pad = match draw.below(40) {
             0 => draw.within(20_000..120_000),
@@ -302,7 +300,11 @@ impl Call {
             modern,
             server: draw.below(SERVERS.len()),
             tool: draw.among(TOOLS),
-            id: if left { Id::Number } else { draw.among(IDS) },
+            // In a session no id is used twice (MCP 2025-11-25 basic, "Requests").
+            id: match draw.among(IDS) {
+                Id::One | Id::Big if !modern => Id::Number,
+                id => id,
+            },
             // So long that it is not read on the way to the answer; but within what may be sent.
             pad: if serving == Serving::Early { draw.within(100_000..200_000) } else { pad },
             alone: draw.chance(25),
@@ -322,7 +324,7 @@ impl Call {
         match self.id {
             Id::One => "1".into(),
             Id::Number => self.number.to_string(),
-            Id::Text => format!("\"id-{}\"", self.number % 7),
+            Id::Text => format!("\"id-{}\"", if self.modern { self.number % 7 } else { self.number }),
             Id::Big => "9007199254740993".into(),
         }
     }
