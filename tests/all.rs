@@ -9,6 +9,8 @@ mod demo;
 mod faults;
 mod floors;
 mod security;
+mod tuning;
+mod fuzz;
 mod wire;
 
 mod support {

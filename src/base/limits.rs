@@ -55,7 +55,10 @@ pub const WRITE_STALL_MS_MAX: u64 = 30_000;
 /// From SIGTERM until calls still running are cut (default of `limits.drain`).
 pub const DRAIN_MS_MAX: u64 = 30_000;
 /// A keep-alive comment goes out on a stream that was silent for this long.
-pub const STREAM_KEEPALIVE_MS: u64 = 15_000;
+pub const STREAM_KEEPALIVE_MS: u64 = 10_000;
+/// And must be acknowledged by the client's kernel within this time, milliseconds: with the comment before it, a client
+/// that vanished is noticed within half a minute.
+pub const STREAM_ACKNOWLEDGED_MS_MAX: u32 = 18_000;
 /// A waiting call looks whether its client is still there after this long.
 pub const WATCH_AFTER_MS: u64 = 10;
 /// Read and thrown away of a refused request's body before the connection is closed, bytes.
@@ -117,6 +120,30 @@ pub const HANDSHAKE_MS_MAX: u64 = 5_000;
 pub const CERTIFICATES_MAX: usize = 256;
 /// A file of certificates or a key, bytes: the certificate bundles of operating systems are a tenth of it.
 pub const PEM_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Held of a client's handshake while it is not complete, bytes: a hello in records of one byte has room, a flood of
+/// half hellos does not take the shard's buffers.
+pub const TLS_HANDSHAKE_BYTES_MAX: usize = 16 * 1024;
+/// Received, and not yet decrypted, of one connection, bytes.
+pub const TLS_INCOMING_BYTES_MAX: usize = ANSWER_WHOLE_BYTES_MAX + HEAD_BYTES_MAX;
+/// Plain text of one record, bytes (RFC 8446, 5.1).
+pub const TLS_RECORD_BYTES_MAX: usize = 16 * 1024;
+/// Encrypted at once, and given to one send, bytes.
+pub const TLS_PIECE_BYTES: usize = 4 * TLS_RECORD_BYTES_MAX;
+/// Receives of one look at a connection that should be quiet; a peer that sends more without saying anything is
+/// looked at again later.
+pub const TLS_LOOKS_MAX: usize = 16;
+/// Read and thrown away after a failed handshake, so that its alert reaches the peer, bytes.
+pub const TLS_REFUSED_DRAIN_BYTES_MAX: usize = 64 * 1024;
+/// Tickets of one server that a shard keeps to resume with.
+pub const TLS_TICKETS_KEPT: usize = 8;
+/// Servers whose tickets a shard keeps.
+pub const TLS_TICKET_SERVERS_MAX: usize = 256;
+/// How often the files of certificates are looked at, milliseconds.
+pub const CERTS_LOOK_MS: u64 = 400;
+/// A file that changed within this time is read at each look: its clock may be too coarse to show another change.
+pub const CERTS_SETTLED_MS: u64 = 3_000;
+/// A certificate that expires within this time is worth a warning, days.
+pub const CERT_WARN_DAYS: i64 = 7;
 
 // ---- upstream -------------------------------------------------------------------------------------------------
 /// A connect to an upstream.
@@ -137,7 +164,9 @@ pub const PLANE_ANSWER_MS_MAX: u64 = 10_000;
 /// And its size, bytes.
 pub const PLANE_ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// A request of this size fits the kernel's buffers; a longer one may have to wait for its server to read.
-pub const SENT_AT_ONCE_BYTES: usize = 32 * 1024;
+pub const SENT_AT_ONCE_BYTES: usize = 16 * 1024;
+/// The plane waits so long to say farewell on an encrypted connection, milliseconds.
+pub const PLANE_FAREWELL_MS_MAX: u64 = 10;
 /// Idle connections kept per shard and server.
 pub const UPSTREAM_IDLE_MAX: usize = 512;
 /// Parsed heads of answers that a shard keeps to parse into again.
@@ -202,30 +231,6 @@ pub const URI_BYTES_MAX: usize = 8 * 1024;
 /// Rules named in one permit or refusal: the first ones in the order of the file.
 pub const RULES_NAMED_MAX: usize = 8;
 
-// ---- tls ------------------------------------------------------------------------------------------------------
-/// Held of a client's handshake while it is not complete, bytes: a hello in records of one byte has room, a flood of
-/// half hellos does not take the shard's buffers.
-pub const TLS_HANDSHAKE_BYTES_MAX: usize = 16 * 1024;
-/// Received, and not yet decrypted, of one connection, bytes.
-pub const TLS_INCOMING_BYTES_MAX: usize = ANSWER_WHOLE_BYTES_MAX + HEAD_BYTES_MAX;
-/// Plain text of one record, bytes (RFC 8446, 5.1).
-pub const TLS_RECORD_BYTES_MAX: usize = 16 * 1024;
-/// Encrypted at once, and given to one send, bytes.
-pub const TLS_PIECE_BYTES: usize = 4 * TLS_RECORD_BYTES_MAX;
-/// Receives of one look at a connection that should be quiet; a peer that sends more without saying anything is
-/// looked at again later.
-pub const TLS_LOOKS_MAX: usize = 16;
-/// Read and thrown away after a failed handshake, so that its alert reaches the peer, bytes.
-pub const TLS_REFUSED_DRAIN_BYTES_MAX: usize = 64 * 1024;
-/// Certificates of one listener.
-pub const TLS_PAIRS_MAX: usize = 256;
-/// Tickets of one server that a shard keeps to resume with.
-pub const TLS_TICKETS_KEPT: usize = 8;
-/// Servers whose tickets a shard keeps.
-pub const TLS_TICKET_SERVERS_MAX: usize = 256;
-/// How often the files of certificates are looked at, milliseconds.
-pub const CERTS_LOOK_MS: u64 = 400;
-
 // ---- uring ----------------------------------------------------------------------------------------------------
 /// Buffers waiting to be used again, bytes: a burst's memory goes back to the allocator.
 pub const BUFFERS_KEPT_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -266,8 +271,11 @@ pub const RECORD_TEXT_BYTES_MAX: usize = 2 * 1024;
 pub const PUBLISH_GATHER_MS: u64 = 20;
 /// One request on the admin listener, milliseconds.
 pub const ADMIN_ANSWER_MS_MAX: u64 = 2_000;
+/// The kernel lets go of a killed predecessor's listeners with its ring, some time after its end: a start waits for a
+/// port so long, milliseconds.
+pub const PORT_WAIT_MS_MAX: u64 = 2_000;
 /// At start, the servers get so long to introduce themselves before the gateway says what it knows, milliseconds.
-pub const START_WAIT_MS_MAX: u64 = 2_000;
+pub const START_WAIT_MS_MAX: u64 = 500;
 /// A supervisor's watchdog below this is missed by a busy machine now and then, milliseconds.
 pub const WATCHDOG_MS_MIN: u64 = 1_000;
 /// One file of the log, bytes; then the next is begun.

@@ -10,6 +10,7 @@ use crate::mcp::catalog::Catalog;
 use crate::policy::compile::Warning;
 use crate::policy::table::Table;
 use crate::session::owner::endpoint_hash;
+use crate::tls::config::Materials;
 
 use super::Settings;
 
@@ -71,8 +72,8 @@ pub struct Snapshot {
     pub table: Table,
     /// Resolved addresses, by `ServerId`; empty where the name does not resolve.
     pub addresses: Vec<Arc<[SocketAddr]>>,
-    /// x
-    pub tls: Arc<crate::tls::config::Materials>,
+    /// Certificates, keys and authorities, of the same settings.
+    pub tls: Arc<Materials>,
     /// Counts up when verified tokens must be verified again: with every change of the settings.
     pub auth_epoch: u64,
     /// Counts up with every snapshot.
@@ -126,12 +127,13 @@ impl Snapshot {
         prepared: Arc<Prepared>,
         catalog: Catalog,
         addresses: Vec<Arc<[SocketAddr]>>,
+        tls: Arc<Materials>,
         auth_epoch: u64,
         number: u64,
     ) -> (Self, Vec<Warning>) {
         let names: Vec<Arc<str>> = settings.servers.iter().map(|server| server.name.clone()).collect();
         let (table, warnings) = Table::compile(&settings.policy, &names, &catalog);
-        (Self { settings, prepared, catalog, table, addresses, tls: Arc::default(), auth_epoch, number }, warnings)
+        (Self { settings, prepared, catalog, table, addresses, tls, auth_epoch, number }, warnings)
     }
 }
 

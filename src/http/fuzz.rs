@@ -5,7 +5,9 @@ use super::field::{Fields, Known};
 use super::head::{Framing, HeadFault, Method, Progress, RequestHead, ResponseHead, Version};
 use super::sse::{self, EventParser, SseFault};
 use crate::base::fuzz::cuts;
-use crate::base::limits::{FIELD_VALUE_BYTES_MAX, HEAD_BYTES_MAX, HEAD_FIELDS_MAX};
+use crate::base::limits::{
+    CHUNK_EXTENSION_BYTES_MAX, CHUNK_EXTENSIONS_BYTES_MAX, FIELD_VALUE_BYTES_MAX, HEAD_BYTES_MAX, HEAD_FIELDS_MAX,
+};
 
 /// A request head: the same however it comes; what is accepted has one framing, one host and a path that is no other.
 ///
@@ -172,6 +174,13 @@ fn assert_sound_request(data: &[u8], head: &RequestHead) {
     assert_eq!(model.named("host").len(), 1, "exactly one Host");
     assert_eq!(head.host.of(data), model.named("host")[0]);
     assert!(!head.host.of(data).iter().any(|byte| b"@/\\,?# %".contains(byte)), "a host and a port, no more");
+    let target = head.target.of(data);
+    if let Some(slashes) = target.windows(3).position(|three| three == b"://") {
+        // In front of the path it is a scheme, and what follows is the host.
+        let authority = target[slashes + 3..].split(|byte| b"/?".contains(byte)).next();
+        let absolute = !target[..slashes].iter().any(|byte| b"/?".contains(byte));
+        assert!(!absolute || authority.is_some_and(|host| host.eq_ignore_ascii_case(head.host.of(data))));
+    }
     assert_path(head.path.of(data));
     assert!(head.target.len() <= FIELD_VALUE_BYTES_MAX && !head.target.is_empty());
     for part in [head.path, head.query.unwrap_or(head.path)] {
@@ -327,11 +336,17 @@ fn decode(pieces: &[&[u8]]) -> Decoded {
 /// The data of a whole chunked body, by the simplest reader there is.
 fn simple_chunks(mut rest: &[u8]) -> Option<Vec<u8>> {
     let line_end = |rest: &[u8]| rest.windows(2).position(|two| two == b"\r\n");
-    let mut data = Vec::new();
+    let (mut data, mut extensions) = (Vec::new(), 0);
     loop {
         let line = &rest[..line_end(rest)?];
         let digits = line.split(|byte| *byte == b';').next().unwrap_or_default();
+        let extension = line.len() - digits.len();
+        extensions += extension;
+        let bounded = extension <= CHUNK_EXTENSION_BYTES_MAX && extensions <= CHUNK_EXTENSIONS_BYTES_MAX;
         let size = usize::from_str_radix(text(digits), 16).ok()?;
+        if !bounded || digits.len() > 16 || !digits.iter().all(u8::is_ascii_hexdigit) {
+            return None;
+        }
         rest = &rest[line.len() + 2..];
         if size == 0 {
             break;
@@ -340,10 +355,12 @@ fn simple_chunks(mut rest: &[u8]) -> Option<Vec<u8>> {
         rest = rest[size..].strip_prefix(b"\r\n")?;
     }
     // Trailers, up to the empty line, which must be the end.
+    let mut trailers = 0;
     while !rest.starts_with(b"\r\n") {
         rest = &rest[line_end(rest)? + 2..];
+        trailers += 1;
     }
-    (rest.len() == 2).then_some(data)
+    (rest.len() == 2 && trailers <= HEAD_FIELDS_MAX).then_some(data)
 }
 
 /// What became of a stream.
@@ -396,16 +413,19 @@ mod tests {
         hold("http_response_head", response_head);
     }
 
+    /// [O1] A path that is accepted is the same path to others, before and after its escapes are undone.
     #[test]
     fn targets_hold() {
         hold("http_target", target);
     }
 
+    /// [H8] [H9] A chunked body has the data that the simplest strict reader finds, and its trailers are not seen.
     #[test]
     fn chunked_bodies_hold() {
         hold("http_chunked", chunked);
     }
 
+    /// [S1] Events are the same however they come, and the same again when they are written anew.
     #[test]
     fn event_streams_hold() {
         hold("http_events", events);

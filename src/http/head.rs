@@ -208,7 +208,7 @@ pub enum HeadFault {
 /// The head of a request. Meant to be reused: its table of fields keeps its place in memory.
 #[derive(Clone, Debug)]
 pub struct RequestHead {
-    /// Of the request line.
+    /// Of the request line; GET until that is read, also after a fault in it.
     pub method: Method,
     /// Of the request line.
     pub version: Version,
@@ -277,6 +277,9 @@ impl RequestHead {
     fn advance(&mut self, bytes: &[u8]) -> Result<Progress, HeadFault> {
         if self.cursor.is_fresh() {
             self.fields.clear();
+            // Whoever answers a head that is wrong must not take the last one's method for this one's: the answer to a
+            // HEAD has no body.
+            self.method = Method::default();
         }
         if !self.cursor.first_line_read {
             // A peer that speaks something else, TLS say, is refused at its first byte.

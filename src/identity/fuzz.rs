@@ -14,6 +14,7 @@ use super::keys::{Algorithm, KeyFault, KeySet};
 use super::mint::MintKey;
 use super::token::{self, Issuer, TYP_DEFAULT, TokenFault};
 use crate::base::limits::{KEYS_MAX, TOKEN_LEEWAY_S};
+use crate::jsonrpc::fuzz::each_name_once;
 
 /// A token. As it comes it is refused, unless it is one of the few ever signed with the one key that is trusted, of
 /// which nobody has the private half. And signed (the first line as its header, the rest as its claims) with a key
@@ -103,8 +104,11 @@ fn verify(token: &[u8], keys: &str) -> Result<Caller, TokenFault> {
 
 /// What an accepted token says, read by another parser.
 fn assert_says_all(header: &[u8], claims: &[u8], caller: &Caller) {
-    let header: Value = serde_json::from_slice(header).expect("an accepted header is JSON");
-    let claims: Value = serde_json::from_slice(claims).expect("accepted claims are JSON");
+    let [header, claims] = [header, claims].map(|part| {
+        let value: Value = serde_json::from_slice(part).expect("an accepted part is JSON");
+        assert!(value.is_object() && each_name_once(part, &value), "a name stands twice");
+        value
+    });
     assert_eq!(header["alg"], "ES256");
     assert!(header.get("crit").is_none() && header.get("b64").is_none_or(|b64| *b64 == Value::Bool(true)));
     let typ = header["typ"].as_str().expect("a type").to_ascii_lowercase();
@@ -135,6 +139,9 @@ fn assert_says_all(header: &[u8], claims: &[u8], caller: &Caller) {
 /// The token with one character changed, taken out, or put in, at places that the data tells.
 fn assert_no_other(token: &str, data: &[u8], keys: &str) {
     let places = data.chunks(8).map(|piece| piece.iter().fold(7_usize, |sum, byte| sum * 31 + usize::from(*byte)));
+    for (before, after) in [("", "="), ("", "."), ("", "\n"), (" ", ""), ("", " "), ("", "A")] {
+        assert!(verify(format!("{before}{token}{after}").as_bytes(), keys).is_err(), "{before:?} {after:?}");
+    }
     let last = token.len() - 1;
     for place in places.take(8).chain([0, last]).map(|place| place % token.len()) {
         let twin = if token.as_bytes()[place] == b'A' { b'B' } else { b'A' };
@@ -182,7 +189,7 @@ mod tests {
         }
     }
 
-    /// [K1] [K2] [K3] [K5] [K7] No token is accepted that was not signed, or that does not say what it must.
+    /// [K1] [K3] [K4] [K5] [K6] [K7] No token is accepted that was not signed, or that does not say what it must.
     #[test]
     fn tokens_hold() {
         hold("identity_token", token);

@@ -85,7 +85,10 @@ fn assert_judged_as_others_do(data: &[u8], verdict: Result<(), ScanFault>) {
     let theirs = serde_json::from_slice::<Value>(data);
     match (verdict, &theirs) {
         (Ok(()), Ok(value)) => {
-            assert_eq!(colons(data), members(value), "as many members as colons: no name stands twice");
+            assert!(value.is_object(), "one message, no batch");
+            assert!(each_name_once(data, value), "a name stands twice");
+            let no_id = value["id"].is_null() && (value.get("id").is_none() || value.get("error").is_some());
+            assert!(no_id || value["id"].is_string() || value["id"].is_number(), "an id is a text or a number");
         }
         // Legal, and no double holds it.
         (Ok(()), Err(fault)) => assert!(fault.to_string().contains("out of range"), "serde_json: {fault}"),
@@ -95,19 +98,21 @@ fn assert_judged_as_others_do(data: &[u8], verdict: Result<(), ScanFault>) {
     tests::assert_simd_json_agrees(data, verdict);
 }
 
-/// Colons outside of strings.
-fn colons(data: &[u8]) -> usize {
-    let (mut count, mut quoted, mut escaped) = (0, false, false);
+/// Whether no object of `data`, which is the JSON text of `value`, has a name twice: a parser that keeps one of two
+/// members holds fewer of them than there are colons.
+#[must_use]
+pub fn each_name_once(data: &[u8], value: &Value) -> bool {
+    let (mut colons, mut quoted, mut escaped) = (0, false, false);
     for byte in data {
         match byte {
             _ if escaped => escaped = false,
             b'\\' if quoted => escaped = true,
             b'"' => quoted = !quoted,
-            b':' if !quoted => count += 1,
+            b':' if !quoted => colons += 1,
             _ => {}
         }
     }
-    count
+    colons == members(value)
 }
 
 /// Members of all objects in `value`. Its depth is bounded by serde_json.
@@ -146,6 +151,10 @@ fn assert_spans(data: &[u8], envelope: &Envelope) {
             assert_member(data, *member, theirs);
         }
     }
+    assert_no_twins(data, envelope.root_members(), &["jsonrpc", "id", "method", "params", "result", "error"]);
+    if matches!(envelope.shape, Shape::Request | Shape::Notification) {
+        assert_no_twins(data, envelope.body_members(), &["name", "arguments", "uri", "_meta"]);
+    }
     let inside = |outer: Member, list: &[Member]| {
         let within = |member: &Member| outer.value.start < member.key.start && member.value.end < outer.value.end;
         assert!(list.iter().all(within), "the body holds its members");
@@ -182,6 +191,14 @@ fn assert_member(data: &[u8], member: Member, theirs: Option<&Value>) {
         let mut scratch = Vec::new();
         let text = text::unescape(span.of(data), &mut scratch).expect("an accepted text can be unescaped");
         assert!(theirs.is_none_or(|theirs| theirs[key].as_str() == Some(text)));
+    }
+}
+
+/// No name differs from one that counts there only in case.
+fn assert_no_twins(data: &[u8], list: &[Member], counting: &[&str]) {
+    for name in list.iter().map(|member| member.key.of(data)) {
+        let twin = |known: &&str| known.as_bytes() != name && known.as_bytes().eq_ignore_ascii_case(name);
+        assert!(!counting.iter().any(twin), "{}", name.escape_ascii());
     }
 }
 
@@ -265,7 +282,7 @@ mod tests {
         }
     }
 
-    /// [E2] [E6] [E7] What is accepted has no name twice, its parts stand where they are said to stand, and edits
+    /// [E2] [E3] [E5] [E6] [E7] What is accepted has no name twice or in two cases, its parts stand where they are said to stand, and edits
     /// change nothing else.
     #[test]
     fn envelopes_hold() {

@@ -1,7 +1,6 @@
 //! The plane's own way to a server: one blocking request at a time, and a stream to listen on. It speaks through the
 //! same pure rooms as the shards.
 
-use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
@@ -16,6 +15,9 @@ use crate::http::field::Known;
 use crate::http::head::{Framing, Method, Progress, ResponseHead};
 use crate::http::reply;
 use crate::http::sse::EventParser;
+use crate::tls::config::ClientSide;
+
+use super::wire::Wire;
 
 /// Where a server is.
 #[derive(Clone, Debug)]
@@ -23,6 +25,8 @@ pub(super) struct Target {
     pub(super) addresses: Vec<SocketAddr>,
     pub(super) host: String,
     pub(super) path: String,
+    /// `None` for plain HTTP.
+    pub(super) tls: Option<ClientSide>,
 }
 
 /// Why a question got no answer.
@@ -31,7 +35,7 @@ pub(super) enum ClientFault {
     #[error("its name does not resolve")]
     NoAddress,
     #[error("{0}")]
-    Io(#[from] std::io::Error),
+    Io(std::io::Error),
     #[error("its answer is not acceptable HTTP")]
     BadAnswer,
     #[error("its answer is too large")]
@@ -40,6 +44,17 @@ pub(super) enum ClientFault {
     Timeout,
     #[error("it closed the connection before it had answered")]
     Cut,
+}
+
+impl From<std::io::Error> for ClientFault {
+    fn from(error: std::io::Error) -> Self {
+        match error.kind() {
+            std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut => Self::Timeout,
+            // An encrypted connection that ends without its farewell.
+            std::io::ErrorKind::UnexpectedEof => Self::Cut,
+            _ => Self::Io(error),
+        }
+    }
 }
 
 /// An answer read to its end, or up to the message that was asked for.
@@ -69,7 +84,7 @@ pub(super) enum Heard {
 /// A stream to listen on.
 #[derive(Debug)]
 pub(super) struct Stream {
-    socket: TcpStream,
+    wire: Wire,
     raw: Vec<u8>,
     decoder: BodyDecoder,
     parser: EventParser,
@@ -78,7 +93,7 @@ pub(super) struct Stream {
 }
 
 struct Opened {
-    socket: TcpStream,
+    wire: Wire,
     head: ResponseHead,
     head_bytes: Vec<u8>,
     rest: Vec<u8>,
@@ -99,7 +114,7 @@ pub(super) fn ask(
     let events = is_events(&opened);
     let until = opened.until;
     let mut decoder = BodyDecoder::new(opened.head.framing);
-    let (mut socket, mut raw) = (opened.socket, opened.rest);
+    let (mut wire, mut raw) = (opened.wire, opened.rest);
     let mut parser = EventParser::new();
     let (mut messages, mut plain) = (Vec::new(), Vec::new());
     let mut total = 0;
@@ -130,7 +145,7 @@ pub(super) fn ask(
             }
             return Ok(Response { status, session, events, messages });
         }
-        if !read(&mut socket, &mut raw, until)? {
+        if !read(&mut wire, &mut raw, until)? {
             decoder.eof().map_err(|_| ClientFault::Cut)?;
         }
     }
@@ -149,7 +164,7 @@ pub(super) fn listen(
     }
     Ok(Some(Stream {
         decoder: BodyDecoder::new(opened.head.framing),
-        socket: opened.socket,
+        wire: opened.wire,
         raw: opened.rest,
         parser: EventParser::new(),
         decoded: Vec::new(),
@@ -178,15 +193,20 @@ impl Stream {
                 Ok(_) => {}
             }
             let left = until.saturating_duration_since(Instant::now());
-            let (socket_ready, bell_ready) = wait(Some(&self.socket), bell, left);
-            if bell_ready {
-                return Heard::Bell;
+            if !self.wire.has_more() {
+                let (socket_ready, bell_ready) = wait(Some(self.wire.socket()), bell, left);
+                if bell_ready {
+                    return Heard::Bell;
+                }
+                if !socket_ready {
+                    return Heard::Silence;
+                }
             }
-            if !socket_ready {
-                return Heard::Silence;
-            }
-            if !matches!(read(&mut self.socket, &mut self.raw, Instant::now() + Duration::from_secs(1)), Ok(true)) {
-                return Heard::End;
+            match read_some(&mut self.wire, &mut self.raw, Instant::now() + Duration::from_secs(1)) {
+                Ok(Some(got)) if got > 0 => {}
+                // A part of a record, or the protocol's own talk.
+                Ok(None) => {}
+                _ => return Heard::End,
             }
         }
     }
@@ -217,9 +237,7 @@ fn open(
     once: bool,
 ) -> Result<Opened, ClientFault> {
     let until = Instant::now() + Duration::from_millis(PLANE_ANSWER_MS_MAX);
-    let mut socket = connect(target)?;
-    let _ = socket.set_nodelay(true);
-    socket.set_write_timeout(Some(Duration::from_millis(PLANE_ANSWER_MS_MAX)))?;
+    let mut wire = Wire::new(connect(target)?, target.tls.as_ref(), until)?;
     let mut out = Vec::with_capacity(512 + body.map_or(0, <[u8]>::len));
     let bad = |_| ClientFault::BadAnswer;
     reply::write_request_line(&mut out, method, target.path.as_bytes()).map_err(bad)?;
@@ -232,18 +250,18 @@ fn open(
     }
     reply::finish(&mut out, body.map_or(Framing::None, |body| Framing::Length(body.len() as u64)));
     out.extend_from_slice(body.unwrap_or_default());
-    socket.write_all(&out)?;
+    wire.write_all(&out, until)?;
     let mut raw = Vec::new();
     let mut head = ResponseHead::new();
     for _ in 0..=INTERIM_HEADS_MAX {
         while head.parse(&raw, method).map_err(|_| ClientFault::BadAnswer)? == Progress::Partial {
-            if !read(&mut socket, &mut raw, until)? {
+            if !read(&mut wire, &mut raw, until)? {
                 return Err(ClientFault::Cut);
             }
         }
         let rest = raw.split_off(head.end);
         if !head.is_interim() {
-            return Ok(Opened { socket, head, head_bytes: raw, rest, until });
+            return Ok(Opened { wire, head, head_bytes: raw, rest, until });
         }
         head = ResponseHead::new();
         raw = rest;
@@ -262,24 +280,22 @@ fn connect(target: &Target) -> Result<TcpStream, ClientFault> {
     Err(last)
 }
 
-/// Reads once; `false` at the end of the connection.
-fn read(socket: &mut TcpStream, raw: &mut Vec<u8>, until: Instant) -> Result<bool, ClientFault> {
-    let left = until.saturating_duration_since(Instant::now());
-    if left.is_zero() {
-        return Err(ClientFault::Timeout);
+/// Reads some bytes; `false` at the end of the connection.
+fn read(wire: &mut Wire, raw: &mut Vec<u8>, until: Instant) -> Result<bool, ClientFault> {
+    loop {
+        if let Some(got) = read_some(wire, raw, until)? {
+            return Ok(got > 0);
+        }
     }
-    socket.set_read_timeout(Some(left))?;
+}
+
+/// Reads once; `Some(0)` at the end of the connection, `None` when that was nothing for us.
+fn read_some(wire: &mut Wire, raw: &mut Vec<u8>, until: Instant) -> Result<Option<usize>, ClientFault> {
     let begin = raw.len();
     raw.resize(begin + BUFFER_BYTES, 0);
-    let result = socket.read(&mut raw[begin..]);
-    raw.truncate(begin + *result.as_ref().unwrap_or(&0));
-    match result {
-        Ok(n) => Ok(n > 0),
-        Err(error) if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => {
-            Err(ClientFault::Timeout)
-        }
-        Err(error) => Err(error.into()),
-    }
+    let result = wire.read_some(&mut raw[begin..], until);
+    raw.truncate(begin + result.as_ref().map_or(0, |got| got.unwrap_or(0)));
+    Ok(result?)
 }
 
 /// Decodes what there is; says whether the body is complete.

@@ -19,10 +19,11 @@ use crate::mcp::catalog::{EraCatalog, ListKind, Listing, ServerCatalog, capabili
 use crate::mcp::method::{self as methods, Sender as From_, Verb};
 use crate::mcp::request;
 use crate::mcp::revision::{Era, Revision};
+use crate::tls::config::Materials;
 
 use super::client::{self, ClientFault, Heard, Response, Stream, Target};
 
-/// News of a server.
+/// News of a server, or of files.
 #[derive(Debug)]
 pub(super) enum News {
     /// Its name resolves to these now.
@@ -31,6 +32,8 @@ pub(super) enum News {
     Catalog(ServerId, Box<ServerCatalog>, u64),
     /// It cannot be reached, or makes no sense.
     Trouble(ServerId, String),
+    /// Certificates or keys have changed: of listeners, or of any server.
+    Certificates(Arc<Materials>),
 }
 
 /// Keeps one server.
@@ -114,6 +117,8 @@ impl Keeper {
 
     /// Names become addresses here, never on a shard.
     fn resolve(&mut self) {
+        // Certificates may have changed since; a connection that is there goes on with those it has.
+        self.target.tls = self.control.snapshot.load().tls.servers.get(self.server.index()).cloned().flatten();
         let due = self.resolved.is_none_or(|at| at.elapsed() >= Duration::from_millis(RESOLVE_MS));
         if !due && !self.poke().take_unreachable() {
             return;

@@ -1,6 +1,6 @@
 //! plane: everything that is not a request.
 //! Colour: plane. Owns: start and stop, the catalogue's upkeep, names to addresses, the log of the record, the admin
-//! listener, secrets in the state folder.
+//! listener, certificates, secrets in the state folder.
 //! Not here: anything between a byte of a client and its answer.
 //! Start at `start::Gateway::start`.
 //! Spec: README "Running it"; MCP 2026-07-28 basic/versioning (era probe), server/utilities/caching.
@@ -8,6 +8,7 @@
 pub mod admin;
 pub mod audit;
 pub mod banner;
+mod certs;
 mod client;
 mod keeper;
 pub mod log;
@@ -16,6 +17,7 @@ mod publish;
 pub mod signals;
 pub mod start;
 pub mod state;
+mod wire;
 
 /// What keeps the plane from doing its work.
 #[derive(Debug, thiserror::Error)]
@@ -48,9 +50,14 @@ pub enum PlaneFault {
         /// What the system says.
         error: std::io::Error,
     },
-    /// The file asks for TLS, which the shards do not speak yet: in plain text is no way to serve it.
-    #[error("this version does not speak TLS yet, which {0} asks for")]
-    NoTls(String),
+    /// A file of certificates or a key is not what it should be.
+    #[error("{path}: {fault}")]
+    Certificate {
+        /// Which file, or what of the system.
+        path: String,
+        /// What is wrong with it.
+        fault: crate::tls::fault::TlsFault,
+    },
     /// No runtime for the shards.
     #[error("{0}")]
     Ring(#[from] crate::uring::ring::RingFault),

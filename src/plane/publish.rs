@@ -13,6 +13,7 @@ use crate::config::snapshot::{Prepared, Snapshot};
 use crate::gateway::control::{Control, Life};
 use crate::mcp::catalog::{Catalog, ServerCatalog};
 use crate::policy::compile::Warning;
+use crate::tls::config::Materials;
 
 use super::admin::Health;
 use super::keeper::News;
@@ -24,6 +25,7 @@ pub(super) struct Publisher {
     pub(super) control: Arc<Control>,
     pub(super) health: Arc<Health>,
     servers: Vec<Known>,
+    tls: Arc<Materials>,
     number: u64,
     warned: Vec<Warning>,
 }
@@ -44,7 +46,8 @@ impl Publisher {
         health: Arc<Health>,
     ) -> Self {
         let servers = vec![Known::default(); settings.servers.len()];
-        Self { settings, prepared, control, health, servers, number: 1, warned: Vec::new() }
+        let tls = control.snapshot.load().tls.clone();
+        Self { settings, prepared, control, health, servers, tls, number: 1, warned: Vec::new() }
     }
 
     /// Publishes until the gateway stops.
@@ -73,6 +76,10 @@ impl Publisher {
         match news {
             News::Addresses(server, addresses) => {
                 self.known(server).addresses = Some(addresses);
+                true
+            }
+            News::Certificates(tls) => {
+                self.tls = tls;
                 true
             }
             News::Catalog(server, catalog, announced) => {
@@ -107,8 +114,8 @@ impl Publisher {
         let catalog = Catalog::build(self.servers.iter().map(|known| known.catalog.clone()).collect());
         let addresses = self.servers.iter().map(|known| known.addresses.clone().unwrap_or_default()).collect();
         let auth_epoch = self.control.snapshot.load().auth_epoch;
-        let (snapshot, warnings) =
-            Snapshot::new(self.settings.clone(), self.prepared.clone(), catalog, addresses, auth_epoch, self.number);
+        let (settings, prepared, tls) = (self.settings.clone(), self.prepared.clone(), self.tls.clone());
+        let (snapshot, warnings) = Snapshot::new(settings, prepared, catalog, addresses, tls, auth_epoch, self.number);
         self.control.snapshot.store(Arc::new(snapshot));
         for warning in &warnings {
             if !self.warned.contains(warning) {

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::base::ids::{ServerId, ShardId};
-use crate::base::limits::{KEEPER_STACK_BYTES, START_WAIT_MS_MAX, TICK_MS};
+use crate::base::limits::{KEEPER_STACK_BYTES, PORT_WAIT_MS_MAX, START_WAIT_MS_MAX, TICK_MS};
 use crate::config::snapshot::{Prepared, Snapshot};
 use crate::config::{Settings, Shards};
 use crate::gateway::control::{Control, Life};
@@ -21,6 +21,7 @@ use crate::uring::ring::{Choice, Driver, RingFault};
 use crate::uring::{cpu, socket};
 
 use super::admin::{self, Health};
+use super::certs::Certs;
 use super::client::Target;
 use super::keeper::Keeper;
 use super::log::{self, Log, Watcher};
@@ -82,7 +83,6 @@ impl Gateway {
     /// # Errors
     /// `PlaneFault`; nothing is left running then that matters.
     pub fn start(mut settings: Settings, options: Options) -> Result<Self, PlaneFault> {
-        refuse_tls(&settings)?;
         provider::install();
         let files = cpu::raise_file_limit().soft;
         let driver = Driver::probe(options.driver)?;
@@ -95,8 +95,9 @@ impl Gateway {
         let listeners = listen(&mut settings, shards)?;
         let settings = Arc::new(settings);
         let prepared = Arc::new(Prepared::new(&settings));
+        let (certs, tls) = Certs::load(&settings)?;
         let nowhere = vec![Arc::default(); settings.servers.len()];
-        let (snapshot, _) = Snapshot::new(settings.clone(), prepared.clone(), Catalog::default(), nowhere, 0, 0);
+        let (snapshot, _) = Snapshot::new(settings.clone(), prepared.clone(), Catalog::default(), nowhere, tls, 0, 0);
         let control = Control::new(snapshot, shards, settings.servers.len())
             .map_err(|error| PlaneFault::System { what: "an event descriptor", error })?;
         let control = Arc::new(control);
@@ -109,7 +110,7 @@ impl Gateway {
             Some(address) => Some(admin::start(address, control.clone(), health.clone())?),
             None => None,
         };
-        keep(&settings, prepared, &control, &health)?;
+        keep(&settings, prepared, &control, &health, certs)?;
         wait_for_servers(&settings, &control, &health);
 
         let mut threads = Vec::with_capacity(shards);
@@ -160,15 +161,6 @@ impl Gateway {
     }
 }
 
-/// Until shards speak TLS: what was meant to be encrypted never goes in plain text.
-fn refuse_tls(settings: &Settings) -> Result<(), PlaneFault> {
-    let listener = settings.listen.iter().find(|listener| listener.tls.is_some());
-    let listener = listener.map(|listener| format!("the listener {}", listener.address));
-    let server = settings.servers.iter().find(|server| server.tls.is_some());
-    let server = server.map(|server| format!("the server {}", server.name));
-    listener.or(server).map_or(Ok(()), |who| Err(PlaneFault::NoTls(who)))
-}
-
 /// Every shard's own listeners on every address. A port left to the system is chosen once and kept for all.
 fn listen(settings: &mut Settings, shards: usize) -> Result<Vec<Vec<std::net::TcpListener>>, PlaneFault> {
     let mut all: Vec<Vec<std::net::TcpListener>> = (0..shards).map(|_| Vec::new()).collect();
@@ -176,9 +168,8 @@ fn listen(settings: &mut Settings, shards: usize) -> Result<Vec<Vec<std::net::Tc
     for wanted in &settings.listen {
         // Alone first: two gateways sharing a port by accident would each get half of the traffic.
         let mut address = wanted.address;
-        let probe = socket::listen(address, socket::Options { reuse_port: false, backlog: 1 });
         if address.port() != 0 {
-            drop(probe.map_err(|error| PlaneFault::Listen { address, error })?);
+            claim(address).map_err(|error| PlaneFault::Listen { address, error })?;
         }
         for listeners in &mut all {
             let listener = socket::listen(address, socket::Options::default())
@@ -192,18 +183,38 @@ fn listen(settings: &mut Settings, shards: usize) -> Result<Vec<Vec<std::net::Tc
     Ok(all)
 }
 
-/// A thread per server, and one that publishes what they find.
+/// Sees that nobody else listens there; waits a little for a predecessor that was killed.
+fn claim(address: SocketAddr) -> std::io::Result<()> {
+    let until = Instant::now() + Duration::from_millis(PORT_WAIT_MS_MAX);
+    loop {
+        match socket::listen(address, socket::Options { reuse_port: false, backlog: 1 }) {
+            Ok(_) => return Ok(()),
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(TICK_MS));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// A thread per server, one for certificates, and one that publishes what they find.
 fn keep(
     settings: &Arc<Settings>,
     prepared: Arc<Prepared>,
     control: &Arc<Control>,
     health: &Arc<Health>,
+    certs: Certs,
 ) -> Result<(), PlaneFault> {
     let fault = |error| PlaneFault::System { what: "a thread", error };
     let (news, heard) = mpsc::channel();
+    if !certs.is_empty() {
+        let (control, news) = (control.clone(), news.clone());
+        let watch = move || certs.run(&control, &news);
+        std::thread::Builder::new().name("plane-certs".into()).spawn(watch).map_err(fault)?;
+    }
     for (index, server) in settings.servers.iter().enumerate() {
         let host = prepared.servers[index].host.clone();
-        let target = Target { addresses: Vec::new(), host, path: server.path.clone() };
+        let target = Target { addresses: Vec::new(), host, path: server.path.clone(), tls: None };
         let keeper = Keeper::new(
             ServerId::from_index(index),
             server.name.clone(),
@@ -236,10 +247,23 @@ fn wait_for_servers(settings: &Settings, control: &Control, health: &Health) {
     }
 }
 
+/// A shard that panics takes the others along at once (where a panic does not end the process anyway): without one of
+/// its shards the gateway leaves every n-th connection unanswered.
+struct Sibling(Arc<Control>);
+
+impl Drop for Sibling {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.set_life(Life::Stop);
+        }
+    }
+}
+
 fn run_shard(start: run::Start, cpu: Option<usize>) -> Result<JoinHandle<Result<(), RingFault>>, PlaneFault> {
     std::thread::Builder::new()
         .name(format!("shard-{}", start.id.0))
         .spawn(move || {
+            let _sibling = Sibling(start.control.clone());
             if let Some(cpu) = cpu {
                 // A mask may shrink between looking and pinning; unpinned still works.
                 let _ = cpu::pin(cpu);

@@ -11,10 +11,10 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::{
     ClientHello, NoServerSessionStorage, ParsedCertificate, ResolvesServerCert, WebPkiClientVerifier,
 };
-use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::sign::{CertifiedKey, SigningKey, SingleCertAndKey};
 use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion, version};
 
-use crate::base::limits::TLS_PAIRS_MAX;
+use crate::base::limits::CERTIFICATES_MAX;
 use crate::tls::der;
 use crate::tls::fault::TlsFault;
 use crate::tls::tickets::PerShard;
@@ -77,7 +77,7 @@ pub fn server_config(
     client_ca: Option<&[u8]>,
     client: ClientCert,
 ) -> Result<Arc<ServerConfig>, TlsFault> {
-    if pairs.len() > TLS_PAIRS_MAX {
+    if pairs.len() > CERTIFICATES_MAX {
         return Err(TlsFault::TooManyPairs);
     }
     let resolver = Arc::new(ByName::new(pairs)?);
@@ -147,6 +147,33 @@ pub fn server_name(name: &str) -> Result<ServerName<'static>, TlsFault> {
     ServerName::try_from(bare.to_owned()).map_err(|_| TlsFault::BadName)
 }
 
+/// Whether there are certificates in a PEM text, and each can be read.
+///
+/// # Errors
+/// What is wrong with the first that cannot.
+pub fn check_certificates(text: &[u8]) -> Result<(), TlsFault> {
+    for certificate in &certificates(text)? {
+        ParsedCertificate::try_from(certificate).map_err(TlsFault::BadCertificate)?;
+    }
+    Ok(())
+}
+
+/// Whether there is a key in a PEM text that can be used.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_key(text: &[u8]) -> Result<(), TlsFault> {
+    key(text).map(|_| ())
+}
+
+/// Whether a key fits its certificate.
+///
+/// # Errors
+/// What is wrong with either, or `KeyMismatch`.
+pub fn check_pair(pem: Pem<'_>) -> Result<(), TlsFault> {
+    certified(pem).map(|_| ())
+}
+
 /// When the first certificate in a PEM text expires, seconds since 1970.
 #[must_use]
 pub fn expires(cert: &[u8]) -> Option<i64> {
@@ -200,21 +227,22 @@ impl ResolvesServerCert for ByName {
 
 /// A chain and the key that fits its first certificate.
 fn certified(pem: Pem<'_>) -> Result<CertifiedKey, TlsFault> {
-    let chain = certificates(pem.cert)?;
-    let key = PrivateKeyDer::from_pem_slice(pem.key).map_err(|fault| match fault {
-        pem::Error::NoItemsFound => TlsFault::NoKey,
-        _ => TlsFault::NotPem,
-    })?;
     // rustls would find an unreadable one only when a handshake needs it.
-    for certificate in &chain {
-        ParsedCertificate::try_from(certificate).map_err(TlsFault::BadCertificate)?;
-    }
-    let pair = CertifiedKey::new(chain, any_supported_type(&key).map_err(TlsFault::BadKey)?);
+    check_certificates(pem.cert)?;
+    let pair = CertifiedKey::new(certificates(pem.cert)?, key(pem.key)?);
     match pair.keys_match() {
         // A key whose public half is unknown is believed; there is none in this provider.
         Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => Ok(pair),
         Err(_) => Err(TlsFault::KeyMismatch),
     }
+}
+
+fn key(text: &[u8]) -> Result<Arc<dyn SigningKey>, TlsFault> {
+    let key = PrivateKeyDer::from_pem_slice(text).map_err(|fault| match fault {
+        pem::Error::NoItemsFound => TlsFault::NoKey,
+        _ => TlsFault::NotPem,
+    })?;
+    any_supported_type(&key).map_err(TlsFault::BadKey)
 }
 
 fn certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsFault> {

@@ -26,7 +26,7 @@ pub enum TlsFault {
     /// A listener without a certificate.
     #[error("there is no certificate to answer with")]
     NoPair,
-    /// More pairs than `TLS_PAIRS_MAX`.
+    /// More pairs than `CERTIFICATES_MAX`.
     #[error("there are too many certificates")]
     TooManyPairs,
     /// Client certificates are asked for, and nobody is trusted to issue them.

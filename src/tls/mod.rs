@@ -11,5 +11,7 @@ mod session;
 pub mod stream;
 mod tickets;
 
+pub use fault::TlsFault;
+
 #[cfg(test)]
 mod tests;

@@ -36,6 +36,9 @@ pub(super) struct Session {
 enum End {
     /// The peer said so.
     Farewell,
+    /// The connection ended without a word.
+    Cut,
+    /// The session is broken.
     Fault(TlsFault),
 }
 
@@ -115,6 +118,7 @@ impl Session {
         }
         match (&self.end, short) {
             (Some(End::Farewell), _) => Ok(Step::Ended),
+            (Some(End::Cut), _) => Err(TlsFault::Cut),
             (Some(End::Fault(fault)), _) => Err(fault.clone()),
             (None, Some(short)) => Err(short),
             (None, None) => Ok(Step::Blocked),
@@ -159,12 +163,12 @@ impl Session {
         self.incoming = Some(landing);
     }
 
-    /// The connection has ended below us. Without a farewell before that, something may be missing.
-    pub(super) fn cut(&mut self, fault: TlsFault) {
+    /// The peer's direction has ended below us. Without a farewell before that, something may be missing. Our own
+    /// direction goes on: rustls knows nothing of this, so it keeps what it may still look at.
+    pub(super) fn cut(&mut self) {
         if self.end.is_none() {
-            self.end = Some(End::Fault(fault));
+            self.end = Some(End::Cut);
         }
-        self.incoming = None;
     }
 
     /// What is to be sent, to be sent by whoever took it.
@@ -198,11 +202,6 @@ impl Session {
         certificates.is_some_and(|certificates| !certificates.is_empty())
     }
 
-    #[cfg(test)]
-    pub(super) fn side(&self) -> &Side {
-        &self.side
-    }
-
     fn write(&mut self, wish: Wish<'_>) -> Result<(), TlsFault> {
         loop {
             if let Some(End::Fault(fault)) = &self.end {
@@ -211,7 +210,7 @@ impl Session {
             match self.turn(wish, None).0 {
                 Turn::Again => {}
                 Turn::Written => return Ok(()),
-                Turn::PeerClosed => self.end = Some(End::Farewell),
+                Turn::PeerClosed => self.end = self.end.take().or(Some(End::Farewell)),
                 Turn::Closed | Turn::Blocked | Turn::Open => return Err(TlsFault::Ended),
                 Turn::Fault(TlsFault::NoBuffer) => return Err(TlsFault::NoBuffer),
                 Turn::Fault(fault) => self.fail(fault),

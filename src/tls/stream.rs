@@ -260,7 +260,7 @@ impl Tls {
     fn landed(&self, result: io::Result<usize>, landing: Buffer) -> ControlFlow<io::Error> {
         let mut session = self.session.borrow_mut();
         match result {
-            Ok(0) => session.cut(TlsFault::Cut),
+            Ok(0) => session.cut(),
             Ok(_) => session.landed(landing),
             Err(fault) => return ControlFlow::Break(fault),
         }
@@ -385,7 +385,7 @@ async fn handshake(socket: &Socket, mut session: Session, most: usize) -> Result
         let landing = session.landing(WAITING_BYTES, most)?;
         let (received, landing) = socket.recv(landing).await;
         match received {
-            Ok(0) => session.cut(TlsFault::Cut),
+            Ok(0) => session.cut(),
             Ok(_) => session.landed(landing),
             Err(fault) => return Err(TlsFault::Io(fault.kind())),
         }

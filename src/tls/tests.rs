@@ -1,29 +1,33 @@
 //! The room as its users see it, against rustls on blocking sockets in a thread; most tests on both drivers.
 
+mod bounds;
+mod handshake;
+mod traffic;
+
 use std::future::Future;
-use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io;
+use std::net::{SocketAddr, TcpStream};
 use std::pin::Pin;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, date_time_ymd,
+};
 use rustls::crypto::ring::default_provider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned};
-use rustls::{SupportedProtocolVersion, version};
+use rustls::{
+    ClientConfig, ClientConnection, RootCertStore, ServerConfig, StreamOwned, SupportedProtocolVersion, version,
+};
 
 use super::config::{ClientCert, ClientSide, Pem, Roots, client_config, server_config, server_name};
-use super::fault::TlsFault;
 use super::stream::Stream;
-use crate::base::time::Moment;
 use crate::uring::buffer::{Buffer, Pool};
-use crate::uring::ring::{Choice, Driver, spawn};
-use crate::uring::socket::{Listener, Options, Peek, Socket};
+use crate::uring::ring::{Choice, Driver, sleep, spawn};
+use crate::uring::socket::{Listener, Options, Socket};
 use crate::uring::wait::{Timers, clock};
 
 /// An authority, and what it issued.
@@ -55,6 +59,17 @@ impl Authority {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names).unwrap();
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        let key = KeyPair::generate().unwrap();
+        let cert = params.signed_by(&key, &self.issuer).unwrap();
+        Issued { cert: cert.pem(), key: key.serialize_pem() }
+    }
+
+    /// Valid from 2000 to the first day of this year.
+    fn issue_until(&self, names: &[&str], year: i32) -> Issued {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(names).unwrap();
+        params.not_before = date_time_ymd(2000, 1, 1);
+        params.not_after = date_time_ymd(year, 1, 1);
         let key = KeyPair::generate().unwrap();
         let cert = params.signed_by(&key, &self.issuer).unwrap();
         Issued { cert: cert.pem(), key: key.serialize_pem() }
@@ -194,94 +209,44 @@ async fn send(stream: &Stream, pool: &Pool, bytes: &[u8]) {
     stream.send(buffer(pool, bytes)).await.0.unwrap();
 }
 
-#[test]
-fn both_versions_as_server_and_as_client() {
-    on_both(|| {
-        Box::pin(async {
-            for versions in [TLS12, TLS13] {
-                as_server(versions).await;
-                as_client(versions).await;
-            }
-        })
-    });
-}
-
-async fn as_server(versions: &'static [&'static SupportedProtocolVersion]) {
-    let authority = Authority::new("root");
-    let issued = authority.issue(&["one.example.com"]);
+/// Our own two ends of one connection: who connected, who accepted.
+async fn pair(authority: &Authority, pool: &Pool, timers: &Timers) -> (Stream, Stream) {
+    let issued = authority.issue(&["server.example.com"]);
     let config = server_config(&[issued.pem()], None, ClientCert::None).unwrap();
-    let (listener, pool) = (listener(), pool());
-    let addr = listener.local_addr();
-    let mut peer = peer_client(&authority, versions, None);
-    peer.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    let client = thread::spawn(move || {
-        let mut client = dial(addr, peer, "one.example.com");
-        for len in LENGTHS {
-            client.write_all(&pattern(*len)).unwrap();
-            let mut back = vec![0; *len];
-            client.read_exact(&mut back).unwrap();
-            assert!(back == pattern(*len));
+    let roots = Roots::Given(&authority.pem().into_bytes());
+    let side =
+        ClientSide { config: client_config(roots, None).unwrap(), name: server_name("server.example.com").unwrap() };
+    let listener = listener();
+    let (mine, theirs) = mpsc::channel();
+    let connecting = {
+        let (pool, timers, addr) = (pool.clone(), timers.clone(), listener.local_addr());
+        async move {
+            let socket = Socket::connect(addr, &timers, clock().mono.plus_ms(10_000)).await.unwrap();
+            mine.send(Stream::connect(socket, &side, &pool).await.unwrap()).unwrap();
         }
-        assert_eq!(client.conn.alpn_protocol(), Some(&b"http/1.1"[..]));
-        client.conn.send_close_notify();
-        client.flush().unwrap();
-        let mut rest = Vec::new();
-        assert_eq!(client.read_to_end(&mut rest).unwrap(), 0, "a clean end");
-    });
+    };
+    spawn(connecting);
     let (socket, _) = listener.accept().await.unwrap();
-    let stream = Stream::accept(socket, &config, &pool).await.unwrap();
-    assert!(stream.is_tls() && !stream.client_verified());
-    assert_eq!(stream.server_name().as_deref(), Some("one.example.com"));
-    for len in LENGTHS {
-        let got = receive(&stream, &pool, *len, 16 * 1024).await;
-        assert!(got == pattern(*len));
-        send(&stream, &pool, &got).await;
+    let server = Stream::accept(socket, &config, pool).await.unwrap();
+    loop {
+        if let Ok(client) = theirs.try_recv() {
+            return (client, server);
+        }
+        sleep(Duration::from_millis(1)).await;
     }
-    assert_eq!(receive_once(&stream, &pool).await.unwrap(), b"", "a clean end");
-    assert_eq!(receive_once(&stream, &pool).await.unwrap(), b"", "and again");
-    stream.shutdown();
-    client.join().unwrap();
-    assert_eq!(pool.lent(), 0, "every buffer went back");
 }
 
-async fn as_client(versions: &'static [&'static SupportedProtocolVersion]) {
-    let authority = Authority::new("root");
-    let issued = authority.issue(&["server.example.com", "127.0.0.1"]);
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let addr = listener.local_addr().unwrap();
-    let mut peer = peer_server(&issued, versions);
-    peer.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    let peer = Arc::new(peer);
-    let server = thread::spawn(move || {
-        for name in [Some("server.example.com"), None] {
-            let (socket, _) = listener.accept().unwrap();
-            socket.set_read_timeout(Some(PATIENCE)).unwrap();
-            let mut server = StreamOwned::new(ServerConnection::new(peer.clone()).unwrap(), socket);
-            for len in LENGTHS {
-                let mut got = vec![0; *len];
-                server.read_exact(&mut got).unwrap();
-                server.write_all(&got).unwrap();
-            }
-            assert_eq!(server.conn.server_name(), name);
-            assert_eq!(server.conn.alpn_protocol(), Some(&b"http/1.1"[..]));
-            let mut rest = Vec::new();
-            assert_eq!(server.read_to_end(&mut rest).unwrap(), 0, "a clean end");
-        }
-    });
-    let (timers, pool) = (timers(), pool());
-    let config = client_config(Roots::Given(authority.pem().as_bytes()), None).unwrap();
-    for name in ["server.example.com", "127.0.0.1"] {
-        let side = ClientSide { config: config.clone(), name: server_name(name).unwrap() };
-        let socket = Socket::connect(addr, &timers, clock().mono.plus_ms(10_000)).await.unwrap();
-        let stream = Stream::connect(socket, &side, &pool).await.unwrap();
-        for len in LENGTHS {
-            send(&stream, &pool, &pattern(*len)).await;
-            assert!(receive(&stream, &pool, *len, 100_000).await == pattern(*len));
-        }
-        stream.shutdown();
+/// Waits for something to become true.
+async fn until(mut is: impl FnMut() -> bool) {
+    let end = std::time::Instant::now() + PATIENCE;
+    while !is() {
+        assert!(std::time::Instant::now() < end, "it never came true");
+        sleep(Duration::from_millis(1)).await;
     }
-    server.join().unwrap();
-    assert_eq!(pool.lent(), 0, "every buffer went back");
 }
 
-const LENGTHS: &[usize] = &[1, 100, 4_000, 4_096, 16_384, 16_385, 70_000, 300_000];
+/// What a peer's thread came to; meanwhile this one runs, and what it dropped is closed.
+async fn join<T>(thread: JoinHandle<T>) -> T {
+    until(|| thread.is_finished()).await;
+    thread.join().unwrap()
+}

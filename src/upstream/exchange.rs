@@ -139,6 +139,8 @@ pub struct Answer {
     decoder: BodyDecoder,
     done: bool,
     deadline: Deadline,
+    /// The request was one that its server may not have read yet.
+    large: bool,
 }
 
 impl Upstreams {
@@ -175,12 +177,14 @@ impl Upstreams {
 
     /// Keeps the answer's connection if it can carry another request. The body must have been read to its end.
     pub fn finish(&self, answer: Answer) {
-        let Answer { head, server, stream, input, done, deadline, .. } = answer;
+        let Answer { head, server, stream, input, done, deadline, large, .. } = answer;
         let _ = deadline.disarm();
         // Bytes behind a complete answer belong to nobody: never hand them to the next request.
         let clean = input.is_none_or(|rest| rest.is_empty());
         // After an error a server may not have read all of the request, and close when it notices.
-        if done && clean && head.parsed.keep_alive && head.parsed.status < 400 {
+        // And what waits behind bytes that nobody reads would wait for ever.
+        let sent = !large || stream.socket().unacknowledged() == 0;
+        if done && clean && sent && head.parsed.keep_alive && head.parsed.status < 400 {
             let keep_ms = keep_alive_ms(head.parsed.get(&head.bytes, Known::KeepAlive));
             stream.release();
             self.pool.put(server, stream, self.timers.last().mono, keep_ms);
@@ -246,7 +250,8 @@ impl Upstreams {
         let guard = self.timers.deadline(stream.socket(), deadline);
         let Composed { method, bytes, repeatable } = request;
         let mut silent = true;
-        let (result, bytes) = if bytes.len() <= SENT_AT_ONCE_BYTES {
+        let large = bytes.len() > SENT_AT_ONCE_BYTES;
+        let (result, bytes) = if !large {
             let (sent, bytes) = stream.send(bytes).await;
             // A server may answer and close before it has read everything: its answer counts, so read on.
             (self.read_head(method, &stream, sent.is_err(), &mut silent).await, bytes)
@@ -257,7 +262,7 @@ impl Upstreams {
             Ok((head, input)) => {
                 let decoder = BodyDecoder::new(head.parsed.framing);
                 let done = decoder.is_done();
-                Ok(Answer { head, server: lane.server, stream, input, decoder, done, deadline: guard })
+                Ok(Answer { head, server: lane.server, stream, input, decoder, done, deadline: guard, large })
             }
             Err(fault) => {
                 stream.shutdown();

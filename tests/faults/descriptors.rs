@@ -29,7 +29,7 @@ fn pair(driver: &str, descriptors: u32) -> (Gateway, Upstream) {
     });
     let upstream = upstream.start();
     let setup = Setup::new().server("up", &upstream.url()).open().descriptors(descriptors);
-    (setup.flag(driver).start(), upstream)
+    (setup.driver(driver).start(), upstream)
 }
 
 /// A crowd comes, stays, and leaves; one client is on a call all the while. `room` connections fit at most.

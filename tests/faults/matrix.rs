@@ -117,15 +117,17 @@ fn all(driver: &str) {
         })
         .start();
     let setup = Setup::new().server("up", &upstream.url()).set("/servers/up/timeout", json!(TIMEOUT)).shards(2);
-    let gateway = setup.open().flag(driver).start();
+    let gateway = setup.open().driver(driver).start();
     let before = Level::settled(&gateway);
     let session = open_session(&gateway, |post| post);
     let called: Vec<(&Row, Post, bool)> = std::thread::scope(|scope| {
         let rows: Vec<_> = ROWS
             .iter()
             .map(|row| {
-                let (gateway, session) = (&gateway, &session);
+                let gateway = &gateway;
                 scope.spawn(move || {
+                    // A session each: two requests of one session that are under way have two ids.
+                    let session = &open_session(gateway, |post| post);
                     let mut called = Vec::new();
                     for form in row.forms {
                         let tool = format!("{form:?}-{}", row.name);
@@ -149,6 +151,48 @@ fn all(driver: &str) {
     before.comes_back(&gateway);
 }
 
+/// [P3] [P5] [H14] A server that answers before it has read the request, in both forms, and reads no more of it: its
+/// answer, or the truth about the connection; and the next call is served.
+#[test]
+fn servers_that_answer_early() {
+    // Told apart by what a head says of its body: of a legacy call nothing else is in it.
+    const SIZES: [(Form, usize); 2] = [(Form::Json, 600_000), (Form::Events, 700_000)];
+    for driver in DRIVERS {
+        let upstream = Plan::tools(&["echo"])
+            .hasty(|seen, out| {
+                let length = seen.field("content-length").parse().unwrap_or(0);
+                let error = json!({ "jsonrpc": "2.0", "id": 1, "error": { "code": -32_600, "message": "too large" } });
+                match SIZES.iter().rev().find(|(_, size)| length > *size) {
+                    Some((Form::Json, _)) => out.json(413, "connection: close\r\n", &error),
+                    Some((Form::Events, _)) => {
+                        let fields = "content-type: text/event-stream\r\nconnection: close\r\n";
+                        out.write(format!("HTTP/1.1 200 OK\r\n{fields}\r\ndata: {error}\n\n"));
+                    }
+                    None => return Acted::Default,
+                }
+                Acted::Done
+            })
+            .start();
+        let setup = Setup::new().server("up", &upstream.url()).set("/servers/up/timeout", json!(TIMEOUT));
+        let gateway = setup.open().driver(driver).start();
+        let before = Level::settled(&gateway);
+        let session = open_session(&gateway, |post| post);
+        for (form, size) in SIZES {
+            for post in [Post::call("echo"), Post::legacy_call(&session, "echo")] {
+                let post = post.id(1).param("/arguments/pad", json!("x".repeat(size)));
+                let message = last(&post.to(&gateway));
+                let reason = message["error"]["data"]["reason"].as_str();
+                let theirs = message["error"]["code"] == -32_600;
+                assert!(theirs || reason == Some("server_cut"), "{form:?}: {message}");
+                Post::call("echo").echoed(&gateway);
+                Post::legacy_call(&session, "echo").echoed(&gateway);
+            }
+        }
+        oracle::check(&gateway, &[("up", &upstream)]);
+        before.comes_back(&gateway);
+    }
+}
+
 /// Checks what a caller sees; whether it is the answer.
 #[track_caller]
 fn seen(row: &Row, post: &Post, response: &Response) -> bool {
@@ -160,7 +204,7 @@ fn seen(row: &Row, post: &Post, response: &Response) -> bool {
         Sees::Error(want) => reason == Some(want) && message.get("result").is_none(),
         Sees::AnswerOr(want) => answered || reason == Some(want),
     };
-    assert!(so && response.status() == 200 && message["id"] == 1, "{}: {}", row.name, response.text());
+    assert!(so && response.status() == 200 && message["id"] == *post.request_id(), "{}: {}", row.name, response.text());
     answered
 }
 
@@ -256,7 +300,7 @@ fn lie(form: Form, seen: &Seen, out: &mut Out<'_>, by: isize, then: impl FnOnce(
 /// The answer to somebody else; and, where `too`, the right one behind it.
 fn foreign(form: Form, seen: &Seen, out: &mut Out<'_>, too: bool) {
     let mut theirs = said(seen, "not yours");
-    theirs["id"] = json!(2);
+    theirs["id"] = json!("another");
     match form {
         Form::Json => out.json(200, "", &theirs),
         Form::Events => {

@@ -20,13 +20,18 @@ mod vanished;
 /// The `timeout` of the server in these tests; what is prompt is over before it.
 const TIMEOUT: &str = "1500ms";
 /// Both drivers: the kernel's best, and what is there everywhere.
-const DRIVERS: [&str; 2] = ["--driver=auto", "--driver=epoll"];
+const DRIVERS: [&str; 2] = ["auto", "epoll"];
 
 /// What a tool does to its caller.
 pub(super) type Act = fn(&Seen, &mut Out<'_>);
 
 /// A server whose tools do what `acts` says; `echo` is well behaved.
 pub(super) fn server(acts: &'static [(&'static str, Act)]) -> (Gateway, Upstream) {
+    server_within(TIMEOUT, acts)
+}
+
+/// The same with another `timeout`.
+pub(super) fn server_within(timeout: &str, acts: &'static [(&'static str, Act)]) -> (Gateway, Upstream) {
     let names: Vec<&str> = acts.iter().map(|(name, _)| *name).chain(["echo"]).collect();
     let upstream = Plan::tools(&names)
         .script(move |seen, out| {
@@ -42,7 +47,7 @@ pub(super) fn server(acts: &'static [(&'static str, Act)]) -> (Gateway, Upstream
             }
         })
         .start();
-    let gateway = Setup::new().server("up", &upstream.url()).set("/servers/up/timeout", json!(TIMEOUT)).open().start();
+    let gateway = Setup::new().server("up", &upstream.url()).set("/servers/up/timeout", json!(timeout)).open().start();
     (gateway, upstream)
 }
 
@@ -68,7 +73,7 @@ pub(super) fn faulted(post: &Post, response: &Response, reason: &str) {
     let body = response.json();
     let error = &body["error"];
     assert_eq!((&error["code"], &error["data"]["reason"]), (&json!(-32_603), &json!(reason)), "{body}");
-    assert_eq!(body["id"], 1, "{body}");
+    assert_eq!(body["id"], *post.request_id(), "{body}");
     assert!(body.get("result").is_none() && !response.text().contains(&post.value), "{body}");
     let message = error["message"].as_str().unwrap_or_default();
     assert!(message.ends_with('.') && message.len() > 20, "{message}");

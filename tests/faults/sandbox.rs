@@ -38,7 +38,7 @@ fn denied<T: Send + 'static>(errno: u32, work: impl FnOnce() -> T + Send + 'stat
 fn pair(errno: u32, driver: &'static str) -> (Gateway, Upstream) {
     let upstream = Plan::tools(&["echo"]).start();
     let url = upstream.url();
-    let gateway = denied(errno, move || Setup::new().server("up", &url).open().shards(2).flag(driver).start());
+    let gateway = denied(errno, move || Setup::new().server("up", &url).open().shards(2).driver(driver).start());
     (gateway, upstream)
 }
 
@@ -61,7 +61,7 @@ fn epoll_where_io_uring_is_denied() {
 #[test]
 fn no_start_where_io_uring_is_demanded_and_denied() {
     for (errno, why) in [(EPERM, "this kernel denies io_uring"), (ENOSYS, "this kernel has no io_uring")] {
-        let setup = || Setup::new().server("up", "http://127.0.0.1:9/mcp").open().flag("--driver=io-uring");
+        let setup = || Setup::new().server("up", "http://127.0.0.1:9/mcp").open().driver("io-uring");
         let run = denied(errno, move || setup().fail());
         let code = run.status.and_then(|status| status.code());
         assert_eq!(code, Some(4), "{}", run.stderr);

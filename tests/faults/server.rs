@@ -3,9 +3,10 @@
 
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use super::{Act, TIMEOUT, answer, faulted, head, long, server};
+use super::{Act, TIMEOUT, answer, faulted, head, long, server, server_within};
 use crate::support::gateway::{Setup, eventually};
 use crate::support::http::Cut;
 use crate::support::mcp::{Post, open_session, text_of};
@@ -376,22 +377,25 @@ fn a_server_that_closes_after_each_answer() {
 /// 70 KB and more, in every framing.
 #[test]
 fn long_answers_arrive_whole() {
-    let (gateway, upstream) = server(&[
-        ("length", |seen, out| out.json_bytes(200, "", long(seen, 70_000, seen.id()).as_bytes())),
-        ("huge", |seen, out| out.json_bytes(200, "", long(seen, 3_000_000, seen.id()).as_bytes())),
-        ("chunked", |seen, out| {
-            let body = long(seen, 70_000, seen.id());
-            out.write(head("transfer-encoding: chunked\r\n"));
-            for piece in body.as_bytes().chunks(777) {
-                out.write([format!("{:x}\r\n", piece.len()).as_bytes(), piece, b"\r\n"].concat());
-            }
-            out.write("0\r\n\r\n");
-        }),
-        ("until-close", |seen, out| {
-            out.write(head("") + &long(seen, 70_000, seen.id()));
-            out.close();
-        }),
-    ]);
+    let (gateway, upstream) = server_within(
+        "20s",
+        &[
+            ("length", |seen, out| out.json_bytes(200, "", long(seen, 70_000, seen.id()).as_bytes())),
+            ("huge", |seen, out| out.json_bytes(200, "", long(seen, 3_000_000, seen.id()).as_bytes())),
+            ("chunked", |seen, out| {
+                let body = long(seen, 70_000, seen.id());
+                out.write(head("transfer-encoding: chunked\r\n"));
+                for piece in body.as_bytes().chunks(777) {
+                    out.write([format!("{:x}\r\n", piece.len()).as_bytes(), piece, b"\r\n"].concat());
+                }
+                out.write("0\r\n\r\n");
+            }),
+            ("until-close", |seen, out| {
+                out.write(head("") + &long(seen, 70_000, seen.id()));
+                out.close();
+            }),
+        ],
+    );
     let session = open_session(&gateway, |post| post);
     for (name, least) in [("length", 65_536), ("huge", 1 << 21), ("chunked", 65_536), ("until-close", 65_536)] {
         for post in [Post::call(name), Post::legacy_call(&session, name)] {
@@ -496,7 +500,8 @@ fn streams_that_are_cut() {
             let (messages, end) = post.stream(&gateway).rest();
             assert!(end.is_ok(), "{name}: with its error the stream is complete");
             let last = messages.last().expect("there is an error");
-            assert_eq!((&last["id"], &last["error"]["data"]["reason"]), (&json!(1), &json!(reason)), "{name}: {last}");
+            let said = (&last["id"], &last["error"]["data"]["reason"]);
+            assert_eq!(said, (post.request_id(), &json!(reason)), "{name}: {last}");
             assert_eq!(messages.iter().filter(|it| it.get("id").is_some()).count(), 1, "{name}: {messages:?}");
             Post::call("echo").echoed(&gateway);
         }
@@ -624,4 +629,63 @@ fn servers_that_do_not_read_the_request() {
         Post::call("echo").echoed(&gateway);
     }
     oracle::check(&gateway, &[("up", &upstream)]);
+}
+
+/// [P5] A process that is killed, before, during and after its answers, and comes back: here another gateway, which is
+/// a server like any other.
+#[test]
+fn a_server_process_that_is_killed() {
+    let upstream = Plan::tools(&["echo", "hang", "stream"])
+        .script(|seen, out| {
+            if !["hang", "stream"].contains(&seen.name()) {
+                return Acted::Default;
+            }
+            if seen.name() == "stream" {
+                begin(seen, out);
+            }
+            out.gone(Duration::from_secs(20));
+            Acted::Done
+        })
+        .start();
+    let middle = Setup::new().server("up", &upstream.url()).open().start();
+    let address = middle.address;
+    let gateway = Setup::new().server("middle", &middle.url("/mcp")).open().start();
+    let session = open_session(&gateway, |post| post);
+    let calls = |tool: &str| [Post::call(tool), Post::legacy_call(&session, tool)];
+    let (after, during) = (calls("echo"), [calls("hang"), calls("stream")].concat());
+    for post in &after {
+        post.echoed(&gateway);
+    }
+    let mut wires: Vec<_> = during.iter().map(|post| post.begin(&gateway)).collect();
+    for post in &during {
+        upstream.wait("the call", |seen| seen.value() == post.value);
+    }
+    middle.signal(Signal::KILL);
+    for (post, wire) in during.iter().zip(&mut wires) {
+        let answer = wire.response();
+        assert!(answer.text().contains("\"reason\":\"server_cut\""), "{post:?}: {}", answer.text());
+    }
+    // The last kept connection may be found out by a call.
+    let mut refused = Vec::new();
+    eventually("nobody is there", || {
+        let post = Post::call("echo");
+        let reason = post.to(&gateway).json()["error"]["data"]["reason"].clone();
+        refused.push(post);
+        assert!(reason == "unreachable" || reason == "server_cut", "{reason}");
+        reason == "unreachable"
+    });
+    let _middle = middle.restart(|config| config["listen"] = json!(address.to_string()));
+    eventually("it is found again", || Post::call("echo").to(&gateway).json().get("result").is_some());
+    for post in calls("echo") {
+        post.echoed(&gateway);
+    }
+    let refused: Vec<&Post> = refused.iter().collect();
+    let records = oracle::check_with(&gateway, &[], &refused);
+    for post in &during {
+        assert_eq!(oracle::outcome(&records, &post.value)["status"], "cut");
+    }
+    for post in &refused {
+        let reached = upstream.calls().iter().any(|call| call.value() == post.value);
+        assert!(!reached, "it was said that nothing was executed");
+    }
 }

@@ -44,6 +44,8 @@ pub(crate) struct Setup {
     environment: Vec<(String, OsString)>,
     /// Shell lines that are obeyed before the binary takes the shell's place.
     prelude: Vec<String>,
+    /// The driver is what the test is about.
+    own_driver: bool,
 }
 
 /// A running gateway; ended when dropped.
@@ -91,7 +93,7 @@ impl Setup {
             "policy": { "tasks": {}, "rules": [] },
             "audit": { "dir": folder.path().join("audit") },
         });
-        Self { config, folder, key, flags: Vec::new(), environment: Vec::new(), prelude: Vec::new() }
+        Self { config, folder, key, flags: Vec::new(), environment: Vec::new(), prelude: Vec::new(), own_driver: false }
     }
 
     /// Any key, by JSON pointer; the blocks on the way must be there or are made.
@@ -138,6 +140,11 @@ impl Setup {
         )
     }
 
+    /// Writes the key set of [`ISSUER`] there.
+    pub(crate) fn key_set_to(&self, file: &Path) {
+        fs::write(file, self.key.key_set()).expect("the folder can be written");
+    }
+
     /// So many shards.
     pub(crate) fn shards(self, count: u16) -> Self {
         self.set("/shards", json!(count))
@@ -147,6 +154,12 @@ impl Setup {
     pub(crate) fn flag(mut self, flag: &str) -> Self {
         self.flags.push(flag.to_owned());
         self
+    }
+
+    /// With this driver, even where all others are to have another one.
+    pub(crate) fn driver(mut self, driver: &str) -> Self {
+        self.own_driver = true;
+        self.flag(&format!("--driver={driver}"))
     }
 
     /// A file that may not grow is an error to it, and not its end.
@@ -173,7 +186,7 @@ impl Setup {
 
     /// Starts it, and waits until it listens.
     pub(crate) fn start(mut self) -> Gateway {
-        if let Ok(driver) = std::env::var(DRIVER_VARIABLE) {
+        if let Some(driver) = std::env::var(DRIVER_VARIABLE).ok().filter(|_| !self.own_driver) {
             self.flags.retain(|flag| !flag.starts_with("--driver"));
             self.flags.push(format!("--driver={driver}"));
         }

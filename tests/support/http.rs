@@ -160,11 +160,6 @@ impl Wire {
         linger.expect("a TCP socket has this option");
     }
 
-    /// Where this end is.
-    pub(crate) fn address(&self) -> SocketAddr {
-        self.socket.local_addr().expect("a connected socket has an address")
-    }
-
     /// Sends, and reads the one answer.
     #[track_caller]
     pub(crate) fn ask(&mut self, bytes: &[u8]) -> Response {
@@ -227,9 +222,10 @@ impl Wire {
         self.bytes.is_empty() && !self.receive(patience) && self.bytes.is_empty()
     }
 
-    /// All that still comes, up to the connection's end.
-    pub(crate) fn to_end(&mut self) -> Vec<u8> {
-        while self.receive(PATIENCE) {}
+    /// What comes next, as it comes.
+    #[track_caller]
+    pub(crate) fn more(&mut self) -> Vec<u8> {
+        assert!(!self.bytes.is_empty() || self.receive(PATIENCE), "nothing more comes");
         std::mem::take(&mut self.bytes)
     }
 
@@ -364,9 +360,10 @@ impl Events {
         }
     }
 
-    /// The connection, in the middle of the stream.
-    pub(crate) fn into_wire(self) -> Wire {
-        self.wire
+    /// The connection, in the middle of the stream; events that were not asked for yet come first, without framing.
+    pub(crate) fn into_wire(mut self) -> Wire {
+        self.decoded.append(&mut self.wire.bytes);
+        Wire { bytes: self.decoded, ..self.wire }
     }
 
     fn take_block(&mut self) -> Option<Event> {

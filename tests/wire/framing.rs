@@ -118,7 +118,7 @@ fn both_lengths() {
         for lines in [
             format!("content-length: {length}\r\n{CHUNKED}"),
             format!("{CHUNKED}content-length: {length}\r\n"),
-            format!("Content-Length: 0\r\nx: y\r\nTRANSFER-ENCODING: Chunked\r\n"),
+            "Content-Length: 0\r\nx: y\r\nTRANSFER-ENCODING: Chunked\r\n".to_owned(),
             format!("transfer-encoding: identity\r\ncontent-length: {length}\r\n"),
             format!("content-length: x\r\n{CHUNKED}"),
         ] {
@@ -266,7 +266,7 @@ fn bodies_in_http_1_0() {
     post.is_echoed(&wire.response());
     assert!(wire.at_end(PATIENCE));
     let calls: Vec<String> = house.upstream.calls().iter().map(|call| call.value().to_owned()).collect();
-    assert_eq!(calls, [post.value.clone()]);
+    assert_eq!(calls, std::slice::from_ref(&post.value));
     oracle::check(&house.gateway, &[("up", &house.upstream)]);
 }
 
@@ -475,9 +475,9 @@ fn trailers_are_dropped() {
     assert_eq!(oracle::decision(&records, &post.value)["subject"], "anonymous", "a token in a trailer is none");
 }
 
-/// [H10] One host, which is a name or an address; and the target, where it names one, names the same.
+/// [H10] One host, which is a name or an address.
 #[test]
-fn hosts_and_targets() {
+fn hosts() {
     let house = House::new();
     let address = house.gateway.address;
     let line = format!("host: {address}\r\n");
@@ -509,6 +509,14 @@ fn hosts_and_targets() {
     ] {
         house.refused(house.text().replacen(&line, &hosts, 1).as_bytes(), &[400]);
     }
+    house.end(0);
+}
+
+/// [H10] A target that names a host names the same one; and a request line has three parts, with one space between them.
+#[test]
+fn request_lines() {
+    let house = House::new();
+    let address = house.gateway.address;
     for target in [
         "http://evil.example/mcp".to_owned(),
         format!("http://user@{address}/mcp"),
@@ -612,6 +620,23 @@ fn methods_and_their_bodies() {
         }
     }
     assert!(upstream.calls().is_empty(), "{:?}", upstream.calls());
+}
+
+/// [H11] The answer to a HEAD has no body, and the answer to what comes next on its connection has one, be it no request
+/// at all.
+#[test]
+fn what_comes_behind_a_head_request() {
+    let house = House::new();
+    for behind in
+        ["\r\n\r\n", "G@T / HTTP/1.1\r\n\r\n", "GET\r\n\r\n", "PRI * HTTP/2.0\r\n\r\n", "GET /mcp HTTP/1.1\r\n\r\n"]
+    {
+        let mut wire = Wire::to(house.gateway.address);
+        wire.send(format!("HEAD /mcp HTTP/1.1\r\nhost: {}\r\n\r\n", house.gateway.address).as_bytes());
+        assert_eq!(wire.try_response_to(true).expect("an answer").status(), 405);
+        let answer = wire.ask(behind.as_bytes());
+        assert!([400, 505].contains(&answer.status()) && answer.json()["error"].is_object(), "{behind:?}");
+        assert!(wire.at_end(PATIENCE), "{behind:?}");
+    }
 }
 
 /// [H11] [H13] The answer to a request whose body is not read arrives whole, up to 64 KiB of body; beyond, the
@@ -772,12 +797,9 @@ fn whole(message: &Value) -> String {
     head(&format!("content-length: {}\r\n", body.len())) + &body
 }
 
-/// [H14] A server that answers before it has read the request: its answer is given on at once, and its connection is
-/// never used again.
-#[test]
-#[ignore = "bug: an answer is not read while the request is being sent"]
-fn servers_that_answer_early() {
-    let plan = Plan::tools(&["hasty", "echo"]).hasty(|seen, out| {
+/// A server whose tool `hasty` answers before it has read the request, and then does what `after` does.
+fn hasty(after: fn(&mut Out<'_>)) -> (Gateway, Upstream) {
+    let plan = Plan::tools(&["hasty", "echo"]).hasty(move |seen, out| {
         if seen.field("mcp-name") != "hasty" {
             return Acted::Default;
         }
@@ -785,22 +807,47 @@ fn servers_that_answer_early() {
         let value = &seen.field("traceparent")[3..35];
         let result = json!({ "content": [{ "type": "text", "text": value }], "resultType": "complete" });
         out.write(whole(&json!({ "jsonrpc": "2.0", "id": 1, "result": result })));
-        out.pass("read");
+        after(out);
         Acted::Done
     });
     let upstream = Reserved::new().narrow().start(plan);
-    let gateway = Setup::new().server("up", &upstream.url()).set("/servers/up/timeout", json!("5s")).open().start();
-    // Long enough not to fit into the sockets: the request is still being sent when the answer comes.
+    let gateway = Setup::new().server("up", &upstream.url()).set("/servers/up/timeout", json!("8s")).open().start();
+    (gateway, upstream)
+}
+
+/// Its answer is given on, in less than its timeout, and the connection is not used again.
+#[track_caller]
+fn answered_early(gateway: &Gateway, upstream: &Upstream) {
+    // More than the server's kernel takes: the request is still on its way when the answer comes.
     let post = Post::call("hasty").param("/arguments/pad", json!("x".repeat(900_000)));
     let begun = Instant::now();
-    post.is_echoed(&post.to(&gateway));
-    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+    post.is_echoed(&post.to(gateway));
+    assert!(begun.elapsed() < Duration::from_secs(6), "{:?}", begun.elapsed());
+    let next = Post::call("echo");
+    next.echoed(gateway);
+    let seen = upstream.wait("the next call", |seen| seen.value() == next.value);
+    assert_eq!(seen.nth, 0, "a connection of its own, not the one whose request was never read");
+}
+
+/// [H14] A server that answers before it has read the request, and hangs up: its answer is given on, and its connection
+/// is never used again.
+#[test]
+#[ignore = "bug: a connection is kept while bytes of its request wait to be sent"]
+fn servers_that_answer_early_and_leave() {
+    let (gateway, upstream) = hasty(|_| std::thread::sleep(Duration::from_millis(100)));
     for _ in 0..3 {
-        let next = Post::call("echo");
-        next.echoed(&gateway);
+        answered_early(&gateway, &upstream);
     }
-    let first = &upstream.calls()[0];
-    assert_eq!(first.nth, 0, "a connection of its own, not the one whose request was never read");
+}
+
+/// [H14] The same for one that stays: its answer does not wait for the rest of the request to be taken.
+#[test]
+#[ignore = "bug: a connection is kept while bytes of its request wait to be sent"]
+fn servers_that_answer_early_and_stay() {
+    let (gateway, upstream) = hasty(|out| out.pass("read"));
+    for _ in 0..3 {
+        answered_early(&gateway, &upstream);
+    }
     upstream.open("read");
 }
 
@@ -858,7 +905,7 @@ fn bytes_behind_an_answer_that_come_late() {
     oracle::check(&gateway, &[("up", &upstream)]);
 }
 
-/// [H16] Answers that no two parties read alike are withheld, and their connection is closed: a call gets an error that
+/// [H12] [H16] Answers that no two parties read alike are withheld, and their connection is closed: a call gets an error that
 /// says so, a message that is no request 502.
 #[test]
 fn answers_that_are_ambiguous() {
@@ -931,6 +978,52 @@ fn ambiguous(body: &str) -> Vec<String> {
         lines("HTTP/1.1 200 OK", &format!("connection: mcp-session-id\r\n{good}")),
         lines("HTTP/1.1 200 OK", &format!("x: {}\r\n{good}", "y".repeat(9_000))),
         lines("HTTP/1.1 200 OK", &format!("{}{good}", "x: y\r\n".repeat(101))),
+    ]
+}
+
+/// [H7] [H8] [H9] [H16] Nor is a body in chunks that two parties would cut differently ever given on.
+#[test]
+fn answers_in_broken_chunks() {
+    let upstream = Plan::tools(&["echo"])
+        .script(|seen, out| {
+            let number = seen.field("tracestate").strip_prefix("case=").and_then(|text| text.parse::<usize>().ok());
+            let Some(number) = number else { return Acted::Default };
+            out.write(head(CHUNKED) + &broken_chunks(&said(seen, seen.value()).to_string()).swap_remove(number));
+            let gone = out.gone(Duration::from_secs(5));
+            out.note(format!("{} {gone}", seen.value()));
+            Acted::Done
+        })
+        .start();
+    let gateway = Setup::new().server("up", &upstream.url()).open().start();
+    for number in 0..broken_chunks("").len() {
+        let call = Post::call("echo").field("tracestate", &format!("case={number}"));
+        let answer = call.to(&gateway);
+        let reason = &answer.json()["error"]["data"]["reason"];
+        assert_eq!((answer.status(), reason), (200, &json!("server_invalid")), "{number}: {}", answer.text());
+        upstream.noted(&format!("{} true", call.value));
+        Post::call("echo").echoed(&gateway);
+    }
+    oracle::check(&gateway, &[("up", &upstream)]);
+}
+
+fn broken_chunks(body: &str) -> Vec<String> {
+    let size = format!("{:x}", body.len());
+    vec![
+        format!("{size}\n{body}\r\n0\r\n\r\n"),
+        format!("{size}\r{body}\r\n0\r\n\r\n"),
+        format!("{size}\r\n{body}\n0\r\n\r\n"),
+        format!("{size}\r\n{body}0\r\n\r\n"),
+        format!("{size}\r\n{body}\r\n0\n\r\n"),
+        format!("{size}\r\n{body}\r\n0\r\n\n"),
+        format!("+{size}\r\n{body}\r\n0\r\n\r\n"),
+        format!("0x{size}\r\n{body}\r\n0\r\n\r\n"),
+        format!(" {size}\r\n{body}\r\n0\r\n\r\n"),
+        format!("{size} \r\n{body}\r\n0\r\n\r\n"),
+        format!("{size:0>17}\r\n{body}\r\n0\r\n\r\n"),
+        format!("{size};\r\n{body}\r\n0\r\n\r\n"),
+        format!("{size};{}\r\n{body}\r\n0\r\n\r\n", "e".repeat(300)),
+        format!("{size}\r\n{body}\r\n0\r\nx : y\r\n\r\n"),
+        format!("{size}\r\n{body}\r\n0\r\n{}\r\n", "x: y\r\n".repeat(101)),
     ]
 }
 
@@ -1050,6 +1143,23 @@ fn memory_of_heads() {
     println!("{each} bytes for each head of {}", bytes.len());
     assert!(each < HEAD_MEMORY_MAX, "{each} bytes for each");
     drop(wires);
+}
+
+/// A client that closes its half is taken for one that has left: HTTP/1.1 has no way to tell them apart.
+#[test]
+fn a_client_that_closes_its_half_has_left() {
+    const ACTS: &[(&str, Act)] = &[("hold", |seen, out| {
+        let gone = out.gone(PATIENCE);
+        out.note(format!("{} {gone}", seen.value()));
+    })];
+    let (gateway, upstream) = acting(ACTS);
+    let post = Post::call("hold");
+    let mut wire = post.begin(&gateway);
+    wire.close_half();
+    upstream.noted(&format!("{} true", post.value));
+    assert!(wire.at_end(PATIENCE));
+    let records = oracle::check(&gateway, &[("up", &upstream)]);
+    assert_eq!(oracle::outcome(&records, &post.value)["status"], "cancelled");
 }
 
 /// [H1] [H11] Requests that come together are told apart as if they had come one by one, cut anywhere.

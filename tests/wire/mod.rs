@@ -3,6 +3,7 @@
 mod auth;
 mod bounds;
 mod events;
+mod fair;
 mod framing;
 mod envelope;
 mod happy;

@@ -260,6 +260,8 @@ fn a_sessions_own_stream() {
     let mut events = session_stream(&gateway, &session);
     let theirs = upstream.wait("the GET", |seen| seen.http == "GET" && seen.field("last-event-id").is_empty());
     assert!(!theirs.field("mcp-session-id").is_empty());
+    // The plane listens too: what is said goes to the streams that are open by then.
+    eventually("both streams are open", || upstream.open_streams() >= 2);
     upstream
         .say(&json!({ "jsonrpc": "2.0", "method": "notifications/message", "params": { "level": "info", "data": 1 } }));
     assert_eq!(events.message()["params"]["data"], 1);

@@ -20,6 +20,8 @@ use crate::support::upstream::{Plan, Upstream};
 struct Door {
     gateway: Gateway,
     upstream: Upstream,
+    /// When it was opened, so that its good token has the same claims all the time.
+    opened: u64,
 }
 
 impl Door {
@@ -30,7 +32,7 @@ impl Door {
     fn with(change: impl FnOnce(Setup) -> Setup) -> Self {
         let upstream = Plan::tools(&["echo"]).start();
         let gateway = change(Setup::new().server("up", &upstream.url()).open()).start();
-        Self { gateway, upstream }
+        Self { gateway, upstream, opened: unix_s() }
     }
 
     /// The header of a good token.
@@ -38,9 +40,9 @@ impl Door {
         format!(r#"{{"alg":"ES256","typ":"at+jwt","kid":"{}"}}"#, self.gateway.key_id())
     }
 
-    /// The claims of a good token; times count from now.
+    /// The claims of a good token.
     fn claims(&self) -> String {
-        let (issued, expires) = (unix_s() - 60, unix_s() + 600);
+        let (issued, expires) = (self.opened - 60, self.opened + 600);
         let audience = self.gateway.url("/mcp");
         format!(
             r#"{{"iss":"{ISSUER}","sub":"ada","client_id":"agent-1","aud":"{audience}","iat":{issued},"exp":{expires},"scope":"x"}}"#
@@ -556,7 +558,7 @@ fn other_keys_end_a_token() {
     let door = Door::with(|setup| setup.tokens("deny"));
     let good = door.gateway.token_for(&Who::default(), &["https://gate.test/mcp"]);
     let audience = |config: &mut Value| config["auth"]["issuers"][0]["audience"] = json!("https://gate.test/mcp");
-    let Door { gateway, upstream } = door;
+    let Door { gateway, upstream, .. } = door;
     let gateway = gateway.restart(audience);
     Post::call("echo").token(&good).echoed(&gateway);
     oracle::check(&gateway, &[("up", &upstream)]);

@@ -348,7 +348,10 @@ fn one_head_reads_many() {
         assert_eq!(request_words(&head, first), "POST /a ?b h Length(5) expects");
         assert_eq!(head.parse(b"GET / HTTP/1.1\r\nHost: h\r\nno"), Ok(Progress::Partial));
         assert_eq!(head.parse(b"GET / HTTP/1.1\r\nHost: h\r\nno\r\n"), Err(ColonMissing));
-        assert_eq!(head.parse(b"GET http://h/ HTTP/1.1\r\nHost: g\r\n\r\n"), Err(HostDisagrees));
+        assert_eq!(head.parse(b"HEAD http://h/ HTTP/1.1\r\nHost: g\r\n\r\n"), Err(HostDisagrees));
+        assert_eq!(head.method, Method::Head);
+        assert_eq!(head.parse(b"G@T / HTTP/1.1\r\n"), Err(MethodMalformed));
+        assert_eq!(head.method, Method::Get, "not the one before it");
         assert_eq!(head.parse(second), Ok(Progress::Complete));
         assert_eq!(request_words(&head, second), "GET /c g close");
         assert_eq!(head.get(second, Known::McpName), None);
