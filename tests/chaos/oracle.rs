@@ -7,8 +7,9 @@ use serde_json::json;
 use crate::support::chaos::{Call, DOINGS, Doing, SERVINGS};
 use crate::support::gateway::Setup;
 use crate::support::http::Wire;
+use crate::support::level::Level;
 use crate::support::mcp::{Post, fresh};
-use crate::support::oracle::{self, Claim, Due, End, Entry, Level, Line};
+use crate::support::oracle::{self, Claim, Due, End, Entry, Line};
 use crate::support::upstream::Plan;
 
 /// A permitted call that was answered, a refused one, and one whose client left.
@@ -168,9 +169,9 @@ fn a_level_is_a_level() {
     }
     let during = Level::of(&gateway);
     assert!(during.files >= before.files + wires.len(), "{before:?} {during:?}");
-    assert!(before.threads > 1 && before.resident > 1 << 20 && before.children == 0, "{before:?}");
+    assert!(before.threads > 1 && before.memory > 1 << 20 && before.children == 0, "{before:?}");
     drop(wires);
-    before.returns(&gateway, 32 << 20);
+    before.comes_back(&gateway);
     oracle::check(&gateway, &[("up", &upstream)]);
 }
 

@@ -15,7 +15,8 @@ use crate::support::chaos_client::Clients;
 use crate::support::chaos_server::Servers;
 use crate::support::gateway::{Gateway, PATIENCE, Setup};
 use crate::support::http::Wire;
-use crate::support::oracle::{self, Claim, Due, End, Entry, Level, Line};
+use crate::support::level::Level;
+use crate::support::oracle::{self, Claim, Due, End, Entry, Line};
 
 /// [P1] [P2] [P3] [P4] [P5] [P6] The long run, on one shard.
 #[test]
@@ -51,7 +52,7 @@ fn run(name: &str, calls: u64, change: impl FnOnce(Setup) -> Setup) {
     let took = begun.elapsed();
 
     claims.extend(healthy(&gateway, &clients, seed, calls));
-    before.returns(&gateway, MEMORY_SLACK);
+    before.comes_back_within(&gateway, MEMORY_KEPT_BYTES);
     let after = Level::of(&gateway);
     gateway.signal(Signal::TERM);
     assert_eq!(gateway.ended(PATIENCE).code(), Some(0), "{replay}");
@@ -59,7 +60,7 @@ fn run(name: &str, calls: u64, change: impl FnOnce(Setup) -> Setup) {
     let lines = record(&gateway);
     let ledger = servers.ledger();
     let mut faults = oracle::faults(&lines, &ledger, &claims);
-    faults.extend(manners(seed, &claims, &ledger));
+    faults.extend(manners(seed, &claims, &ledger, &lines));
     let told = told(seed, &claims, &lines, &servers);
     println!("{name}: {calls} calls in {took:.1?}; {before:?} became {after:?}\n{told}");
     assert!(faults.is_empty(), "{replay}; the first of {} faults:\n{}", faults.len(), shown(seed, &faults));
@@ -131,9 +132,10 @@ fn record(gateway: &Gateway) -> Vec<Line> {
 
 /// What calls that were waited for ended with, held against what their servers did: beyond the promises, an error is to
 /// say what happened, and nothing that was done well is to fail.
-fn manners(seed: u64, claims: &[Claim], ledger: &[Entry]) -> Vec<String> {
+fn manners(seed: u64, claims: &[Claim], ledger: &[Entry], lines: &[Line]) -> Vec<String> {
     let mut faults = Vec::new();
     let read: HashSet<&str> = ledger.iter().map(|entry| entry.value.as_str()).collect();
+    let ended = oracle::statuses(lines);
     let (mut well, mut hurt) = (0, HashMap::<&str, usize>::new());
     for claim in claims {
         let call = Call::carrying(seed, &claim.value).expect("the clients make drawn calls only");
@@ -146,27 +148,29 @@ fn manners(seed: u64, claims: &[Claim], ledger: &[Entry]) -> Vec<String> {
                     *hurt.entry(word).or_default() += 1;
                 }
                 // A kept connection may be closed by its server as the call is written to it, which then is not read;
-                // and where the machine is busy, time may run out.
-                fits || word == "server_cut" && !read.contains(claim.value.as_str()) || word == "server_timeout"
+                // and where the machine is busy, time may run out, that for connecting too.
+                let late = matches!(ended.get(claim.value.as_str()), Some(&"timeout" | &"unreachable"));
+                fits || word == "server_cut" && !read.contains(claim.value.as_str()) || late
             }
             Due::Refusal => word == "refused",
             Due::Nothing => matches!(word, "rejected" | "cut" | "left"),
             Due::PermitOrNothing | Due::RefusalOrNothing => true,
         };
         if !fits {
-            faults.push(format!("an end that does not fit: {claim:?}"));
+            let status = ended.get(claim.value.as_str()).unwrap_or(&"none");
+            faults.push(format!("an end that does not fit, outcome {status}: {claim:?}"));
         }
     }
     println!("  of {well} calls that were served well, hurt all the same: {hurt:?}");
     for (word, count) in hurt {
-        if count * 100 > well * HURT_PERCENT_MAX + 500 {
+        if count * 100 > well * HURT_PERCENT_MAX + 1_000 {
             faults.push(format!("{count} of {well} calls that were served well ended with {word}"));
         }
     }
     faults
 }
 
-/// What was seen, in three lines.
+/// What was seen, in five lines.
 fn told(seed: u64, claims: &[Claim], lines: &[Line], servers: &Servers) -> String {
     let mut clients = BTreeMap::<String, usize>::new();
     let mut ends = BTreeMap::<String, usize>::new();
@@ -181,7 +185,14 @@ fn told(seed: u64, claims: &[Claim], lines: &[Line], servers: &Servers) -> Strin
         *record.entry(word.cloned().unwrap_or_default()).or_default() += 1;
     }
     let served = servers.served().into_iter().map(|(serving, count)| (format!("{serving:?}"), count)).collect();
-    let mut out = String::new();
+    let mut slowest: Vec<&Claim> = claims.iter().collect();
+    slowest.sort_by_key(|claim| std::cmp::Reverse(claim.took));
+    let slow = |claim: &&Claim| {
+        let drawn = Call::carrying(seed, &claim.value).map(|call| (call.doing, call.serving, call.modern));
+        format!("{:.1?} {drawn:?} {}", claim.took, claim.end.word())
+    };
+    let slowest: Vec<String> = slowest.iter().take(4).map(slow).collect();
+    let mut out = format!("  slowest: {}\n", slowest.join("; "));
     for (what, counts) in [("clients", clients), ("servers", served), ("ends", ends), ("record", record)] {
         let counts: Vec<String> = counts.iter().map(|(word, count)| format!("{word} {count}")).collect();
         let _ = writeln!(out, "  {what}: {}", counts.join(", "));
@@ -230,8 +241,9 @@ fn met_everything(seed: u64, claims: &[Claim], servers: &Servers, lines: &[Line]
 const CLIENTS: usize = 24;
 /// Below so many calls a kind may be missing by chance.
 const CALLS_FOR_ALL: u64 = 2_000;
-/// Buffers and tables that are kept up to a bound, and what the allocator holds back.
-const MEMORY_SLACK: usize = 96 << 20;
+/// Buffers and tables that are kept up to a bound, a set for each shard, and what the allocator holds back. The longest
+/// run (200,000 calls) leaves 19 MB more than there were.
+const MEMORY_KEPT_BYTES: usize = 64 << 20;
 /// Calls in a hundred that were served well and may fail all the same.
-const HURT_PERCENT_MAX: usize = 3;
+const HURT_PERCENT_MAX: usize = 1;
 const FAULTS_SHOWN: usize = 8;

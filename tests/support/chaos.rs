@@ -58,6 +58,10 @@ pub(crate) enum Doing {
     Chunked,
     /// `Expect: 100-continue`.
     Expect,
+    /// Reads the answer a little at a time.
+    SlowRead,
+    /// Cancels the call with a notification, which its server does not heed, and waits for the answer.
+    Cancel,
     /// Closes its half after the request.
     HalfClose,
     /// Comes and goes.
@@ -276,6 +280,11 @@ impl Call {
         let doing = if pipelined { Doing::Pipelined } else { doing };
         let serving = draw.among(SERVINGS);
         let who = draw.below(CALLERS.len());
+        let modern = match doing {
+            Doing::WrongHeader | Doing::NoHeader => true,
+            Doing::ForeignSession | Doing::DeadSession | Doing::Cancel => false,
+            _ => draw.chance(65),
+        };
         let named = draw.chance(50).then(|| (draw.one_of(&["research", "support"]), draw.chance(50)));
         let pad = match draw.below(40) {
             0 => draw.within(20_000..120_000),
@@ -288,14 +297,14 @@ impl Call {
             who,
             // Most callers have one task and need not name it.
             named: named.filter(|_| CALLERS[who].2.len() > 1 || draw.chance(10)),
-            modern: match doing {
-                Doing::WrongHeader | Doing::NoHeader => true,
-                Doing::ForeignSession | Doing::DeadSession => false,
-                _ => draw.chance(65),
-            },
+            modern,
             server: draw.below(SERVERS.len()),
             tool: draw.among(TOOLS),
-            id: draw.among(IDS),
+            // In a session no id is used twice (MCP 2025-11-25 basic, "Requests").
+            id: match draw.among(IDS) {
+                Id::One | Id::Big if !modern => Id::Number,
+                id => id,
+            },
             // So long that it is not read on the way to the answer; but within what may be sent.
             pad: if serving == Serving::Early { draw.within(100_000..200_000) } else { pad },
             alone: draw.chance(25),
@@ -315,7 +324,7 @@ impl Call {
         match self.id {
             Id::One => "1".into(),
             Id::Number => self.number.to_string(),
-            Id::Text => format!("\"id-{}\"", self.number % 7),
+            Id::Text => format!("\"id-{}\"", if self.modern { self.number % 7 } else { self.number }),
             Id::Big => "9007199254740993".into(),
         }
     }
@@ -363,7 +372,17 @@ impl Tool {
 impl Doing {
     /// Whether the whole of a well-formed request is sent, and its answer waited for.
     pub(crate) fn is_whole(self) -> bool {
-        matches!(self, Self::Plain | Self::Pipelined | Self::Split | Self::Slow | Self::Chunked | Self::Expect)
+        matches!(
+            self,
+            Self::Plain
+                | Self::Pipelined
+                | Self::Split
+                | Self::Slow
+                | Self::Chunked
+                | Self::Expect
+                | Self::SlowRead
+                | Self::Cancel
+        )
     }
 
     /// Whether a well-formed request may have reached the gateway whole, though nobody may wait for its answer.
@@ -442,6 +461,8 @@ pub(crate) const DOINGS: &[Odds<Doing>] = &[
     (Doing::Slow, 20),
     (Doing::Chunked, 50),
     (Doing::Expect, 40),
+    (Doing::SlowRead, 30),
+    (Doing::Cancel, 20),
     (Doing::HalfClose, 20),
     (Doing::GoneAtOnce, 10),
     (Doing::GoneInHead, 20),

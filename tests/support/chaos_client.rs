@@ -47,6 +47,8 @@ struct Wire {
     socket: TcpStream,
     /// Received and not taken yet.
     bytes: Vec<u8>,
+    /// Reads little at a time.
+    slow: bool,
 }
 
 /// A whole answer.
@@ -140,7 +142,7 @@ impl<'a> Client<'a> {
     fn whole(&mut self, call: &Call) {
         let request = self.request(call, None);
         let mut draw = call.more(self.clients.seed, 1);
-        let mut wire = self.wire(call.alone);
+        let mut wire = self.wire(call.alone || call.doing == Doing::SlowRead);
         let mut early = None;
         match call.doing {
             Doing::Split => wire.send_in_pieces(&request.bytes(), &mut draw, 6, 0..300),
@@ -152,6 +154,16 @@ impl<'a> Client<'a> {
                 if early.is_none() {
                     wire.send(&request.body);
                 }
+            }
+            Doing::SlowRead => {
+                // With small buffers in between, the gateway notices it.
+                let _ = SockRef::from(&wire.socket).set_recv_buffer_size(4 * 1024);
+                wire.slow = true;
+                wire.send(&request.bytes());
+            }
+            Doing::Cancel => {
+                wire.send(&request.bytes());
+                self.cancel(call);
             }
             _ => wire.send(&request.bytes()),
         }
@@ -275,7 +287,7 @@ impl<'a> Client<'a> {
         }
         self.claims.push(self.claim(call, due, end, begun));
         if keep && !call.alone {
-            self.kept = wire;
+            self.kept = wire.filter(|wire| !wire.slow);
         }
     }
 
@@ -329,6 +341,15 @@ impl<'a> Client<'a> {
         let ended = self.ask(call.who, call.server, "DELETE", &fields, "").status;
         assert!((200..300).contains(&ended), "a session can be ended: {ended}");
         session
+    }
+
+    fn cancel(&mut self, call: &Call) {
+        let session = self.session(call.who, call.server);
+        let fields = format!("mcp-session-id: {session}\r\nmcp-protocol-version: {LEGACY}\r\n");
+        let id = call.id_text();
+        let body =
+            format!("{{\"jsonrpc\":\"2.0\",\"method\":\"notifications/cancelled\",\"params\":{{\"requestId\":{id}}}}}");
+        assert_eq!(self.ask(call.who, call.server, "POST", &fields, &body).status, 202);
     }
 
     /// One exchange that nothing is wrong with.
@@ -602,7 +623,7 @@ impl Wire {
         socket.set_nodelay(true).expect("a TCP socket has this option");
         socket.set_read_timeout(Some(PATIENCE)).expect("a TCP socket has this option");
         socket.set_write_timeout(Some(PATIENCE)).expect("a TCP socket has this option");
-        Self { socket, bytes: Vec::new() }
+        Self { socket, bytes: Vec::new(), slow: false }
     }
 
     /// Where the gateway has closed, reading will tell.
@@ -714,8 +735,12 @@ impl Wire {
     /// Receives more; `false` at the end, however the connection ended.
     fn more(&mut self) -> Result<bool, Lost> {
         let mut piece = [0; 32 * 1024];
+        let most = if self.slow { 2 * 1024 } else { piece.len() };
+        if self.slow {
+            thread::sleep(Duration::from_micros(300));
+        }
         loop {
-            match self.socket.read(&mut piece) {
+            match self.socket.read(&mut piece[..most]) {
                 Ok(0) => return Ok(false),
                 Ok(n) => {
                     self.bytes.extend_from_slice(&piece[..n]);

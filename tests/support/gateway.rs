@@ -368,11 +368,6 @@ impl Gateway {
         assert_eq!(old.maximum, None, "the hard limit stays as it was");
     }
 
-    /// Its process id.
-    pub(crate) fn id(&self) -> u32 {
-        self.child.id()
-    }
-
     /// Memory it uses, bytes.
     pub(crate) fn resident_bytes(&self) -> usize {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it is running");

@@ -13,6 +13,8 @@ pub(crate) struct Level {
     pub(crate) files: usize,
     /// Threads.
     pub(crate) threads: usize,
+    /// Child processes.
+    pub(crate) children: usize,
     /// Resident memory, bytes.
     pub(crate) memory: usize,
 }
@@ -28,7 +30,12 @@ const POLL: Duration = Duration::from_millis(20);
 impl Level {
     /// Of this moment.
     pub(crate) fn of(gateway: &Gateway) -> Self {
-        Self { files: gateway.open_files(), threads: threads(gateway), memory: gateway.resident_bytes() }
+        Self {
+            files: gateway.open_files(),
+            threads: threads(gateway),
+            children: children(gateway),
+            memory: gateway.resident_bytes(),
+        }
     }
 
     /// Once its descriptors and threads have not changed for a while: it has met its servers, and nobody calls.
@@ -50,11 +57,17 @@ impl Level {
     /// Waits until the process is back to this level: descriptors and threads exactly, memory but for what it keeps.
     #[track_caller]
     pub(crate) fn comes_back(&self, gateway: &Gateway) {
+        self.comes_back_within(gateway, MEMORY_KEPT_BYTES);
+    }
+
+    /// The same, where it may keep so many bytes of memory.
+    #[track_caller]
+    pub(crate) fn comes_back_within(&self, gateway: &Gateway, kept: usize) {
         let until = Instant::now() + PATIENCE;
         loop {
             let now = Self::of(gateway);
-            let memory = self.memory + MEMORY_KEPT_BYTES;
-            if now.files <= self.files && now.threads == self.threads && now.memory <= memory {
+            let processes = now.threads == self.threads && now.children <= self.children;
+            if now.files <= self.files && processes && now.memory <= self.memory + kept {
                 return;
             }
             assert!(Instant::now() < until, "left behind: {now:?} after {self:?}, descriptors {:#?}", files(gateway));
@@ -73,6 +86,14 @@ pub(crate) fn busy(gateway: &Gateway, length: Duration) -> f64 {
 
 fn threads(gateway: &Gateway) -> usize {
     fs::read_dir(format!("/proc/{}/task", gateway.pid())).map_or(0, Iterator::count)
+}
+
+fn children(gateway: &Gateway) -> usize {
+    let tasks = fs::read_dir(format!("/proc/{}/task", gateway.pid())).into_iter().flatten().filter_map(Result::ok);
+    tasks
+        .filter_map(|task| fs::read_to_string(task.path().join("children")).ok())
+        .map(|it| it.split(' ').count() - 1)
+        .sum()
 }
 
 /// Time in user mode and in the kernel, in ticks of the clock (proc_pid_stat(5), fields 14 and 15).

@@ -2,11 +2,10 @@
 //! joined, and held against the promises: [P1] nothing reaches a server without a permit for this subject, this tool and
 //! this policy; [P2] nothing is written twice; [P3] an answer goes to the call it belongs to; [P4] every decision stands
 //! in the record once, with one outcome or, where its process was killed, none; [P5] every call ends in time; [P6] what a
-//! fault took is given back.
+//! fault took is given back (that is `level`'s to hold).
 
 use std::collections::{HashMap, HashSet};
-use std::fs;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -103,18 +102,6 @@ pub(crate) enum End {
     Hung,
 }
 
-/// What a process holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Level {
-    /// Open descriptors.
-    pub(crate) files: usize,
-    pub(crate) threads: usize,
-    /// Child processes.
-    pub(crate) children: usize,
-    /// Resident memory, bytes.
-    pub(crate) resident: usize,
-}
-
 impl End {
     /// One word for it.
     pub(crate) fn word(&self) -> &str {
@@ -182,6 +169,13 @@ pub(crate) fn faults(lines: &[Line], ledger: &[Entry], claims: &[Claim]) -> Vec<
         claim.check(decided, outcome, written.contains(claim.value.as_str()), &mut faults);
     }
     faults
+}
+
+/// How the record says that calls ended, by their values.
+pub(crate) fn statuses(lines: &[Line]) -> HashMap<&str, &str> {
+    let ended = outcomes(lines, &mut Vec::new());
+    let permits = lines.iter().filter(|line| line.permits());
+    permits.filter_map(|line| Some((line.trace.as_deref()?, ended.get(&line.key())?.status.as_deref()?))).collect()
 }
 
 /// The outcome of each decision that has one.
@@ -376,56 +370,6 @@ pub(crate) fn lines(records: &[Value]) -> Vec<Line> {
 pub(crate) fn hold(faults: &[String]) {
     let shown: Vec<&str> = faults.iter().take(FAULTS_SHOWN).map(String::as_str).collect();
     assert!(faults.is_empty(), "{} promises broken:\n{}", faults.len(), shown.join("\n"));
-}
-
-impl Level {
-    /// What the gateway holds at this moment.
-    pub(crate) fn of(gateway: &Gateway) -> Self {
-        let tasks = format!("/proc/{}/task", gateway.id());
-        let tasks: Vec<_> = fs::read_dir(tasks).map_or_else(|_| Vec::new(), |all| all.filter_map(Result::ok).collect());
-        let children = |task: &fs::DirEntry| fs::read_to_string(task.path().join("children")).unwrap_or_default();
-        Self {
-            files: gateway.open_files(),
-            threads: tasks.len(),
-            children: tasks.iter().map(|task| children(task).split_whitespace().count()).sum(),
-            resident: gateway.resident_bytes(),
-        }
-    }
-
-    /// What it holds once that does not change any more: it is there before all its threads are.
-    pub(crate) fn settled(gateway: &Gateway) -> Self {
-        let mut last = Self::of(gateway);
-        let mut same = 0;
-        while same < 10 {
-            std::thread::sleep(Duration::from_millis(20));
-            let now = Self::of(gateway);
-            same = if (now.files, now.threads) == (last.files, last.threads) { same + 1 } else { 0 };
-            last = now;
-        }
-        last
-    }
-
-    /// Waits until the gateway holds no more than it did then, and at most `slack` bytes of memory more: what an
-    /// allocator and tables that only grow up to a bound keep.
-    #[track_caller]
-    pub(crate) fn returns(&self, gateway: &Gateway, slack: usize) {
-        let until = Instant::now() + PATIENCE;
-        loop {
-            let now = Self::of(gateway);
-            let back = now.files <= self.files && now.threads <= self.threads && now.children <= self.children;
-            if back && now.resident <= self.resident + slack {
-                return;
-            }
-            assert!(Instant::now() < until, "[P6] {self:?} has become {now:?}, and stays so: {:?}", names(gateway));
-            std::thread::sleep(Duration::from_millis(50));
-        }
-    }
-}
-
-/// What its threads are called.
-fn names(gateway: &Gateway) -> Vec<String> {
-    let tasks = fs::read_dir(format!("/proc/{}/task", gateway.id())).into_iter().flatten().filter_map(Result::ok);
-    tasks.filter_map(|task| fs::read_to_string(task.path().join("comm")).ok()).map(|name| name.trim().into()).collect()
 }
 
 /// Records of one kind.

@@ -8,8 +8,9 @@ use serde_json::json;
 
 use crate::support::gateway::{Gateway, PATIENCE, Setup, Who, eventually, export};
 use crate::support::http::Wire;
+use crate::support::level::Level;
 use crate::support::mcp::{Post, open_session, session_request, text_of};
-use crate::support::oracle::{self, Level};
+use crate::support::oracle;
 use crate::support::upstream::{Acted, Plan, Reserved, Upstream, said};
 
 /// `hold` answers when it is let go, `stream` the same in a stream.
@@ -165,7 +166,7 @@ fn nothing_is_left_open() {
         }
     }
     // Connections to the server are kept for a while, below the time after which it would close them.
-    before.returns(&gateway, 32 << 20);
+    before.comes_back(&gateway);
     oracle::check(&gateway, &[("up", &upstream)]);
 }
 
