@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::thread;
 
-use rustls::client::Resumption;
+use rustls::client::{Resumption, UnbufferedClientConnection};
 use rustls::server::UnbufferedServerConnection;
 use rustls::{CertificateError, HandshakeKind, ServerConnection};
 
@@ -535,5 +535,66 @@ fn what_a_certificate_says() {
             changed[at] = change;
             let _ = (der::dns_names(&changed), der::not_after(&changed));
         }
+    }
+}
+
+/// A ticket in many records, looked at in the middle: rustls remembers places in what it was given, and a send or a
+/// receive in flight beside it must not take that away.
+#[test]
+fn a_ticket_in_pieces() {
+    let authority = Authority::new("root");
+    let issued = authority.issue(&["one.example.com"]);
+    let mut config = peer_server(&issued, TLS13);
+    config.max_fragment_size = Some(32);
+    config.send_tls13_tickets = 1;
+    let config = Arc::new(config);
+    let roots = authority.pem();
+    let client_config = client_config(Roots::Given(roots.as_bytes()), None).unwrap();
+    let mut cut = 1;
+    let mut done = false;
+    while !done {
+        let mut server = ServerConnection::new(config.clone()).unwrap();
+        let client = UnbufferedClientConnection::new(client_config.clone(), server_name("one.example.com").unwrap());
+        let mut client = Session::new(Side::Client(client.unwrap()), &pool());
+        let feed = |client: &mut Session, bytes: &[u8]| {
+            let mut landing = client.landing(bytes.len(), 64 * 1024).unwrap();
+            assert!(landing.extend_from_slice(bytes));
+            // In flight, as a receive would be, while something is sent.
+            client.encrypt(b"meanwhile").ok();
+            client.landed(landing);
+            client.advance(None).unwrap()
+        };
+        client.advance(None).unwrap();
+        let mut bytes = Vec::new();
+        while server.is_handshaking() {
+            let said = client.take_outgoing().unwrap();
+            server.read_tls(&mut &said[..]).unwrap();
+            server.process_new_packets().unwrap();
+            bytes.clear();
+            while server.wants_write() {
+                server.write_tls(&mut bytes).unwrap();
+            }
+            if server.is_handshaking() {
+                feed(&mut client, &bytes);
+            }
+        }
+        assert!(bytes.len() > 3 * 32, "the ticket, in records of 32 bytes: {}", bytes.len());
+        let (first, rest) = bytes.split_at(cut.min(bytes.len() - 1));
+        assert_eq!(feed(&mut client, first), Step::Blocked);
+        client.encrypt(b"now").unwrap();
+        assert_eq!(client.advance(None).unwrap(), Step::Blocked);
+        assert_eq!(feed(&mut client, rest), Step::Blocked);
+        server.writer().write_all(b"at last").unwrap();
+        let mut more = Vec::new();
+        server.write_tls(&mut more).unwrap();
+        assert_eq!(feed(&mut client, &more), Step::Waiting);
+        let said = client.take_outgoing().unwrap();
+        server.read_tls(&mut &said[..]).unwrap();
+        server.process_new_packets().unwrap();
+        let mut heard = Vec::new();
+        let _ = server.reader().read_to_end(&mut heard);
+        assert!(heard.ends_with(b"meanwhilenowmeanwhilemeanwhile"), "{}", String::from_utf8_lossy(&heard));
+        done = cut >= bytes.len() - 1;
+        cut += 1;
     }
 }
