@@ -33,3 +33,8 @@ lint:
 # Writes portcullis.schema.json anew.
 schema:
     cargo run -q -- check --schema > target/schema.json && cp target/schema.json portcullis.schema.json
+
+# Looks for inputs that break a parser (tests/fuzz/README.md); ARGS are libFuzzer's.
+fuzz TARGET *ARGS:
+    mkdir -p target/fuzz-corpus/{{TARGET}} && cp Cargo.lock tests/fuzz/
+    cargo fuzz run --fuzz-dir tests/fuzz -s none --target-dir target/fuzz {{TARGET}} target/fuzz-corpus/{{TARGET}} tests/fuzz/seeds/{{TARGET}} -- {{ARGS}}

@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use portcullis::base::limits::ADMIN_ANSWER_MS_MAX;
+use portcullis::base::limits::{ADMIN_ANSWER_MS_MAX, CONFIG_BYTES_MAX};
 use portcullis::config::{self, Loaded, Source, Weight};
 use portcullis::demo::DemoFault;
 use portcullis::identity::mint::{Grant, MintKey};
 use portcullis::plane::start::{Gateway, Options};
-use portcullis::plane::{PlaneFault, audit, banner, signals};
+use portcullis::plane::{PlaneFault, audit, banner, notify, signals};
 use portcullis::uring::ring::Choice;
 use portcullis::uring::wait::clock;
 use ring::rand::SystemRandom;
@@ -32,6 +32,8 @@ fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()))
         .with_target(false)
+        // Told on stderr, which a failed write to stderr would make a panic: whoever closes it must not end the gateway.
+        .log_internal_errors(false)
         .init();
     let result = match cli.verb {
         Verb::Run(run) => self::run(&run),
@@ -67,6 +69,7 @@ fn run(run: &cli::Run) -> anyhow::Result<u8> {
     let signals = signals::catch()?;
     let gateway = Gateway::start(loaded.settings, Options { driver, ..Options::default() })?;
     eprint!("{}", banner::text(&gateway));
+    notify::ready(&gateway)?;
     signals.steer(gateway.handle())?;
     gateway.wait()?;
     Ok(cli::EXIT_OK)
@@ -125,7 +128,14 @@ impl Source for System {
     }
 
     fn file(&self, path: &Path) -> std::io::Result<String> {
-        std::fs::read_to_string(path)
+        let file = std::fs::File::open(path)?;
+        if !file.metadata()?.is_file() {
+            return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "it is not a file"));
+        }
+        let mut text = String::new();
+        // One byte more than any of them may have, so that whoever asked can tell.
+        file.take(CONFIG_BYTES_MAX as u64 + 1).read_to_string(&mut text)?;
+        Ok(text)
     }
 }
 

@@ -1,18 +1,28 @@
 //! The integration tests, one binary: the house's own rules, the command line, and the gateway as its clients and
 //! servers see it. Everything binds loopback port 0, so tests run side by side.
 
+mod chaos;
 mod cli;
 mod clients;
 mod conformance;
 mod demo;
 mod faults;
 mod floors;
+mod security;
+mod tuning;
+mod fuzz;
 mod wire;
 
 mod support {
+    pub(crate) mod chaos;
+    pub(crate) mod chaos_client;
+    pub(crate) mod chaos_server;
+    pub(crate) mod clock;
     pub(crate) mod conformance;
     pub(crate) mod gateway;
     pub(crate) mod http;
+    pub(crate) mod island;
+    pub(crate) mod level;
     pub(crate) mod mcp;
     pub(crate) mod oracle;
     pub(crate) mod peers;

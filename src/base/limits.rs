@@ -55,7 +55,10 @@ pub const WRITE_STALL_MS_MAX: u64 = 30_000;
 /// From SIGTERM until calls still running are cut (default of `limits.drain`).
 pub const DRAIN_MS_MAX: u64 = 30_000;
 /// A keep-alive comment goes out on a stream that was silent for this long.
-pub const STREAM_KEEPALIVE_MS: u64 = 15_000;
+pub const STREAM_KEEPALIVE_MS: u64 = 10_000;
+/// And must be acknowledged by the client's kernel within this time, milliseconds: with the comment before it, a client
+/// that vanished is noticed within half a minute.
+pub const STREAM_ACKNOWLEDGED_MS_MAX: u32 = 18_000;
 /// A waiting call looks whether its client is still there after this long.
 pub const WATCH_AFTER_MS: u64 = 10;
 /// Read and thrown away of a refused request's body before the connection is closed, bytes.
@@ -160,6 +163,8 @@ pub const CATALOG_RETRY_MS_MAX: u64 = 5_000;
 pub const PLANE_ANSWER_MS_MAX: u64 = 10_000;
 /// And its size, bytes.
 pub const PLANE_ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// A request of this size fits the kernel's buffers; a longer one may have to wait for its server to read.
+pub const SENT_AT_ONCE_BYTES: usize = 16 * 1024;
 /// The plane waits so long to say farewell on an encrypted connection, milliseconds.
 pub const PLANE_FAREWELL_MS_MAX: u64 = 10;
 /// Idle connections kept per shard and server.
@@ -169,8 +174,6 @@ pub const UPSTREAM_HEADS_KEPT: usize = 256;
 /// An idle upstream connection is closed after this long: below the five seconds after which common servers close
 /// theirs, because a request must not cross their close on the way.
 pub const UPSTREAM_IDLE_MS_MAX: u64 = 4_000;
-/// A connection idle for longer than this is looked at before it is used again.
-pub const UPSTREAM_PEEK_AFTER_MS: u64 = 50;
 /// The rest of an answer that nobody needs is read for so long, so that its connection can be kept, milliseconds.
 pub const RETIRE_MS_MAX: u64 = 100;
 
@@ -268,8 +271,13 @@ pub const RECORD_TEXT_BYTES_MAX: usize = 2 * 1024;
 pub const PUBLISH_GATHER_MS: u64 = 20;
 /// One request on the admin listener, milliseconds.
 pub const ADMIN_ANSWER_MS_MAX: u64 = 2_000;
+/// The kernel lets go of a killed predecessor's listeners with its ring, some time after its end: a start waits for a
+/// port so long, milliseconds.
+pub const PORT_WAIT_MS_MAX: u64 = 2_000;
 /// At start, the servers get so long to introduce themselves before the gateway says what it knows, milliseconds.
-pub const START_WAIT_MS_MAX: u64 = 2_000;
+pub const START_WAIT_MS_MAX: u64 = 500;
+/// A supervisor's watchdog below this is missed by a busy machine now and then, milliseconds.
+pub const WATCHDOG_MS_MIN: u64 = 1_000;
 /// One file of the log, bytes; then the next is begun.
 pub const LOG_FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// How long the log sleeps when it finds the rings empty, milliseconds; each time in a row twice as long.
@@ -326,9 +334,10 @@ const _: () = assert!(ANSWER_WHOLE_BYTES_MAX >= BUFFER_BYTES, "a short answer is
 const _: () =
     assert!(CONNECTIONS_MAX * OUTCOME_BYTES_MAX <= RECORD_RING_KEPT_FREE_BYTES, "every call under way can be ended");
 const _: () = assert!(RECORD_BYTES_MAX < RECORD_RING_BYTES / 4, "one record never fills the ring");
-const _: () = assert!(TLS_INCOMING_BYTES_MAX > 16 * 1024 + 2048 + 5, "the largest record fits (RFC 5246, 6.2.3)");
-const _: () = assert!(TLS_PIECE_BYTES + 1024 <= ANSWER_WHOLE_BYTES_MAX + HEAD_BYTES_MAX, "a piece fits its buffer");
-const _: () = assert!(TLS_HANDSHAKE_BYTES_MAX <= BUFFER_BYTES, "a handshake costs one usual buffer");
 const _: () = assert!(CALLS_PER_SUBJECT_MAX <= CALLS_MAX, "one subject's share is part of the whole");
 const _: () = assert!(STREAMS_PER_SUBJECT_MAX <= STREAMS_MAX, "one subject's share is part of the whole");
 const _: () = assert!(CALLS_MAX <= PROCESS_CONNECTIONS_MAX, "every call has a connection");
+const _: () = assert!(TLS_INCOMING_BYTES_MAX > 16 * 1024 + 2048 + 5, "the largest record fits (RFC 5246, 6.2.3)");
+const _: () = assert!(TLS_PIECE_BYTES + 1024 <= ANSWER_WHOLE_BYTES_MAX + HEAD_BYTES_MAX, "a piece fits its buffer");
+const _: () = assert!(TLS_HANDSHAKE_BYTES_MAX <= BUFFER_BYTES, "a handshake costs one usual buffer");
+const _: () = assert!(WATCHDOG_MS_MIN >= 10 * HOUSEKEEPING_MS, "shards beat several times between two pings");

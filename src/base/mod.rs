@@ -5,6 +5,8 @@
 //! Spec: none; `limits` cites the clauses its numbers come from.
 
 pub mod bits;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod ids;
 pub mod limits;
 pub mod slab;

@@ -43,7 +43,7 @@ impl Fault {
         let gutter = self.line.to_string().len();
         // Writing to a String cannot fail.
         let _ = write!(out, "\n{:gutter$}--> {file}:{}:{}", "", self.line, self.column);
-        if let Some(line) = text.split('\n').nth(self.line.saturating_sub(1)) {
+        if let Some(line) = line_of(text, self.line) {
             let (shown, caret) = excerpt(line, self.column.saturating_sub(1));
             let _ = write!(out, "\n{:gutter$} |\n{} | {shown}\n{:gutter$} | {:caret$}^", "", self.line, "", "");
         }
@@ -140,6 +140,16 @@ impl Display for Subject<'_> {
     }
 }
 
+/// The line of that number, from 1, as YAML counts them: CR LF, LF and CR each end one (YAML 1.2, 5.4).
+fn line_of(text: &str, number: usize) -> Option<&str> {
+    let mut rest = text;
+    for _ in 1..number {
+        let end = rest.find(['\r', '\n'])?;
+        rest = rest[end..].strip_prefix("\r\n").unwrap_or(&rest[end + 1..]);
+    }
+    rest.split(['\r', '\n']).next()
+}
+
 /// The part of `line` around `column` (from 0) that fits a terminal, and where in it the column is. Whatever could
 /// move the cursor or give orders to the terminal is shown as a blank.
 fn excerpt(line: &str, column: usize) -> (String, usize) {
@@ -196,6 +206,13 @@ mod tests {
             fault(9, 1, None).render("gate.yaml", "a: 1\n"),
             "error: servers.docs.url: is not a URL\n --> gate.yaml:9:1\n"
         );
+    }
+
+    #[test]
+    fn a_line_ends_as_yaml_ends_it() {
+        let text = "a\r\nb\rc\n\nd";
+        let got: Vec<_> = (1..=6).map(|number| line_of(text, number)).collect();
+        assert_eq!(got, [Some("a"), Some("b"), Some("c"), Some(""), Some("d"), None]);
     }
 
     #[test]

@@ -9,6 +9,8 @@ mod expand;
 mod fault;
 mod files;
 mod front;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod raw;
 mod routes;
 mod rules;

@@ -80,8 +80,16 @@ pub(super) fn of_facts(facts: &Facts, http: u16, answer_bytes: usize) -> Ended {
 }
 
 /// The head of an answer.
-pub(super) fn write_head(out: &mut Vec<u8>, status: u16, media: &str, framing: Framing, session: Option<&str>) {
-    reply::write_status(out, status);
+pub(super) fn write_head(
+    shard: &Shard,
+    conn: &Conn,
+    out: &mut Vec<u8>,
+    status: u16,
+    media: &str,
+    framing: Framing,
+    session: Option<&str>,
+) {
+    conn.write_status(shard, out, status);
     let _ = reply::write_field(out, "content-type", media.as_bytes());
     if let Some(session) = session {
         let _ = reply::write_field(out, Known::McpSessionId.name(), session.as_bytes());
@@ -112,7 +120,7 @@ pub(super) fn deadline(shard: &Shard, timeout: u64) -> Moment {
 /// 202 for a message that is not forwarded and that nobody waits to be answered.
 pub(super) async fn accepted(shard: &Shard, conn: &mut Conn) -> Result<Next, Refusal> {
     let mut out = Vec::with_capacity(64);
-    reply::write_status(&mut out, 202);
+    conn.write_status(shard, &mut out, 202);
     reply::finish(&mut out, Framing::Length(0));
     conn.send(shard, &out).await;
     Ok(Next::Keep)

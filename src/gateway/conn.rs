@@ -12,8 +12,10 @@ use crate::base::time::Moment;
 use crate::config::Limits;
 use crate::http::body::BodyDecoder;
 use crate::http::head::{Framing, Progress, RequestHead};
+use crate::http::reply;
 use crate::tls::stream::Stream;
 use crate::uring::buffer::Buffer;
+use crate::uring::socket::Peek;
 use crate::uring::wait::Deadline;
 
 use super::load::Class;
@@ -84,6 +86,10 @@ impl Conn {
         let mut until = None;
         loop {
             let partial = !self.bytes().is_empty();
+            if self.slot.socket.is_shutdown() {
+                // Its time was up while this was on its way: what nobody could be told about is not begun.
+                return Ok(Arrival::Closed);
+            }
             if let Some(input) = self.input.as_ref().filter(|_| partial)
                 && self.head.parse(input)? == Progress::Complete
             {
@@ -92,10 +98,13 @@ impl Conn {
                 return Ok(Arrival::Request);
             }
             if !partial {
-                if shard.draining() {
+                // What has arrived by then is served.
+                if shard.draining() && self.stream.peek_state() != Peek::Bytes {
                     return Ok(Arrival::Closed);
                 }
-                self.slot.phase.set(Phase::Idle);
+                if self.slot.phase.get() != Phase::Leaving {
+                    self.slot.phase.set(Phase::Idle);
+                }
                 // Armed while the last call waited, it goes on as the wait for the next request.
                 if self.watch.is_some() {
                     return Ok(Arrival::Quiet(0));
@@ -278,6 +287,14 @@ impl Conn {
                 Ok(true) => drained += self.bytes().len(),
                 _ => break,
             }
+        }
+    }
+
+    /// Begins the head of an answer: the status, and that the connection ends where it will (RFC 9112, 9.6).
+    pub(super) fn write_status(&self, shard: &Shard, out: &mut Vec<u8>, status: u16) {
+        reply::write_status(out, status);
+        if !self.head.keep_alive || shard.draining() {
+            let _ = reply::write_field(out, "connection", b"close");
         }
     }
 

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use arc_swap::ArcSwap;
 use rustix::event::{EventfdFlags, eventfd};
 
-use crate::base::ids::ServerId;
+use crate::base::ids::{ServerId, ShardId};
 use crate::config::snapshot::Snapshot;
 
 use super::mail::Mail;
@@ -20,6 +20,8 @@ pub struct Control {
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     /// What shards tell each other.
     pub mail: Mail,
+    /// That shards live.
+    pub beats: Beats,
     /// By `ServerId`.
     pokes: Vec<Poke>,
     life: AtomicU8,
@@ -35,6 +37,10 @@ pub enum Life {
     /// End now.
     Stop,
 }
+
+/// How often each shard has said that it lives. Written some 20 times a second, so sharing a cache line costs nothing.
+#[derive(Debug)]
+pub struct Beats(Vec<AtomicU64>);
 
 /// One server's bell: rung by shards, heard by the thread that keeps its catalogue.
 #[derive(Debug)]
@@ -55,9 +61,15 @@ impl Control {
         Ok(Self {
             snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
             mail: Mail::new(shards),
+            beats: Beats::new(shards),
             pokes,
             life: AtomicU8::new(0),
         })
+    }
+
+    /// The shard lives: it has come around to its housekeeping once more.
+    pub fn beat(&self, shard: ShardId) {
+        self.beats.beat(shard);
     }
 
     /// The bell of a server.
@@ -96,6 +108,26 @@ impl Control {
         for poke in &self.pokes {
             poke.ring();
         }
+    }
+}
+
+impl Beats {
+    /// For so many shards, none of which has begun.
+    #[must_use]
+    pub fn new(shards: usize) -> Self {
+        Self((0..shards).map(|_| AtomicU64::new(0)).collect())
+    }
+
+    /// One more beat of a shard.
+    pub fn beat(&self, shard: ShardId) {
+        if let Some(beats) = self.0.get(shard.index()) {
+            beats.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The counts, by `ShardId`.
+    pub fn iter(&self) -> impl Iterator<Item = u64> {
+        self.0.iter().map(|beats| beats.load(Ordering::Relaxed))
     }
 }
 

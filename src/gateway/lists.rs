@@ -50,7 +50,7 @@ pub(super) async fn serve(
         "application/json"
     };
     let mut out = Vec::with_capacity(128 + body.len());
-    write_head(&mut out, 200, media, Framing::Length(body.len() as u64), None);
+    write_head(shard, conn, &mut out, 200, media, Framing::Length(body.len() as u64), None);
     out.extend_from_slice(&body);
     conn.send(shard, &out).await;
     Ok(Next::Keep)

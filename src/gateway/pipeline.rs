@@ -292,7 +292,7 @@ fn note(shard: &Shard, refusal: &Refusal, began: Now) {
 async fn metadata(shard: &Shard, conn: &mut Conn, snapshot: &Held, endpoint: EndpointId) -> Result<Next, Refusal> {
     let document = &snapshot.prepared.endpoints[endpoint.index()].metadata;
     let mut out = Vec::with_capacity(256 + document.len());
-    reply::write_status(&mut out, 200);
+    conn.write_status(shard, &mut out, 200);
     for (name, value) in [("content-type", "application/json"), ("access-control-allow-origin", "*")] {
         let _ = reply::write_field(&mut out, name, value.as_bytes());
     }

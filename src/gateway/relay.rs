@@ -148,7 +148,7 @@ async fn send_json(shard: &Shard, conn: &mut Conn, status: u16, session: Option<
         return;
     };
     let framing = Framing::Length(body.len() as u64);
-    out.append_with(|out| write_head(out, status, "application/json", framing, session));
+    out.append_with(|out| write_head(shard, conn, out, status, "application/json", framing, session));
     if out.extend_from_slice(body) {
         conn.send_buffer(shard, out).await;
     } else {
@@ -197,7 +197,7 @@ async fn long(
     let mut scan = shard.answer_scan();
     let mut piece = first.to_vec();
     let mut out = Vec::with_capacity(piece.len() + 256);
-    write_head(&mut out, status, "application/json", framing, None);
+    write_head(shard, conn, &mut out, status, "application/json", framing, None);
     let mut total = 0;
     let fault = loop {
         total += piece.len();

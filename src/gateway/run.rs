@@ -149,7 +149,7 @@ impl Shard {
         let mut hand = self.hand.get();
         for (place, slot) in connections.around(hand).take(EVICT_LOOKS_MAX) {
             hand = place + 1;
-            if slot.phase.get() == Phase::Idle && !slot.socket.is_shutdown() && (found.is_none() || !slot.asked.get()) {
+            if slot.phase.get() == Phase::Idle && (found.is_none() || !slot.asked.get()) {
                 found = Some(slot);
                 if !slot.asked.get() {
                     break;
@@ -158,7 +158,8 @@ impl Shard {
         }
         self.hand.set(hand);
         if let Some(slot) = found {
-            slot.socket.shutdown();
+            slot.phase.set(Phase::Leaving);
+            slot.socket.shutdown_read();
         }
         found.is_some()
     }
@@ -167,6 +168,7 @@ impl Shard {
     async fn keep_house(&self, listeners: &[Rc<Listener>]) {
         while self.control.life() == Life::Run {
             let now = self.timers.now().mono;
+            self.control.beat(self.id);
             self.upstreams.pool.prune(now);
             self.timers.sleep_until(now.plus_ms(HOUSEKEEPING_MS)).await;
         }
@@ -185,7 +187,9 @@ impl Shard {
         let until = begun.plus_ms(self.snapshot().settings.limits.drain_ms_max);
         let streams_until = begun.plus_ms(STREAM_END_MS_MAX).min(until);
         self.each(|slot| match slot.phase.get() {
-            Phase::Idle => slot.socket.shutdown(),
+            // What has arrived and was not looked at yet is served; then it ends.
+            Phase::Idle => slot.socket.shutdown_read(),
+            Phase::Leaving => {}
             Phase::Stream => wake(slot),
             Phase::Busy => {}
         });

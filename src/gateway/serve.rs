@@ -6,6 +6,7 @@ use crate::base::limits::REFUSED_BODY_DRAIN_BYTES_MAX;
 use crate::http::head::{Framing, Method};
 use crate::http::reply;
 use crate::tls::stream::Stream;
+use crate::uring::socket::Peek;
 
 use super::conn::{Arrival, Body, Conn, Readable};
 use super::flight::Next;
@@ -57,7 +58,8 @@ async fn secured(shard: &Shard, slot: &Slot, listener: usize) -> Option<Stream> 
 /// Waits until there is something to receive, be it the end. `false` when the wait was long enough.
 async fn quiet(shard: &Shard, slot: &Slot, stream: &Stream, waited_ms: u64, wait: Option<Readable>) -> bool {
     if shard.draining() {
-        return false;
+        // Whoever begins a drain ends the idle ones; this one was not idle then.
+        return stream.peek_state() == Peek::Bytes;
     }
     slot.phase.set(Phase::Idle);
     let limits = &shard.snapshot().settings.limits;
@@ -98,7 +100,13 @@ async fn request(shard: &Shard, conn: &mut Conn) -> Next {
     let body = body.or_else(|| unread_body(conn));
     let keep = conn.head.keep_alive && !shard.draining() && body.is_some();
     let next = match result {
-        Ok(next) => next,
+        Ok(next) => {
+            if body.is_none() && !conn.gone {
+                // A close with unread bytes resets the connection, and the client may never see the answer.
+                Box::pin(conn.drain(shard, REFUSED_BODY_DRAIN_BYTES_MAX)).await;
+            }
+            next
+        }
         // The one catch point: whatever was refused on the way is written here.
         Err(refusal) => Box::pin(refuse(shard, conn, &refusal, keep)).await,
     };

@@ -152,7 +152,7 @@ async fn answered(
             }
             retire(shard, answer).await;
             let mut out = Vec::with_capacity(64);
-            reply::write_status(&mut out, status);
+            conn.write_status(shard, &mut out, status);
             let framing = if status == 204 { Framing::None } else { Framing::Length(0) };
             reply::finish(&mut out, framing);
             conn.send(shard, &out).await;

@@ -34,6 +34,8 @@ use super::mail::Letter;
 pub(super) enum Phase {
     /// Waiting for a request: may be closed at any time.
     Idle,
+    /// Waiting no more: what has arrived is served, and then it ends.
+    Leaving,
     /// On a request.
     Busy,
     /// On a stream without an end of its own.

@@ -5,7 +5,7 @@ use std::pin::pin;
 
 use smallvec::SmallVec;
 
-use crate::base::limits::{CALL_MS_MAX, STREAM_KEEPALIVE_MS};
+use crate::base::limits::{CALL_MS_MAX, STREAM_ACKNOWLEDGED_MS_MAX, STREAM_KEEPALIVE_MS};
 use crate::base::time::Moment;
 use crate::http::head::{Framing, Method, Version};
 use crate::http::sse::{self, Event, EventParser};
@@ -75,6 +75,8 @@ struct Relay<'a> {
     bytes: usize,
     /// When the client was last sent something.
     spoken: Moment,
+    /// What was sent has to be acknowledged soon.
+    heeded: bool,
     /// When the caller's token ends.
     expires: Moment,
 }
@@ -118,17 +120,18 @@ pub(super) async fn relay(
         resumable: false,
         bytes: 0,
         spoken: shard.timers.now().mono,
+        heeded: false,
         expires: expiry(shard, flight),
     };
-    relay.write_head();
+    relay.write_head(conn);
     let ended = relay.run(conn, &mut answer, abort).await;
     let next = relay.finish(conn, answer, ended).await;
     Ok(next)
 }
 
 impl Relay<'_> {
-    fn write_head(&mut self) {
-        reply::write_status(&mut self.out, 200);
+    fn write_head(&mut self, conn: &Conn) {
+        conn.write_status(self.shard, &mut self.out, 200);
         for (name, value) in
             [("content-type", "text/event-stream"), ("cache-control", "no-cache"), ("x-accel-buffering", "no")]
         {
@@ -176,7 +179,10 @@ impl Relay<'_> {
             let until = self.spoken.plus_ms(STREAM_KEEPALIVE_MS);
             let until = if streaming { until.min(self.expires) } else { until };
             match watch::next(shard, conn, work.as_mut(), until, self.client_matters(), streaming).await {
-                Woke::Done(Ok(())) => return None,
+                Woke::Done(Ok(())) => {
+                    self.heed_silence(conn, false);
+                    return None;
+                }
                 Woke::Done(Err(_)) if abort.fired() => {
                     return Some(if conn.gone { End::Gone } else { End::Broken(UpstreamFault::Cut) });
                 }
@@ -197,9 +203,19 @@ impl Relay<'_> {
                     let mut comment = Vec::with_capacity(24);
                     sse::write_comment(&mut comment, b"keep-alive");
                     self.put(&comment);
+                    self.heed_silence(conn, true);
                     self.flush(conn).await;
                 }
             }
+        }
+    }
+
+    /// While a comment is on its way TCP does not probe, and would repeat it for a quarter of an hour to a client that
+    /// is gone; so it has to be acknowledged soon. A slow reader of the stream itself has more time.
+    fn heed_silence(&mut self, conn: &Conn, heed: bool) {
+        if self.heeded != heed {
+            self.heeded = heed;
+            conn.slot.socket.acknowledged_within(if heed { STREAM_ACKNOWLEDGED_MS_MAX } else { 0 });
         }
     }
 
@@ -298,6 +314,7 @@ impl Relay<'_> {
                 }
             }
         };
+        self.heed_silence(conn, false);
         if clean {
             if self.framing == Framing::Chunked {
                 chunks::write_last_chunk(&mut self.out);

@@ -367,6 +367,7 @@ mod tests {
         check(Framing::UntilClose, "ab", Ok(("ab", "", false)));
     }
 
+    /// [H8] [H9] Chunks, extensions and trailers: only the data comes out.
     #[test]
     fn chunks() {
         for (input, data, rest, done) in [
@@ -387,6 +388,7 @@ mod tests {
         }
     }
 
+    /// [H7] [H8] [H9] The first byte that breaks a chunked body.
     #[test]
     fn chunk_faults() {
         use BodyFault::*;
@@ -440,6 +442,7 @@ mod tests {
         }
     }
 
+    /// [H8] [H9] Extensions and trailers are bounded, to the byte.
     #[test]
     fn bounds() {
         let whole = |text: String| decode(Framing::Chunked, &[text.as_bytes()]).map(|found| found.2);
@@ -461,6 +464,7 @@ mod tests {
         assert_eq!(whole(format!("0\r\n{}", "a".repeat(HEAD_BYTES_MAX + 1))), Err(BodyFault::TrailersTooLong));
     }
 
+    /// [H16] A body of announced length, or in chunks, does not end with its connection.
     #[test]
     fn only_some_bodies_may_end_with_the_connection() {
         let after = |framing, text: &[u8]| {
@@ -504,6 +508,7 @@ mod tests {
     }
 
     proptest! {
+        /// [H7] [H8] [H9] A chunked body means the same however it is cut, byte by byte too.
         #[test]
         fn a_cut_anywhere_changes_nothing(input in chunked()) {
             let whole = decode(Framing::Chunked, &[&input]);

@@ -401,6 +401,7 @@ const _: () = assert!(crate::base::limits::HEAD_FIELDS_MAX < 255, "the place of 
 mod tests {
     use super::*;
 
+    /// [O2] A name is known in any case, and no other spelling of it is: `_` is not `-`.
     #[test]
     fn every_known_name_is_found_in_any_case() {
         for (known, row) in KNOWN {
@@ -419,11 +420,22 @@ mod tests {
                 }
             }
         }
-        for name in ["", "x", "content_length", "mcp-param-region", "hosts", &"a".repeat(40)] {
+        for name in [
+            "",
+            "x",
+            "content_length",
+            "mcp_session_id",
+            "authorization_",
+            "transfer_encoding",
+            "mcp-param-region",
+            "hosts",
+            &"a".repeat(40),
+        ] {
             assert_eq!(Known::of(name.as_bytes()), None);
         }
     }
 
+    /// [H17] The fields that belong to one connection.
     #[test]
     fn fields_of_one_connection() {
         let hops = [
@@ -445,6 +457,7 @@ mod tests {
         }
     }
 
+    /// [H7] No control byte gets into a value, wherever it stands.
     #[test]
     fn a_value_ends_at_its_first_control() {
         for length in 0..40 {
@@ -460,6 +473,7 @@ mod tests {
         }
     }
 
+    /// [H6] [H7] Nor into a name.
     #[test]
     fn a_name_ends_at_its_first_colon_or_control() {
         for length in 0..20 {

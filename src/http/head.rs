@@ -65,7 +65,7 @@ impl Method {
 /// The protocol version of a message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Version {
-    /// HTTP/1.0: closes after the answer unless it says `keep-alive`; knows no chunks.
+    /// HTTP/1.0: knows no chunks. A request's connection ends with its answer; a response may say `keep-alive`.
     Http10,
     /// HTTP/1.1
     #[default]
@@ -179,10 +179,10 @@ pub enum HeadFault {
     /// More than one `Content-Length`, even if equal.
     #[error("more than one Content-Length")]
     LengthRepeated,
-    /// `Content-Length` is not 1 to 19 digits.
+    /// `Content-Length` is not 1 to 19 digits with at most spaces around them.
     #[error("malformed Content-Length")]
     LengthMalformed,
-    /// `Transfer-Encoding` is not exactly one `chunked`.
+    /// `Transfer-Encoding` is not exactly one `chunked` with at most spaces around it.
     #[error("unsupported Transfer-Encoding")]
     CodingRefused,
     /// `Transfer-Encoding` in an HTTP/1.0 message.
@@ -208,7 +208,7 @@ pub enum HeadFault {
 /// The head of a request. Meant to be reused: its table of fields keeps its place in memory.
 #[derive(Clone, Debug)]
 pub struct RequestHead {
-    /// Of the request line.
+    /// Of the request line; GET until that is read, also after a fault in it.
     pub method: Method,
     /// Of the request line.
     pub version: Version,
@@ -277,6 +277,9 @@ impl RequestHead {
     fn advance(&mut self, bytes: &[u8]) -> Result<Progress, HeadFault> {
         if self.cursor.is_fresh() {
             self.fields.clear();
+            // Whoever answers a head that is wrong must not take the last one's method for this one's: the answer to a
+            // HEAD has no body.
+            self.method = Method::default();
         }
         if !self.cursor.first_line_read {
             // A peer that speaks something else, TLS say, is refused at its first byte.
@@ -336,8 +339,10 @@ impl RequestHead {
             return Err(HeadFault::HostDisagrees);
         }
         self.framing = body_length(&self.fields, bytes, self.version)?.unwrap_or(Framing::None);
-        // What follows the head of a CONNECT is nobody's request.
-        self.keep_alive = self.method != Method::Connect && read_connection(&self.fields, bytes, self.version)?;
+        let kept = read_connection(&self.fields, bytes, self.version)?;
+        // What follows the head of a CONNECT is nobody's request. An HTTP/1.0 client takes a connection for kept only if
+        // the answer says so (RFC 9112 C.2.2), which ours never do.
+        self.keep_alive = kept && self.method != Method::Connect && self.version == Version::Http11;
         self.expect_continue = false;
         for value in self.fields.all(bytes, Known::Expect) {
             if !value.eq_ignore_ascii_case(b"100-continue") {
@@ -715,11 +720,23 @@ fn body_length(fields: &Fields, bytes: &[u8], version: Version) -> Result<Option
     match (length, coding) {
         (None, None) => Ok(None),
         (Some(_), Some(_)) => Err(HeadFault::BothLengths),
+        (Some(length), None) if !spaced(bytes, length) => Err(HeadFault::LengthMalformed),
         (Some(length), None) => read_length(length.of(bytes)).map(|length| Some(Framing::Length(length))),
         (None, Some(_)) if version == Version::Http10 => Err(HeadFault::CodingInHttp10),
+        (None, Some(coding)) if !spaced(bytes, coding) => Err(HeadFault::CodingRefused),
         (None, Some(coding)) if coding.of(bytes).eq_ignore_ascii_case(b"chunked") => Ok(Some(Framing::Chunked)),
         (None, Some(_)) => Err(HeadFault::CodingRefused),
     }
+}
+
+/// Whether nothing but spaces stands between a value and its colon, and between it and the end of its line. A tab is as
+/// good by RFC 9110 5.5, but parsers that do not strip it read another value, or none: where a body ends must not
+/// depend on that.
+#[inline]
+fn spaced(bytes: &[u8], value: Span) -> bool {
+    let before = bytes[..value.start as usize].iter().rfind(|byte| **byte != b' ');
+    let behind = bytes[value.end as usize..].iter().find(|byte| **byte != b' ');
+    before == Some(&b':') && behind == Some(&b'\r')
 }
 
 /// 1 to 19 digits: what always fits 64 bits.

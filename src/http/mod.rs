@@ -6,6 +6,8 @@
 
 pub mod body;
 pub mod field;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod head;
 pub mod reply;
 pub mod sse;

@@ -154,6 +154,7 @@ mod tests {
         assert_eq!(String::from_utf8(out).unwrap(), want);
     }
 
+    /// [H19] A value or a target cannot become a second line of a head that we write.
     #[test]
     fn nothing_else_can_be_written_than_what_was_meant() {
         let mut out = Vec::new();

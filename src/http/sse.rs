@@ -295,9 +295,14 @@ mod tests {
 
     /// All events of `text`, pushed in two pieces cut at `cut`, written out again; then the fault, if there was one.
     fn relay(text: &[u8], cut: usize) -> (Vec<u8>, Option<SseFault>) {
+        relay_pieces([&text[..cut], &text[cut..]].into_iter())
+    }
+
+    /// The same, in these pieces.
+    fn relay_pieces<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> (Vec<u8>, Option<SseFault>) {
         let mut parser = EventParser::new();
         let mut out = Vec::new();
-        for piece in [&text[..cut], &text[cut..]] {
+        for piece in pieces {
             let mut at = 0;
             while at < piece.len() {
                 match parser.push(&piece[at..]) {
@@ -318,8 +323,11 @@ mod tests {
             let (out, fault) = relay(text.as_bytes(), cut);
             assert_eq!((String::from_utf8_lossy(&out).as_ref(), fault), (want, None), "{text:?} cut at {cut}");
         }
+        let (out, fault) = relay_pieces(text.as_bytes().chunks(1));
+        assert_eq!((String::from_utf8_lossy(&out).as_ref(), fault), (want, None), "{text:?} byte by byte");
     }
 
+    /// [S1] Events in every shape, cut anywhere and byte by byte, written out again.
     #[test]
     fn events() {
         check("", "");
@@ -356,6 +364,7 @@ mod tests {
         assert_eq!(parser.event(), Event::default());
     }
 
+    /// [S1] A NUL in the id or the name drops the event.
     #[test]
     fn dropped_events_are_counted() {
         let mut parser = EventParser::new();
@@ -364,6 +373,7 @@ mod tests {
         assert_eq!((parser.ready(), parser.dropped()), (false, 2));
     }
 
+    /// [S1] One event is bounded, to the byte.
     #[test]
     fn one_event_is_bounded_however_it_comes() {
         for fits in [true, false] {
@@ -398,6 +408,7 @@ mod tests {
         assert!(held.iter().sum::<usize>() <= 4 * EVENT_BYTES_KEPT, "{held:?}");
     }
 
+    /// [S1] CR, LF and CR LF in data become lines; in an id or a name they are refused.
     #[test]
     fn writing() {
         let mut out = Vec::new();
@@ -439,12 +450,14 @@ mod tests {
     }
 
     proptest! {
+        /// [S1] A stream means the same however it is cut, byte by byte too.
         #[test]
         fn a_cut_anywhere_changes_nothing(text in stream()) {
             let whole = relay(&text, 0);
             for cut in 1..=text.len() {
                 prop_assert_eq!(&relay(&text, cut), &whole);
             }
+            prop_assert_eq!(&relay_pieces(text.chunks(1)), &whole);
         }
 
         #[test]

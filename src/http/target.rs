@@ -182,6 +182,7 @@ fn is_port_or_none(text: &[u8]) -> bool {
 mod tests {
     use super::*;
 
+    /// [H10] Names, addresses and ports, and nothing else.
     #[test]
     fn hosts() {
         for good in [
@@ -231,6 +232,7 @@ mod tests {
         }
     }
 
+    /// [O1] [H10] A path that could be read in two ways is refused, in either form of target.
     #[test]
     fn paths() {
         let read = |method, text: &str| {

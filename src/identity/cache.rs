@@ -198,6 +198,7 @@ mod tests {
         assert_eq!(got.as_deref(), want, "{max}, {held:?}, {asked}");
     }
 
+    /// [K9] All bytes, and before `exp`.
     #[test]
     fn a_hit_is_the_very_token_and_in_time() {
         check(4, &[], "a", None);
@@ -226,6 +227,7 @@ mod tests {
         assert!(cache.get(b"e", 0).is_some(), "newest");
     }
 
+    /// [K9] [R4] However long tokens are; and nothing is found after a change of keys.
     #[test]
     fn bytes_are_bounded_and_clear_forgets() {
         let mut cache = TokenCache::new(3);
@@ -241,6 +243,7 @@ mod tests {
         assert!(cache.get(format!("{:08192}", count - 1).as_bytes(), 0).is_none());
     }
 
+    /// [K9] No byte is left out of the comparison.
     #[test]
     fn equal_means_every_byte() {
         let one: Vec<u8> = (0..100).collect();
@@ -254,7 +257,7 @@ mod tests {
     }
 
     proptest! {
-        /// Against a plain map: what is found is what was last put in, unless it was forgotten.
+        /// [K9] Against a plain map: what is found is what was last put in, unless it was forgotten.
         #[test]
         fn never_another_tokens_caller(steps in prop::collection::vec((0u8..3, 0u8..12, 1u64..40), 0..200)) {
             let mut cache = TokenCache::bounded(9, 5);

@@ -282,6 +282,7 @@ mod tests {
         assert_eq!(Object::parse(text.as_bytes()).map(drop), want, "{text}");
     }
 
+    /// [K6] A member twice at any depth, and numbers that are none.
     #[test]
     fn doubles_and_other_nonsense_are_refused() {
         check(r#"{"a":1,"b":{"a":1}}"#, Ok(()));
@@ -308,6 +309,7 @@ mod tests {
         check(&deep, Err(JsonFault::Malformed));
     }
 
+    /// [K6] A time is a number of seconds that a clock can show.
     #[test]
     fn a_date_is_a_sane_number() {
         let date = |text: &str| Object::parse(format!("{{\"exp\":{text}}}").as_bytes()).unwrap().date("exp");

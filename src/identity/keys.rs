@@ -351,6 +351,7 @@ mod tests {
         format!(r#"{{"kty":"EC","crv":"P-256","x":"{x}","y":"{x}"{extra}}}"#)
     }
 
+    /// [K2] Key type, curve, use, operations and algorithm.
     #[test]
     fn a_key_serves_what_it_is_for() {
         check(&ec_key(""), Ok(1));
@@ -392,6 +393,7 @@ mod tests {
         assert_eq!(set.err(), Some(KeyFault::NoneUsable));
     }
 
+    /// [K2] 2048 bits at least, and no leading zeros to reach them.
     #[test]
     fn rsa_keys_are_long_and_sound() {
         check(&rsa_key(&number(2048, 1), "AQAB"), Ok(1));
@@ -441,6 +443,7 @@ mod tests {
         check(&rsa_key(&URL_SAFE_NO_PAD.encode(&power), "AQAB"), Ok(1));
     }
 
+    /// [K2] [K11] One id twice, a private key, too many keys or bytes: no set at all.
     #[test]
     fn a_set_is_whole_or_refused() {
         let two = |one: &str, other: &str| format!("{},{}", ec_key(one), ec_key(other));
@@ -462,6 +465,7 @@ mod tests {
         }
     }
 
+    /// [K2] A token without a key id is not tried against several.
     #[test]
     fn without_an_id_one_key_must_fit() {
         let all: Vec<_> = Algorithm::all().collect();
@@ -480,6 +484,7 @@ mod tests {
         assert_eq!(ask(&twice, Algorithm::Es256, None), SignatureFault::KeyAmbiguous);
     }
 
+    /// [K1] In their own spelling, and no others.
     #[test]
     fn names_of_algorithms_are_exact() {
         for algorithm in Algorithm::all() {

@@ -8,6 +8,8 @@ pub mod active;
 pub mod cache;
 pub mod caller;
 pub mod claims;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod keys;
 pub mod mint;
 pub mod provider;

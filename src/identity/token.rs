@@ -452,6 +452,7 @@ mod tests {
         }
     }
 
+    /// [K4] [K5] [K6] [K7] Each lie in the claims, well signed, is refused for what it is.
     #[test]
     fn claims_that_lie_are_refused() {
         let world = World::new();
@@ -466,6 +467,7 @@ mod tests {
         }
     }
 
+    /// [K1] [K2] [K3] [K4] [K6] Each lie in the header, well signed, is refused for what it is.
     #[test]
     fn headers_that_lie_are_refused() {
         let world = World::new();
@@ -479,6 +481,7 @@ mod tests {
         narrow.check(&narrow.sign("", ""), Err(TokenFault::AlgorithmForbidden));
     }
 
+    /// [K1] [K2] [K3] Signatures of nobody, of strangers who bring their keys, and of other issuers.
     #[test]
     fn forged_tokens_are_refused() {
         let world = World::new();
@@ -522,6 +525,7 @@ mod tests {
         two.check(&by_stranger(&HEADER.replace("KEY", stranger.id())), Err(UNKNOWN));
     }
 
+    /// [K1] [K8] A token has one spelling, three parts, and 8 KiB.
     #[test]
     fn misspelt_tokens_are_refused() {
         use TokenFault::{Base64, Shape, TooLong};
@@ -570,6 +574,7 @@ mod tests {
         world.check(&world.sign("", ""), Err(TokenFault::Audience));
     }
 
+    /// [K1] Each algorithm that can be allowed, and none for another.
     #[test]
     fn every_algorithm_verifies() {
         let mut world = World::new();
@@ -609,6 +614,7 @@ mod tests {
         }
     }
 
+    /// [K8] Nothing in a token can be altered or cut off.
     #[test]
     fn no_single_character_can_be_changed() {
         let world = World::new();
@@ -649,6 +655,7 @@ mod tests {
     /// 4.4 says what `alg` is for, and here it binds.
     const KEY_DISAGREES: [u64; 2] = [346, 350];
 
+    /// [K1] [K2] [K8] No invalid vector is accepted; of the valid ones, all of an algorithm that can be allowed.
     #[test]
     fn wycheproof() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/corpora/jwt");

@@ -5,7 +5,8 @@ use std::ops::Range;
 
 use smallvec::SmallVec;
 
-use super::machine::{Bounds, Level, Machine, Name, Role, Witness};
+use super::lanes::Lanes;
+use super::machine::{Bounds, Counted, Level, Machine, Name, Role, Witness};
 use super::scan::{Kind, RootName, ScanFault, Seen, Shape, VERSION, integer};
 use super::{id, text};
 use crate::base::limits::{ANSWER_MEMBERS_OPEN_MAX, ID_BYTES_MAX};
@@ -30,7 +31,7 @@ impl AnswerScan {
     /// For the first message; `seed` as for `Reader::new`.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        Self { machine: Machine::new(seed, ANSWER_BOUNDS), notes: Notes::default() }
+        Self { machine: Machine::new(Lanes::detect(), seed, ANSWER_BOUNDS), notes: Notes::default() }
     }
 
     /// Forgets the last message, keeps its memory.
@@ -218,6 +219,7 @@ struct Sight<'a> {
 }
 
 impl Witness for Sight<'_> {
+    #[inline(always)]
     fn name(&mut self, level: Level, name: &Name<'_>) -> Result<Role, ScanFault> {
         let notes = &mut *self.notes;
         (notes.wanted, notes.kind) = (Wanted::Nothing, None);
@@ -280,4 +282,4 @@ fn from(piece: &[u8], base: u64, start: u64) -> &[u8] {
     piece.get(skipped..).unwrap_or_default()
 }
 
-const ANSWER_BOUNDS: Bounds = Bounds { members: usize::MAX, open: ANSWER_MEMBERS_OPEN_MAX };
+const ANSWER_BOUNDS: Bounds = Bounds { members: ANSWER_MEMBERS_OPEN_MAX, of: Counted::Open };

@@ -2,9 +2,12 @@
 //! but of a member name that is escaped or cut. It knows of JSON-RPC only which objects are watched.
 
 use std::hash::{BuildHasher, Hasher};
+use std::ops::Range;
 
 use foldhash::fast::FixedState;
 
+use super::lanes::Lanes;
+use super::marks::Marks;
 use super::scan::{Kind, ScanFault};
 use super::text;
 use crate::base::limits::{DEPTH_MAX, MEMBER_NAME_BYTES_MAX};
@@ -24,6 +27,7 @@ pub(super) trait Witness {
 #[derive(Debug)]
 pub(super) struct Machine {
     bounds: Bounds,
+    lanes: Lanes,
     hasher: FixedState,
     state: State,
     /// Offset of the first byte of the piece being fed.
@@ -37,16 +41,20 @@ pub(super) struct Machine {
     depth: usize,
     /// A bit per open container, the innermost lowest: is it an object?
     objects: u64,
-    /// What the open container is, and what those were that can be watched.
+    /// What the open container is, and what its next value will be.
     level: Level,
-    levels: [Level; Level::Deep as usize + 1],
     role: Role,
+    /// Where the names of the open object begin in `names`.
+    first: u32,
+    /// A bit for each of them.
+    bits: u64,
+    /// Those outside of it, outermost first.
+    open: [Open; DEPTH_MAX],
 
-    /// Hashes of the names of all open objects, outermost first.
-    hashes: Vec<u64>,
-    /// Where those of the open object at a depth begin.
-    firsts: [u32; DEPTH_MAX + 1],
-    members: usize,
+    /// The names of all open objects, a word each (see `word_of`), outermost first.
+    names: Vec<u64>,
+    /// How many more members the message may have.
+    members_left: usize,
 
     name_start: u64,
     name_escapes: Escapes,
@@ -69,9 +77,10 @@ pub(super) struct Machine {
 }
 
 impl Machine {
-    pub(super) fn new(seed: u64, bounds: Bounds) -> Self {
+    pub(super) fn new(lanes: Lanes, seed: u64, bounds: Bounds) -> Self {
         Self {
             bounds,
+            lanes,
             hasher: FixedState::with_seed(seed),
             state: State::Begin,
             base: 0,
@@ -81,11 +90,12 @@ impl Machine {
             depth: 0,
             objects: 0,
             level: Level::Deep,
-            levels: [Level::Deep; Level::Deep as usize + 1],
             role: Role::Plain,
-            hashes: Vec::new(),
-            firsts: [0; DEPTH_MAX + 1],
-            members: 0,
+            first: 0,
+            bits: 0,
+            open: [Open { level: Level::Deep, first: 0, bits: 0 }; DEPTH_MAX],
+            names: Vec::new(),
+            members_left: bounds.members,
             name_start: 0,
             name_escapes: Escapes::None,
             carry: Vec::new(),
@@ -104,10 +114,11 @@ impl Machine {
     pub(super) fn reset(&mut self) {
         (self.state, self.base, self.position) = (State::Begin, 0, 0);
         (self.failed, self.later) = (None, None);
-        (self.depth, self.objects, self.members) = (0, 0, 0);
+        (self.depth, self.objects, self.members_left) = (0, 0, self.bounds.members);
+        (self.first, self.bits) = (0, 0);
         (self.level, self.role) = (Level::Deep, Role::Plain);
         (self.escape, self.high, self.tail) = (Escape::None, 0, Tail::NONE);
-        self.hashes.clear();
+        self.names.clear();
     }
 
     /// The next bytes. After a fault every further call repeats it.
@@ -144,123 +155,207 @@ impl Machine {
         self.position
     }
 
-    /// Token by token. What is whole in this piece and plain is read at one go by `member` and `value`; what is
-    /// not has a state of its own to go on from.
+    /// Token by token. What is whole in this piece and plain is read at one go by `walk`; what is not has a state of
+    /// its own to go on from.
     fn run<W: Witness>(&mut self, piece: &[u8], witness: &mut W) -> Option<()> {
+        let mut marks = Marks::new(self.lanes, piece);
+        let marks = &mut marks;
         let mut at = 0;
         while let Some(&byte) = piece.get(at) {
-            at = match self.state {
-                State::Name => self.name(piece, at, witness)?,
-                State::Text => self.value_text(piece, at, witness)?,
-                State::Number => self.number(piece, at, witness)?,
-                State::Word => self.word(piece, at, witness)?,
-                _ if is_space(byte) => at + 1,
-                State::After => self.next(byte, piece, at, witness)?,
-                State::FirstName if byte == b'}' => self.close(at, witness),
-                State::FirstName | State::NextName => self.member(byte, piece, at, witness)?,
+            let step = match self.state {
+                State::Name => self.name(marks, at, witness),
+                State::Text => self.value_text(marks, at, witness),
+                State::Number => self.number(piece, at, witness),
+                State::Word => self.word(piece, at, witness),
+                _ if is_space(byte) => Ok(marks.spaces_end(at)),
+                State::After => self.next(piece, marks, at, witness).and_then(|here| self.walk(marks, here, witness)),
+                State::FirstName if byte == b'}' => self.close_slowly(at, witness),
+                State::FirstName | State::NextName if byte == b'"' => Ok(self.open_name(at + 1)),
                 State::Colon if byte == b':' => {
                     self.state = State::Value;
-                    at + 1
+                    Ok(at + 1)
                 }
-                State::FirstValue if byte == b']' => self.close(at, witness),
-                State::Value | State::FirstValue => self.value(byte, piece, at, witness)?,
-                State::Begin => self.begin(byte, at, witness)?,
-                State::Done => self.fail(ScanFault::TrailingBytes, at)?,
-                State::Colon => self.fail(ScanFault::Syntax, at)?,
+                State::FirstValue if byte == b']' => self.close_slowly(at, witness),
+                State::Value | State::FirstValue => self.walk(marks, (at, byte), witness),
+                State::Begin => self.begin(byte, marks, at, witness),
+                State::Done => self.fail(ScanFault::TrailingBytes, at),
+                State::FirstName | State::NextName | State::Colon => self.fail(ScanFault::Syntax, at),
+            };
+            at = match step {
+                Ok(at) | Err(Stay::Here(at)) => at,
+                Err(Stay::Failed) => return None,
             };
         }
         Some(())
     }
 
-    /// What stands behind a value within a container: the end, or a comma and what comes next.
-    #[inline(always)]
-    fn next<W: Witness>(&mut self, byte: u8, piece: &[u8], at: usize, witness: &mut W) -> Step {
-        let object = self.objects & 1 == 1;
-        match byte {
-            b',' if object => {
-                self.state = State::NextName;
-                match piece.get(at + 1) {
-                    Some(b'"') => self.member(b'"', piece, at + 1, witness),
-                    _ => Some(at + 1),
+    /// Value after value and all between them, from the first byte of a value to where the piece, the message or
+    /// what is plain ends.
+    #[inline(never)]
+    fn walk<W: Witness>(&mut self, marks: &mut Marks<'_>, from: Place, witness: &mut W) -> Step {
+        let piece = marks.piece;
+        let mut here = from;
+        loop {
+            let (at, byte) = here;
+            let end = match byte {
+                b'"' => self.whole_text(piece, marks, at, witness)?,
+                b'{' => {
+                    self.open(Kind::Object, at, witness)?;
+                    here = token(piece, marks, at + 1);
+                    match here.1 {
+                        b'"' => {
+                            here = self.member(piece, marks, here.0, witness)?;
+                            continue;
+                        }
+                        b'}' => self.close(here.0, witness)?,
+                        _ => return self.stay(State::FirstName, here.0),
+                    }
                 }
-            }
-            b',' => {
-                self.state = State::Value;
-                match piece.get(at + 1) {
-                    Some(&byte) if !is_space(byte) => self.value(byte, piece, at + 1, witness),
-                    _ => Some(at + 1),
+                b'[' => {
+                    self.open(Kind::Array, at, witness)?;
+                    here = token(piece, marks, at + 1);
+                    match here {
+                        (at, b']') => self.close(at, witness)?,
+                        (at, _) if at == piece.len() => return self.stay(State::FirstValue, at),
+                        _ => continue,
+                    }
                 }
-            }
-            b'}' if object => Some(self.close(at, witness)),
-            b']' if !object => Some(self.close(at, witness)),
-            _ => self.fail(ScanFault::Syntax, at),
+                b'-' | b'0'..=b'9' => self.whole_number(piece, marks, here, witness)?,
+                b't' => self.whole_word(Kind::True, b"true", piece, at, witness)?,
+                b'f' => self.whole_word(Kind::False, b"false", piece, at, witness)?,
+                b'n' => self.whole_word(Kind::Null, b"null", piece, at, witness)?,
+                _ if at == piece.len() => return self.stay(State::Value, at),
+                _ => return self.fail(ScanFault::Syntax, at),
+            };
+            here = self.next(piece, marks, end, witness)?;
         }
     }
 
-    /// A name, its colon and its value, as far as they follow each other plainly.
+    /// What stands behind a value: ends of containers, then a comma and what stands before the next value.
     #[inline(always)]
-    fn member<W: Witness>(&mut self, byte: u8, piece: &[u8], at: usize, witness: &mut W) -> Step {
-        if byte != b'"' {
-            return self.fail(ScanFault::Syntax, at);
+    fn next<W: Witness>(
+        &mut self,
+        piece: &[u8],
+        marks: &mut Marks<'_>,
+        from: usize,
+        witness: &mut W,
+    ) -> Result<Place, Stay> {
+        let mut at = from;
+        loop {
+            let (here, byte) = token(piece, marks, at);
+            let object = self.objects & 1 == 1;
+            match byte {
+                b',' if object => {
+                    let (at, byte) = token(piece, marks, here + 1);
+                    if byte == b'"' {
+                        return self.member(piece, marks, at, witness);
+                    }
+                    self.stay(State::NextName, at)?;
+                }
+                b',' => return Ok(token(piece, marks, here + 1)),
+                b'}' if object => at = self.close(here, witness)?,
+                b']' if !object => at = self.close(here, witness)?,
+                _ if here == piece.len() => _ = self.stay(State::After, here)?,
+                _ => _ = self.fail(ScanFault::Syntax, here)?,
+            }
         }
+    }
+
+    /// A name and its colon, up to its value.
+    #[inline(always)]
+    fn member<W: Witness>(
+        &mut self,
+        piece: &[u8],
+        marks: &mut Marks<'_>,
+        at: usize,
+        witness: &mut W,
+    ) -> Result<Place, Stay> {
         let start = at + 1;
+        let end = marks.stop(start);
+        let Some(&[b'"', ref behind @ ..]) = piece.get(end..) else {
+            return Err(Stay::Here(self.open_name(start)));
+        };
+        let word = match chunk_at(piece, start) {
+            Some(front) if end - start < 8 => short_word(u64::from_le_bytes(*front), end - start),
+            _ if end - start > MEMBER_NAME_BYTES_MAX => return Err(Stay::Here(self.open_name(start))),
+            _ => self.word_of(&piece[start..end]),
+        };
+        self.close_name(piece, word, start..end, witness)?;
+        if let [b':', byte @ b'!'..=u8::MAX, ..] = behind {
+            return Ok((end + 2, *byte));
+        }
+        let (colon, byte) = token(piece, marks, end + 1);
+        if byte != b':' {
+            self.stay(State::Colon, colon)?;
+        }
+        Ok(token(piece, marks, colon + 1))
+    }
+
+    fn open_name(&mut self, start: usize) -> usize {
         self.state = State::Name;
         self.name_start = self.base + start as u64;
         (self.name_escapes, self.carried) = (Escapes::None, false);
-        let end = start + text::plain_len(&piece[start..]);
-        if piece.get(end) != Some(&b'"') || end - start > MEMBER_NAME_BYTES_MAX {
-            return Some(start);
-        }
-        self.close_name(end, &piece[start..end], witness)?;
-        if piece.get(end + 1) != Some(&b':') {
-            return Some(end + 1);
-        }
-        self.state = State::Value;
-        match piece.get(end + 2) {
-            Some(&byte) if !is_space(byte) => self.value(byte, piece, end + 2, witness),
-            _ => Some(end + 2),
+        start
+    }
+
+    /// A string value.
+    #[inline(always)]
+    fn whole_text<W: Witness>(&mut self, piece: &[u8], marks: &mut Marks<'_>, at: usize, witness: &mut W) -> Step {
+        self.tell_start(Kind::String, at, witness);
+        let mut end = marks.stop(at + 1);
+        loop {
+            match piece.get(end) {
+                Some(b'"') => return Ok(self.tell_end(end + 1, witness)),
+                Some(b'\\') => match plain_escape(&piece[end + 1..]) {
+                    Some(length) => end = marks.stop(end + 1 + length),
+                    None => return self.stay(State::Text, end),
+                },
+                _ => return self.stay(State::Text, end),
+            }
         }
     }
 
-    /// A value of which `byte` is the first; a container only as far as that.
-    fn value<W: Witness>(&mut self, byte: u8, piece: &[u8], at: usize, witness: &mut W) -> Step {
-        match byte {
-            b'"' => {
-                self.tell_start(Kind::String, at, witness);
-                let end = at + 1 + text::plain_len(&piece[at + 1..]);
-                if piece.get(end) == Some(&b'"') {
-                    self.after(end + 1, witness);
-                    return Some(end + 1);
-                }
-                self.state = State::Text;
-                Some(end)
-            }
-            b'{' => self.open(Kind::Object, at, witness),
-            b'[' => self.open(Kind::Array, at, witness),
-            b'-' | b'0'..=b'9' => {
-                self.tell_start(Kind::Number, at, witness);
-                if let Some(end) = number_end(piece, at) {
-                    self.after(end, witness);
-                    return Some(end);
-                }
-                self.state = State::Number;
-                self.number = match byte {
-                    b'-' => Number::Minus,
-                    b'0' => Number::Zero,
-                    _ => Number::Whole,
-                };
-                Some(at + 1)
-            }
-            b't' => self.open_word(Kind::True, b"rue", at, witness),
-            b'f' => self.open_word(Kind::False, b"alse", at, witness),
-            b'n' => self.open_word(Kind::Null, b"ull", at, witness),
-            _ => self.fail(ScanFault::Syntax, at),
+    /// A number (RFC 8259 section 6).
+    #[inline(always)]
+    fn whole_number<W: Witness>(
+        &mut self,
+        piece: &[u8],
+        marks: &mut Marks<'_>,
+        (at, byte): Place,
+        witness: &mut W,
+    ) -> Step {
+        self.tell_start(Kind::Number, at, witness);
+        if let Some(end) = number_end(piece, marks, (at, byte)) {
+            return Ok(self.tell_end(end, witness));
         }
+        self.number = match byte {
+            b'-' => Number::Minus,
+            b'0' => Number::Zero,
+            _ => Number::Whole,
+        };
+        self.stay(State::Number, at + 1)
     }
 
-    fn begin<W: Witness>(&mut self, byte: u8, at: usize, witness: &mut W) -> Step {
+    #[inline(always)]
+    fn whole_word<const N: usize, W: Witness>(
+        &mut self,
+        kind: Kind,
+        word: &'static [u8; N],
+        piece: &[u8],
+        at: usize,
+        witness: &mut W,
+    ) -> Step {
+        self.tell_start(kind, at, witness);
+        if chunk_at(piece, at) == Some(word) {
+            return Ok(self.tell_end(at + N, witness));
+        }
+        self.word = &word[1..];
+        self.stay(State::Word, at + 1)
+    }
+
+    fn begin<W: Witness>(&mut self, byte: u8, marks: &mut Marks<'_>, at: usize, witness: &mut W) -> Step {
         match byte {
-            b'{' => self.open(Kind::Object, at, witness),
+            b'{' => self.walk(marks, (at, byte), witness),
             b'[' => self.fail(ScanFault::Batch, at),
             b'"' | b'-' | b'0'..=b'9' | b't' | b'f' | b'n' => self.fail(ScanFault::NotObject, at),
             0xef if self.base == 0 && at == 0 => self.fail(ScanFault::ByteOrderMark, at),
@@ -268,59 +363,76 @@ impl Machine {
         }
     }
 
+    #[inline(always)]
     fn open<W: Witness>(&mut self, kind: Kind, at: usize, witness: &mut W) -> Step {
         if self.depth == DEPTH_MAX {
             return self.fail(ScanFault::TooDeep, at);
         }
         self.tell_start(kind, at, witness);
         let object = kind == Kind::Object;
-        self.level = match (self.level, self.role) {
+        let level = match (self.level, self.role) {
             _ if !object => Level::Deep,
-            _ if self.depth == 0 => Level::Root,
             (Level::Root, Role::Body) => Level::Body,
             (Level::Body, Role::Meta) => Level::Meta,
+            _ if self.depth == 0 => Level::Root,
             _ => Level::Deep,
         };
-        if let Some(slot) = self.levels.get_mut(self.depth) {
-            *slot = self.level;
-        }
+        self.open[self.depth] = Open { level: self.level, first: self.first, bits: self.bits };
         self.depth += 1;
+        self.level = level;
+        (self.first, self.bits) = (self.names.len() as u32, 0);
         self.objects = self.objects << 1 | u64::from(object);
-        self.firsts[self.depth] = u32::try_from(self.hashes.len()).unwrap_or(u32::MAX);
-        self.state = if object { State::FirstName } else { State::FirstValue };
-        Some(at + 1)
+        Ok(at + 1)
     }
 
-    fn close<W: Witness>(&mut self, at: usize, witness: &mut W) -> usize {
-        if self.objects & 1 == 1 {
-            let first = self.firsts[self.depth] as usize;
-            let names = &mut self.hashes[first..];
-            // Few names were compared one by one as they came; for many, sorting is never quadratic.
-            if names.len() > COMPARED_MAX {
-                names.sort_unstable();
-                if names.windows(2).any(|two| two[0] == two[1]) {
-                    self.keep(ScanFault::DuplicateName, at);
-                }
-            }
-            self.hashes.truncate(first);
+    /// The end of a container; with the message itself the walk ends.
+    #[inline(always)]
+    fn close<W: Witness>(&mut self, at: usize, witness: &mut W) -> Step {
+        let first = self.first as usize;
+        let many = self.names.len() - first;
+        // Few names were compared one by one as they came; for many, sorting is never quadratic.
+        if many > COMPARED_MAX {
+            self.compare_many(first, at);
         }
-        self.depth -= 1;
+        self.names.truncate(first);
+        if self.bounds.of == Counted::Open {
+            self.members_left += many;
+        }
         self.objects >>= 1;
-        self.level = match self.depth {
-            0 => Level::Deep,
-            depth => self.levels.get(depth - 1).copied().unwrap_or(Level::Deep),
-        };
-        self.after(at + 1, witness);
-        at + 1
+        self.depth -= 1;
+        let outer = self.open[self.depth];
+        (self.level, self.first, self.bits) = (outer.level, outer.first, outer.bits);
+        self.tell_end(at + 1, witness);
+        if self.depth == 0 { self.stay(State::Done, at + 1) } else { Ok(at + 1) }
+    }
+
+    fn close_slowly<W: Witness>(&mut self, at: usize, witness: &mut W) -> Step {
+        let end = self.close(at, witness)?;
+        self.stay(State::After, end)
+    }
+
+    #[inline(never)]
+    fn compare_many(&mut self, first: usize, at: usize) {
+        let names = &mut self.names[first..];
+        names.sort_unstable();
+        if names.windows(2).any(|two| two[0] == two[1]) {
+            self.keep(ScanFault::DuplicateName, at);
+        }
+    }
+
+    /// A value ended before `at`; the state says so.
+    fn after<W: Witness>(&mut self, at: usize, witness: &mut W) -> usize {
+        self.state = State::After;
+        self.tell_end(at, witness)
     }
 
     /// A value ended before `at`.
     #[inline(always)]
-    fn after<W: Witness>(&mut self, at: usize, witness: &mut W) {
-        self.state = if self.depth == 0 { State::Done } else { State::After };
+    fn tell_end<W: Witness>(&mut self, at: usize, witness: &mut W) -> usize {
         if self.level != Level::Deep {
             witness.end(self.level, self.base + at as u64);
         }
+        at
     }
 
     #[inline(always)]
@@ -331,7 +443,8 @@ impl Machine {
     }
 
     /// On in a member name, to its closing quote or the end of the piece.
-    fn name<W: Witness>(&mut self, piece: &[u8], from: usize, witness: &mut W) -> Step {
+    fn name<W: Witness>(&mut self, marks: &mut Marks<'_>, from: usize, witness: &mut W) -> Step {
+        let piece = marks.piece;
         let mut kept = from;
         let mut at = from;
         loop {
@@ -340,29 +453,28 @@ impl Machine {
                 kept = at;
             }
             let stop;
-            (at, stop) = self.plain(piece, at);
+            (at, stop) = self.plain(marks, at);
             let length = self.base + at as u64 - self.name_start;
             if length > MEMBER_NAME_BYTES_MAX as u64 {
                 let over = length - MEMBER_NAME_BYTES_MAX as u64;
-                self.fail(ScanFault::NameTooLong, at);
+                let failed = self.fail(ScanFault::NameTooLong, at);
                 self.position -= over;
-                return None;
+                return failed;
             }
             match stop {
                 Stop::Quote if !self.carried => {
-                    self.close_name(at, &piece[kept..at], witness)?;
-                    return Some(at + 1);
+                    return self.close_name_slowly(&piece[kept..at], at, witness);
                 }
                 Stop::Quote => {
                     self.carry(&piece[kept..at]);
-                    let name = std::mem::take(&mut self.carry);
-                    let closed = self.close_name(at, &name, witness);
-                    self.carry = name;
-                    return closed.map(|()| at + 1);
+                    let text = std::mem::take(&mut self.carry);
+                    let closed = self.close_name_slowly(&text, at, witness);
+                    self.carry = text;
+                    return closed;
                 }
                 Stop::End => {
                     self.carry(&piece[kept..at]);
-                    return Some(at);
+                    return Ok(at);
                 }
                 Stop::Backslash => {
                     self.carry(&piece[kept..at]);
@@ -382,55 +494,98 @@ impl Machine {
         self.carry.extend_from_slice(more);
     }
 
-    /// Counts a name, looks for its double, and tells the witness. `at` is the place of the closing quote.
+    /// Counts a name that stands plainly at this place of the piece.
     #[inline(always)]
-    fn close_name<W: Witness>(&mut self, at: usize, text: &[u8], witness: &mut W) -> Option<()> {
+    fn close_name<W: Witness>(&mut self, piece: &[u8], word: u64, place: Range<usize>, witness: &mut W) -> Step {
+        self.count_name(word, place.end)?;
+        if self.level == Level::Deep {
+            return Ok(place.end + 1);
+        }
+        let (start, end) = (self.base + place.start as u64, self.base + place.end as u64);
+        let name = Name { text: &piece[place.clone()], word, start, end, escapes: Escapes::None };
+        self.tell_name(&name, place.end, witness)
+    }
+
+    /// Counts a name and looks for its double; `at` is the place of the closing quote.
+    #[inline(always)]
+    fn count_name(&mut self, word: u64, at: usize) -> Step {
+        let Some(left) = self.members_left.checked_sub(1) else {
+            return self.fail(ScanFault::TooManyMembers, at);
+        };
+        self.members_left = left;
+        // A name whose bit is not there yet has no double; of few names most have a bit of their own.
+        let bit = 1 << (word.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58);
+        if self.bits & bit != 0 {
+            self.compare_few(word, at);
+        }
+        self.bits |= bit;
+        self.names.push(word);
+        Ok(at + 1)
+    }
+
+    #[inline(never)]
+    fn compare_few(&mut self, word: u64, at: usize) {
+        let others = self.names.get(self.first as usize..).unwrap_or_default();
+        if others.len() < COMPARED_MAX && others.contains(&word) {
+            self.keep(ScanFault::DuplicateName, at);
+        }
+    }
+
+    #[inline(always)]
+    fn tell_name<W: Witness>(&mut self, name: &Name<'_>, at: usize, witness: &mut W) -> Step {
+        match witness.name(self.level, name) {
+            Ok(role) => self.role = role,
+            Err(ScanFault::TooManyRecorded) => return self.fail(ScanFault::TooManyRecorded, at),
+            Err(fault) => {
+                self.role = Role::Plain;
+                self.keep(fault, at);
+            }
+        }
+        Ok(at + 1)
+    }
+
+    /// The end of a name that was read bit by bit.
+    #[cold]
+    fn close_name_slowly<W: Witness>(&mut self, text: &[u8], at: usize, witness: &mut W) -> Step {
         self.state = State::Colon;
-        self.members += 1;
-        if self.members > self.bounds.members || self.hashes.len() >= self.bounds.open {
-            self.fail(ScanFault::TooManyMembers, at);
-            return None;
+        let word = self.word_of(text);
+        self.count_name(word, at)?;
+        if self.level == Level::Deep {
+            return Ok(at + 1);
+        }
+        let (start, end) = (self.name_start, self.base + at as u64);
+        self.tell_name(&Name { text, word, start, end, escapes: self.name_escapes }, at, witness)
+    }
+
+    /// A name as a word: equal names have equal words. Those of up to seven bytes are told apart for certain, longer
+    /// ones as well as the hash does it.
+    #[inline(never)]
+    fn word_of(&self, text: &[u8]) -> u64 {
+        if text.len() < 8 {
+            let mut front = [0; 8];
+            front[..text.len()].copy_from_slice(text);
+            return short_word(u64::from_le_bytes(front), text.len());
         }
         let mut hasher = self.hasher.build_hasher();
         hasher.write(text);
-        let hash = hasher.finish();
-        let others = &self.hashes[self.firsts[self.depth] as usize..];
-        if others.len() < COMPARED_MAX && others.contains(&hash) {
-            self.keep(ScanFault::DuplicateName, at);
-        }
-        self.hashes.push(hash);
-        if self.level != Level::Deep {
-            let (start, end) = (self.name_start, self.base + at as u64);
-            match witness.name(self.level, &Name { text, start, end, escapes: self.name_escapes }) {
-                Ok(role) => self.role = role,
-                Err(ScanFault::TooManyRecorded) => {
-                    self.fail(ScanFault::TooManyRecorded, at);
-                    return None;
-                }
-                Err(fault) => {
-                    self.role = Role::Plain;
-                    self.keep(fault, at);
-                }
-            }
-        }
-        Some(())
+        hasher.finish() | 1 << 63
     }
 
     /// On in a string value, to its closing quote or the end of the piece.
-    fn value_text<W: Witness>(&mut self, piece: &[u8], from: usize, witness: &mut W) -> Step {
+    fn value_text<W: Witness>(&mut self, marks: &mut Marks<'_>, from: usize, witness: &mut W) -> Step {
+        let piece = marks.piece;
         let mut at = from;
         loop {
             if self.escape != Escape::None {
                 at = self.escaped::<false>(piece, at)?;
             }
             let stop;
-            (at, stop) = self.plain(piece, at);
+            (at, stop) = self.plain(marks, at);
             match stop {
                 Stop::Quote => {
-                    self.after(at + 1, witness);
-                    return Some(at + 1);
+                    return Ok(self.after(at + 1, witness));
                 }
-                Stop::End => return Some(at),
+                Stop::End => return Ok(at),
                 Stop::Backslash => {
                     self.escape = Escape::Kind;
                     at += 1;
@@ -442,13 +597,13 @@ impl Machine {
 
     /// Over plain characters of a string, to the first byte that is none.
     #[inline(always)]
-    fn plain(&mut self, piece: &[u8], from: usize) -> (usize, Stop) {
+    fn plain(&mut self, marks: &mut Marks<'_>, from: usize) -> (usize, Stop) {
         let mut at = from;
         loop {
             if self.tail.left == 0 {
-                at += text::plain_len(&piece[at..]);
+                at = marks.stop(at);
             }
-            let Some(&byte) = piece.get(at) else { return (at, Stop::End) };
+            let Some(&byte) = marks.piece.get(at) else { return (at, Stop::End) };
             if byte < 0x80 && self.tail.left == 0 {
                 return match byte {
                     b'"' => (at, Stop::Quote),
@@ -457,7 +612,7 @@ impl Machine {
                 };
             }
             let stop;
-            (at, stop) = self.wide(piece, at);
+            (at, stop) = self.wide(marks.piece, at);
             if stop {
                 return (at, Stop::Fault(ScanFault::InvalidUtf8));
             }
@@ -511,43 +666,43 @@ impl Machine {
                         }
                     }
                 },
-                Escape::Unit => self.digit::<NAME>(byte, at)?,
+                Escape::Unit => {
+                    self.digit::<NAME>(byte, at)?;
+                }
                 Escape::LowKind if byte == b'\\' => self.escape = Escape::LowUnit,
                 Escape::LowUnit if byte == b'u' => (self.escape, self.unit, self.digits) = (Escape::Unit, 0, 4),
                 _ => return self.fail(ScanFault::LoneSurrogate, at),
             }
             at += 1;
         }
-        Some(at)
+        Ok(at)
     }
 
-    fn digit<const NAME: bool>(&mut self, byte: u8, at: usize) -> Option<()> {
+    fn digit<const NAME: bool>(&mut self, byte: u8, at: usize) -> Step {
         let Some(digit) = text::hex_digit(byte) else {
-            self.fail(ScanFault::BadEscape, at);
-            return None;
+            return self.fail(ScanFault::BadEscape, at);
         };
         self.unit = self.unit << 4 | digit;
         self.digits -= 1;
-        if self.digits > 0 { Some(()) } else { self.unit_read::<NAME>(self.unit, at) }
+        if self.digits > 0 { Ok(at) } else { self.unit_read::<NAME>(self.unit, at) }
     }
 
     /// A code unit whose last digit is at `at`.
     #[inline]
-    fn unit_read<const NAME: bool>(&mut self, unit: u16, at: usize) -> Option<()> {
+    fn unit_read<const NAME: bool>(&mut self, unit: u16, at: usize) -> Step {
         if self.high == 0 && (0xd800..0xdc00).contains(&unit) {
             (self.high, self.escape) = (unit, Escape::LowKind);
-            return Some(());
+            return Ok(at);
         }
         let Some(character) = text::character(self.high, unit) else {
-            self.fail(ScanFault::LoneSurrogate, at);
-            return None;
+            return self.fail(ScanFault::LoneSurrogate, at);
         };
         (self.high, self.escape) = (0, Escape::None);
         if NAME {
             self.name_escapes = Escapes::Other;
             self.carry.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
         }
-        Some(())
+        Ok(at)
     }
 
     /// On in a number (RFC 8259 section 6), to the byte behind it or the end of the piece.
@@ -571,36 +726,27 @@ impl Machine {
                     return self.fail(ScanFault::BadNumber, at);
                 }
                 (N::Zero | N::Whole | N::Fraction | N::Exponent, _) => {
-                    self.after(at, witness);
-                    return Some(at);
+                    return Ok(self.after(at, witness));
                 }
             };
             at += 1;
         }
         self.number = number;
-        Some(at)
-    }
-
-    #[inline(always)]
-    fn open_word<W: Witness>(&mut self, kind: Kind, rest: &'static [u8], at: usize, witness: &mut W) -> Step {
-        self.tell_start(kind, at, witness);
-        (self.state, self.word) = (State::Word, rest);
-        Some(at + 1)
+        Ok(at)
     }
 
     /// On in `true`, `false` or `null`.
     fn word<W: Witness>(&mut self, piece: &[u8], from: usize, witness: &mut W) -> Step {
         let mut at = from;
         while let Some((&want, rest)) = self.word.split_first() {
-            let Some(&byte) = piece.get(at) else { return Some(at) };
+            let Some(&byte) = piece.get(at) else { return Ok(at) };
             if byte != want {
                 return self.fail(ScanFault::Syntax, at);
             }
             self.word = rest;
             at += 1;
         }
-        self.after(at, witness);
-        Some(at)
+        Ok(self.after(at, witness))
     }
 
     fn keep(&mut self, fault: ScanFault, at: usize) {
@@ -611,20 +757,52 @@ impl Machine {
     #[cold]
     fn fail(&mut self, fault: ScanFault, at: usize) -> Step {
         (self.failed, self.position) = (Some(fault), self.base + at as u64);
-        None
+        Err(Stay::Failed)
+    }
+
+    /// Leaves the walk for the next piece, or for the slow way of a state.
+    fn stay(&mut self, state: State, at: usize) -> Step {
+        self.state = state;
+        Err(Stay::Here(at))
     }
 }
 
-/// Where to go on in the piece; none after a fault, which is then in `failed`.
-type Step = Option<usize>;
+/// Where to go on in the piece.
+type Step = Result<usize, Stay>;
+
+/// Where a token begins, and its first byte.
+type Place = (usize, u8);
+
+/// Why the walk ends.
+enum Stay {
+    /// The state tells how to go on from here.
+    Here(usize),
+    /// A fault, which is in `failed`.
+    Failed,
+}
 
 /// How many members a message may have.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
-    /// In all.
     pub(super) members: usize,
-    /// In the objects open at one moment.
-    pub(super) open: usize,
+    pub(super) of: Counted,
+}
+
+/// Which members are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Counted {
+    /// All of the message.
+    All,
+    /// Those of the objects open at one moment.
+    Open,
+}
+
+/// What is kept of a container while one within it is open.
+#[derive(Clone, Copy, Debug)]
+struct Open {
+    level: Level,
+    first: u32,
+    bits: u64,
 }
 
 /// Which watched object; `Deep` is none.
@@ -646,8 +824,10 @@ pub(super) enum Role {
 
 impl Role {
     /// That of a member of `params`, `result` or `error`.
-    pub(super) fn of_body_member(name: &[u8]) -> Self {
-        if name == b"_meta" { Self::Meta } else { Self::Plain }
+    #[inline]
+    pub(super) fn of_body_member(name: &Name<'_>) -> Self {
+        const META: u64 = word("_meta");
+        if name.word == META { Self::Meta } else { Self::Plain }
     }
 }
 
@@ -655,6 +835,9 @@ impl Role {
 pub(super) struct Name<'a> {
     /// Unescaped.
     pub(super) text: &'a [u8],
+    /// The text itself, with its length, when it has fewer than eight bytes (see [`word`]); else a hash of it, which is
+    /// no word of a shorter name.
+    pub(super) word: u64,
     /// Offset of the byte behind the opening quote.
     pub(super) start: u64,
     /// Offset of the closing quote.
@@ -760,28 +943,75 @@ impl Tail {
     }
 }
 
-/// The end of the number at `from`, if it is well-formed and ends within the piece.
-#[inline]
-fn number_end(piece: &[u8], from: usize) -> Option<usize> {
-    let digits = |at: usize| {
-        let mut end = at;
-        while piece.get(end)?.is_ascii_digit() {
-            end += 1;
-        }
-        (end > at).then_some(end)
+/// The end of a number that begins here, if it is well-formed and ends within the piece.
+#[inline(always)]
+fn number_end(piece: &[u8], marks: &mut Marks<'_>, (at, byte): Place) -> Option<usize> {
+    let mut digits = |at: usize| {
+        let end = marks.digits_end(at);
+        if end == at { None } else { Some((end, *piece.get(end)?)) }
     };
-    let first = from + usize::from(piece[from] == b'-');
-    let mut end = digits(first)?;
-    if piece[first] == b'0' && end > first + 1 {
+    let first = at + usize::from(byte == b'-');
+    let (mut end, mut next) = digits(first)?;
+    if end > first + 1 && piece.get(first) == Some(&b'0') {
         return None;
     }
-    if piece.get(end)? == &b'.' {
-        end = digits(end + 1)?;
+    if next == b'.' {
+        (end, next) = digits(end + 1)?;
     }
-    if piece.get(end)? | 0x20 == b'e' {
-        end = digits(end + 1 + usize::from(matches!(piece.get(end + 1)?, b'+' | b'-')))?;
+    if next | 0x20 == b'e' {
+        let signed = matches!(piece.get(end + 1), Some(b'+' | b'-'));
+        (end, _) = digits(end + 1 + usize::from(signed))?;
     }
     Some(end)
+}
+
+/// Length behind the backslash of an escape that stands for one character and is whole.
+#[inline(always)]
+fn plain_escape(behind: &[u8]) -> Option<usize> {
+    let (&kind, digits) = behind.split_first()?;
+    if kind != b'u' {
+        return text::short_escape(kind).map(|_| 1);
+    }
+    let unit = digits.first_chunk().and_then(text::code_unit)?;
+    (!(0xd800..0xe000).contains(&unit)).then_some(5)
+}
+
+/// The word of a name of fewer than eight bytes, of which `front` begins with the first.
+#[inline(always)]
+const fn short_word(front: u64, length: usize) -> u64 {
+    let kept = front & !(u64::MAX << (8 * length));
+    kept | (length as u64) << 56
+}
+
+/// The word of a known name of fewer than eight bytes.
+pub(super) const fn word(name: &str) -> u64 {
+    let name = name.as_bytes();
+    assert!(name.len() < 8, "only short names are known by their word alone");
+    let (mut front, mut at) = (0, 0);
+    while at < name.len() {
+        front |= (name[at] as u64) << (8 * at);
+        at += 1;
+    }
+    short_word(front, name.len())
+}
+
+/// The first byte from `at` that is no white space, and where; a zero, which no JSON has outside of strings, at the
+/// end of the piece.
+#[inline(always)]
+fn token(piece: &[u8], marks: &mut Marks<'_>, at: usize) -> Place {
+    match piece.get(at) {
+        Some(&byte) if byte > b' ' => (at, byte),
+        Some(_) => {
+            let at = marks.spaces_end(at);
+            (at, piece.get(at).copied().unwrap_or(0))
+        }
+        None => (at, 0),
+    }
+}
+
+#[inline(always)]
+fn chunk_at<const N: usize>(piece: &[u8], at: usize) -> Option<&[u8; N]> {
+    piece.get(at..)?.first_chunk()
 }
 
 #[inline(always)]

@@ -6,8 +6,13 @@
 
 pub mod answer;
 pub mod edit;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod id;
+#[allow(unsafe_code, reason = "one call into code for processors with AVX2")]
+mod lanes;
 mod machine;
+mod marks;
 pub mod scan;
 #[cfg(test)]
 mod tests;

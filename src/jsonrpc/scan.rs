@@ -1,7 +1,10 @@
 //! One strict pass over a whole message: who it is for and where its parts stand. See `machine` for the grammar.
 
+use std::cmp::Ordering;
+
 use super::id::Id;
-use super::machine::{Bounds, Level, Machine, Name, Role, Witness};
+use super::lanes::Lanes;
+use super::machine::{Bounds, Counted, Level, Machine, Name, Role, Witness, word};
 use super::text;
 use crate::base::limits::{MEMBERS_MAX, MEMBERS_RECORDED_MAX};
 use crate::base::span::Span;
@@ -28,7 +31,7 @@ impl Reader {
     /// who knows it could choose two names that are taken for one (and have a message refused, nothing worse).
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        Self { machine: Machine::new(seed, REQUEST_BOUNDS), envelope: Envelope::new() }
+        Self { machine: Machine::new(Lanes::detect(), seed, REQUEST_BOUNDS), envelope: Envelope::new() }
     }
 
     /// Reads one message: the whole body, nothing before it and nothing but white space behind it.
@@ -181,8 +184,9 @@ impl Envelope {
         self.method_text.clear();
     }
 
+    #[inline]
     fn known(&self, name: RootName) -> Option<Member> {
-        let member = self.root[usize::from(self.known[name as usize]?)];
+        let member = *self.root.get(usize::from(self.known[name as usize]?))?;
         // Not yet ended when the scan stopped inside it.
         (!member.value.is_empty()).then_some(member)
     }
@@ -379,22 +383,29 @@ pub(super) enum RootName {
 }
 
 impl RootName {
-    pub(super) fn of(name: &[u8]) -> Option<Self> {
+    fn of(name: u64) -> Option<Self> {
+        const VERSION: u64 = word("jsonrpc");
+        const ID: u64 = word("id");
+        const METHOD: u64 = word("method");
+        const PARAMS: u64 = word("params");
+        const RESULT: u64 = word("result");
+        const ERROR: u64 = word("error");
         Some(match name {
-            b"jsonrpc" => Self::Version,
-            b"id" => Self::Id,
-            b"method" => Self::Method,
-            b"params" => Self::Params,
-            b"result" => Self::Result,
-            b"error" => Self::Error,
+            VERSION => Self::Version,
+            ID => Self::Id,
+            METHOD => Self::Method,
+            PARAMS => Self::Params,
+            RESULT => Self::Result,
+            ERROR => Self::Error,
             _ => return None,
         })
     }
 
     /// The name of a member of the message itself, under the rules of the envelope.
+    #[inline]
     pub(super) fn judge(name: &Name<'_>) -> Result<Option<Self>, ScanFault> {
         name.plain()?;
-        match Self::of(name.text) {
+        match Self::of(name.word) {
             None if is_twin(name.text, ROOT_NAMES) => Err(ScanFault::CaseTwin),
             known => Ok(known),
         }
@@ -445,46 +456,55 @@ impl Seen {
 
 /// Records members as the machine meets them.
 impl Witness for Envelope {
+    #[inline(always)]
     fn name(&mut self, level: Level, name: &Name<'_>) -> Result<Role, ScanFault> {
-        if self.table(level).len() == MEMBERS_RECORDED_MAX {
+        let table = self.table(level);
+        let here = table.len();
+        if here == MEMBERS_RECORDED_MAX {
             return Err(ScanFault::TooManyRecorded);
         }
-        let asked = self.known[RootName::Params as usize].is_some();
-        let judged = match level {
-            Level::Root => self.root_name(name),
-            Level::Body if asked => judge_param(name),
-            Level::Body => Ok(Role::of_body_member(name.text)),
-            _ if asked => name.plain().map(|()| Role::Plain),
+        table.push(Member { key: span(name.start, name.end), value: Span::default(), kind: Kind::Null });
+        match level {
+            Level::Root => self.root_name(name, here),
+            Level::Body if self.is_asked() => judge_param(name),
+            Level::Body => Ok(Role::of_body_member(name)),
+            _ if self.is_asked() => name.plain().map(|()| Role::Plain),
             _ => Ok(Role::Plain),
-        };
-        let key = span(name.start, name.end);
-        self.table(level).push(Member { key, value: Span::default(), kind: Kind::Null });
-        judged
+        }
     }
 
+    #[inline(always)]
     fn start(&mut self, level: Level, kind: Kind, at: u64) {
         if let Some(member) = self.table(level).last_mut() {
             (member.kind, member.value) = (kind, span(at, at));
         }
     }
 
+    #[inline(always)]
     fn end(&mut self, level: Level, at: u64) {
         if let Some(member) = self.table(level).last_mut() {
-            member.value = span(u64::from(member.value.start), at);
+            member.value.end = offset(at);
         }
     }
 }
 
 impl Envelope {
-    fn root_name(&mut self, name: &Name<'_>) -> Result<Role, ScanFault> {
+    /// Whether the body is that of a request or notification.
+    #[inline]
+    fn is_asked(&self) -> bool {
+        self.known[RootName::Params as usize].is_some()
+    }
+
+    #[inline]
+    fn root_name(&mut self, name: &Name<'_>, here: usize) -> Result<Role, ScanFault> {
         let Some(known) = RootName::judge(name)? else { return Ok(Role::Plain) };
-        let here = u8::try_from(self.root.len()).expect("a table has at most MEMBERS_RECORDED_MAX rows");
         let slot = &mut self.known[known as usize];
         self.id_twice |= known == RootName::Id && slot.is_some();
-        slot.get_or_insert(here);
+        slot.get_or_insert(u8::try_from(here).unwrap_or(u8::MAX));
         Ok(known.role())
     }
 
+    #[inline(always)]
     fn table(&mut self, level: Level) -> &mut Vec<Member> {
         match level {
             Level::Root => &mut self.root,
@@ -500,30 +520,66 @@ pub(super) fn integer(raw: &[u8]) -> Option<i64> {
 }
 
 /// A span of a message that `Reader::read` has found to be short enough.
+#[inline(always)]
 pub(super) fn span(start: u64, end: u64) -> Span {
-    let offset = |at| u32::try_from(at).expect("messages longer than 4 GiB are refused at the door");
     Span { start: offset(start), end: offset(end) }
+}
+
+#[inline(always)]
+fn offset(at: u64) -> u32 {
+    // Messages longer than 4 GiB are refused at the door.
+    u32::try_from(at).unwrap_or(u32::MAX)
 }
 
 fn find(table: &[Member], bytes: &[u8], name: &str) -> Option<Member> {
     table.iter().copied().find(|member| {
         let key = member.key.of(bytes);
-        key == name.as_bytes() || (text::has_escape(key) && text::same_text(key, name.as_bytes()))
+        // An escape is longer than what it stands for.
+        match key.len().cmp(&name.len()) {
+            Ordering::Less => false,
+            Ordering::Equal => key == name.as_bytes(),
+            Ordering::Greater => text::has_escape(key) && text::same_text(key, name.as_bytes()),
+        }
     })
 }
 
+#[inline]
 fn judge_param(name: &Name<'_>) -> Result<Role, ScanFault> {
     name.plain()?;
-    if is_twin(name.text, PARAM_NAMES) { Err(ScanFault::CaseTwin) } else { Ok(Role::of_body_member(name.text)) }
+    const NAME: u64 = word("name");
+    const META: u64 = word("_meta");
+    const URI: u64 = word("uri");
+    match name.word {
+        META => return Ok(Role::Meta),
+        NAME | URI => return Ok(Role::Plain),
+        _ => {}
+    }
+    let alike = PARAM_NAMES_BY_LENGTH.get(name.text.len()).copied().unwrap_or_default();
+    for known in alike {
+        if name.text == known.as_bytes() {
+            return Ok(Role::of_body_member(name));
+        }
+        if name.text.eq_ignore_ascii_case(known.as_bytes()) {
+            return Err(ScanFault::CaseTwin);
+        }
+    }
+    if is_wide_twin(name.text, PARAM_NAMES) { Err(ScanFault::CaseTwin) } else { Ok(Role::Plain) }
 }
 
-/// Whether a parser that matches names without regard to case would take `name` for one of `known`. Such parsers
-/// (Go's encoding/json is one) also fold U+017F to s and U+212A to k.
+/// Whether a parser that matches names without regard to case would take `name` for one of `known`.
 fn is_twin(name: &[u8], known: &[&str]) -> bool {
-    if name.is_ascii() {
-        let mut as_long = known.iter().map(|known| known.as_bytes()).filter(|known| known.len() == name.len());
-        return as_long.any(|known| known != name && known.eq_ignore_ascii_case(name));
-    }
+    let ascii = |known: &&str| name.eq_ignore_ascii_case(known.as_bytes()) && name != known.as_bytes();
+    known.iter().any(ascii) || is_wide_twin(name, known)
+}
+
+/// Such parsers (Go's encoding/json is one) also fold U+017F to s and U+212A to k.
+#[inline]
+fn is_wide_twin(name: &[u8], known: &[&str]) -> bool {
+    !name.is_ascii() && folds_to_one(name, known)
+}
+
+#[cold]
+fn folds_to_one(name: &[u8], known: &[&str]) -> bool {
     let Ok(name) = str::from_utf8(name) else { return false };
     let folded = |one: char| match one {
         '\u{17f}' => 's',
@@ -552,7 +608,7 @@ fn unescape_method(written: &[u8], name: &mut Vec<u8>) -> Result<(), ScanFault> 
 const KNOWN: usize = RootName::Error as usize + 1;
 pub(super) const VERSION: &[u8] = b"\"2.0\"";
 const ROOT_NAMES: &[&str] = &["jsonrpc", "id", "method", "params", "result", "error"];
-const REQUEST_BOUNDS: Bounds = Bounds { members: MEMBERS_MAX, open: MEMBERS_MAX };
+const REQUEST_BOUNDS: Bounds = Bounds { members: MEMBERS_MAX, of: Counted::All };
 
 /// Members of `params` that routing, policy, limits or the bridge go by, over all revisions of MCP.
 const PARAM_NAMES: &[&str] = &[
@@ -580,5 +636,41 @@ const PARAM_NAMES: &[&str] = &[
     "requestState",
     "notifications",
 ];
+/// The same, those of one length together; no two are twins of each other. A test holds the two lists to each other.
+const PARAM_NAMES_BY_LENGTH: &[&[&str]] = &[
+    &[],
+    &[],
+    &[],
+    &["uri", "ref"],
+    &["name", "task"],
+    &["_meta", "level", "total"],
+    &["cursor", "taskId", "reason"],
+    &["context", "message"],
+    &["argument", "progress"],
+    &["arguments", "requestId"],
+    &["clientInfo"],
+    &[],
+    &["capabilities", "requestState"],
+    &["progressToken", "notifications"],
+    &["inputResponses"],
+    &["protocolVersion"],
+];
 
 const _: () = assert!(MEMBERS_RECORDED_MAX < u8::MAX as usize, "rows are numbered by a byte");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn param_names_stand_in_both_lists() {
+        let mut flat = PARAM_NAMES.to_vec();
+        let mut by_length: Vec<&str> = PARAM_NAMES_BY_LENGTH.concat();
+        assert!(
+            PARAM_NAMES_BY_LENGTH.iter().enumerate().all(|(length, names)| names.iter().all(|it| it.len() == length))
+        );
+        flat.sort_unstable();
+        by_length.sort_unstable();
+        assert_eq!(flat, by_length);
+    }
+}

@@ -6,6 +6,8 @@
 
 pub mod call;
 pub mod catalog;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod headers;
 pub mod input;
 pub mod method;

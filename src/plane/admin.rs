@@ -5,7 +5,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -103,7 +103,7 @@ pub fn start(address: SocketAddr, control: Arc<Control>, health: Arc<Health>) ->
 }
 
 fn answer(mut socket: TcpStream, control: &Control, health: &Health) -> std::io::Result<()> {
-    socket.set_read_timeout(Some(Duration::from_millis(ADMIN_ANSWER_MS_MAX)))?;
+    let until = Instant::now() + Duration::from_millis(ADMIN_ANSWER_MS_MAX);
     socket.set_write_timeout(Some(Duration::from_millis(ADMIN_ANSWER_MS_MAX)))?;
     let mut bytes = Vec::new();
     let mut head = RequestHead::new();
@@ -113,6 +113,12 @@ fn answer(mut socket: TcpStream, control: &Control, health: &Health) -> std::io:
             Ok(Progress::Partial) if bytes.len() <= HEAD_BYTES_MAX => {}
             Ok(Progress::Partial) | Err(_) => break false,
         }
+        // For the whole request: this thread serves everybody, one after the other.
+        let left = until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+        if left <= Duration::from_millis(1) {
+            return Ok(());
+        }
+        socket.set_read_timeout(Some(left))?;
         let mut piece = [0; 2048];
         let n = socket.read(&mut piece)?;
         if n == 0 {
@@ -120,7 +126,9 @@ fn answer(mut socket: TcpStream, control: &Control, health: &Health) -> std::io:
         }
         bytes.extend_from_slice(&piece[..n]);
     };
-    let (status, body) = if complete && matches!(head.method, Method::Get | Method::Head) {
+    let (status, body) = if complete && !is_local(head.host.of(&bytes)) {
+        (403, "{\"error\":\"name this listener by its address, or localhost\"}\n".to_owned())
+    } else if complete && matches!(head.method, Method::Get | Method::Head) {
         page(head.path.of(&bytes), control, health)
     } else {
         (400, "{\"error\":\"GET /healthz, /readyz or /status\"}\n".to_owned())
@@ -136,6 +144,14 @@ fn answer(mut socket: TcpStream, control: &Control, health: &Health) -> std::io:
         out.extend_from_slice(body.as_bytes());
     }
     socket.write_all(&out)
+}
+
+/// An address, `localhost`, or nothing (HTTP/1.0): a page in a browser that had its own name pointed here shows that name.
+fn is_local(host: &[u8]) -> bool {
+    let host = String::from_utf8_lossy(host);
+    let name = host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|c| c.is_ascii_digit())).map_or(&*host, |it| it.0);
+    let name = name.trim_start_matches('[').trim_end_matches(']');
+    name.is_empty() || name.eq_ignore_ascii_case("localhost") || name.parse::<std::net::IpAddr>().is_ok()
 }
 
 fn page(path: &[u8], control: &Control, health: &Health) -> (u16, String) {

@@ -12,6 +12,7 @@ mod certs;
 mod client;
 mod keeper;
 pub mod log;
+pub mod notify;
 mod publish;
 pub mod signals;
 pub mod start;
@@ -36,6 +37,9 @@ pub enum PlaneFault {
         "the key file {0} must hold 64 hexadecimal digits (32 bytes); remove it to have a new one made, which ends all sessions"
     )]
     Key(String),
+    /// Others than its owner may read the sealing key.
+    #[error("the key file {0} can be read by others: whoever has it can make session ids; chmod 600 {0}")]
+    KeyOpen(String),
     /// An address cannot be listened on.
     #[error(
         "cannot listen on {address}: {error}; is another process using it? ('listen' and 'admin' in the configuration set the addresses)"

@@ -3,8 +3,8 @@
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::PlaneFault;
 use super::start::Handle;
+use super::{PlaneFault, notify};
 
 /// Signals caught from now on, to be obeyed once there is something to steer: one that comes in between waits.
 pub struct Caught(Signals);
@@ -42,6 +42,7 @@ impl Caught {
                             tracing::info!("draining: no new connections; calls under way may finish");
                             draining = true;
                             handle.drain();
+                            notify::stopping();
                         }
                     }
                 }

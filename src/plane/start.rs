@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::base::ids::{ServerId, ShardId};
-use crate::base::limits::{KEEPER_STACK_BYTES, START_WAIT_MS_MAX, TICK_MS};
+use crate::base::limits::{KEEPER_STACK_BYTES, PORT_WAIT_MS_MAX, START_WAIT_MS_MAX, TICK_MS};
 use crate::config::snapshot::{Prepared, Snapshot};
 use crate::config::{Settings, Shards};
 use crate::gateway::control::{Control, Life};
@@ -69,6 +69,10 @@ impl Handle {
     /// Ends what is under way, too.
     pub fn stop(&self) {
         self.control.set_life(Life::Stop);
+    }
+
+    pub(super) fn control(&self) -> Arc<Control> {
+        self.control.clone()
     }
 }
 
@@ -164,9 +168,8 @@ fn listen(settings: &mut Settings, shards: usize) -> Result<Vec<Vec<std::net::Tc
     for wanted in &settings.listen {
         // Alone first: two gateways sharing a port by accident would each get half of the traffic.
         let mut address = wanted.address;
-        let probe = socket::listen(address, socket::Options { reuse_port: false, backlog: 1 });
         if address.port() != 0 {
-            drop(probe.map_err(|error| PlaneFault::Listen { address, error })?);
+            claim(address).map_err(|error| PlaneFault::Listen { address, error })?;
         }
         for listeners in &mut all {
             let listener = socket::listen(address, socket::Options::default())
@@ -178,6 +181,20 @@ fn listen(settings: &mut Settings, shards: usize) -> Result<Vec<Vec<std::net::Tc
     }
     settings.bound(&bound);
     Ok(all)
+}
+
+/// Sees that nobody else listens there; waits a little for a predecessor that was killed.
+fn claim(address: SocketAddr) -> std::io::Result<()> {
+    let until = Instant::now() + Duration::from_millis(PORT_WAIT_MS_MAX);
+    loop {
+        match socket::listen(address, socket::Options { reuse_port: false, backlog: 1 }) {
+            Ok(_) => return Ok(()),
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(TICK_MS));
+            }
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// A thread per server, one for certificates, and one that publishes what they find.
@@ -230,10 +247,23 @@ fn wait_for_servers(settings: &Settings, control: &Control, health: &Health) {
     }
 }
 
+/// A shard that panics takes the others along at once (where a panic does not end the process anyway): without one of
+/// its shards the gateway leaves every n-th connection unanswered.
+struct Sibling(Arc<Control>);
+
+impl Drop for Sibling {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.set_life(Life::Stop);
+        }
+    }
+}
+
 fn run_shard(start: run::Start, cpu: Option<usize>) -> Result<JoinHandle<Result<(), RingFault>>, PlaneFault> {
     std::thread::Builder::new()
         .name(format!("shard-{}", start.id.0))
         .spawn(move || {
+            let _sibling = Sibling(start.control.clone());
             if let Some(cpu) = cpu {
                 // A mask may shrink between looking and pinning; unpinned still works.
                 let _ = cpu::pin(cpu);

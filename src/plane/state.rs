@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Write as _;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use ring::rand::{SecureRandom as _, SystemRandom};
@@ -27,36 +27,49 @@ pub fn folder(what: &'static str, path: &Path) -> Result<(), PlaneFault> {
 /// The secret that session ids are sealed with; made at first start, mode 0600.
 ///
 /// # Errors
-/// `PlaneFault::File` when it can be neither read nor made, `PlaneFault::Key` when it is not a key.
+/// `PlaneFault::File` when it can be neither read nor made, `PlaneFault::Key` when it is not a key,
+/// `PlaneFault::KeyOpen` when others may read it.
 pub fn sealing_secret(state: &Path) -> Result<[u8; 32], PlaneFault> {
     folder("the state folder", state)?;
     let path = state.join(KEY_FILE);
     let fault = |error| PlaneFault::File { what: "the key file", path: path.display().to_string(), error };
-    match fs::read_to_string(&path) {
-        Ok(text) => parse(text.trim()).ok_or_else(|| PlaneFault::Key(path.display().to_string())),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let mut secret = [0; 32];
-            SystemRandom::new().fill(&mut secret).map_err(|_| fault(std::io::Error::other("no randomness")))?;
-            let digits: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
-            // Under another name first, so that a crash in between leaves no half key.
-            let fresh = state.join(format!("{KEY_FILE}.{}", std::process::id()));
-            let mut file = fs::OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(0o600)
-                .open(&fresh)
-                .map_err(fault)?;
-            file.write_all(digits.as_bytes()).and_then(|()| file.sync_all()).map_err(fault)?;
-            fs::rename(&fresh, &path).map_err(fault)?;
-            Ok(secret)
-        }
-        Err(error) => Err(fault(error)),
+    if !path.try_exists().map_err(fault)? {
+        make_key(state, &path).map_err(fault)?;
     }
+    let mode = fs::metadata(&path).map_err(fault)?.permissions().mode();
+    if mode & 0o077 != 0 {
+        return Err(PlaneFault::KeyOpen(path.display().to_string()));
+    }
+    let text = fs::read_to_string(&path).map_err(fault)?;
+    parse(text.trim()).ok_or_else(|| PlaneFault::Key(path.display().to_string()))
+}
+
+/// Writes a new key, unless somebody else who starts at the same time was faster: then theirs is the key.
+fn make_key(state: &Path, path: &Path) -> std::io::Result<()> {
+    let mut secret = [0; 32];
+    SystemRandom::new().fill(&mut secret).map_err(|_| std::io::Error::other("no randomness"))?;
+    let digits: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
+    // Under another name first, so that a crash in between leaves no half key.
+    let fresh = state.join(format!("{KEY_FILE}.{}", std::process::id()));
+    match fs::remove_file(&fresh) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh)?;
+    file.write_all(digits.as_bytes())?;
+    file.sync_all()?;
+    let linked = fs::hard_link(&fresh, path);
+    fs::remove_file(&fresh)?;
+    match linked {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    // The name must outlive a power failure as well.
+    fs::File::open(state)?.sync_all()
 }
 
 fn parse(digits: &str) -> Option<[u8; 32]> {
-    if digits.len() != 64 || !digits.is_ascii() {
+    if digits.len() != 64 || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
         return None;
     }
     let mut secret = [0; 32];
@@ -77,7 +90,28 @@ mod tests {
         let first = sealing_secret(&state).unwrap();
         assert_eq!(sealing_secret(&state).unwrap(), first);
         assert_ne!(first, [0; 32]);
-        fs::write(state.join(KEY_FILE), "short").unwrap();
-        assert!(matches!(sealing_secret(&state), Err(PlaneFault::Key(_))));
+        for key in ["short", &"+f".repeat(32), &"g0".repeat(32)] {
+            fs::write(state.join(KEY_FILE), key).unwrap();
+            assert!(matches!(sealing_secret(&state), Err(PlaneFault::Key(_))), "{key}");
+        }
+    }
+
+    #[test]
+    fn those_who_start_together_have_one_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(KEY_FILE);
+        make_key(folder.path(), &path).unwrap();
+        let first = sealing_secret(folder.path()).unwrap();
+        make_key(folder.path(), &path).unwrap();
+        assert_eq!(sealing_secret(folder.path()).unwrap(), first);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing else is left");
+    }
+
+    #[test]
+    fn a_key_that_others_may_read_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        sealing_secret(folder.path()).unwrap();
+        fs::set_permissions(folder.path().join(KEY_FILE), fs::Permissions::from_mode(0o640)).unwrap();
+        assert!(matches!(sealing_secret(folder.path()), Err(PlaneFault::KeyOpen(_))));
     }
 }

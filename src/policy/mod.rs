@@ -7,6 +7,8 @@
 pub mod compile;
 pub mod decide;
 pub mod explain;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod glob;
 pub mod pattern;
 pub mod rule;

@@ -4,4 +4,6 @@
 //! Start at `owner::open`.
 //! Spec: MCP 2025-03-26 to 2025-11-25 basic/transports, "Session Management"; NIST SP 800-38D; RFC 5869.
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod owner;

@@ -63,12 +63,11 @@ pub enum TlsFault {
 }
 
 impl TlsFault {
-    /// Whether it is the peer's certificate that we refuse: it is not of an authority that is trusted, not for the
-    /// name that was asked for, not for this time, or not there.
+    /// Whether the two did not come to trust each other, as opposed to a connection that failed below TLS, or a lack of
+    /// ours.
     #[must_use]
     pub fn is_untrusted(&self) -> bool {
-        use rustls::Error::{InvalidCertificate, NoCertificatesPresented};
-        matches!(self, Self::Protocol(InvalidCertificate(_) | NoCertificatesPresented))
+        matches!(self, Self::Protocol(_) | Self::TooLarge | Self::BadName)
     }
 }
 

@@ -2,10 +2,13 @@
 //! sent: the exchange takes the proof along with the bytes.
 
 use std::cell::{Cell, RefCell};
+use std::future::{Future as _, poll_fn};
 use std::net::SocketAddr;
+use std::pin::pin;
+use std::task::Poll;
 
 use crate::base::ids::ServerId;
-use crate::base::limits::{BUFFER_BYTES, INTERIM_HEADS_MAX, UPSTREAM_HEADS_KEPT};
+use crate::base::limits::{BUFFER_BYTES, INTERIM_HEADS_MAX, SENT_AT_ONCE_BYTES, UPSTREAM_HEADS_KEPT};
 use crate::base::time::Moment;
 use crate::http::body::{BodyDecoder, Piece};
 use crate::http::field::Known;
@@ -136,6 +139,8 @@ pub struct Answer {
     decoder: BodyDecoder,
     done: bool,
     deadline: Deadline,
+    /// The request was one that its server may not have read yet.
+    large: bool,
 }
 
 impl Upstreams {
@@ -172,12 +177,14 @@ impl Upstreams {
 
     /// Keeps the answer's connection if it can carry another request. The body must have been read to its end.
     pub fn finish(&self, answer: Answer) {
-        let Answer { head, server, stream, input, done, deadline, .. } = answer;
+        let Answer { head, server, stream, input, done, deadline, large, .. } = answer;
         let _ = deadline.disarm();
         // Bytes behind a complete answer belong to nobody: never hand them to the next request.
         let clean = input.is_none_or(|rest| rest.is_empty());
         // After an error a server may not have read all of the request, and close when it notices.
-        if done && clean && head.parsed.keep_alive && head.parsed.status < 400 {
+        // And what waits behind bytes that nobody reads would wait for ever.
+        let sent = !large || stream.socket().unacknowledged() == 0;
+        if done && clean && sent && head.parsed.keep_alive && head.parsed.status < 400 {
             let keep_ms = keep_alive_ms(head.parsed.get(&head.bytes, Known::KeepAlive));
             stream.release();
             self.pool.put(server, stream, self.timers.last().mono, keep_ms);
@@ -242,15 +249,20 @@ impl Upstreams {
         abort.watch(stream.socket());
         let guard = self.timers.deadline(stream.socket(), deadline);
         let Composed { method, bytes, repeatable } = request;
-        let (sent, bytes) = stream.send(bytes).await;
         let mut silent = true;
-        // A server may answer and close before it has read everything: its answer counts, so read on.
-        let result = self.read_head(method, &stream, sent.is_err(), &mut silent).await;
+        let large = bytes.len() > SENT_AT_ONCE_BYTES;
+        let (result, bytes) = if !large {
+            let (sent, bytes) = stream.send(bytes).await;
+            // A server may answer and close before it has read everything: its answer counts, so read on.
+            (self.read_head(method, &stream, sent.is_err(), &mut silent).await, bytes)
+        } else {
+            Box::pin(self.send_and_read(method, &stream, bytes, &mut silent)).await
+        };
         match result {
             Ok((head, input)) => {
                 let decoder = BodyDecoder::new(head.parsed.framing);
                 let done = decoder.is_done();
-                Ok(Answer { head, server: lane.server, stream, input, decoder, done, deadline: guard })
+                Ok(Answer { head, server: lane.server, stream, input, decoder, done, deadline: guard, large })
             }
             Err(fault) => {
                 stream.shutdown();
@@ -265,6 +277,42 @@ impl Upstreams {
                 Err(Failed { fault, unanswered })
             }
         }
+    }
+
+    /// A request that the kernel may not take at once: an answer that comes before all of it is sent counts, and ends
+    /// the sending (RFC 9112, 9.3: the connection is used no more then).
+    async fn send_and_read(
+        &self,
+        method: Method,
+        stream: &Stream,
+        bytes: Buffer,
+        silent: &mut bool,
+    ) -> (Result<(Box<Head>, Option<Buffer>), UpstreamFault>, Buffer) {
+        let mut sending = pin!(stream.send(bytes));
+        let mut reading = pin!(self.read_head(method, stream, false, silent));
+        let mut sent = None;
+        let mut result = poll_fn(|cx| {
+            if sent.is_none()
+                && let Poll::Ready(done) = sending.as_mut().poll(cx)
+            {
+                sent = Some(done);
+            }
+            reading.as_mut().poll(cx)
+        })
+        .await;
+        let whole = matches!(sent, Some((Ok(()), _)));
+        if let Ok((head, _)) = &mut result {
+            head.parsed.keep_alive &= whole;
+        }
+        let bytes = match sent {
+            Some((_, bytes)) => bytes,
+            None => {
+                // Nothing in flight is dropped: without a writing side it ends by itself.
+                stream.socket().shutdown_write();
+                sending.await.1
+            }
+        };
+        (result, bytes)
     }
 
     async fn read_head(

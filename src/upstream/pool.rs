@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 
 use crate::base::ids::ServerId;
-use crate::base::limits::{UPSTREAM_IDLE_MAX, UPSTREAM_IDLE_MS_MAX, UPSTREAM_PEEK_AFTER_MS};
+use crate::base::limits::{UPSTREAM_IDLE_MAX, UPSTREAM_IDLE_MS_MAX};
 use crate::base::time::Moment;
 use crate::tls::stream::Stream;
 use crate::uring::socket::Peek;
@@ -16,7 +16,6 @@ pub struct Pool {
 
 struct Idle {
     stream: Stream,
-    since: Moment,
     until: Moment,
 }
 
@@ -25,11 +24,10 @@ impl Pool {
     pub(super) fn take(&self, server: ServerId, now: Moment) -> Option<Stream> {
         let mut servers = self.servers.borrow_mut();
         let idle = servers.get_mut(server.index())?;
-        while let Some(Idle { stream, since, until }) = idle.pop() {
-            let fresh = since.plus_ms(UPSTREAM_PEEK_AFTER_MS) > now;
-            // A look costs a system call, so only those that had time to be closed get one. Bytes that nobody asked
-            // for are as bad as an end.
-            if until > now && (fresh || stream.peek_state() == Peek::Quiet) {
+        while let Some(Idle { stream, until }) = idle.pop() {
+            // A look costs a system call, and is worth it: bytes that nobody asked for would become the answer to the
+            // next request, which may be somebody else's.
+            if until > now && stream.peek_state() == Peek::Quiet {
                 return Some(stream);
             }
             stream.shutdown();
@@ -49,7 +47,7 @@ impl Pool {
             stream.shutdown();
             return;
         }
-        idle.push(Idle { stream, since: now, until: now.plus_ms(keep_ms) });
+        idle.push(Idle { stream, until: now.plus_ms(keep_ms) });
     }
 
     /// Closes what has been idle for too long; called by the shard's housekeeping.

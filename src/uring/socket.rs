@@ -16,6 +16,7 @@ use monoio::buf::{IoBuf, IoBufMut};
 use monoio::io::{AsyncReadRent, AsyncWriteRent, CancelableAsyncReadRent, Canceller};
 use monoio::net::{TcpListener, TcpStream};
 use rustix::io::{Errno, FdFlags};
+use rustix::ioctl;
 use rustix::net::{RecvFlags, SendFlags, Shutdown};
 use socket2::{Domain, Protocol, TcpKeepalive, Type};
 
@@ -154,6 +155,9 @@ impl Listener {
         self.stopped.get()
     }
 }
+
+/// asm-generic/ioctls.h; the same on all of Linux but for architectures that io_uring is not used on.
+const TIOCOUTQ: ioctl::Opcode = 0x5411;
 
 /// Whatever can always be opened.
 const SPARE: &str = "/dev/null";
@@ -349,6 +353,26 @@ impl Socket {
     pub fn shutdown_write(&self) {
         // A connection that has ended already needs no telling.
         let _ = rustix::net::shutdown(self.inner.fd(), Shutdown::Write);
+    }
+
+    /// Receives nothing more but what has arrived already; sending goes on.
+    pub fn shutdown_read(&self) {
+        let _ = rustix::net::shutdown(self.inner.fd(), Shutdown::Read);
+    }
+
+    /// What was sent must be acknowledged within so many milliseconds, else the connection is over (TCP_USER_TIMEOUT,
+    /// RFC 5482); 0 leaves it to TCP, which takes a quarter of an hour.
+    pub fn acknowledged_within(&self, ms: u32) {
+        let _ = rustix::net::sockopt::set_tcp_user_timeout(self.inner.fd(), ms);
+    }
+
+    /// Bytes sent that the peer has not acknowledged, or that have not even left.
+    #[must_use]
+    pub fn unacknowledged(&self) -> usize {
+        // SAFETY: SIOCOUTQ (TIOCOUTQ) writes one int, which is what this getter has room for.
+        // JUSTIFICATION: rustix has no function of its own for it; once for each large request.
+        let queued = unsafe { ioctl::ioctl(self.inner.fd(), ioctl::Getter::<{ TIOCOUTQ }, i32>::new()) };
+        queued.map_or(0, |queued| usize::try_from(queued).unwrap_or(0))
     }
 
     /// Ends both directions; idempotent. Everything in flight ends: receives and waits with the end of the stream,

@@ -14,11 +14,16 @@ use crate::base::wheel::Wheel;
 use crate::uring::socket::Socket;
 
 /// Reads both clocks. For the plane; a shard asks its [`Timers`].
+///
+/// The wall clock is believed when it runs ahead, never when it falls back: a token that has expired stays expired,
+/// whatever is done to the clock while the process runs.
 #[must_use]
 pub fn clock() -> Now {
-    static START: OnceLock<Instant> = OnceLock::new();
-    let since_start = START.get_or_init(Instant::now).elapsed();
-    let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    static START: OnceLock<(Instant, Duration)> = OnceLock::new();
+    let wall = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let (start, wall_then) = START.get_or_init(|| (Instant::now(), wall()));
+    let since_start = start.elapsed();
+    let unix = wall().max(*wall_then + since_start);
     Now {
         mono: Moment(u64::try_from(since_start.as_nanos()).unwrap_or(u64::MAX)),
         unix_ms: u64::try_from(unix.as_millis()).unwrap_or(u64::MAX),

@@ -46,6 +46,7 @@ fn a_short_sealing_key_does_not_start() {
     for key in ["", "0", &short, &format!("{short}zz"), &format!("{short}000000")] {
         let file = folder.path().join("state/session.key");
         fs::write(&file, key).expect("it can be written");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("it is ours");
         let run = run(folder.path(), &["run", "--config", "c.yaml"]);
         assert_eq!(code(&run), Some(4), "{key}: {}", run.stderr);
         assert!(run.stderr.contains("state/session.key must hold 64 hexadecimal digits"), "{}", run.stderr);

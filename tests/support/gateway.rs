@@ -1,6 +1,7 @@
 //! The real binary with a configuration put together from parts, its tokens, its record, its end.
 
 use std::collections::VecDeque;
+use std::ffi::OsString;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -10,8 +11,11 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use portcullis::identity::mint::{Grant, MintKey};
 use ring::rand::SystemRandom;
+use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -37,7 +41,11 @@ pub(crate) struct Setup {
     folder: TempDir,
     key: MintKey,
     flags: Vec<String>,
-    past_file_limits: bool,
+    environment: Vec<(String, OsString)>,
+    /// Shell lines that are obeyed before the binary takes the shell's place.
+    prelude: Vec<String>,
+    /// The driver is what the test is about.
+    own_driver: bool,
 }
 
 /// A running gateway; ended when dropped.
@@ -85,7 +93,7 @@ impl Setup {
             "policy": { "tasks": {}, "rules": [] },
             "audit": { "dir": folder.path().join("audit") },
         });
-        Self { config, folder, key, flags: Vec::new(), past_file_limits: false }
+        Self { config, folder, key, flags: Vec::new(), environment: Vec::new(), prelude: Vec::new(), own_driver: false }
     }
 
     /// Any key, by JSON pointer; the blocks on the way must be there or are made.
@@ -132,6 +140,11 @@ impl Setup {
         )
     }
 
+    /// Writes the key set of [`ISSUER`] there.
+    pub(crate) fn key_set_to(&self, file: &Path) {
+        fs::write(file, self.key.key_set()).expect("the folder can be written");
+    }
+
     /// So many shards.
     pub(crate) fn shards(self, count: u16) -> Self {
         self.set("/shards", json!(count))
@@ -143,28 +156,62 @@ impl Setup {
         self
     }
 
+    /// With this driver, even where all others are to have another one.
+    pub(crate) fn driver(mut self, driver: &str) -> Self {
+        self.own_driver = true;
+        self.flag(&format!("--driver={driver}"))
+    }
+
     /// A file that may not grow is an error to it, and not its end.
-    pub(crate) fn past_file_limits(mut self) -> Self {
-        self.past_file_limits = true;
+    pub(crate) fn past_file_limits(self) -> Self {
+        // Ignored signals are inherited.
+        self.prelude("trap '' XFSZ")
+    }
+
+    /// It may have so many descriptors, and cannot raise that.
+    pub(crate) fn descriptors(self, count: u32) -> Self {
+        self.prelude(&format!("ulimit -n {count}"))
+    }
+
+    /// One more variable of its environment, which is empty otherwise.
+    pub(crate) fn environment(mut self, name: &str, value: impl Into<OsString>) -> Self {
+        self.environment.push((name.to_owned(), value.into()));
+        self
+    }
+
+    fn prelude(mut self, line: &str) -> Self {
+        self.prelude.push(line.to_owned());
         self
     }
 
     /// Starts it, and waits until it listens.
-    pub(crate) fn start(self) -> Gateway {
-        let Self { config, folder, key, mut flags, past_file_limits } = self;
-        if let Ok(driver) = std::env::var(DRIVER_VARIABLE) {
-            flags.retain(|flag| !flag.starts_with("--driver"));
-            flags.push(format!("--driver={driver}"));
+    pub(crate) fn start(mut self) -> Gateway {
+        if let Some(driver) = std::env::var(DRIVER_VARIABLE).ok().filter(|_| !self.own_driver) {
+            self.flags.retain(|flag| !flag.starts_with("--driver"));
+            self.flags.push(format!("--driver={driver}"));
         }
-        let command = if past_file_limits { command_past_file_limits() } else { command() };
+        let command = self.command();
+        let Self { config, folder, key, flags, .. } = self;
         Gateway::launch(command, &config, folder, key, &flags)
+    }
+
+    /// Starts it where it cannot run, and waits for its end.
+    pub(crate) fn fail(self) -> Run {
+        let file = configure(&self.folder, &self.config);
+        let mut command = self.command();
+        finish(command.args(["run", "--config"]).arg(file).args(&self.flags), Duration::from_millis(COMMAND_MS_MAX))
+    }
+
+    fn command(&self) -> Command {
+        let mut command = if self.prelude.is_empty() { command() } else { command_after(&self.prelude) };
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command
     }
 }
 
 impl Gateway {
     fn launch(mut command: Command, config: &Value, folder: TempDir, key: MintKey, flags: &[String]) -> Self {
-        let file = folder.path().join("portcullis.yaml");
-        fs::write(&file, format!("{config:#}")).expect("the temporary folder can be written");
+        let file = configure(&folder, config);
         let mut child = command
             .args(["run", "--config"])
             .arg(&file)
@@ -222,18 +269,43 @@ impl Gateway {
 
     /// A token for these resources.
     pub(crate) fn token_for(&self, who: &Who<'_>, audience: &[&str]) -> String {
+        self.token_since(who, audience, who.expires_s.min(0) - 60)
+    }
+
+    /// The same, issued so many seconds from now.
+    pub(crate) fn token_since(&self, who: &Who<'_>, audience: &[&str], issued_s: i64) -> String {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("the clock is set").as_secs();
-        let expires = now.checked_add_signed(who.expires_s).expect("a moment that exists");
+        let at = |seconds| now.checked_add_signed(seconds).expect("a moment that exists");
         let grant = Grant {
             issuer: ISSUER,
             audience,
             subject: who.subject,
             agent: who.agent,
             tasks: who.tasks,
-            issued_at: expires.min(now) - 60,
-            expires,
+            issued_at: at(issued_s),
+            expires: at(who.expires_s),
         };
         self.key.mint(&grant, &SystemRandom::new()).expect("the random source works")
+    }
+
+    /// A token of exactly these texts, signed with the key that it trusts.
+    pub(crate) fn sign(&self, header: &str, claims: &str) -> String {
+        let random = SystemRandom::new();
+        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, self.key.pkcs8(), &random);
+        let signed = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
+        let pair = pair.expect("the key is one of ours");
+        let signature = pair.sign(&random, signed.as_bytes()).expect("the random source works");
+        format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
+    }
+
+    /// The id of that key.
+    pub(crate) fn key_id(&self) -> &str {
+        self.key.id()
+    }
+
+    /// Its public half, as a key set.
+    pub(crate) fn key_set(&self) -> String {
+        self.key.key_set()
     }
 
     /// The folder of its record.
@@ -258,6 +330,11 @@ impl Gateway {
             assert!(Instant::now() < until, "the record never had {what}:\n{records:#?}\n{}", shown(&self.stderr));
             thread::sleep(POLL);
         }
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Sends it a signal.
@@ -291,6 +368,11 @@ impl Gateway {
         assert_eq!(old.maximum, None, "the hard limit stays as it was");
     }
 
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Memory it uses, bytes.
     pub(crate) fn resident_bytes(&self) -> usize {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it is running");
@@ -321,12 +403,18 @@ pub(crate) fn command() -> Command {
     command
 }
 
-/// The same with SIGXFSZ ignored, as a process inherits it.
-fn command_past_file_limits() -> Command {
+/// The same from a shell that does something first.
+fn command_after(prelude: &[String]) -> Command {
     let mut shell = Command::new("/bin/sh");
     shell.env_clear().env("NO_COLOR", "1").env("RUST_BACKTRACE", "1");
-    shell.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\"", BINARY]);
+    shell.args(["-c", &format!("{}; exec \"$0\" \"$@\"", prelude.join("; ")), BINARY]);
     shell
+}
+
+fn configure(folder: &TempDir, config: &Value) -> PathBuf {
+    let file = folder.path().join("portcullis.yaml");
+    fs::write(&file, format!("{config:#}")).expect("the temporary folder can be written");
+    file
 }
 
 /// Runs the binary to its end with these arguments, in `folder`.

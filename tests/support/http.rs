@@ -6,6 +6,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use socket2::SockRef;
 
 use super::gateway::PATIENCE;
 
@@ -136,9 +137,27 @@ impl Wire {
         let _ = self.socket.write_all(bytes);
     }
 
+    /// Sends; `false` when the other side has closed the connection.
+    pub(crate) fn try_send(&mut self, bytes: &[u8]) -> bool {
+        self.socket.set_write_timeout(Some(PATIENCE)).expect("a TCP socket has this option");
+        self.socket.write_all(bytes).is_ok()
+    }
+
+    /// Everything that still comes, up to the end of the connection.
+    pub(crate) fn rest(&mut self) -> Vec<u8> {
+        while self.receive(PATIENCE) {}
+        std::mem::take(&mut self.bytes)
+    }
+
     /// Ends this side's half.
     pub(crate) fn close_half(&self) {
         let _ = self.socket.shutdown(Shutdown::Write);
+    }
+
+    /// Takes its leave with a reset: no goodbye, and what is under way is thrown away.
+    pub(crate) fn reset(self) {
+        let linger = SockRef::from(&self.socket).set_linger(Some(Duration::ZERO));
+        linger.expect("a TCP socket has this option");
     }
 
     /// Sends, and reads the one answer.
@@ -159,8 +178,13 @@ impl Wire {
 
     /// Reads one answer; of one that is cut, what had come.
     pub(crate) fn try_response(&mut self) -> Result<Response, Cut> {
+        self.try_response_to(false)
+    }
+
+    /// The same; the answer to a HEAD has no body, whatever it announces.
+    pub(crate) fn try_response_to(&mut self, head_request: bool) -> Result<Response, Cut> {
         let head = self.head()?;
-        let mut reader = head.body();
+        let mut reader = if head_request { BodyReader::Done } else { head.body() };
         let mut body = Vec::new();
         loop {
             match self.piece(&mut reader) {
@@ -196,6 +220,13 @@ impl Wire {
     /// Whether the other side ends the connection, without another byte, within `patience`.
     pub(crate) fn at_end(&mut self, patience: Duration) -> bool {
         self.bytes.is_empty() && !self.receive(patience) && self.bytes.is_empty()
+    }
+
+    /// What comes next, as it comes.
+    #[track_caller]
+    pub(crate) fn more(&mut self) -> Vec<u8> {
+        assert!(!self.bytes.is_empty() || self.receive(PATIENCE), "nothing more comes");
+        std::mem::take(&mut self.bytes)
     }
 
     /// Whether the other side keeps the connection, and says nothing, for `while_`.
@@ -327,6 +358,12 @@ impl Events {
                 Err(cut) => return (messages, Err(cut)),
             }
         }
+    }
+
+    /// The connection, in the middle of the stream; events that were not asked for yet come first, without framing.
+    pub(crate) fn into_wire(mut self) -> Wire {
+        self.decoded.append(&mut self.wire.bytes);
+        Wire { bytes: self.decoded, ..self.wire }
     }
 
     fn take_block(&mut self) -> Option<Event> {

@@ -90,6 +90,11 @@ impl Post {
         self
     }
 
+    /// Its id.
+    pub(crate) fn request_id(&self) -> &Value {
+        &self.message["id"]
+    }
+
     /// With another id.
     pub(crate) fn id(mut self, id: impl Into<Value>) -> Self {
         self.message["id"] = id.into();

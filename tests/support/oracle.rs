@@ -1,12 +1,309 @@
-//! What must hold after every test, whatever it did: join what servers were sent with the record.
+//! What must hold after every test, whatever it did. What clients were told, what servers were sent, and the record are
+//! joined, and held against the promises: [P1] nothing reaches a server without a permit for this subject, this tool and
+//! this policy; [P2] nothing is written twice; [P3] an answer goes to the call it belongs to; [P4] every decision stands
+//! in the record once, with one outcome or, where its process was killed, none; [P5] every call ends in time; [P6] what a
+//! fault took is given back.
 
 use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::time::{Duration, Instant};
 
+use serde::Deserialize;
 use serde_json::Value;
 
-use super::gateway::Gateway;
+use super::gateway::{Gateway, PATIENCE};
 use super::mcp::Post;
 use super::upstream::Upstream;
+
+/// One line of the record, as far as the promises speak of it.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Line {
+    pub(crate) run: u64,
+    pub(crate) kind: String,
+    pub(crate) shard: u64,
+    pub(crate) seq: u64,
+    pub(crate) event: Option<String>,
+    pub(crate) verdict: Option<String>,
+    pub(crate) reason: Option<String>,
+    pub(crate) trace: Option<String>,
+    pub(crate) server: Option<String>,
+    pub(crate) tool: Option<String>,
+    pub(crate) subject: Option<String>,
+    pub(crate) agent: Option<String>,
+    pub(crate) task: Option<String>,
+    pub(crate) policy: Option<String>,
+    pub(crate) status: Option<String>,
+}
+
+/// A call that a server has read.
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    pub(crate) server: String,
+    pub(crate) tool: String,
+    pub(crate) value: String,
+}
+
+/// What a client knows of a call of its own.
+#[derive(Clone, Debug)]
+pub(crate) struct Claim {
+    pub(crate) value: String,
+    pub(crate) subject: String,
+    pub(crate) agent: Option<String>,
+    pub(crate) task: Option<String>,
+    pub(crate) server: String,
+    pub(crate) tool: String,
+    /// The policy in force, where the client knows it.
+    pub(crate) policy: Option<String>,
+    pub(crate) due: Due,
+    pub(crate) end: End,
+    /// From the request's last byte to the end.
+    pub(crate) took: Duration,
+    /// The longest that it may take.
+    pub(crate) within: Duration,
+}
+
+/// What must become of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Due {
+    /// A permit.
+    Permit,
+    /// A permit, or nothing, because the client did not wait and may not have been heard.
+    PermitOrNothing,
+    /// A refusal.
+    Refusal,
+    /// A refusal, or nothing, for the same reason.
+    RefusalOrNothing,
+    /// Nothing: it is no call, or its caller is nobody.
+    Nothing,
+}
+
+/// How a call ended, as its client saw it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The tool's answer, with the value that it carried.
+    Echo(String),
+    /// The server's JSON-RPC error.
+    Error(i64),
+    /// The gateway's error for a server's fault: `data.reason`.
+    Fault(String),
+    /// Refused by policy.
+    Refused,
+    /// Refused before policy was asked: the HTTP status.
+    Rejected(u16),
+    /// The connection ended before the answer did.
+    Cut,
+    /// The client did not wait for it.
+    Left,
+    /// Somebody else's: the value, or the id.
+    Foreign(String),
+    /// What came is no answer.
+    Garbled(String),
+    /// Nothing came for longer than anybody waits.
+    Hung,
+}
+
+/// What a process holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Level {
+    /// Open descriptors.
+    pub(crate) files: usize,
+    pub(crate) threads: usize,
+    /// Child processes.
+    pub(crate) children: usize,
+    /// Resident memory, bytes.
+    pub(crate) resident: usize,
+}
+
+impl End {
+    /// One word for it.
+    pub(crate) fn word(&self) -> &str {
+        match self {
+            Self::Echo(_) => "echo",
+            Self::Error(_) => "error",
+            Self::Fault(reason) => reason,
+            Self::Refused => "refused",
+            Self::Rejected(_) => "rejected",
+            Self::Cut => "cut",
+            Self::Left => "left",
+            Self::Foreign(_) => "foreign",
+            Self::Garbled(_) => "garbled",
+            Self::Hung => "hung",
+        }
+    }
+
+    /// The outcomes in the record that agree with it; empty where any may.
+    fn statuses(&self) -> &'static [&'static str] {
+        match self {
+            Self::Echo(_) => &["ok"],
+            Self::Error(_) => &["error"],
+            Self::Fault(reason) => match reason.as_str() {
+                "unreachable" => &["unreachable"],
+                "server_timeout" => &["timeout"],
+                // A client that closed its half was taken for gone.
+                "server_cut" => &["cut", "cancelled"],
+                _ => &["invalid"],
+            },
+            Self::Cut => &["cut", "invalid", "timeout", "cancelled"],
+            _ => &[],
+        }
+    }
+}
+
+/// Joins the record, what servers have read and what clients know; every promise that is broken, in a sentence.
+pub(crate) fn faults(lines: &[Line], ledger: &[Entry], claims: &[Claim]) -> Vec<String> {
+    let mut faults = Vec::new();
+    let ended = outcomes(lines, &mut faults);
+    let mut decisions: HashMap<&str, Vec<&Line>> = HashMap::new();
+    for line in lines.iter().filter(|line| line.kind == "decision") {
+        if let Some(trace) = &line.trace {
+            decisions.entry(trace).or_default().push(line);
+        }
+    }
+    let mut written = HashSet::new();
+    for Entry { server, tool, value } in ledger {
+        if !written.insert(value.as_str()) {
+            faults.push(format!("[P2] {value} ({server}/{tool}) was written twice"));
+        }
+        let mut permits = decisions.get(value.as_str()).into_iter().flatten().filter(|line| line.permits());
+        match (permits.next(), permits.next()) {
+            (None, _) => faults.push(format!("[P1] {value} reached {server}/{tool} without a permit")),
+            (Some(_), Some(_)) => faults.push(format!("[P4] {value} was permitted twice")),
+            (Some(permit), None) => {
+                if (permit.server.as_deref(), permit.tool.as_deref()) != (Some(server), Some(tool)) {
+                    faults.push(format!("[P1] {value} reached {server}/{tool} with another call's permit: {permit:?}"));
+                }
+            }
+        }
+    }
+    for claim in claims {
+        let decided = decisions.get(claim.value.as_str()).map_or(&[][..], Vec::as_slice);
+        let outcome = decided.first().and_then(|line| ended.get(&line.key())).copied();
+        claim.check(decided, outcome, written.contains(claim.value.as_str()), &mut faults);
+    }
+    faults
+}
+
+/// The outcome of each decision that has one.
+fn outcomes<'a>(lines: &'a [Line], faults: &mut Vec<String>) -> HashMap<Key, &'a Line> {
+    let mut permits = HashMap::new();
+    for line in lines.iter().filter(|line| line.kind == "decision") {
+        if permits.insert(line.key(), line.permits()).is_some() {
+            faults.push(format!("[P4] one number twice: {line:?}"));
+        }
+    }
+    let mut ended = HashMap::new();
+    for line in lines.iter().filter(|line| line.kind == "outcome") {
+        if permits.get(&line.key()) != Some(&true) {
+            faults.push(format!("[P4] an outcome of no permit: {line:?}"));
+        }
+        if ended.insert(line.key(), line).is_some() {
+            faults.push(format!("[P4] two outcomes: {line:?}"));
+        }
+    }
+    // Of a process that was killed the last outcomes are unknown; a later one has begun since.
+    let last = lines.iter().map(|line| line.run).max().unwrap_or_default();
+    let stopped = |run: u64| lines.iter().any(|line| line.run == run && line.event.as_deref() == Some("stopped"));
+    let mut known: HashMap<u64, bool> = HashMap::new();
+    for (key, _) in permits.iter().filter(|(key, permit)| **permit && !ended.contains_key(*key)) {
+        if *known.entry(key.0).or_insert_with(|| key.0 == last || stopped(key.0)) {
+            faults.push(format!("[P4] no outcome of permit {key:?}"));
+        }
+    }
+    ended
+}
+
+/// Run, shard and number of a decision; its outcome has the same.
+type Key = (u64, u64, u64);
+
+impl Line {
+    fn key(&self) -> Key {
+        (self.run, self.shard, self.seq)
+    }
+
+    fn permits(&self) -> bool {
+        self.verdict.as_deref() == Some("permit")
+    }
+}
+
+impl Claim {
+    /// A client's own knowledge of a modern or legacy call that it waited for, and that was to be permitted.
+    pub(crate) fn permitted(post: &Post, subject: &str, server: &str, tool: &str, end: End) -> Self {
+        Self {
+            value: post.value.clone(),
+            subject: subject.into(),
+            agent: None,
+            task: None,
+            server: server.into(),
+            tool: tool.into(),
+            policy: None,
+            due: Due::Permit,
+            end,
+            took: Duration::ZERO,
+            within: PATIENCE,
+        }
+    }
+
+    fn check(&self, decided: &[&Line], outcome: Option<&Line>, written: bool, faults: &mut Vec<String>) {
+        let mut fault = |promise: &str, what: &str| {
+            faults.push(format!("[{promise}] {what}: {self:?}; decided: {decided:?}; outcome: {outcome:?}"));
+        };
+        let mine = match &self.end {
+            End::Echo(value) => *value == self.value,
+            End::Foreign(_) => false,
+            _ => true,
+        };
+        if !mine {
+            fault("P3", "somebody else's answer");
+        }
+        if self.end == End::Hung || self.took > self.within {
+            fault("P5", "it did not end in time");
+        }
+        if matches!(self.end, End::Garbled(_)) {
+            fault("P5", "it did not end with an answer");
+        }
+        if decided.len() > 1 {
+            fault("P4", "decided twice");
+        }
+        let permit = decided.iter().find(|line| line.permits());
+        match (self.due, decided.first()) {
+            (Due::Permit, None) => fault("P4", "a permit is missing"),
+            (Due::Refusal, None) => fault("P4", "a refusal is missing"),
+            (Due::Permit | Due::PermitOrNothing, Some(line)) if !line.permits() => {
+                fault("P1", "it was to be permitted")
+            }
+            (Due::Refusal | Due::RefusalOrNothing, Some(line)) if line.permits() => fault("P1", "it was to be refused"),
+            (Due::Nothing, Some(_)) => fault("P1", "there was nothing to decide on"),
+            (_, Some(line)) if !self.is_about(line) => fault("P1", "decided as somebody else's"),
+            _ => {}
+        }
+        if written && permit.is_none() {
+            fault("P1", "it reached a server");
+        }
+        if matches!(self.end, End::Echo(_) | End::Error(_)) && self.due == Due::Refusal {
+            fault("P1", "a refused call was answered by a server");
+        }
+        if matches!(self.end, End::Echo(_)) && !written {
+            fault("P3", "an answer to what no server has read");
+        }
+        let statuses = self.end.statuses();
+        let status = outcome.and_then(|line| line.status.as_deref()).unwrap_or_default();
+        if permit.is_some() && !statuses.is_empty() && !statuses.contains(&status) {
+            fault("P4", "the record tells another end");
+        }
+    }
+
+    fn is_about(&self, line: &Line) -> bool {
+        let same = |known: &Option<String>, told: &Option<String>| known.is_none() || known == told;
+        line.subject.as_deref() == Some(&self.subject)
+            && line.server.as_deref() == Some(&self.server)
+            && line.tool.as_deref() == Some(&self.tool)
+            && same(&self.agent, &line.agent)
+            && same(&self.policy, &line.policy)
+            // A task that could not be the active one is not in the record as one.
+            && (!line.permits() || same(&self.task, &line.task))
+    }
+}
 
 /// Waits until every call that a server saw is on record and every permit has its outcome, and checks the promises:
 /// nothing reached a server without a permit for exactly that; nothing was written twice; every decision stands once
@@ -19,47 +316,116 @@ pub(crate) fn check(gateway: &Gateway, upstreams: &[(&str, &Upstream)]) -> Vec<V
 /// The same, waiting for the decisions about these calls too, which no server saw.
 #[track_caller]
 pub(crate) fn check_with(gateway: &Gateway, upstreams: &[(&str, &Upstream)], refused: &[&Post]) -> Vec<Value> {
-    let written: Vec<String> =
-        upstreams.iter().flat_map(|(_, it)| it.calls()).map(|it| it.value().to_owned()).collect();
+    let traces: Vec<&str> = refused.iter().map(|post| post.value.as_str()).collect();
+    judged(gateway, upstreams, &traces, &[])
+}
+
+/// The same, joined with what clients know of their calls: every answer was its caller's own, every call that was
+/// answered has its one decision, about that subject and tool, and its outcome says the same as its client.
+#[track_caller]
+pub(crate) fn check_claims(gateway: &Gateway, upstreams: &[(&str, &Upstream)], claims: &[Claim]) -> Vec<Value> {
+    let due = claims.iter().filter(|claim| matches!(claim.due, Due::Permit | Due::Refusal));
+    let traces: Vec<&str> = due.map(|claim| claim.value.as_str()).collect();
+    judged(gateway, upstreams, &traces, claims)
+}
+
+#[track_caller]
+fn judged(gateway: &Gateway, upstreams: &[(&str, &Upstream)], due: &[&str], claims: &[Claim]) -> Vec<Value> {
+    let ledger: Vec<Entry> = upstreams.iter().flat_map(|(name, upstream)| entries(name, upstream)).collect();
     let records = gateway.records_until("a permit of every call and an outcome of every permit", |records| {
         let ended: HashSet<(u64, u64)> = of_kind(records, "outcome").map(key).collect();
         let known: HashSet<&str> = permits(records).map(|permit| text(permit, "trace")).collect();
         permits(records).all(|permit| ended.contains(&key(permit)))
-            && written.iter().all(|value| known.contains(&**value))
-            && refused.iter().all(|post| traces(records).any(|trace| trace == post.value))
+            && ledger.iter().all(|entry| known.contains(entry.value.as_str()))
+            && due.iter().all(|due| traces(records).any(|trace| trace == *due))
     });
-    check_record(&records);
-    let permitted: HashMap<&str, &Value> = permits(&records).map(|it| (text(it, "trace"), it)).collect();
-    let mut written = HashSet::new();
-    for (name, upstream) in upstreams {
-        for call in upstream.calls() {
-            let value = call.value();
-            assert!(written.insert(value.to_owned()), "{} was written twice", call.name());
-            let permit = permitted.get(value).unwrap_or_else(|| panic!("{} {value} had no permit", call.name()));
-            assert_eq!((text(permit, "server"), text(permit, "tool")), (*name, call.name()), "another call's permit");
-        }
-    }
+    check_form(&records);
+    hold(&faults(&lines(&records), &ledger, claims));
     records
 }
 
-/// The record alone: numbers are given once, and outcomes belong to permits, one each.
+fn entries(server: &str, upstream: &Upstream) -> Vec<Entry> {
+    let entry = |tool: &str, value: &str| Entry { server: server.into(), tool: tool.into(), value: value.into() };
+    upstream.calls().iter().map(|call| entry(call.name(), call.value())).collect()
+}
+
+/// The record alone, of processes that have ended: numbers are given once, and outcomes belong to permits, one each.
 #[track_caller]
 pub(crate) fn check_record(records: &[Value]) {
-    let mut decided = HashMap::new();
+    check_form(records);
+    hold(&faults(&lines(records), &[], &[]));
+}
+
+#[track_caller]
+fn check_form(records: &[Value]) {
     for decision in of_kind(records, "decision") {
-        let permit = decision["verdict"] == "permit";
-        assert!(decided.insert(key(decision), permit).is_none(), "one number twice: {decision}");
         for field in ["v", "time", "seq", "shard", "verdict", "reason", "rules", "policy", "mode"] {
             assert!(decision.get(field).is_some(), "a decision without {field}: {decision}");
         }
     }
-    let mut ended = HashSet::new();
-    for outcome in of_kind(records, "outcome") {
-        assert_eq!(decided.get(&key(outcome)), Some(&true), "an outcome of no permit: {outcome}");
-        assert!(ended.insert(key(outcome)), "two outcomes: {outcome}");
+}
+
+/// The record's lines, as the promises see them.
+pub(crate) fn lines(records: &[Value]) -> Vec<Line> {
+    let line = |record: &Value| serde_json::from_value(record.clone());
+    records.iter().map(|record| line(record).unwrap_or_else(|fault| panic!("{fault}: {record}"))).collect()
+}
+
+/// No promise is broken; else the first ones are shown.
+#[track_caller]
+pub(crate) fn hold(faults: &[String]) {
+    let shown: Vec<&str> = faults.iter().take(FAULTS_SHOWN).map(String::as_str).collect();
+    assert!(faults.is_empty(), "{} promises broken:\n{}", faults.len(), shown.join("\n"));
+}
+
+impl Level {
+    /// What the gateway holds at this moment.
+    pub(crate) fn of(gateway: &Gateway) -> Self {
+        let tasks = format!("/proc/{}/task", gateway.id());
+        let tasks: Vec<_> = fs::read_dir(tasks).map_or_else(|_| Vec::new(), |all| all.filter_map(Result::ok).collect());
+        let children = |task: &fs::DirEntry| fs::read_to_string(task.path().join("children")).unwrap_or_default();
+        Self {
+            files: gateway.open_files(),
+            threads: tasks.len(),
+            children: tasks.iter().map(|task| children(task).split_whitespace().count()).sum(),
+            resident: gateway.resident_bytes(),
+        }
     }
-    let open: Vec<_> = permits(records).filter(|permit| !ended.contains(&key(permit))).collect();
-    assert!(open.is_empty(), "no outcome of {open:?}");
+
+    /// What it holds once that does not change any more: it is there before all its threads are.
+    pub(crate) fn settled(gateway: &Gateway) -> Self {
+        let mut last = Self::of(gateway);
+        let mut same = 0;
+        while same < 10 {
+            std::thread::sleep(Duration::from_millis(20));
+            let now = Self::of(gateway);
+            same = if (now.files, now.threads) == (last.files, last.threads) { same + 1 } else { 0 };
+            last = now;
+        }
+        last
+    }
+
+    /// Waits until the gateway holds no more than it did then, and at most `slack` bytes of memory more: what an
+    /// allocator and tables that only grow up to a bound keep.
+    #[track_caller]
+    pub(crate) fn returns(&self, gateway: &Gateway, slack: usize) {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let now = Self::of(gateway);
+            let back = now.files <= self.files && now.threads <= self.threads && now.children <= self.children;
+            if back && now.resident <= self.resident + slack {
+                return;
+            }
+            assert!(Instant::now() < until, "[P6] {self:?} has become {now:?}, and stays so: {:?}", names(gateway));
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+/// What its threads are called.
+fn names(gateway: &Gateway) -> Vec<String> {
+    let tasks = fs::read_dir(format!("/proc/{}/task", gateway.id())).into_iter().flatten().filter_map(Result::ok);
+    tasks.filter_map(|task| fs::read_to_string(task.path().join("comm")).ok()).map(|name| name.trim().into()).collect()
 }
 
 /// Records of one kind.
@@ -100,3 +466,5 @@ fn key(record: &Value) -> (u64, u64) {
 fn text<'a>(record: &'a Value, name: &str) -> &'a str {
     record[name].as_str().unwrap_or_default()
 }
+
+const FAULTS_SHOWN: usize = 12;

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockRef, Socket, Type};
 
 use super::gateway::PATIENCE;
 use super::mcp::{MODERN, VERSION_KEY};
@@ -38,6 +38,8 @@ pub(crate) struct Seen {
     /// How many came on that connection before it.
     pub(crate) nth: usize,
     pub(crate) http: String,
+    /// The request target, as it was written.
+    pub(crate) target: String,
     /// Names in lower case.
     pub(crate) fields: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
@@ -88,6 +90,8 @@ pub(crate) struct Out<'a> {
     socket: &'a TcpStream,
     shared: &'a Shared,
     open: bool,
+    /// A reset is to be its last word.
+    reset: bool,
 }
 
 impl Out<'_> {
@@ -140,6 +144,14 @@ impl Out<'_> {
     pub(crate) fn close(&mut self) {
         let _ = self.socket.shutdown(Shutdown::Both);
         self.open = false;
+    }
+
+    /// Resets the connection.
+    pub(crate) fn reset(&mut self) {
+        let linger = SockRef::from(self.socket).set_linger(Some(Duration::ZERO));
+        linger.expect("a TCP socket has this option");
+        self.open = false;
+        self.reset = true;
     }
 
     /// Waits until the gateway closes the connection; `false` when it does not for so long.
@@ -292,6 +304,12 @@ impl Reserved {
     /// The URL it will have.
     pub(crate) fn url(&self) -> String {
         format!("http://{}/mcp", self.address)
+    }
+
+    /// Takes hardly a byte that its server does not read: a long request stands still until somebody does.
+    pub(crate) fn narrow(self) -> Self {
+        self.socket.set_recv_buffer_size(1).expect("a socket has this option");
+        self
     }
 
     /// Opens for business.
@@ -458,9 +476,12 @@ fn connection(shared: &Shared, socket: &TcpStream) {
         // In the ledger before anything is answered.
         shared.state().seen.push(seen.clone());
         shared.changed.notify_all();
-        let mut out = Out { socket, shared, open: true };
+        let mut out = Out { socket, shared, open: true, reset: false };
         if let Acted::Default = (shared.script)(&seen, &mut out) {
             answer(&seen, &mut out);
+        }
+        if out.reset {
+            return;
         }
         if !out.open {
             break;
@@ -487,13 +508,14 @@ fn read_request(shared: &Shared, socket: &TcpStream, bytes: &mut Vec<u8>) -> Opt
     };
     let head = String::from_utf8(bytes[..end].to_vec()).expect("the gateway writes ASCII heads");
     let mut lines = head.split("\r\n");
-    let http = lines.next()?.split(' ').next()?.to_owned();
+    let mut first = lines.next()?.split(' ');
+    let (http, target) = (first.next()?.to_owned(), first.next()?.to_owned());
     let fields: Vec<(String, String)> = lines
         .filter_map(|line| line.split_once(':'))
         .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
         .collect();
-    let mut seen = Seen { connection: 0, nth: 0, http, fields, body: Vec::new(), message: Value::Null };
-    if let Acted::Done = (shared.hasty)(&seen, &mut Out { socket, shared, open: true }) {
+    let mut seen = Seen { connection: 0, nth: 0, http, target, fields, body: Vec::new(), message: Value::Null };
+    if let Acted::Done = (shared.hasty)(&seen, &mut Out { socket, shared, open: true, reset: false }) {
         return None;
     }
     let length = seen.field("content-length").parse().unwrap_or(0);

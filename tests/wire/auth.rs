@@ -30,6 +30,7 @@ fn challenged(gateway: &Gateway, answer: &Response, path: &str, invalid: bool) {
     assert_eq!(challenge.matches("Bearer").count(), 1);
 }
 
+/// [K12] Without a token there is a challenge, and nothing else.
 #[test]
 fn no_token() {
     let (gateway, upstream) = pair("deny");
@@ -47,7 +48,7 @@ fn no_token() {
 
 #[test]
 fn the_challenge_points_to_a_document() {
-    let (gateway, _upstream) = pair("deny");
+    let (gateway, upstream) = pair("deny");
     for path in ["/mcp", "/s/up/mcp"] {
         let document = get(&gateway, &format!("/.well-known/oauth-protected-resource{path}"));
         assert_eq!((document.status(), document.field("content-type")), (200, "application/json"));
@@ -61,9 +62,10 @@ fn the_challenge_points_to_a_document() {
     assert_eq!((root.status(), &root.json()["resource"]), (200, &json!(gateway.url("/mcp"))));
     assert_eq!(get(&gateway, "/.well-known/oauth-protected-resource/s/none/mcp").status(), 404);
     assert_eq!(get(&gateway, "/.well-known/oauth-protected-resource/").status(), 404);
+    oracle::check(&gateway, &[("up", &upstream)]);
 }
 
-/// A name from `Host` never gets into the challenge.
+/// [K12] A name from `Host` never gets into the challenge.
 #[test]
 fn the_challenge_comes_from_the_configuration() {
     let upstream = Plan::tools(&["echo"]).start();
@@ -81,8 +83,10 @@ fn the_challenge_comes_from_the_configuration() {
     );
     let token = gateway.token_for(&Who::default(), &["https://tools.example.com/mcp"]);
     Post::call("echo").token(&token).echoed(&gateway);
+    oracle::check(&gateway, &[("up", &upstream)]);
 }
 
+/// [K5] [K8] Expired, for somebody else, forged, or not one bearer token.
 #[test]
 fn tokens_that_are_not_valid_here() {
     let (gateway, upstream) = pair("allow");
@@ -122,6 +126,7 @@ fn tokens_that_are_not_valid_here() {
     oracle::check(&gateway, &[("up", &upstream)]);
 }
 
+/// [K2] A key id of the right form is not enough.
 #[test]
 fn a_token_of_another_key_is_nobodys() {
     let (gateway, upstream) = pair("deny");
@@ -129,6 +134,7 @@ fn a_token_of_another_key_is_nobodys() {
     let token = stranger.token_for(&Who::default(), &[&gateway.url("/mcp")]);
     challenged(&gateway, &Post::call("echo").token(&token).to(&gateway), "/mcp", true);
     assert!(upstream.calls().is_empty());
+    oracle::check(&gateway, &[("up", &upstream)]);
 }
 
 #[test]
@@ -145,11 +151,12 @@ fn anonymous_where_it_is_allowed() {
 
 #[test]
 fn refused_callers_leave_a_note() {
-    let (gateway, _upstream) = pair("deny");
+    let (gateway, upstream) = pair("deny");
     assert_eq!(Post::call("echo").to(&gateway).status(), 401);
     let records = gateway.records_until("the refusal", |records| records.iter().any(|it| it["reason"] == "auth"));
     let note = records.iter().find(|it| it["reason"] == "auth").expect("it is there");
     assert_eq!((&note["verdict"], &note["subject"]), (&json!("refuse"), &Value::Null));
+    oracle::check(&gateway, &[("up", &upstream)]);
 }
 
 /// Every request shows its token, also within a session.
@@ -165,7 +172,7 @@ fn a_session_is_no_credential() {
     oracle::check(&gateway, &[("up", &upstream)]);
 }
 
-/// A token ends with its time, on a kept connection and from the cache as well.
+/// [K5] [K9] A token ends with its time, on a kept connection and from the cache as well.
 #[test]
 fn a_token_ends_while_it_is_in_use() {
     let (gateway, upstream) = pair("deny");

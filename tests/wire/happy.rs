@@ -91,16 +91,20 @@ fn the_servers_own_path_is_always_there() {
 #[test]
 fn bytes_are_forwarded_as_they_came() {
     let (gateway, upstream) = pair(Setup::new());
+    let post = Post::call("echo");
+    let value = &post.value;
     let odd = format!(
         "{{ \"params\":\t{{\"arguments\" : {{\"n\": 12345678901234567890123, \"f\":1.00e+2,\r\n \"z\":-0,\
+         \"value\" :\"{value}\",\
          \"s\":\"\\u00e9\\/\\ud83d\\ude00 é\",\"b\":1,\"a\":[ ]}},\"name\":\"echo\",\"x-unknown\":null,\"_meta\":{{\
          \"{VERSION_KEY}\":\"{MODERN}\",\"io.modelcontextprotocol/clientCapabilities\":{{}}}}}},\n\
          \"method\":\"tools/call\",\"id\":9007199254740993,\"jsonrpc\":\"2.0\" }}  "
     );
-    let answer = Post::call("echo").body(odd.as_bytes()).to(&gateway);
+    let answer = post.body(odd.as_bytes()).to(&gateway);
     assert_eq!(answer.status(), 200, "{}", answer.text());
     assert!(answer.text().contains("9007199254740993"), "{}", answer.text());
     assert_eq!(upstream.wait("the call", |seen| seen.calls("echo")).body, odd.as_bytes());
+    oracle::check(&gateway, &[("up", &upstream)]);
 }
 
 /// And what is answered is what the server wrote.
@@ -121,6 +125,7 @@ fn answers_come_as_they_were_written() {
     let answer = Post::call("odd").to(&gateway);
     assert_eq!(answer.text(), odd);
     assert_eq!((answer.field("x-internal"), answer.field("set-cookie")), ("", ""), "a server's fields stay behind");
+    oracle::check(&gateway, &[("up", &upstream)]);
 }
 
 /// Nothing of the caller's head goes on but what MCP defines.
@@ -143,6 +148,7 @@ fn credentials_and_strange_fields_stay_behind() {
     assert!(seen.field("traceparent").contains(&post.value));
     let export = gateway.records_until("the call", |records| !records.is_empty());
     assert!(!format!("{export:?}").contains(&token), "a token in the record");
+    oracle::check(&gateway, &[("up", &upstream)]);
 }
 
 /// Each side's era is its own: a client of the era that a server lacks is told so in a form that it understands.

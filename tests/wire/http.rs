@@ -23,7 +23,7 @@ fn raw(gateway: &Gateway, request: &str) -> u16 {
 
 #[test]
 fn paths_that_lead_nowhere() {
-    let (gateway, _upstream) = pair();
+    let (gateway, upstream) = pair();
     for path in ["/", "/mcp/", "/MCP", "/s/up", "/s/none/mcp", "/healthz", "/readyz", "/status", "/mcp%20"] {
         let answer = Post::call("echo").at(path).to(&gateway);
         assert_eq!(answer.status(), 404, "{path}: {}", answer.text());
@@ -33,11 +33,12 @@ fn paths_that_lead_nowhere() {
         assert_eq!(Post::call("echo").at(path).to(&gateway).status(), 400, "{path}");
     }
     Post::call("echo").at("/mcp?x=1").echoed(&gateway);
+    oracle::check(&gateway, &[("up", &upstream)]);
 }
 
 #[test]
 fn methods_that_are_not_served() {
-    let (gateway, _upstream) = pair();
+    let (gateway, upstream) = pair();
     for method in ["PUT", "PATCH", "HEAD", "OPTIONS", "TRACE", "BREW"] {
         let mut wire = Wire::to(gateway.address);
         wire.send(format!("{method} /mcp HTTP/1.1\r\nhost: {}\r\n\r\n", gateway.address).as_bytes());
@@ -54,6 +55,7 @@ fn methods_that_are_not_served() {
     }
     let metadata = "/.well-known/oauth-protected-resource/mcp";
     assert_eq!(raw(&gateway, &format!("DELETE {metadata} HTTP/1.1\r\nhost: HOST\r\n\r\n")), 405);
+    oracle::check(&gateway, &[("up", &upstream)]);
 }
 
 #[test]
@@ -119,6 +121,7 @@ fn origins_and_hosts() {
         assert_eq!(status, 403, "{host}");
     }
     assert_eq!(upstream.calls().len(), 1);
+    oracle::check(&gateway, &[("up", &upstream)]);
 }
 
 #[test]
@@ -155,17 +158,19 @@ fn ambiguous_requests_end_the_connection() {
         assert!(wire.at_end(PATIENCE), "{framing:?}");
     }
     assert!(upstream.calls().is_empty(), "something was smuggled: {:?}", upstream.calls());
+    oracle::check(&gateway, &[("up", &upstream)]);
 }
 
 #[test]
 fn heads_that_are_too_large() {
-    let (gateway, _upstream) = pair();
+    let (gateway, upstream) = pair();
     let value = "v".repeat(9 * 1024);
     assert_eq!(Post::call("echo").field("x-long", &value).to(&gateway).status(), 431);
     let many = (0..101).fold(Post::call("echo"), |post, _| post.field("x", "y"));
     assert_eq!(many.to(&gateway).status(), 431);
     let path = format!("/{}", "p".repeat(17 * 1024));
     assert!([414, 431].contains(&Post::call("echo").at(&path).to(&gateway).status()));
+    oracle::check(&gateway, &[("up", &upstream)]);
 }
 
 #[test]
@@ -264,7 +269,7 @@ fn expect_100_continue() {
 
 #[test]
 fn http_1_0_is_served_once() {
-    let (gateway, _upstream) = pair();
+    let (gateway, upstream) = pair();
     let post = Post::call("echo");
     let bytes = String::from_utf8(post.bytes(&gateway)).expect("ASCII").replacen("HTTP/1.1", "HTTP/1.0", 1);
     let mut wire = Wire::to(gateway.address);
@@ -274,6 +279,7 @@ fn http_1_0_is_served_once() {
     let asked = Post::call("echo").field("connection", "close");
     asked.is_echoed(&wire.ask(&asked.bytes(&gateway)));
     assert!(wire.at_end(PATIENCE), "close was asked for");
+    oracle::check(&gateway, &[("up", &upstream)]);
 }
 
 /// Messages that are no message, each refused with the id where it could be read, on a connection that goes on.
@@ -305,6 +311,7 @@ fn bodies_that_are_no_message() {
     }
     assert!(upstream.calls().is_empty());
     assert_eq!(tools(&gateway, |post| post), ["echo"]);
+    oracle::check(&gateway, &[("up", &upstream)]);
 }
 
 /// The order of the modern checks (MCP 2026-07-28 basic/transports/streamable-http).
@@ -352,6 +359,7 @@ fn modern_heads_that_disagree_with_their_bodies() {
     let error = &future.json()["error"];
     assert_eq!((future.status(), &error["code"]), (400, &json!(-32_022)));
     assert_eq!(error["data"], json!({ "supported": ["2026-07-28"], "requested": version }));
+    oracle::check(&gateway, &[("up", &upstream)]);
 }
 
 #[test]
@@ -420,4 +428,5 @@ fn the_body_of_a_refused_request_is_no_request() {
         }
     }
     assert!(upstream.calls().is_empty(), "{:?}", upstream.calls());
+    oracle::check(&gateway, &[("up", &upstream)]);
 }

@@ -49,6 +49,7 @@ fn what_cannot_be_used_is_left_out() {
     let list = Post::modern("tools/list", json!({})).to(&gateway).json();
     assert_eq!(list["result"]["tools"][0]["description"], "The tool fine", "the first of a name stays");
     assert_eq!(Post::call("big").to(&gateway).json()["error"]["code"], -32_602);
+    oracle::check(&gateway, &[("up", &upstream)]);
 }
 
 /// Definitions are shown as the server wrote them, unknown members and all.
@@ -61,6 +62,7 @@ fn definitions_are_shown_as_written() {
     let upstream = Plan::tools(&[]).tool(odd.clone()).start();
     let gateway = Setup::new().server("up", &upstream.url()).open().start();
     assert_eq!(Post::modern("tools/list", json!({})).to(&gateway).json()["result"]["tools"], json!([odd]));
+    oracle::check(&gateway, &[("up", &upstream)]);
 }
 
 /// Names beyond ASCII: in a header they are encoded, in a pattern they are themselves.
@@ -110,6 +112,7 @@ fn uris_do_not_wander() {
     }
     let reached = upstream.seen().into_iter().filter(|seen| seen.method() == "resources/read").count();
     assert_eq!(reached, 1);
+    oracle::check(&gateway, &[("up", &upstream)]);
 }
 
 /// What a method answers that this server, or this revision, does not have.
@@ -138,6 +141,7 @@ fn methods_that_do_not_exist() {
     }
     let unknown = upstream.seen().into_iter().filter(|seen| seen.method().starts_with("no/")).count();
     assert_eq!(unknown, 0);
+    oracle::check(&gateway, &[("up", &upstream)]);
 }
 
 /// A server that was down comes back with other tools: what is shown is what it has now.

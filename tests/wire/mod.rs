@@ -2,11 +2,19 @@
 
 mod auth;
 mod bounds;
+mod events;
+mod fair;
+mod framing;
+mod envelope;
 mod happy;
 mod http;
 mod life;
 mod lists;
+mod origin;
+mod notify;
 mod policy;
+mod probe;
 mod record;
 mod sessions;
 mod streams;
+mod tokens;

@@ -58,6 +58,7 @@ fn lists_show_what_calls_allow() {
     oracle::check(&gateway, &[("up", &upstream)]);
 }
 
+/// [P1] What is permitted to one task is not to another.
 #[test]
 fn what_a_task_allows_goes_through_and_nothing_else() {
     let (gateway, upstream) = pair();
@@ -112,13 +113,14 @@ fn hidden_and_unknown_are_answered_alike() {
 
 #[test]
 fn a_missing_resource_says_so_in_its_eras_words() {
-    let (gateway, _upstream) = pair();
+    let (gateway, upstream) = pair();
     let token = gateway.token(&who(&[]));
     let modern = Post::modern("resources/read", json!({ "uri": "note://shut" })).token(&token).to(&gateway).json();
     assert_eq!((&modern["error"]["code"], &modern["error"]["data"]["uri"]), (&json!(-32_602), &json!("note://shut")));
     let session = open_session(&gateway, |post| post.token(&token));
     let legacy = Post::legacy(&session, "resources/read", json!({ "uri": "note://shut" })).token(&token).to(&gateway);
     assert_eq!(legacy.json()["error"]["code"], -32_002, "{}", legacy.text());
+    oracle::check(&gateway, &[("up", &upstream)]);
 }
 
 #[test]
@@ -252,4 +254,5 @@ fn a_name_spelt_with_escapes_is_that_name() {
     assert_eq!((lie.status(), &lie.json()["error"]["code"]), (400, &json!(-32_020)), "{}", lie.text());
     let reached: Vec<String> = upstream.calls().iter().map(|call| call.name().to_owned()).collect();
     assert_eq!(reached, ["read"]);
+    oracle::check(&gateway, &[("up", &upstream)]);
 }

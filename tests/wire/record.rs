@@ -8,6 +8,7 @@ use crate::support::mcp::{Post, open_session, tools};
 use crate::support::oracle;
 use crate::support::upstream::{Acted, Plan};
 
+/// [P4] The decision names all that it was made of, the outcome all that came of it.
 #[test]
 fn a_call_leaves_one_decision_and_one_outcome() {
     let upstream = Plan::tools(&["echo"]).start();
@@ -88,7 +89,7 @@ fn how_calls_end_is_told_apart() {
     );
 }
 
-/// Every call, read, get, subscribe and refusal is a decision; lists, pings, handshakes and notifications are not.
+/// [P4] Every call, read, get, subscribe and refusal is a decision; lists, pings, handshakes and notifications are not.
 #[test]
 fn what_is_a_decision() {
     let upstream = Plan::tools(&["echo"]).start();
@@ -139,7 +140,7 @@ fn nothing_leaks_into_the_record() {
     assert!(!text.contains(['\u{2028}', '\u{202e}']));
 }
 
-/// A life line at start, one at the end, and the export works while it runs and after.
+/// [P4] A life line at start, one at the end, and the export works while it runs and after.
 #[test]
 fn the_record_outlives_the_process() {
     let upstream = Plan::tools(&["echo"]).start();
@@ -154,6 +155,7 @@ fn the_record_outlives_the_process() {
     let known = calls.iter().filter(|call| records.iter().any(|it| it["trace"] == call.value.as_str())).count();
     // The process was killed, not stopped: what its plane had drained by then is there, and no line is torn.
     assert!(known <= calls.len());
+    oracle::check_record(&records);
 }
 
 /// What a known caller is refused before there is anything to decide on is written down too.
@@ -186,4 +188,5 @@ fn refusals_of_a_known_caller_leave_a_note() {
         );
     }
     assert!(upstream.calls().is_empty(), "nothing of it reached the server");
+    oracle::check(&gateway, &[("up", &upstream)]);
 }

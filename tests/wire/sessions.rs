@@ -245,4 +245,5 @@ fn a_202_with_a_media_type_is_a_202() {
     let reply = Post::tell(&session, json!({ "jsonrpc": "2.0", "id": "s-1", "result": {} })).to(&gateway);
     assert_eq!((reply.status(), reply.text()), (202, String::new()));
     Post::legacy_call(&session, "echo").echoed(&gateway);
+    oracle::check(&gateway, &[("up", &upstream)]);
 }

@@ -126,6 +126,7 @@ fn what_does_not_belong_on_a_modern_stream() {
     let post = Post::call("stray");
     let (messages, _) = post.stream(&gateway).rest();
     assert_eq!((messages.len(), text_of(&messages[0])), (1, post.value.as_str()), "{messages:?}");
+    oracle::check(&gateway, &[("up", &upstream)]);
 }
 
 #[test]
@@ -259,6 +260,8 @@ fn a_sessions_own_stream() {
     let mut events = session_stream(&gateway, &session);
     let theirs = upstream.wait("the GET", |seen| seen.http == "GET" && seen.field("last-event-id").is_empty());
     assert!(!theirs.field("mcp-session-id").is_empty());
+    // The plane listens too: what is said goes to the streams that are open by then.
+    eventually("both streams are open", || upstream.open_streams() >= 2);
     upstream
         .say(&json!({ "jsonrpc": "2.0", "method": "notifications/message", "params": { "level": "info", "data": 1 } }));
     assert_eq!(events.message()["params"]["data"], 1);
@@ -295,6 +298,7 @@ fn a_changed_list_is_seen_by_those_who_were_not_told() {
     eventually("the plane listens", || upstream.open_streams() >= 1);
     upstream.change_tools(&["other"]);
     eventually("the new list is there", || tools(&gateway, |post| post) == ["other"]);
+    oracle::check(&gateway, &[("up", &upstream)]);
 }
 
 #[test]
@@ -370,6 +374,7 @@ fn a_cancellation_goes_to_the_same_session() {
     let modern = Post::modern("notifications/cancelled", json!({ "requestId": 1 })).without_id().to(&gateway);
     assert_eq!((modern.status(), modern.text()), (202, String::new()));
     assert!(upstream.seen()[before..].iter().all(|seen| seen.method() != "notifications/cancelled"));
+    oracle::check(&gateway, &[("up", &upstream)]);
 }
 
 /// A client that comes back says what it saw last; answers may come on the stream then.
@@ -384,4 +389,5 @@ fn a_stream_is_resumed() {
     assert_eq!(seen.http, "GET");
     upstream.say(&json!({ "jsonrpc": "2.0", "id": 4, "result": { "content": [] } }));
     assert_eq!(events.message()["id"], 4);
+    oracle::check(&gateway, &[("up", &upstream)]);
 }

@@ -83,6 +83,7 @@ fn check_get(line: &str, want: Result<&str, HeadFault>) {
     check(format!("{line}\r\nHost: h:1\r\n\r\n"), want);
 }
 
+/// [H10] [H11] Request lines, and the forms of target that each method takes.
 #[test]
 fn request_lines() {
     check_get("GET / HTTP/1.1", Ok("GET / h:1"));
@@ -124,6 +125,7 @@ fn request_lines() {
     check_get("GET / HTTP/1.1\nX: y", Err(BareLf));
 }
 
+/// [H6] [H7] Field lines that two parties could read in two ways.
 #[test]
 fn field_lines() {
     check_post("", Ok(""));
@@ -152,6 +154,7 @@ fn field_lines() {
     check_post("\rA: b\r\n", Err(BareCr));
 }
 
+/// [H10] Exactly one valid `Host`, whatever the version.
 #[test]
 fn hosts() {
     check("GET / HTTP/1.1\r\n\r\n", Err(HostMissing));
@@ -164,12 +167,19 @@ fn hosts() {
     check_post("hOST: h\r\n", Err(HostRepeated));
 }
 
+/// [H1] [H2] [H3] [H4] [H5] Where a request's body ends is said once and plainly, or the head is refused.
 #[test]
 fn request_framing() {
     check_post("Content-Length: 0\r\n", Ok(" Length(0)"));
-    check_post("CONTENT-LENGTH:\t12 \r\n", Ok(" Length(12)"));
+    check_post("CONTENT-LENGTH:  12 \r\n", Ok(" Length(12)"));
+    check_post("Content-Length:12\r\n", Ok(" Length(12)"));
     check_post("content-length: 9999999999999999999\r\n", Ok(" Length(9999999999999999999)"));
     check_post("Transfer-Encoding: Chunked\r\n", Ok(" Chunked"));
+    check_post("Transfer-Encoding:chunked  \r\n", Ok(" Chunked"));
+    for (before, behind) in [("\t", ""), (" \t", ""), ("\t ", ""), (" ", "\t"), (" ", " \t "), (" ", "\t ")] {
+        check_post(&format!("Content-Length:{before}12{behind}\r\n"), Err(LengthMalformed));
+        check_post(&format!("Transfer-Encoding:{before}chunked{behind}\r\n"), Err(CodingRefused));
+    }
     for length in ["", "+5", "-0", "0x5", "1_0", "5 5", "5, 5", "5,", "a", "10000000000000000000", "\u{665}"] {
         check_post(&format!("Content-Length: {length}\r\n"), Err(LengthMalformed));
     }
@@ -202,6 +212,7 @@ fn request_framing() {
     check_post("Content_Length: 5\r\nTransfer_Encoding: chunked\r\nX-Content-Length: 5\r\n", Ok(""));
 }
 
+/// [H17] `Connection` ends the connection, and removes nothing that a client may not have removed.
 #[test]
 fn connections() {
     check_post("Connection: keep-alive\r\n", Ok(""));
@@ -209,7 +220,7 @@ fn connections() {
     check_post("Connection: keep-alive\r\nConnection: x,, close\r\n", Ok(" close"));
     check_post("Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: x\r\n", Ok(""));
     check_post("Connection:\r\n", Ok(""));
-    check("GET / HTTP/1.0\r\nHost: h\r\nConnection: Keep-Alive\r\n\r\n", Ok("GET / 1.0 h"));
+    check("GET / HTTP/1.0\r\nHost: h\r\nConnection: Keep-Alive\r\n\r\n", Ok("GET / 1.0 h close"));
     check("GET / HTTP/1.0\r\nHost: h\r\nConnection: keep-alive, close\r\n\r\n", Ok("GET / 1.0 h close"));
     check_post("Connection: a b\r\n", Err(ConnectionMalformed));
     check_post("Connection: close; x\r\n", Err(ConnectionMalformed));
@@ -231,6 +242,7 @@ fn connections() {
     }
 }
 
+/// [H13] The one expectation, and the others.
 #[test]
 fn expectations() {
     check_post("Expect: 100-Continue\r\nContent-Length: 5\r\n", Ok(" Length(5) expects"));
@@ -246,6 +258,7 @@ fn expectations() {
     check_post("Expect: 100-continue\r\nExpect: x\r\n", Err(ExpectationUnknown));
 }
 
+/// [H16] Answers of servers are read as strictly.
 #[test]
 fn responses() {
     check("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc", Ok("200 Length(3)"));
@@ -287,6 +300,7 @@ fn responses() {
     assert_eq!((head.framing, head.keep_alive, head.is_interim()), (Framing::None, true, false));
 }
 
+/// [H18] To the byte, however the head comes.
 #[test]
 fn bounds() {
     let whole = |text: &str| request(text.as_bytes(), std::iter::once(text.len())).map(|found| found.is_some());
@@ -334,7 +348,10 @@ fn one_head_reads_many() {
         assert_eq!(request_words(&head, first), "POST /a ?b h Length(5) expects");
         assert_eq!(head.parse(b"GET / HTTP/1.1\r\nHost: h\r\nno"), Ok(Progress::Partial));
         assert_eq!(head.parse(b"GET / HTTP/1.1\r\nHost: h\r\nno\r\n"), Err(ColonMissing));
-        assert_eq!(head.parse(b"GET http://h/ HTTP/1.1\r\nHost: g\r\n\r\n"), Err(HostDisagrees));
+        assert_eq!(head.parse(b"HEAD http://h/ HTTP/1.1\r\nHost: g\r\n\r\n"), Err(HostDisagrees));
+        assert_eq!(head.method, Method::Head);
+        assert_eq!(head.parse(b"G@T / HTTP/1.1\r\n"), Err(MethodMalformed));
+        assert_eq!(head.method, Method::Get, "not the one before it");
         assert_eq!(head.parse(second), Ok(Progress::Complete));
         assert_eq!(request_words(&head, second), "GET /c g close");
         assert_eq!(head.get(second, Known::McpName), None);
@@ -399,6 +416,7 @@ fn bytes_of_heads() -> impl Strategy<Value = Vec<u8>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1024))]
 
+    /// [H1] [H2] [H3] [H4] [H5] [H6] [H7] [H10] [H16] A head means the same however it is cut, byte by byte too.
     #[test]
     fn a_cut_anywhere_changes_nothing(bytes in bytes_of_heads()) {
         // Both compare the cut readings with the whole one.
@@ -406,6 +424,8 @@ proptest! {
         let _ = read_response(&bytes);
     }
 
+    /// [H1] [H2] [H5] [H7] Nothing that is accepted holds a stray line break or a second length, and no request's body
+    /// goes on until the connection ends.
     #[test]
     fn what_is_accepted_is_as_strict_as_it_says(bytes in bytes_of_heads()) {
         let mut head = RequestHead::new();

@@ -3,69 +3,17 @@
 
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::support::gateway::{Gateway, Setup, eventually};
-use crate::support::http::{Cut, Response};
+use super::{Act, TIMEOUT, answer, faulted, head, long, server, server_within};
+use crate::support::gateway::{Setup, eventually};
+use crate::support::http::Cut;
 use crate::support::mcp::{Post, open_session, text_of};
 use crate::support::oracle;
-use crate::support::upstream::{Acted, Out, Plan, Seen, Upstream, progress, said};
+use crate::support::upstream::{Acted, Out, Plan, Seen, progress, said};
 
-/// The `timeout` of the server in these tests; what is prompt is over before it.
-const TIMEOUT: &str = "1500ms";
 const PROMPT: Duration = Duration::from_millis(1200);
-
-/// What a tool does to its caller.
-type Act = fn(&Seen, &mut Out<'_>);
-
-/// A server whose tools do what `acts` says; `echo` is well behaved.
-fn server(acts: &'static [(&'static str, Act)]) -> (Gateway, Upstream) {
-    let names: Vec<&str> = acts.iter().map(|(name, _)| *name).chain(["echo"]).collect();
-    let upstream = Plan::tools(&names)
-        .script(move |seen, out| {
-            if seen.method() != "tools/call" {
-                return Acted::Default;
-            }
-            match acts.iter().find(|(name, _)| *name == seen.name()) {
-                Some((_, act)) => {
-                    act(seen, out);
-                    Acted::Done
-                }
-                None => Acted::Default,
-            }
-        })
-        .start();
-    let gateway = Setup::new().server("up", &upstream.url()).set("/servers/up/timeout", json!(TIMEOUT)).open().start();
-    (gateway, upstream)
-}
-
-fn head(fields: &str) -> String {
-    format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n{fields}\r\n")
-}
-
-fn answer(seen: &Seen) -> String {
-    said(seen, seen.value()).to_string()
-}
-
-/// An answer of more than `bytes`, its id last.
-fn long(seen: &Seen, bytes: usize, id: &Value) -> String {
-    let pad: Vec<Value> = (0..bytes / 40).map(|n| json!({ "n": n, "pad": "x".repeat(24) })).collect();
-    let result = json!({ "content": [{ "type": "text", "text": seen.value() }], "pad": pad, "resultType": "complete" });
-    format!("{{\"jsonrpc\":\"2.0\",\"result\":{result},\"id\":{id}}}")
-}
-
-/// The one error that a caller gets for a server's fault, with its reason for programs.
-#[track_caller]
-fn faulted(post: &Post, response: &Response, reason: &str) {
-    assert_eq!((response.status(), response.field("content-type")), (200, "application/json"), "{}", response.text());
-    let body = response.json();
-    let error = &body["error"];
-    assert_eq!((&error["code"], &error["data"]["reason"]), (&json!(-32_603), &json!(reason)), "{body}");
-    assert_eq!(body["id"], 1, "{body}");
-    assert!(body.get("result").is_none() && !response.text().contains(&post.value), "{body}");
-    let message = error["message"].as_str().unwrap_or_default();
-    assert!(message.ends_with('.') && message.len() > 20, "{message}");
-}
 
 /// Every tool of the list fails with its reason in both eras, and each time the next call is served.
 #[track_caller]
@@ -91,6 +39,7 @@ fn all_fail(acts: &'static [(&'static str, Act)], reason: &str, status: &str) {
     }
 }
 
+/// [P5] The caller is told in time, and the record what it was told.
 #[test]
 fn a_server_that_does_not_answer() {
     const ACTS: &[(&str, Act)] = &[
@@ -261,10 +210,11 @@ fn a_server_that_refuses_the_gateway() {
         ("forbidden", |_, out| out.empty(403)),
     ];
     all_fail(ACTS, "server_auth", "invalid");
-    let (gateway, _upstream) = server(ACTS);
+    let (gateway, upstream) = server(ACTS);
     let response = Post::call("unauthorized").to(&gateway);
     assert_eq!((response.status(), response.field("www-authenticate")), (200, ""));
     assert!(!response.text().contains("evil"));
+    oracle::check(&gateway, &[("up", &upstream)]);
 }
 
 #[test]
@@ -306,7 +256,7 @@ fn a_servers_own_error_goes_through() {
     oracle::check(&gateway, &[("up", &upstream)]);
 }
 
-/// Bytes behind a complete answer belong to nobody; above all not to the next caller.
+/// [P3] Bytes behind a complete answer belong to nobody; above all not to the next caller.
 #[test]
 fn what_stands_behind_an_answer_is_thrown_away() {
     let (gateway, upstream) = server(&[("talkative", |seen, out| {
@@ -324,7 +274,7 @@ fn what_stands_behind_an_answer_is_thrown_away() {
     oracle::check(&gateway, &[("up", &upstream)]);
 }
 
-/// The connection that was kept is closed by the server just as the next request arrives.
+/// [P2] The connection that was kept is closed by the server just as the next request arrives.
 #[test]
 fn a_call_is_never_written_twice() {
     let upstream = Plan::tools(&["echo", "shy"])
@@ -427,22 +377,25 @@ fn a_server_that_closes_after_each_answer() {
 /// 70 KB and more, in every framing.
 #[test]
 fn long_answers_arrive_whole() {
-    let (gateway, upstream) = server(&[
-        ("length", |seen, out| out.json_bytes(200, "", long(seen, 70_000, seen.id()).as_bytes())),
-        ("huge", |seen, out| out.json_bytes(200, "", long(seen, 3_000_000, seen.id()).as_bytes())),
-        ("chunked", |seen, out| {
-            let body = long(seen, 70_000, seen.id());
-            out.write(head("transfer-encoding: chunked\r\n"));
-            for piece in body.as_bytes().chunks(777) {
-                out.write([format!("{:x}\r\n", piece.len()).as_bytes(), piece, b"\r\n"].concat());
-            }
-            out.write("0\r\n\r\n");
-        }),
-        ("until-close", |seen, out| {
-            out.write(head("") + &long(seen, 70_000, seen.id()));
-            out.close();
-        }),
-    ]);
+    let (gateway, upstream) = server_within(
+        "20s",
+        &[
+            ("length", |seen, out| out.json_bytes(200, "", long(seen, 70_000, seen.id()).as_bytes())),
+            ("huge", |seen, out| out.json_bytes(200, "", long(seen, 3_000_000, seen.id()).as_bytes())),
+            ("chunked", |seen, out| {
+                let body = long(seen, 70_000, seen.id());
+                out.write(head("transfer-encoding: chunked\r\n"));
+                for piece in body.as_bytes().chunks(777) {
+                    out.write([format!("{:x}\r\n", piece.len()).as_bytes(), piece, b"\r\n"].concat());
+                }
+                out.write("0\r\n\r\n");
+            }),
+            ("until-close", |seen, out| {
+                out.write(head("") + &long(seen, 70_000, seen.id()));
+                out.close();
+            }),
+        ],
+    );
     let session = open_session(&gateway, |post| post);
     for (name, least) in [("length", 65_536), ("huge", 1 << 21), ("chunked", 65_536), ("until-close", 65_536)] {
         for post in [Post::call(name), Post::legacy_call(&session, name)] {
@@ -547,7 +500,8 @@ fn streams_that_are_cut() {
             let (messages, end) = post.stream(&gateway).rest();
             assert!(end.is_ok(), "{name}: with its error the stream is complete");
             let last = messages.last().expect("there is an error");
-            assert_eq!((&last["id"], &last["error"]["data"]["reason"]), (&json!(1), &json!(reason)), "{name}: {last}");
+            let said = (&last["id"], &last["error"]["data"]["reason"]);
+            assert_eq!(said, (post.request_id(), &json!(reason)), "{name}: {last}");
             assert_eq!(messages.iter().filter(|it| it.get("id").is_some()).count(), 1, "{name}: {messages:?}");
             Post::call("echo").echoed(&gateway);
         }
@@ -591,7 +545,7 @@ fn streams_that_can_be_resumed() {
     assert_eq!(statuses, [&json!("cut"), &json!("detached")]);
 }
 
-/// A slow server holds up nobody but its own callers.
+/// [P5] A slow server holds up nobody but its own callers.
 #[test]
 fn others_are_not_held_up() {
     let (slow, _one) = (Plan::tools(&["wait"]), ());
@@ -618,7 +572,7 @@ fn others_are_not_held_up() {
     oracle::check(&gateway, &[("slow", &slow), ("quick", &quick)]);
 }
 
-/// Many callers with the same request id at once, on both shards: each gets its own answer.
+/// [P3] Many callers with the same request id at once, on both shards: each gets its own answer.
 #[test]
 fn everybody_gets_their_own_answer() {
     let upstream = Plan::tools(&["echo"]).start();
@@ -675,4 +629,63 @@ fn servers_that_do_not_read_the_request() {
         Post::call("echo").echoed(&gateway);
     }
     oracle::check(&gateway, &[("up", &upstream)]);
+}
+
+/// [P5] A process that is killed, before, during and after its answers, and comes back: here another gateway, which is
+/// a server like any other.
+#[test]
+fn a_server_process_that_is_killed() {
+    let upstream = Plan::tools(&["echo", "hang", "stream"])
+        .script(|seen, out| {
+            if !["hang", "stream"].contains(&seen.name()) {
+                return Acted::Default;
+            }
+            if seen.name() == "stream" {
+                begin(seen, out);
+            }
+            out.gone(Duration::from_secs(20));
+            Acted::Done
+        })
+        .start();
+    let middle = Setup::new().server("up", &upstream.url()).open().start();
+    let address = middle.address;
+    let gateway = Setup::new().server("middle", &middle.url("/mcp")).open().start();
+    let session = open_session(&gateway, |post| post);
+    let calls = |tool: &str| [Post::call(tool), Post::legacy_call(&session, tool)];
+    let (after, during) = (calls("echo"), [calls("hang"), calls("stream")].concat());
+    for post in &after {
+        post.echoed(&gateway);
+    }
+    let mut wires: Vec<_> = during.iter().map(|post| post.begin(&gateway)).collect();
+    for post in &during {
+        upstream.wait("the call", |seen| seen.value() == post.value);
+    }
+    middle.signal(Signal::KILL);
+    for (post, wire) in during.iter().zip(&mut wires) {
+        let answer = wire.response();
+        assert!(answer.text().contains("\"reason\":\"server_cut\""), "{post:?}: {}", answer.text());
+    }
+    // The last kept connection may be found out by a call.
+    let mut refused = Vec::new();
+    eventually("nobody is there", || {
+        let post = Post::call("echo");
+        let reason = post.to(&gateway).json()["error"]["data"]["reason"].clone();
+        refused.push(post);
+        assert!(reason == "unreachable" || reason == "server_cut", "{reason}");
+        reason == "unreachable"
+    });
+    let _middle = middle.restart(|config| config["listen"] = json!(address.to_string()));
+    eventually("it is found again", || Post::call("echo").to(&gateway).json().get("result").is_some());
+    for post in calls("echo") {
+        post.echoed(&gateway);
+    }
+    let refused: Vec<&Post> = refused.iter().collect();
+    let records = oracle::check_with(&gateway, &[], &refused);
+    for post in &during {
+        assert_eq!(oracle::outcome(&records, &post.value)["status"], "cut");
+    }
+    for post in &refused {
+        let reached = upstream.calls().iter().any(|call| call.value() == post.value);
+        assert!(!reached, "it was said that nothing was executed");
+    }
 }

@@ -1,0 +1,178 @@
+//! What must be true of any message and any header that claims to describe it. See `base::fuzz` for how these are run.
+
+use super::call::{self, Call, CallFault, Given, Object};
+use super::headers::{self, Header, HeaderFault, ParamHeader, ParamKind};
+use super::revision::{Era, Revision};
+use crate::base::span::Span;
+use crate::jsonrpc::text::write_string;
+use crate::jsonrpc::{Envelope, Shape, read};
+
+/// A header value: what is decoded is text that encodes to a value that decodes to it; one text has one spelling in
+/// base64; and an argument is agreed with exactly when it is the same text.
+///
+/// # Panics
+/// When one of these is not true.
+pub fn header_value(data: &[u8]) {
+    let mut scratch = Vec::new();
+    if let Ok(decoded) = headers::decode_value(Header::Name, data, &mut scratch) {
+        let decoded = std::str::from_utf8(decoded).expect("what is decoded is text");
+        assert_round_trip(decoded);
+        if decoded.as_bytes() != data {
+            let mut inside = data.strip_prefix(b"=?base64?").expect("only the marks give another meaning");
+            inside = inside.strip_suffix(b"?=").expect("both marks");
+            assert_eq!(base64::Engine::encode(&BASE64, decoded).as_bytes(), inside, "one spelling");
+        }
+    }
+    if let Ok(text) = std::str::from_utf8(data) {
+        assert_round_trip(text);
+    }
+    let (one, other) = data.split_at(data.len() / 2);
+    let (one, other) = (String::from_utf8_lossy(one), String::from_utf8_lossy(other));
+    for (said, meant) in [(&one, &other), (&one, &one)] {
+        let mut field = Vec::new();
+        headers::encode_value(said, &mut field);
+        let agreed = agrees(&field, |args| write_string(args, meant));
+        assert_eq!(agreed.is_ok(), said == meant, "{said:?} {meant:?}");
+    }
+    // As they are: nothing to say but that it ends.
+    let _ = agrees(data, |args| args.extend_from_slice(data));
+}
+
+/// A body, under the heads that a client may send with it: what is accepted agrees with its head, in every era.
+///
+/// # Panics
+/// When one of these is not true.
+pub fn call(data: &[u8]) {
+    let Ok(envelope) = read(data) else {
+        return;
+    };
+    let legacy = Given { version: Some(b"2025-11-25"), version_count: 1, ..Given::default() };
+    for given in [Given::default(), legacy] {
+        if let Ok(call) = call::read(&given, data, &envelope) {
+            assert_sound(data, &envelope, &call);
+        }
+    }
+    let method = envelope.method_name(data).unwrap_or_default();
+    let named = ["name", "uri"].map(|member| name_of(data, &envelope, member));
+    for name in named.iter().flatten().map(|name| Some(&name[..])).chain([None]) {
+        let right = Given {
+            version: Some(Revision::NEWEST.as_str().as_bytes()),
+            version_count: 1,
+            method: Some(method),
+            method_count: 1,
+            name,
+            name_count: usize::from(name.is_some()),
+            ..Given::default()
+        };
+        let Ok(call) = call::read(&right, data, &envelope) else {
+            continue;
+        };
+        assert_sound(data, &envelope, &call);
+        if call.era == Era::Modern {
+            assert_lies_are_found(data, &envelope, &right, &call);
+        }
+    }
+}
+
+/// The headers of a modern call, each changed or taken away in turn.
+fn assert_lies_are_found(data: &[u8], envelope: &Envelope, right: &Given<'_>, call: &Call) {
+    for lie in [Given { method: Some(b"ping/pong"), ..*right }, Given { method_count: 2, ..*right }] {
+        assert!(call::read(&lie, data, envelope).is_err(), "{lie:?}");
+    }
+    // A notification need not say its revision, so its header alone may.
+    if call.shape != Shape::Request {
+        return;
+    }
+    for lie in [Given { version: Some(b"2025-11-25"), ..*right }, Given { version_count: 2, ..*right }] {
+        assert!(call::read(&lie, data, envelope).is_err(), "{lie:?}");
+    }
+    for lie in [Given { method: None, method_count: 0, ..*right }, Given { version: None, version_count: 0, ..*right }]
+    {
+        let read = call::read(&lie, data, envelope);
+        assert!(matches!(read, Err(CallFault::HeaderMismatch(HeaderFault::Missing(_)))), "{lie:?} {read:?}");
+    }
+    if call.method.is_some_and(|method| method.named_by().is_some()) {
+        for (name, name_count) in [(None, 0), (right.name, 2), (Some(&b"another name"[..]), 1)] {
+            let lie = Given { name, name_count, ..*right };
+            let is_it =
+                name.is_some_and(|name| call.subject.text().is_some_and(|text| text.of(data).as_bytes() == name));
+            assert!(call::read(&lie, data, envelope).is_err() || (is_it && name_count == 1), "{lie:?}");
+        }
+    }
+}
+
+/// What a call says of its body stands there.
+fn assert_sound(data: &[u8], envelope: &Envelope, call: &Call) {
+    assert_eq!((call.shape, call.id), (envelope.shape, envelope.id));
+    assert_eq!(call.era, call.revision.era());
+    if let Some(method) = call.method {
+        assert_eq!(Some(method.wire.as_bytes()), envelope.method_name(data));
+    }
+    if let Some(text) = call.subject.text() {
+        let text = text.of(data);
+        let value: Option<serde_json::Value> = serde_json::from_slice(data).ok();
+        if let Some(params) = value.as_ref().and_then(|value| value.get("params")) {
+            let places = ["name", "uri"].map(|member| params.get(member).or_else(|| params.get("ref")?.get(member)));
+            assert!(places.iter().flatten().any(|place| place.as_str() == Some(text)), "{text:?} is what it is about");
+        }
+        if !matches!(call.subject, Object::Resource(_) | Object::CompleteResource(_)) {
+            assert!(!text.chars().any(|c| c.is_ascii_control()), "a name has no controls");
+        }
+    }
+    if let Object::Listen(listen) = &call.subject {
+        assert!(listen.uris.iter().all(|uri| uri.of(data).len() <= data.len()));
+    }
+    let meta = &call.meta;
+    let spans =
+        [call.arguments, meta.progress_token, meta.traceparent, meta.tracestate, meta.baggage, meta.capabilities];
+    let inside = |span: &Span| span.end as usize <= data.len();
+    assert!(spans.iter().flatten().all(inside), "spans are places in the body");
+    assert!(call.arguments.is_none_or(|arguments| arguments.of(data).starts_with(b"{")));
+}
+
+/// The member of `params`, as its header would say it.
+fn name_of(data: &[u8], envelope: &Envelope, member: &str) -> Option<Vec<u8>> {
+    let span = envelope.param(data, member)?.text()?;
+    let mut scratch = Vec::new();
+    let text = crate::jsonrpc::text::unescape(span.of(data), &mut scratch).ok()?;
+    let mut out = Vec::new();
+    headers::encode_value(text, &mut out);
+    Some(out)
+}
+
+fn assert_round_trip(text: &str) {
+    let mut field = Vec::new();
+    headers::encode_value(text, &mut field);
+    assert!(field.iter().all(|byte| matches!(byte, b' '..=b'~' | b'\t')), "a field value is plain ASCII");
+    assert!(field.trim_ascii().len() == field.len(), "and loses nothing at its ends");
+    let mut scratch = Vec::new();
+    assert_eq!(headers::decode_value(Header::Name, &field, &mut scratch), Ok(text.as_bytes()));
+}
+
+/// Whether the field `Mcp-Param-P` agrees with the argument `p`, which `write` appends as JSON text.
+fn agrees(field: &[u8], write: impl FnOnce(&mut Vec<u8>)) -> Result<(), HeaderFault> {
+    let declared = [ParamHeader { header: "P".into(), path: ["p".into()].into(), kind: ParamKind::String }];
+    let mut args = b"{\"p\":".to_vec();
+    write(&mut args);
+    args.push(b'}');
+    headers::check_params(&declared, [(&b"p"[..], field)].into_iter(), Some(&args))
+}
+
+const BASE64: base64::engine::GeneralPurpose = base64::engine::general_purpose::STANDARD;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::fuzz::hold;
+
+    #[test]
+    fn header_values_hold() {
+        hold("mcp_header_value", header_value);
+    }
+
+    /// [E8] [E9] The headers of a modern call say what its body says, or it is refused.
+    #[test]
+    fn calls_hold() {
+        hold("mcp_call", call);
+    }
+}

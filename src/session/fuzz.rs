@@ -1,0 +1,74 @@
+//! What must be true of any bytes that come as a session id. See `base::fuzz` for how these are run.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use smallvec::SmallVec;
+
+use super::owner::{SealingKey, SessionFault, SessionSeal, endpoint_hash, open, seal};
+use crate::base::ids::ShardId;
+use crate::base::limits::{SESSION_ID_BYTES_MAX, UPSTREAM_SESSION_BYTES_MAX};
+use crate::identity::caller::Owner;
+use crate::mcp::revision::Revision;
+
+/// A session id: opened only when sealing what it says gives the very same bytes; and one that is sealed from the
+/// data opens to what was sealed, for its owner at its endpoint alone, and does not with one bit changed.
+///
+/// # Panics
+/// When one of these is not true.
+pub fn session_id(data: &[u8]) {
+    let keys = [SealingKey::derive(&[1; 32]), SealingKey::derive(&[2; 32])];
+    if let Ok(session) = open(&keys, data) {
+        let sealed = URL_SAFE_NO_PAD.decode(data).expect("what opens is base64url");
+        let nonce = sealed[5..].first_chunk().expect("with a nonce in it");
+        let key = keys.iter().find(|key| key.id() == sealed[1..5]).expect("and the id of a key");
+        assert_eq!(seal(key, &session, *nonce).as_deref().map(str::as_bytes), Some(data), "nobody has sealed this");
+    }
+    assert_seals(&keys, data);
+}
+
+fn assert_seals(keys: &[SealingKey; 2], data: &[u8]) {
+    let number = |at: usize| u64::from(data.get(at).copied().unwrap_or_default());
+    let mut nonce = [0; 12];
+    nonce.iter_mut().zip(data).for_each(|(nonce, byte)| *nonce = *byte);
+    let session = SessionSeal {
+        node: 3,
+        home: ShardId(5),
+        owner: Owner([data.first().copied().unwrap_or_default(); 16]),
+        endpoint_hash: endpoint_hash("/mcp"),
+        revision: Revision::ALL[data.len() % Revision::ALL.len()],
+        capabilities: 7,
+        issued_at: number(1) << 24 | number(2),
+        nonce16: [9; 16],
+        upstream_session: SmallVec::from_slice(data),
+    };
+    let key = &keys[data.len() % 2];
+    let Some(id) = seal(key, &session, nonce) else {
+        assert!(data.len() > UPSTREAM_SESSION_BYTES_MAX);
+        return;
+    };
+    assert!(id.len() <= SESSION_ID_BYTES_MAX && id.bytes().all(|byte| byte.is_ascii_graphic()));
+    assert_eq!(open(keys, id.as_bytes()).as_ref(), Ok(&session));
+    assert!(open(&keys[..0], id.as_bytes()).is_err());
+    let mut stranger = session.owner;
+    stranger.0[15] ^= 1;
+    assert_eq!(session.check(&session.owner, endpoint_hash("/mcp")), Ok(()));
+    assert_eq!(session.check(&stranger, endpoint_hash("/mcp")), Err(SessionFault::Foreign));
+    assert_eq!(session.check(&session.owner, endpoint_hash("/mcp/")), Err(SessionFault::Elsewhere));
+    let mut sealed = URL_SAFE_NO_PAD.decode(&id).expect("what we seal is base64url");
+    for at in [0, 1, 5, 17, sealed.len() / 2, sealed.len() - 1, data.len() % sealed.len()] {
+        sealed[at] ^= 1 << (at % 8);
+        assert!(open(keys, URL_SAFE_NO_PAD.encode(&sealed).as_bytes()).is_err(), "changed at {at}");
+        sealed[at] ^= 1 << (at % 8);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::fuzz::hold;
+
+    #[test]
+    fn session_ids_hold() {
+        hold("session_id", session_id);
+    }
+}

@@ -1,0 +1,5 @@
+//! Servers and clients that do everything wrong at once, and the promises that hold all the same.
+
+mod found;
+mod oracle;
+mod run;
