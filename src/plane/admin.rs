@@ -149,7 +149,8 @@ fn answer(mut socket: TcpStream, control: &Control, health: &Health) -> std::io:
 /// An address, `localhost`, or nothing (HTTP/1.0): a page in a browser that had its own name pointed here shows that name.
 fn is_local(host: &[u8]) -> bool {
     let host = String::from_utf8_lossy(host);
-    let name = host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|c| c.is_ascii_digit())).map_or(&*host, |it| it.0);
+    let name =
+        host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|c| c.is_ascii_digit())).map_or(&*host, |it| it.0);
     let name = name.trim_start_matches('[').trim_end_matches(']');
     name.is_empty() || name.eq_ignore_ascii_case("localhost") || name.parse::<std::net::IpAddr>().is_ok()
 }

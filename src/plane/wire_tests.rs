@@ -84,7 +84,8 @@ fn answers_come_encrypted() {
     assert_eq!(put(&target(address, &side)).unwrap(), b"whole");
     let fault = put(&target(address, &stranger)).unwrap_err().to_string();
     assert!(fault.contains("certificate"), "{fault}");
-    assert!(thread.join().unwrap().contains("alert"), "the server is told");
+    let heard = thread.join().unwrap();
+    assert!(heard.contains("alert"), "the server is told: {heard}");
 }
 
 /// A stream in pieces of records: what is decrypted already is not waited for, and what is no event is no end.
