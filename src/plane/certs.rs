@@ -395,3 +395,7 @@ fn listener_files(tls: &ListenTls) -> Vec<PathBuf> {
 fn named(path: &str, fault: TlsFault) -> PlaneFault {
     PlaneFault::Certificate { path: path.to_owned(), fault }
 }
+
+#[cfg(test)]
+#[path = "certs_tests.rs"]
+mod tests;

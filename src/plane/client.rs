@@ -117,10 +117,10 @@ pub(super) fn ask(
     let (mut wire, mut raw) = (opened.wire, opened.rest);
     let mut parser = EventParser::new();
     let (mut messages, mut plain) = (Vec::new(), Vec::new());
-    let mut total = 0;
+    let (mut total, mut ended) = (0, false);
     loop {
         let mut decoded = Vec::new();
-        let done = decode(&mut decoder, &mut raw, &mut decoded)?;
+        let done = decode(&mut decoder, &mut raw, &mut decoded)? || ended;
         total += decoded.len();
         if total > PLANE_ANSWER_BYTES_MAX {
             return Err(ClientFault::TooLarge);
@@ -146,7 +146,9 @@ pub(super) fn ask(
             return Ok(Response { status, session, events, messages });
         }
         if !read(&mut wire, &mut raw, until)? {
+            // A body without a length ends here (RFC 9112, 6.3).
             decoder.eof().map_err(|_| ClientFault::Cut)?;
+            ended = true;
         }
     }
 }

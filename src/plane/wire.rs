@@ -1,6 +1,6 @@
 //! A blocking connection of the plane's, plain or encrypted, on which everything ends at a moment that the caller says.
 
-use std::io::{self, Read, Write};
+use std::io::{self, IoSlice, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
@@ -27,7 +27,11 @@ impl Wire {
         let mut tls = ClientConnection::new(side.config.clone(), side.name.clone()).map_err(io::Error::other)?;
         let mut timed = Timed { socket: &socket, until };
         while tls.is_handshaking() {
-            tls.complete_io(&mut timed)?;
+            if let Err(fault) = tls.complete_io(&mut timed) {
+                // Its alert, if there is one; nobody waits for what comes of it.
+                while tls.wants_write() && tls.write_tls(&mut timed).is_ok() {}
+                return Err(fault);
+            }
         }
         Ok(Self { socket, tls: Some(Box::new(tls)) })
     }
@@ -129,7 +133,16 @@ impl Write for Timed<'_> {
         self.socket.write(bytes)
     }
 
+    fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.socket.set_write_timeout(self.left()?)?;
+        self.socket.write_vectored(pieces)
+    }
+
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[path = "wire_tests.rs"]
+mod tests;

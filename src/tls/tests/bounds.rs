@@ -203,3 +203,61 @@ fn a_peer_that_does_not_read() {
         })
     });
 }
+
+/// A session that waits holds what rustls needs to know, and no buffer. Measured in a process of its own: memory is
+/// the process's.
+#[test]
+fn an_idle_session_is_small() {
+    const CHILD: &str = "PORTCULLIS_TEST_IDLE_SESSIONS";
+    if std::env::var_os(CHILD).is_some() {
+        return measure_idle_sessions();
+    }
+    let name = "tls::tests::bounds::an_idle_session_is_small";
+    let child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args([name, "--exact", "--nocapture"])
+        .env(CHILD, "1")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&child.stdout);
+    assert!(child.status.success(), "{said}");
+    let each: Vec<&str> = said.lines().filter(|line| line.contains("bytes each")).collect();
+    println!("{}", each.join("\n"));
+    assert_eq!(each.len(), 3, "{said}");
+}
+
+fn measure_idle_sessions() {
+    let authority = Authority::new("root");
+    let issued = authority.issue(&["one.example.com"]);
+    let ca = authority.pem();
+    let asking = server_config(&[issued.pem()], Some(ca.as_bytes()), ClientCert::Require).unwrap();
+    let plain = server_config(&[issued.pem()], None, ClientCert::None).unwrap();
+    // Nothing is let go of in between: the next case would use its memory.
+    let mut kept = Vec::new();
+    for (what, versions, config) in
+        [("TLS 1.2", TLS12, &plain), ("TLS 1.3", TLS13, &plain), ("TLS 1.3, client certificate", TLS13, &asking)]
+    {
+        let pool = pool();
+        let one = || {
+            let client = peer_client(&authority, versions, Some(&issued));
+            let mut table = super::handshake::Table::new(client, "one.example.com", config, &pool);
+            table.finish().unwrap();
+            assert!(table.server.take_outgoing().is_none());
+            table.server
+        };
+        let warm: Vec<_> = (0..50).map(|_| one()).collect();
+        let before = resident_bytes();
+        let sessions: Vec<_> = (0..1_000).map(|_| one()).collect();
+        let each = resident_bytes().saturating_sub(before) / sessions.len();
+        println!("{what}: {each} bytes each");
+        assert_eq!(pool.lent(), 0, "an idle session holds no buffer");
+        assert!(each > 0 && each <= 12 * 1024, "{what}: {each} bytes");
+        kept.push((warm, sessions));
+    }
+}
+
+/// Of this process (proc_pid_status), in steps of a KiB.
+fn resident_bytes() -> usize {
+    let text = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches("kB").trim().parse::<usize>().unwrap() * 1024
+}

@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::thread;
 
-use rustls::client::Resumption;
+use rustls::client::{Resumption, UnbufferedClientConnection};
 use rustls::server::UnbufferedServerConnection;
 use rustls::{CertificateError, HandshakeKind, ServerConnection};
 
@@ -15,17 +15,17 @@ use crate::tls::fault::TlsFault;
 use crate::tls::session::{Session, Side, Step};
 
 /// A client and our server in one room, without a network between them.
-struct Table {
+pub(super) struct Table {
     client: ClientConnection,
-    server: Session,
+    pub(super) server: Session,
 }
 
 impl Table {
-    fn new(client: ClientConfig, name: &str, server: &Arc<ServerConfig>) -> Self {
+    pub(super) fn new(client: ClientConfig, name: &str, server: &Arc<ServerConfig>, buffers: &Pool) -> Self {
         let name = ServerName::try_from(name.to_owned()).unwrap();
         let client = ClientConnection::new(Arc::new(client), name).unwrap();
         let server = UnbufferedServerConnection::new(server.clone()).unwrap();
-        Self { client, server: Session::new(Side::Server(server), &pool()) }
+        Self { client, server: Session::new(Side::Server(server), buffers) }
     }
 
     fn from_client(&mut self) -> Vec<u8> {
@@ -56,7 +56,7 @@ impl Table {
     }
 
     /// To the end, from where they are.
-    fn finish(&mut self) -> Result<(), TlsFault> {
+    pub(super) fn finish(&mut self) -> Result<(), TlsFault> {
         while self.client.is_handshaking() || self.client.wants_write() {
             let bytes = self.from_client();
             self.to_server(&bytes)?;
@@ -90,7 +90,7 @@ fn certificates_by_name() {
             let mut client = peer_client(&authority, versions, None);
             // What is shown is looked at here, whatever name it is for.
             client.dangerous().set_certificate_verifier(Arc::new(Anything));
-            let mut table = Table::new(client, name, &server);
+            let mut table = Table::new(client, name, &server, &pool());
             table.finish().unwrap();
             assert_eq!(table.shown(), issued[want].chain()[0], "{name}");
         }
@@ -180,7 +180,7 @@ fn a_hello_in_pieces_is_the_same_hello() {
         let known = peer_client(&authority, versions, Some(&first));
         let nobody = peer_client(&authority, versions, None);
         let check = |pieces: &dyn Fn(&[u8]) -> Vec<Vec<u8>>| {
-            let mut table = Table::new(known.clone(), "second.example.com", &server);
+            let mut table = Table::new(known.clone(), "second.example.com", &server, &pool());
             let hello = table.from_client();
             for piece in pieces(&hello) {
                 table.to_server(&piece).unwrap();
@@ -190,7 +190,7 @@ fn a_hello_in_pieces_is_the_same_hello() {
             assert_eq!(table.shown(), second.chain()[0]);
             assert!(table.server.has_peer_certificate());
 
-            let mut table = Table::new(nobody.clone(), "second.example.com", &server);
+            let mut table = Table::new(nobody.clone(), "second.example.com", &server, &pool());
             let hello = table.from_client();
             for piece in pieces(&hello) {
                 table.to_server(&piece).unwrap();
@@ -228,7 +228,7 @@ fn client_certificates() {
             for name in ["server.example.com", "unknown.example.com", "192.0.2.1"] {
                 let mut client = peer_client(&ours, versions, shown);
                 client.dangerous().set_certificate_verifier(Arc::new(Anything));
-                let mut table = Table::new(client, name, &config(rule));
+                let mut table = Table::new(client, name, &config(rule), &pool());
                 let got = table.finish();
                 let got = got.map(|()| table.server.has_peer_certificate()).map_err(|fault| fault.is_untrusted());
                 assert_eq!(got, want, "{rule:?} {name}");
@@ -250,7 +250,7 @@ fn client_certificates() {
         for versions in [TLS12, TLS13] {
             let mut client = peer_client(&ours, versions, Some(&bad));
             client.client_auth_cert_resolver = Arc::new(Insistent(client.client_auth_cert_resolver));
-            let mut table = Table::new(client, "server.example.com", &config(rule));
+            let mut table = Table::new(client, "server.example.com", &config(rule), &pool());
             let fault = table.finish().unwrap_err();
             assert!(fault.is_untrusted(), "{rule:?}: {fault}");
             assert!(!table.server.is_handshaking() == table.server.encrypt(b"secret").is_ok());
@@ -310,7 +310,7 @@ fn one_protocol() {
         for versions in [TLS12, TLS13] {
             let mut client = peer_client(&authority, versions, None);
             client.alpn_protocols = offered.iter().map(|name| name.as_bytes().to_vec()).collect();
-            let mut table = Table::new(client, "one.example.com", &server);
+            let mut table = Table::new(client, "one.example.com", &server, &pool());
             let done = table.finish();
             assert_eq!(done.ok().map(|()| table.client.alpn_protocol()), want, "{offered:?}");
         }
@@ -329,7 +329,7 @@ fn old_versions_are_refused() {
     let issued = authority.issue(&["one.example.com"]);
     let server = server_config(&[issued.pem()], None, ClientCert::None).unwrap();
     for (minor, refused) in [(0, true), (1, true), (2, true), (3, false)] {
-        let mut table = Table::new(peer_client(&authority, TLS12, None), "one.example.com", &server);
+        let mut table = Table::new(peer_client(&authority, TLS12, None), "one.example.com", &server, &pool());
         let result = table.to_server(&old_hello(minor));
         assert_eq!(result.is_err(), refused, "3.{minor}");
         let said = table.server.take_outgoing().unwrap();
@@ -338,7 +338,7 @@ fn old_versions_are_refused() {
         assert!(!refused || said[5..] == [2, 70], "{:?}", &said[..]);
     }
     for nonsense in [&b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"[..], b"\x80\x2e\x01\x03\x01\x00\x15", &[22; 64], &[0; 64]] {
-        let mut table = Table::new(peer_client(&authority, TLS12, None), "one.example.com", &server);
+        let mut table = Table::new(peer_client(&authority, TLS12, None), "one.example.com", &server, &pool());
         assert!(table.to_server(nonsense).is_err());
     }
 }
@@ -374,7 +374,7 @@ fn tickets() {
         client.resumption = Resumption::in_memory_sessions(8);
         client.enable_early_data = true;
         let shake = |config: &Arc<ServerConfig>| {
-            let mut table = Table::new(client.clone(), "one.example.com", config);
+            let mut table = Table::new(client.clone(), "one.example.com", config, &pool());
             assert!(table.client.early_data().is_none(), "early data was offered");
             table.finish().map(|()| (table.client.handshake_kind(), table.server.has_peer_certificate()))
         };
@@ -535,5 +535,66 @@ fn what_a_certificate_says() {
             changed[at] = change;
             let _ = (der::dns_names(&changed), der::not_after(&changed));
         }
+    }
+}
+
+/// A ticket in many records, looked at in the middle: rustls remembers places in what it was given, and a send or a
+/// receive in flight beside it must not take that away.
+#[test]
+fn a_ticket_in_pieces() {
+    let authority = Authority::new("root");
+    let issued = authority.issue(&["one.example.com"]);
+    let mut config = peer_server(&issued, TLS13);
+    config.max_fragment_size = Some(32);
+    config.send_tls13_tickets = 1;
+    let config = Arc::new(config);
+    let roots = authority.pem();
+    let client_config = client_config(Roots::Given(roots.as_bytes()), None).unwrap();
+    let mut cut = 1;
+    let mut done = false;
+    while !done {
+        let mut server = ServerConnection::new(config.clone()).unwrap();
+        let client = UnbufferedClientConnection::new(client_config.clone(), server_name("one.example.com").unwrap());
+        let mut client = Session::new(Side::Client(client.unwrap()), &pool());
+        let feed = |client: &mut Session, bytes: &[u8]| {
+            let mut landing = client.landing(bytes.len(), 64 * 1024).unwrap();
+            assert!(landing.extend_from_slice(bytes));
+            // In flight, as a receive would be, while something is sent.
+            client.encrypt(b"meanwhile").ok();
+            client.landed(landing);
+            client.advance(None).unwrap()
+        };
+        client.advance(None).unwrap();
+        let mut bytes = Vec::new();
+        while server.is_handshaking() {
+            let said = client.take_outgoing().unwrap();
+            server.read_tls(&mut &said[..]).unwrap();
+            server.process_new_packets().unwrap();
+            bytes.clear();
+            while server.wants_write() {
+                server.write_tls(&mut bytes).unwrap();
+            }
+            if server.is_handshaking() {
+                feed(&mut client, &bytes);
+            }
+        }
+        assert!(bytes.len() > 3 * 32, "the ticket, in records of 32 bytes: {}", bytes.len());
+        let (first, rest) = bytes.split_at(cut.min(bytes.len() - 1));
+        assert_eq!(feed(&mut client, first), Step::Blocked);
+        client.encrypt(b"now").unwrap();
+        assert_eq!(client.advance(None).unwrap(), Step::Blocked);
+        assert_eq!(feed(&mut client, rest), Step::Blocked);
+        server.writer().write_all(b"at last").unwrap();
+        let mut more = Vec::new();
+        server.write_tls(&mut more).unwrap();
+        assert_eq!(feed(&mut client, &more), Step::Waiting);
+        let said = client.take_outgoing().unwrap();
+        server.read_tls(&mut &said[..]).unwrap();
+        server.process_new_packets().unwrap();
+        let mut heard = Vec::new();
+        let _ = server.reader().read_to_end(&mut heard);
+        assert!(heard.ends_with(b"meanwhilenowmeanwhilemeanwhile"), "{}", String::from_utf8_lossy(&heard));
+        done = cut >= bytes.len() - 1;
+        cut += 1;
     }
 }
