@@ -271,7 +271,7 @@ impl Machine {
         witness: &mut W,
     ) -> Result<Place, Stay> {
         let start = at + 1;
-        let end = marks.stop(start);
+        let end = marks.text_end(at);
         let Some(&[b'"', ref behind @ ..]) = piece.get(end..) else {
             return Err(Stay::Here(self.open_name(start)));
         };
@@ -302,7 +302,7 @@ impl Machine {
     #[inline(always)]
     fn whole_text<W: Witness>(&mut self, piece: &[u8], marks: &mut Marks<'_>, at: usize, witness: &mut W) -> Step {
         self.tell_start(Kind::String, at, witness);
-        let mut end = marks.stop(at + 1);
+        let mut end = marks.text_end(at);
         loop {
             match piece.get(end) {
                 Some(b'"') => return Ok(self.tell_end(end + 1, witness)),
