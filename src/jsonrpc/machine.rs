@@ -155,6 +155,11 @@ impl Machine {
         self.position
     }
 
+    #[cfg(test)]
+    pub(super) fn capacity(&self) -> [usize; 2] {
+        [self.names.capacity(), self.carry.capacity()]
+    }
+
     /// Token by token. What is whole in this piece and plain is read at one go by `walk`; what is not has a state of
     /// its own to go on from.
     fn run<W: Witness>(&mut self, piece: &[u8], witness: &mut W) -> Option<()> {

@@ -31,7 +31,11 @@ impl Reader {
     /// who knows it could choose two names that are taken for one (and have a message refused, nothing worse).
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        Self { machine: Machine::new(Lanes::detect(), seed, REQUEST_BOUNDS), envelope: Envelope::new() }
+        Self::with(Lanes::detect(), seed)
+    }
+
+    pub(super) fn with(lanes: Lanes, seed: u64) -> Self {
+        Self { machine: Machine::new(lanes, seed, REQUEST_BOUNDS), envelope: Envelope::new() }
     }
 
     /// Reads one message: the whole body, nothing before it and nothing but white space behind it.
@@ -60,6 +64,15 @@ impl Reader {
         scanned?;
         judged?;
         Ok(&self.envelope)
+    }
+
+    /// What the tables hold without growing.
+    #[cfg(test)]
+    pub(super) fn capacity(&self) -> [usize; 6] {
+        let [names, carry] = self.machine.capacity();
+        let envelope = &self.envelope;
+        let tables = [&envelope.root, &envelope.inner, &envelope.meta].map(Vec::capacity);
+        [names, carry, tables[0], tables[1], tables[2], envelope.method_text.capacity()]
     }
 
     /// What the last successful read found.
@@ -666,7 +679,9 @@ mod tests {
     fn param_names_stand_in_both_lists() {
         let mut flat = PARAM_NAMES.to_vec();
         let mut by_length: Vec<&str> = PARAM_NAMES_BY_LENGTH.concat();
-        assert!(PARAM_NAMES_BY_LENGTH.iter().enumerate().all(|(length, names)| names.iter().all(|it| it.len() == length)));
+        assert!(
+            PARAM_NAMES_BY_LENGTH.iter().enumerate().all(|(length, names)| names.iter().all(|it| it.len() == length))
+        );
         flat.sort_unstable();
         by_length.sort_unstable();
         assert_eq!(flat, by_length);
