@@ -385,7 +385,8 @@ impl Machine {
         self.open[self.depth] = Open { level: self.level, first: self.first, bits: self.bits };
         self.depth += 1;
         self.level = level;
-        (self.first, self.bits) = (self.names.len() as u32, 0);
+        let open = u32::try_from(self.names.len()).unwrap_or(u32::MAX);
+        (self.first, self.bits) = (open, 0);
         self.objects = self.objects << 1 | u64::from(object);
         Ok(at + 1)
     }
