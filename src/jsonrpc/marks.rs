@@ -112,19 +112,18 @@ impl<'a> Marks<'a> {
         (self.ahead, self.block) = (0, BLOCKS);
         let from = at - at % WINDOW;
         let end = self.piece.len().min(from + WINDOW);
-        self.lanes.mark(&self.piece[from..end], &mut self.bits);
+        // `at` begins a character, unless the last look judged the one it is in; the last one may end behind.
+        let begin = at.max(self.sound);
+        let text = &self.piece[begin..self.piece.len().min(end + 3).max(begin)];
+        self.lanes.mark(&self.piece[from..end], text, &mut self.bits);
         if self.bits.any_high {
-            self.judge_high(at, end);
+            self.sound = begin + self.bits.sound;
+            self.stop_at_unsound(end);
         }
     }
 
     /// Makes those bytes beyond ASCII stops that are not known to be UTF-8 before `end`.
-    fn judge_high(&mut self, at: usize, end: usize) {
-        // `at` begins a character, unless the last look judged the one it is in.
-        let begin = at.max(self.sound);
-        // The last character may end behind the block.
-        let text = &self.piece[begin..self.piece.len().min(end + 3).max(begin)];
-        self.sound = begin + str::from_utf8(text).map_or_else(|fault| fault.valid_up_to(), str::len);
+    fn stop_at_unsound(&mut self, end: usize) {
         if self.sound < end {
             let (unsure, known) = (self.sound % WINDOW / 8, self.sound % 8);
             let bits = &mut self.bits;

@@ -17,8 +17,8 @@ fn agrees_on_marks(bytes: &[u8]) {
     let mut two = [Bits::new(), Bits::new()];
     for (bits, lanes) in two.iter_mut().zip([Lanes::portable(), Lanes::detect()]) {
         // Nothing of an earlier run stays behind.
-        lanes.mark(&[b'"'; 64 * BLOCKS], bits);
-        lanes.mark(bytes, bits);
+        lanes.mark(&[b'"'; 64 * BLOCKS], b"", bits);
+        lanes.mark(bytes, bytes, bits);
         let is_set = |row: &[u8], at: usize| row[at / 8] >> (at % 8) & 1 == 1;
         for at in 0..bytes.len().next_multiple_of(64) {
             let want = meant(bytes.get(at).copied().unwrap_or(0));
@@ -28,6 +28,10 @@ fn agrees_on_marks(bytes: &[u8]) {
         let behind = bytes.len().next_multiple_of(64)..(bytes.len().next_multiple_of(64) + 64).min(64 * BLOCKS + 64);
         assert!(behind.into_iter().all(|at| !is_set(&bits.stop, at)), "{lanes:?}: marks behind {bytes:?}");
         assert_eq!(bits.any_high, !bytes.is_ascii());
+        if bits.any_high {
+            let sound = str::from_utf8(bytes).map_or_else(|fault| fault.valid_up_to(), str::len);
+            assert_eq!(bits.sound, sound, "{lanes:?}: {bytes:x?}");
+        }
     }
     assert_eq!(format!("{:?}", two[0].stop), format!("{:?}", two[1].stop));
 }
@@ -44,6 +48,25 @@ fn each_byte_has_its_marks_wherever_it_stands() {
         }
     }
     agrees_on_marks(b"");
+}
+
+/// [E1] Each two bytes in a row, within a block and across two, with as many continuations behind them as any
+/// character has: what is UTF-8 and what is not.
+#[test]
+fn each_pair_of_bytes_is_judged_as_the_library_does() {
+    let mut bits = Bits::new();
+    for (first, second) in (0..=255_u8).flat_map(|first| (0..=255_u8).map(move |second| (first, second))) {
+        for (before, behind) in [(5, 0), (5, 1), (5, 2), (31, 1), (30, 2), (31, 0)] {
+            let mut text = vec![b'a'; before];
+            text.extend_from_slice(&[first, second]);
+            text.resize(before + 2 + behind, 0x80);
+            text.resize(70, b'z');
+            text.extend_from_slice("é".as_bytes());
+            Lanes::detect().mark(&text, &text, &mut bits);
+            let sound = str::from_utf8(&text).map_or_else(|fault| fault.valid_up_to(), str::len);
+            assert_eq!(bits.sound, sound, "{first:x} {second:x} {behind} at {before}");
+        }
+    }
 }
 
 /// All that either reader tells of a body in these pieces.
