@@ -551,6 +551,7 @@ fn find(table: &[Member], bytes: &[u8], name: &str) -> Option<Member> {
         match key.len().cmp(&name.len()) {
             Ordering::Less => false,
             Ordering::Equal => key == name.as_bytes(),
+            Ordering::Greater if key[0] != b'\\' && Some(&key[0]) != name.as_bytes().first() => false,
             Ordering::Greater => text::has_escape(key) && text::same_text(key, name.as_bytes()),
         }
     })
