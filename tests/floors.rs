@@ -49,6 +49,9 @@ const ALLOWED: &[(&str, &str)] = &[
     ("src/identity/provider.rs", "LazyLock"),
 ];
 
+/// The one file outside of uring with an unsafe block, and only one: the call into code for processors with AVX2.
+const UNSAFE_CALL: &str = "src/jsonrpc/lanes.rs";
+
 /// The floor plan is the `pub mod` list of src/lib.rs, lowest floor first.
 #[test]
 fn arrows_point_down() {
@@ -129,7 +132,7 @@ fn pure_rooms_touch_nothing() {
 #[test]
 fn unsafe_lives_in_one_room() {
     let mut faults = Vec::new();
-    let mut blocks = 0;
+    let (mut blocks, mut outside) = (0, 0);
     for file in files(Path::new("src")) {
         let name = file.display().to_string();
         let text = read(&file);
@@ -141,7 +144,8 @@ fn unsafe_lives_in_one_room() {
             }
             blocks += 1;
             let above = &lines[index.saturating_sub(12)..index];
-            if !name.starts_with("src/uring/") {
+            outside += usize::from(name == UNSAFE_CALL);
+            if !name.starts_with("src/uring/") && name != UNSAFE_CALL {
                 faults.push(format!("{name}:{}: unsafe outside of uring", index + 1));
             } else if !above.iter().any(|line| line.contains("SAFETY")) {
                 faults.push(format!("{name}:{}: unsafe without SAFETY", index + 1));
@@ -150,6 +154,7 @@ fn unsafe_lives_in_one_room() {
     }
     assert!(faults.is_empty(), "{} faults:\n{}", faults.len(), faults[..faults.len().min(SHOWN_MAX)].join("\n"));
     assert!(blocks > 0, "no unsafe found at all: the check would pass on nothing");
+    assert!(outside <= 1, "{UNSAFE_CALL} has {outside} unsafe blocks, and may have one");
 }
 
 #[test]

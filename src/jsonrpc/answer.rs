@@ -31,7 +31,11 @@ impl AnswerScan {
     /// For the first message; `seed` as for `Reader::new`.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        Self { machine: Machine::new(Lanes::detect(), seed, ANSWER_BOUNDS), notes: Notes::default() }
+        Self::with(Lanes::detect(), seed)
+    }
+
+    pub(super) fn with(lanes: Lanes, seed: u64) -> Self {
+        Self { machine: Machine::new(lanes, seed, ANSWER_BOUNDS), notes: Notes::default() }
     }
 
     /// Forgets the last message, keeps its memory.

@@ -3,8 +3,10 @@
 
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::{
-    __m256i, _mm256_cmpeq_epi8, _mm256_min_epu8, _mm256_movemask_epi8, _mm256_or_si256, _mm256_set1_epi8,
-    _mm256_setr_epi8, _mm256_setr_epi32, _mm256_shuffle_epi8, _mm256_sub_epi8,
+    __m256i, _mm256_alignr_epi8, _mm256_and_si256, _mm256_cmpeq_epi8, _mm256_min_epu8, _mm256_movemask_epi8,
+    _mm256_or_si256, _mm256_permute2x128_si256, _mm256_set1_epi8, _mm256_setr_epi8, _mm256_setr_epi32,
+    _mm256_setzero_si256, _mm256_shuffle_epi8, _mm256_srli_epi16, _mm256_sub_epi8, _mm256_subs_epu8,
+    _mm256_testz_si256, _mm256_xor_si256,
 };
 
 /// The way this processor goes. Found out once, when a reader is made.
@@ -28,18 +30,25 @@ impl Lanes {
         Self(Way::Portable)
     }
 
-    /// The way of every other processor.
-    #[cfg(any(test, not(target_arch = "x86_64")))]
+    /// The way of every other processor, here its twin.
+    #[cfg(test)]
     pub(super) fn portable() -> Self {
         Self(Way::Portable)
     }
 
-    /// Marks `bytes`, at most `64 * BLOCKS` of them. Bits behind the last byte are set in all but `high`.
-    pub(super) fn mark(self, bytes: &[u8], bits: &mut Bits) {
+    /// Marks `bytes`, at most `64 * BLOCKS` of them. Where the last block is not full, bits behind the last byte are
+    /// set in all rows but `high`. If there are bytes beyond ASCII, tells too how much of `text`, which begins with a
+    /// character, is UTF-8.
+    pub(super) fn mark(self, bytes: &[u8], text: &[u8], bits: &mut Bits) {
         match self.0 {
-            Way::Portable => mark_portable(bytes, bits),
+            Way::Portable => {
+                each_block(bytes, bits, mark_block);
+                if bits.any_high {
+                    bits.sound = utf8_len(text);
+                }
+            }
             #[cfg(target_arch = "x86_64")]
-            Way::Avx2(avx2) => avx2.mark(bytes, bits),
+            Way::Avx2(avx2) => avx2.mark(bytes, text, bits),
         }
     }
 }
@@ -60,12 +69,14 @@ pub(super) struct Bits {
     pub(super) high: Row,
     /// Whether there is one in `high`.
     pub(super) any_high: bool,
+    /// How many bytes of the text are UTF-8, if `any_high`.
+    pub(super) sound: usize,
 }
 
 impl Bits {
     pub(super) fn new() -> Self {
         let none = [0; ROW_BYTES];
-        Self { stop: none, not_digit: none, not_space: none, high: none, any_high: false }
+        Self { stop: none, not_digit: none, not_space: none, high: none, any_high: false, sound: 0 }
     }
 
     #[inline(always)]
@@ -99,16 +110,19 @@ fn each_block(bytes: &[u8], bits: &mut Bits, mark: impl Fn(&[u8; 64]) -> [u64; 4
     bits.any_high = high != 0;
 }
 
-fn mark_portable(bytes: &[u8], bits: &mut Bits) {
-    each_block(bytes, bits, |block| {
-        let mut marks = [0; 4];
-        for (eight, bytes) in block.as_chunks::<8>().0.iter().enumerate() {
-            for (mark, found) in marks.iter_mut().zip(eight_bytes(u64::from_le_bytes(*bytes))) {
-                *mark |= found << (eight * 8);
-            }
+fn mark_block(block: &[u8; 64]) -> [u64; 4] {
+    let mut marks = [0; 4];
+    for (eight, bytes) in block.as_chunks::<8>().0.iter().enumerate() {
+        for (mark, found) in marks.iter_mut().zip(eight_bytes(u64::from_le_bytes(*bytes))) {
+            *mark |= found << (eight * 8);
         }
-        marks
-    });
+    }
+    marks
+}
+
+/// How many bytes of `text` are UTF-8, from its front.
+fn utf8_len(text: &[u8]) -> usize {
+    str::from_utf8(text).map_or_else(|fault| fault.valid_up_to(), str::len)
 }
 
 /// The marks of eight bytes, eight bits each.
@@ -137,17 +151,17 @@ impl Avx2 {
         is_x86_feature_detected!("avx2").then_some(Self(()))
     }
 
-    fn mark(self, bytes: &[u8], bits: &mut Bits) {
+    fn mark(self, bytes: &[u8], text: &[u8], bits: &mut Bits) {
         // SAFETY: `mark_avx2` is safe code whose only demand is a processor with AVX2, and an `Avx2` exists only
         // where `detect` has found one.
-        // JUSTIFICATION: four times the speed of `mark_portable` (bench/envelope.rs, "1 MB").
-        unsafe { mark_avx2(bytes, bits) }
+        // JUSTIFICATION: four times the speed of `mark_block` (bench/envelope.rs, "1 MB").
+        unsafe { mark_avx2(bytes, text, bits) }
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
-fn mark_avx2(bytes: &[u8], bits: &mut Bits) {
+fn mark_avx2(bytes: &[u8], text: &[u8], bits: &mut Bits) {
     each_block(bytes, bits, |block| {
         let (halves, _) = block.as_chunks::<32>();
         let mut marks = [0; 4];
@@ -158,6 +172,67 @@ fn mark_avx2(bytes: &[u8], bits: &mut Bits) {
         }
         marks
     });
+    if bits.any_high {
+        bits.sound = utf8_len_avx2(text);
+    }
+}
+
+/// Does what `utf8_len` does: whole blocks by vectors, the rest and what is wrong byte by byte.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn utf8_len_avx2(text: &[u8]) -> usize {
+    let (blocks, _) = text.as_chunks::<32>();
+    let mut before = _mm256_setzero_si256();
+    let mut wrong = _mm256_setzero_si256();
+    for block in blocks {
+        let bytes = load(block);
+        wrong = _mm256_or_si256(wrong, faults_of(bytes, before));
+        before = bytes;
+    }
+    if _mm256_testz_si256(wrong, wrong) == 0 {
+        return utf8_len(text);
+    }
+    // The last character of the last block may go on behind it: its first byte is among the last three.
+    let end = blocks.len() * 32;
+    let open = text[..end].iter().rev().take(3).position(|byte| *byte >= 0xc0).map_or(0, |back| back + 1);
+    end - open + utf8_len(&text[end - open..])
+}
+
+/// Bits where a byte cannot follow the three before it: Keiser and Lemire, "Validating UTF-8 In Less Than One
+/// Instruction Per Byte" (2020), figure 4. A sequence that is cut by the end of `bytes` is not seen before the next.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+#[inline]
+fn faults_of(bytes: __m256i, before: __m256i) -> __m256i {
+    let joint = _mm256_permute2x128_si256::<0x21>(before, bytes);
+    let one = _mm256_alignr_epi8::<15>(bytes, joint);
+    let two = _mm256_alignr_epi8::<14>(bytes, joint);
+    let three = _mm256_alignr_epi8::<13>(bytes, joint);
+    let low_bits = _mm256_set1_epi8(0x0f);
+    let low = |bytes| _mm256_and_si256(bytes, low_bits);
+    let high = |bytes| _mm256_and_si256(_mm256_srli_epi16::<4>(bytes), low_bits);
+    let look = |table: &[u8; 16], index| _mm256_shuffle_epi8(twice(table), index);
+    let pairs = _mm256_and_si256(
+        _mm256_and_si256(look(&FIRST_HIGH, high(one)), look(&FIRST_LOW, low(one))),
+        look(&SECOND_HIGH, high(bytes)),
+    );
+    // A third or fourth byte of a sequence: there, and only there, two continuations in a row are right:
+    // from e0 and f0 on the difference reaches the top bit.
+    let third = _mm256_subs_epu8(two, _mm256_set1_epi8(0x60));
+    let fourth = _mm256_subs_epu8(three, _mm256_set1_epi8(0x70));
+    let must = _mm256_and_si256(_mm256_or_si256(third, fourth), _mm256_set1_epi8(i8::MIN));
+    _mm256_xor_si256(must, pairs)
+}
+
+/// A table of sixteen bytes, for both halves of a vector.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+#[inline]
+fn twice(table: &[u8; 16]) -> __m256i {
+    let mut both = [0; 32];
+    both[..16].copy_from_slice(table);
+    both[16..].copy_from_slice(table);
+    load(&both)
 }
 
 /// The marks of 32 bytes.
@@ -188,6 +263,88 @@ fn load(bytes: &[u8; 32]) -> __m256i {
     let word = |index: usize| i32::from_le_bytes(words[index]);
     _mm256_setr_epi32(word(0), word(1), word(2), word(3), word(4), word(5), word(6), word(7))
 }
+
+/// What is wrong with two bytes in a row, a bit each: the second is missing, or one too many; the form is too long for
+/// two, three or four bytes; the character is half a pair, or above U+10FFFF; two continuations (right in places).
+#[cfg(target_arch = "x86_64")]
+mod pair {
+    pub(super) const SHORT: u8 = 1;
+    pub(super) const LONG: u8 = 1 << 1;
+    pub(super) const OVER_3: u8 = 1 << 2;
+    pub(super) const LARGE: u8 = 1 << 3;
+    pub(super) const SURROGATE: u8 = 1 << 4;
+    pub(super) const OVER_2: u8 = 1 << 5;
+    /// Both never stand at one place.
+    pub(super) const LARGE_OR_OVER_4: u8 = 1 << 6;
+    pub(super) const TWO: u8 = 1 << 7;
+    /// What the low half of the first byte says nothing about.
+    pub(super) const ANY: u8 = SHORT | LONG | TWO;
+    pub(super) const BEYOND: u8 = ANY | LARGE | LARGE_OR_OVER_4;
+    pub(super) const NEXT: u8 = LONG | OVER_2 | TWO;
+}
+#[cfg(target_arch = "x86_64")]
+use pair::{ANY, BEYOND, LARGE, LARGE_OR_OVER_4, LONG, NEXT, OVER_2, OVER_3, SHORT, SURROGATE, TWO};
+
+/// By the high half of the first byte.
+#[cfg(target_arch = "x86_64")]
+const FIRST_HIGH: [u8; 16] = [
+    LONG,
+    LONG,
+    LONG,
+    LONG,
+    LONG,
+    LONG,
+    LONG,
+    LONG,
+    TWO,
+    TWO,
+    TWO,
+    TWO,
+    SHORT | OVER_2,
+    SHORT,
+    SHORT | OVER_3 | SURROGATE,
+    SHORT | LARGE | LARGE_OR_OVER_4,
+];
+/// By its low half.
+#[cfg(target_arch = "x86_64")]
+const FIRST_LOW: [u8; 16] = [
+    ANY | OVER_2 | OVER_3 | LARGE_OR_OVER_4,
+    ANY | OVER_2,
+    ANY,
+    ANY,
+    ANY | LARGE,
+    BEYOND,
+    BEYOND,
+    BEYOND,
+    BEYOND,
+    BEYOND,
+    BEYOND,
+    BEYOND,
+    BEYOND,
+    BEYOND | SURROGATE,
+    BEYOND,
+    BEYOND,
+];
+/// By the high half of the second.
+#[cfg(target_arch = "x86_64")]
+const SECOND_HIGH: [u8; 16] = [
+    SHORT,
+    SHORT,
+    SHORT,
+    SHORT,
+    SHORT,
+    SHORT,
+    SHORT,
+    SHORT,
+    NEXT | OVER_3 | LARGE_OR_OVER_4,
+    NEXT | OVER_3 | LARGE,
+    NEXT | SURROGATE | LARGE,
+    NEXT | SURROGATE | LARGE,
+    SHORT,
+    SHORT,
+    SHORT,
+    SHORT,
+];
 
 /// Blocks marked at one go.
 pub(super) const BLOCKS: usize = 8;

@@ -155,6 +155,11 @@ impl Machine {
         self.position
     }
 
+    #[cfg(test)]
+    pub(super) fn capacity(&self) -> [usize; 2] {
+        [self.names.capacity(), self.carry.capacity()]
+    }
+
     /// Token by token. What is whole in this piece and plain is read at one go by `walk`; what is not has a state of
     /// its own to go on from.
     fn run<W: Witness>(&mut self, piece: &[u8], witness: &mut W) -> Option<()> {
@@ -271,7 +276,7 @@ impl Machine {
         witness: &mut W,
     ) -> Result<Place, Stay> {
         let start = at + 1;
-        let end = marks.stop(start);
+        let end = marks.text_end(at);
         let Some(&[b'"', ref behind @ ..]) = piece.get(end..) else {
             return Err(Stay::Here(self.open_name(start)));
         };
@@ -302,7 +307,7 @@ impl Machine {
     #[inline(always)]
     fn whole_text<W: Witness>(&mut self, piece: &[u8], marks: &mut Marks<'_>, at: usize, witness: &mut W) -> Step {
         self.tell_start(Kind::String, at, witness);
-        let mut end = marks.stop(at + 1);
+        let mut end = marks.text_end(at);
         loop {
             match piece.get(end) {
                 Some(b'"') => return Ok(self.tell_end(end + 1, witness)),
@@ -380,7 +385,8 @@ impl Machine {
         self.open[self.depth] = Open { level: self.level, first: self.first, bits: self.bits };
         self.depth += 1;
         self.level = level;
-        (self.first, self.bits) = (self.names.len() as u32, 0);
+        let open = u32::try_from(self.names.len()).unwrap_or(u32::MAX);
+        (self.first, self.bits) = (open, 0);
         self.objects = self.objects << 1 | u64::from(object);
         Ok(at + 1)
     }

@@ -12,11 +12,15 @@ pub(super) struct Marks<'a> {
     window: usize,
     /// Characters up to here are known to be UTF-8.
     sound: usize,
+    /// The stops of one block that are still to come, and which block of the window that is: strings are found one
+    /// after the other, so that none has to wait for the end of the one before it to be known.
+    ahead: u64,
+    block: usize,
 }
 
 impl<'a> Marks<'a> {
     pub(super) fn new(lanes: Lanes, piece: &'a [u8]) -> Self {
-        Self { piece, lanes, bits: Bits::new(), window: NO_WINDOW, sound: 0 }
+        Self { piece, lanes, bits: Bits::new(), window: NO_WINDOW, sound: 0, ahead: 0, block: BLOCKS }
     }
 
     /// The first byte from `at`, the begin of a character in a string, that is not to be passed over unseen: a
@@ -24,6 +28,42 @@ impl<'a> Marks<'a> {
     #[inline(always)]
     pub(super) fn stop(&mut self, at: usize) -> usize {
         self.find(at, |bits| &bits.stop)
+    }
+
+    /// The first stop within the string that is opened at `open`.
+    #[inline(always)]
+    pub(super) fn text_end(&mut self, open: usize) -> usize {
+        if self.next_stop() == Some(open)
+            && let Some(end) = self.next_stop()
+        {
+            return end;
+        }
+        self.text_end_far(open)
+    }
+
+    /// The stop that comes next in this window, if it is known which.
+    #[inline(always)]
+    fn next_stop(&mut self) -> Option<usize> {
+        if self.ahead == 0 {
+            self.block += 1;
+            self.ahead = block_of(&self.bits.stop, self.block);
+            if self.ahead == 0 {
+                return None;
+            }
+        }
+        let place = self.ahead.trailing_zeros() as usize;
+        self.ahead &= self.ahead - 1;
+        Some((self.window * WINDOW) | (self.block * 64) | place)
+    }
+
+    #[inline(never)]
+    fn text_end_far(&mut self, open: usize) -> usize {
+        let end = self.stop(open + 1);
+        if end / WINDOW == self.window {
+            self.block = end % WINDOW / 64;
+            self.ahead = block_of(&self.bits.stop, self.block) & (u64::MAX - 1) << (end % 64);
+        }
+        end
     }
 
     /// The first byte from `at` that is no digit.
@@ -69,21 +109,21 @@ impl<'a> Marks<'a> {
     /// Marks the window that `at` is in.
     fn look(&mut self, at: usize) {
         self.window = at / WINDOW;
+        (self.ahead, self.block) = (0, BLOCKS);
         let from = at - at % WINDOW;
         let end = self.piece.len().min(from + WINDOW);
-        self.lanes.mark(&self.piece[from..end], &mut self.bits);
+        // `at` begins a character, unless the last look judged the one it is in; the last one may end behind.
+        let begin = at.max(self.sound);
+        let text = &self.piece[begin..self.piece.len().min(end + 3).max(begin)];
+        self.lanes.mark(&self.piece[from..end], text, &mut self.bits);
         if self.bits.any_high {
-            self.judge_high(at, end);
+            self.sound = begin + self.bits.sound;
+            self.stop_at_unsound(end);
         }
     }
 
     /// Makes those bytes beyond ASCII stops that are not known to be UTF-8 before `end`.
-    fn judge_high(&mut self, at: usize, end: usize) {
-        // `at` begins a character, unless the last look judged the one it is in.
-        let begin = at.max(self.sound);
-        // The last character may end behind the block.
-        let text = &self.piece[begin..self.piece.len().min(end + 3).max(begin)];
-        self.sound = begin + str::from_utf8(text).map_or_else(|fault| fault.valid_up_to(), str::len);
+    fn stop_at_unsound(&mut self, end: usize) {
         if self.sound < end {
             let (unsure, known) = (self.sound % WINDOW / 8, self.sound % 8);
             let bits = &mut self.bits;
@@ -100,6 +140,12 @@ impl<'a> Marks<'a> {
 fn marks_from(row: &Row, at: usize) -> u64 {
     let first = at % WINDOW / 8;
     row[first..first + 8].first_chunk().map_or(0, |marks| u64::from_le_bytes(*marks) >> (at % 8))
+}
+
+/// The marks of a whole block of the window.
+#[inline(always)]
+fn block_of(row: &Row, block: usize) -> u64 {
+    row.as_chunks().0.get(block).map_or(0, |marks| u64::from_le_bytes(*marks))
 }
 
 /// Bytes marked at one go.

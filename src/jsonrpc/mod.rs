@@ -17,6 +17,8 @@ pub mod scan;
 #[cfg(test)]
 mod tests;
 pub mod text;
+#[cfg(test)]
+mod twin_tests;
 
 pub use answer::{Answer, AnswerScan, ResultType, answer_of};
 pub use id::Id;

@@ -31,7 +31,11 @@ impl Reader {
     /// who knows it could choose two names that are taken for one (and have a message refused, nothing worse).
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        Self { machine: Machine::new(Lanes::detect(), seed, REQUEST_BOUNDS), envelope: Envelope::new() }
+        Self::with(Lanes::detect(), seed)
+    }
+
+    pub(super) fn with(lanes: Lanes, seed: u64) -> Self {
+        Self { machine: Machine::new(lanes, seed, REQUEST_BOUNDS), envelope: Envelope::new() }
     }
 
     /// Reads one message: the whole body, nothing before it and nothing but white space behind it.
@@ -60,6 +64,15 @@ impl Reader {
         scanned?;
         judged?;
         Ok(&self.envelope)
+    }
+
+    /// What the tables hold without growing.
+    #[cfg(test)]
+    pub(super) fn capacity(&self) -> [usize; 6] {
+        let [names, carry] = self.machine.capacity();
+        let envelope = &self.envelope;
+        let tables = [&envelope.root, &envelope.inner, &envelope.meta].map(Vec::capacity);
+        [names, carry, tables[0], tables[1], tables[2], envelope.method_text.capacity()]
     }
 
     /// What the last successful read found.
@@ -538,6 +551,7 @@ fn find(table: &[Member], bytes: &[u8], name: &str) -> Option<Member> {
         match key.len().cmp(&name.len()) {
             Ordering::Less => false,
             Ordering::Equal => key == name.as_bytes(),
+            Ordering::Greater if key[0] != b'\\' && Some(&key[0]) != name.as_bytes().first() => false,
             Ordering::Greater => text::has_escape(key) && text::same_text(key, name.as_bytes()),
         }
     })

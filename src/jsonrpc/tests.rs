@@ -51,11 +51,12 @@ fn agrees_in_pieces(input: &[u8]) {
 }
 
 /// A call with these arguments.
-fn call(arguments: &[u8]) -> Vec<u8> {
+pub(super) fn call(arguments: &[u8]) -> Vec<u8> {
     let head = br#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"x","arguments":"#;
     [head, arguments, b"}}"].concat()
 }
 
+/// The four messages, and what is none of them.
 #[test]
 fn shapes() {
     check(r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#, Ok(Shape::Request));
@@ -83,6 +84,7 @@ fn shapes() {
     check("{}", Err(ScanFault::WrongVersion));
 }
 
+/// [E5] Strings and integers of any size are ids; null, fractions and all else are not.
 #[test]
 fn ids() {
     for (id, want) in [
@@ -107,6 +109,8 @@ fn ids() {
     check(format!(r#"{{"jsonrpc":"2.0","id":{long}.5,"result":{{}}}}"#), Err(ScanFault::IdTooLong));
 }
 
+/// [E1] [E4] [E6] Not UTF-8, a byte order mark, a control character, half a surrogate pair, an array of messages: each is
+/// refused under its own name.
 #[test]
 fn faults_of_grammar() {
     use ScanFault as F;
@@ -162,6 +166,8 @@ fn faults_of_grammar() {
     }
 }
 
+/// [E2] [E3] No name twice after unescaping, in the envelope, `params`, `_meta` or deeper; none that differs from a
+/// known one only in case.
 #[test]
 fn names_are_unique_and_plain() {
     use ScanFault as F;
@@ -200,6 +206,7 @@ fn names_are_unique_and_plain() {
     }
 }
 
+/// [E1] Depth, members, names: the bound is accepted, one more is not.
 #[test]
 fn bounds() {
     let mut reader = Reader::new(3);
@@ -241,6 +248,7 @@ fn bounds() {
     assert_eq!(answer_of(much.as_bytes()), Err(ScanFault::TooManyMembers));
 }
 
+/// [E1] Shown by how far it read, which no busy machine changes.
 #[test]
 fn deep_messages_are_refused_at_their_front() {
     let cases = [
@@ -255,6 +263,7 @@ fn deep_messages_are_refused_at_their_front() {
     }
 }
 
+/// [E5] What is answered to a refused message carries its id as it was written.
 #[test]
 fn the_id_is_read_even_of_a_refused_message() {
     for (input, want) in [
@@ -327,7 +336,7 @@ fn answers_tell_their_outcome() {
     assert_eq!(of(r#"{"jsonrpc":"2.0","method":"x"}"#).shape, Shape::Notification);
 }
 
-/// github.com/nst/JSONTestSuite: `y_` is JSON, `n_` is not, `i_` may be either. Two of `y_` have a name twice.
+/// [E1] github.com/nst/JSONTestSuite: `y_` is JSON, `n_` is not, `i_` may be either. Two of `y_` have a name twice.
 #[test]
 fn the_json_test_suite() {
     let suite = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/corpora/json/JSONTestSuite/test_parsing");
@@ -341,7 +350,14 @@ fn the_json_test_suite() {
         let file = file.unwrap();
         let name = file.file_name().into_string().unwrap();
         let input = call(&std::fs::read(file.path()).unwrap());
-        let got = read(&input).map(|envelope| envelope.shape);
+        let envelope = read(&input);
+        if let Ok(envelope) = &envelope {
+            // Not only accepted: what was sent is what is found, to the byte.
+            let arguments = envelope.param(&input, "arguments").unwrap().value.of(&input);
+            let sent = std::fs::read(file.path()).unwrap();
+            assert_eq!(arguments, sent.trim_ascii(), "{name}");
+        }
+        let got = envelope.map(|envelope| envelope.shape);
         *seen.entry((name.as_bytes()[0] as char, got.is_ok())).or_insert(0) += 1;
         match name.as_bytes()[0] {
             b'y' if twice.contains(&name.as_str()) => assert_eq!(got, Err(ScanFault::DuplicateName), "{name}"),
@@ -353,7 +369,8 @@ fn the_json_test_suite() {
             agrees_in_pieces(&input);
         }
     }
-    println!("{seen:?}");
+    // 95 of `y_`, less the two.
+    assert_eq!((seen[&('y', true)], seen[&('y', false)], seen[&('n', false)]), (93, 2, 188));
     assert_eq!(seen.values().sum::<i32>(), 318);
 }
 
@@ -434,7 +451,7 @@ fn agrees_with_others(arguments: &[u8]) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-fn json() -> impl Strategy<Value = String> {
+pub(super) fn json() -> impl Strategy<Value = String> {
     let space = || "[ \n\t]{0,1}";
     let text = || {
         proptest::collection::vec(
@@ -471,7 +488,7 @@ fn json() -> impl Strategy<Value = String> {
 }
 
 /// A JSON text with up to three bytes put in, taken out or exchanged.
-fn nearly_json() -> impl Strategy<Value = Vec<u8>> {
+pub(super) fn nearly_json() -> impl Strategy<Value = Vec<u8>> {
     let byte = prop_oneof![
         4 => prop::sample::select(&b"{}[]\",:\\/0123456789eE+-. \n\ttrufalsn"[..]),
         1 => prop::sample::select(&b"\x00\x1f\x7f\x80\xbf\xc2\xe0\xed\xa0\xf0\x90\xf4\xff"[..]),
@@ -505,6 +522,7 @@ proptest! {
         agrees_with_others(&arguments)?;
     }
 
+    /// [E7] Spans are right to the byte.
     #[test]
     fn spans_are_those_of_serde_json(
         members in proptest::collection::btree_map("[a-z]{1,6}(/[a-zé]{1,3})?", json(), 0..6),
@@ -560,5 +578,35 @@ proptest! {
     fn pieces_change_nothing(arguments in nearly_json()) {
         agrees_in_pieces(&call(&arguments));
         agrees_in_pieces(&arguments);
+    }
+}
+
+/// Where we differ from other parsers on purpose: what is written, our word for it, and whether serde_json and
+/// simd-json take it.
+#[test]
+fn differences_from_other_parsers_are_these() {
+    use ScanFault as F;
+    let deep = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
+    let big = "9".repeat(400);
+    let rows: [(&str, Result<Shape, ScanFault>, bool, bool); 9] = [
+        // They keep the last one, or the first.
+        (r#"{"a":1,"a":2}"#, Err(F::DuplicateName), true, true),
+        (r#"{"a":1,"\u0061":2}"#, Err(F::DuplicateName), true, true),
+        // Our depth is 64 with the call around it, that of serde_json 128.
+        (&deep(62), Ok(Shape::Request), true, true),
+        (&deep(63), Err(F::TooDeep), true, true),
+        (&deep(200), Err(F::TooDeep), false, true),
+        // Numbers stay as written, however large.
+        ("18446744073709551616", Ok(Shape::Request), true, false),
+        ("1e999", Ok(Shape::Request), false, false),
+        (&big, Ok(Shape::Request), false, false),
+        // Here all are of one mind, and some others are not.
+        (r#""\ud800""#, Err(F::LoneSurrogate), false, false),
+    ];
+    for (written, ours, serde, simd) in rows {
+        let shown = &written[..written.len().min(40)];
+        assert_eq!(read(&call(written.as_bytes())).map(|envelope| envelope.shape), ours, "{shown}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(written).is_ok(), serde, "serde_json: {shown}");
+        assert_eq!(simd_json::to_borrowed_value(&mut written.as_bytes().to_vec()).is_ok(), simd, "simd-json: {shown}");
     }
 }

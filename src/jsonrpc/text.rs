@@ -72,33 +72,6 @@ pub fn write_string(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
 }
 
-/// Length of the run of bytes at the front of `bytes` that need no look inside a string: ASCII, no control
-/// character, no quote, no backslash. The hot loop of the scanner; wider vectors go in here.
-#[inline(always)]
-pub(super) fn plain_len(bytes: &[u8]) -> usize {
-    const ONES: u64 = u64::MAX / 255;
-    let mut at = 0;
-    while let Some(eight) = bytes[at..].first_chunk::<8>() {
-        let word = u64::from_le_bytes(*eight);
-        let quote = word ^ (ONES * b'"' as u64);
-        let slash = word ^ (ONES * b'\\' as u64);
-        // A borrow can only spoil bytes behind a hit, and the first hit is the one that counts.
-        let hits = (quote.wrapping_sub(ONES) & !quote)
-            | (slash.wrapping_sub(ONES) & !slash)
-            | (word.wrapping_sub(ONES * 0x20) & !word)
-            | word;
-        let hits = hits & (ONES * 0x80);
-        if hits != 0 {
-            return at + (hits.trailing_zeros() / 8) as usize;
-        }
-        at += 8;
-    }
-    while at < bytes.len() && is_plain(bytes[at]) {
-        at += 1;
-    }
-    at
-}
-
 /// What `\` and this byte mean, but for `\u`.
 pub(super) fn short_escape(byte: u8) -> Option<u8> {
     Some(match byte {
@@ -133,10 +106,6 @@ pub(super) fn character(high: u16, low: u16) -> Option<char> {
         return char::from_u32(u32::from(low));
     }
     char::decode_utf16([high, low]).next()?.ok()
-}
-
-fn is_plain(byte: u8) -> bool {
-    (0x20..0x80).contains(&byte) && byte != b'"' && byte != b'\\'
 }
 
 /// Hands the unescaped text to `put`, run by run.
@@ -219,19 +188,6 @@ mod tests {
     fn texts_are_compared_unescaped() {
         assert!(same_text(b"a", b"a") && same_text(br"\u0061", b"a") && same_text(br"a\/b", b"a/b"));
         assert!(!same_text(b"a", b"A") && !same_text(br"\u0062", b"a") && !same_text(br"\x", br"\x"));
-    }
-
-    #[test]
-    fn plain_len_stops_at_each_byte_that_matters() {
-        for stop in 0..=255_u8 {
-            for before in 0..40 {
-                let mut bytes = vec![b'a'; before];
-                bytes.push(stop);
-                bytes.extend_from_slice(b"\x00\"\\\xffaaaaaaaaaaaa");
-                let want = if is_plain(stop) { before + 1 } else { before };
-                assert_eq!(plain_len(&bytes), want, "{stop:#x} after {before}");
-            }
-        }
     }
 
     proptest! {

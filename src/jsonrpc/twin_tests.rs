@@ -1,0 +1,194 @@
+//! The two ways of `lanes` against each other and against what each mark means, and the machine on bodies that are
+//! long enough to cross blocks and windows.
+
+use proptest::prelude::*;
+
+use super::lanes::{BLOCKS, Bits, Lanes};
+use super::tests::{call, json, nearly_json};
+use super::*;
+
+/// What the marks of a byte are, one by one: stop, no digit, no space, high.
+fn meant(byte: u8) -> [bool; 4] {
+    let stop = byte < 0x20 || byte == b'"' || byte == b'\\';
+    [stop, !byte.is_ascii_digit(), !b" \n\r\t".contains(&byte), byte >= 0x80]
+}
+
+fn agrees_on_marks(bytes: &[u8]) {
+    let mut two = [Bits::new(), Bits::new()];
+    for (bits, lanes) in two.iter_mut().zip([Lanes::portable(), Lanes::detect()]) {
+        // Nothing of an earlier run stays behind.
+        lanes.mark(&[b'"'; 64 * BLOCKS], b"", bits);
+        lanes.mark(bytes, bytes, bits);
+        let is_set = |row: &[u8], at: usize| row[at / 8] >> (at % 8) & 1 == 1;
+        for at in 0..bytes.len().next_multiple_of(64) {
+            let want = meant(bytes.get(at).copied().unwrap_or(0));
+            let got = [&bits.stop, &bits.not_digit, &bits.not_space, &bits.high].map(|row| is_set(row, at));
+            assert_eq!(got, want, "{lanes:?}, byte {at} of {bytes:?}");
+        }
+        let behind = bytes.len().next_multiple_of(64)..(bytes.len().next_multiple_of(64) + 64).min(64 * BLOCKS + 64);
+        assert!(behind.into_iter().all(|at| !is_set(&bits.stop, at)), "{lanes:?}: marks behind {bytes:?}");
+        assert_eq!(bits.any_high, !bytes.is_ascii());
+        if bits.any_high {
+            let sound = str::from_utf8(bytes).map_or_else(|fault| fault.valid_up_to(), str::len);
+            assert_eq!(bits.sound, sound, "{lanes:?}: {bytes:x?}");
+        }
+    }
+    assert_eq!(format!("{:?}", two[0].stop), format!("{:?}", two[1].stop));
+}
+
+/// Every byte at every place of a block, in a block of its own and in one that is not full.
+#[test]
+fn each_byte_has_its_marks_wherever_it_stands() {
+    for byte in 0..=255 {
+        for at in 0..64 {
+            let mut block = [b'a'; 64];
+            block[at] = byte;
+            agrees_on_marks(&block);
+            agrees_on_marks(&block[..=at]);
+        }
+    }
+    agrees_on_marks(b"");
+}
+
+/// [E1] Each two bytes in a row, within a block and across two, with as many continuations behind them as any
+/// character has: what is UTF-8 and what is not.
+#[test]
+fn each_pair_of_bytes_is_judged_as_the_library_does() {
+    let mut bits = Bits::new();
+    // One of ASCII stands for all of them.
+    let firsts = (0x80..=255_u8).chain([b'a']);
+    for (first, second) in firsts.flat_map(|first| (0..=255_u8).map(move |second| (first, second))) {
+        for (before, behind) in [(5, 0), (5, 1), (5, 2), (31, 1), (30, 2), (31, 0)] {
+            let mut text = vec![b'a'; before];
+            text.extend_from_slice(&[first, second]);
+            text.resize(before + 2 + behind, 0x80);
+            text.resize(70, b'z');
+            text.extend_from_slice("é".as_bytes());
+            Lanes::detect().mark(&text, &text, &mut bits);
+            let sound = str::from_utf8(&text).map_or_else(|fault| fault.valid_up_to(), str::len);
+            assert_eq!(bits.sound, sound, "{first:x} {second:x} {behind} at {before}");
+        }
+    }
+}
+
+/// All that either reader tells of a body in these pieces.
+fn told(lanes: Lanes, input: &[u8], pieces: &[&[u8]]) -> impl PartialEq + std::fmt::Debug + use<> {
+    let mut reader = scan::Reader::with(lanes, 7);
+    let read = reader.read_pieces(input, pieces.iter().copied()).map(|envelope| format!("{envelope:?}"));
+    let mut scan = AnswerScan::with(lanes, 7);
+    let fed = pieces.iter().try_for_each(|piece| scan.feed(piece)).and_then(|()| scan.finish());
+    (read, reader.id(), reader.position(), fed, scan.position())
+}
+
+/// Both ways say the same, whole and in pieces of any length.
+fn twins_agree(input: &[u8], length: usize) {
+    let whole = told(Lanes::portable(), input, &[input]);
+    assert_eq!(told(Lanes::detect(), input, &[input]), whole);
+    for lanes in [Lanes::portable(), Lanes::detect()] {
+        let pieces: Vec<&[u8]> = input.chunks(length.max(1)).collect();
+        assert_eq!(told(lanes, input, &pieces), whole, "in pieces of {length}");
+        let (front, back) = input.split_at(length.min(input.len()));
+        assert_eq!(told(lanes, input, &[front, back]), whole, "cut at {length}");
+    }
+}
+
+/// A text of JSON whose strings are long: runs of plain and wide characters around the length of blocks and windows.
+fn long_text() -> impl Strategy<Value = String> {
+    let run = prop_oneof![
+        3 => (0..140_usize).prop_map(|length| "x".repeat(length)),
+        1 => (500..530_usize).prop_map(|length| "y".repeat(length)),
+        2 => (0..140_usize).prop_map(|length| "é".repeat(length)),
+        2 => (0..180_usize).prop_map(|length| "€".repeat(length)),
+        1 => (0..140_usize).prop_map(|length| "𝄞".repeat(length)),
+        1 => Just(r#"\n\"\\"#.to_owned()),
+        1 => Just(r"\u00e9\ud834\udd1e".to_owned()),
+    ];
+    let text = proptest::collection::vec(run, 0..6).prop_map(|runs| format!("\"{}\"", runs.concat()));
+    let number =
+        (1..200_usize, 0..90_usize).prop_map(|(whole, rest)| format!("{}.{}", "7".repeat(whole), "1".repeat(rest + 1)));
+    let space = (0..150_usize).prop_map(|length| format!("{}1", " ".repeat(length)));
+    let value = prop_oneof![4 => text, 1 => number, 1 => space, 1 => json()];
+    proptest::collection::vec(value, 1..6).prop_map(|values| {
+        let members: Vec<String> = values.iter().enumerate().map(|(at, value)| format!("\"m{at}\":{value}")).collect();
+        format!("{{{}}}", members.join(","))
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn marks_are_the_same_both_ways(bytes in proptest::collection::vec(any::<u8>(), 0..=64 * BLOCKS)) {
+        agrees_on_marks(&bytes);
+    }
+
+    /// [E1] [E7] Sound, broken, whole or cut: the processor changes nothing.
+    #[test]
+    fn twins_say_the_same(arguments in nearly_json(), length in 1..200_usize) {
+        twins_agree(&call(&arguments), length);
+        twins_agree(&arguments, length);
+    }
+
+    /// [E1] Strings that cross blocks and windows are judged as serde_json does, with one byte exchanged too.
+    #[test]
+    fn long_strings_are_judged_as_others_do(
+        text in long_text(),
+        place in any::<prop::sample::Index>(),
+        byte in prop_oneof![Just(None), any::<u8>().prop_map(Some)],
+        length in 1..1500_usize,
+    ) {
+        let mut arguments = text.into_bytes();
+        if let Some(byte) = byte {
+            let at = place.index(arguments.len());
+            arguments[at] = byte;
+        }
+        let input = call(&arguments);
+        twins_agree(&input, length);
+        let ours = read(&input).map(|envelope| envelope.param(&input, "arguments").map(|it| it.value.of(&input).to_vec()));
+        match serde_json::from_slice::<&serde_json::value::RawValue>(&arguments) {
+            Ok(raw) => {
+                let twice = ours == Err(ScanFault::DuplicateName);
+                // Raw values are not looked into for halves of pairs.
+                let half = ours == Err(ScanFault::LoneSurrogate);
+                prop_assert!(twice || half || ours == Ok(Some(raw.get().as_bytes().to_vec())), "{:?}", ours);
+            }
+            Err(_) => prop_assert!(ours.is_err()),
+        }
+    }
+}
+
+/// [E1] A character that is cut by the end of a block, a window or a piece is one character; a wrong byte in it is
+/// found at its place.
+#[test]
+fn characters_cross_every_border() {
+    for before in (440..460).chain(60..66) {
+        for wide in ["é", "€", "𝄞"] {
+            for wrong in 0..=wide.len() {
+                let mut arguments = format!("\"{}{}\"", "a".repeat(before), wide.repeat(40)).into_bytes();
+                if wrong > 0 {
+                    arguments[before + 1 + 7 * wide.len() + wrong - 1] = b'x';
+                }
+                let input = call(&arguments);
+                let want = if wrong > 0 { Err(ScanFault::InvalidUtf8) } else { Ok(Shape::Request) };
+                for lanes in [Lanes::portable(), Lanes::detect()] {
+                    let mut reader = scan::Reader::with(lanes, 0);
+                    assert_eq!(reader.read(&input).map(|envelope| envelope.shape), want, "{before} {wide} {wrong}");
+                }
+                twins_agree(&input, before);
+            }
+        }
+    }
+}
+
+/// Bodies of the usual kind are scanned without an allocation once the tables have grown: no table grows again.
+#[test]
+fn tables_keep_their_size() {
+    let body = call(br#"{"a":[{"b":1,"c":"\u00e9"}],"d":{"e":null}}"#);
+    let mut reader = scan::Reader::new(1);
+    reader.read(&body).unwrap();
+    let before = reader.capacity();
+    for _ in 0..100 {
+        reader.read(&body).unwrap();
+    }
+    assert_eq!(reader.capacity(), before);
+}
