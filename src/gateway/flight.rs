@@ -1,5 +1,6 @@
 //! What a request carries on its way, and how it ends.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -35,7 +36,7 @@ pub(super) struct Flight {
     pub(super) method: Option<&'static methods::Method>,
     pub(super) session: Option<Session>,
     /// Its request's place among those of its session that are under way.
-    pub(super) in_flight: Option<u64>,
+    pub(super) in_flight: Cell<Option<u64>>,
     /// It counts as a stream of its subject.
     pub(super) streaming: bool,
     pub(super) began: Now,
@@ -46,6 +47,15 @@ pub(super) struct Flight {
     pub(super) request_bytes: usize,
     /// Number of its decision; `None` for what needs no rule.
     pub(super) seq: Option<Seq>,
+}
+
+impl Flight {
+    /// The last of its answer is about to leave: its id may be used again from then on.
+    pub(super) fn id_is_free(&self, shard: &Shard) {
+        if let Some(key) = self.in_flight.take() {
+            shard.load.id_ended(key);
+        }
+    }
 }
 
 /// Whether the connection carries another request.

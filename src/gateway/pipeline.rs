@@ -1,5 +1,6 @@
 //! One request, top to bottom.
 
+use std::cell::Cell;
 use std::rc::Rc;
 
 use smallvec::SmallVec;
@@ -99,7 +100,7 @@ async fn post(
         id,
         method: call.method,
         session: None,
-        in_flight: None,
+        in_flight: Cell::new(None),
         streaming: false,
         began,
         sent: began.mono,
@@ -111,9 +112,7 @@ async fn post(
     };
     let result = judged(shard, conn, body, &mut flight, call, session, cursor).await;
     // Whatever it had taken is given back, whichever way it ended.
-    if let Some(key) = flight.in_flight {
-        shard.load.id_ended(key);
-    }
+    flight.id_is_free(shard);
     if flight.streaming {
         shard.load.streamed(flight.caller.principal);
     }
@@ -182,7 +181,7 @@ fn afford(shard: &Shard, conn: &Conn, flight: &mut Flight, call: &Call) -> Resul
         flight.streaming = true;
     }
     if let (Some(session), Some(id), Shape::Request) = (&flight.session, &flight.id, call.shape) {
-        flight.in_flight = Some(shard.load.id(&session.nonce16, id).ok_or(Kind::IdInFlight)?);
+        flight.in_flight.set(Some(shard.load.id(&session.nonce16, id).ok_or(Kind::IdInFlight)?));
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! GET and DELETE: a legacy session's own stream, and its end.
 
+use std::cell::Cell;
 use std::rc::Rc;
 
 use smallvec::SmallVec;
@@ -60,7 +61,7 @@ pub(super) async fn serve(
         id: None,
         method: None,
         session: Some(session.clone()),
-        in_flight: None,
+        in_flight: Cell::new(None),
         streaming: method == Method::Get,
         began,
         sent: began.mono,

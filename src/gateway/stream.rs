@@ -143,6 +143,9 @@ impl Relay<'_> {
     async fn run(&mut self, conn: &mut Conn, answer: &mut Answer, abort: &Abort) -> End {
         loop {
             let (ended, refused) = self.take(answer);
+            if ended.is_some() {
+                self.flight.id_is_free(self.shard);
+            }
             if !self.flush(conn).await && self.client_matters() {
                 return End::Gone;
             }
