@@ -796,3 +796,29 @@ fn open_files() -> Vec<i32> {
     let names = std::fs::read_dir("/proc/self/fd").unwrap().map(|entry| entry.unwrap().file_name());
     names.filter_map(|name| name.to_str()?.parse().ok()).collect()
 }
+
+#[test]
+fn a_try_waits_for_nothing() {
+    on_both(|| {
+        Box::pin(async {
+            let (timers, pool) = (timers(), pool());
+            let (client, server) = one_pair(&timers).await;
+            let mut held = buffer(&pool, b"before");
+            assert_eq!(server.try_recv(&mut held).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+            assert_eq!(held[..], *b"before");
+            assert_eq!(client.try_send(b" and after").unwrap(), 10);
+            server.readable().await.unwrap();
+            assert_eq!(server.try_recv(&mut held).unwrap(), 10);
+            assert_eq!(held[..], *b"before and after");
+            // As much as the kernel takes, and then no more; the receiver gets what fits.
+            let much = pattern(64 * 1024);
+            while client.try_send(&much).is_ok() {}
+            assert_eq!(client.try_send(&much).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+            server.readable().await.unwrap();
+            assert_eq!(server.try_recv(&mut held).unwrap(), 4_096 - 16);
+            assert_eq!(server.try_recv(&mut held).unwrap_err().kind(), io::ErrorKind::StorageFull);
+            server.shutdown();
+            assert!(server.try_send(b"x").is_err());
+        })
+    });
+}

@@ -1,6 +1,6 @@
 //! What a peer can make us hold, and what we do when there is nothing left to hold it in.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::rc::Rc;
 use std::thread;
@@ -103,7 +103,7 @@ fn a_flood_of_key_updates_ends() {
             let peer = peer_client(&authority, TLS13, None);
             let client = thread::spawn(move || {
                 let mut client = dial(addr, peer, "one.example.com");
-                client.flush().unwrap();
+                client.read_exact(&mut [0]).unwrap();
                 for _ in 0..1_000 {
                     client.conn.refresh_traffic_keys().unwrap();
                     if client.flush().is_err() {
@@ -114,6 +114,7 @@ fn a_flood_of_key_updates_ends() {
             });
             let (socket, _) = listener.accept().await.unwrap();
             let stream = Stream::accept(socket, &config, &pool).await.unwrap();
+            send(&stream, &pool, b"!").await;
             let fault = receive_once(&stream, &pool).await.unwrap_err();
             assert_eq!(fault.kind(), io::ErrorKind::InvalidData, "{fault}");
             assert!(fault.to_string().contains("KeyUpdate"), "{fault}");
