@@ -69,6 +69,8 @@ pub const REFUSED_BODY_DRAIN_MS_MAX: u64 = 1_000;
 pub const SESSIONS_ENDED_MAX: usize = 16 * 1024;
 /// How often a shard looks at its orders, milliseconds.
 pub const HOUSEKEEPING_MS: u64 = 50;
+/// How often a shard has the allocator look for memory to give back, milliseconds.
+pub const TRIM_MS: u64 = 1_000;
 /// A list request waits this long for a catalogue that its server has just announced as changed, milliseconds.
 pub const LIST_FRESH_MS_MAX: u64 = 2_000;
 /// When a drain begins, streams get this long for their clean end, milliseconds.
