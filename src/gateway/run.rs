@@ -97,6 +97,7 @@ fn admit(shard: &Rc<Shard>, socket: Socket, listener: usize) {
         waker: RefCell::new(None),
         abort: Abort::default(),
         asked: Cell::new(false),
+        ending: Cell::new(false),
     });
     let key = shard.connections.borrow_mut().insert(slot.clone());
     let shard = shard.clone();
@@ -149,7 +150,7 @@ impl Shard {
         let mut hand = self.hand.get();
         for (place, slot) in connections.around(hand).take(EVICT_LOOKS_MAX) {
             hand = place + 1;
-            if slot.phase.get() == Phase::Idle && (found.is_none() || !slot.asked.get()) {
+            if slot.phase.get() == Phase::Idle && !slot.ending.get() && (found.is_none() || !slot.asked.get()) {
                 found = Some(slot);
                 if !slot.asked.get() {
                     break;
@@ -158,8 +159,7 @@ impl Shard {
         }
         self.hand.set(hand);
         if let Some(slot) = found {
-            slot.phase.set(Phase::Leaving);
-            slot.socket.shutdown_read();
+            slot.end();
         }
         found.is_some()
     }
@@ -188,8 +188,7 @@ impl Shard {
         let streams_until = begun.plus_ms(STREAM_END_MS_MAX).min(until);
         self.each(|slot| match slot.phase.get() {
             // What has arrived and was not looked at yet is served; then it ends.
-            Phase::Idle => slot.socket.shutdown_read(),
-            Phase::Leaving => {}
+            Phase::Idle => slot.end(),
             Phase::Stream => wake(slot),
             Phase::Busy => {}
         });
