@@ -102,7 +102,10 @@ impl Setup {
     pub(crate) fn set(mut self, pointer: &str, value: Value) -> Self {
         let mut at = &mut self.config;
         for step in pointer.split('/').skip(1) {
-            at = &mut at[step.replace("~1", "/")];
+            at = match step.parse::<usize>() {
+                Ok(index) if at.is_array() => &mut at[index],
+                _ => &mut at[step.replace("~1", "/")],
+            };
         }
         *at = value;
         self

@@ -295,6 +295,9 @@ pub(crate) fn in_records(hello: &[u8], lengths: impl IntoIterator<Item = usize>)
         out.extend_from_slice(piece);
     };
     for length in lengths {
+        if rest.is_empty() {
+            break;
+        }
         let (piece, after) = rest.split_at(length.min(rest.len()));
         rest = after;
         record(piece);
@@ -395,7 +398,8 @@ impl Terminator {
         self.shared.passed.load(Ordering::Acquire)
     }
 
-    fn end_all(&self) {
+    /// Ends what is open.
+    pub(crate) fn end_all(&self) {
         for socket in held(&self.shared.open).drain(..) {
             let _ = socket.shutdown(Shutdown::Both);
         }
