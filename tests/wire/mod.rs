@@ -2,6 +2,7 @@
 
 mod auth;
 mod bounds;
+mod corpus;
 mod events;
 mod fair;
 mod framing;
