@@ -2,12 +2,12 @@
 //! whether the body ended as its framing promised.
 
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use rustls::{ClientConnection, StreamOwned};
 use serde_json::Value;
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 
 use super::gateway::PATIENCE;
 
@@ -165,6 +165,15 @@ impl Wire {
         Self { line: Line::Plain(socket), bytes: Vec::new() }
     }
 
+    /// Connects from this address of this machine.
+    pub(crate) fn from(source: IpAddr, address: SocketAddr) -> Self {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).expect("a socket can be made");
+        socket.bind(&SocketAddr::new(source, 0).into()).expect("the address is this machine's");
+        socket.connect(&address.into()).expect("the gateway listens");
+        socket.set_tcp_nodelay(true).expect("a TCP socket has this option");
+        Self { line: Line::Plain(socket.into()), bytes: Vec::new() }
+    }
+
     /// Goes on encrypted, on a connection whose handshake is done.
     pub(crate) fn encrypted(stream: StreamOwned<ClientConnection, TcpStream>) -> Self {
         Self { line: Line::Tls(Box::new(stream)), bytes: Vec::new() }
@@ -274,6 +283,21 @@ impl Wire {
                 return Err(Cut { had: std::mem::take(&mut self.bytes) });
             }
         }
+    }
+
+    /// The head that comes next, which stays to be read.
+    #[track_caller]
+    pub(crate) fn peek_head(&mut self) -> Head {
+        let head = self.head().expect("an answer begins");
+        self.bytes.splice(..0, head.bytes.iter().copied());
+        head
+    }
+
+    /// Whether anything has come, be it the end, after `patience` at most.
+    pub(crate) fn comes(&mut self, patience: Duration) -> bool {
+        self.line.socket().set_read_timeout(Some(patience)).expect("a TCP socket has this option");
+        let got = self.line.socket().peek(&mut [0]);
+        !self.bytes.is_empty() || !got.is_err_and(|error| is_timeout(error.kind()))
     }
 
     /// Goes on as an event stream, whose head comes next.

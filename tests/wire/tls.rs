@@ -432,8 +432,7 @@ fn certificates_change_under_load() {
     let client = house.authority.client().name("gate.test");
     let mut long_lived = house.connect(&client);
     let issued: Vec<Issued> = (0..SWAPS).map(|_| house.authority.issue(&["gate.test"])).collect();
-    let leaves: Vec<CertificateDer<'static>> =
-        house.certificates.iter().chain(&issued).map(Issued::leaf).collect();
+    let leaves: Vec<CertificateDer<'static>> = house.certificates.iter().chain(&issued).map(Issued::leaf).collect();
     let (mut times, mut handshakes) = (Vec::new(), 0);
     thread::scope(|scope| {
         let storm = || {
@@ -532,9 +531,9 @@ fn leaving_cancels() {
         let kept = leave(wire);
         let count = || house.upstream.notes().iter().filter(|note| *note == "cancelled").count();
         eventually(&format!("{what} cancels"), || count() > number);
-        let records = house.gateway.records_until("the outcome", |records| {
-            oracle::of_kind(records, "outcome").count() == number + 1
-        });
+        let records = house
+            .gateway
+            .records_until("the outcome", |records| oracle::of_kind(records, "outcome").count() == number + 1);
         assert_eq!(oracle::outcome(&records, &post.value)["status"], "cancelled", "{what}");
         drop(kept);
     }

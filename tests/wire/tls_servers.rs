@@ -189,10 +189,8 @@ fn the_gateways_own_certificate() {
     let shakes = with.front.shakes();
     assert!(shakes.iter().all(|shake| shake.shown == Some(mine.leaf())), "{shakes:?}");
     with.checked();
-    let without = home_with(
-        |setup, _| setup,
-        |authority| Manner::Polite(authority.issue(&["up.test"]).server(Some(&clients))),
-    );
+    let without =
+        home_with(|setup, _| setup, |authority| Manner::Polite(authority.issue(&["up.test"]).server(Some(&clients))));
     assert!(without.gateway.banner.contains("not reachable"), "{}", without.gateway.banner);
     assert!(Post::call("echo").to(&without.gateway).json()["error"].is_object());
     assert!(without.upstream.seen().is_empty());
