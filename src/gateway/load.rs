@@ -269,7 +269,7 @@ mod tests {
         Load::new(2, Moment(0))
     }
 
-    /// [R6] [S6] Fair shares of bounds that are for the process: half of them on one shard of two.
+    /// [S6] Fair shares of bounds that are for the process: half of them on one shard of two.
     #[test]
     fn shares_are_held_and_given_back() {
         let (load, limits) = (load(), limits());
@@ -345,7 +345,7 @@ mod tests {
         check(0, &[Class::Lasting, Class::Asking, Class::Call]);
     }
 
-    /// [K11] A twentieth of the time, and a burst at the start.
+    /// [K10] A twentieth of the time, and a burst at the start.
     #[test]
     fn verifications_have_a_budget() {
         let load = load();

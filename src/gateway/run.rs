@@ -86,9 +86,13 @@ fn admit(shard: &Rc<Shard>, socket: Socket, listener: usize) {
     let snapshot = shard.snapshot();
     let limits = &snapshot.settings.limits;
     let max = limits.connections_max.min(shard.connections_max);
-    let full = shard.connections().len() >= max && !shard.make_room();
     let peer = socket.peer_addr().ip();
-    if shard.draining() || full || !shard.load.arrive(peer, limits) {
+    // In this order: whoever has its share already makes nobody give way.
+    let mine = !shard.draining() && shard.load.arrive(peer, limits);
+    if !mine || shard.connections().len() >= max && !shard.make_room() {
+        if mine {
+            shard.load.leave(peer);
+        }
         return send_away(shard, socket, snapshot.tls.listeners.get(listener).is_some_and(Option::is_some));
     }
     let slot = Rc::new(Slot {

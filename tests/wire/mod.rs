@@ -17,5 +17,8 @@ mod policy;
 mod probe;
 mod record;
 mod sessions;
+mod shares;
 mod streams;
+mod tls;
+mod tls_servers;
 mod tokens;
