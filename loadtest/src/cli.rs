@@ -198,6 +198,10 @@ pub(crate) struct Floods {
     /// Connections of the good calls, and of floods of requests.
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=4_096))]
     pub(crate) connections: u32,
+    /// Good calls a second, on schedule; latency counts from the scheduled instant. 0: each on the answer to the last
+    /// one of its connection, which leaves floods little of the core that both share.
+    #[arg(long, value_name = "CALLS", default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(..=1_000_000))]
+    pub(crate) rate: u32,
     /// How long good calls are measured, seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 3.0, value_parser = seconds)]
     pub(crate) seconds: f64,

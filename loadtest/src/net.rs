@@ -117,6 +117,11 @@ pub(crate) fn stay_on(core: usize) -> anyhow::Result<()> {
     sched_setaffinity(None, &cores).with_context(|| format!("core {core} cannot be had"))
 }
 
+/// This thread gets the core when nobody else wants it.
+pub(crate) fn step_back() {
+    let _ = rustix::process::setpriority_process(None, 19);
+}
+
 /// As many open files as this process may have.
 pub(crate) fn raise_file_limit() {
     let limit = getrlimit(Resource::Nofile);

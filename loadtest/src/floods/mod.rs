@@ -17,7 +17,7 @@ use clap::ValueEnum;
 use crate::answer::Checker;
 use crate::cli::Floods;
 use crate::generator::{self, Mark, Outcome, Pace, Plan};
-use crate::measure::Cpu;
+use crate::measure::{Cpu, Schedule};
 use crate::rig::gateway::{self, Gateway, Setup};
 use crate::rig::process::{self, Folder, Process};
 use crate::rig::{self, Cores, environment};
@@ -186,12 +186,13 @@ impl Bench<'_> {
         }
     }
 
-    /// Good calls, as fast as they are answered, all of them checked.
+    /// Good calls as the options say, all of them checked.
     fn good(&self, gateway: &Gateway, warmup: Duration, window: Duration) -> anyhow::Result<Good> {
+        let rate = self.options.rate;
         let plan = Plan {
             shape: self.shape(gateway, 0, Era::Modern),
             connections: self.options.connections,
-            pace: Pace::Closed,
+            pace: if rate > 0 { Pace::Open(Schedule::new(rate)) } else { Pace::Closed },
             warmup,
             window,
             count: u64::MAX,

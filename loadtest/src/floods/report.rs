@@ -34,6 +34,7 @@ impl Report {
             "streams": options.streams,
             "neighbour": options.neighbour,
             "connections": options.connections,
+            "rate": options.rate,
             "seconds": options.seconds,
             "repetitions": options.repetitions,
             "rules": options.rules,
