@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::base::ids::ShardId;
 use crate::base::limits::{
-    EVICT_LOOKS_MAX, FILES_KEPT, HOUSEKEEPING_MS, REFUSED_BODY_DRAIN_MS_MAX, STREAM_END_MS_MAX, TURN_AWAY_MAX,
+    EVICT_LOOKS_MAX, FILES_KEPT, HOUSEKEEPING_MS, REFUSED_BODY_DRAIN_MS_MAX, STREAM_END_MS_MAX, TRIM_MS, TURN_AWAY_MAX,
 };
 use crate::base::slab::Slab;
 use crate::base::time::Moment;
@@ -170,10 +170,16 @@ impl Shard {
 
     /// Looks after the pools until told to stop, then drains.
     async fn keep_house(&self, listeners: &[Rc<Listener>]) {
+        let mut trim = self.timers.now().mono.plus_ms(TRIM_MS);
         while self.control.life() == Life::Run {
             let now = self.timers.now().mono;
             self.control.beat(self.id);
             self.upstreams.pool.prune(now);
+            if now >= trim {
+                trim = now.plus_ms(TRIM_MS);
+                self.buffers.trim();
+                give_back();
+            }
             self.timers.sleep_until(now.plus_ms(HOUSEKEEPING_MS)).await;
         }
         self.drain(listeners).await;
@@ -236,6 +242,15 @@ impl Shard {
         }
     }
 }
+
+/// Lets the allocator return what was freed a while ago to the system. mimalloc looks for that when it frees a page, and
+/// only then: a shard that nothing happens on any more would keep what a flood has cost it.
+fn give_back() {
+    drop(std::hint::black_box(Vec::<u8>::with_capacity(WHOLE_PAGES_BYTES)));
+}
+
+/// So large that it has allocator's pages of its own, which are freed with it.
+const WHOLE_PAGES_BYTES: usize = 1024 * 1024;
 
 fn wake(slot: &Slot) {
     if let Some(waker) = slot.waker.borrow_mut().take() {
