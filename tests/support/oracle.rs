@@ -334,7 +334,9 @@ fn judged(gateway: &Gateway, upstreams: &[(&str, &Upstream)], due: &[&str], clai
             && due.iter().all(|due| traces(records).any(|trace| trace == *due))
     });
     check_form(&records);
-    let ours: Vec<Value> = records.iter().filter(|record| !is_neighbours(record)).cloned().collect();
+    let theirs: HashSet<(u64, u64)> = records.iter().filter(|record| is_neighbours(record)).map(key).collect();
+    let ours = |record: &&Value| record["seq"].is_null() || !theirs.contains(&key(record));
+    let ours: Vec<Value> = records.iter().filter(ours).cloned().collect();
     hold(&faults(&lines(&ours), &ledger, claims));
     records
 }
