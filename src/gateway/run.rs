@@ -85,11 +85,16 @@ async fn accept(shard: Rc<Shard>, listener: Rc<Listener>, index: usize) {
 fn admit(shard: &Rc<Shard>, socket: Socket, listener: usize) {
     let snapshot = shard.snapshot();
     let limits = &snapshot.settings.limits;
-    let max = limits.connections_max.min(shard.connections_max);
-    let full = shard.connections().len() >= max && !shard.make_room();
+    let tls = snapshot.tls.listeners.get(listener).is_some_and(Option::is_some);
     let peer = socket.peer_addr().ip();
-    if shard.draining() || full || !shard.load.arrive(peer, limits) {
-        return send_away(shard, socket, snapshot.tls.listeners.get(listener).is_some_and(Option::is_some));
+    if shard.draining() || !shard.load.arrive(peer, limits) {
+        return send_away(shard, socket, tls);
+    }
+    // Nobody is ended for one that is refused for its own sake.
+    let max = limits.connections_max.min(shard.connections_max);
+    if shard.connections().len() >= max && !shard.make_room() {
+        shard.load.leave(peer);
+        return send_away(shard, socket, tls);
     }
     let slot = Rc::new(Slot {
         socket,
