@@ -98,7 +98,7 @@ async fn request(shard: &Shard, conn: &mut Conn) -> Next {
     let result = pipeline::serve(shard, conn, &mut body).await;
     // Where the next request begins; unknown when this one's body was neither read nor is here whole.
     let body = body.or_else(|| unread_body(conn));
-    let keep = conn.head.keep_alive && !shard.draining() && body.is_some();
+    let keep = conn.head.keep_alive && !conn.is_leaving(shard) && body.is_some();
     let next = match result {
         Ok(next) => {
             if body.is_none() && !conn.gone {
@@ -119,7 +119,7 @@ async fn request(shard: &Shard, conn: &mut Conn) -> Next {
 /// Writes a refusal. The connection is kept only where the next request's first byte is certain.
 async fn refuse(shard: &Shard, conn: &mut Conn, refusal: &Refusal, keep: bool) -> Next {
     let row = refusal.kind.row();
-    let keep = keep && !row.close && !shard.draining();
+    let keep = keep && !row.close && !conn.is_leaving(shard);
     let mut body = Vec::with_capacity(256);
     refusal.write_body(&mut body);
     let mut out = Vec::with_capacity(512 + body.len());

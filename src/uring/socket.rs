@@ -172,6 +172,8 @@ struct Inner {
     stream: UnsafeCell<TcpStream>,
     peer_addr: SocketAddr,
     shut: Cell<bool>,
+    /// Its receiving half was shut down, by us.
+    deaf: Cell<bool>,
     /// What ends a receive without ending the connection; kept between two, because making one allocates.
     canceller: RefCell<Option<Canceller>>,
 }
@@ -357,6 +359,7 @@ impl Socket {
 
     /// Receives nothing more but what has arrived already; sending goes on.
     pub fn shutdown_read(&self) {
+        self.inner.deaf.set(true);
         let _ = rustix::net::shutdown(self.inner.fd(), Shutdown::Read);
     }
 
@@ -387,6 +390,12 @@ impl Socket {
         self.inner.shut.get()
     }
 
+    /// Whether [`Socket::shutdown_read`] was called: what there is to receive then tells nothing about the peer.
+    #[must_use]
+    pub fn is_deaf(&self) -> bool {
+        self.inner.deaf.get()
+    }
+
     /// The other end.
     #[must_use]
     pub fn peer_addr(&self) -> SocketAddr {
@@ -399,8 +408,9 @@ impl Socket {
     }
 
     fn new(stream: TcpStream, peer_addr: SocketAddr) -> Self {
-        let (stream, shut, canceller) = (UnsafeCell::new(stream), Cell::new(false), RefCell::new(None));
-        Self { inner: Rc::new(Inner { stream, peer_addr, shut, canceller }) }
+        let (stream, canceller) = (UnsafeCell::new(stream), RefCell::new(None));
+        let (shut, deaf) = (Cell::new(false), Cell::new(false));
+        Self { inner: Rc::new(Inner { stream, peer_addr, shut, deaf, canceller }) }
     }
 
     /// Waits for the connect that is under way.
