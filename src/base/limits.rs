@@ -88,6 +88,8 @@ pub const BODY_LARGE_BYTES: usize = 64 * 1024;
 pub const VERIFY_PERCENT_MAX: i64 = 5;
 /// And at once, after a time without any: the fleet comes back after a restart.
 pub const VERIFY_BURST_MS: u64 = 250;
+/// Messages may come beyond a bound of calls by this part of it, so that those that are no requests are still read.
+pub const MESSAGES_ABOVE_PART: usize = 8;
 /// Subjects with nothing under way whose counts a shard keeps.
 pub const SHARES_KEPT_MAX: usize = 4096;
 /// TLS handshakes under way on one shard.

@@ -49,7 +49,7 @@ pub(super) async fn serve(shard: &Shard, conn: &mut Conn, kept: &mut Option<Body
     // Before we pay for the body.
     let caller = gate::caller(shard, &snapshot, conn, endpoint).inspect_err(|refusal| note(shard, refusal, began))?;
     let result = if method == Method::Post {
-        match shard.load.call(caller.principal, &snapshot.settings.limits) {
+        match shard.load.message(caller.principal, &snapshot.settings.limits) {
             Ok(()) => {
                 let result = post(shard, conn, kept, snapshot.clone(), caller.clone(), endpoint, began).await;
                 shard.load.called(caller.principal);
@@ -168,16 +168,20 @@ fn afford(shard: &Shard, conn: &Conn, flight: &mut Flight, call: &Call) -> Resul
         Some(Verb::Listen | Verb::Initialize) => Class::Lasting,
         _ => Class::Asking,
     };
+    let limits = &flight.snapshot.settings.limits;
     // Notifications and answers end what is under way.
-    if call.shape == Shape::Request && !shard.admits(class, &flight.snapshot.settings.limits) {
-        return Err(Kind::Overloaded.into());
+    if call.shape == Shape::Request {
+        if !shard.admits(class, limits) {
+            return Err(Kind::Overloaded.into());
+        }
+        shard.load.call(flight.caller.principal, limits)?;
     }
     if class == Class::Lasting && call.era == Era::Modern {
         if conn.head.version == Version::Http10 {
             return Err(Refusal::from(Kind::VersionUnsupported)
                 .saying("A subscription needs HTTP/1.1: the end of an HTTP/1.0 answer looks like any cut."));
         }
-        shard.load.stream(flight.caller.principal, &flight.snapshot.settings.limits)?;
+        shard.load.stream(flight.caller.principal, limits)?;
         flight.streaming = true;
     }
     if let (Some(session), Some(id), Shape::Request) = (&flight.session, &flight.id, call.shape) {
