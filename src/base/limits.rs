@@ -253,6 +253,8 @@ pub const KEEPALIVE_IDLE_MS: u64 = 15_000;
 pub const KEEPALIVE_PROBE_MS: u64 = 5_000;
 /// Unanswered probes after which it is over.
 pub const KEEPALIVE_PROBES: u32 = 3;
+/// Operations that epoll may find ready one after the other before other tasks get their turn.
+pub const OPERATIONS_IN_A_ROW_MAX: u32 = 32;
 /// Step of the timer wheel, milliseconds.
 pub const TICK_MS: u64 = 10;
 

@@ -23,6 +23,7 @@ use socket2::{Domain, Protocol, TcpKeepalive, Type};
 use crate::base::limits::{KEEPALIVE_IDLE_MS, KEEPALIVE_PROBE_MS, KEEPALIVE_PROBES};
 use crate::base::time::Moment;
 use crate::uring::buffer::Buffer;
+use crate::uring::ring::take_turns;
 use crate::uring::wait::Timers;
 
 /// How to listen.
@@ -110,6 +111,7 @@ impl Listener {
     /// (EMFILE, ENFILE, ENOBUFS, ENOMEM). With no descriptor left io_uring answers at once, connection or not:
     /// [`Listener::turn_away`], and sleep before the next try.
     pub async fn accept(&self) -> io::Result<(Socket, SocketAddr)> {
+        take_turns().await;
         let (stream, peer_addr) = self.listener.accept().await?;
         let socket = Socket::new(stream, peer_addr);
         // io_uring's accept in monoio does not ask for it, and children of the plane must not inherit connections.
@@ -224,6 +226,7 @@ impl Socket {
     ///
     /// The error is `StorageFull` when `buffer` has no room, else the connection's end.
     pub async fn recv(&self, mut buffer: Buffer) -> (io::Result<usize>, Buffer) {
+        take_turns().await;
         let Some((bytes, begin, end)) = buffer.lend_spare() else {
             return (Err(io::ErrorKind::StorageFull.into()), buffer);
         };
@@ -237,6 +240,7 @@ impl Socket {
     /// As [`Socket::recv`], but gives the buffer back at `until` when nothing has come: the error is then `TimedOut`,
     /// and the connection goes on. What arrives in the very moment of giving up is received, not lost.
     pub async fn recv_until(&self, mut buffer: Buffer, timers: &Timers, until: Moment) -> (io::Result<usize>, Buffer) {
+        take_turns().await;
         let Some((bytes, begin, end)) = buffer.lend_spare() else {
             return (Err(io::ErrorKind::StorageFull.into()), buffer);
         };
@@ -286,6 +290,7 @@ impl Socket {
         if from > to || to > buffer.len() {
             return (Err(io::ErrorKind::InvalidInput.into()), buffer);
         }
+        take_turns().await;
         let (mut bytes, start) = buffer.lend();
         let (mut next, end) = (start + from, start + to);
         let mut result = Ok(());
@@ -310,6 +315,7 @@ impl Socket {
     pub fn readable(&self) -> impl Future<Output = io::Result<()>> + 'static {
         let socket = self.clone();
         async move {
+            take_turns().await;
             let flight = InFlight(&socket.inner);
             let result = socket.inner.stream().readable(false).await;
             flight.landed();

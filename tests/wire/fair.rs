@@ -1,5 +1,7 @@
 //! One caller that asks for everything there is, and the others, who ask for little.
 
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -52,6 +54,42 @@ fn a_flood_starves_nobody() {
         assert!(flood.end() > FLOODS * PIPELINED, "there was no flood");
         assert!(meanwhile > CALLS, "the flood was no more than a trickle: {meanwhile}");
         assert!(worst < CALL_MAX, "{shards} shards: a call took {worst:?} beside {meanwhile} others");
+    }
+}
+
+/// [R5] One that never pauses, neither sending nor reading, has its turns and no more, on either driver.
+#[test]
+fn a_flood_without_a_pause_starves_nobody() {
+    for driver in ["auto", "epoll"] {
+        let upstream = Plan::tools(&["echo"]).start();
+        let gateway = Setup::new().driver(driver).server("up", &upstream.url()).open().start();
+        let bytes = format!("GET /nowhere HTTP/1.1\r\nhost: {}\r\n\r\n", gateway.address).repeat(2000);
+        let stop = AtomicBool::new(false);
+        let answered = AtomicUsize::new(0);
+        let socket = TcpStream::connect(gateway.address).expect("the gateway listens");
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut room = vec![0; 1 << 20];
+                while let Ok(read @ 1..) = (&socket).read(&mut room) {
+                    answered.fetch_add(read, Ordering::Relaxed);
+                }
+            });
+            scope.spawn(|| while !stop.load(Ordering::Relaxed) && (&socket).write_all(bytes.as_bytes()).is_ok() {});
+            crate::support::gateway::eventually("the flood has begun", || answered.load(Ordering::Relaxed) > 1 << 20);
+            let before = answered.load(Ordering::Relaxed);
+            let calls = std::panic::catch_unwind(|| {
+                for _ in 0..50 {
+                    let begun = Instant::now();
+                    Post::call("echo").echoed(&gateway);
+                    assert!(begun.elapsed() < CALL_MAX, "{driver}: a call took {:?}", begun.elapsed());
+                }
+            });
+            let meanwhile = answered.load(Ordering::Relaxed) - before;
+            stop.store(true, Ordering::Relaxed);
+            let _ = socket.shutdown(Shutdown::Both);
+            calls.expect("each call was answered soon");
+            assert!(meanwhile > 0, "{driver}: the flood was over");
+        });
     }
 }
 
