@@ -140,8 +140,8 @@ pub fn spawn(future: impl Future<Output = ()> + 'static) {
     drop(monoio::spawn(future));
 }
 
-/// Now and then lets everybody else on this shard go first; at the beginning of each operation. Under epoll what can be
-/// done at once is done at once, so that a task whose peer is always ready would never let go of the thread. With
+/// Now and then lets everybody else on this shard go first; at the end of each operation, before it is told. Under epoll
+/// what can be done at once is done at once, so that a task whose peer is always ready would never let go of the thread. With
 /// io_uring each operation waits for the ring.
 pub(super) async fn take_turns() {
     thread_local! {

@@ -111,8 +111,8 @@ impl Listener {
     /// (EMFILE, ENFILE, ENOBUFS, ENOMEM). With no descriptor left io_uring answers at once, connection or not:
     /// [`Listener::turn_away`], and sleep before the next try.
     pub async fn accept(&self) -> io::Result<(Socket, SocketAddr)> {
-        take_turns().await;
         let (stream, peer_addr) = self.listener.accept().await?;
+        take_turns().await;
         let socket = Socket::new(stream, peer_addr);
         // io_uring's accept in monoio does not ask for it, and children of the plane must not inherit connections.
         rustix::io::fcntl_setfd(socket.inner.fd(), FdFlags::CLOEXEC)?;
@@ -226,12 +226,12 @@ impl Socket {
     ///
     /// The error is `StorageFull` when `buffer` has no room, else the connection's end.
     pub async fn recv(&self, mut buffer: Buffer) -> (io::Result<usize>, Buffer) {
-        take_turns().await;
         let Some((bytes, begin, end)) = buffer.lend_spare() else {
             return (Err(io::ErrorKind::StorageFull.into()), buffer);
         };
         let flight = InFlight(&self.inner);
         let (result, slice) = self.inner.stream_mut().read(bytes.slice_mut(begin..end)).await;
+        take_turns().await;
         flight.landed();
         buffer.restore(slice.into_inner());
         (result, buffer)
@@ -240,7 +240,6 @@ impl Socket {
     /// As [`Socket::recv`], but gives the buffer back at `until` when nothing has come: the error is then `TimedOut`,
     /// and the connection goes on. What arrives in the very moment of giving up is received, not lost.
     pub async fn recv_until(&self, mut buffer: Buffer, timers: &Timers, until: Moment) -> (io::Result<usize>, Buffer) {
-        take_turns().await;
         let Some((bytes, begin, end)) = buffer.lend_spare() else {
             return (Err(io::ErrorKind::StorageFull.into()), buffer);
         };
@@ -264,6 +263,7 @@ impl Socket {
             })
             .await
         };
+        take_turns().await;
         flight.landed();
         buffer.restore(slice.into_inner());
         let result = result.map_err(|fault| {
@@ -290,7 +290,6 @@ impl Socket {
         if from > to || to > buffer.len() {
             return (Err(io::ErrorKind::InvalidInput.into()), buffer);
         }
-        take_turns().await;
         let (mut bytes, start) = buffer.lend();
         let (mut next, end) = (start + from, start + to);
         let mut result = Ok(());
@@ -304,6 +303,7 @@ impl Socket {
                 Err(fault) => result = Err(fault),
             }
         }
+        take_turns().await;
         flight.landed();
         buffer.restore(bytes);
         (result, buffer)
@@ -315,9 +315,9 @@ impl Socket {
     pub fn readable(&self) -> impl Future<Output = io::Result<()>> + 'static {
         let socket = self.clone();
         async move {
-            take_turns().await;
             let flight = InFlight(&socket.inner);
             let result = socket.inner.stream().readable(false).await;
+            take_turns().await;
             flight.landed();
             result
         }
