@@ -94,6 +94,8 @@ pub const MESSAGES_ABOVE_PART: usize = 8;
 pub const SHARES_KEPT_MAX: usize = 4096;
 /// TLS handshakes under way on one shard.
 pub const HANDSHAKES_MAX: usize = 1024;
+/// And of those that one address has begun.
+pub const HANDSHAKES_PER_ADDRESS_MAX: u32 = 256;
 /// Refused connections that are told so and waited for, on one shard; others are just closed.
 pub const LINGERING_MAX: usize = 64;
 /// Connections closed at once when no descriptor is left, before the shard sees to the others.
