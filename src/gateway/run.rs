@@ -197,7 +197,7 @@ impl Shard {
         let streams_until = begun.plus_ms(STREAM_END_MS_MAX).min(until);
         self.each(|slot| match slot.phase.get() {
             // What has arrived and was not looked at yet is served; then it ends.
-            Phase::Idle => slot.end(),
+            Phase::Idle => slot.socket.shutdown_read(),
             Phase::Stream => wake(slot),
             Phase::Busy => {}
         });
