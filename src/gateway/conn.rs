@@ -112,12 +112,16 @@ impl Conn {
                     other => return Ok(other),
                 }
             }
-            self.slot.phase.set(Phase::Busy);
+            self.slot.phase.set(Phase::Arriving);
             let head_ms = self.limits.head_ms_max;
             let until = *until.get_or_insert_with(|| shard.timers.now().mono.plus_ms(head_ms));
             let _guard = shard.timers.deadline(&self.slot.socket, until);
             if let Some(watch) = self.watch.take() {
                 let _ = watch.await;
+            }
+            // A head larger than most: nobody knows yet whose it is, and calls of those who are known come first.
+            if self.input.as_ref().is_some_and(|input| input.spare() == 0) && !shard.has_buffers(Class::Lasting) {
+                return Err(Kind::NoBuffer.into());
             }
             // Room as it is needed: a head that trickles in holds no more than it has brought.
             if !self.receive(shard, self.bytes().len() + 1).await? {

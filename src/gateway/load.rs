@@ -34,6 +34,15 @@ pub(super) enum Class {
 /// first. What is under way already, notifications and the ends of sessions are never refused.
 const SHED: &[(Class, usize)] = &[(Class::Stranger, 4), (Class::Lasting, 6), (Class::Asking, 7), (Class::Call, 8)];
 
+impl Class {
+    /// Whether work of this class is still taken, with so much in use of what there is.
+    #[must_use]
+    pub(super) fn fits(self, used: usize, of: usize) -> bool {
+        let eighths = used.saturating_mul(8) / of.max(1);
+        SHED.iter().any(|(row, from)| *row == self && eighths < *from)
+    }
+}
+
 /// What is under way.
 pub(super) struct Load {
     shards: usize,
@@ -183,9 +192,7 @@ impl Load {
     /// Whether work of this class is still taken, with `lent` of `budget` bytes of buffers in use.
     #[must_use]
     pub(super) fn admits(&self, class: Class, lent: usize, budget: usize, limits: &Limits) -> bool {
-        let eighths = |used: usize, of: usize| used.saturating_mul(8) / of.max(1);
-        let used = eighths(lent, budget).max(eighths(self.calls.get(), self.share(limits.calls_max)));
-        SHED.iter().any(|(row, from)| *row == class && used < *from)
+        class.fits(lent, budget) && class.fits(self.calls.get(), self.share(limits.calls_max))
     }
 
     /// Whether a token may be verified now: verifications take a small part of the shard's time, so that a flood of

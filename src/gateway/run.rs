@@ -145,15 +145,20 @@ impl Shard {
         self.connections.borrow()
     }
 
-    /// Ends an idle connection to make room for a new one: one that never carried a request before one that did.
-    /// Looks at some of them only, each time further on; says whether it found one.
+    /// Ends an idle connection to make room for a new one: one that never carried a request, though it may have begun
+    /// with one, before one that did. Looks at some of them only, each time further on; says whether it found one.
     fn make_room(&self) -> bool {
         let connections = self.connections();
         let mut found: Option<&Slot> = None;
         let mut hand = self.hand.get();
         for (place, slot) in connections.around(hand).take(EVICT_LOOKS_MAX) {
             hand = place + 1;
-            if slot.phase.get() == Phase::Idle && !slot.socket.is_deaf() && (found.is_none() || !slot.asked.get()) {
+            let can_go = match slot.phase.get() {
+                Phase::Idle => true,
+                Phase::Arriving => !slot.asked.get(),
+                Phase::Busy | Phase::Stream => false,
+            };
+            if can_go && !slot.socket.is_deaf() && (found.is_none() || !slot.asked.get()) {
                 found = Some(slot);
                 if !slot.asked.get() {
                     break;
@@ -199,7 +204,7 @@ impl Shard {
             // What has arrived and was not looked at yet is served; then it ends.
             Phase::Idle => slot.socket.shutdown_read(),
             Phase::Stream => wake(slot),
-            Phase::Busy => {}
+            Phase::Arriving | Phase::Busy => {}
         });
         loop {
             let now = self.timers.now().mono;

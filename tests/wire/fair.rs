@@ -148,6 +148,30 @@ fn an_address_with_its_fill_evicts_nobody() {
     ours.iter_mut().for_each(ask);
 }
 
+/// [S6] [P5] Requests that are begun and never sent keep nobody out.
+#[test]
+fn half_a_head_holds_no_place() {
+    for driver in ["auto", "epoll"] {
+        let upstream = Plan::tools(&["echo"]).start();
+        let setup = Setup::new().driver(driver).server("up", &upstream.url()).open();
+        let gateway = setup.set("/limits/connections", json!(4)).start();
+        let mut kept = Wire::to(gateway.address);
+        let mut ask = || {
+            let post = Post::call("echo");
+            post.is_echoed(&kept.ask(&post.bytes(&gateway)));
+        };
+        ask();
+        let mut half: Vec<Wire> = (0..3).map(|_| Wire::to(gateway.address)).collect();
+        half.iter_mut().for_each(|wire| wire.send(b"POST /mcp HTTP/1.1\r\n"));
+        for _ in 0..10 {
+            Post::call("echo").echoed(&gateway);
+            half.push(Wire::to(gateway.address));
+            half.last_mut().expect("one was added").send(b"POST /mcp HTTP/1.1\r\n");
+        }
+        ask();
+    }
+}
+
 /// Connections that always have their fill of requests under way.
 struct Flood {
     stop: Arc<AtomicBool>,

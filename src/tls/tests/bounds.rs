@@ -205,6 +205,28 @@ fn a_peer_that_does_not_read() {
     });
 }
 
+/// [R6] [T3] The length in a record's header is only announced: it takes no more room than as much again as has come.
+#[test]
+fn what_is_only_announced_takes_no_room() {
+    on_both(|| {
+        Box::pin(async {
+            let (timers, authority, pool) = (timers(), Authority::new("root"), pool());
+            let (client, server) = pair(&authority, &pool, &timers).await;
+            let level = pool.lent_bytes();
+            assert_eq!(client.socket().try_send(b"\x17\x03\x03\x40\x00").unwrap(), 5);
+            let (waiting, held) = (server.clone(), pool.get(4_096).unwrap());
+            spawn(async move {
+                let _ = waiting.recv(held).await;
+            });
+            sleep(Duration::from_millis(100)).await;
+            let taken = pool.lent_bytes() - level;
+            assert!((4_096..4 * 4_096).contains(&taken), "{taken} bytes for five");
+            server.shutdown();
+            client.shutdown();
+        })
+    });
+}
+
 /// A session that waits holds what rustls needs to know, and no buffer. Measured in a process of its own: memory is
 /// the process's.
 #[test]
