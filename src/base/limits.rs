@@ -234,6 +234,10 @@ pub const RULES_NAMED_MAX: usize = 8;
 // ---- uring ----------------------------------------------------------------------------------------------------
 /// Buffers waiting to be used again, bytes: a burst's memory goes back to the allocator.
 pub const BUFFERS_KEPT_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// And of those that nobody needed for a while, so many stay, bytes.
+pub const BUFFERS_SPARE_BYTES: usize = 1024 * 1024;
+/// How often a shard looks for memory that nobody needs, milliseconds.
+pub const TRIM_MS: u64 = 1_000;
 /// Answers the kernel can lay down before we look. Beyond them it keeps a list of its own, which costs an allocation
 /// each but loses nothing.
 pub const RING_COMPLETIONS: u32 = 8 * 1024;

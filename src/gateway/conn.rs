@@ -102,9 +102,7 @@ impl Conn {
                 if shard.draining() && self.stream.peek_state() != Peek::Bytes {
                     return Ok(Arrival::Closed);
                 }
-                if self.slot.phase.get() != Phase::Leaving {
-                    self.slot.phase.set(Phase::Idle);
-                }
+                self.slot.phase.set(Phase::Idle);
                 // Armed while the last call waited, it goes on as the wait for the next request.
                 if self.watch.is_some() {
                     return Ok(Arrival::Quiet(0));
@@ -293,7 +291,7 @@ impl Conn {
     /// Begins the head of an answer: the status, and that the connection ends where it will (RFC 9112, 9.6).
     pub(super) fn write_status(&self, shard: &Shard, out: &mut Vec<u8>, status: u16) {
         reply::write_status(out, status);
-        if !self.head.keep_alive || shard.draining() {
+        if !self.head.keep_alive || shard.draining() || self.slot.ending.get() {
             let _ = reply::write_field(out, "connection", b"close");
         }
     }

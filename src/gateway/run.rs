@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::base::ids::ShardId;
 use crate::base::limits::{
-    EVICT_LOOKS_MAX, FILES_KEPT, HOUSEKEEPING_MS, REFUSED_BODY_DRAIN_MS_MAX, STREAM_END_MS_MAX, TURN_AWAY_MAX,
+    EVICT_LOOKS_MAX, FILES_KEPT, HOUSEKEEPING_MS, REFUSED_BODY_DRAIN_MS_MAX, STREAM_END_MS_MAX, TRIM_MS, TURN_AWAY_MAX,
 };
 use crate::base::slab::Slab;
 use crate::base::time::Moment;
@@ -101,6 +101,7 @@ fn admit(shard: &Rc<Shard>, socket: Socket, listener: usize) {
         waker: RefCell::new(None),
         abort: Abort::default(),
         asked: Cell::new(false),
+        ending: Cell::new(false),
     });
     let key = shard.connections.borrow_mut().insert(slot.clone());
     let shard = shard.clone();
@@ -153,7 +154,7 @@ impl Shard {
         let mut hand = self.hand.get();
         for (place, slot) in connections.around(hand).take(EVICT_LOOKS_MAX) {
             hand = place + 1;
-            if slot.phase.get() == Phase::Idle && (found.is_none() || !slot.asked.get()) {
+            if slot.phase.get() == Phase::Idle && !slot.ending.get() && (found.is_none() || !slot.asked.get()) {
                 found = Some(slot);
                 if !slot.asked.get() {
                     break;
@@ -162,18 +163,23 @@ impl Shard {
         }
         self.hand.set(hand);
         if let Some(slot) = found {
-            slot.phase.set(Phase::Leaving);
-            slot.socket.shutdown_read();
+            slot.end();
         }
         found.is_some()
     }
 
     /// Looks after the pools until told to stop, then drains.
     async fn keep_house(&self, listeners: &[Rc<Listener>]) {
+        let mut trim = self.timers.now().mono.plus_ms(TRIM_MS);
         while self.control.life() == Life::Run {
             let now = self.timers.now().mono;
             self.control.beat(self.id);
             self.upstreams.pool.prune(now);
+            if now >= trim {
+                trim = now.plus_ms(TRIM_MS);
+                self.buffers.trim();
+                give_back();
+            }
             self.timers.sleep_until(now.plus_ms(HOUSEKEEPING_MS)).await;
         }
         self.drain(listeners).await;
@@ -192,8 +198,7 @@ impl Shard {
         let streams_until = begun.plus_ms(STREAM_END_MS_MAX).min(until);
         self.each(|slot| match slot.phase.get() {
             // What has arrived and was not looked at yet is served; then it ends.
-            Phase::Idle => slot.socket.shutdown_read(),
-            Phase::Leaving => {}
+            Phase::Idle => slot.end(),
             Phase::Stream => wake(slot),
             Phase::Busy => {}
         });
@@ -237,6 +242,15 @@ impl Shard {
         }
     }
 }
+
+/// Lets the allocator return what was freed a while ago to the system. mimalloc looks for that when it frees a page, and
+/// only then: a shard that nothing happens on any more would keep what a flood has cost it.
+fn give_back() {
+    drop(std::hint::black_box(Vec::<u8>::with_capacity(WHOLE_PAGES_BYTES)));
+}
+
+/// So large that it has allocator's pages of its own, which are freed with it.
+const WHOLE_PAGES_BYTES: usize = 1024 * 1024;
 
 fn wake(slot: &Slot) {
     if let Some(waker) = slot.waker.borrow_mut().take() {

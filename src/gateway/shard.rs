@@ -34,8 +34,6 @@ use super::mail::Letter;
 pub(super) enum Phase {
     /// Waiting for a request: may be closed at any time.
     Idle,
-    /// Waiting no more: what has arrived is served, and then it ends.
-    Leaving,
     /// On a request.
     Busy,
     /// On a stream without an end of its own.
@@ -52,6 +50,16 @@ pub(super) struct Slot {
     pub(super) abort: Abort,
     /// It has carried a request.
     pub(super) asked: Cell<bool>,
+    /// Its receiving half is shut: what has arrived is served, and then it ends.
+    pub(super) ending: Cell<bool>,
+}
+
+impl Slot {
+    /// Takes no more requests from an idle connection than the one that may have arrived already.
+    pub(super) fn end(&self) {
+        self.ending.set(true);
+        self.socket.shutdown_read();
+    }
 }
 
 /// Everything a connection's task may use.

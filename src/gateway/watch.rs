@@ -35,6 +35,8 @@ pub(super) async fn next<F: Future>(
     watch_client: bool,
     streaming: bool,
 ) -> Woke<F::Output> {
+    // Where our own side of it is shut the socket tells nothing about the client.
+    let watch_client = watch_client && !conn.slot.ending.get();
     if let Poll::Ready(done) = poll_once(work.as_mut()).await {
         return Woke::Done(done);
     }
