@@ -168,6 +168,11 @@ impl Shelf {
         self.folder.path().join(name)
     }
 
+    /// Makes a folder in it.
+    pub(crate) fn folder(&self, name: &str) {
+        fs::create_dir(self.path(name)).expect("the temporary folder can be written");
+    }
+
     /// Writes a file in place; where it is.
     pub(crate) fn put(&self, name: &str, text: &str) -> PathBuf {
         let path = self.path(name);
