@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::support::gateway::{Gateway, PATIENCE, Setup, Who, eventually};
 use crate::support::http::{Events, Response, Wire};
-use crate::support::mcp::{Post, open_session, session_request, text_of};
+use crate::support::mcp::{LEGACY, Post, open_session, session_request, text_of};
 use crate::support::oracle;
 use crate::support::tls::{Authority, Shelf};
 use crate::support::upstream::{Acted, Plan, Upstream, progress, said};
@@ -166,6 +166,26 @@ fn what_ends_a_call_is_none() {
         assert_eq!(told.status(), 202, "{}", told.text());
         assert_eq!(text_of(&events.message()), post.value);
         assert!(events.rest().1.is_ok());
+    }
+    oracle::check(&gateway, &[("up", &upstream)]);
+}
+
+/// [S6] Who waits for each answer never has more than one call under way: a share of one is enough for it, whatever it asks
+/// and however it is answered.
+#[test]
+fn one_after_another() {
+    let (gateway, upstream) = house(&json!({ "calls_per_subject": 1 }));
+    let ada = token(&gateway, "ada");
+    let session = open_session(&gateway, |post| post.token(&ada));
+    for _ in 0..40 {
+        let modern =
+            [Post::call("echo"), Post::call("secret"), Post::call("flow"), Post::modern("tools/list", json!({}))];
+        let legacy = ["echo", "secret", "flow"].map(|tool| Post::legacy_call(&session, tool));
+        let rest = [Post::legacy(&session, "ping", json!({})), Post::initialize(LEGACY), Post::call("echo").body("{")];
+        for post in modern.into_iter().chain(legacy).chain(rest) {
+            let answer = post.token(&ada).to(&gateway);
+            assert!(matches!(answer.status(), 200 | 400), "{}", answer.text());
+        }
     }
     oracle::check(&gateway, &[("up", &upstream)]);
 }
