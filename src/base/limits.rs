@@ -92,6 +92,8 @@ pub const VERIFY_BURST_MS: u64 = 250;
 pub const SHARES_KEPT_MAX: usize = 4096;
 /// TLS handshakes under way on one shard.
 pub const HANDSHAKES_MAX: usize = 1024;
+/// And of those that one address has begun.
+pub const HANDSHAKES_PER_ADDRESS_MAX: u32 = 256;
 /// Refused connections that are told so and waited for, on one shard; others are just closed.
 pub const LINGERING_MAX: usize = 64;
 /// Connections closed at once when no descriptor is left, before the shard sees to the others.
@@ -255,6 +257,8 @@ pub const KEEPALIVE_IDLE_MS: u64 = 15_000;
 pub const KEEPALIVE_PROBE_MS: u64 = 5_000;
 /// Unanswered probes after which it is over.
 pub const KEEPALIVE_PROBES: u32 = 3;
+/// Operations that epoll may find ready one after the other before other tasks get their turn.
+pub const OPERATIONS_IN_A_ROW_MAX: u32 = 32;
 /// Step of the timer wheel, milliseconds.
 pub const TICK_MS: u64 = 10;
 

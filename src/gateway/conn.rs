@@ -288,10 +288,15 @@ impl Conn {
         }
     }
 
+    /// Whether it carries no request after this one, whatever its client wishes.
+    pub(super) fn is_leaving(&self, shard: &Shard) -> bool {
+        shard.draining() || self.slot.socket.is_deaf()
+    }
+
     /// Begins the head of an answer: the status, and that the connection ends where it will (RFC 9112, 9.6).
     pub(super) fn write_status(&self, shard: &Shard, out: &mut Vec<u8>, status: u16) {
         reply::write_status(out, status);
-        if !self.head.keep_alive || shard.draining() || self.slot.ending.get() {
+        if !self.head.keep_alive || self.is_leaving(shard) {
             let _ = reply::write_field(out, "connection", b"close");
         }
     }

@@ -8,7 +8,9 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use foldhash::quality::RandomState;
 
-use crate::base::limits::{HANDSHAKES_MAX, LINGERING_MAX, SHARES_KEPT_MAX, VERIFY_BURST_MS, VERIFY_PERCENT_MAX};
+use crate::base::limits::{
+    HANDSHAKES_MAX, HANDSHAKES_PER_ADDRESS_MAX, LINGERING_MAX, SHARES_KEPT_MAX, VERIFY_BURST_MS, VERIFY_PERCENT_MAX,
+};
 use crate::base::time::Moment;
 use crate::config::Limits;
 use crate::identity::caller::Owner;
@@ -36,7 +38,7 @@ const SHED: &[(Class, usize)] = &[(Class::Stranger, 4), (Class::Lasting, 6), (Cl
 pub(super) struct Load {
     shards: usize,
     hasher: RandomState,
-    addresses: RefCell<HashMap<IpAddr, u32, RandomState>>,
+    addresses: RefCell<HashMap<IpAddr, Guest, RandomState>>,
     subjects: RefCell<HashMap<Owner, Share, RandomState>>,
     /// Requests in flight of handshake-era sessions: session and id, hashed.
     ids: RefCell<HashSet<u64, RandomState>>,
@@ -45,6 +47,13 @@ pub(super) struct Load {
     handshakes: Cell<usize>,
     lingering: Cell<usize>,
     allowance: Cell<Allowance>,
+}
+
+/// What comes from one network.
+#[derive(Clone, Copy, Debug, Default)]
+struct Guest {
+    connections: u32,
+    handshakes: u32,
 }
 
 /// What one subject has under way.
@@ -83,18 +92,18 @@ impl Load {
     #[must_use]
     pub(super) fn arrive(&self, peer: IpAddr, limits: &Limits) -> bool {
         let mut addresses = self.addresses.borrow_mut();
-        let count = addresses.entry(network(peer)).or_default();
-        let fits = (*count as usize) < self.share(limits.connections_per_address_max);
-        *count += u32::from(fits);
+        let guest = addresses.entry(network(peer)).or_default();
+        let fits = (guest.connections as usize) < self.share(limits.connections_per_address_max);
+        guest.connections += u32::from(fits);
         fits
     }
 
     /// And one less.
     pub(super) fn leave(&self, peer: IpAddr) {
         let mut addresses = self.addresses.borrow_mut();
-        if let Some(count) = addresses.get_mut(&network(peer)) {
-            *count -= 1;
-            if *count == 0 {
+        if let Some(guest) = addresses.get_mut(&network(peer)) {
+            guest.connections -= 1;
+            if guest.connections == 0 {
                 addresses.remove(&network(peer));
             }
         }
@@ -196,15 +205,23 @@ impl Load {
         self.allowance.set(Allowance { left: allowance.left.saturating_sub(nanos(since, now)), ..allowance });
     }
 
-    /// One more TLS handshake, if there is room.
+    /// One more TLS handshake, if there is room: in all, and for the network that the connection, counted already,
+    /// comes from. Who only begins them must not keep everybody else from theirs.
     #[must_use]
-    pub(super) fn handshake(&self) -> bool {
-        counted(&self.handshakes, HANDSHAKES_MAX)
+    pub(super) fn handshake(&self, peer: IpAddr) -> bool {
+        let mut addresses = self.addresses.borrow_mut();
+        let Some(guest) = addresses.get_mut(&network(peer)) else { return false };
+        let fits = guest.handshakes < HANDSHAKES_PER_ADDRESS_MAX && counted(&self.handshakes, HANDSHAKES_MAX);
+        guest.handshakes += u32::from(fits);
+        fits
     }
 
     /// And one less.
-    pub(super) fn handshaken(&self) {
+    pub(super) fn handshaken(&self, peer: IpAddr) {
         self.handshakes.set(self.handshakes.get() - 1);
+        if let Some(guest) = self.addresses.borrow_mut().get_mut(&network(peer)) {
+            guest.handshakes -= 1;
+        }
     }
 
     /// One more connection that is told to go, if there is room for such courtesy.
@@ -321,6 +338,18 @@ mod tests {
         check("2001:db8::3", true);
         load.leave("10.0.0.2".parse().unwrap());
         assert_eq!(load.addresses.borrow().len(), 3, "nobody there, nothing kept");
+    }
+
+    /// [R6] [T3] Handshakes that one network begins and does not end leave room for those of others.
+    #[test]
+    fn handshakes_have_shares() {
+        let (load, limits) = (load(), Limits { connections_per_address_max: usize::MAX, ..limits() });
+        let (one, other): (IpAddr, IpAddr) = ("10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap());
+        let begun = (0..2 * HANDSHAKES_MAX).filter(|_| load.arrive(one, &limits) && load.handshake(one)).count();
+        assert_eq!(begun, HANDSHAKES_PER_ADDRESS_MAX as usize);
+        assert!(load.arrive(other, &limits) && load.handshake(other), "others have theirs");
+        load.handshaken(one);
+        assert!(load.handshake(one) && !load.handshake(one));
     }
 
     #[test]

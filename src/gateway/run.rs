@@ -101,7 +101,6 @@ fn admit(shard: &Rc<Shard>, socket: Socket, listener: usize) {
         waker: RefCell::new(None),
         abort: Abort::default(),
         asked: Cell::new(false),
-        ending: Cell::new(false),
     });
     let key = shard.connections.borrow_mut().insert(slot.clone());
     let shard = shard.clone();
@@ -154,7 +153,7 @@ impl Shard {
         let mut hand = self.hand.get();
         for (place, slot) in connections.around(hand).take(EVICT_LOOKS_MAX) {
             hand = place + 1;
-            if slot.phase.get() == Phase::Idle && !slot.ending.get() && (found.is_none() || !slot.asked.get()) {
+            if slot.phase.get() == Phase::Idle && !slot.socket.is_deaf() && (found.is_none() || !slot.asked.get()) {
                 found = Some(slot);
                 if !slot.asked.get() {
                     break;
@@ -163,7 +162,7 @@ impl Shard {
         }
         self.hand.set(hand);
         if let Some(slot) = found {
-            slot.end();
+            slot.socket.shutdown_read();
         }
         found.is_some()
     }
@@ -198,7 +197,7 @@ impl Shard {
         let streams_until = begun.plus_ms(STREAM_END_MS_MAX).min(until);
         self.each(|slot| match slot.phase.get() {
             // What has arrived and was not looked at yet is served; then it ends.
-            Phase::Idle => slot.end(),
+            Phase::Idle => slot.socket.shutdown_read(),
             Phase::Stream => wake(slot),
             Phase::Busy => {}
         });

@@ -50,16 +50,6 @@ pub(super) struct Slot {
     pub(super) abort: Abort,
     /// It has carried a request.
     pub(super) asked: Cell<bool>,
-    /// Its receiving half is shut: what has arrived is served, and then it ends.
-    pub(super) ending: Cell<bool>,
-}
-
-impl Slot {
-    /// Takes no more requests from an idle connection than the one that may have arrived already.
-    pub(super) fn end(&self) {
-        self.ending.set(true);
-        self.socket.shutdown_read();
-    }
 }
 
 /// Everything a connection's task may use.

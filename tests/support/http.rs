@@ -209,6 +209,15 @@ impl Wire {
         }
     }
 
+    /// Connects from another address of this machine.
+    pub(crate) fn from_to(from: [u8; 4], address: SocketAddr) -> Self {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+        socket.bind(&SocketAddr::from((from, 0)).into()).expect("all of 127/8 is this machine");
+        socket.connect_timeout(&address.into(), PATIENCE).expect("the gateway listens");
+        socket.set_tcp_nodelay(true).expect("a TCP socket has this option");
+        Self { line: Line::Plain(socket.into()), bytes: Vec::new() }
+    }
+
     /// Sends exactly these bytes. A connection that the other side has closed is no fault here: reading will tell.
     pub(crate) fn send(&mut self, bytes: &[u8]) {
         let _ = self.line.write_all(bytes);

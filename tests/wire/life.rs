@@ -290,6 +290,36 @@ fn requests_that_cross_the_end() {
     }
 }
 
+/// [L1] [P5] So is one that takes its time: that nothing more is read from its client does not mean that it has left.
+#[test]
+fn slow_requests_that_cross_the_end() {
+    for driver in ["auto", "epoll"] {
+        let upstream = Plan::tools(&["echo"]).script(|seen, out| {
+            if seen.calls("echo") {
+                let _ = out.gone(Duration::from_millis(300));
+            }
+            Acted::Default
+        });
+        let upstream = upstream.start();
+        let mut gateway = Setup::new().driver(driver).server("up", &upstream.url()).open().start();
+        let mut wires: Vec<Wire> = (0..20).map(|_| Wire::to(gateway.address)).collect();
+        let posts: Vec<Post> = wires.iter().map(|_| Post::call("echo")).collect();
+        gateway.signal(Signal::TERM);
+        std::thread::sleep(Duration::from_millis(3));
+        gateway.signal(Signal::STOP);
+        for (post, wire) in posts.iter().zip(&mut wires) {
+            wire.send(&post.bytes(&gateway));
+        }
+        std::thread::sleep(Duration::from_millis(100));
+        gateway.signal(Signal::CONT);
+        let served = answered(&posts, &mut wires);
+        println!("{driver}: {} of {} were served", served.len(), posts.len());
+        assert_eq!(gateway.ended(PATIENCE).code(), Some(0));
+        executed_are(&upstream, served);
+        oracle::check_record(&export(&gateway.audit()));
+    }
+}
+
 /// [L1] [S3] A stream whose client does not read cannot be ended cleanly; it is ended all the same, within five seconds.
 #[test]
 fn a_stream_that_nobody_reads() {
