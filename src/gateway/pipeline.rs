@@ -94,7 +94,7 @@ async fn post(
         method: call.method,
         session: None,
         in_flight: Cell::new(None),
-        taken: Taken::Nothing,
+        taken: Cell::new(Taken::Nothing),
         began,
         sent: began.mono,
         answered: began.mono,
@@ -105,8 +105,7 @@ async fn post(
     };
     let result = judged(shard, conn, body, &mut flight, call, session, cursor).await;
     // Whatever it had taken is given back, whichever way it ended.
-    flight.id_is_free(shard);
-    flight.give_back(shard);
+    flight.over(shard);
     result.map_err(|refusal| {
         let mut refusal = refusal.to(flight.era, flight.id.as_deref());
         refusal.method = flight.method.map_or("", |method| method.wire);
@@ -173,10 +172,10 @@ fn afford(shard: &Shard, conn: &Conn, flight: &mut Flight, call: &Call) -> Resul
                 .saying("A subscription needs HTTP/1.1: the end of an HTTP/1.0 answer looks like any cut."));
         }
         shard.load.stream(subject, limits)?;
-        flight.taken = Taken::Stream;
+        flight.taken.set(Taken::Stream);
     } else {
         shard.load.call(subject, limits)?;
-        flight.taken = Taken::Call;
+        flight.taken.set(Taken::Call);
     }
     if let (Some(session), Some(id)) = (&flight.session, &flight.id) {
         flight.in_flight.set(Some(shard.load.id(&session.nonce16, id).ok_or(Kind::IdInFlight)?));

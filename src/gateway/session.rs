@@ -62,7 +62,7 @@ pub(super) async fn serve(
         method: None,
         session: Some(session.clone()),
         in_flight: Cell::new(None),
-        taken: if method == Method::Get { Taken::Stream } else { Taken::Nothing },
+        taken: Cell::new(if method == Method::Get { Taken::Stream } else { Taken::Nothing }),
         began,
         sent: began.mono,
         answered: began.mono,
@@ -72,7 +72,7 @@ pub(super) async fn serve(
         caller,
     };
     let result = exchanged(shard, conn, &flight, &session).await;
-    flight.give_back(shard);
+    flight.over(shard);
     result.map_err(|refusal| refusal.to(Era::Legacy, None))
 }
 

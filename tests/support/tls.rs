@@ -9,7 +9,10 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 use std::time::Duration;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType, date_time_ymd};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose, SanType,
+    date_time_ymd,
+};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -63,6 +66,7 @@ impl Authority {
     pub(crate) fn new(name: &str) -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params.distinguished_name.push(DnType::CommonName, name);
         let key = KeyPair::generate().expect("a key can be made");
         Self { issuer: CertifiedIssuer::self_signed(params, key).expect("an authority signs itself") }
@@ -101,7 +105,9 @@ impl Authority {
 
     fn params(names: &[&str]) -> CertificateParams {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        let params = CertificateParams::new(names).expect("the names are names");
+        let mut params = CertificateParams::new(names).expect("the names are names");
+        // Some clients want it (RFC 5280, 4.2.1.1).
+        params.use_authority_key_identifier_extension = true;
         assert!(params.subject_alt_names.iter().all(|it| matches!(it, SanType::DnsName(_) | SanType::IpAddress(_))));
         params
     }
@@ -160,6 +166,11 @@ impl Shelf {
     /// Where a file is, or would be.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
+    }
+
+    /// Makes a folder in it.
+    pub(crate) fn folder(&self, name: &str) {
+        fs::create_dir(self.path(name)).expect("the temporary folder can be written");
     }
 
     /// Writes a file in place; where it is.

@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use portcullis::base::limits;
 use serde_json::{Value, json};
 
 use crate::support::gateway::{Gateway, PATIENCE, Setup, Who, eventually};
 use crate::support::http::{Events, Response, Wire};
-use crate::support::mcp::{Post, open_session, session_request, text_of};
+use crate::support::mcp::{LEGACY, Post, open_session, session_request, text_of};
 use crate::support::oracle;
 use crate::support::tls::{Authority, Shelf};
 use crate::support::upstream::{Acted, Plan, Upstream, progress, said};
@@ -165,6 +166,26 @@ fn what_ends_a_call_is_none() {
         assert_eq!(told.status(), 202, "{}", told.text());
         assert_eq!(text_of(&events.message()), post.value);
         assert!(events.rest().1.is_ok());
+    }
+    oracle::check(&gateway, &[("up", &upstream)]);
+}
+
+/// [S6] Who waits for each answer never has more than one call under way: a share of one is enough for it, whatever it asks
+/// and however it is answered.
+#[test]
+fn one_after_another() {
+    let (gateway, upstream) = house(&json!({ "calls_per_subject": 1 }));
+    let ada = token(&gateway, "ada");
+    let session = open_session(&gateway, |post| post.token(&ada));
+    for _ in 0..40 {
+        let modern =
+            [Post::call("echo"), Post::call("secret"), Post::call("flow"), Post::modern("tools/list", json!({}))];
+        let legacy = ["echo", "secret", "flow"].map(|tool| Post::legacy_call(&session, tool));
+        let rest = [Post::legacy(&session, "ping", json!({})), Post::initialize(LEGACY), Post::call("echo").body("{")];
+        for post in modern.into_iter().chain(legacy).chain(rest) {
+            let answer = post.token(&ada).to(&gateway);
+            assert!(matches!(answer.status(), 200 | 400), "{}", answer.text());
+        }
     }
     oracle::check(&gateway, &[("up", &upstream)]);
 }
@@ -470,6 +491,73 @@ fn who_is_refused_pushes_nobody_out() {
         assert_eq!(Wire::to(gateway.address).response().status(), 503);
     }
     theirs.iter_mut().chain(&mut mine).for_each(|wire| echoes(wire, &gateway));
+    oracle::check(&gateway, &[("up", &upstream)]);
+}
+
+/// [S6] Encrypted connections give way too, used or in the middle of their handshake, and those that stay notice nothing.
+#[test]
+fn encrypted_connections_give_way() {
+    let (authority, shelf) = (Authority::new("servers"), Shelf::new());
+    let pair = shelf.pair("c", &authority.issue(&["gate.test"]));
+    let upstream = upstream();
+    let gateway = Setup::new()
+        .server("up", &upstream.url())
+        .open()
+        .set("/listen", json!([{ "address": "127.0.0.1:0", "tls": pair }]))
+        .set("/limits", json!({ "connections": 2 }))
+        .start();
+    let connect = || authority.client().connect(gateway.address).expect("there is always room for one more");
+    let mut used = connect();
+    echoes(&mut used, &gateway);
+    let mut silent = Wire::to(gateway.address);
+    let mut third = connect();
+    assert!(silent.at_end(PATIENCE), "the one without a handshake goes first");
+    echoes(&mut third, &gateway);
+    echoes(&mut used, &gateway);
+    for _ in 0..10 {
+        echoes(&mut connect(), &gateway);
+    }
+    drop((used, third));
+    oracle::check(&gateway, &[("up", &upstream)]);
+}
+
+/// [R4] [S6] What a shard holds for its clients is bounded: when large bodies have taken most of it, no more of them are
+/// taken, nor tokens that must be verified, while those who are known call and ask on; and all of it comes back.
+#[test]
+fn memory_has_its_bound() {
+    const BODY: usize = 1 << 20;
+    const TRIES: usize = 2 * limits::SHARD_BUFFER_BYTES_MAX / BODY;
+    let upstream = upstream();
+    let gateway = Setup::new().server("up", &upstream.url()).open().tokens("allow").start();
+    let ada = token(&gateway, "ada");
+    Post::call("echo").token(&ada).echoed(&gateway);
+    let post = Post::call("echo");
+    let large = [post.head_bytes(&gateway, &format!("content-length: {BODY}\r\n")), vec![b' '; BODY - 1]].concat();
+    let mut held = Vec::new();
+    let told = loop {
+        assert!(held.len() < TRIES, "{} bodies of a megabyte, and nobody minds", held.len());
+        let mut wire = Wire::to(gateway.address);
+        // What is refused is read away as far as this.
+        wire.send(&large[..32 * 1024]);
+        if held.len() * BODY > limits::SHARD_BUFFER_BYTES_MAX / 2 && wire.comes(Duration::from_millis(30)) {
+            break wire.response();
+        }
+        if wire.try_send(&large[32 * 1024..]) {
+            held.push(wire);
+        }
+    };
+    assert_eq!(told.status(), 503, "{}", told.text());
+    assert!(told.field("retry-after").parse::<u32>().is_ok_and(|seconds| seconds > 0), "{:?}", told.head);
+    let memory = gateway.resident_bytes();
+    assert!(memory < limits::SHARD_BUFFER_BYTES_MAX + (64 << 20), "{memory} bytes for {} bodies", held.len());
+    Post::call("echo").token(&ada).echoed(&gateway);
+    assert_eq!(Post::modern("tools/list", json!({})).token(&ada).to(&gateway).status(), 200);
+    assert_eq!(Post::call("echo").token(&token(&gateway, "bob")).to(&gateway).status(), 503, "a stranger waits");
+    drop(held);
+    eventually("there is room again", || {
+        Post::call("echo").token(&token(&gateway, "bob")).to(&gateway).status() == 200
+    });
+    assert!(upstream.calls().len() < 10, "a body that never came whole is no call");
     oracle::check(&gateway, &[("up", &upstream)]);
 }
 

@@ -6,13 +6,14 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use portcullis::base::limits;
 use rustls::HandshakeKind;
 use rustls::pki_types::CertificateDer;
 use serde_json::{Value, json};
 
-use crate::support::gateway::{Gateway, PATIENCE, Setup, eventually};
+use crate::support::gateway::{Gateway, PATIENCE, Setup, eventually, run};
 use crate::support::http::Wire;
-use crate::support::mcp::{LEGACY, Post, text_of};
+use crate::support::mcp::{LEGACY, Post, session_request, text_of};
 use crate::support::oracle;
 use crate::support::tls::{Authority, Client, Issued, Shelf, TLS12, TLS13, dial, in_records};
 use crate::support::upstream::{Acted, Plan, Upstream, progress, said};
@@ -134,6 +135,42 @@ fn calls_in_both_eras() {
     let head = Post::call("echo").head_bytes(gateway, &format!("content-length: {}\r\n", BODY_BYTES + 1));
     assert_eq!(wire.ask(&head).status(), 413);
     assert!(wire.ends_announced(), "it says that nothing more comes");
+    house.checked();
+}
+
+/// Streams that stay, and connections that say nothing for a while, go on encrypted.
+#[test]
+fn what_lasts() {
+    let house = plain_house();
+    let gateway = &house.gateway;
+    let mut quiet = house.connect(&house.authority.client());
+    house.echoes(&mut quiet);
+    let filter = json!({ "notifications": { "toolsListChanged": true } });
+    let mut wire = house.connect(&house.authority.client());
+    wire.send(&Post::modern("subscriptions/listen", filter).id("sub").bytes(gateway));
+    let mut subscription = wire.events();
+    assert_eq!(subscription.message()["method"], "notifications/subscriptions/acknowledged");
+    let mut wire = house.connect(&house.authority.client());
+    let opened = wire.ask(&Post::initialize(LEGACY).bytes(gateway));
+    wire.send(&session_request(gateway, "GET", "/mcp", opened.field("mcp-session-id"), ""));
+    let mut own = wire.events();
+    // The plane listens too.
+    eventually("all streams are open", || house.upstream.open_streams() >= 3);
+    for _ in 0..3 {
+        thread::sleep(Duration::from_millis(limits::IDLE_AFTER_MS + 50));
+        house.upstream.change_tools(&["echo", "flow", "long", "wait"]);
+        for stream in [&mut subscription, &mut own] {
+            assert_eq!(stream.message()["method"], "notifications/tools/list_changed");
+        }
+        house.echoes(&mut quiet);
+    }
+    // A client that leaves a stream ends it at the server.
+    let mut left = subscription.into_wire();
+    left.farewell();
+    drop(own);
+    eventually("both are closed", || {
+        house.upstream.notes().iter().filter(|note| *note == "stream closed").count() >= 2
+    });
     house.checked();
 }
 
@@ -328,7 +365,7 @@ fn a_handshake_has_its_time() {
 /// [T3] What a handshake's time is without a word of the operator's.
 #[test]
 fn the_time_that_is_promised() {
-    assert_eq!(portcullis::base::limits::HANDSHAKE_MS_MAX, 5_000);
+    assert_eq!(limits::HANDSHAKE_MS_MAX, 5_000);
 }
 
 /// A first message by hand, in the form of TLS 1.0 to 1.2: it offers no version but the one it is of.
@@ -647,4 +684,28 @@ fn a_drain_says_farewell() {
     house.gateway.signal(rustix::process::Signal::TERM);
     assert!(idle.ends_announced(), "an idle connection ends with a farewell");
     assert!(house.gateway.ended(PATIENCE).success());
+}
+
+/// What the README shows is a configuration without a fault.
+#[test]
+fn the_example_of_the_readme() {
+    let readme = include_str!("../../README.md");
+    let part = readme.split("\n### TLS\n").nth(1).expect("the README has a part about TLS");
+    let example = part.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("with an example");
+    let shelf = Shelf::new();
+    shelf.folder("tls");
+    shelf.pair("tls/pair", &Authority::new("servers").issue(&["tools.example.com"]));
+    for (there, name) in [("tls/pair.pem", "tls/cert.pem"), ("tls/pair.key", "tls/key.pem")] {
+        std::fs::rename(shelf.path(there), shelf.path(name)).expect("the temporary folder can be written");
+    }
+    shelf.put(
+        "jwks.json",
+        r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#,
+    );
+    let rest = "auth: { issuers: [{ issuer: https://issuer.example, jwks: { file: ./jwks.json } }] }\n\
+                servers: { everything: { url: 'http://127.0.0.1:3001/mcp' } }\n\
+                policy: { rules: [{ id: open, permit: ['*/*'] }] }\n";
+    shelf.put("portcullis.yaml", &format!("{example}{rest}"));
+    let run = run(&shelf.path(""), &["check", "--strict", "--config", "portcullis.yaml"]);
+    assert!(run.status.is_some_and(|status| status.success()), "{}{}", run.stdout, run.stderr);
 }
