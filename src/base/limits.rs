@@ -69,8 +69,6 @@ pub const REFUSED_BODY_DRAIN_MS_MAX: u64 = 1_000;
 pub const SESSIONS_ENDED_MAX: usize = 16 * 1024;
 /// How often a shard looks at its orders, milliseconds.
 pub const HOUSEKEEPING_MS: u64 = 50;
-/// How often a shard has the allocator look for memory to give back, milliseconds.
-pub const TRIM_MS: u64 = 1_000;
 /// A list request waits this long for a catalogue that its server has just announced as changed, milliseconds.
 pub const LIST_FRESH_MS_MAX: u64 = 2_000;
 /// When a drain begins, streams get this long for their clean end, milliseconds.
@@ -94,6 +92,8 @@ pub const VERIFY_BURST_MS: u64 = 250;
 pub const SHARES_KEPT_MAX: usize = 4096;
 /// TLS handshakes under way on one shard.
 pub const HANDSHAKES_MAX: usize = 1024;
+/// And of those that one address has begun.
+pub const HANDSHAKES_PER_ADDRESS_MAX: u32 = 256;
 /// Refused connections that are told so and waited for, on one shard; others are just closed.
 pub const LINGERING_MAX: usize = 64;
 /// Connections closed at once when no descriptor is left, before the shard sees to the others.
@@ -236,6 +236,10 @@ pub const RULES_NAMED_MAX: usize = 8;
 // ---- uring ----------------------------------------------------------------------------------------------------
 /// Buffers waiting to be used again, bytes: a burst's memory goes back to the allocator.
 pub const BUFFERS_KEPT_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// And of those that nobody needed for a while, so many stay, bytes.
+pub const BUFFERS_SPARE_BYTES: usize = 1024 * 1024;
+/// How often a shard looks for memory that nobody needs, milliseconds.
+pub const TRIM_MS: u64 = 1_000;
 /// Answers the kernel can lay down before we look. Beyond them it keeps a list of its own, which costs an allocation
 /// each but loses nothing.
 pub const RING_COMPLETIONS: u32 = 8 * 1024;
@@ -253,6 +257,8 @@ pub const KEEPALIVE_IDLE_MS: u64 = 15_000;
 pub const KEEPALIVE_PROBE_MS: u64 = 5_000;
 /// Unanswered probes after which it is over.
 pub const KEEPALIVE_PROBES: u32 = 3;
+/// Operations that epoll may find ready one after the other before other tasks get their turn.
+pub const OPERATIONS_IN_A_ROW_MAX: u32 = 32;
 /// Step of the timer wheel, milliseconds.
 pub const TICK_MS: u64 = 10;
 

@@ -89,9 +89,13 @@ fn admit(shard: &Rc<Shard>, socket: Socket, listener: usize) {
     let snapshot = shard.snapshot();
     let limits = &snapshot.settings.limits;
     let max = limits.connections_max.min(shard.connections_max);
-    let full = shard.connections().len() >= max && !shard.make_room();
     let peer = socket.peer_addr().ip();
-    if shard.draining() || full || !shard.load.arrive(peer, limits) {
+    // In this order: whoever has its share already makes nobody give way.
+    let mine = !shard.draining() && shard.load.arrive(peer, limits);
+    if !mine || shard.connections().len() >= max && !shard.make_room() {
+        if mine {
+            shard.load.leave(peer);
+        }
         return send_away(shard, socket, snapshot.tls.listeners.get(listener).is_some_and(Option::is_some));
     }
     let slot = Rc::new(Slot {
@@ -144,15 +148,20 @@ impl Shard {
         self.connections.borrow()
     }
 
-    /// Ends an idle connection to make room for a new one: one that never carried a request before one that did.
-    /// Looks at some of them only, each time further on; says whether it found one.
+    /// Ends an idle connection to make room for a new one: one that never carried a request, though it may have begun
+    /// with one, before one that did. Looks at some of them only, each time further on; says whether it found one.
     fn make_room(&self) -> bool {
         let connections = self.connections();
         let mut found: Option<&Slot> = None;
         let mut hand = self.hand.get();
         for (place, slot) in connections.around(hand).take(EVICT_LOOKS_MAX) {
             hand = place + 1;
-            if slot.phase.get() == Phase::Idle && (found.is_none() || !slot.asked.get()) {
+            let can_go = match slot.phase.get() {
+                Phase::Idle => true,
+                Phase::Arriving => !slot.asked.get(),
+                Phase::Busy | Phase::Stream => false,
+            };
+            if can_go && !slot.socket.is_deaf() && (found.is_none() || !slot.asked.get()) {
                 found = Some(slot);
                 if !slot.asked.get() {
                     break;
@@ -161,7 +170,6 @@ impl Shard {
         }
         self.hand.set(hand);
         if let Some(slot) = found {
-            slot.phase.set(Phase::Leaving);
             slot.socket.shutdown_read();
         }
         found.is_some()
@@ -176,6 +184,7 @@ impl Shard {
             self.upstreams.pool.prune(now);
             if now >= trim {
                 trim = now.plus_ms(TRIM_MS);
+                self.buffers.trim();
                 give_back();
             }
             self.timers.sleep_until(now.plus_ms(HOUSEKEEPING_MS)).await;
@@ -197,9 +206,8 @@ impl Shard {
         self.each(|slot| match slot.phase.get() {
             // What has arrived and was not looked at yet is served; then it ends.
             Phase::Idle => slot.socket.shutdown_read(),
-            Phase::Leaving => {}
             Phase::Stream => wake(slot),
-            Phase::Busy => {}
+            Phase::Arriving | Phase::Busy => {}
         });
         loop {
             let now = self.timers.now().mono;

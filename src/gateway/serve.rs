@@ -45,13 +45,14 @@ async fn secured(shard: &Shard, slot: &Slot, listener: usize) -> Option<Stream> 
     let Some(config) = snapshot.tls.listeners.get(listener).and_then(Option::as_ref) else {
         return Some(Stream::plain(slot.socket.clone()));
     };
-    if !shard.load.handshake() {
+    let peer = slot.socket.peer_addr().ip();
+    if !shard.load.handshake(peer) {
         return None;
     }
     let until = shard.timers.now().mono.plus_ms(snapshot.settings.limits.handshake_ms_max);
     let guard = shard.timers.deadline(&slot.socket, until);
     let stream = Box::pin(Stream::accept(slot.socket.clone(), config, &shard.buffers)).await;
-    shard.load.handshaken();
+    shard.load.handshaken(peer);
     stream.ok().filter(|_| !guard.disarm())
 }
 
@@ -98,7 +99,7 @@ async fn request(shard: &Shard, conn: &mut Conn) -> Next {
     let result = pipeline::serve(shard, conn, &mut body).await;
     // Where the next request begins; unknown when this one's body was neither read nor is here whole.
     let body = body.or_else(|| unread_body(conn));
-    let keep = conn.head.keep_alive && !shard.draining() && body.is_some();
+    let keep = conn.head.keep_alive && !conn.is_leaving(shard) && body.is_some();
     let next = match result {
         Ok(next) => {
             if body.is_none() && !conn.gone {
@@ -119,7 +120,7 @@ async fn request(shard: &Shard, conn: &mut Conn) -> Next {
 /// Writes a refusal. The connection is kept only where the next request's first byte is certain.
 async fn refuse(shard: &Shard, conn: &mut Conn, refusal: &Refusal, keep: bool) -> Next {
     let row = refusal.kind.row();
-    let keep = keep && !row.close && !shard.draining();
+    let keep = keep && !row.close;
     let mut body = Vec::with_capacity(256);
     refusal.write_body(&mut body);
     let mut out = Vec::with_capacity(512 + body.len());

@@ -34,8 +34,8 @@ use super::mail::Letter;
 pub(super) enum Phase {
     /// Waiting for a request: may be closed at any time.
     Idle,
-    /// Waiting no more: what has arrived is served, and then it ends.
-    Leaving,
+    /// A request has begun to come.
+    Arriving,
     /// On a request.
     Busy,
     /// On a stream without an end of its own.
@@ -178,6 +178,11 @@ impl Shard {
     /// Whether work of this class is still taken.
     pub(super) fn admits(&self, class: Class, limits: &Limits) -> bool {
         self.load.admits(class, self.buffers.lent_bytes(), SHARD_BUFFER_BYTES_MAX, limits)
+    }
+
+    /// Whether there are buffers for what may do without.
+    pub(super) fn has_buffers(&self, class: Class) -> bool {
+        class.fits(self.buffers.lent_bytes(), SHARD_BUFFER_BYTES_MAX)
     }
 
     /// Whether nothing new is taken any more.

@@ -144,7 +144,7 @@ impl Relay<'_> {
         loop {
             let (ended, refused) = self.take(answer);
             if ended.is_some() {
-                self.flight.id_is_free(self.shard);
+                self.flight.answer_leaves(self.shard);
             }
             if !self.flush(conn).await && self.client_matters() {
                 return End::Gone;
