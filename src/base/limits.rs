@@ -88,8 +88,6 @@ pub const BODY_LARGE_BYTES: usize = 64 * 1024;
 pub const VERIFY_PERCENT_MAX: i64 = 5;
 /// And at once, after a time without any: the fleet comes back after a restart.
 pub const VERIFY_BURST_MS: u64 = 250;
-/// Messages may come beyond a bound of calls by this part of it, so that those that are no requests are still read.
-pub const MESSAGES_ABOVE_PART: usize = 8;
 /// Subjects with nothing under way whose counts a shard keeps.
 pub const SHARES_KEPT_MAX: usize = 4096;
 /// TLS handshakes under way on one shard.
@@ -238,6 +236,10 @@ pub const RULES_NAMED_MAX: usize = 8;
 // ---- uring ----------------------------------------------------------------------------------------------------
 /// Buffers waiting to be used again, bytes: a burst's memory goes back to the allocator.
 pub const BUFFERS_KEPT_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// And of those that nobody needed for a while, so many stay, bytes.
+pub const BUFFERS_SPARE_BYTES: usize = 1024 * 1024;
+/// How often a shard looks for memory that nobody needs, milliseconds.
+pub const TRIM_MS: u64 = 1_000;
 /// Answers the kernel can lay down before we look. Beyond them it keeps a list of its own, which costs an allocation
 /// each but loses nothing.
 pub const RING_COMPLETIONS: u32 = 8 * 1024;

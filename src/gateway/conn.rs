@@ -102,9 +102,7 @@ impl Conn {
                 if shard.draining() && self.stream.peek_state() != Peek::Bytes {
                     return Ok(Arrival::Closed);
                 }
-                if self.slot.phase.get() != Phase::Leaving {
-                    self.slot.phase.set(Phase::Idle);
-                }
+                self.slot.phase.set(Phase::Idle);
                 // Armed while the last call waited, it goes on as the wait for the next request.
                 if self.watch.is_some() {
                     return Ok(Arrival::Quiet(0));

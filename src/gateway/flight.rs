@@ -37,8 +37,8 @@ pub(super) struct Flight {
     pub(super) session: Option<Session>,
     /// Its request's place among those of its session that are under way.
     pub(super) in_flight: Cell<Option<u64>>,
-    /// It counts as a stream of its subject.
-    pub(super) streaming: bool,
+    /// What it takes of its subject's share.
+    pub(super) taken: Taken,
     pub(super) began: Now,
     /// When it went to the server.
     pub(super) sent: Moment,
@@ -56,6 +56,26 @@ impl Flight {
             shard.load.id_ended(key);
         }
     }
+
+    /// It is over, whichever way it ended: what it took of its subject's share is free.
+    pub(super) fn give_back(&self, shard: &Shard) {
+        match self.taken {
+            Taken::Nothing => {}
+            Taken::Call => shard.load.called(self.caller.principal),
+            Taken::Stream => shard.load.streamed(self.caller.principal),
+        }
+    }
+}
+
+/// What a request takes of its subject's share while it is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// It is not counted.
+    Nothing,
+    /// A call.
+    Call,
+    /// A stream.
+    Stream,
 }
 
 /// Whether the connection carries another request.

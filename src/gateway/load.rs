@@ -9,8 +9,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use foldhash::quality::RandomState;
 
 use crate::base::limits::{
-    HANDSHAKES_MAX, HANDSHAKES_PER_ADDRESS_MAX, LINGERING_MAX, MESSAGES_ABOVE_PART, SHARES_KEPT_MAX, VERIFY_BURST_MS,
-    VERIFY_PERCENT_MAX,
+    HANDSHAKES_MAX, HANDSHAKES_PER_ADDRESS_MAX, LINGERING_MAX, SHARES_KEPT_MAX, VERIFY_BURST_MS, VERIFY_PERCENT_MAX,
 };
 use crate::base::time::Moment;
 use crate::config::Limits;
@@ -119,36 +118,22 @@ impl Load {
         }
     }
 
-    /// One more message of this subject, which is still to be read. Each bound has a little room above it, for
-    /// notifications and answers: they end what is under way. What turns out to be a request needs [`Load::call`] too.
+    /// One more call of this subject.
     ///
     /// # Errors
     /// `SubjectBusy`, `Overloaded`.
-    pub(super) fn message(&self, subject: Owner, limits: &Limits) -> Result<(), Kind> {
-        let above = |bound: usize| bound.saturating_add(bound / MESSAGES_ABOVE_PART + 1);
-        if self.calls.get() >= above(self.share(limits.calls_max)) {
+    pub(super) fn call(&self, subject: Owner, limits: &Limits) -> Result<(), Kind> {
+        if self.calls.get() >= self.share(limits.calls_max) {
             return Err(Kind::Overloaded);
         }
         let mut subjects = self.subjects.borrow_mut();
         let share = subjects.entry(subject).or_default();
-        if share.calls as usize >= above(self.share(limits.calls_per_subject_max)) {
+        if share.calls as usize >= self.share(limits.calls_per_subject_max) {
             return Err(Kind::SubjectBusy);
         }
         share.calls += 1;
         self.calls.set(self.calls.get() + 1);
         Ok(())
-    }
-
-    /// The message is a request: whether it is within the bounds, itself counted already.
-    ///
-    /// # Errors
-    /// `SubjectBusy`, `Overloaded`.
-    pub(super) fn call(&self, subject: Owner, limits: &Limits) -> Result<(), Kind> {
-        if self.calls.get() > self.share(limits.calls_max) {
-            return Err(Kind::Overloaded);
-        }
-        let calls = self.subjects.borrow().get(&subject).map_or(0, |share| share.calls as usize);
-        if calls > self.share(limits.calls_per_subject_max) { Err(Kind::SubjectBusy) } else { Ok(()) }
     }
 
     /// And one less.
@@ -308,32 +293,27 @@ mod tests {
         Load::new(2, Moment(0))
     }
 
-    /// [R6] [S6] Fair shares of bounds that are for the process: half of them on one shard of two.
+    /// [S6] Fair shares of bounds that are for the process: half of them on one shard of two.
     #[test]
     fn shares_are_held_and_given_back() {
         let (load, limits) = (load(), limits());
         let (alice, bob) = (owner("alice"), owner("bob"));
-        let call = |subject: Owner| load.message(subject, &limits).and_then(|()| load.call(subject, &limits));
         for _ in 0..3 {
-            assert_eq!(call(alice), Ok(()));
+            assert_eq!(load.call(alice, &limits), Ok(()));
         }
-        assert_eq!(call(alice), Err(Kind::SubjectBusy));
-        assert_eq!(call(bob), Ok(()), "somebody else's share is untouched");
-        assert_eq!(load.message(alice, &limits), Err(Kind::SubjectBusy), "messages have a bound, too");
+        assert_eq!(load.call(alice, &limits), Err(Kind::SubjectBusy));
+        assert_eq!(load.call(bob, &limits), Ok(()), "somebody else's share is untouched");
         load.called(alice);
-        load.called(alice);
-        assert_eq!(call(alice), Ok(()));
+        assert_eq!(load.call(alice, &limits), Ok(()));
         assert_eq!(load.stream(alice, &limits), Ok(()));
         assert_eq!(load.stream(alice, &limits), Ok(()));
         assert_eq!(load.stream(alice, &limits), Err(Kind::StreamsBusy));
         load.streamed(alice);
         assert_eq!(load.stream(alice, &limits), Ok(()));
         for name in ["c", "d", "e", "f"] {
-            assert_eq!(call(owner(name)), Ok(()));
+            assert_eq!(load.call(owner(name), &limits), Ok(()));
         }
-        assert_eq!(call(owner("g")), Err(Kind::Overloaded), "eight is the shard's half of sixteen");
-        assert_eq!(load.message(owner("h"), &limits), Ok(()), "what is no request has room above that");
-        assert_eq!(load.message(owner("i"), &limits), Err(Kind::Overloaded), "and a bound there");
+        assert_eq!(load.call(owner("g"), &limits), Err(Kind::Overloaded), "eight is the shard's half of sixteen");
     }
 
     #[test]
@@ -342,7 +322,7 @@ mod tests {
         let limits = Limits { calls_max: usize::MAX, ..limits() };
         for number in 0..2 * SHARES_KEPT_MAX {
             let subject = owner(&number.to_string());
-            load.message(subject, &limits).unwrap();
+            load.call(subject, &limits).unwrap();
             load.called(subject);
         }
         assert!(load.subjects.borrow().len() <= SHARES_KEPT_MAX + 1);
@@ -396,12 +376,12 @@ mod tests {
         check(700, &[Class::Call]);
         check(800, &[]);
         for name in ["a", "b", "c", "d"] {
-            load.message(owner(name), &limits).unwrap();
+            load.call(owner(name), &limits).unwrap();
         }
         check(0, &[Class::Lasting, Class::Asking, Class::Call]);
     }
 
-    /// [K11] A twentieth of the time, and a burst at the start.
+    /// [K10] A twentieth of the time, and a burst at the start.
     #[test]
     fn verifications_have_a_budget() {
         let load = load();

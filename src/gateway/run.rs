@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::base::ids::ShardId;
 use crate::base::limits::{
-    EVICT_LOOKS_MAX, FILES_KEPT, HOUSEKEEPING_MS, REFUSED_BODY_DRAIN_MS_MAX, STREAM_END_MS_MAX, TURN_AWAY_MAX,
+    EVICT_LOOKS_MAX, FILES_KEPT, HOUSEKEEPING_MS, REFUSED_BODY_DRAIN_MS_MAX, STREAM_END_MS_MAX, TRIM_MS, TURN_AWAY_MAX,
 };
 use crate::base::slab::Slab;
 use crate::base::time::Moment;
@@ -85,16 +85,15 @@ async fn accept(shard: Rc<Shard>, listener: Rc<Listener>, index: usize) {
 fn admit(shard: &Rc<Shard>, socket: Socket, listener: usize) {
     let snapshot = shard.snapshot();
     let limits = &snapshot.settings.limits;
-    let tls = snapshot.tls.listeners.get(listener).is_some_and(Option::is_some);
-    let peer = socket.peer_addr().ip();
-    if shard.draining() || !shard.load.arrive(peer, limits) {
-        return send_away(shard, socket, tls);
-    }
-    // Nobody is ended for one that is refused for its own sake.
     let max = limits.connections_max.min(shard.connections_max);
-    if shard.connections().len() >= max && !shard.make_room() {
-        shard.load.leave(peer);
-        return send_away(shard, socket, tls);
+    let peer = socket.peer_addr().ip();
+    // In this order: whoever has its share already makes nobody give way.
+    let mine = !shard.draining() && shard.load.arrive(peer, limits);
+    if !mine || shard.connections().len() >= max && !shard.make_room() {
+        if mine {
+            shard.load.leave(peer);
+        }
+        return send_away(shard, socket, snapshot.tls.listeners.get(listener).is_some_and(Option::is_some));
     }
     let slot = Rc::new(Slot {
         socket,
@@ -155,9 +154,10 @@ impl Shard {
         for (place, slot) in connections.around(hand).take(EVICT_LOOKS_MAX) {
             hand = place + 1;
             let can_go = match slot.phase.get() {
+                _ if slot.socket.is_deaf() => false,
                 Phase::Idle => true,
-                Phase::Arriving => !slot.asked.get() && !slot.socket.is_deaf(),
-                Phase::Leaving | Phase::Busy | Phase::Stream => false,
+                Phase::Arriving => !slot.asked.get(),
+                Phase::Busy | Phase::Stream => false,
             };
             if can_go && (found.is_none() || !slot.asked.get()) {
                 found = Some(slot);
@@ -168,7 +168,6 @@ impl Shard {
         }
         self.hand.set(hand);
         if let Some(slot) = found {
-            slot.phase.set(Phase::Leaving);
             slot.socket.shutdown_read();
         }
         found.is_some()
@@ -176,10 +175,16 @@ impl Shard {
 
     /// Looks after the pools until told to stop, then drains.
     async fn keep_house(&self, listeners: &[Rc<Listener>]) {
+        let mut trim = self.timers.now().mono.plus_ms(TRIM_MS);
         while self.control.life() == Life::Run {
             let now = self.timers.now().mono;
             self.control.beat(self.id);
             self.upstreams.pool.prune(now);
+            if now >= trim {
+                trim = now.plus_ms(TRIM_MS);
+                self.buffers.trim();
+                give_back();
+            }
             self.timers.sleep_until(now.plus_ms(HOUSEKEEPING_MS)).await;
         }
         self.drain(listeners).await;
@@ -200,7 +205,7 @@ impl Shard {
             // What has arrived and was not looked at yet is served; then it ends.
             Phase::Idle => slot.socket.shutdown_read(),
             Phase::Stream => wake(slot),
-            Phase::Leaving | Phase::Arriving | Phase::Busy => {}
+            Phase::Arriving | Phase::Busy => {}
         });
         loop {
             let now = self.timers.now().mono;
@@ -242,6 +247,15 @@ impl Shard {
         }
     }
 }
+
+/// Lets the allocator return what was freed a while ago to the system. mimalloc looks for that when it frees a page, and
+/// only then: a shard that nothing happens on any more would keep what a flood has cost it.
+fn give_back() {
+    drop(std::hint::black_box(Vec::<u8>::with_capacity(WHOLE_PAGES_BYTES)));
+}
+
+/// So large that it has allocator's pages of its own, which are freed with it.
+const WHOLE_PAGES_BYTES: usize = 1024 * 1024;
 
 fn wake(slot: &Slot) {
     if let Some(waker) = slot.waker.borrow_mut().take() {

@@ -120,7 +120,7 @@ async fn request(shard: &Shard, conn: &mut Conn) -> Next {
 /// Writes a refusal. The connection is kept only where the next request's first byte is certain.
 async fn refuse(shard: &Shard, conn: &mut Conn, refusal: &Refusal, keep: bool) -> Next {
     let row = refusal.kind.row();
-    let keep = keep && !row.close && !conn.is_leaving(shard);
+    let keep = keep && !row.close;
     let mut body = Vec::with_capacity(256);
     refusal.write_body(&mut body);
     let mut out = Vec::with_capacity(512 + body.len());
@@ -160,5 +160,29 @@ fn unread_body(conn: &Conn) -> Option<Body> {
             (conn.bytes().len() >= end).then_some(Body::Inline { start, end })
         }
         Framing::Chunked => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of a future that nobody has to make for it.
+    fn size_of_future<A, F: Future>(_: impl FnOnce(A) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// What an idle connection without TLS holds of ours: its task's future, the box of its wait for bytes, and its
+    /// slot. Not counted: the socket's own record, a place in the timer wheel and one in the list of connections, the
+    /// task's head and the kernel's operation, about 500 bytes together (and with TLS the session).
+    #[test]
+    fn an_idle_connection_is_small() {
+        let task = size_of_future(|(shard, slot)| connection(shard, slot, 0));
+        let wait = size_of_future(|stream: &'static Stream| stream.readable());
+        let slot = size_of::<Slot>() + 2 * size_of::<usize>();
+        assert!(task + wait + slot <= 1536, "{task} + {wait} + {slot}");
+        // What it is there for: a request needs far more, and is not there while nobody asks.
+        let request = size_of_future(|(shard, slot, stream): (&'static Shard, _, _)| busy(shard, slot, stream));
+        assert!(request > task + wait, "{request}");
     }
 }

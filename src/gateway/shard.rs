@@ -34,8 +34,6 @@ use super::mail::Letter;
 pub(super) enum Phase {
     /// Waiting for a request: may be closed at any time.
     Idle,
-    /// Waiting no more: what has arrived is served, and then it ends.
-    Leaving,
     /// A request has begun to come.
     Arriving,
     /// On a request.

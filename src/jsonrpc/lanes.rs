@@ -154,7 +154,8 @@ impl Avx2 {
     fn mark(self, bytes: &[u8], text: &[u8], bits: &mut Bits) {
         // SAFETY: `mark_avx2` is safe code whose only demand is a processor with AVX2, and an `Avx2` exists only
         // where `detect` has found one.
-        // JUSTIFICATION: four times the speed of `mark_block` (bench/envelope.rs, "1 MB").
+        // JUSTIFICATION: a call of 350 bytes in half the time, long texts in a seventh (bench/envelope.rs "call" and
+        // "request/1 MB": 0.10 against 0.76 ns a byte of plain text).
         unsafe { mark_avx2(bytes, text, bits) }
     }
 }

@@ -537,7 +537,7 @@ impl Machine {
         }
     }
 
-    #[inline(always)]
+    #[inline(never)]
     fn tell_name<W: Witness>(&mut self, name: &Name<'_>, at: usize, witness: &mut W) -> Step {
         match witness.name(self.level, name) {
             Ok(role) => self.role = role,

@@ -16,11 +16,13 @@ pub(super) struct Marks<'a> {
     /// after the other, so that none has to wait for the end of the one before it to be known.
     ahead: u64,
     block: usize,
+    /// Where that block begins in the piece.
+    begin: usize,
 }
 
 impl<'a> Marks<'a> {
     pub(super) fn new(lanes: Lanes, piece: &'a [u8]) -> Self {
-        Self { piece, lanes, bits: Bits::new(), window: NO_WINDOW, sound: 0, ahead: 0, block: BLOCKS }
+        Self { piece, lanes, bits: Bits::new(), window: NO_WINDOW, sound: 0, ahead: 0, block: BLOCKS, begin: 0 }
     }
 
     /// The first byte from `at`, the begin of a character in a string, that is not to be passed over unseen: a
@@ -46,6 +48,7 @@ impl<'a> Marks<'a> {
     fn next_stop(&mut self) -> Option<usize> {
         if self.ahead == 0 {
             self.block += 1;
+            self.begin += 64;
             self.ahead = block_of(&self.bits.stop, self.block);
             if self.ahead == 0 {
                 return None;
@@ -53,14 +56,15 @@ impl<'a> Marks<'a> {
         }
         let place = self.ahead.trailing_zeros() as usize;
         self.ahead &= self.ahead - 1;
-        Some((self.window * WINDOW) | (self.block * 64) | place)
+        // The begin of a block has no low bits.
+        Some(self.begin | place)
     }
 
     #[inline(never)]
     fn text_end_far(&mut self, open: usize) -> usize {
         let end = self.stop(open + 1);
         if end / WINDOW == self.window {
-            self.block = end % WINDOW / 64;
+            (self.block, self.begin) = (end % WINDOW / 64, end - end % 64);
             self.ahead = block_of(&self.bits.stop, self.block) & (u64::MAX - 1) << (end % 64);
         }
         end
@@ -109,7 +113,7 @@ impl<'a> Marks<'a> {
     /// Marks the window that `at` is in.
     fn look(&mut self, at: usize) {
         self.window = at / WINDOW;
-        (self.ahead, self.block) = (0, BLOCKS);
+        (self.ahead, self.block, self.begin) = (0, BLOCKS, at - at % WINDOW + WINDOW);
         let from = at - at % WINDOW;
         let end = self.piece.len().min(from + WINDOW);
         // `at` begins a character, unless the last look judged the one it is in; the last one may end behind.
