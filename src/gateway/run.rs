@@ -157,6 +157,7 @@ impl Shard {
         for (place, slot) in connections.around(hand).take(EVICT_LOOKS_MAX) {
             hand = place + 1;
             let can_go = match slot.phase.get() {
+                _ if slot.socket.is_deaf() => false,
                 Phase::Idle => true,
                 Phase::Arriving => !slot.asked.get(),
                 Phase::Busy | Phase::Stream => false,

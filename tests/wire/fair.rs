@@ -74,7 +74,13 @@ fn a_flood_without_a_pause_starves_nobody() {
                     answered.fetch_add(read, Ordering::Relaxed);
                 }
             });
-            scope.spawn(|| while !stop.load(Ordering::Relaxed) && (&socket).write_all(bytes.as_bytes()).is_ok() {});
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    if (&socket).write_all(bytes.as_bytes()).is_err() {
+                        break;
+                    }
+                }
+            });
             crate::support::gateway::eventually("the flood has begun", || answered.load(Ordering::Relaxed) > 1 << 20);
             let before = answered.load(Ordering::Relaxed);
             let calls = std::panic::catch_unwind(|| {
