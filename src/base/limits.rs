@@ -54,6 +54,8 @@ pub const IDLE_MS_MAX: u64 = 60_000;
 pub const WRITE_STALL_MS_MAX: u64 = 30_000;
 /// From SIGTERM until calls still running are cut (default of `limits.drain`).
 pub const DRAIN_MS_MAX: u64 = 30_000;
+/// To tell a legacy server that its request to the client is refused, milliseconds: its stream waits so long.
+pub const ASK_REFUSED_MS_MAX: u64 = 5_000;
 /// A keep-alive comment goes out on a stream that was silent for this long.
 pub const STREAM_KEEPALIVE_MS: u64 = 10_000;
 /// And must be acknowledged by the client's kernel within this time, milliseconds: with the comment before it, a client

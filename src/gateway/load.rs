@@ -56,6 +56,8 @@ pub(super) struct Load {
     handshakes: Cell<usize>,
     lingering: Cell<usize>,
     allowance: Cell<Allowance>,
+    /// With so many subjects those with nothing under way are forgotten.
+    sweep_at: Cell<usize>,
 }
 
 /// What comes from one network.
@@ -94,6 +96,7 @@ impl Load {
             handshakes: Cell::new(0),
             lingering: Cell::new(0),
             allowance: Cell::new(Allowance { left: BURST, at: now }),
+            sweep_at: Cell::new(SHARES_KEPT_MAX),
         }
     }
 
@@ -172,8 +175,10 @@ impl Load {
         if let Some(share) = subjects.get_mut(&subject) {
             less(share);
         }
-        if subjects.len() > SHARES_KEPT_MAX {
+        if subjects.len() > self.sweep_at.get() {
             subjects.retain(|_, share| share.calls + share.streams > 0);
+            // Those that are left may all be at work: the next sweep waits until there are twice as many.
+            self.sweep_at.set(SHARES_KEPT_MAX.max(2 * subjects.len()));
         }
     }
 

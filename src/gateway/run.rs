@@ -5,6 +5,8 @@ use std::net::TcpListener;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use rustix::io::Errno;
+
 use crate::base::ids::ShardId;
 use crate::base::limits::{
     EVICT_LOOKS_MAX, FILES_KEPT, HOUSEKEEPING_MS, REFUSED_BODY_DRAIN_MS_MAX, STREAM_END_MS_MAX, TRIM_MS, TURN_AWAY_MAX,
@@ -15,7 +17,7 @@ use crate::record::Writer;
 use crate::session::owner::SealingKey;
 use crate::upstream::exchange::Abort;
 use crate::uring::ring::{self, Driver, RingFault};
-use crate::uring::socket::{Listener, Socket};
+use crate::uring::socket::{self, Listener, Socket};
 
 use super::control::{Control, Life};
 use super::serve;
@@ -74,14 +76,21 @@ async fn accept(shard: Rc<Shard>, listener: Rc<Listener>, index: usize) {
         match listener.accept().await {
             Ok((socket, _)) => admit(&shard, socket, index),
             Err(_) if listener.is_stopped() => break,
-            // Out of descriptors, most likely: those that wait are told so, the others are served, and in a moment
-            // it is tried again.
-            Err(_) => {
-                listener.turn_away(TURN_AWAY_MAX);
+            // Out of descriptors: those that wait are told so, the others are served, and in a moment it is tried again.
+            Err(fault) => {
+                if is_short(&fault) {
+                    listener.turn_away(TURN_AWAY_MAX);
+                }
                 shard.timers.sleep_until(shard.timers.now().mono.plus_ms(HOUSEKEEPING_MS)).await;
             }
         }
     }
+}
+
+/// Whether the system lacks something, as opposed to one connection that failed.
+fn is_short(fault: &std::io::Error) -> bool {
+    let short = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
+    short.iter().any(|errno| fault.raw_os_error() == Some(errno.raw_os_error()))
 }
 
 /// Takes a connection in, if there is room for it.
@@ -198,7 +207,7 @@ impl Shard {
         self.draining.set(true);
         for listener in listeners {
             // What the kernel has accepted already would be reset; this way it gets an end.
-            listener.turn_away(usize::MAX);
+            listener.turn_away(socket::Options::default().backlog.into());
             listener.stop();
         }
         let begun = self.timers.now().mono;

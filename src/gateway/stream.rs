@@ -5,7 +5,7 @@ use std::pin::pin;
 
 use smallvec::SmallVec;
 
-use crate::base::limits::{CALL_MS_MAX, STREAM_ACKNOWLEDGED_MS_MAX, STREAM_KEEPALIVE_MS};
+use crate::base::limits::{ASK_REFUSED_MS_MAX, STREAM_ACKNOWLEDGED_MS_MAX, STREAM_KEEPALIVE_MS};
 use crate::base::time::Moment;
 use crate::http::head::{Framing, Method, Version};
 use crate::http::sse::{self, Event, EventParser};
@@ -455,7 +455,7 @@ async fn refuse_ask(shard: &Shard, conn: &mut Conn, flight: &Flight, id: &[u8]) 
     let request = Request { method: Method::Post, fields: &fields, params: &[], body: Some(&body), repeatable: false };
     let clearance = Clearance::Session(session);
     let Some(request) = shard.upstreams.compose(clearance, &lane, &request) else { return };
-    let deadline = deadline(shard, CALL_MS_MAX);
+    let deadline = deadline(shard, ASK_REFUSED_MS_MAX);
     let abort = Abort::default();
     let sent = watched(shard, conn, false, &lane, request, deadline, &abort).await;
     if let Ok(answer) = sent {
