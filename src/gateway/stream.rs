@@ -177,7 +177,9 @@ impl Relay<'_> {
     async fn wait(&mut self, conn: &mut Conn, answer: &mut Answer, abort: &Abort) -> Option<End> {
         let shard = self.shard;
         let streaming = !matches!(self.carries, Carries::Answer { .. });
-        let mut work = pin!(answer.fill(&shard.buffers));
+        let mut work = pin!(async {
+            if streaming { answer.fill_late(&shard.buffers).await } else { answer.fill(&shard.buffers).await }
+        });
         loop {
             let until = self.spoken.plus_ms(STREAM_KEEPALIVE_MS);
             let until = if streaming { until.min(self.expires) } else { until };

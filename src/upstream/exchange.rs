@@ -508,6 +508,18 @@ impl Answer {
         }
     }
 
+    /// As [`Answer::fill`], for an answer that may be silent for long: until something comes it holds no buffer.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn fill_late(&mut self, buffers: &buffer::Pool) -> Result<(), UpstreamFault> {
+        if self.input.is_none() {
+            // What is wrong with the connection, receiving tells.
+            let _ = self.stream.readable().await;
+        }
+        self.fill(buffers).await
+    }
+
     /// The connection, for whoever must end it from outside.
     #[must_use]
     pub fn socket(&self) -> &Socket {
