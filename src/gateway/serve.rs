@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use crate::base::limits::REFUSED_BODY_DRAIN_BYTES_MAX;
+use crate::base::limits::{BUSY_PAUSE_MS, REFUSED_BODY_DRAIN_BYTES_MAX};
 use crate::http::head::{Framing, Method};
 use crate::http::reply;
 use crate::tls::stream::Stream;
@@ -120,6 +120,10 @@ async fn request(shard: &Shard, conn: &mut Conn) -> Next {
 /// Writes a refusal. The connection is kept only where the next request's first byte is certain.
 async fn refuse(shard: &Shard, conn: &mut Conn, refusal: &Refusal, keep: bool) -> Next {
     let row = refusal.kind.row();
+    if row.status == 429 {
+        // Whoever repeats at once would cost the others more than the call that was refused.
+        shard.timers.sleep_until(shard.timers.now().mono.plus_ms(BUSY_PAUSE_MS)).await;
+    }
     let keep = keep && !row.close;
     let mut body = Vec::with_capacity(256);
     refusal.write_body(&mut body);
