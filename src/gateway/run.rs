@@ -47,9 +47,6 @@ pub struct Start {
 /// # Errors
 /// When the ring cannot be built after all.
 pub fn run(start: Start) -> Result<(), RingFault> {
-    // mimalloc asks for pages of 2 MiB: a shard has little that is worth them (no CPU time was seen), and a few small
-    // things in use would hold each. For the whole process; where it may not be done, it costs memory only.
-    let _ = rustix::thread::disable_transparent_huge_pages(true);
     let driver = start.driver.clone();
     driver.run(async move {
         let listeners: Vec<Listener> = start.listeners.into_iter().filter_map(|l| Listener::from_std(l).ok()).collect();

@@ -83,6 +83,9 @@ impl Gateway {
     /// # Errors
     /// `PlaneFault`; nothing is left running then that matters.
     pub fn start(mut settings: Settings, options: Options) -> Result<Self, PlaneFault> {
+        // mimalloc asks for pages of 2 MiB: a shard has little that is worth them (no CPU time was seen), and a few small
+        // things in use would hold each. For the whole process; where it may not be done, it costs memory only.
+        let _ = rustix::thread::disable_transparent_huge_pages(true);
         provider::install();
         let files = cpu::raise_file_limit().soft;
         let driver = Driver::probe(options.driver)?;
