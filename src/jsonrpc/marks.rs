@@ -47,15 +47,15 @@ impl<'a> Marks<'a> {
     #[inline(always)]
     fn next_stop(&mut self) -> Option<usize> {
         if self.ahead == 0 {
-            self.block += 1;
-            self.begin += 64;
+            self.block = self.block.wrapping_add(1);
+            self.begin = self.begin.wrapping_add(64);
             self.ahead = block_of(&self.bits.stop, self.block);
             if self.ahead == 0 {
                 return None;
             }
         }
         let place = self.ahead.trailing_zeros() as usize;
-        self.ahead &= self.ahead - 1;
+        self.ahead &= self.ahead.wrapping_sub(1);
         // The begin of a block has no low bits.
         Some(self.begin | place)
     }
@@ -87,7 +87,7 @@ impl<'a> Marks<'a> {
         if at / WINDOW == self.window {
             let found = marks_from(which(&self.bits), at);
             if found != 0 {
-                return at + found.trailing_zeros() as usize;
+                return at.wrapping_add(found.trailing_zeros() as usize);
             }
         }
         self.find_far(at, which)
@@ -102,7 +102,7 @@ impl<'a> Marks<'a> {
             }
             let found = marks_from(which(&self.bits), at);
             if found != 0 {
-                return at + found.trailing_zeros() as usize;
+                return at.wrapping_add(found.trailing_zeros() as usize);
             }
             // On at the next whole byte of marks, but not beyond the last of this window.
             at = (at - at % 8 + 64).min(at - at % WINDOW + WINDOW);
