@@ -231,7 +231,16 @@ impl Machine {
                         _ => continue,
                     }
                 }
-                b'-' | b'0'..=b'9' => self.whole_number(piece, marks, here, witness)?,
+                b'-' | b'0'..=b'9' => {
+                    let end = self.whole_number(piece, marks, here, witness)?;
+                    if self.objects & 1 == 0 && matches!(chunk_at(piece, end), Some(b",-" | [b',', b' ' | b'0'..=b'9']))
+                    {
+                        let at = marks.numbers_end(end.wrapping_add(1));
+                        here = token(piece, marks, at);
+                        continue;
+                    }
+                    end
+                }
                 b't' => self.whole_word(Kind::True, b"true", piece, at, witness)?,
                 b'f' => self.whole_word(Kind::False, b"false", piece, at, witness)?,
                 b'n' => self.whole_word(Kind::Null, b"null", piece, at, witness)?,
@@ -303,9 +312,9 @@ impl Machine {
         if self.depth != self.watched {
             return Ok(Read::Name(place));
         }
-        let text = piece.get(start..end).unwrap_or_default();
+        let Some(text) = piece.get(start..end) else { return Err(Stay::Here(start)) };
         let name = Name { text, word, start: self.offset(start), end: self.offset(end), escapes: Escapes::None };
-        self.watched_member(piece, marks, &name, place, witness)
+        self.watched_member(piece, marks, name, place, witness)
     }
 
     /// From behind a name to its colon.
@@ -337,7 +346,7 @@ impl Machine {
         &mut self,
         piece: &[u8],
         marks: &mut Marks<'_>,
-        name: &Name<'_>,
+        name: Name<'_>,
         place: Place,
         witness: &mut W,
     ) -> Result<Read, Stay> {
@@ -354,10 +363,10 @@ impl Machine {
             _ => None,
         };
         let Some((kind, end)) = whole else {
-            self.tell_name(name, witness)?;
+            self.tell_name(&name, witness)?;
             return Ok(Read::Name(place));
         };
-        let told = witness.member(self.level(), name, kind, self.offset(at)..self.offset(end));
+        let told = witness.member(self.level(), &name, kind, self.offset(at)..self.offset(end));
         self.judge_name(told.map(|()| Role::Plain), name.end)?;
         Ok(Read::Member(end))
     }
@@ -945,6 +954,7 @@ impl Role {
 }
 
 /// A member name.
+#[derive(Clone, Copy)]
 pub(super) struct Name<'a> {
     /// Unescaped.
     pub(super) text: &'a [u8],

@@ -193,16 +193,16 @@ impl Envelope {
         self.method_text.clear();
     }
 
-    #[inline]
-    fn known(&self, name: RootName) -> Option<Member> {
-        let member = *self.root_members().get(usize::from(self.known[name as usize]?))?;
+    #[inline(always)]
+    fn known(&self, name: RootName) -> Option<&Member> {
+        let member = self.root_members().get(usize::from(self.known[name as usize]?))?;
         // Not yet ended when the scan stopped inside it.
         (!member.value.is_empty()).then_some(member)
     }
 
     /// JSON-RPC 2.0 sections 4 and 5, on a message of sound grammar; of one that is not (`!whole`), only the id.
     fn judge(&mut self, bytes: &[u8], whole: bool) -> Result<(), ScanFault> {
-        let id = self.known(RootName::Id);
+        let id = self.known(RootName::Id).copied();
         let read = id.filter(|_| !self.id_twice).map(|member| Id::of(bytes, member)).transpose();
         self.id = read.unwrap_or(None);
         if !whole {
@@ -220,8 +220,13 @@ impl Envelope {
         if !(self.shape == Shape::Error && seen.id == Some(Kind::Null)) {
             read?;
         }
-        self.body = [RootName::Params, RootName::Result, RootName::Error].into_iter().find_map(|name| self.known(name));
-        if let Some(method) = self.known(RootName::Method).and_then(Member::text) {
+        let body = match self.shape {
+            Shape::Request | Shape::Notification => RootName::Params,
+            Shape::Result => RootName::Result,
+            Shape::Error => RootName::Error,
+        };
+        self.body = self.known(body).copied();
+        if let Some(method) = self.known(RootName::Method).and_then(|member| member.text()) {
             self.method = Some(method);
             unescape_method(method.of(bytes), &mut self.method_text)?;
         }
@@ -411,7 +416,7 @@ impl RootName {
     }
 
     /// The name of a member of the message itself, under the rules of the envelope.
-    #[inline]
+    #[inline(always)]
     pub(super) fn judge(name: &Name<'_>) -> Result<Option<Self>, ScanFault> {
         name.plain()?;
         match Self::of(name.word) {
@@ -503,7 +508,10 @@ impl Envelope {
         table.push(member);
         match level {
             Level::Root => self.root_name(name, here),
-            Level::Body if self.is_asked() => judge_param(name),
+            Level::Body if self.is_asked() => {
+                name.plain()?;
+                judge_param(name.text, name.word)
+            }
             Level::Body => Ok(Role::of_body_member(name)),
             _ if self.is_asked() => name.plain().map(|()| Role::Plain),
             _ => Ok(Role::Plain),
@@ -516,7 +524,7 @@ impl Envelope {
         self.known[RootName::Params as usize].is_some()
     }
 
-    #[inline]
+    #[inline(always)]
     fn root_name(&mut self, name: &Name<'_>, here: usize) -> Result<Role, ScanFault> {
         let Some(known) = RootName::judge(name)? else { return Ok(Role::Plain) };
         let slot = &mut self.known[known as usize];
@@ -562,26 +570,25 @@ fn find(table: &[Member], bytes: &[u8], name: &str) -> Option<Member> {
 }
 
 #[inline]
-fn judge_param(name: &Name<'_>) -> Result<Role, ScanFault> {
-    name.plain()?;
-    const NAME: u64 = word("name");
-    const META: u64 = word("_meta");
-    const URI: u64 = word("uri");
-    match name.word {
+fn judge_param(text: &[u8], word: u64) -> Result<Role, ScanFault> {
+    const NAME: u64 = self::word("name");
+    const META: u64 = self::word("_meta");
+    const URI: u64 = self::word("uri");
+    match word {
         META => return Ok(Role::Meta),
         NAME | URI => return Ok(Role::Plain),
         _ => {}
     }
-    let alike = PARAM_NAMES_BY_LENGTH.get(name.text.len()).copied().unwrap_or_default();
+    let alike = PARAM_NAMES_BY_LENGTH.get(text.len()).copied().unwrap_or_default();
     for known in alike {
-        if name.text == known.as_bytes() {
-            return Ok(Role::of_body_member(name));
+        if text == known.as_bytes() {
+            return Ok(Role::Plain);
         }
-        if name.text.eq_ignore_ascii_case(known.as_bytes()) {
+        if text.eq_ignore_ascii_case(known.as_bytes()) {
             return Err(ScanFault::CaseTwin);
         }
     }
-    if is_wide_twin(name.text, PARAM_NAMES) { Err(ScanFault::CaseTwin) } else { Ok(Role::Plain) }
+    if is_wide_twin(text, PARAM_NAMES) { Err(ScanFault::CaseTwin) } else { Ok(Role::Plain) }
 }
 
 /// Whether a parser that matches names without regard to case would take `name` for one of `known`.
