@@ -26,5 +26,6 @@ mod support {
     pub(crate) mod mcp;
     pub(crate) mod oracle;
     pub(crate) mod peers;
+    pub(crate) mod tls;
     pub(crate) mod upstream;
 }

@@ -9,6 +9,7 @@ use crate::support::peers::{
     CONFORMANCE_SERVER, EVERYTHING_SERVER, PY_CLIENT, PY_SERVER, Peers, Sdk, TS_CLIENT, everything_steps, node_peers,
     python_peers,
 };
+use crate::support::tls::{Authority, Manner, Shelf, Terminator};
 
 /// A client at work: its peers, its script, and the eras it speaks.
 struct Client {
@@ -28,8 +29,11 @@ fn python(sdk: Sdk) -> Option<Client> {
 
 /// A gateway in front of `url` that hides `hidden`, for callers with a token whose task is the active one.
 fn gateway(url: &str, hidden: &str) -> Gateway {
-    Setup::new()
-        .server("peer", url)
+    governed(Setup::new().server("peer", url), hidden)
+}
+
+fn governed(setup: Setup, hidden: &str) -> Gateway {
+    setup
         .tokens("deny")
         .task("work")
         .rule(json!({ "id": "work", "tasks": ["work"], "permit": ["*/*", "*!*"] }))
@@ -78,8 +82,28 @@ fn against_ours(client: Option<Client>, server: Option<Peers>, script: &str) {
     let (Some(client), Some(server)) = (client, server) else { return };
     let server = server.serve(script);
     let gateway = gateway(&server.url(), "secret");
+    all_eras(&client, &gateway);
+}
+
+/// The same, encrypted on both sides: the client believes an authority of its own, and so does the gateway.
+fn encrypted(client: Option<Client>) {
+    let (Some(mut client), Some(server)) = (client, node_peers()) else { return };
+    let server = server.serve(CONFORMANCE_SERVER);
+    let (mine, theirs, shelf) = (Authority::new("gateways"), Authority::new("servers"), Shelf::new());
+    client.peers = client.peers.trusting(shelf.put("mine.pem", &mine.pem()));
+    let front = Terminator::start(server.address(), Manner::Polite(theirs.issue(&["127.0.0.1"]).server(None)));
+    let tls = json!({ "ca": shelf.put("theirs.pem", &theirs.pem()) });
+    let listen = json!([{ "address": "127.0.0.1:0", "tls": shelf.pair("c", &mine.issue(&["127.0.0.1"])) }]);
+    let setup = Setup::new().set("/servers/peer", json!({ "url": front.url(), "tls": tls })).set("/listen", listen);
+    let gateway = governed(setup, "secret");
+    assert!(gateway.url("/").starts_with("https://"));
+    all_eras(&client, &gateway);
+    assert!(front.shakes().iter().all(|shake| shake.done), "{:?}", front.shakes());
+}
+
+fn all_eras(client: &Client, gateway: &Gateway) {
     for era in client.eras {
-        let report = drive(&client, &gateway, era, &json!({}));
+        let report = drive(client, gateway, era, &json!({}));
         well_served(&report, "secret", "5");
         assert_eq!(report["fail"]["isError"], true, "{:#}", report["fail"]);
         assert_eq!(report["cancel"]["noticed"], true, "{:#}", report["cancel"]);
@@ -88,7 +112,7 @@ fn against_ours(client: Option<Client>, server: Option<Peers>, script: &str) {
         assert_eq!(protocol == "2026-07-28", *era != "legacy", "{era}: {protocol}");
         assert_eq!(report["connect"]["session"], *era == "legacy", "{era}");
     }
-    let records = oracle::check(&gateway, &[]);
+    let records = oracle::check(gateway, &[]);
     let refused: Vec<&Value> =
         records.iter().filter(|it| it["verdict"] == "refuse" && it["tool"] == "secret").collect();
     assert_eq!(refused.len(), client.eras.len(), "each attempt is on record");
@@ -151,4 +175,19 @@ fn python_1_to_python() {
 #[test]
 fn python_1_to_everything() {
     against_everything(python(Sdk::V1));
+}
+
+#[test]
+fn typescript_encrypted() {
+    encrypted(typescript());
+}
+
+#[test]
+fn python_2_encrypted() {
+    encrypted(python(Sdk::V2));
+}
+
+#[test]
+fn python_1_encrypted() {
+    encrypted(python(Sdk::V1));
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::floods::Part;
 use crate::traffic::Era;
 
 /// Load for MCP gateways: every answer is checked against its request, and CPU time is counted beside latency.
@@ -23,6 +24,8 @@ pub(crate) enum Verb {
     Upstream(Upstream),
     /// Run nginx and Portcullis on the same traffic, in turn, and compare CPU time per call.
     Compare(Compare),
+    /// Start Portcullis, do to it what an attacker or a thoughtless client does, and say what that costs.
+    Floods(Floods),
 }
 
 /// What the calls look like; the same for `run` and `compare`.
@@ -104,6 +107,9 @@ pub(crate) struct Upstream {
     /// Answer each Nth call with another value than was asked for, to see whether that is noticed.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) lie_every: u64,
+    /// Offer streams without an end: sessions' own (GET), and `subscriptions/listen`.
+    #[arg(long)]
+    pub(crate) streams: bool,
     /// Stay on this core.
     #[arg(long, value_name = "CORE")]
     pub(crate) core: Option<usize>,
@@ -173,6 +179,53 @@ pub(crate) struct Compare {
     /// Have the canned server lie about each Nth call, to see that no ratio is printed then.
     #[arg(long, value_name = "N", default_value_t = 0, hide = true)]
     pub(crate) lie_every: u64,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Floods {
+    /// Only these parts, in the order given; left out: all.
+    #[arg(long, value_enum, value_name = "PART,…", value_delimiter = ',')]
+    pub(crate) only: Vec<Part>,
+    /// How many idle connections, and how many slow or half ones.
+    #[arg(long, value_name = "N", default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(1..=50_000))]
+    pub(crate) idle: u32,
+    /// How many idle streams, and how many large bodies that do not come.
+    #[arg(long, value_name = "N", default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..=20_000))]
+    pub(crate) streams: u32,
+    /// Connections of the greedy neighbour.
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) neighbour: u32,
+    /// Connections of the good calls, and of floods of requests.
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=4_096))]
+    pub(crate) connections: u32,
+    /// Good calls a second, on schedule; latency counts from the scheduled instant. 0: each on the answer to the last
+    /// one of its connection, which leaves floods little of the core that both share.
+    #[arg(long, value_name = "CALLS", default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(..=1_000_000))]
+    pub(crate) rate: u32,
+    /// How long good calls are measured, seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 3.0, value_parser = seconds)]
+    pub(crate) seconds: f64,
+    /// How often each part runs.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub(crate) repetitions: u32,
+    /// How many rules the gateway's policy has.
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) rules: u32,
+    /// The gateway's program; left out: `portcullis` beside this program, or target/release/portcullis.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) portcullis: Option<PathBuf>,
+    /// The core of the gateway.
+    #[arg(long, value_name = "CORE", default_value_t = 0)]
+    pub(crate) proxy_core: usize,
+    /// The core of load and canned server.
+    #[arg(long, value_name = "CORE", default_value_t = 1)]
+    pub(crate) load_core: usize,
+    /// Where to write all figures as JSON.
+    #[arg(long, value_name = "FILE", default_value = "target/floods.json")]
+    pub(crate) out: PathBuf,
+    /// Keep the configurations and logs of what was started, and say where.
+    #[arg(long)]
+    pub(crate) keep: bool,
 }
 
 fn seconds(text: &str) -> Result<f64, String> {

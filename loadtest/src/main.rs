@@ -1,14 +1,17 @@
 //! Load for MCP gateways. `run` sends calls and checks every answer, `upstream` is a canned MCP server to stand behind
-//! the gateway, `compare` measures Portcullis and nginx side by side on the same traffic.
+//! the gateway, `compare` measures Portcullis and nginx side by side on the same traffic, `floods` what many clients,
+//! slow ones and hostile ones cost.
 
 mod answer;
 mod cli;
 mod compare;
 mod exchange;
+mod floods;
 mod generator;
 mod measure;
 mod net;
 mod reply;
+mod rig;
 mod traffic;
 mod upstream;
 
@@ -45,5 +48,6 @@ fn run(cli: Cli) -> anyhow::Result<bool> {
         Verb::Run(run) => generator::command(&run, &stop),
         Verb::Upstream(upstream) => upstream::command(&upstream, &stop),
         Verb::Compare(compare) => compare::command(&compare, &stop),
+        Verb::Floods(floods) => floods::command(&floods, &stop),
     }
 }

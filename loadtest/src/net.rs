@@ -90,6 +90,20 @@ pub(crate) fn connect(address: SocketAddr, patience: Duration) -> io::Result<Tcp
     Ok(socket)
 }
 
+/// The same from loopback address 127.0.1.N: many connections to one port need more than one.
+pub(crate) fn connect_from(source: u8, address: SocketAddr, patience: Duration) -> io::Result<TcpStream> {
+    let socket = rustix::net::socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    // Else the kernel keeps the port for any target, and runs out of them.
+    rustix::net::sockopt::set_socket_reuseaddr(&socket, true)?;
+    rustix::net::bind(&socket, &SocketAddr::from(([127, 0, 1, source], 0)))?;
+    rustix::net::connect(&socket, &address)?;
+    let socket = TcpStream::from(socket);
+    socket.set_nodelay(true)?;
+    socket.set_read_timeout(Some(patience))?;
+    socket.set_write_timeout(Some(patience))?;
+    Ok(socket)
+}
+
 /// A port nobody listens on now.
 pub(crate) fn free_port() -> io::Result<u16> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
@@ -101,6 +115,11 @@ pub(crate) fn stay_on(core: usize) -> anyhow::Result<()> {
     anyhow::ensure!(core < CpuSet::MAX_CPU, "there is no core {core}");
     cores.set(core);
     sched_setaffinity(None, &cores).with_context(|| format!("core {core} cannot be had"))
+}
+
+/// This thread gets the core when nobody else wants it.
+pub(crate) fn step_back() {
+    let _ = rustix::process::setpriority_process(None, 19);
 }
 
 /// As many open files as this process may have.

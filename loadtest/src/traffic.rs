@@ -127,6 +127,40 @@ impl Shape {
         self.request("notifications/initialized", None, session, body).bytes
     }
 
+    /// Asks for a subscription, a stream without an end of its own.
+    pub(crate) fn listen(&self) -> Vec<u8> {
+        let body = format!(
+            r#"{{"jsonrpc":"2.0","id":1,"method":"subscriptions/listen","params":{{"_meta":{{{}}},"notifications":{{"toolsListChanged":true}}}}}}"#,
+            modern_meta()
+        );
+        self.request("subscriptions/listen", None, None, &body).bytes
+    }
+
+    /// Asks for a session's own stream.
+    pub(crate) fn session_stream(&self, session: &str) -> Vec<u8> {
+        let mut bytes = self.head("GET");
+        self.legacy_fields(&mut bytes, Some(session));
+        finish(&mut bytes, None);
+        bytes
+    }
+
+    /// The head of a call that announces a body of `length` bytes.
+    pub(crate) fn announcement(&self, length: usize) -> Vec<u8> {
+        let mut bytes = self.head("POST");
+        field(&mut bytes, "Content-Type", "application/json");
+        field(&mut bytes, "Content-Length", &length.to_string());
+        bytes.extend_from_slice(b"\r\n");
+        bytes
+    }
+
+    /// A head without its end.
+    pub(crate) fn half_head(&self, length: usize) -> Vec<u8> {
+        let mut bytes = self.head("POST");
+        bytes.extend_from_slice(b"X-Padding: ");
+        bytes.extend_from_slice(padding(length.saturating_sub(bytes.len())).as_bytes());
+        bytes
+    }
+
     /// Ends a session.
     pub(crate) fn delete(&self, session: &str) -> Vec<u8> {
         let mut bytes = self.head("DELETE");
@@ -138,9 +172,7 @@ impl Shape {
     fn call_body(&self, id: &str, value: &str, note: &str) -> String {
         let mut meta = String::new();
         if self.era == Era::Modern {
-            meta = format!(
-                r#""io.modelcontextprotocol/protocolVersion":"{MODERN}","io.modelcontextprotocol/clientCapabilities":{{}},"io.modelcontextprotocol/clientInfo":{CLIENT}"#
-            );
+            meta = modern_meta();
         }
         if self.events > 0 {
             let comma = if meta.is_empty() { "" } else { "," };
@@ -243,6 +275,12 @@ impl Iterator for Calls {
         value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         Some(Call { id, value: value ^ (value >> 31) })
     }
+}
+
+fn modern_meta() -> String {
+    format!(
+        r#""io.modelcontextprotocol/protocolVersion":"{MODERN}","io.modelcontextprotocol/clientCapabilities":{{}},"io.modelcontextprotocol/clientInfo":{CLIENT}"#
+    )
 }
 
 /// So many characters of plain text.

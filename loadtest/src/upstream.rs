@@ -66,6 +66,8 @@ struct Responder {
     fresh: Calls,
     ledger: Option<BufWriter<File>>,
     padding: String,
+    /// Whether there are streams without an end: sessions' own, and subscriptions.
+    streams: bool,
 }
 
 /// What the head of a request says.
@@ -142,6 +144,7 @@ impl Server {
             fresh: Calls::new(),
             ledger: ledger.transpose()?,
             padding: padding(options.answer_bytes),
+            streams: options.streams,
         };
         Ok(Self { poll, listener, lines: Vec::new(), free: Vec::new(), responder })
     }
@@ -245,6 +248,10 @@ impl Line {
             }
         }
         self.input.drain(..used);
+        if self.input.is_empty() && responder.streams {
+            // Thousands of connections may be silent from now on.
+            self.input = Vec::new();
+        }
         self.input.len() <= REQUEST_BYTES_MAX
     }
 
@@ -279,6 +286,10 @@ impl Responder {
         match (head.method, head.path) {
             ("GET", "/tally") => json_answer(out, 200, None, &json!({ "calls": self.calls }).to_string()),
             ("POST", _) => self.post(head, body, out),
+            ("GET", _) if self.streams => {
+                let known = head.session.is_some_and(|session| self.sessions.contains(session));
+                if known { event_head(out) } else { plain(out, 404) }
+            }
             ("DELETE", _) => {
                 let known = head.session.is_some_and(|session| self.sessions.remove(session));
                 plain(out, if known { 200 } else { 404 });
@@ -312,6 +323,7 @@ impl Responder {
             ("tools/call", modern) => self.call(id, &params, modern, out),
             ("tools/list", modern) => self.list(id, params.cursor, modern, out),
             ("server/discover", true) => discover(id, out),
+            ("subscriptions/listen", true) if self.streams => subscribe(id, out),
             ("initialize", false) => self.initialize(id, params.version, out),
             ("ping", false) => result(out, None, id, "{}"),
             (_, true) => error(out, 404, id, -32_601, "no such method"),
@@ -393,6 +405,17 @@ fn discover(id: &str, out: &mut Vec<u8>) {
     result(out, None, id, &body);
 }
 
+/// A stream that begins with its acknowledgement, and then is silent until somebody ends it.
+fn subscribe(id: &str, out: &mut Vec<u8>) {
+    event_head(out);
+    let acknowledged = [
+        r#"{"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{"notifications":{"toolsListChanged":true},"_meta":{"io.modelcontextprotocol/subscriptionId":"#,
+        id,
+        "}}}",
+    ];
+    event(out, &acknowledged);
+}
+
 fn tool(name: &str) -> Value {
     json!({
         "name": name,
@@ -424,7 +447,7 @@ fn plain(out: &mut Vec<u8>, status: u16) {
 }
 
 fn event_answer(out: &mut Vec<u8>, events: u32, token: Option<&str>, result: &[&str]) {
-    out.extend_from_slice(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-cache\r\nTransfer-Encoding: chunked\r\n\r\n");
+    event_head(out);
     for number in 1..events {
         let progress = [
             r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":"#,
@@ -435,6 +458,10 @@ fn event_answer(out: &mut Vec<u8>, events: u32, token: Option<&str>, result: &[&
     }
     event(out, result);
     out.extend_from_slice(b"0\r\n\r\n");
+}
+
+fn event_head(out: &mut Vec<u8>) {
+    out.extend_from_slice(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-cache\r\nTransfer-Encoding: chunked\r\n\r\n");
 }
 
 /// One event in a chunk of its own.
@@ -517,6 +544,7 @@ mod tests {
             events,
             ledger: None,
             lie_every,
+            streams: false,
             core: None,
             until_stdin_ends: false,
         }
@@ -663,6 +691,29 @@ mod tests {
         assert_eq!(ask(responder, "GET /mcp HTTP/1.1\r\n\r\n").0, 405);
         assert_eq!(ask(responder, &format!("DELETE /mcp HTTP/1.1\r\n{fields}\r\n")).0, 200);
         assert_eq!(ask(responder, &post(&fields, list)).0, 404, "an ended session");
+    }
+
+    #[test]
+    fn streams_are_there_where_asked() {
+        let mut without = Server::bind(&options(0, 0)).expect("a free port");
+        let mut with = Server::bind(&Upstream { streams: true, ..options(0, 0) }).expect("a free port");
+        let listen = r#"{"jsonrpc":"2.0","id":"s-1","method":"subscriptions/listen","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"},"notifications":{"toolsListChanged":true}}}"#;
+        let listen = post("MCP-Protocol-Version: 2026-07-28\r\nMcp-Method: subscriptions/listen\r\n", listen);
+        assert_eq!(ask(&mut without.responder, &listen).0, 404);
+        let answer = |server: &mut Server, request: &str| {
+            let head = parse(request.as_bytes()).expect("a request").expect("a whole one");
+            let mut out = Vec::new();
+            server.responder.respond(&head, &request.as_bytes()[head.end..], &mut out);
+            String::from_utf8(out).expect("ASCII")
+        };
+        let text = answer(&mut with, &listen);
+        assert!(text.contains("text/event-stream") && text.contains(r#"subscriptionId":"s-1""#), "{text}");
+        assert!(!text.ends_with("0\r\n\r\n"), "it goes on");
+        let own = |session: &str| format!("GET /mcp HTTP/1.1\r\nMcp-Session-Id: {session}\r\n\r\n");
+        with.responder.sessions.insert("known".to_owned());
+        assert!(answer(&mut with, &own("known")).contains("text/event-stream"));
+        assert!(answer(&mut with, &own("other")).starts_with("HTTP/1.1 404 "));
+        assert!(answer(&mut without, &own("known")).starts_with("HTTP/1.1 405 "));
     }
 
     #[test]

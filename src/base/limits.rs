@@ -54,6 +54,8 @@ pub const IDLE_MS_MAX: u64 = 60_000;
 pub const WRITE_STALL_MS_MAX: u64 = 30_000;
 /// From SIGTERM until calls still running are cut (default of `limits.drain`).
 pub const DRAIN_MS_MAX: u64 = 30_000;
+/// To tell a legacy server that its request to the client is refused, milliseconds: its stream waits so long.
+pub const ASK_REFUSED_MS_MAX: u64 = 5_000;
 /// A keep-alive comment goes out on a stream that was silent for this long.
 pub const STREAM_KEEPALIVE_MS: u64 = 10_000;
 /// And must be acknowledged by the client's kernel within this time, milliseconds: with the comment before it, a client
@@ -84,14 +86,19 @@ pub const BODY_BYTES_PER_S_MIN: u64 = 1024;
 pub const BODY_GRACE_MS: u64 = 5_000;
 /// A body larger than this asks for room that may be short.
 pub const BODY_LARGE_BYTES: usize = 64 * 1024;
-/// What all verifications of tokens may take of a shard's time, percent.
-pub const VERIFY_PERCENT_MAX: i64 = 5;
+/// What all verifications of tokens may take of a shard's time, percent: 5 with what surrounds them and cannot be told
+/// apart.
+pub const VERIFY_PERCENT_MAX: i64 = 4;
+/// A caller who has too much under way hears so after this long, milliseconds.
+pub const BUSY_PAUSE_MS: u64 = 100;
 /// And at once, after a time without any: the fleet comes back after a restart.
 pub const VERIFY_BURST_MS: u64 = 250;
 /// Subjects with nothing under way whose counts a shard keeps.
 pub const SHARES_KEPT_MAX: usize = 4096;
 /// TLS handshakes under way on one shard.
 pub const HANDSHAKES_MAX: usize = 1024;
+/// And of those that one address has begun.
+pub const HANDSHAKES_PER_ADDRESS_MAX: u32 = 256;
 /// Refused connections that are told so and waited for, on one shard; others are just closed.
 pub const LINGERING_MAX: usize = 64;
 /// Connections closed at once when no descriptor is left, before the shard sees to the others.
@@ -234,6 +241,10 @@ pub const RULES_NAMED_MAX: usize = 8;
 // ---- uring ----------------------------------------------------------------------------------------------------
 /// Buffers waiting to be used again, bytes: a burst's memory goes back to the allocator.
 pub const BUFFERS_KEPT_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// And of those that nobody needed for a while, so many stay, bytes.
+pub const BUFFERS_SPARE_BYTES: usize = 1024 * 1024;
+/// How often a shard looks for memory that nobody needs, milliseconds.
+pub const TRIM_MS: u64 = 1_000;
 /// Answers the kernel can lay down before we look. Beyond them it keeps a list of its own, which costs an allocation
 /// each but loses nothing.
 pub const RING_COMPLETIONS: u32 = 8 * 1024;
@@ -251,6 +262,8 @@ pub const KEEPALIVE_IDLE_MS: u64 = 15_000;
 pub const KEEPALIVE_PROBE_MS: u64 = 5_000;
 /// Unanswered probes after which it is over.
 pub const KEEPALIVE_PROBES: u32 = 3;
+/// Operations that epoll may find ready one after the other before other tasks get their turn.
+pub const OPERATIONS_IN_A_ROW_MAX: u32 = 32;
 /// Step of the timer wheel, milliseconds.
 pub const TICK_MS: u64 = 10;
 

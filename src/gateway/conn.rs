@@ -102,9 +102,7 @@ impl Conn {
                 if shard.draining() && self.stream.peek_state() != Peek::Bytes {
                     return Ok(Arrival::Closed);
                 }
-                if self.slot.phase.get() != Phase::Leaving {
-                    self.slot.phase.set(Phase::Idle);
-                }
+                self.slot.phase.set(Phase::Idle);
                 // Armed while the last call waited, it goes on as the wait for the next request.
                 if self.watch.is_some() {
                     return Ok(Arrival::Quiet(0));
@@ -114,12 +112,16 @@ impl Conn {
                     other => return Ok(other),
                 }
             }
-            self.slot.phase.set(Phase::Busy);
+            self.slot.phase.set(Phase::Arriving);
             let head_ms = self.limits.head_ms_max;
             let until = *until.get_or_insert_with(|| shard.timers.now().mono.plus_ms(head_ms));
             let _guard = shard.timers.deadline(&self.slot.socket, until);
             if let Some(watch) = self.watch.take() {
                 let _ = watch.await;
+            }
+            // A head larger than most: nobody knows yet whose it is, and calls of those who are known come first.
+            if self.input.as_ref().is_some_and(|input| input.spare() == 0) && !shard.has_buffers(Class::Lasting) {
+                return Err(Kind::NoBuffer.into());
             }
             // Room as it is needed: a head that trickles in holds no more than it has brought.
             if !self.receive(shard, self.bytes().len() + 1).await? {
@@ -290,10 +292,15 @@ impl Conn {
         }
     }
 
+    /// Whether it carries no request after this one, whatever its client wishes.
+    pub(super) fn is_leaving(&self, shard: &Shard) -> bool {
+        shard.draining() || self.slot.socket.is_deaf()
+    }
+
     /// Begins the head of an answer: the status, and that the connection ends where it will (RFC 9112, 9.6).
     pub(super) fn write_status(&self, shard: &Shard, out: &mut Vec<u8>, status: u16) {
         reply::write_status(out, status);
-        if !self.head.keep_alive || shard.draining() {
+        if !self.head.keep_alive || self.is_leaving(shard) {
             let _ = reply::write_field(out, "connection", b"close");
         }
     }

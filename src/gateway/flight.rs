@@ -37,8 +37,8 @@ pub(super) struct Flight {
     pub(super) session: Option<Session>,
     /// Its request's place among those of its session that are under way.
     pub(super) in_flight: Cell<Option<u64>>,
-    /// It counts as a stream of its subject.
-    pub(super) streaming: bool,
+    /// What it has of its subject's share.
+    pub(super) taken: Cell<Taken>,
     pub(super) began: Now,
     /// When it went to the server.
     pub(super) sent: Moment,
@@ -50,12 +50,36 @@ pub(super) struct Flight {
 }
 
 impl Flight {
-    /// The last of its answer is about to leave: its id may be used again from then on.
-    pub(super) fn id_is_free(&self, shard: &Shard) {
+    /// The last of its answer is about to leave: its id, and its place among its subject's calls, may be had again from
+    /// then on.
+    pub(super) fn answer_leaves(&self, shard: &Shard) {
         if let Some(key) = self.in_flight.take() {
             shard.load.id_ended(key);
         }
+        if self.taken.get() == Taken::Call {
+            self.taken.set(Taken::Nothing);
+            shard.load.called(self.caller.principal);
+        }
     }
+
+    /// It is over, whichever way it ended: whatever it still has is given back.
+    pub(super) fn over(&self, shard: &Shard) {
+        self.answer_leaves(shard);
+        if self.taken.replace(Taken::Nothing) == Taken::Stream {
+            shard.load.streamed(self.caller.principal);
+        }
+    }
+}
+
+/// What a request takes of its subject's share while it is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// It is not counted.
+    Nothing,
+    /// A call.
+    Call,
+    /// A stream.
+    Stream,
 }
 
 /// Whether the connection carries another request.

@@ -52,6 +52,7 @@ pub(super) async fn serve(
     let mut out = Vec::with_capacity(128 + body.len());
     write_head(shard, conn, &mut out, 200, media, Framing::Length(body.len() as u64), None);
     out.extend_from_slice(&body);
+    flight.answer_leaves(shard);
     conn.send(shard, &out).await;
     Ok(Next::Keep)
 }

@@ -8,7 +8,9 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use foldhash::quality::RandomState;
 
-use crate::base::limits::{HANDSHAKES_MAX, LINGERING_MAX, SHARES_KEPT_MAX, VERIFY_BURST_MS, VERIFY_PERCENT_MAX};
+use crate::base::limits::{
+    HANDSHAKES_MAX, HANDSHAKES_PER_ADDRESS_MAX, LINGERING_MAX, SHARES_KEPT_MAX, VERIFY_BURST_MS, VERIFY_PERCENT_MAX,
+};
 use crate::base::time::Moment;
 use crate::config::Limits;
 use crate::identity::caller::Owner;
@@ -32,11 +34,20 @@ pub(super) enum Class {
 /// first. What is under way already, notifications and the ends of sessions are never refused.
 const SHED: &[(Class, usize)] = &[(Class::Stranger, 4), (Class::Lasting, 6), (Class::Asking, 7), (Class::Call, 8)];
 
+impl Class {
+    /// Whether work of this class is still taken, with so much in use of what there is.
+    #[must_use]
+    pub(super) fn fits(self, used: usize, of: usize) -> bool {
+        let eighths = used.saturating_mul(8) / of.max(1);
+        SHED.iter().any(|(row, from)| *row == self && eighths < *from)
+    }
+}
+
 /// What is under way.
 pub(super) struct Load {
     shards: usize,
     hasher: RandomState,
-    addresses: RefCell<HashMap<IpAddr, u32, RandomState>>,
+    addresses: RefCell<HashMap<IpAddr, Guest, RandomState>>,
     subjects: RefCell<HashMap<Owner, Share, RandomState>>,
     /// Requests in flight of handshake-era sessions: session and id, hashed.
     ids: RefCell<HashSet<u64, RandomState>>,
@@ -45,6 +56,15 @@ pub(super) struct Load {
     handshakes: Cell<usize>,
     lingering: Cell<usize>,
     allowance: Cell<Allowance>,
+    /// With so many subjects those with nothing under way are forgotten.
+    sweep_at: Cell<usize>,
+}
+
+/// What comes from one network.
+#[derive(Clone, Copy, Debug, Default)]
+struct Guest {
+    connections: u32,
+    handshakes: u32,
 }
 
 /// What one subject has under way.
@@ -76,6 +96,7 @@ impl Load {
             handshakes: Cell::new(0),
             lingering: Cell::new(0),
             allowance: Cell::new(Allowance { left: BURST, at: now }),
+            sweep_at: Cell::new(SHARES_KEPT_MAX),
         }
     }
 
@@ -83,18 +104,18 @@ impl Load {
     #[must_use]
     pub(super) fn arrive(&self, peer: IpAddr, limits: &Limits) -> bool {
         let mut addresses = self.addresses.borrow_mut();
-        let count = addresses.entry(network(peer)).or_default();
-        let fits = (*count as usize) < self.share(limits.connections_per_address_max);
-        *count += u32::from(fits);
+        let guest = addresses.entry(network(peer)).or_default();
+        let fits = (guest.connections as usize) < self.share(limits.connections_per_address_max);
+        guest.connections += u32::from(fits);
         fits
     }
 
     /// And one less.
     pub(super) fn leave(&self, peer: IpAddr) {
         let mut addresses = self.addresses.borrow_mut();
-        if let Some(count) = addresses.get_mut(&network(peer)) {
-            *count -= 1;
-            if *count == 0 {
+        if let Some(guest) = addresses.get_mut(&network(peer)) {
+            guest.connections -= 1;
+            if guest.connections == 0 {
                 addresses.remove(&network(peer));
             }
         }
@@ -154,8 +175,10 @@ impl Load {
         if let Some(share) = subjects.get_mut(&subject) {
             less(share);
         }
-        if subjects.len() > SHARES_KEPT_MAX {
+        if subjects.len() > self.sweep_at.get() {
             subjects.retain(|_, share| share.calls + share.streams > 0);
+            // Those that are left may all be at work: the next sweep waits until there are twice as many.
+            self.sweep_at.set(SHARES_KEPT_MAX.max(2 * subjects.len()));
         }
     }
 
@@ -174,9 +197,7 @@ impl Load {
     /// Whether work of this class is still taken, with `lent` of `budget` bytes of buffers in use.
     #[must_use]
     pub(super) fn admits(&self, class: Class, lent: usize, budget: usize, limits: &Limits) -> bool {
-        let eighths = |used: usize, of: usize| used.saturating_mul(8) / of.max(1);
-        let used = eighths(lent, budget).max(eighths(self.calls.get(), self.share(limits.calls_max)));
-        SHED.iter().any(|(row, from)| *row == class && used < *from)
+        class.fits(lent, budget) && class.fits(self.calls.get(), self.share(limits.calls_max))
     }
 
     /// Whether a token may be verified now: verifications take a small part of the shard's time, so that a flood of
@@ -196,15 +217,23 @@ impl Load {
         self.allowance.set(Allowance { left: allowance.left.saturating_sub(nanos(since, now)), ..allowance });
     }
 
-    /// One more TLS handshake, if there is room.
+    /// One more TLS handshake, if there is room: in all, and for the network that the connection, counted already,
+    /// comes from. Who only begins them must not keep everybody else from theirs.
     #[must_use]
-    pub(super) fn handshake(&self) -> bool {
-        counted(&self.handshakes, HANDSHAKES_MAX)
+    pub(super) fn handshake(&self, peer: IpAddr) -> bool {
+        let mut addresses = self.addresses.borrow_mut();
+        let Some(guest) = addresses.get_mut(&network(peer)) else { return false };
+        let fits = guest.handshakes < HANDSHAKES_PER_ADDRESS_MAX && counted(&self.handshakes, HANDSHAKES_MAX);
+        guest.handshakes += u32::from(fits);
+        fits
     }
 
     /// And one less.
-    pub(super) fn handshaken(&self) {
+    pub(super) fn handshaken(&self, peer: IpAddr) {
         self.handshakes.set(self.handshakes.get() - 1);
+        if let Some(guest) = self.addresses.borrow_mut().get_mut(&network(peer)) {
+            guest.handshakes -= 1;
+        }
     }
 
     /// One more connection that is told to go, if there is room for such courtesy.
@@ -269,7 +298,7 @@ mod tests {
         Load::new(2, Moment(0))
     }
 
-    /// [R6] [S6] Fair shares of bounds that are for the process: half of them on one shard of two.
+    /// [S6] Fair shares of bounds that are for the process: half of them on one shard of two.
     #[test]
     fn shares_are_held_and_given_back() {
         let (load, limits) = (load(), limits());
@@ -323,6 +352,18 @@ mod tests {
         assert_eq!(load.addresses.borrow().len(), 3, "nobody there, nothing kept");
     }
 
+    /// [R6] [T3] Handshakes that one network begins and does not end leave room for those of others.
+    #[test]
+    fn handshakes_have_shares() {
+        let (load, limits) = (load(), Limits { connections_per_address_max: usize::MAX, ..limits() });
+        let (one, other): (IpAddr, IpAddr) = ("10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap());
+        let begun = (0..2 * HANDSHAKES_MAX).filter(|_| load.arrive(one, &limits) && load.handshake(one)).count();
+        assert_eq!(begun, HANDSHAKES_PER_ADDRESS_MAX as usize);
+        assert!(load.arrive(other, &limits) && load.handshake(other), "others have theirs");
+        load.handshaken(one);
+        assert!(load.handshake(one) && !load.handshake(one));
+    }
+
     #[test]
     fn the_least_missed_goes_first() {
         let (load, limits) = (load(), limits());
@@ -345,7 +386,7 @@ mod tests {
         check(0, &[Class::Lasting, Class::Asking, Class::Call]);
     }
 
-    /// [K11] A twentieth of the time, and a burst at the start.
+    /// [K10] A twentieth of the time, and a burst at the start.
     #[test]
     fn verifications_have_a_budget() {
         let load = load();

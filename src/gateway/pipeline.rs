@@ -22,7 +22,7 @@ use crate::session::owner::{self, Session};
 
 use super::answer::accepted;
 use super::conn::{Body, Conn};
-use super::flight::{Flight, IdBytes, Next, sentence};
+use super::flight::{Flight, IdBytes, Next, Taken, sentence};
 use super::judge::Judge;
 use super::load::Class;
 use super::refusal::{self, Kind, Refusal};
@@ -49,14 +49,7 @@ pub(super) async fn serve(shard: &Shard, conn: &mut Conn, kept: &mut Option<Body
     // Before we pay for the body.
     let caller = gate::caller(shard, &snapshot, conn, endpoint).inspect_err(|refusal| note(shard, refusal, began))?;
     let result = if method == Method::Post {
-        match shard.load.call(caller.principal, &snapshot.settings.limits) {
-            Ok(()) => {
-                let result = post(shard, conn, kept, snapshot.clone(), caller.clone(), endpoint, began).await;
-                shard.load.called(caller.principal);
-                result
-            }
-            Err(kind) => Err(kind.into()),
-        }
+        post(shard, conn, kept, snapshot.clone(), caller.clone(), endpoint, began).await
     } else {
         // Boxed, like everything that is not a plain call: each connection's task has room for its largest wait.
         Box::pin(session::serve(shard, conn, snapshot.clone(), caller.clone(), endpoint, began)).await
@@ -101,7 +94,7 @@ async fn post(
         method: call.method,
         session: None,
         in_flight: Cell::new(None),
-        streaming: false,
+        taken: Cell::new(Taken::Nothing),
         began,
         sent: began.mono,
         answered: began.mono,
@@ -112,10 +105,7 @@ async fn post(
     };
     let result = judged(shard, conn, body, &mut flight, call, session, cursor).await;
     // Whatever it had taken is given back, whichever way it ended.
-    flight.id_is_free(shard);
-    if flight.streaming {
-        shard.load.streamed(flight.caller.principal);
-    }
+    flight.over(shard);
     result.map_err(|refusal| {
         let mut refusal = refusal.to(flight.era, flight.id.as_deref());
         refusal.method = flight.method.map_or("", |method| method.wire);
@@ -161,15 +151,19 @@ async fn judged(
     forward::serve(shard, conn, body, flight, recorded).await
 }
 
-/// Whether there is room for it: by what it is worth, by the streams its subject has, by its id.
+/// Whether there is room for it: by what it is worth, by what its subject has under way, by its id. Notifications and
+/// answers end what is under way: there is always room for them, or a subject with its hands full could not empty them.
 fn afford(shard: &Shard, conn: &Conn, flight: &mut Flight, call: &Call) -> Result<(), Refusal> {
+    if call.shape != Shape::Request {
+        return Ok(());
+    }
     let class = match call.method.map(|method| method.verb) {
         Some(Verb::ToolsCall) => Class::Call,
         Some(Verb::Listen | Verb::Initialize) => Class::Lasting,
         _ => Class::Asking,
     };
-    // Notifications and answers end what is under way.
-    if call.shape == Shape::Request && !shard.admits(class, &flight.snapshot.settings.limits) {
+    let (limits, subject) = (&flight.snapshot.settings.limits, flight.caller.principal);
+    if !shard.admits(class, limits) {
         return Err(Kind::Overloaded.into());
     }
     if class == Class::Lasting && call.era == Era::Modern {
@@ -177,10 +171,13 @@ fn afford(shard: &Shard, conn: &Conn, flight: &mut Flight, call: &Call) -> Resul
             return Err(Refusal::from(Kind::VersionUnsupported)
                 .saying("A subscription needs HTTP/1.1: the end of an HTTP/1.0 answer looks like any cut."));
         }
-        shard.load.stream(flight.caller.principal, &flight.snapshot.settings.limits)?;
-        flight.streaming = true;
+        shard.load.stream(subject, limits)?;
+        flight.taken.set(Taken::Stream);
+    } else {
+        shard.load.call(subject, limits)?;
+        flight.taken.set(Taken::Call);
     }
-    if let (Some(session), Some(id), Shape::Request) = (&flight.session, &flight.id, call.shape) {
+    if let (Some(session), Some(id)) = (&flight.session, &flight.id) {
         flight.in_flight.set(Some(shard.load.id(&session.nonce16, id).ok_or(Kind::IdInFlight)?));
     }
     Ok(())

@@ -100,7 +100,7 @@ async fn json(
     shard.upstreams.finish(answer);
     let discover = flight.method.is_some_and(|method| method.verb == Verb::Discover);
     let honest = if discover { without_tasks(&body) } else { None };
-    flight.id_is_free(shard);
+    flight.answer_leaves(shard);
     send_json(shard, conn, status, None, honest.as_deref().unwrap_or(&body)).await;
     end(shard, flight, of_facts(&facts, status, body.len()));
     Ok(Next::Keep)
@@ -209,7 +209,7 @@ async fn long(
         if done {
             let facts = scan.finish().ok().filter(|facts| accept(shard, flight, facts, &[], status).is_ok());
             let Some(facts) = facts else { break UpstreamFault::BadAnswer };
-            flight.id_is_free(shard);
+            flight.answer_leaves(shard);
             write_piece(&mut out, &piece, framing);
             if framing == Framing::Chunked {
                 chunks::write_last_chunk(&mut out);
@@ -284,6 +284,7 @@ async fn initialize(
         _ => None,
     };
     retire(shard, answer).await;
+    flight.answer_leaves(shard);
     send_json(shard, conn, 200, session.as_deref(), &body).await;
     Ok(Next::Keep)
 }

@@ -5,9 +5,11 @@ use std::net::TcpListener;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use rustix::io::Errno;
+
 use crate::base::ids::ShardId;
 use crate::base::limits::{
-    EVICT_LOOKS_MAX, FILES_KEPT, HOUSEKEEPING_MS, REFUSED_BODY_DRAIN_MS_MAX, STREAM_END_MS_MAX, TURN_AWAY_MAX,
+    EVICT_LOOKS_MAX, FILES_KEPT, HOUSEKEEPING_MS, REFUSED_BODY_DRAIN_MS_MAX, STREAM_END_MS_MAX, TRIM_MS, TURN_AWAY_MAX,
 };
 use crate::base::slab::Slab;
 use crate::base::time::Moment;
@@ -15,7 +17,7 @@ use crate::record::Writer;
 use crate::session::owner::SealingKey;
 use crate::upstream::exchange::Abort;
 use crate::uring::ring::{self, Driver, RingFault};
-use crate::uring::socket::{Listener, Socket};
+use crate::uring::socket::{self, Listener, Socket};
 
 use super::control::{Control, Life};
 use super::serve;
@@ -45,6 +47,9 @@ pub struct Start {
 /// # Errors
 /// When the ring cannot be built after all.
 pub fn run(start: Start) -> Result<(), RingFault> {
+    // mimalloc asks for pages of 2 MiB: a shard has little that is worth them (no CPU time was seen), and a few small
+    // things in use would hold each. For the whole process; where it may not be done, it costs memory only.
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
     let driver = start.driver.clone();
     driver.run(async move {
         let listeners: Vec<Listener> = start.listeners.into_iter().filter_map(|l| Listener::from_std(l).ok()).collect();
@@ -71,14 +76,21 @@ async fn accept(shard: Rc<Shard>, listener: Rc<Listener>, index: usize) {
         match listener.accept().await {
             Ok((socket, _)) => admit(&shard, socket, index),
             Err(_) if listener.is_stopped() => break,
-            // Out of descriptors, most likely: those that wait are told so, the others are served, and in a moment
-            // it is tried again.
-            Err(_) => {
-                listener.turn_away(TURN_AWAY_MAX);
+            // Out of descriptors: those that wait are told so, the others are served, and in a moment it is tried again.
+            Err(fault) => {
+                if is_short(&fault) {
+                    listener.turn_away(TURN_AWAY_MAX);
+                }
                 shard.timers.sleep_until(shard.timers.now().mono.plus_ms(HOUSEKEEPING_MS)).await;
             }
         }
     }
+}
+
+/// Whether the system lacks something, as opposed to one connection that failed.
+fn is_short(fault: &std::io::Error) -> bool {
+    let short = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
+    short.iter().any(|errno| fault.raw_os_error() == Some(errno.raw_os_error()))
 }
 
 /// Takes a connection in, if there is room for it.
@@ -86,9 +98,13 @@ fn admit(shard: &Rc<Shard>, socket: Socket, listener: usize) {
     let snapshot = shard.snapshot();
     let limits = &snapshot.settings.limits;
     let max = limits.connections_max.min(shard.connections_max);
-    let full = shard.connections().len() >= max && !shard.make_room();
     let peer = socket.peer_addr().ip();
-    if shard.draining() || full || !shard.load.arrive(peer, limits) {
+    // In this order: whoever has its share already makes nobody give way.
+    let mine = !shard.draining() && shard.load.arrive(peer, limits);
+    if !mine || shard.connections().len() >= max && !shard.make_room() {
+        if mine {
+            shard.load.leave(peer);
+        }
         return send_away(shard, socket, snapshot.tls.listeners.get(listener).is_some_and(Option::is_some));
     }
     let slot = Rc::new(Slot {
@@ -141,15 +157,21 @@ impl Shard {
         self.connections.borrow()
     }
 
-    /// Ends an idle connection to make room for a new one: one that never carried a request before one that did.
-    /// Looks at some of them only, each time further on; says whether it found one.
+    /// Ends an idle connection to make room for a new one: one that never carried a request, though it may have begun
+    /// with one, before one that did. Looks at some of them only, each time further on; says whether it found one.
     fn make_room(&self) -> bool {
         let connections = self.connections();
         let mut found: Option<&Slot> = None;
         let mut hand = self.hand.get();
         for (place, slot) in connections.around(hand).take(EVICT_LOOKS_MAX) {
             hand = place + 1;
-            if slot.phase.get() == Phase::Idle && (found.is_none() || !slot.asked.get()) {
+            let can_go = match slot.phase.get() {
+                _ if slot.socket.is_deaf() => false,
+                Phase::Idle => true,
+                Phase::Arriving => !slot.asked.get(),
+                Phase::Busy | Phase::Stream => false,
+            };
+            if can_go && !slot.socket.is_deaf() && (found.is_none() || !slot.asked.get()) {
                 found = Some(slot);
                 if !slot.asked.get() {
                     break;
@@ -158,7 +180,6 @@ impl Shard {
         }
         self.hand.set(hand);
         if let Some(slot) = found {
-            slot.phase.set(Phase::Leaving);
             slot.socket.shutdown_read();
         }
         found.is_some()
@@ -166,10 +187,16 @@ impl Shard {
 
     /// Looks after the pools until told to stop, then drains.
     async fn keep_house(&self, listeners: &[Rc<Listener>]) {
+        let mut trim = self.timers.now().mono.plus_ms(TRIM_MS);
         while self.control.life() == Life::Run {
             let now = self.timers.now().mono;
             self.control.beat(self.id);
             self.upstreams.pool.prune(now);
+            if now >= trim {
+                trim = now.plus_ms(TRIM_MS);
+                self.buffers.trim();
+                give_back();
+            }
             self.timers.sleep_until(now.plus_ms(HOUSEKEEPING_MS)).await;
         }
         self.drain(listeners).await;
@@ -180,7 +207,7 @@ impl Shard {
         self.draining.set(true);
         for listener in listeners {
             // What the kernel has accepted already would be reset; this way it gets an end.
-            listener.turn_away(usize::MAX);
+            listener.turn_away(socket::Options::default().backlog.into());
             listener.stop();
         }
         let begun = self.timers.now().mono;
@@ -189,9 +216,8 @@ impl Shard {
         self.each(|slot| match slot.phase.get() {
             // What has arrived and was not looked at yet is served; then it ends.
             Phase::Idle => slot.socket.shutdown_read(),
-            Phase::Leaving => {}
             Phase::Stream => wake(slot),
-            Phase::Busy => {}
+            Phase::Arriving | Phase::Busy => {}
         });
         loop {
             let now = self.timers.now().mono;
@@ -233,6 +259,15 @@ impl Shard {
         }
     }
 }
+
+/// Lets the allocator return what was freed a while ago to the system. mimalloc looks for that when it frees a page, and
+/// only then: a shard that nothing happens on any more would keep what a flood has cost it.
+fn give_back() {
+    drop(std::hint::black_box(Vec::<u8>::with_capacity(WHOLE_PAGES_BYTES)));
+}
+
+/// So large that it has allocator's pages of its own, which are freed with it.
+const WHOLE_PAGES_BYTES: usize = 1024 * 1024;
 
 fn wake(slot: &Slot) {
     if let Some(waker) = slot.waker.borrow_mut().take() {

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use crate::base::limits::REFUSED_BODY_DRAIN_BYTES_MAX;
+use crate::base::limits::{BUSY_PAUSE_MS, REFUSED_BODY_DRAIN_BYTES_MAX};
 use crate::http::head::{Framing, Method};
 use crate::http::reply;
 use crate::tls::stream::Stream;
@@ -45,13 +45,14 @@ async fn secured(shard: &Shard, slot: &Slot, listener: usize) -> Option<Stream> 
     let Some(config) = snapshot.tls.listeners.get(listener).and_then(Option::as_ref) else {
         return Some(Stream::plain(slot.socket.clone()));
     };
-    if !shard.load.handshake() {
+    let peer = slot.socket.peer_addr().ip();
+    if !shard.load.handshake(peer) {
         return None;
     }
     let until = shard.timers.now().mono.plus_ms(snapshot.settings.limits.handshake_ms_max);
     let guard = shard.timers.deadline(&slot.socket, until);
     let stream = Box::pin(Stream::accept(slot.socket.clone(), config, &shard.buffers)).await;
-    shard.load.handshaken();
+    shard.load.handshaken(peer);
     stream.ok().filter(|_| !guard.disarm())
 }
 
@@ -98,7 +99,7 @@ async fn request(shard: &Shard, conn: &mut Conn) -> Next {
     let result = pipeline::serve(shard, conn, &mut body).await;
     // Where the next request begins; unknown when this one's body was neither read nor is here whole.
     let body = body.or_else(|| unread_body(conn));
-    let keep = conn.head.keep_alive && !shard.draining() && body.is_some();
+    let keep = conn.head.keep_alive && !conn.is_leaving(shard) && body.is_some();
     let next = match result {
         Ok(next) => {
             if body.is_none() && !conn.gone {
@@ -119,7 +120,11 @@ async fn request(shard: &Shard, conn: &mut Conn) -> Next {
 /// Writes a refusal. The connection is kept only where the next request's first byte is certain.
 async fn refuse(shard: &Shard, conn: &mut Conn, refusal: &Refusal, keep: bool) -> Next {
     let row = refusal.kind.row();
-    let keep = keep && !row.close && !shard.draining();
+    if row.status == 429 {
+        // Whoever repeats at once would cost the others more than the call that was refused.
+        shard.timers.sleep_until(shard.timers.now().mono.plus_ms(BUSY_PAUSE_MS)).await;
+    }
+    let keep = keep && !row.close;
     let mut body = Vec::with_capacity(256);
     refusal.write_body(&mut body);
     let mut out = Vec::with_capacity(512 + body.len());
@@ -159,5 +164,29 @@ fn unread_body(conn: &Conn) -> Option<Body> {
             (conn.bytes().len() >= end).then_some(Body::Inline { start, end })
         }
         Framing::Chunked => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of a future that nobody has to make for it.
+    fn size_of_future<A, F: Future>(_: impl FnOnce(A) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// What an idle connection without TLS holds of ours: its task's future, the box of its wait for bytes, and its
+    /// slot. Not counted: the socket's own record, a place in the timer wheel and one in the list of connections, the
+    /// task's head and the kernel's operation, about 500 bytes together (and with TLS the session).
+    #[test]
+    fn an_idle_connection_is_small() {
+        let task = size_of_future(|(shard, slot)| connection(shard, slot, 0));
+        let wait = size_of_future(|stream: &'static Stream| stream.readable());
+        let slot = size_of::<Slot>() + 2 * size_of::<usize>();
+        assert!(task + wait + slot <= 1536, "{task} + {wait} + {slot}");
+        // What it is there for: a request needs far more, and is not there while nobody asks.
+        let request = size_of_future(|(shard, slot, stream): (&'static Shard, _, _)| busy(shard, slot, stream));
+        assert!(request > task + wait, "{request}");
     }
 }

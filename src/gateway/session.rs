@@ -19,7 +19,7 @@ use crate::upstream::exchange::{Abort, Answer, Clearance, Request};
 use super::answer::{Media, deadline, media, retire};
 use super::conn::Conn;
 use super::exchange::{USER_AGENT, lane, legacy_fields, watched};
-use super::flight::{Flight, Next, failed, reasoned};
+use super::flight::{Flight, Next, Taken, failed, reasoned};
 use super::load::Class;
 use super::mail::Letter;
 use super::refusal::{Kind, Refusal};
@@ -62,7 +62,7 @@ pub(super) async fn serve(
         method: None,
         session: Some(session.clone()),
         in_flight: Cell::new(None),
-        streaming: method == Method::Get,
+        taken: Cell::new(if method == Method::Get { Taken::Stream } else { Taken::Nothing }),
         began,
         sent: began.mono,
         answered: began.mono,
@@ -72,9 +72,7 @@ pub(super) async fn serve(
         caller,
     };
     let result = exchanged(shard, conn, &flight, &session).await;
-    if flight.streaming {
-        shard.load.streamed(flight.caller.principal);
-    }
+    flight.over(shard);
     result.map_err(|refusal| refusal.to(Era::Legacy, None))
 }
 

@@ -3,6 +3,7 @@
 
 use std::cell::{Cell, RefCell, RefMut};
 use std::collections::{HashSet, VecDeque};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
@@ -34,8 +35,8 @@ use super::mail::Letter;
 pub(super) enum Phase {
     /// Waiting for a request: may be closed at any time.
     Idle,
-    /// Waiting no more: what has arrived is served, and then it ends.
-    Leaving,
+    /// A request has begun to come.
+    Arriving,
     /// On a request.
     Busy,
     /// On a stream without an end of its own.
@@ -159,6 +160,9 @@ impl Shard {
         let current = self.control.snapshot.load();
         let mut held = self.snapshot.borrow_mut();
         if !Arc::ptr_eq(&current, &held.0) {
+            if is_elsewhere(&held.0, &current) {
+                self.upstreams.pool.renew();
+            }
             *held = Rc::new(Held(arc_swap::Guard::into_inner(current)));
         }
         held.clone()
@@ -178,6 +182,11 @@ impl Shard {
     /// Whether work of this class is still taken.
     pub(super) fn admits(&self, class: Class, limits: &Limits) -> bool {
         self.load.admits(class, self.buffers.lent_bytes(), SHARD_BUFFER_BYTES_MAX, limits)
+    }
+
+    /// Whether there are buffers for what may do without.
+    pub(super) fn has_buffers(&self, class: Class) -> bool {
+        class.fits(self.buffers.lent_bytes(), SHARD_BUFFER_BYTES_MAX)
     }
 
     /// Whether nothing new is taken any more.
@@ -209,4 +218,12 @@ impl Shard {
     pub(super) fn answer_scan(&self) -> AnswerScan {
         AnswerScan::new(self.seed)
     }
+}
+
+/// Whether connections to servers that were made under one snapshot are none to keep under the next: what TLS is spoken
+/// with has changed, or a server has left an address.
+fn is_elsewhere(then: &Snapshot, now: &Snapshot) -> bool {
+    let left =
+        |(then, now): (&Arc<[SocketAddr]>, &Arc<[SocketAddr]>)| then.iter().any(|address| !now.contains(address));
+    !Arc::ptr_eq(&then.tls, &now.tls) || then.addresses.iter().zip(&now.addresses).any(left)
 }

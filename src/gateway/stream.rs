@@ -5,7 +5,7 @@ use std::pin::pin;
 
 use smallvec::SmallVec;
 
-use crate::base::limits::{CALL_MS_MAX, STREAM_ACKNOWLEDGED_MS_MAX, STREAM_KEEPALIVE_MS};
+use crate::base::limits::{ASK_REFUSED_MS_MAX, STREAM_ACKNOWLEDGED_MS_MAX, STREAM_KEEPALIVE_MS};
 use crate::base::time::Moment;
 use crate::http::head::{Framing, Method, Version};
 use crate::http::sse::{self, Event, EventParser};
@@ -144,7 +144,7 @@ impl Relay<'_> {
         loop {
             let (ended, refused) = self.take(answer);
             if ended.is_some() {
-                self.flight.id_is_free(self.shard);
+                self.flight.answer_leaves(self.shard);
             }
             if !self.flush(conn).await && self.client_matters() {
                 return End::Gone;
@@ -177,7 +177,9 @@ impl Relay<'_> {
     async fn wait(&mut self, conn: &mut Conn, answer: &mut Answer, abort: &Abort) -> Option<End> {
         let shard = self.shard;
         let streaming = !matches!(self.carries, Carries::Answer { .. });
-        let mut work = pin!(answer.fill(&shard.buffers));
+        let mut work = pin!(async {
+            if streaming { answer.fill_late(&shard.buffers).await } else { answer.fill(&shard.buffers).await }
+        });
         loop {
             let until = self.spoken.plus_ms(STREAM_KEEPALIVE_MS);
             let until = if streaming { until.min(self.expires) } else { until };
@@ -455,7 +457,7 @@ async fn refuse_ask(shard: &Shard, conn: &mut Conn, flight: &Flight, id: &[u8]) 
     let request = Request { method: Method::Post, fields: &fields, params: &[], body: Some(&body), repeatable: false };
     let clearance = Clearance::Session(session);
     let Some(request) = shard.upstreams.compose(clearance, &lane, &request) else { return };
-    let deadline = deadline(shard, CALL_MS_MAX);
+    let deadline = deadline(shard, ASK_REFUSED_MS_MAX);
     let abort = Abort::default();
     let sent = watched(shard, conn, false, &lane, request, deadline, &abort).await;
     if let Ok(answer) = sent {

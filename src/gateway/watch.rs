@@ -38,6 +38,8 @@ pub(super) async fn next<F: Future>(
     if let Poll::Ready(done) = poll_once(work.as_mut()).await {
         return Woke::Done(done);
     }
+    // Once we have closed our ears, an end is no news of the client.
+    let watch_client = watch_client && !conn.slot.socket.is_deaf();
     // A time some steps old makes the first look early, no more.
     let tick = shard.timers.last().mono.plus_ms(WATCH_AFTER_MS);
     let mut alarm = pin!(shard.timers.sleep_until(if conn.watch.is_some() { until } else { tick.min(until) }));

@@ -138,8 +138,9 @@ impl Session {
         self.write(Wish::Farewell)
     }
 
-    /// A buffer to receive into, with room for about `wanted` bytes of plain text, and for the rest of the record
-    /// that has begun. Nothing is received into it without [`Session::landed`].
+    /// A buffer to receive into, with room for about `wanted` bytes of plain text, or for as much again as has come of
+    /// a record that has begun: its length is only announced, and costs nothing. Nothing is received into it without
+    /// [`Session::landed`].
     pub(super) fn landing(&self, wanted: usize, most: usize) -> Result<Buffer, TlsFault> {
         let held: &[u8] = self.incoming.as_deref().unwrap_or_default();
         let rest = match held {
@@ -151,7 +152,9 @@ impl Session {
         if held.len() >= most {
             return Err(TlsFault::TooLarge);
         }
-        let room = held.len() + rest.max(wanted.clamp(WAITING_BYTES, TLS_INCOMING_BYTES_MAX));
+        let wanted = wanted.clamp(WAITING_BYTES, TLS_INCOMING_BYTES_MAX);
+        let more = if rest > 0 { rest } else { wanted };
+        let room = wanted.max(held.len() + more.min(held.len()));
         let mut landing = self.buffers.get(room.min(most)).ok_or(TlsFault::NoBuffer)?;
         // It fits: `held` is shorter than `most`, and than `room`.
         let _ = landing.extend_from_slice(held);

@@ -163,12 +163,14 @@ impl Stream {
 
     /// Looks, without waiting, what there is to receive. Encrypted, what has come is decrypted and kept for the next
     /// receive: `Bytes` are bytes of the peer's, not the protocol's own. While a receive is in flight there is nothing
-    /// beside it, and the connection is `Quiet`.
+    /// beside it, and the connection is `Quiet`; `Bytes` is also a peer that says nothing at length, or a pool without
+    /// room to look.
     #[must_use]
     pub fn peek_state(&self) -> Peek {
         match &self.kind {
             Kind::Plain(socket) => socket.peek_state(),
-            Kind::Tls(tls) => tls.look().unwrap_or(Peek::Quiet),
+            // Where nothing can be found out, whoever counts on quiet must not get it.
+            Kind::Tls(tls) => tls.look().unwrap_or(if tls.receiving.get() { Peek::Quiet } else { Peek::Bytes }),
         }
     }
 

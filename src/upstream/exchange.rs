@@ -141,6 +141,8 @@ pub struct Answer {
     deadline: Deadline,
     /// The request was one that its server may not have read yet.
     large: bool,
+    /// When its connection was taken, as the pool counts.
+    epoch: u64,
 }
 
 impl Upstreams {
@@ -177,7 +179,7 @@ impl Upstreams {
 
     /// Keeps the answer's connection if it can carry another request. The body must have been read to its end.
     pub fn finish(&self, answer: Answer) {
-        let Answer { head, server, stream, input, done, deadline, large, .. } = answer;
+        let Answer { head, server, stream, input, done, deadline, large, epoch, .. } = answer;
         let _ = deadline.disarm();
         // Bytes behind a complete answer belong to nobody: never hand them to the next request.
         let clean = input.is_none_or(|rest| rest.is_empty());
@@ -187,7 +189,7 @@ impl Upstreams {
         if done && clean && sent && head.parsed.keep_alive && head.parsed.status < 400 {
             let keep_ms = keep_alive_ms(head.parsed.get(&head.bytes, Known::KeepAlive));
             stream.release();
-            self.pool.put(server, stream, self.timers.last().mono, keep_ms);
+            self.pool.put(server, stream, epoch, self.timers.last().mono, keep_ms);
         } else {
             stream.shutdown();
         }
@@ -248,6 +250,7 @@ impl Upstreams {
     ) -> Result<Answer, Failed> {
         abort.watch(stream.socket());
         let guard = self.timers.deadline(stream.socket(), deadline);
+        let epoch = self.pool.epoch();
         let Composed { method, bytes, repeatable } = request;
         let mut silent = true;
         let large = bytes.len() > SENT_AT_ONCE_BYTES;
@@ -262,7 +265,7 @@ impl Upstreams {
             Ok((head, input)) => {
                 let decoder = BodyDecoder::new(head.parsed.framing);
                 let done = decoder.is_done();
-                Ok(Answer { head, server: lane.server, stream, input, decoder, done, deadline: guard, large })
+                Ok(Answer { head, server: lane.server, stream, input, decoder, done, deadline: guard, large, epoch })
             }
             Err(fault) => {
                 stream.shutdown();
@@ -503,6 +506,18 @@ impl Answer {
             }
             _ => Err(UpstreamFault::Cut),
         }
+    }
+
+    /// As [`Answer::fill`], for an answer that may be silent for long: until something comes it holds no buffer.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn fill_late(&mut self, buffers: &buffer::Pool) -> Result<(), UpstreamFault> {
+        if self.input.is_none() {
+            // What is wrong with the connection, receiving tells.
+            let _ = self.stream.readable().await;
+        }
+        self.fill(buffers).await
     }
 
     /// The connection, for whoever must end it from outside.

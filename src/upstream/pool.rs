@@ -1,6 +1,6 @@
 //! This shard's idle connections: per server, last in first out, so that the warm ones are used and the others age.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use crate::base::ids::ServerId;
 use crate::base::limits::{UPSTREAM_IDLE_MAX, UPSTREAM_IDLE_MS_MAX};
@@ -12,6 +12,8 @@ use crate::uring::socket::Peek;
 #[derive(Default)]
 pub struct Pool {
     servers: RefCell<Vec<Vec<Idle>>>,
+    /// Counts up when what was connected before must not be used again.
+    epoch: Cell<u64>,
 }
 
 struct Idle {
@@ -35,8 +37,24 @@ impl Pool {
         None
     }
 
-    /// Keeps a connection whose last answer was read to its end, for `keep_ms` at most where the server said so.
-    pub(super) fn put(&self, server: ServerId, stream: Stream, now: Moment, keep_ms: Option<u64>) {
+    /// The time since which connections are as good as new ones.
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch.get()
+    }
+
+    /// Authorities, certificates or addresses have changed: connections made before are not used again, those under way
+    /// neither, once their answers have come.
+    pub fn renew(&self) {
+        self.epoch.set(self.epoch.get() + 1);
+        self.clear();
+    }
+
+    /// Keeps a connection of this epoch whose last answer was read to its end, for `keep_ms` at most where the server
+    /// said so.
+    pub(super) fn put(&self, server: ServerId, stream: Stream, epoch: u64, now: Moment, keep_ms: Option<u64>) {
+        if epoch != self.epoch.get() {
+            return stream.shutdown();
+        }
         let mut servers = self.servers.borrow_mut();
         if servers.len() <= server.index() {
             servers.resize_with(server.index() + 1, Vec::new);

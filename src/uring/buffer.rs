@@ -5,7 +5,7 @@ use std::ops::Deref;
 use std::rc::Rc;
 
 use crate::base::limits::{
-    ANSWER_WHOLE_BYTES_MAX, BODY_BYTES_MAX, BUFFER_BYTES, BUFFERS_KEPT_BYTES_MAX, HEAD_BYTES_MAX,
+    ANSWER_WHOLE_BYTES_MAX, BODY_BYTES_MAX, BUFFER_BYTES, BUFFERS_KEPT_BYTES_MAX, BUFFERS_SPARE_BYTES, HEAD_BYTES_MAX,
     STREAM_BUFFERED_BYTES_MAX,
 };
 
@@ -22,6 +22,8 @@ struct Inner {
     taken: Cell<usize>,
     /// Bytes of the kept ones.
     kept: Cell<usize>,
+    /// The least they were since [`Pool::trim`].
+    kept_least: Cell<usize>,
     lent: Cell<usize>,
     /// Per class, buffers waiting to be used again; the one given back last is warm, and goes out first.
     free: [RefCell<Vec<Vec<u8>>>; CLASSES.len()],
@@ -32,8 +34,8 @@ impl Pool {
     #[must_use]
     pub fn new(budget: usize) -> Self {
         let free = std::array::from_fn(|_| RefCell::new(Vec::new()));
-        let (taken, kept, lent) = (Cell::new(0), Cell::new(0), Cell::new(0));
-        Self { inner: Rc::new(Inner { budget, taken, kept, lent, free }) }
+        let (taken, kept, kept_least, lent) = (Cell::new(0), Cell::new(0), Cell::new(0), Cell::new(0));
+        Self { inner: Rc::new(Inner { budget, taken, kept, kept_least, lent, free }) }
     }
 
     /// An empty buffer with room for at least `capacity` bytes, or `None` when the budget does not allow it: the
@@ -44,6 +46,23 @@ impl Pool {
         self.inner.lent.set(self.inner.lent.get() + 1);
         let weight = bytes.capacity();
         Some(Buffer { bytes, start: 0, weight, pool: self.clone() })
+    }
+
+    /// Frees the kept buffers that nobody needed since the last time, largest first, but for the first
+    /// `BUFFERS_SPARE_BYTES`: what a burst needed goes back, what traffic needs stays.
+    pub fn trim(&self) {
+        let inner = &self.inner;
+        let unneeded = inner.kept_least.get().saturating_sub(BUFFERS_SPARE_BYTES);
+        let until = inner.kept.get() - unneeded;
+        for free in inner.free.iter().rev() {
+            let mut free = free.borrow_mut();
+            while free.last().is_some_and(|bytes| inner.kept.get() - bytes.capacity() >= until) {
+                inner.forget(free.pop().unwrap_or_default());
+            }
+            let left = free.len();
+            free.shrink_to(2 * left);
+        }
+        inner.kept_least.set(inner.kept.get());
     }
 
     /// Buffers that are out at this moment.
@@ -71,6 +90,7 @@ impl Inner {
         let class = CLASSES.iter().position(|class| capacity <= *class);
         if let Some(bytes) = class.and_then(|class| self.free[class].borrow_mut().pop()) {
             self.kept.set(self.kept.get() - bytes.capacity());
+            self.kept_least.set(self.kept_least.get().min(self.kept.get()));
             return Some(bytes);
         }
         let room = match class {
@@ -96,11 +116,17 @@ impl Inner {
                 let Some(bytes) = free.borrow_mut().pop() else {
                     break;
                 };
-                self.kept.set(self.kept.get() - bytes.capacity());
-                self.taken.set(self.taken.get() - bytes.capacity());
+                self.forget(bytes);
             }
         }
         Some(())
+    }
+
+    /// Frees what was kept.
+    fn forget(&self, bytes: Vec<u8>) {
+        self.kept.set(self.kept.get() - bytes.capacity());
+        self.kept_least.set(self.kept_least.get().min(self.kept.get()));
+        self.taken.set(self.taken.get() - bytes.capacity());
     }
 
     /// `weight` is what the buffer was counted with; `bytes` is empty when the kernel still holds its memory, because
@@ -330,6 +356,33 @@ mod tests {
         assert!(pool.bytes() > 100 * BODY_BYTES_MAX);
         drop(held);
         assert!(pool.bytes() <= BUFFERS_KEPT_BYTES_MAX);
+    }
+
+    /// [P6] What a burst left goes back once nobody has needed it for a while; what is in use all the time stays.
+    #[test]
+    fn what_is_not_needed_goes_back() {
+        let pool = Pool::new(256 * 1024 * 1024);
+        let burst = |count: usize| {
+            let held: Vec<Buffer> = (0..count).map(|_| pool.get(BUFFER_BYTES).unwrap()).collect();
+            drop(held);
+        };
+        let size = BUFFER_BYTES + PADDING;
+        let spare = BUFFERS_SPARE_BYTES / size;
+        burst(spare + 200);
+        pool.trim();
+        assert_eq!(pool.bytes(), (spare + 200) * size, "needed a moment ago");
+        burst(50);
+        pool.trim();
+        let left = pool.bytes();
+        assert!((50 * size..=50 * size + BUFFERS_SPARE_BYTES + size).contains(&left), "{left}");
+        burst(50);
+        pool.trim();
+        assert_eq!(pool.bytes(), left, "what is needed each time stays");
+        pool.trim();
+        pool.trim();
+        assert!((BUFFERS_SPARE_BYTES..BUFFERS_SPARE_BYTES + size).contains(&pool.bytes()), "{}", pool.bytes());
+        let held = pool.get(1).unwrap();
+        assert_eq!(pool.lent_bytes(), held.capacity() + PADDING, "the counts are right");
     }
 
     #[test]

@@ -1,14 +1,16 @@
 //! The runtime under a shard: io_uring where the kernel allows it, epoll where it does not.
 
+use std::cell::Cell;
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
+use std::task::Poll;
 use std::time::Duration;
 
 use io_uring::{Builder, IoUring, Probe, opcode};
 use monoio::{IoUringDriver, LegacyDriver, RuntimeBuilder};
 
-use crate::base::limits::{RING_COMPLETIONS, RING_SUBMISSIONS};
+use crate::base::limits::{OPERATIONS_IN_A_ROW_MAX, RING_COMPLETIONS, RING_SUBMISSIONS};
 
 /// What the operator wants of the kernel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -136,6 +138,31 @@ impl fmt::Display for Driver {
 /// Outside [`Driver::run`].
 pub fn spawn(future: impl Future<Output = ()> + 'static) {
     drop(monoio::spawn(future));
+}
+
+/// Now and then lets everybody else on this shard go first; at the end of each operation, before it is told. Under epoll
+/// what can be done at once is done at once, so that a task whose peer is always ready would never let go of the thread. With
+/// io_uring each operation waits for the ring.
+pub(super) async fn take_turns() {
+    thread_local! {
+        static IN_A_ROW: Cell<u32> = const { Cell::new(0) };
+    }
+    if !monoio::utils::is_legacy() {
+        return;
+    }
+    let count = IN_A_ROW.get() + 1;
+    IN_A_ROW.set(count % OPERATIONS_IN_A_ROW_MAX);
+    let mut yielded = count < OPERATIONS_IN_A_ROW_MAX;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        // Woken by itself, a task of monoio's goes in front of all others; woken by another, behind them.
+        let waker = cx.waker().clone();
+        spawn(async move { waker.wake() });
+        Poll::Pending
+    })
+    .await;
 }
 
 /// Waits for `duration`, to the millisecond. For start-up, drain and tests; whatever is done per connection or call

@@ -23,6 +23,7 @@ use socket2::{Domain, Protocol, TcpKeepalive, Type};
 use crate::base::limits::{KEEPALIVE_IDLE_MS, KEEPALIVE_PROBE_MS, KEEPALIVE_PROBES};
 use crate::base::time::Moment;
 use crate::uring::buffer::Buffer;
+use crate::uring::ring::take_turns;
 use crate::uring::wait::Timers;
 
 /// How to listen.
@@ -111,6 +112,7 @@ impl Listener {
     /// [`Listener::turn_away`], and sleep before the next try.
     pub async fn accept(&self) -> io::Result<(Socket, SocketAddr)> {
         let (stream, peer_addr) = self.listener.accept().await?;
+        take_turns().await;
         let socket = Socket::new(stream, peer_addr);
         // io_uring's accept in monoio does not ask for it, and children of the plane must not inherit connections.
         rustix::io::fcntl_setfd(socket.inner.fd(), FdFlags::CLOEXEC)?;
@@ -172,6 +174,8 @@ struct Inner {
     stream: UnsafeCell<TcpStream>,
     peer_addr: SocketAddr,
     shut: Cell<bool>,
+    /// Its receiving half was shut down, by us.
+    deaf: Cell<bool>,
     /// What ends a receive without ending the connection; kept between two, because making one allocates.
     canceller: RefCell<Option<Canceller>>,
 }
@@ -227,6 +231,7 @@ impl Socket {
         };
         let flight = InFlight(&self.inner);
         let (result, slice) = self.inner.stream_mut().read(bytes.slice_mut(begin..end)).await;
+        take_turns().await;
         flight.landed();
         buffer.restore(slice.into_inner());
         (result, buffer)
@@ -258,6 +263,7 @@ impl Socket {
             })
             .await
         };
+        take_turns().await;
         flight.landed();
         buffer.restore(slice.into_inner());
         let result = result.map_err(|fault| {
@@ -297,6 +303,7 @@ impl Socket {
                 Err(fault) => result = Err(fault),
             }
         }
+        take_turns().await;
         flight.landed();
         buffer.restore(bytes);
         (result, buffer)
@@ -310,6 +317,7 @@ impl Socket {
         async move {
             let flight = InFlight(&socket.inner);
             let result = socket.inner.stream().readable(false).await;
+            take_turns().await;
             flight.landed();
             result
         }
@@ -357,6 +365,7 @@ impl Socket {
 
     /// Receives nothing more but what has arrived already; sending goes on.
     pub fn shutdown_read(&self) {
+        self.inner.deaf.set(true);
         let _ = rustix::net::shutdown(self.inner.fd(), Shutdown::Read);
     }
 
@@ -387,6 +396,12 @@ impl Socket {
         self.inner.shut.get()
     }
 
+    /// Whether [`Socket::shutdown_read`] was called: what there is to receive then tells nothing about the peer.
+    #[must_use]
+    pub fn is_deaf(&self) -> bool {
+        self.inner.deaf.get()
+    }
+
     /// The other end.
     #[must_use]
     pub fn peer_addr(&self) -> SocketAddr {
@@ -399,8 +414,9 @@ impl Socket {
     }
 
     fn new(stream: TcpStream, peer_addr: SocketAddr) -> Self {
-        let (stream, shut, canceller) = (UnsafeCell::new(stream), Cell::new(false), RefCell::new(None));
-        Self { inner: Rc::new(Inner { stream, peer_addr, shut, canceller }) }
+        let (stream, canceller) = (UnsafeCell::new(stream), RefCell::new(None));
+        let (shut, deaf) = (Cell::new(false), Cell::new(false));
+        Self { inner: Rc::new(Inner { stream, peer_addr, shut, deaf, canceller }) }
     }
 
     /// Waits for the connect that is under way.

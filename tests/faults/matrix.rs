@@ -119,7 +119,6 @@ fn all(driver: &str) {
     let setup = Setup::new().server("up", &upstream.url()).set("/servers/up/timeout", json!(TIMEOUT)).shards(2);
     let gateway = setup.open().driver(driver).start();
     let before = Level::settled(&gateway);
-    let session = open_session(&gateway, |post| post);
     let called: Vec<(&Row, Post, bool)> = std::thread::scope(|scope| {
         let rows: Vec<_> = ROWS
             .iter()

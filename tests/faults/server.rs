@@ -652,7 +652,7 @@ fn a_server_process_that_is_killed() {
     let gateway = Setup::new().server("middle", &middle.url("/mcp")).open().start();
     let session = open_session(&gateway, |post| post);
     let calls = |tool: &str| [Post::call(tool), Post::legacy_call(&session, tool)];
-    let (after, during) = (calls("echo"), [calls("hang"), calls("stream")].concat());
+    let (after, during) = (calls("echo"), [calls("hang"), calls("stream").map(|post| post.id(2))].concat());
     for post in &after {
         post.echoed(&gateway);
     }

@@ -40,7 +40,8 @@ fn far_server(island: &Island, driver: &str) {
     let before = Level::settled(&gateway);
     let session = open_session(&gateway, |post| post);
     let calls = |tool: &str| [Post::call(tool), Post::legacy_call(&session, tool)];
-    let (waiting, streaming) = (calls("hang"), calls("stream"));
+    // Two requests of one session that are under way have two ids.
+    let (waiting, streaming) = (calls("hang"), calls("stream").map(|post| post.id(2)));
     let mut wires: Vec<_> = waiting.iter().map(|post| post.begin(&gateway)).collect();
     let mut streams: Vec<_> = streaming.iter().map(|post| post.stream(&gateway)).collect();
     for events in &mut streams {

@@ -53,6 +53,8 @@ pub(crate) struct Gateway {
     child: Child,
     /// Its first listener.
     pub(crate) address: SocketAddr,
+    /// How that is spoken to: `http` or `https`.
+    scheme: &'static str,
     /// Its admin listener.
     pub(crate) admin: SocketAddr,
     /// What it said at start.
@@ -100,7 +102,10 @@ impl Setup {
     pub(crate) fn set(mut self, pointer: &str, value: Value) -> Self {
         let mut at = &mut self.config;
         for step in pointer.split('/').skip(1) {
-            at = &mut at[step.replace("~1", "/")];
+            at = match step.parse::<usize>() {
+                Ok(index) if at.is_array() => &mut at[index],
+                _ => &mut at[step.replace("~1", "/")],
+            };
         }
         *at = value;
         self
@@ -231,17 +236,18 @@ impl Gateway {
                 let _ = child.kill();
                 panic!("the gateway did not start:\n{}", shown(&stderr));
             };
-            let at = |name: &str| -> Option<SocketAddr> {
-                line.trim_start().strip_prefix(name)?.trim().strip_prefix("http://")?.parse().ok()
+            let at = |name: &str, scheme: &'static str| -> Option<(SocketAddr, &'static str)> {
+                let url = line.trim_start().strip_prefix(name)?.trim();
+                Some((url.strip_prefix(scheme)?.strip_prefix("://")?.parse().ok()?, scheme))
             };
-            address = address.or(at("listening on"));
-            admin = at("admin");
+            address = address.or(at("listening on", "http")).or(at("listening on", "https"));
+            admin = at("admin", "http").map(|(address, _)| address);
             banner.push_str(&line);
             banner.push('\n');
         }
-        let address = address.expect("the banner names the listener before the admin listener");
+        let (address, scheme) = address.expect("the banner names the listener before the admin listener");
         let admin = admin.expect("the loop ended with it");
-        Self { child, address, admin, banner, folder, key, stderr }
+        Self { child, address, scheme, admin, banner, folder, key, stderr }
     }
 
     /// Ends it, however it is, and starts it again on the same folder: same keys, same record, other port.
@@ -259,7 +265,7 @@ impl Gateway {
 
     /// The URL of a path.
     pub(crate) fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.address)
+        format!("{}://{}{path}", self.scheme, self.address)
     }
 
     /// A token for `/mcp`.
@@ -330,6 +336,12 @@ impl Gateway {
             assert!(Instant::now() < until, "the record never had {what}:\n{records:#?}\n{}", shown(&self.stderr));
             thread::sleep(POLL);
         }
+    }
+
+    /// How often one of its latest lines for operators had these words.
+    pub(crate) fn said(&self, words: &str) -> usize {
+        let lines = self.stderr.lock().unwrap_or_else(|held| held.into_inner());
+        lines.iter().filter(|line| line.contains(words)).count()
     }
 
     /// Its process id.

@@ -2,11 +2,12 @@
 //! whether the body ended as its framing promised.
 
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use rustls::{ClientConnection, StreamOwned};
 use serde_json::Value;
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 
 use super::gateway::PATIENCE;
 
@@ -15,9 +16,16 @@ const PIECE_BYTES: usize = 16 * 1024;
 /// One connection.
 #[derive(Debug)]
 pub(crate) struct Wire {
-    socket: TcpStream,
+    line: Line,
     /// Received and not taken yet.
     bytes: Vec<u8>,
+}
+
+/// What carries the bytes.
+#[derive(Debug)]
+enum Line {
+    Plain(TcpStream),
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
 }
 
 /// The connection ended before what was being read did.
@@ -124,23 +132,101 @@ impl Response {
     }
 }
 
+impl Line {
+    fn socket(&self) -> &TcpStream {
+        match self {
+            Self::Plain(socket) => socket,
+            Self::Tls(stream) => &stream.sock,
+        }
+    }
+
+    fn write_all(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        match self {
+            Self::Plain(socket) => socket.write_all(bytes),
+            // It hides failures of the socket until the next write.
+            Self::Tls(stream) => stream.write_all(bytes).and_then(|()| stream.flush()),
+        }
+    }
+
+    /// `Ok(0)` is a proper end: with TLS, one that was announced.
+    fn read(&mut self, piece: &mut [u8]) -> std::io::Result<usize> {
+        match self {
+            Self::Plain(socket) => socket.read(piece),
+            Self::Tls(stream) => stream.read(piece),
+        }
+    }
+}
+
 impl Wire {
     /// Connects.
     pub(crate) fn to(address: SocketAddr) -> Self {
         let socket = TcpStream::connect_timeout(&address, PATIENCE).expect("the gateway listens");
         socket.set_nodelay(true).expect("a TCP socket has this option");
-        Self { socket, bytes: Vec::new() }
+        Self { line: Line::Plain(socket), bytes: Vec::new() }
+    }
+
+    /// Connects from this address of this machine.
+    pub(crate) fn from(source: IpAddr, address: SocketAddr) -> Self {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).expect("a socket can be made");
+        socket.bind(&SocketAddr::new(source, 0).into()).expect("the address is this machine's");
+        socket.connect(&address.into()).expect("the gateway listens");
+        socket.set_tcp_nodelay(true).expect("a TCP socket has this option");
+        Self { line: Line::Plain(socket.into()), bytes: Vec::new() }
+    }
+
+    /// Goes on encrypted, on a connection whose handshake is done.
+    pub(crate) fn encrypted(stream: StreamOwned<ClientConnection, TcpStream>) -> Self {
+        Self { line: Line::Tls(Box::new(stream)), bytes: Vec::new() }
+    }
+
+    /// What TLS knows about it.
+    #[track_caller]
+    pub(crate) fn tls(&mut self) -> &mut ClientConnection {
+        match &mut self.line {
+            Line::Tls(stream) => &mut stream.conn,
+            Line::Plain(_) => panic!("this connection is not encrypted"),
+        }
+    }
+
+    /// Announces, encrypted, that nothing more comes from here; the connection below stays.
+    #[track_caller]
+    pub(crate) fn farewell(&mut self) {
+        self.tls().send_close_notify();
+        let _ = self.line.write_all(&[]);
+    }
+
+    /// Reads to the end; whether it was announced.
+    pub(crate) fn ends_announced(&mut self) -> bool {
+        self.line.socket().set_read_timeout(Some(PATIENCE)).expect("a TCP socket has this option");
+        let mut piece = [0; PIECE_BYTES];
+        loop {
+            match self.line.read(&mut piece) {
+                Ok(0) => return true,
+                Ok(n) => self.bytes.extend_from_slice(&piece[..n]),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return false,
+            }
+        }
+    }
+
+    /// Connects from another address of this machine.
+    pub(crate) fn from_to(from: [u8; 4], address: SocketAddr) -> Self {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+        socket.bind(&SocketAddr::from((from, 0)).into()).expect("all of 127/8 is this machine");
+        socket.connect_timeout(&address.into(), PATIENCE).expect("the gateway listens");
+        socket.set_tcp_nodelay(true).expect("a TCP socket has this option");
+        Self { line: Line::Plain(socket.into()), bytes: Vec::new() }
     }
 
     /// Sends exactly these bytes. A connection that the other side has closed is no fault here: reading will tell.
     pub(crate) fn send(&mut self, bytes: &[u8]) {
-        let _ = self.socket.write_all(bytes);
+        let _ = self.line.write_all(bytes);
     }
 
     /// Sends; `false` when the other side has closed the connection.
     pub(crate) fn try_send(&mut self, bytes: &[u8]) -> bool {
-        self.socket.set_write_timeout(Some(PATIENCE)).expect("a TCP socket has this option");
-        self.socket.write_all(bytes).is_ok()
+        self.line.socket().set_write_timeout(Some(PATIENCE)).expect("a TCP socket has this option");
+        self.line.write_all(bytes).is_ok()
     }
 
     /// Everything that still comes, up to the end of the connection.
@@ -151,12 +237,12 @@ impl Wire {
 
     /// Ends this side's half.
     pub(crate) fn close_half(&self) {
-        let _ = self.socket.shutdown(Shutdown::Write);
+        let _ = self.line.socket().shutdown(Shutdown::Write);
     }
 
     /// Takes its leave with a reset: no goodbye, and what is under way is thrown away.
     pub(crate) fn reset(self) {
-        let linger = SockRef::from(&self.socket).set_linger(Some(Duration::ZERO));
+        let linger = SockRef::from(self.line.socket()).set_linger(Some(Duration::ZERO));
         linger.expect("a TCP socket has this option");
     }
 
@@ -208,6 +294,21 @@ impl Wire {
         }
     }
 
+    /// The head that comes next, which stays to be read.
+    #[track_caller]
+    pub(crate) fn peek_head(&mut self) -> Head {
+        let head = self.head().expect("an answer begins");
+        self.bytes.splice(..0, head.bytes.iter().copied());
+        head
+    }
+
+    /// Whether anything has come, be it the end, after `patience` at most.
+    pub(crate) fn comes(&mut self, patience: Duration) -> bool {
+        self.line.socket().set_read_timeout(Some(patience)).expect("a TCP socket has this option");
+        let got = self.line.socket().peek(&mut [0]);
+        !self.bytes.is_empty() || !got.is_err_and(|error| is_timeout(error.kind()))
+    }
+
     /// Goes on as an event stream, whose head comes next.
     #[track_caller]
     pub(crate) fn events(mut self) -> Events {
@@ -231,8 +332,8 @@ impl Wire {
 
     /// Whether the other side keeps the connection, and says nothing, for `while_`.
     pub(crate) fn quiet(&mut self, while_: Duration) -> bool {
-        self.socket.set_read_timeout(Some(while_)).expect("a TCP socket has this option");
-        let got = self.socket.peek(&mut [0]);
+        self.line.socket().set_read_timeout(Some(while_)).expect("a TCP socket has this option");
+        let got = self.line.socket().peek(&mut [0]);
         self.bytes.is_empty() && got.is_err_and(|error| is_timeout(error.kind()))
     }
 
@@ -247,8 +348,8 @@ impl Wire {
                 "nothing came in {patience:?}; before that: {:?}",
                 String::from_utf8_lossy(&self.bytes)
             );
-            self.socket.set_read_timeout(Some(left)).expect("a TCP socket has this option");
-            match self.socket.read(&mut piece) {
+            self.line.socket().set_read_timeout(Some(left)).expect("a TCP socket has this option");
+            match self.line.read(&mut piece) {
                 Ok(0) => return false,
                 Ok(n) => {
                     self.bytes.extend_from_slice(&piece[..n]);

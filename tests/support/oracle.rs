@@ -334,7 +334,10 @@ fn judged(gateway: &Gateway, upstreams: &[(&str, &Upstream)], due: &[&str], clai
             && due.iter().all(|due| traces(records).any(|trace| trace == *due))
     });
     check_form(&records);
-    hold(&faults(&lines(&records), &ledger, claims));
+    let theirs: HashSet<(u64, u64)> = records.iter().filter(|record| is_neighbours(record)).map(key).collect();
+    let ours = |record: &&Value| record["seq"].is_null() || !theirs.contains(&key(record));
+    let ours: Vec<Value> = records.iter().filter(ours).cloned().collect();
+    hold(&faults(&lines(&ours), &ledger, claims));
     records
 }
 
@@ -399,7 +402,13 @@ fn traces(records: &[Value]) -> impl Iterator<Item = &str> {
 }
 
 fn permits(records: &[Value]) -> impl Iterator<Item = &Value> {
-    of_kind(records, "decision").filter(|record| record["verdict"] == "permit")
+    of_kind(records, "decision").filter(|record| record["verdict"] == "permit" && !is_neighbours(record))
+}
+
+/// Another test's gateway looks for a server that had this gateway's port before, and listens: none of ours does that
+/// without a trace, and what it hears ends when it likes.
+fn is_neighbours(decision: &Value) -> bool {
+    decision["method"] == "subscriptions/listen" && decision["trace"].is_null()
 }
 
 fn key(record: &Value) -> (u64, u64) {

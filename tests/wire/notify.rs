@@ -26,7 +26,7 @@ impl Supervisor {
     }
 
     fn over(&self, setup: Setup) -> Setup {
-        setup.environment("NOTIFY_SOCKET", &self.folder.path().join("notify").display().to_string())
+        setup.environment("NOTIFY_SOCKET", self.folder.path().join("notify").display().to_string())
     }
 
     /// The next message, if one comes within the socket's patience.

@@ -1,14 +1,10 @@
 //! nginx and Portcullis on the same traffic, in turn: whoever is measured on one core, load and canned server on
 //! another. Only ratios inside one repetition are worth anything on a machine that is shared.
 
-mod environment;
-mod gateway;
 mod nginx;
-mod process;
 mod report;
 
 use std::path::PathBuf;
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -18,10 +14,11 @@ use crate::answer::Checker;
 use crate::cli::Compare;
 use crate::generator::{self, Mark, Outcome, Pace, Plan};
 use crate::measure::{Cpu, Schedule};
+use crate::rig::process::{self, Folder, Process};
+use crate::rig::{self, Cores, environment, gateway};
 use crate::traffic::{Calls, Shape, Target};
 use crate::{exchange, net};
 
-use process::{Folder, Process};
 use report::{Load, Report, Sample};
 
 const START_MAX: Duration = Duration::from_secs(20);
@@ -54,9 +51,9 @@ pub(crate) fn command(options: &Compare, stop: &AtomicBool) -> anyhow::Result<bo
 fn compare(options: &Compare, stop: &AtomicBool, folder: &Folder) -> anyhow::Result<bool> {
     net::stay_on(options.load_core)?;
     let nginx = nginx::program(options)?;
-    let portcullis = if options.only_nginx { None } else { Some(gateway::program(options)?) };
-    let versions = environment::Versions::ask(&nginx, portcullis.as_deref());
-    let mut report = Report::new(environment::read(options, &versions), options);
+    let portcullis = if options.only_nginx { None } else { Some(gateway::program(options.portcullis.as_deref())?) };
+    let versions = environment::Versions::ask(Some(&nginx), portcullis.as_deref());
+    let mut report = Report::new(environment::read(cores(options), &versions), options);
     let (_server, port) = canned(options, folder)?;
     let mut contestants = contestants(options, folder, port, &nginx, portcullis)?;
     for contestant in &mut contestants {
@@ -86,27 +83,22 @@ fn compare(options: &Compare, stop: &AtomicBool, folder: &Folder) -> anyhow::Res
     }
     report.finish();
     println!("{report}");
-    if let Some(place) = options.out.parent() {
-        std::fs::create_dir_all(place).with_context(|| format!("cannot make {}", place.display()))?;
-    }
-    std::fs::write(&options.out, format!("{:#}\n", report.json()))
-        .with_context(|| format!("cannot write {}", options.out.display()))?;
-    println!("All figures: {}", options.out.display());
+    rig::write_figures(&options.out, &format!("{:#}\n", report.json()))?;
     Ok(report.is_sound())
+}
+
+fn cores(options: &Compare) -> Cores {
+    Cores { proxy: options.proxy_core, load: options.load_core }
 }
 
 /// The canned server, and its port.
 fn canned(options: &Compare, folder: &Folder) -> anyhow::Result<(Process, u16)> {
-    let mut command = Command::new(std::env::current_exe().context("where this program is")?);
-    command.args(["upstream", "--until-stdin-ends"]);
-    command.arg(format!("--events={}", options.calls.events));
-    command.arg(format!("--answer-bytes={}", options.answer_bytes));
-    command.arg(format!("--lie-every={}", options.lie_every));
-    command.arg(format!("--tools={}", gateway::TOOLS));
-    let mut process = Process::start_heard("canned server", command, options.load_core, options.load_core, folder)?;
-    let line = process.line()?;
-    let port = line.strip_prefix("listening ").and_then(|port| port.trim().parse().ok());
-    Ok((process, port.with_context(|| format!("the canned server said {line:?}"))?))
+    let arguments = [
+        format!("--events={}", options.calls.events),
+        format!("--answer-bytes={}", options.answer_bytes),
+        format!("--lie-every={}", options.lie_every),
+    ];
+    rig::canned(&arguments, cores(options), folder)
 }
 
 fn contestants(
@@ -116,13 +108,17 @@ fn contestants(
     nginx: &std::path::Path,
     portcullis: Option<PathBuf>,
 ) -> anyhow::Result<Vec<Contestant>> {
-    let token = if portcullis.is_some() && !options.anonymous { Some(()) } else { None };
     let mut gateway = match portcullis {
-        Some(program) => Some(gateway::start(&program, options, folder, port)?),
+        Some(program) => {
+            let subjects: &[&str] = if options.anonymous { &[] } else { &["loadtest"] };
+            let (program, rules) = (program.as_path(), options.rules);
+            let setup = gateway::Setup { program, cores: cores(options), rules, subjects, limits: &[], tls: None };
+            Some(gateway::start(&setup, folder, port)?)
+        }
         None => None,
     };
     // The same requests for everybody, so those who do not look at the token carry it too.
-    let token = token.and(gateway.as_ref().and_then(|gateway| gateway.token.clone()));
+    let token = gateway.as_ref().and_then(|gateway| gateway.tokens.first().cloned());
     let shape = |target: Target| Shape {
         target,
         era: options.calls.era,

@@ -9,7 +9,7 @@ use anyhow::{Context as _, bail};
 use crate::cli::Compare;
 use crate::net;
 
-use super::process::{Folder, Process};
+use crate::rig::process::{Folder, Process};
 
 /// Where nginx is; installs it if it is missing and that is allowed.
 pub(super) fn program(options: &Compare) -> anyhow::Result<PathBuf> {

@@ -9,7 +9,7 @@ use crate::cli::Compare;
 use crate::generator::Outcome;
 use crate::measure::{Cpu, micros};
 
-use super::environment;
+use crate::rig::environment;
 
 /// Waiting for the core more often than this, whoever is measured shared it with somebody.
 const WAITED_PER_CENT_MAX: f64 = 10.0;

@@ -7,25 +7,25 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
-use crate::cli::Compare;
+use super::Cores;
 
 /// What the programs say of themselves.
-pub(super) struct Versions {
-    nginx: String,
+pub(crate) struct Versions {
+    nginx: Option<String>,
     portcullis: Option<String>,
 }
 
 impl Versions {
-    pub(super) fn ask(nginx: &Path, portcullis: Option<&Path>) -> Self {
+    pub(crate) fn ask(nginx: Option<&Path>, portcullis: Option<&Path>) -> Self {
         Self {
-            nginx: said(Command::new(nginx).arg("-v")),
+            nginx: nginx.map(|program| said(Command::new(program).arg("-v"))),
             portcullis: portcullis.map(|program| said(Command::new(program).arg("version"))),
         }
     }
 }
 
 /// Everything one needs to know to read the figures.
-pub(super) fn read(options: &Compare, versions: &Versions) -> Value {
+pub(crate) fn read(cores: Cores, versions: &Versions) -> Value {
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     json!({
         "date": date(seconds),
@@ -33,8 +33,8 @@ pub(super) fn read(options: &Compare, versions: &Versions) -> Value {
         "kernel": line("/proc/sys/kernel/osrelease"),
         "cpu": cpu_model(),
         "cores": std::fs::read_to_string("/proc/cpuinfo").map_or(0, |text| text.matches("\nprocessor").count() + 1),
-        "proxy_core": options.proxy_core,
-        "load_core": options.load_core,
+        "proxy_core": cores.proxy,
+        "load_core": cores.load,
         "load_average_before": line("/proc/loadavg"),
         "nginx": versions.nginx,
         "portcullis": versions.portcullis,
@@ -43,7 +43,7 @@ pub(super) fn read(options: &Compare, versions: &Versions) -> Value {
 }
 
 /// Of other work on the machine, too.
-pub(super) fn load_average() -> String {
+pub(crate) fn load_average() -> String {
     line("/proc/loadavg")
 }
 

@@ -16,7 +16,7 @@ const END_MAX: Duration = Duration::from_secs(5);
 const TAIL_LINES: usize = 10;
 
 /// A program under way.
-pub(super) struct Process {
+pub(crate) struct Process {
     name: &'static str,
     child: Child,
     heard: Option<BufReader<ChildStdout>>,
@@ -24,13 +24,13 @@ pub(super) struct Process {
 }
 
 /// Where configurations and logs go.
-pub(super) struct Folder {
+pub(crate) struct Folder {
     path: PathBuf,
     keep: bool,
 }
 
 /// Two comparisons at once would measure each other. Held until it is dropped, however this process ends.
-pub(super) fn alone() -> anyhow::Result<File> {
+pub(crate) fn alone() -> anyhow::Result<File> {
     let path = std::env::temp_dir().join("loadtest-compare.lock");
     let file = File::options().append(true).create(true).open(&path);
     let file = file.with_context(|| format!("cannot open {}", path.display()))?;
@@ -43,7 +43,7 @@ pub(super) fn alone() -> anyhow::Result<File> {
 
 impl Process {
     /// Starts it on `core`; this thread goes back to `home`. Its output goes to a log of its name.
-    pub(super) fn start(
+    pub(crate) fn start(
         name: &'static str,
         command: Command,
         core: usize,
@@ -54,7 +54,7 @@ impl Process {
     }
 
     /// The same, but what it prints is for [`Process::line`].
-    pub(super) fn start_heard(
+    pub(crate) fn start_heard(
         name: &'static str,
         command: Command,
         core: usize,
@@ -86,12 +86,12 @@ impl Process {
     }
 
     /// Whether it has not ended yet.
-    pub(super) fn is_alive(&mut self) -> bool {
+    pub(crate) fn is_alive(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
     }
 
     /// The next line it prints.
-    pub(super) fn line(&mut self) -> anyhow::Result<String> {
+    pub(crate) fn line(&mut self) -> anyhow::Result<String> {
         let mut line = String::new();
         if let Some(heard) = &mut self.heard {
             heard.read_line(&mut line).with_context(|| format!("listening to {}", self.name))?;
@@ -101,7 +101,7 @@ impl Process {
     }
 
     /// It and its children.
-    pub(super) fn family(&self) -> Vec<u32> {
+    pub(crate) fn family(&self) -> Vec<u32> {
         let pid = self.child.id();
         let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
         let children = children.split_ascii_whitespace().filter_map(|pid| pid.parse().ok());
@@ -109,12 +109,12 @@ impl Process {
     }
 
     /// How long its log is, bytes.
-    pub(super) fn log_bytes(&self) -> usize {
+    pub(crate) fn log_bytes(&self) -> usize {
         fs::metadata(&self.log).map_or(0, |log| usize::try_from(log.len()).unwrap_or(usize::MAX))
     }
 
     /// The end of what it logged behind its first `skip` bytes, to be shown behind an error.
-    pub(super) fn tail(&self, skip: usize) -> String {
+    pub(crate) fn tail(&self, skip: usize) -> String {
         let text = fs::read(&self.log).unwrap_or_default();
         let text = String::from_utf8_lossy(text.get(skip..).unwrap_or_default());
         let lines: Vec<&str> = text.lines().collect();
@@ -151,7 +151,7 @@ impl Drop for Process {
 
 impl Folder {
     /// A new one in the system's temporary folder, for us alone.
-    pub(super) fn new(keep: bool) -> anyhow::Result<Self> {
+    pub(crate) fn new(keep: bool) -> anyhow::Result<Self> {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         let name = format!("loadtest-{}-{}", std::process::id(), now.as_nanos());
         let path = std::env::temp_dir().join(name);
@@ -159,12 +159,12 @@ impl Folder {
         Ok(Self { path, keep })
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Removes it, unless it was to be kept.
-    pub(super) fn done(self) {
+    pub(crate) fn done(self) {
         if self.keep {
             return self.keep();
         }
@@ -174,7 +174,7 @@ impl Folder {
     }
 
     /// Leaves it where it is, and says where, if there is anything in it.
-    pub(super) fn keep(self) {
+    pub(crate) fn keep(self) {
         if fs::remove_dir(&self.path).is_ok() {
             return;
         }
