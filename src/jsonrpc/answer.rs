@@ -247,6 +247,17 @@ impl Witness for Sight<'_> {
         Ok(Role::Plain)
     }
 
+    #[inline(always)]
+    fn member(&mut self, level: Level, name: &Name<'_>, kind: Kind, value: Range<u64>) -> Result<(), ScanFault> {
+        let told = self.name(level, name);
+        self.start(level, kind, value.start);
+        if self.notes.wanted != Wanted::Nothing {
+            self.end(level, value.end);
+        }
+        told.map(drop)
+    }
+
+    #[inline(always)]
     fn start(&mut self, level: Level, kind: Kind, at: u64) {
         let notes = &mut *self.notes;
         (notes.kind, notes.start) = (Some(kind), at);

@@ -21,6 +21,8 @@ pub(super) trait Witness {
     fn start(&mut self, level: Level, kind: Kind, at: u64);
     /// The value of the last name ended before this offset.
     fn end(&mut self, level: Level, at: u64);
+    /// A name with its value, when that is no container and both are whole: what the three above would do.
+    fn member(&mut self, level: Level, name: &Name<'_>, kind: Kind, value: Range<u64>) -> Result<(), ScanFault>;
 }
 
 /// The machine. Offsets count from the first byte fed since `reset`.
@@ -41,14 +43,15 @@ pub(super) struct Machine {
     depth: usize,
     /// A bit per open container, the innermost lowest: is it an object?
     objects: u64,
-    /// What the open container is, and what its next value will be.
-    level: Level,
+    /// How many of them, from the outermost on, are watched objects.
+    watched: usize,
+    /// What the value of the last watched name will be.
     role: Role,
-    /// Where the names of the open object begin in `names`.
+    /// Where the names of the innermost open object begin in `names`.
     first: u32,
     /// A bit for each of them.
     bits: u64,
-    /// Those outside of it, outermost first.
+    /// The same of the objects outside of it, by the depth they are at.
     open: [Open; DEPTH_MAX],
 
     /// The names of all open objects, a word each (see `word_of`), outermost first.
@@ -89,11 +92,11 @@ impl Machine {
             later: None,
             depth: 0,
             objects: 0,
-            level: Level::Deep,
+            watched: 0,
             role: Role::Plain,
             first: 0,
             bits: 0,
-            open: [Open { level: Level::Deep, first: 0, bits: 0 }; DEPTH_MAX],
+            open: [Open { first: 0, bits: 0 }; DEPTH_MAX],
             names: Vec::new(),
             members_left: bounds.members,
             name_start: 0,
@@ -116,7 +119,7 @@ impl Machine {
         (self.failed, self.later) = (None, None);
         (self.depth, self.objects, self.members_left) = (0, 0, self.bounds.members);
         (self.first, self.bits) = (0, 0);
-        (self.level, self.role) = (Level::Deep, Role::Plain);
+        (self.watched, self.role) = (0, Role::Plain);
         (self.escape, self.high, self.tail) = (Escape::None, 0, Tail::NONE);
         self.names.clear();
     }
@@ -206,26 +209,38 @@ impl Machine {
                 b'"' => self.whole_text(piece, marks, at, witness)?,
                 b'{' => {
                     self.open(Kind::Object, at, witness)?;
-                    here = token(piece, marks, at + 1);
+                    here = token(piece, marks, at.wrapping_add(1));
                     match here.1 {
-                        b'"' => {
-                            here = self.member(piece, marks, here.0, witness)?;
-                            continue;
-                        }
-                        b'}' => self.close(here.0, witness)?,
+                        b'"' => match self.member(piece, marks, here.0, witness)? {
+                            Read::Name(place) => {
+                                here = place;
+                                continue;
+                            }
+                            Read::Member(end) => end,
+                        },
+                        b'}' => self.close(true, here.0, witness)?,
                         _ => return self.stay(State::FirstName, here.0),
                     }
                 }
                 b'[' => {
                     self.open(Kind::Array, at, witness)?;
-                    here = token(piece, marks, at + 1);
+                    here = token(piece, marks, at.wrapping_add(1));
                     match here {
-                        (at, b']') => self.close(at, witness)?,
+                        (at, b']') => self.close(false, at, witness)?,
                         (at, _) if at == piece.len() => return self.stay(State::FirstValue, at),
                         _ => continue,
                     }
                 }
-                b'-' | b'0'..=b'9' => self.whole_number(piece, marks, here, witness)?,
+                b'-' | b'0'..=b'9' => {
+                    let end = self.whole_number(piece, marks, here, witness)?;
+                    if self.objects & 1 == 0 && matches!(chunk_at(piece, end), Some(b",-" | [b',', b' ' | b'0'..=b'9']))
+                    {
+                        let at = marks.numbers_end(end.wrapping_add(1));
+                        here = token(piece, marks, at);
+                        continue;
+                    }
+                    end
+                }
                 b't' => self.whole_word(Kind::True, b"true", piece, at, witness)?,
                 b'f' => self.whole_word(Kind::False, b"false", piece, at, witness)?,
                 b'n' => self.whole_word(Kind::Null, b"null", piece, at, witness)?,
@@ -245,28 +260,31 @@ impl Machine {
         from: usize,
         witness: &mut W,
     ) -> Result<Place, Stay> {
-        let mut at = from;
+        let mut at_next = from;
         loop {
-            let (here, byte) = token(piece, marks, at);
+            let (here, byte) = token(piece, marks, at_next);
             let object = self.objects & 1 == 1;
             match byte {
                 b',' if object => {
-                    let (at, byte) = token(piece, marks, here + 1);
-                    if byte == b'"' {
-                        return self.member(piece, marks, at, witness);
+                    let (at, byte) = token(piece, marks, here.wrapping_add(1));
+                    if byte != b'"' {
+                        self.stay(State::NextName, at)?;
                     }
-                    self.stay(State::NextName, at)?;
+                    match self.member(piece, marks, at, witness)? {
+                        Read::Name(place) => return Ok(place),
+                        Read::Member(end) => at_next = end,
+                    }
                 }
-                b',' => return Ok(token(piece, marks, here + 1)),
-                b'}' if object => at = self.close(here, witness)?,
-                b']' if !object => at = self.close(here, witness)?,
+                b',' => return Ok(token(piece, marks, here.wrapping_add(1))),
+                b'}' if object => at_next = self.close(true, here, witness)?,
+                b']' if !object => at_next = self.close(false, here, witness)?,
                 _ if here == piece.len() => _ = self.stay(State::After, here)?,
                 _ => _ = self.fail(ScanFault::Syntax, here)?,
             }
         }
     }
 
-    /// A name and its colon, up to its value.
+    /// A name and its colon, up to its value; if it is watched, the value too when that is plain.
     #[inline(always)]
     fn member<W: Witness>(
         &mut self,
@@ -274,26 +292,83 @@ impl Machine {
         marks: &mut Marks<'_>,
         at: usize,
         witness: &mut W,
-    ) -> Result<Place, Stay> {
-        let start = at + 1;
+    ) -> Result<Read, Stay> {
+        let start = at.wrapping_add(1);
         let end = marks.text_end(at);
-        let Some(&[b'"', ref behind @ ..]) = piece.get(end..) else {
+        let length = end.wrapping_sub(start);
+        if piece.get(end) != Some(&b'"') || length > MEMBER_NAME_BYTES_MAX || self.members_left == 0 {
             return Err(Stay::Here(self.open_name(start)));
-        };
-        let word = match chunk_at(piece, start) {
-            Some(front) if end - start < 8 => short_word(u64::from_le_bytes(*front), end - start),
-            _ if end - start > MEMBER_NAME_BYTES_MAX => return Err(Stay::Here(self.open_name(start))),
-            _ => self.word_of(&piece[start..end]),
-        };
-        self.close_name(piece, word, start..end, witness)?;
-        if let [b':', byte @ b'!'..=u8::MAX, ..] = behind {
-            return Ok((end + 2, *byte));
         }
-        let (colon, byte) = token(piece, marks, end + 1);
+        let word = match chunk_at(piece, start) {
+            Some(front) if length < 8 => short_word(u64::from_le_bytes(*front), length),
+            _ => self.word_of(piece.get(start..end).unwrap_or_default()),
+        };
+        self.count_name(word, end);
+        let place = if piece.get(end.wrapping_add(1)) == Some(&b':') {
+            token(piece, marks, end.wrapping_add(2))
+        } else {
+            return self.colon_slowly(piece, marks, start..end, word, witness);
+        };
+        if self.depth != self.watched {
+            return Ok(Read::Name(place));
+        }
+        let Some(text) = piece.get(start..end) else { return Err(Stay::Here(start)) };
+        let name = Name { text, word, start: self.offset(start), end: self.offset(end), escapes: Escapes::None };
+        self.watched_member(piece, marks, name, place, witness)
+    }
+
+    /// From behind a name to its colon.
+    #[cold]
+    fn colon_slowly<W: Witness>(
+        &mut self,
+        piece: &[u8],
+        marks: &mut Marks<'_>,
+        name: Range<usize>,
+        word: u64,
+        witness: &mut W,
+    ) -> Result<Read, Stay> {
+        let behind = name.end + 1;
+        if self.depth == self.watched {
+            let (start, end) = (self.offset(name.start), self.offset(name.end));
+            let text = piece.get(name).unwrap_or_default();
+            self.tell_name(&Name { text, word, start, end, escapes: Escapes::None }, witness)?;
+        }
+        let (colon, byte) = token(piece, marks, behind);
         if byte != b':' {
             self.stay(State::Colon, colon)?;
         }
-        Ok(token(piece, marks, colon + 1))
+        Ok(Read::Name(token(piece, marks, colon + 1)))
+    }
+
+    /// A watched name, and its value when that is plain and whole.
+    #[inline(always)]
+    fn watched_member<W: Witness>(
+        &mut self,
+        piece: &[u8],
+        marks: &mut Marks<'_>,
+        name: Name<'_>,
+        place: Place,
+        witness: &mut W,
+    ) -> Result<Read, Stay> {
+        let (at, byte) = place;
+        let whole = match byte {
+            b'"' => {
+                let end = marks.text_end(at);
+                (piece.get(end) == Some(&b'"')).then_some((Kind::String, end.wrapping_add(1)))
+            }
+            b'-' | b'0'..=b'9' => number_end(piece, marks, place).map(|end| (Kind::Number, end)),
+            b't' if chunk_at(piece, at) == Some(b"true") => Some((Kind::True, at.wrapping_add(4))),
+            b'f' if chunk_at(piece, at) == Some(b"false") => Some((Kind::False, at.wrapping_add(5))),
+            b'n' if chunk_at(piece, at) == Some(b"null") => Some((Kind::Null, at.wrapping_add(4))),
+            _ => None,
+        };
+        let Some((kind, end)) = whole else {
+            self.tell_name(&name, witness)?;
+            return Ok(Read::Name(place));
+        };
+        let told = witness.member(self.level(), &name, kind, self.offset(at)..self.offset(end));
+        self.judge_name(told.map(|()| Role::Plain), name.end)?;
+        Ok(Read::Member(end))
     }
 
     fn open_name(&mut self, start: usize) -> usize {
@@ -310,7 +385,7 @@ impl Machine {
         let mut end = marks.text_end(at);
         loop {
             match piece.get(end) {
-                Some(b'"') => return Ok(self.tell_end(end + 1, witness)),
+                Some(b'"') => return Ok(self.tell_end(end.wrapping_add(1), witness)),
                 Some(b'\\') => match plain_escape(&piece[end + 1..]) {
                     Some(length) => end = marks.stop(end + 1 + length),
                     None => return self.stay(State::Text, end),
@@ -352,7 +427,7 @@ impl Machine {
     ) -> Step {
         self.tell_start(kind, at, witness);
         if chunk_at(piece, at) == Some(word) {
-            return Ok(self.tell_end(at + N, witness));
+            return Ok(self.tell_end(at.wrapping_add(N), witness));
         }
         self.word = &word[1..];
         self.stay(State::Word, at + 1)
@@ -375,45 +450,57 @@ impl Machine {
         }
         self.tell_start(kind, at, witness);
         let object = kind == Kind::Object;
-        let level = match (self.level, self.role) {
-            _ if !object => Level::Deep,
-            (Level::Root, Role::Body) => Level::Body,
-            (Level::Body, Role::Meta) => Level::Meta,
-            _ if self.depth == 0 => Level::Root,
-            _ => Level::Deep,
-        };
-        self.open[self.depth] = Open { level: self.level, first: self.first, bits: self.bits };
-        self.depth += 1;
-        self.level = level;
-        let open = u32::try_from(self.names.len()).unwrap_or(u32::MAX);
-        (self.first, self.bits) = (open, 0);
+        if object {
+            if let Some(open) = self.open.get_mut(self.depth) {
+                *open = Open { first: self.first, bits: self.bits };
+            }
+            (self.first, self.bits) = (u32::try_from(self.names.len()).unwrap_or(u32::MAX), 0);
+            let watched = matches!((self.watched, self.role), (0, _) | (1, Role::Body) | (2, Role::Meta));
+            if watched && self.depth == self.watched {
+                self.watched += 1;
+            }
+        }
+        self.depth = self.depth.wrapping_add(1);
         self.objects = self.objects << 1 | u64::from(object);
-        Ok(at + 1)
+        Ok(at.wrapping_add(1))
     }
 
     /// The end of a container; with the message itself the walk ends.
     #[inline(always)]
-    fn close<W: Witness>(&mut self, at: usize, witness: &mut W) -> Step {
+    fn close<W: Witness>(&mut self, object: bool, at: usize, witness: &mut W) -> Step {
+        if object {
+            self.close_object(at);
+        }
+        self.objects >>= 1;
+        self.depth = self.depth.wrapping_sub(1);
+        if self.depth == 0 {
+            return self.stay(State::Done, at.wrapping_add(1));
+        }
+        Ok(self.tell_end(at.wrapping_add(1), witness))
+    }
+
+    #[inline(always)]
+    fn close_object(&mut self, at: usize) {
         let first = self.first as usize;
-        let many = self.names.len() - first;
+        let many = self.names.len().wrapping_sub(first);
         // Few names were compared one by one as they came; for many, sorting is never quadratic.
         if many > COMPARED_MAX {
             self.compare_many(first, at);
         }
         self.names.truncate(first);
         if self.bounds.of == Counted::Open {
-            self.members_left += many;
+            self.members_left = self.members_left.wrapping_add(many);
         }
-        self.objects >>= 1;
-        self.depth -= 1;
-        let outer = self.open[self.depth];
-        (self.level, self.first, self.bits) = (outer.level, outer.first, outer.bits);
-        self.tell_end(at + 1, witness);
-        if self.depth == 0 { self.stay(State::Done, at + 1) } else { Ok(at + 1) }
+        if self.depth == self.watched {
+            self.watched = self.watched.wrapping_sub(1);
+        }
+        if let Some(outer) = self.open.get(self.depth.wrapping_sub(1)) {
+            (self.first, self.bits) = (outer.first, outer.bits);
+        }
     }
 
     fn close_slowly<W: Witness>(&mut self, at: usize, witness: &mut W) -> Step {
-        let end = self.close(at, witness)?;
+        let end = self.close(self.objects & 1 == 1, at, witness)?;
         self.stay(State::After, end)
     }
 
@@ -435,17 +522,38 @@ impl Machine {
     /// A value ended before `at`.
     #[inline(always)]
     fn tell_end<W: Witness>(&mut self, at: usize, witness: &mut W) -> usize {
-        if self.level != Level::Deep {
-            witness.end(self.level, self.base + at as u64);
+        if self.is_watched() {
+            witness.end(self.level(), self.offset(at));
         }
         at
     }
 
     #[inline(always)]
     fn tell_start<W: Witness>(&mut self, kind: Kind, at: usize, witness: &mut W) {
-        if self.level != Level::Deep {
-            witness.start(self.level, kind, self.base + at as u64);
+        if self.is_watched() {
+            witness.start(self.level(), kind, self.offset(at));
         }
+    }
+
+    /// Whether the innermost open container is.
+    #[inline(always)]
+    fn is_watched(&self) -> bool {
+        self.depth == self.watched
+    }
+
+    /// Which one it is, if it is.
+    #[inline(always)]
+    fn level(&self) -> Level {
+        match self.watched {
+            0 | 1 => Level::Root,
+            2 => Level::Body,
+            _ => Level::Meta,
+        }
+    }
+
+    #[inline(always)]
+    fn offset(&self, at: usize) -> u64 {
+        self.base.wrapping_add(at as u64)
     }
 
     /// On in a member name, to its closing quote or the end of the piece.
@@ -500,25 +608,10 @@ impl Machine {
         self.carry.extend_from_slice(more);
     }
 
-    /// Counts a name that stands plainly at this place of the piece.
+    /// Counts a name, one of those still left, and looks for its double; `at` is the place of the closing quote.
     #[inline(always)]
-    fn close_name<W: Witness>(&mut self, piece: &[u8], word: u64, place: Range<usize>, witness: &mut W) -> Step {
-        self.count_name(word, place.end)?;
-        if self.level == Level::Deep {
-            return Ok(place.end + 1);
-        }
-        let (start, end) = (self.base + place.start as u64, self.base + place.end as u64);
-        let name = Name { text: &piece[place.clone()], word, start, end, escapes: Escapes::None };
-        self.tell_name(&name, place.end, witness)
-    }
-
-    /// Counts a name and looks for its double; `at` is the place of the closing quote.
-    #[inline(always)]
-    fn count_name(&mut self, word: u64, at: usize) -> Step {
-        let Some(left) = self.members_left.checked_sub(1) else {
-            return self.fail(ScanFault::TooManyMembers, at);
-        };
-        self.members_left = left;
+    fn count_name(&mut self, word: u64, at: usize) {
+        self.members_left = self.members_left.wrapping_sub(1);
         // A name whose bit is not there yet has no double; of few names most have a bit of their own.
         let bit = 1 << (word.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58);
         if self.bits & bit != 0 {
@@ -526,7 +619,6 @@ impl Machine {
         }
         self.bits |= bit;
         self.names.push(word);
-        Ok(at + 1)
     }
 
     #[inline(never)]
@@ -537,17 +629,32 @@ impl Machine {
         }
     }
 
+    /// Tells a watched name.
     #[inline(never)]
-    fn tell_name<W: Witness>(&mut self, name: &Name<'_>, at: usize, witness: &mut W) -> Step {
-        match witness.name(self.level, name) {
+    fn tell_name<W: Witness>(&mut self, name: &Name<'_>, witness: &mut W) -> Result<(), Stay> {
+        let told = witness.name(self.level(), name);
+        self.judge_name(told, name.end)
+    }
+
+    /// `end` is the offset of the closing quote.
+    #[inline(always)]
+    fn judge_name(&mut self, told: Result<Role, ScanFault>, end: u64) -> Result<(), Stay> {
+        match told {
             Ok(role) => self.role = role,
-            Err(ScanFault::TooManyRecorded) => return self.fail(ScanFault::TooManyRecorded, at),
-            Err(fault) => {
-                self.role = Role::Plain;
-                self.keep(fault, at);
-            }
+            Err(fault) => self.bad_name(fault, end)?,
         }
-        Ok(at + 1)
+        Ok(())
+    }
+
+    #[cold]
+    fn bad_name(&mut self, fault: ScanFault, end: u64) -> Result<(), Stay> {
+        if fault == ScanFault::TooManyRecorded {
+            (self.failed, self.position) = (Some(fault), end);
+            return Err(Stay::Failed);
+        }
+        self.role = Role::Plain;
+        self.later.get_or_insert((fault, end));
+        Ok(())
     }
 
     /// The end of a name that was read bit by bit.
@@ -555,12 +662,15 @@ impl Machine {
     fn close_name_slowly<W: Witness>(&mut self, text: &[u8], at: usize, witness: &mut W) -> Step {
         self.state = State::Colon;
         let word = self.word_of(text);
-        self.count_name(word, at)?;
-        if self.level == Level::Deep {
-            return Ok(at + 1);
+        if self.members_left == 0 {
+            return self.fail(ScanFault::TooManyMembers, at);
         }
-        let (start, end) = (self.name_start, self.base + at as u64);
-        self.tell_name(&Name { text, word, start, end, escapes: self.name_escapes }, at, witness)
+        self.count_name(word, at);
+        if self.is_watched() {
+            let (start, end) = (self.name_start, self.base + at as u64);
+            self.tell_name(&Name { text, word, start, end, escapes: self.name_escapes }, witness)?;
+        }
+        Ok(at + 1)
     }
 
     /// A name as a word: equal names have equal words. Those of up to seven bytes are told apart for certain, longer
@@ -779,6 +889,14 @@ type Step = Result<usize, Stay>;
 /// Where a token begins, and its first byte.
 type Place = (usize, u8);
 
+/// What was read of a member.
+enum Read {
+    /// Name and colon; the value begins here.
+    Name(Place),
+    /// All of it, up to here.
+    Member(usize),
+}
+
 /// Why the walk ends.
 enum Stay {
     /// The state tells how to go on from here.
@@ -806,18 +924,16 @@ pub(super) enum Counted {
 /// What is kept of a container while one within it is open.
 #[derive(Clone, Copy, Debug)]
 struct Open {
-    level: Level,
     first: u32,
     bits: u64,
 }
 
-/// Which watched object; `Deep` is none.
+/// Which watched object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Level {
     Root,
     Body,
     Meta,
-    Deep,
 }
 
 /// What an object under this name will be.
@@ -838,6 +954,7 @@ impl Role {
 }
 
 /// A member name.
+#[derive(Clone, Copy)]
 pub(super) struct Name<'a> {
     /// Unescaped.
     pub(super) text: &'a [u8],

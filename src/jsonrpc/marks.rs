@@ -47,15 +47,15 @@ impl<'a> Marks<'a> {
     #[inline(always)]
     fn next_stop(&mut self) -> Option<usize> {
         if self.ahead == 0 {
-            self.block += 1;
-            self.begin += 64;
+            self.block = self.block.wrapping_add(1);
+            self.begin = self.begin.wrapping_add(64);
             self.ahead = block_of(&self.bits.stop, self.block);
             if self.ahead == 0 {
                 return None;
             }
         }
         let place = self.ahead.trailing_zeros() as usize;
-        self.ahead &= self.ahead - 1;
+        self.ahead &= self.ahead.wrapping_sub(1);
         // The begin of a block has no low bits.
         Some(self.begin | place)
     }
@@ -76,6 +76,31 @@ impl<'a> Marks<'a> {
         self.find(at, |bits| &bits.not_digit)
     }
 
+    /// Over the numbers of a list, from `at` behind a comma of it to where the last one begins, or the first that is
+    /// not well-formed: what is no digit is taken one after the other, so that no number has to wait for the one
+    /// before it.
+    #[inline(never)]
+    pub(super) fn numbers_end(&mut self, at: usize) -> usize {
+        let mut numbers = Numbers { begin: at, last: at.wrapping_sub(1), turn: Turn::Comma };
+        let mut from = at;
+        while from < self.piece.len() {
+            if from / WINDOW != self.window {
+                self.look(from);
+            }
+            let mut others = block_of(&self.bits.not_digit, from % WINDOW / 64) & u64::MAX << (from % 64);
+            let block = from - from % 64;
+            while others != 0 {
+                let place = block | others.trailing_zeros() as usize;
+                others &= others.wrapping_sub(1);
+                if !numbers.take(self.piece, place) {
+                    return numbers.begin;
+                }
+            }
+            from = block + 64;
+        }
+        numbers.begin
+    }
+
     /// The first byte from `at` that is no white space.
     #[inline(always)]
     pub(super) fn spaces_end(&mut self, at: usize) -> usize {
@@ -87,7 +112,7 @@ impl<'a> Marks<'a> {
         if at / WINDOW == self.window {
             let found = marks_from(which(&self.bits), at);
             if found != 0 {
-                return at + found.trailing_zeros() as usize;
+                return at.wrapping_add(found.trailing_zeros() as usize);
             }
         }
         self.find_far(at, which)
@@ -102,7 +127,7 @@ impl<'a> Marks<'a> {
             }
             let found = marks_from(which(&self.bits), at);
             if found != 0 {
-                return at + found.trailing_zeros() as usize;
+                return at.wrapping_add(found.trailing_zeros() as usize);
             }
             // On at the next whole byte of marks, but not beyond the last of this window.
             at = (at - at % 8 + 64).min(at - at % WINDOW + WINDOW);
@@ -136,6 +161,52 @@ impl<'a> Marks<'a> {
                 *stop |= high;
             }
         }
+    }
+}
+
+/// How far the numbers of a list are read.
+struct Numbers {
+    /// Where the number begins, but for spaces.
+    begin: usize,
+    /// The last byte that was no digit, and what it was.
+    last: usize,
+    turn: Turn,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Turn {
+    /// Or a space behind it.
+    Comma,
+    Minus,
+    Point,
+    E,
+    Sign,
+}
+
+impl Numbers {
+    /// Takes the byte at `place`, the next that is no digit, if it may stand there (RFC 8259 section 6).
+    #[inline(always)]
+    fn take(&mut self, piece: &[u8], place: usize) -> bool {
+        let digits = place.wrapping_sub(self.last).wrapping_sub(1);
+        let Some(&byte) = piece.get(place) else { return false };
+        let first = piece.get(self.last.wrapping_add(1));
+        if self.turn <= Turn::Minus && digits > 1 && first == Some(&b'0') {
+            return false;
+        }
+        self.turn = match byte {
+            b',' if digits > 0 => {
+                self.begin = place.wrapping_add(1);
+                Turn::Comma
+            }
+            b'.' if digits > 0 && self.turn <= Turn::Minus => Turn::Point,
+            b'-' if digits == 0 && self.turn == Turn::Comma => Turn::Minus,
+            b'e' | b'E' if digits > 0 && self.turn <= Turn::Point => Turn::E,
+            b'-' | b'+' if digits == 0 && self.turn == Turn::E => Turn::Sign,
+            b' ' if digits == 0 && self.turn == Turn::Comma => Turn::Comma,
+            _ => return false,
+        };
+        self.last = place;
+        true
     }
 }
 

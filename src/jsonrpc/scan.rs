@@ -1,6 +1,7 @@
 //! One strict pass over a whole message: who it is for and where its parts stand. See `machine` for the grammar.
 
 use std::cmp::Ordering;
+use std::ops::Range;
 
 use super::id::Id;
 use super::lanes::Lanes;
@@ -71,7 +72,7 @@ impl Reader {
     pub(super) fn capacity(&self) -> [usize; 6] {
         let [names, carry] = self.machine.capacity();
         let envelope = &self.envelope;
-        let tables = [&envelope.root, &envelope.inner, &envelope.meta].map(Vec::capacity);
+        let tables = envelope.tables.each_ref().map(Vec::capacity);
         [names, carry, tables[0], tables[1], tables[2], envelope.method_text.capacity()]
     }
 
@@ -107,9 +108,8 @@ pub struct Envelope {
     pub method: Option<Span>,
     /// The `params`, `result` or `error` member.
     pub body: Option<Member>,
-    root: Vec<Member>,
-    inner: Vec<Member>,
-    meta: Vec<Member>,
+    /// The members of the message itself, of its body, and of the body's `_meta`.
+    tables: [Vec<Member>; 3],
     known: [Option<u8>; KNOWN],
     id_twice: bool,
     /// The method unescaped, if it had to be.
@@ -128,25 +128,25 @@ impl Envelope {
     #[must_use]
     pub fn param(&self, bytes: &[u8], name: &str) -> Option<Member> {
         let asked = matches!(self.shape, Shape::Request | Shape::Notification);
-        asked.then(|| find(&self.inner, bytes, name)).flatten()
+        asked.then(|| find(self.body_members(), bytes, name)).flatten()
     }
 
     /// The member `name` of `result`.
     #[must_use]
     pub fn result(&self, bytes: &[u8], name: &str) -> Option<Member> {
-        (self.shape == Shape::Result).then(|| find(&self.inner, bytes, name)).flatten()
+        (self.shape == Shape::Result).then(|| find(self.body_members(), bytes, name)).flatten()
     }
 
     /// The member `name` of `error`.
     #[must_use]
     pub fn error(&self, bytes: &[u8], name: &str) -> Option<Member> {
-        (self.shape == Shape::Error).then(|| find(&self.inner, bytes, name)).flatten()
+        (self.shape == Shape::Error).then(|| find(self.body_members(), bytes, name)).flatten()
     }
 
     /// The member `key` of `params._meta`, `result._meta` (or `error._meta`).
     #[must_use]
     pub fn meta(&self, bytes: &[u8], key: &str) -> Option<Member> {
-        find(&self.meta, bytes, key)
+        find(self.meta_members(), bytes, key)
     }
 
     /// `error.code`, when it is an integer of 64 bits.
@@ -158,19 +158,19 @@ impl Envelope {
     /// The members of the message itself, in their order.
     #[must_use]
     pub fn root_members(&self) -> &[Member] {
-        &self.root
+        &self.tables[Level::Root as usize]
     }
 
     /// The members of `params`, `result` or `error`, in their order.
     #[must_use]
     pub fn body_members(&self) -> &[Member] {
-        &self.inner
+        &self.tables[Level::Body as usize]
     }
 
     /// The members of the body's `_meta`, in their order.
     #[must_use]
     pub fn meta_members(&self) -> &[Member] {
-        &self.meta
+        &self.tables[Level::Meta as usize]
     }
 
     fn new() -> Self {
@@ -179,9 +179,7 @@ impl Envelope {
             id: None,
             method: None,
             body: None,
-            root: Vec::with_capacity(8),
-            inner: Vec::with_capacity(16),
-            meta: Vec::with_capacity(16),
+            tables: [8, 16, 16].map(Vec::with_capacity),
             known: [None; KNOWN],
             id_twice: false,
             method_text: Vec::new(),
@@ -191,22 +189,20 @@ impl Envelope {
     fn clear(&mut self) {
         (self.id, self.method, self.body) = (None, None, None);
         (self.known, self.id_twice) = ([None; KNOWN], false);
-        self.root.clear();
-        self.inner.clear();
-        self.meta.clear();
+        self.tables.iter_mut().for_each(Vec::clear);
         self.method_text.clear();
     }
 
-    #[inline]
-    fn known(&self, name: RootName) -> Option<Member> {
-        let member = *self.root.get(usize::from(self.known[name as usize]?))?;
+    #[inline(always)]
+    fn known(&self, name: RootName) -> Option<&Member> {
+        let member = self.root_members().get(usize::from(self.known[name as usize]?))?;
         // Not yet ended when the scan stopped inside it.
         (!member.value.is_empty()).then_some(member)
     }
 
     /// JSON-RPC 2.0 sections 4 and 5, on a message of sound grammar; of one that is not (`!whole`), only the id.
     fn judge(&mut self, bytes: &[u8], whole: bool) -> Result<(), ScanFault> {
-        let id = self.known(RootName::Id);
+        let id = self.known(RootName::Id).copied();
         let read = id.filter(|_| !self.id_twice).map(|member| Id::of(bytes, member)).transpose();
         self.id = read.unwrap_or(None);
         if !whole {
@@ -224,8 +220,13 @@ impl Envelope {
         if !(self.shape == Shape::Error && seen.id == Some(Kind::Null)) {
             read?;
         }
-        self.body = [RootName::Params, RootName::Result, RootName::Error].into_iter().find_map(|name| self.known(name));
-        if let Some(method) = self.known(RootName::Method).and_then(Member::text) {
+        let body = match self.shape {
+            Shape::Request | Shape::Notification => RootName::Params,
+            Shape::Result => RootName::Result,
+            Shape::Error => RootName::Error,
+        };
+        self.body = self.known(body).copied();
+        if let Some(method) = self.known(RootName::Method).and_then(|member| member.text()) {
             self.method = Some(method);
             unescape_method(method.of(bytes), &mut self.method_text)?;
         }
@@ -415,7 +416,7 @@ impl RootName {
     }
 
     /// The name of a member of the message itself, under the rules of the envelope.
-    #[inline]
+    #[inline(always)]
     pub(super) fn judge(name: &Name<'_>) -> Result<Option<Self>, ScanFault> {
         name.plain()?;
         match Self::of(name.word) {
@@ -471,19 +472,14 @@ impl Seen {
 impl Witness for Envelope {
     #[inline(always)]
     fn name(&mut self, level: Level, name: &Name<'_>) -> Result<Role, ScanFault> {
-        let table = self.table(level);
-        let here = table.len();
-        if here == MEMBERS_RECORDED_MAX {
-            return Err(ScanFault::TooManyRecorded);
-        }
-        table.push(Member { key: span(name.start, name.end), value: Span::default(), kind: Kind::Null });
-        match level {
-            Level::Root => self.root_name(name, here),
-            Level::Body if self.is_asked() => judge_param(name),
-            Level::Body => Ok(Role::of_body_member(name)),
-            _ if self.is_asked() => name.plain().map(|()| Role::Plain),
-            _ => Ok(Role::Plain),
-        }
+        let member = Member { key: span(name.start, name.end), value: Span::default(), kind: Kind::Null };
+        self.push(level, name, member)
+    }
+
+    #[inline(always)]
+    fn member(&mut self, level: Level, name: &Name<'_>, kind: Kind, value: Range<u64>) -> Result<(), ScanFault> {
+        let member = Member { key: span(name.start, name.end), value: span(value.start, value.end), kind };
+        self.push(level, name, member).map(drop)
     }
 
     #[inline(always)]
@@ -502,13 +498,33 @@ impl Witness for Envelope {
 }
 
 impl Envelope {
+    #[inline(always)]
+    fn push(&mut self, level: Level, name: &Name<'_>, member: Member) -> Result<Role, ScanFault> {
+        let table = self.table(level);
+        let here = table.len();
+        if here == MEMBERS_RECORDED_MAX {
+            return Err(ScanFault::TooManyRecorded);
+        }
+        table.push(member);
+        match level {
+            Level::Root => self.root_name(name, here),
+            Level::Body if self.is_asked() => {
+                name.plain()?;
+                judge_param(name.text, name.word)
+            }
+            Level::Body => Ok(Role::of_body_member(name)),
+            _ if self.is_asked() => name.plain().map(|()| Role::Plain),
+            _ => Ok(Role::Plain),
+        }
+    }
+
     /// Whether the body is that of a request or notification.
     #[inline]
     fn is_asked(&self) -> bool {
         self.known[RootName::Params as usize].is_some()
     }
 
-    #[inline]
+    #[inline(always)]
     fn root_name(&mut self, name: &Name<'_>, here: usize) -> Result<Role, ScanFault> {
         let Some(known) = RootName::judge(name)? else { return Ok(Role::Plain) };
         let slot = &mut self.known[known as usize];
@@ -519,11 +535,7 @@ impl Envelope {
 
     #[inline(always)]
     fn table(&mut self, level: Level) -> &mut Vec<Member> {
-        match level {
-            Level::Root => &mut self.root,
-            Level::Body => &mut self.inner,
-            _ => &mut self.meta,
-        }
+        &mut self.tables[level as usize]
     }
 }
 
@@ -539,9 +551,9 @@ pub(super) fn span(start: u64, end: u64) -> Span {
 }
 
 #[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "messages longer than 4 GiB are refused at the door")]
 fn offset(at: u64) -> u32 {
-    // Messages longer than 4 GiB are refused at the door.
-    u32::try_from(at).unwrap_or(u32::MAX)
+    at as u32
 }
 
 fn find(table: &[Member], bytes: &[u8], name: &str) -> Option<Member> {
@@ -558,26 +570,25 @@ fn find(table: &[Member], bytes: &[u8], name: &str) -> Option<Member> {
 }
 
 #[inline]
-fn judge_param(name: &Name<'_>) -> Result<Role, ScanFault> {
-    name.plain()?;
-    const NAME: u64 = word("name");
-    const META: u64 = word("_meta");
-    const URI: u64 = word("uri");
-    match name.word {
+fn judge_param(text: &[u8], word: u64) -> Result<Role, ScanFault> {
+    const NAME: u64 = self::word("name");
+    const META: u64 = self::word("_meta");
+    const URI: u64 = self::word("uri");
+    match word {
         META => return Ok(Role::Meta),
         NAME | URI => return Ok(Role::Plain),
         _ => {}
     }
-    let alike = PARAM_NAMES_BY_LENGTH.get(name.text.len()).copied().unwrap_or_default();
+    let alike = PARAM_NAMES_BY_LENGTH.get(text.len()).copied().unwrap_or_default();
     for known in alike {
-        if name.text == known.as_bytes() {
-            return Ok(Role::of_body_member(name));
+        if text == known.as_bytes() {
+            return Ok(Role::Plain);
         }
-        if name.text.eq_ignore_ascii_case(known.as_bytes()) {
+        if text.eq_ignore_ascii_case(known.as_bytes()) {
             return Err(ScanFault::CaseTwin);
         }
     }
-    if is_wide_twin(name.text, PARAM_NAMES) { Err(ScanFault::CaseTwin) } else { Ok(Role::Plain) }
+    if is_wide_twin(text, PARAM_NAMES) { Err(ScanFault::CaseTwin) } else { Ok(Role::Plain) }
 }
 
 /// Whether a parser that matches names without regard to case would take `name` for one of `known`.

@@ -92,6 +92,38 @@ fn twins_agree(input: &[u8], length: usize) {
     }
 }
 
+/// [E1] What is wrong with a number is wrong with it in a list of others too, at the border of blocks and windows and
+/// at its place; and nothing else is.
+#[test]
+fn numbers_in_lists_are_judged_as_others_do() {
+    let parts = ["-", "0", "12", ".", ".1", "e", "e1", "E+", " ", "x"];
+    let mut all = vec![String::new()];
+    for _ in 0..4 {
+        let longer: Vec<String> =
+            all.iter().flat_map(|it| parts.iter().map(move |part| format!("{it}{part}"))).collect();
+        all.extend(longer);
+    }
+    all.sort_unstable();
+    all.dedup();
+    let mut taken = 0;
+    for (count, number) in all.iter().enumerate() {
+        // What no double holds is a number too.
+        let sound = serde_json::from_str::<&serde_json::value::RawValue>(number).is_ok();
+        taken += usize::from(sound);
+        // So that it stands at the end of a block, of a window, or of neither.
+        let before = [0, 40, 420][count % 3] + count / 3 % 16;
+        let list = format!("[1, {}2,{number},3.5,{number}]", "7".repeat(before));
+        let input = call(list.as_bytes());
+        let bytes: Vec<&[u8]> = input.chunks(1).collect();
+        let slowly = told(Lanes::detect(), &input, &bytes);
+        for lanes in [Lanes::portable(), Lanes::detect()] {
+            assert_eq!(read(&input).is_ok(), sound, "{list}");
+            assert_eq!(told(lanes, &input, &[&input]), slowly, "{list}");
+        }
+    }
+    assert!(taken > 100, "some of them are numbers");
+}
+
 /// A text of JSON whose strings are long: runs of plain and wide characters around the length of blocks and windows.
 fn long_text() -> impl Strategy<Value = String> {
     let run = prop_oneof![
@@ -107,7 +139,9 @@ fn long_text() -> impl Strategy<Value = String> {
     let number =
         (1..200_usize, 0..90_usize).prop_map(|(whole, rest)| format!("{}.{}", "7".repeat(whole), "1".repeat(rest + 1)));
     let space = (0..150_usize).prop_map(|length| format!("{}1", " ".repeat(length)));
-    let value = prop_oneof![4 => text, 1 => number, 1 => space, 1 => json()];
+    let numbers = proptest::collection::vec(r"-?(0|[1-9][0-9]{0,9})(\.[0-9]{1,4})?([eE][+-]?[0-9])?", 0..200);
+    let list = (numbers, "(, {0,2}|,\n)").prop_map(|(numbers, comma)| format!("[{}]", numbers.join(&comma)));
+    let value = prop_oneof![4 => text, 1 => number, 1 => space, 1 => json(), 2 => list];
     proptest::collection::vec(value, 1..6).prop_map(|values| {
         let members: Vec<String> = values.iter().enumerate().map(|(at, value)| format!("\"m{at}\":{value}")).collect();
         format!("{{{}}}", members.join(","))
