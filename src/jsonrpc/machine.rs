@@ -260,24 +260,24 @@ impl Machine {
         from: usize,
         witness: &mut W,
     ) -> Result<Place, Stay> {
-        let mut at_next = from;
+        let mut at = from;
         loop {
-            let (here, byte) = token(piece, marks, at_next);
+            let (here, byte) = token(piece, marks, at);
             let object = self.objects & 1 == 1;
             match byte {
                 b',' if object => {
-                    let (at, byte) = token(piece, marks, here.wrapping_add(1));
+                    let (name, byte) = token(piece, marks, here.wrapping_add(1));
                     if byte != b'"' {
-                        self.stay(State::NextName, at)?;
+                        self.stay(State::NextName, name)?;
                     }
-                    match self.member(piece, marks, at, witness)? {
+                    match self.member(piece, marks, name, witness)? {
                         Read::Name(place) => return Ok(place),
-                        Read::Member(end) => at_next = end,
+                        Read::Member(end) => at = end,
                     }
                 }
                 b',' => return Ok(token(piece, marks, here.wrapping_add(1))),
-                b'}' if object => at_next = self.close(true, here, witness)?,
-                b']' if !object => at_next = self.close(false, here, witness)?,
+                b'}' if object => at = self.close(true, here, witness)?,
+                b']' if !object => at = self.close(false, here, witness)?,
                 _ if here == piece.len() => _ = self.stay(State::After, here)?,
                 _ => _ = self.fail(ScanFault::Syntax, here)?,
             }
@@ -312,7 +312,8 @@ impl Machine {
         if self.depth != self.watched {
             return Ok(Read::Name(place));
         }
-        let Some(text) = piece.get(start..end) else { return Err(Stay::Here(start)) };
+        // It ends at a quote of this piece, so it is there.
+        let text = piece.get(start..end).unwrap_or_default();
         let name = Name { text, word, start: self.offset(start), end: self.offset(end), escapes: Escapes::None };
         self.watched_member(piece, marks, name, place, witness)
     }
