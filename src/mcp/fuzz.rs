@@ -112,8 +112,12 @@ fn assert_sound(data: &[u8], envelope: &Envelope, call: &Call) {
         let text = text.of(data);
         let value: Option<serde_json::Value> = serde_json::from_slice(data).ok();
         if let Some(params) = value.as_ref().and_then(|value| value.get("params")) {
-            let places = ["name", "uri"].map(|member| params.get(member).or_else(|| params.get("ref")?.get(member)));
-            assert!(places.iter().flatten().any(|place| place.as_str() == Some(text)), "{text:?} is what it is about");
+            let inside = |member: &str| [params.get(member), params.get("ref").and_then(|it| it.get(member))];
+            let places = ["name", "uri"].map(inside);
+            assert!(
+                places.iter().flatten().flatten().any(|place| place.as_str() == Some(text)),
+                "{text:?} is what it is about"
+            );
         }
         if !matches!(call.subject, Object::Resource(_) | Object::CompleteResource(_)) {
             assert!(!text.chars().any(|c| c.is_ascii_control()), "a name has no controls");
