@@ -198,6 +198,8 @@ impl<'a> Generator<'a> {
                 self.count_unsent(now);
             }
             if self.phase == Phase::Drain && (self.idle.len() == self.lines.len() || self.outcome.cut) {
+                // All calls may have been sent between two looks.
+                self.outcome.cut |= self.outcome.faults.total > self.plan.faults_max;
                 return Ok(());
             }
             if now >= look {
