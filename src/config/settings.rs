@@ -9,6 +9,7 @@ use crate::base::limits;
 use crate::config::front::Front;
 use crate::identity::token::Issuer;
 use crate::policy::rule::PolicySet;
+pub use crate::tls::config::ClientCert;
 
 /// The whole gateway, as its operator wants it. Made by [`super::load`] only, so every name in it refers to something
 /// that is there: an endpoint's servers exist, a rule's tasks stand in `policy.tasks`.
@@ -93,17 +94,6 @@ pub struct ListenTls {
     pub client_ca: Option<PathBuf>,
     /// Whether clients show certificates.
     pub client: ClientCert,
-}
-
-/// What a listener wants of its clients' certificates. One that is shown and does not hold ends the handshake.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ClientCert {
-    /// None is asked for.
-    None,
-    /// One is asked for; a client may have none.
-    Request,
-    /// No handshake without one.
-    Require,
 }
 
 /// A certificate with its chain, and its private key: two PEM files (RFC 7468).

@@ -20,6 +20,7 @@ use crate::uring::ring::{self, Driver, RingFault};
 use crate::uring::socket::{self, Listener, Socket};
 
 use super::control::{Control, Life};
+use super::refusal::Kind;
 use super::serve;
 use super::shard::{Phase, Shard, Slot};
 
@@ -130,8 +131,9 @@ fn send_away(shard: &Rc<Shard>, socket: Socket, tls: bool) {
     ring::spawn(async move {
         let until = shard.timers.now().mono.plus_ms(REFUSED_BODY_DRAIN_MS_MAX);
         let _guard = shard.timers.deadline(&socket, until);
-        if let Some(mut answer) = shard.buffers.get(NO_ROOM.len())
-            && answer.extend_from_slice(NO_ROOM)
+        let bytes = serve::answer_of(&Kind::NoRoom.into(), false, true);
+        if let Some(mut answer) = shard.buffers.get(bytes.len())
+            && answer.extend_from_slice(&bytes)
         {
             let (sent, mut room) = socket.send(answer).await;
             socket.shutdown_write();
@@ -168,7 +170,7 @@ impl Shard {
                 Phase::Arriving => !slot.asked.get(),
                 Phase::Busy | Phase::Stream => false,
             };
-            if can_go && !slot.socket.is_deaf() && (found.is_none() || !slot.asked.get()) {
+            if can_go && (found.is_none() || !slot.asked.get()) {
                 found = Some(slot);
                 if !slot.asked.get() {
                     break;
@@ -272,22 +274,9 @@ fn wake(slot: &Slot) {
     }
 }
 
-/// The answer to a connection for which there is no room.
-const NO_ROOM: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\n\
-    connection: close\r\ncontent-length: 115\r\n\r\n\
-    {\"jsonrpc\":\"2.0\",\"error\":{\"code\":-32603,\"message\":\"The gateway has no room for this connection; try again later.\"}}";
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_answer_without_room_is_one() {
-        let mut parts = std::str::from_utf8(NO_ROOM).unwrap().split("\r\n\r\n");
-        let (head, body) = (parts.next().unwrap(), parts.next().unwrap());
-        assert!(head.contains(&format!("content-length: {}", body.len())), "{}", body.len());
-        assert!(serde_json::from_str::<serde_json::Value>(body).is_ok());
-    }
 
     #[test]
     fn descriptors_are_shared_out() {

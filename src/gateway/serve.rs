@@ -125,6 +125,18 @@ async fn refuse(shard: &Shard, conn: &mut Conn, refusal: &Refusal, keep: bool) -
         shard.timers.sleep_until(shard.timers.now().mono.plus_ms(BUSY_PAUSE_MS)).await;
     }
     let keep = keep && !row.close;
+    let out = answer_of(refusal, keep, conn.head.method != Method::Head);
+    let sent = conn.send(shard, &out).await;
+    if sent && !keep {
+        // A close with unread bytes resets the connection, and the client may never see the answer.
+        conn.drain(shard, REFUSED_BODY_DRAIN_BYTES_MAX).await;
+    }
+    if keep && sent { Next::Keep } else { Next::Close }
+}
+
+/// A refusal as bytes: its head, and its body unless the method has none.
+pub(super) fn answer_of(refusal: &Refusal, keep: bool, with_body: bool) -> Vec<u8> {
+    let row = refusal.kind.row();
     let mut body = Vec::with_capacity(256);
     refusal.write_body(&mut body);
     let mut out = Vec::with_capacity(512 + body.len());
@@ -143,15 +155,10 @@ async fn refuse(shard: &Shard, conn: &mut Conn, refusal: &Refusal, keep: bool) -
         let _ = reply::write_field(&mut out, "connection", b"close");
     }
     reply::finish(&mut out, Framing::Length(body.len() as u64));
-    if conn.head.method != Method::Head {
+    if with_body {
         out.extend_from_slice(&body);
     }
-    let sent = conn.send(shard, &out).await;
-    if sent && !keep {
-        // A close with unread bytes resets the connection, and the client may never see the answer.
-        conn.drain(shard, REFUSED_BODY_DRAIN_BYTES_MAX).await;
-    }
-    if keep && sent { Next::Keep } else { Next::Close }
+    out
 }
 
 /// The body of a request that was answered without it, where it has arrived whole: its bytes are no next request.

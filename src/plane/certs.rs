@@ -16,7 +16,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, ServerConfig};
 
 use crate::base::limits::{CERT_WARN_DAYS, CERTS_LOOK_MS, CERTS_SETTLED_MS, PEM_BYTES_MAX};
-use crate::config::{CertPaths, ClientCert, ListenTls, ServerTls, Settings};
+use crate::config::{CertPaths, ListenTls, ServerTls, Settings};
 use crate::gateway::control::{Control, Life};
 use crate::tls::config::{self, ClientSide, Materials, Pem, Roots};
 use crate::tls::fault::TlsFault;
@@ -301,16 +301,11 @@ impl Files {
             self.check_certificates(ca)?;
         }
         let pairs: Vec<Pem<'_>> = tls.certificates.iter().map(|pair| self.pem(&pair.cert, &pair.key)).collect();
-        let client = match tls.client {
-            ClientCert::None => config::ClientCert::None,
-            ClientCert::Request => config::ClientCert::Request,
-            ClientCert::Require => config::ClientCert::Require,
-        };
         let client_ca = tls.client_ca.as_deref().map(|ca| self.text(ca));
         // What is still wrong is the authorities', or two certificates together.
         let path = tls.client_ca.as_ref().or(tls.certificates.first().map(|pair| &pair.cert));
         let path = path.map(|path| path.display().to_string()).unwrap_or_default();
-        config::server_config(&pairs, client_ca, client).map_err(|fault| named(&path, fault))
+        config::server_config(&pairs, client_ca, tls.client).map_err(|fault| named(&path, fault))
     }
 
     fn servers(
