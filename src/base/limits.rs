@@ -207,6 +207,8 @@ pub const TOKENS_CACHED_BYTES_MAX: usize = 8 * 1024 * 1024;
 pub const UPSTREAM_SESSION_BYTES_MAX: usize = 256;
 /// A sealed session id as presented, characters.
 pub const SESSION_ID_BYTES_MAX: usize = 512;
+/// A message looks again so often whether the session that another opens is there, milliseconds.
+pub const WAY_WAIT_MS: u64 = 10;
 
 // ---- mcp, policy ----------------------------------------------------------------------------------------------
 /// Tools and prompts of all servers together.
