@@ -203,10 +203,10 @@ pub const RSA_BITS_MAX: usize = 8192;
 pub const TOKENS_CACHED_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 // ---- session --------------------------------------------------------------------------------------------------
-/// An upstream's session id inside a sealed one, bytes.
+/// An upstream's session id, bytes.
 pub const UPSTREAM_SESSION_BYTES_MAX: usize = 256;
-/// A sealed session id as presented, characters.
-pub const SESSION_ID_BYTES_MAX: usize = 512;
+/// A sealed session id, characters: no shorter and no longer.
+pub const SESSION_ID_BYTES_MAX: usize = 120;
 
 // ---- mcp, policy ----------------------------------------------------------------------------------------------
 /// Tools and prompts of all servers together.
