@@ -67,8 +67,12 @@ pub const WATCH_AFTER_MS: u64 = 10;
 pub const REFUSED_BODY_DRAIN_BYTES_MAX: usize = 64 * 1024;
 /// And for so long, milliseconds.
 pub const REFUSED_BODY_DRAIN_MS_MAX: u64 = 1_000;
-/// Ended sessions that a shard remembers.
-pub const SESSIONS_ENDED_MAX: usize = 16 * 1024;
+/// Sessions that one shard knows without asking; one that has not been used for long is asked for again.
+pub const SESSIONS_KNOWN_MAX: usize = 128 * 1024;
+/// The ledger hears of a session in use so often, seconds: far below the shortest idle bound.
+pub const SESSION_TOUCH_S: u64 = 60;
+/// Ending a session: at its server, and in the journal, milliseconds each.
+pub const SESSION_END_MS_MAX: u64 = 2_000;
 /// How often a shard looks at its orders, milliseconds.
 pub const HOUSEKEEPING_MS: u64 = 50;
 /// A list request waits this long for a catalogue that its server has just announced as changed, milliseconds.
@@ -207,6 +211,8 @@ pub const TOKENS_CACHED_BYTES_MAX: usize = 8 * 1024 * 1024;
 pub const UPSTREAM_SESSION_BYTES_MAX: usize = 256;
 /// A sealed session id, characters: no shorter and no longer.
 pub const SESSION_ID_BYTES_MAX: usize = 120;
+/// A message looks again so often whether the session that another opens is there, milliseconds.
+pub const WAY_WAIT_MS: u64 = 10;
 
 // ---- mcp, policy ----------------------------------------------------------------------------------------------
 /// Tools and prompts of all servers together.

@@ -18,7 +18,7 @@ use crate::mcp::call::{self, Call, CallFault, Given};
 use crate::mcp::method::{self as methods, Verb};
 use crate::mcp::revision::{Era, Revision};
 use crate::record::frame::Decision;
-use crate::session::owner::{self, Session};
+use crate::session::owner::SessionFault;
 
 use super::answer::accepted;
 use super::conn::{Body, Conn};
@@ -26,6 +26,7 @@ use super::flight::{Flight, IdBytes, Next, Taken, sentence};
 use super::judge::Judge;
 use super::load::Class;
 use super::refusal::{self, Kind, Refusal};
+use super::sessions::Live;
 use super::shard::{Held, Shard};
 use super::{forward, gate, lists, session};
 
@@ -93,6 +94,8 @@ async fn post(
         id,
         method: call.method,
         session: None,
+        profile: None,
+        succeeded: Cell::new(false),
         in_flight: Cell::new(None),
         taken: Cell::new(Taken::Nothing),
         began,
@@ -121,7 +124,7 @@ async fn judged(
     body: &Body,
     flight: &mut Flight,
     call: Call,
-    session: Option<Result<Session, owner::SessionFault>>,
+    session: Option<Result<Rc<Live>, SessionFault>>,
     cursor: bool,
 ) -> Result<Next, Refusal> {
     era_offered(flight)?;
@@ -184,7 +187,7 @@ fn afford(shard: &Shard, conn: &Conn, flight: &mut Flight, call: &Call) -> Resul
 }
 
 /// Reads the message: one scan, then its meaning, agreed with the head.
-fn read(shard: &Shard, conn: &Conn, body: &Body, session: Option<&Session>) -> Result<Read, Refusal> {
+fn read(shard: &Shard, conn: &Conn, body: &Body, session: Option<&Rc<Live>>) -> Result<Read, Refusal> {
     let head = &conn.head;
     let bytes = conn.bytes();
     let text = conn.body_bytes(body);
@@ -242,7 +245,7 @@ fn session(
     snapshot: &Held,
     caller: &Caller,
     endpoint: EndpointId,
-) -> Option<Result<Session, owner::SessionFault>> {
+) -> Option<Result<Rc<Live>, SessionFault>> {
     let id = conn.head.get(conn.bytes(), Known::McpSessionId)?;
     let digest = snapshot.prepared.endpoints[endpoint.index()].digest;
     Some(shard.open_session(id, caller, digest))

@@ -11,19 +11,21 @@ use hashbrown::HashMap;
 use smallvec::SmallVec;
 
 use crate::base::limits::{
-    EVENT_BYTES_MAX, SESSION_END_MS_MAX, SESSION_TOUCH_S, SESSIONS_KNOWN_MAX, TICK_MS, WAY_WAIT_MS,
+    EVENT_BYTES_MAX, SESSION_END_MS_MAX, SESSION_TOUCH_S, SESSIONS_KNOWN_MAX, TICK_MS,
+    UPSTREAM_SESSION_BYTES_MAX, WAY_WAIT_MS,
 };
 use crate::http::field::Known as Field;
 use crate::http::head::Method;
 use crate::identity::caller::Caller;
 use crate::jsonrpc::scan::{Kind as Json, Shape};
+use crate::jsonrpc::text;
 use crate::mcp::method::Verb;
 use crate::mcp::profile::{Capabilities, request_initialize_again};
 use crate::mcp::request;
 use crate::mcp::revision::Revision;
 use crate::session::ledger::{Claim, Known, LedgerFault, Opened, SessionKey, Terms, Upstream, Visit};
 use crate::session::owner::{self, Session, SessionFault, SessionSeal};
-use crate::session::way::{Claimed, Do, In, Way, WayFault};
+use crate::session::way::{Claimed, Do, In, Reach, Way, WayFault};
 use crate::upstream::exchange::{Abort, Answer, Clearance, Request};
 
 use super::answer::{Media, media, retire};
@@ -77,7 +79,8 @@ impl Live {
         self.upstreams.borrow().iter().find(|upstream| upstream.server == server).cloned()
     }
 
-    fn epoch(&self, server: u64) -> u32 {
+    /// How new that is; 0 when there is none.
+    pub(super) fn epoch(&self, server: u64) -> u32 {
         self.upstream(server).map_or(0, |upstream| upstream.epoch)
     }
 
@@ -162,14 +165,17 @@ impl Shard {
     }
 }
 
-/// A session that its server has just opened: the client's id for it. `profile` is what the client said of itself.
+/// A session that its server has just opened: the client's id for it.
 pub(super) fn begin(
     shard: &Shard,
     flight: &Flight,
     id: &[u8],
     revision: Revision,
-    profile: &[u8],
 ) -> Result<String, Kind> {
+    if id.len() > UPSTREAM_SESSION_BYTES_MAX {
+        return Err(Kind::ServerInvalid);
+    }
+    let profile = flight.profile.as_deref().unwrap_or_default();
     let (mut nonce, mut nonce16) = ([0; 12], [0; 16]);
     let random = shard.random.fill(&mut nonce).and_then(|()| shard.random.fill(&mut nonce16));
     let key = shard.sealing.first().filter(|_| random.is_ok()).ok_or(Kind::ServerInvalid)?;
@@ -249,7 +255,7 @@ fn claim(shard: &Shard, live: &Live, server: u64, stale: u32) -> Claimed {
 pub(super) async fn reopen(shard: &Shard, flight: &Flight) -> Result<(), Refusal> {
     let Some(live) = &flight.session else { return Err(Kind::SessionUnknown.into()) };
     let until = shard.timers.now().mono.plus_ms(timeout(flight));
-    let (mut way, first) = Way::new(Some(live.epoch(digest(flight))), Default::default(), until);
+    let (mut way, first) = Way::new(Some(live.epoch(digest(flight))), Reach::Newest, until);
     let first = match first {
         Do::Send { .. } => way.step(In::Forgotten, shard.timers.now().mono),
         other => other,
@@ -313,7 +319,7 @@ async fn shake_hands(shard: &Shard, flight: &Flight, live: &Live, known: &Known)
     let id: Box<[u8]> = answer.field(Field::McpSessionId).unwrap_or_default().into();
     retire(shard, answer).await;
     // The client speaks what it has agreed on; a server that will not is for a new session to find out.
-    if agreed != Some(live.revision) || id.len() > crate::base::limits::UPSTREAM_SESSION_BYTES_MAX {
+    if agreed != Some(live.revision) || id.len() > UPSTREAM_SESSION_BYTES_MAX {
         return Err(In::Declined);
     }
     let upstream = Upstream { server: digest(flight), epoch: 0, revision: live.revision, id };
@@ -421,23 +427,31 @@ pub(super) fn is_forgotten(shard: &Shard, status: u16, body: &[u8], asked: Optio
 }
 
 /// What a message that a server has accepted changed in its session: brought along when it has to be opened anew.
-pub(super) fn keep(shard: &Shard, flight: &Flight, verb: Verb, text: &str) {
+pub(super) fn keep(shard: &Shard, flight: &Flight, verb: Verb, body: &[u8]) {
     let Some(live) = &flight.session else { return };
+    let name = match verb {
+        Verb::SetLevel => "level",
+        Verb::ResourcesSubscribe | Verb::ResourcesUnsubscribe => "uri",
+        _ => return,
+    };
+    let mut reader = shard.reader();
+    let Ok(envelope) = reader.read(body) else { return };
+    let mut scratch = Vec::new();
+    let text = envelope.param(body, name).and_then(|member| member.text());
+    let Some(text) = text.and_then(|span| text::unescape(span.of(body), &mut scratch).ok()) else { return };
     let (ledger, key) = (&shard.control.ledger, live.key());
-    match verb {
-        Verb::SetLevel => {
-            if let Some(level) = request::level(text) {
-                ledger.set_level(&key, level);
-            }
-        }
-        Verb::ResourcesSubscribe => {
-            ledger.subscribe(&key, text, true);
-        }
-        Verb::ResourcesUnsubscribe => {
-            ledger.subscribe(&key, text, false);
-        }
-        _ => {}
+    if verb != Verb::SetLevel {
+        ledger.subscribe(&key, text, verb == Verb::ResourcesSubscribe);
+    } else if let Some(level) = request::level(text) {
+        ledger.set_level(&key, level);
     }
+}
+
+/// The params of an `initialize`, as JSON text: what a client says of itself.
+pub(super) fn profile(shard: &Shard, body: &[u8]) -> Option<Box<[u8]>> {
+    let mut reader = shard.reader();
+    let envelope = reader.read(body).ok()?;
+    Some(envelope.body?.value.of(body).into())
 }
 
 /// Ends a session: no shard serves it when this returns, and no restart brings it back. Its servers are told.

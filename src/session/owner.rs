@@ -94,6 +94,9 @@ pub enum SessionFault {
     /// Of another endpoint.
     #[error("a session of another endpoint")]
     Elsewhere,
+    /// It has ended: by its client, by its age, or for want of use.
+    #[error("a session that has ended")]
+    Ended,
 }
 
 /// Seals a session id: visible ASCII, `limits::SESSION_ID_BYTES_MAX` characters.
@@ -175,6 +178,12 @@ impl SessionSeal {
         }
         Ok(())
     }
+}
+
+/// A server by its name, the same in every process; told apart as endpoints are.
+#[must_use]
+pub fn name_hash(name: &str) -> u64 {
+    endpoint_hash(name)
 }
 
 /// An endpoint by its path, the same in every process: the first 64 bits of its SHA-256. Endpoints come from the
