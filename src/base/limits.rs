@@ -69,6 +69,8 @@ pub const REFUSED_BODY_DRAIN_BYTES_MAX: usize = 64 * 1024;
 pub const REFUSED_BODY_DRAIN_MS_MAX: u64 = 1_000;
 /// Sessions that one shard knows without asking; one that has not been used for long is asked for again.
 pub const SESSIONS_KNOWN_MAX: usize = 128 * 1024;
+/// Sessions that a shard ends at once for want of use; the others have to wait a second.
+pub const SESSIONS_EXPIRED_AT_ONCE_MAX: usize = 256;
 /// The ledger hears of a session in use so often, seconds: far below the shortest idle bound.
 pub const SESSION_TOUCH_S: u64 = 60;
 /// Ending a session: at its server, and in the journal, milliseconds each.

@@ -27,7 +27,7 @@ use super::conn::{Body, Conn};
 use super::exchange::{USER_AGENT, lane, legacy_fields, watched};
 use super::flight::{Ended, Flight, Next, end, failed};
 use super::refusal::{Kind, Refusal};
-use super::sessions::Live;
+use super::sessions::{Live, Restored};
 use super::shard::Shard;
 use super::{relay, sessions};
 
@@ -38,6 +38,7 @@ pub(super) async fn serve(
     body: &Body,
     flight: &mut Flight,
     recorded: Recorded,
+    restored: Option<Restored>,
 ) -> Result<Next, Refusal> {
     let snapshot = flight.snapshot.clone();
     let lane = lane(&snapshot, flight.server);
@@ -46,7 +47,8 @@ pub(super) async fn serve(
     if verb == Some(Verb::Initialize) {
         flight.profile = sessions::profile(shard, conn.body_bytes(body));
     }
-    let trip = Trip { lane, recorded: &recorded, timeout: snapshot.settings.servers[flight.server.index()].timeout_ms };
+    let timeout = snapshot.settings.servers[flight.server.index()].timeout_ms;
+    let trip = Trip { lane, recorded: &recorded, restored, timeout };
     let slot = conn.slot.clone();
     let abort = &slot.abort;
     abort.reset();
@@ -65,6 +67,8 @@ pub(super) async fn serve(
 struct Trip<'a> {
     lane: Lane<'a>,
     recorded: &'a Recorded,
+    /// What goes instead of the body as received: an answer to a server's request, under that request's own id.
+    restored: Option<Restored>,
     /// Milliseconds.
     timeout: u64,
 }
@@ -97,7 +101,8 @@ async fn in_session(
     abort: &Abort,
 ) -> Result<Next, Refusal> {
     let deadline = shard.timers.last().mono.plus_ms(trip.timeout);
-    let (mut way, mut next) = Way::new(Some(live.epoch(sessions::digest(flight))), Reach::Newest, deadline);
+    let reach = trip.restored.as_ref().map_or(Reach::Newest, |restored| Reach::Epoch(restored.epoch));
+    let (mut way, mut next) = Way::new(Some(live.epoch(sessions::digest(flight))), reach, deadline);
     loop {
         let upstream = match sessions::reach(shard, flight, live, &mut way, next).await {
             Ok(upstream) => upstream,
@@ -189,6 +194,7 @@ fn compose(
         fields.extend(head.get(bytes, known).map(|value| (known.name(), value)));
     }
     let edited = edited(call, text)?;
+    let text = trip.restored.as_ref().map_or(text, |restored| &restored.body);
     let request = Request {
         method: Method::Post,
         fields: &fields,

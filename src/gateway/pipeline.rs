@@ -28,7 +28,7 @@ use super::load::Class;
 use super::refusal::{self, Kind, Refusal};
 use super::sessions::Live;
 use super::shard::{Held, Shard};
-use super::{forward, gate, lists, session};
+use super::{forward, gate, lists, session, sessions};
 
 /// A message as read: the call, and what of the body is asked for later.
 struct Read {
@@ -146,12 +146,20 @@ async fn judged(
         // Over HTTP a modern client cancels by closing its stream; what it notifies beside that concerns nobody.
         return accepted(shard, conn).await;
     }
+    let mut restored = None;
+    if matches!(call.shape, Shape::Result | Shape::Error) {
+        restored = sessions::restored(shard, flight, &call, conn.body_bytes(body));
+        if restored.is_none() {
+            shard.note(|tally| &tally.answers_dropped);
+            return accepted(shard, conn).await;
+        }
+    }
     let judge = Judge::new(shard, conn, body, flight);
     let permit = judge.decide(call)?;
     judge.params_agree(&permit)?;
     let recorded = judge.record(permit)?;
     flight.seq = recorded.seq();
-    forward::serve(shard, conn, body, flight, recorded).await
+    forward::serve(shard, conn, body, flight, recorded, restored).await
 }
 
 /// Whether there is room for it: by what it is worth, by what its subject has under way, by its id. Notifications and

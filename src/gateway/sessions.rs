@@ -10,23 +10,28 @@ use ::ring::rand::SecureRandom as _;
 use hashbrown::HashMap;
 use smallvec::SmallVec;
 
+use crate::base::ids::ServerId;
 use crate::base::limits::{
-    EVENT_BYTES_MAX, SESSION_END_MS_MAX, SESSION_TOUCH_S, SESSIONS_KNOWN_MAX, TICK_MS,
+    EVENT_BYTES_MAX, LEASE_MS, SESSION_END_MS_MAX, SESSION_TOUCH_S, SESSIONS_EXPIRED_AT_ONCE_MAX, SESSIONS_KNOWN_MAX, TICK_MS,
     UPSTREAM_SESSION_BYTES_MAX, WAY_WAIT_MS,
 };
+use crate::base::time::Moment;
 use crate::http::field::Known as Field;
 use crate::http::head::Method;
 use crate::identity::caller::Caller;
 use crate::jsonrpc::scan::{Kind as Json, Shape};
-use crate::jsonrpc::text;
+use crate::jsonrpc::edit::splice;
+use crate::jsonrpc::{id, text};
+use crate::mcp::call::Call;
 use crate::mcp::method::Verb;
 use crate::mcp::profile::{Capabilities, request_initialize_again};
 use crate::mcp::request;
 use crate::mcp::revision::Revision;
-use crate::session::ledger::{Claim, Known, LedgerFault, Opened, SessionKey, Terms, Upstream, Visit};
+use crate::session::ledger::{Claim, Known, LedgerFault, Opened, Profile, SessionKey, Terms, Upstream, Visit};
 use crate::session::owner::{self, Session, SessionFault, SessionSeal};
 use crate::session::way::{Claimed, Do, In, Reach, Way, WayFault};
 use crate::upstream::exchange::{Abort, Answer, Clearance, Request};
+use crate::uring::ring;
 
 use super::answer::{Media, media, retire};
 use super::exchange::{USER_AGENT, lane};
@@ -55,8 +60,8 @@ impl Deref for Live {
 }
 
 impl Live {
-    fn new(session: Session, known: Known, now_s: u64) -> Self {
-        let upstreams = known.upstreams.into_iter().map(Rc::new).collect();
+    fn new(session: Session, known: SmallVec<[Upstream; 1]>, now_s: u64) -> Self {
+        let upstreams = known.into_iter().map(Rc::new).collect();
         Self { session, upstreams: RefCell::new(upstreams), ended: Cell::new(false), touched_s: Cell::new(now_s) }
     }
 
@@ -154,10 +159,10 @@ impl Shard {
             return Ok(live);
         }
         let key = SessionKey { owner: session.owner, nonce: session.nonce16 };
-        let known = match self.control.ledger.visit(&key, &terms(&session), now_s) {
-            Visit::Known(known) => known,
-            Visit::Lost => Known::default(),
-            Visit::Ended => return Err(SessionFault::Ended),
+        let known = match self.control.ledger.visit(&key, terms(&session), now_s) {
+            Visit::Known(known) => known.upstreams,
+            Visit::Lost => SmallVec::new(),
+            Visit::Ended | Visit::Full => return Err(SessionFault::Ended),
         };
         let live = Rc::new(Live::new(session, known, now_s));
         self.sessions.borrow_mut().insert(live.clone());
@@ -213,7 +218,7 @@ pub(super) async fn reach(
     first: Do,
 ) -> Result<Rc<Upstream>, WayFault> {
     let server = digest(flight);
-    let mut next = first;
+    let (mut next, mut lead) = (first, 0);
     loop {
         let came = match next {
             Do::Send { epoch } => match live.upstream(server).filter(|upstream| upstream.epoch == epoch) {
@@ -224,8 +229,12 @@ pub(super) async fn reach(
             Do::Refuse(fault) => return Err(fault),
             // A shard knows a session before it has a flight in it; a way is delivered by whoever sent.
             Do::Visit | Do::Deliver => return Err(WayFault::OutOfTurn),
-            Do::Claim { stale } => In::Claimed(claim(shard, live, server, stale)),
-            Do::Open => open(shard, flight, live).await,
+            Do::Claim { stale } => {
+                let (claimed, epoch) = claim(shard, live, server, stale);
+                lead = epoch;
+                In::Claimed(claimed)
+            }
+            Do::Open => open(shard, flight, live, lead).await,
             Do::Wait => {
                 shard.timers.sleep_until(shard.timers.now().mono.plus_ms(WAY_WAIT_MS)).await;
                 In::Time
@@ -235,16 +244,17 @@ pub(super) async fn reach(
     }
 }
 
-fn claim(shard: &Shard, live: &Live, server: u64, stale: u32) -> Claimed {
+/// What the ledger says, and the epoch of the session that is to be opened.
+fn claim(shard: &Shard, live: &Live, server: u64, stale: u32) -> (Claimed, u32) {
     match shard.control.ledger.claim(&live.key(), server, stale, shard.timers.now()) {
         Claim::Open(upstream) => {
             let epoch = upstream.epoch;
             live.learn(upstream);
-            Claimed::Open { epoch }
+            (Claimed::Open { epoch }, 0)
         }
-        Claim::Lead => Claimed::Lead,
-        Claim::Wait => Claimed::Wait,
-        Claim::Ended => Claimed::Ended,
+        Claim::Lead { epoch } => (Claimed::Lead, epoch),
+        Claim::Wait => (Claimed::Wait, 0),
+        Claim::Ended => (Claimed::Ended, 0),
     }
 }
 
@@ -276,25 +286,25 @@ fn timeout(flight: &Flight) -> u64 {
 }
 
 /// Opens a session at the server as the client that this one belongs to, and tells the ledger.
-async fn open(shard: &Shard, flight: &Flight, live: &Live) -> In {
+async fn open(shard: &Shard, flight: &Flight, live: &Live, epoch: u32) -> In {
     let (key, server) = (live.key(), digest(flight));
-    let known = match shard.control.ledger.visit(&key, &live.terms(), shard.timers.now().unix_s()) {
-        Visit::Known(known) => known,
-        Visit::Lost => Known::default(),
-        Visit::Ended => return In::Ended,
+    let known = match shard.control.ledger.visit(&key, live.terms(), shard.timers.now().unix_s()) {
+        Visit::Known(known) => Some(known),
+        Visit::Lost => None,
+        Visit::Ended | Visit::Full => return In::Ended,
     };
-    let opened = Box::pin(shake_hands(shard, flight, live, &known)).await;
+    let opened = Box::pin(shake_hands(shard, flight, live, known.as_ref())).await;
     let id = match opened {
         Ok(id) => id,
         Err(came) => {
-            shard.control.ledger.not_opened(&key, server);
+            shard.control.ledger.not_opened(&key, server, epoch);
             return came;
         }
     };
-    let upstream = Upstream { server, epoch: 0, revision: live.revision, id };
+    let upstream = Upstream { server, epoch, revision: live.revision, id };
     match shard.control.ledger.opened(&key, upstream.clone()) {
-        Opened::Kept(epoch) => {
-            live.learn(Upstream { epoch, ..upstream });
+        Opened::Kept => {
+            live.learn(upstream);
             shard.note(|tally| &tally.sessions_reopened);
             In::Opened { epoch }
         }
@@ -306,10 +316,12 @@ async fn open(shard: &Shard, flight: &Flight, live: &Live) -> In {
 }
 
 /// The handshake (MCP basic/lifecycle), and what the client had set in the session that is gone.
-async fn shake_hands(shard: &Shard, flight: &Flight, live: &Live, known: &Known) -> Result<Box<[u8]>, In> {
+async fn shake_hands(shard: &Shard, flight: &Flight, live: &Live, known: Option<&Known>) -> Result<Box<[u8]>, In> {
     let capabilities = Capabilities(live.capabilities);
-    let body = request_initialize_again(0, live.revision, known.profile.as_deref(), capabilities);
-    let mut answer = post(shard, flight, live, None, &body).await?;
+    let profile = known.and_then(|known| known.profile.as_deref()).map(Profile::json);
+    let body = request_initialize_again(0, live.revision, profile, capabilities);
+    let until = shard.timers.now().mono.plus_ms(timeout(flight).min(LEASE_MS));
+    let mut answer = post(shard, flight, live, None, &body, until).await?;
     let message = match (answer.status(), media(&answer)) {
         (200, Media::Json | Media::Events) => whole(shard, &mut answer, b"0").await,
         (400..=499, _) => return Err(In::Declined),
@@ -324,7 +336,7 @@ async fn shake_hands(shard: &Shard, flight: &Flight, live: &Live, known: &Known)
     }
     let upstream = Upstream { server: digest(flight), epoch: 0, revision: live.revision, id };
     for (number, body) in restoring(known).iter().enumerate() {
-        let mut answer = post(shard, flight, live, Some(&upstream), body).await?;
+        let mut answer = post(shard, flight, live, Some(&upstream), body, until).await?;
         if number > 0 && media(&answer) == Media::Events {
             let _ = whole(shard, &mut answer, itoa::Buffer::new().format(number).as_bytes()).await;
         }
@@ -335,8 +347,9 @@ async fn shake_hands(shard: &Shard, flight: &Flight, live: &Live, known: &Known)
 
 /// What brings a new session to where the old one was: `initialized`, the log level, the subscriptions. The requests
 /// among them have their place as id.
-fn restoring(known: &Known) -> Vec<Vec<u8>> {
+fn restoring(known: Option<&Known>) -> Vec<Vec<u8>> {
     let mut bodies = vec![request::notify_initialized()];
+    let Some(known) = known else { return bodies };
     if let Some(level) = known.level {
         bodies.push(request::request_set_level(bodies.len() as u64, level));
     }
@@ -353,6 +366,7 @@ async fn post(
     live: &Live,
     upstream: Option<&Upstream>,
     body: &[u8],
+    until: Moment,
 ) -> Result<Answer, In> {
     let mut fields: SmallVec<[(&'static str, &[u8]); 12]> = SmallVec::new();
     fields.push(("content-type", b"application/json"));
@@ -365,7 +379,6 @@ async fn post(
     let lane = lane(&flight.snapshot, flight.server);
     let request =
         shard.upstreams.compose(Clearance::Session(live.proof()), &lane, &request).ok_or(In::Unreachable)?;
-    let until = shard.timers.now().mono.plus_ms(timeout(flight));
     // Whoever waits for this session may be another client than the one that began: nobody can call it off.
     shard.upstreams.exchange(&lane, request, until, &Abort::default()).await.map_err(|_| In::Unreachable)
 }
@@ -420,7 +433,7 @@ pub(super) fn is_forgotten(shard: &Shard, status: u16, body: &[u8], asked: Optio
     }
     let mut reader = shard.reader();
     let Ok(envelope) = reader.read(body) else { return false };
-    let answers = envelope.id.is_some_and(|id| asked.is_some_and(|asked| asked == id.raw(body)));
+    let answers = envelope.id.is_some_and(|given| asked.is_some_and(|asked| id::same(asked, given.raw(body))));
     envelope.shape == Shape::Error
         && !answers
         && memchr::memmem::find(&body.to_ascii_lowercase(), b"session").is_some()
@@ -454,11 +467,31 @@ pub(super) fn profile(shard: &Shard, body: &[u8]) -> Option<Box<[u8]>> {
     Some(envelope.body?.value.of(body).into())
 }
 
+/// A client's answer to what a server asked of it, with the id that the server gave its request.
+pub(super) struct Restored {
+    pub(super) body: Vec<u8>,
+    /// Of the server's session in which it asked: the answer means nothing in another.
+    pub(super) epoch: u32,
+}
+
+/// Finds the request that a client's answer is for, and takes it out: nobody answers it a second time. `None` for an
+/// answer that nobody waits for: a late one, a second one, one to another session's request.
+pub(super) fn restored(shard: &Shard, flight: &Flight, call: &Call, text: &[u8]) -> Option<Restored> {
+    let live = flight.session.as_ref()?;
+    let id = call.id?;
+    let minted = std::str::from_utf8(id.raw(text)).ok()?.parse().ok()?;
+    let ask = shard.control.asks.take(live.nonce16, minted, shard.timers.last().mono)?;
+    let mut body = Vec::with_capacity(text.len() + ask.id.len());
+    splice(text, &[(id.span, &ask.id)], &mut body);
+    (ask.server == digest(flight)).then_some(Restored { body, epoch: ask.epoch })
+}
+
 /// Ends a session: no shard serves it when this returns, and no restart brings it back. Its servers are told.
 pub(super) async fn end(shard: &Shard, flight: &Flight, live: &Live) -> Result<(), Refusal> {
-    let ended = shard.control.ledger.end(&live.key(), &live.terms(), shard.timers.now().unix_s());
+    let ended = shard.control.ledger.end(&live.key(), live.terms(), shard.timers.now().unix_s());
     // In every shard's box before the client hears that it is over.
     shard.control.mail.send(Letter::SessionEnded(live.nonce16));
+    shard.control.asks.forget(live.nonce16);
     shard.note(|tally| &tally.sessions_ended);
     for upstream in &ended.upstreams {
         if upstream.server == digest(flight) {
@@ -479,7 +512,7 @@ pub(super) async fn end(shard: &Shard, flight: &Flight, live: &Live) -> Result<(
 pub(super) async fn end_upstream(
     shard: &Shard,
     snapshot: &Held,
-    server: crate::base::ids::ServerId,
+    server: ServerId,
     upstream: &Upstream,
 ) {
     if upstream.id.is_empty() {
@@ -495,4 +528,36 @@ pub(super) async fn end_upstream(
     if let Ok(answer) = shard.upstreams.exchange(&lane, request, until, &Abort::default()).await {
         retire(shard, answer).await;
     }
+}
+
+/// Ends the sessions of this shard's part of the ledger that are idle or old; their servers are told in the background,
+/// one after the other.
+pub(super) fn expire(shard: &Rc<Shard>) {
+    if shard.expiring.get() {
+        return;
+    }
+    let now_s = shard.timers.now().unix_s();
+    let mut orphans = Vec::new();
+    let parts = shard.control.shards();
+    shard.control.ledger.sweep(shard.id.index(), parts, now_s, SESSIONS_EXPIRED_AT_ONCE_MAX, |(key, upstreams)| {
+        shard.control.asks.forget(key.nonce);
+        shard.control.mail.send(Letter::SessionEnded(key.nonce));
+        shard.note(|tally| &tally.sessions_expired);
+        orphans.extend(upstreams);
+    });
+    if orphans.is_empty() {
+        return;
+    }
+    shard.expiring.set(true);
+    let shard = shard.clone();
+    ring::spawn(async move {
+        let snapshot = shard.snapshot();
+        for orphan in &orphans {
+            let server = snapshot.prepared.servers.iter().position(|server| server.digest == orphan.server);
+            if let Some(server) = server.filter(|_| !shard.draining()) {
+                end_upstream(&shard, &snapshot, ServerId::from_index(server), orphan).await;
+            }
+        }
+        shard.expiring.set(false);
+    });
 }

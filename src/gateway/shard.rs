@@ -73,6 +73,8 @@ pub(super) struct Shard {
     pub(super) connections: RefCell<Slab<Rc<Slot>>>,
     /// The sessions it has seen lately. Not to be held across an await.
     pub(super) sessions: RefCell<Sessions>,
+    /// Servers are being told of sessions that expired.
+    pub(super) expiring: Cell<bool>,
     pub(super) draining: Cell<bool>,
     /// What is under way, for whom.
     pub(super) load: Load,
@@ -127,6 +129,7 @@ impl Shard {
             control,
             connections: RefCell::new(Slab::new()),
             sessions: RefCell::new(Sessions::default()),
+            expiring: Cell::new(false),
             draining: Cell::new(false),
             load,
             hand: Cell::new(0),
