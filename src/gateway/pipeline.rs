@@ -130,8 +130,7 @@ async fn judged(
     era_offered(flight)?;
     let initialize = call.method.is_some_and(|method| method.verb == Verb::Initialize);
     if call.era == Era::Legacy && !initialize {
-        // Another owner's, another endpoint's, a forged and an ended id are one and the same to its bearer.
-        flight.session = session.transpose().map_err(|_| Kind::SessionUnknown)?;
+        flight.session = session.transpose().map_err(sessions::unopened)?;
     }
     afford(shard, conn, flight, &call)?;
     flight.task = Judge::new(shard, conn, body, flight).task(&call)?;

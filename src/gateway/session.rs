@@ -148,7 +148,8 @@ fn session_of(
     let digest = snapshot.prepared.endpoints[endpoint.index()].digest;
     match shard.open_session(id, caller, digest) {
         Ok(session) if conn.head.count(Known::McpSessionId) == 1 => Ok(session),
-        _ => Err(legacy(Kind::SessionUnknown)),
+        Ok(_) => Err(legacy(Kind::SessionUnknown)),
+        Err(fault) => Err(legacy(sessions::unopened(fault))),
     }
 }
 

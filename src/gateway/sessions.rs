@@ -154,7 +154,10 @@ impl Shard {
         if let Some(live) = known {
             if now_s.saturating_sub(live.touched_s.get()) >= SESSION_TOUCH_S {
                 live.touched_s.set(now_s);
-                self.control.ledger.touch(&live.key(), now_s);
+                if !self.control.ledger.touch(&live.key(), now_s) {
+                    self.sessions.borrow_mut().remove(&live.nonce16);
+                    return Err(SessionFault::Ended);
+                }
             }
             return Ok(live);
         }
@@ -162,7 +165,8 @@ impl Shard {
         let known = match self.control.ledger.visit(&key, terms(&session), now_s) {
             Visit::Known(known) => known.upstreams,
             Visit::Lost => SmallVec::new(),
-            Visit::Ended | Visit::Full => return Err(SessionFault::Ended),
+            Visit::Ended => return Err(SessionFault::Ended),
+            Visit::Full => return Err(SessionFault::NoRoom),
         };
         let live = Rc::new(Live::new(session, known, now_s));
         self.sessions.borrow_mut().insert(live.clone());
@@ -271,6 +275,15 @@ pub(super) async fn reopen(shard: &Shard, flight: &Flight) -> Result<(), Refusal
         other => other,
     };
     reach(shard, flight, live, &mut way, first).await.map(|_| ()).map_err(refused)
+}
+
+/// What the client is told of a session id that does not open. Another owner's, another endpoint's, a forged and an
+/// ended one are one and the same to its bearer.
+pub(super) fn unopened(fault: SessionFault) -> Kind {
+    match fault {
+        SessionFault::NoRoom => Kind::SessionsFull,
+        _ => Kind::SessionUnknown,
+    }
 }
 
 /// What the client is told when its message did not get to its server.

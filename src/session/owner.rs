@@ -97,6 +97,9 @@ pub enum SessionFault {
     /// It has ended: by its client, by its age, or for want of use.
     #[error("a session that has ended")]
     Ended,
+    /// What was known of it is lost, and there is no room to begin anew.
+    #[error("no room for one more session")]
+    NoRoom,
 }
 
 /// Seals a session id: visible ASCII, `limits::SESSION_ID_BYTES_MAX` characters.
