@@ -108,8 +108,9 @@ impl Prepared {
             routes.insert(Box::from(root), Route::Metadata(EndpointId::from_index(first)));
         }
         let servers = settings.servers.iter();
-        let servers =
-            servers.map(|server| PreparedServer { host: server.authority(), digest: name_hash(&server.name) }).collect();
+        let servers = servers
+            .map(|server| PreparedServer { host: server.authority(), digest: name_hash(&server.name) })
+            .collect();
         let mut policy = [0; 6];
         policy.copy_from_slice(&settings.policy.hash()[..6]);
         let resources = settings.endpoints.iter().map(|endpoint| endpoint.resource.clone()).collect();

@@ -15,6 +15,7 @@ use crate::ledger::asks::Asks;
 use crate::session::ledger::Bounds;
 
 use super::mail::Mail;
+use super::tally::Tally;
 
 /// Shared by the plane and all shards.
 #[derive(Debug)]
@@ -27,6 +28,8 @@ pub struct Control {
     pub ledger: Arc<Ledger>,
     /// What servers have asked of clients.
     pub asks: Asks,
+    /// What is counted.
+    pub tally: Tally,
     /// That shards live.
     pub beats: Beats,
     /// By `ServerId`.
@@ -70,6 +73,7 @@ impl Control {
             mail: Mail::new(shards),
             ledger: Arc::new(Ledger::new(Bounds::default())),
             asks: Asks::new(),
+            tally: Tally::new(shards),
             beats: Beats::new(shards),
             pokes,
             life: AtomicU8::new(0),

@@ -24,4 +24,5 @@ mod session;
 mod sessions;
 mod shard;
 mod stream;
+pub mod tally;
 mod watch;

@@ -28,6 +28,7 @@ use super::load::Class;
 use super::refusal::{self, Kind, Refusal};
 use super::sessions::Live;
 use super::shard::{Held, Shard};
+use super::tally::Count;
 use super::{forward, gate, lists, session, sessions};
 
 /// A message as read: the call, and what of the body is asked for later.
@@ -149,7 +150,7 @@ async fn judged(
     if matches!(call.shape, Shape::Result | Shape::Error) {
         restored = sessions::restored(shard, flight, &call, conn.body_bytes(body));
         if restored.is_none() {
-            shard.note(|tally| &tally.answers_dropped);
+            shard.count(Count::AnswersDropped);
             return accepted(shard, conn).await;
         }
     }

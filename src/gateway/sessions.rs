@@ -12,15 +12,15 @@ use smallvec::SmallVec;
 
 use crate::base::ids::ServerId;
 use crate::base::limits::{
-    EVENT_BYTES_MAX, LEASE_MS, SESSION_END_MS_MAX, SESSION_TOUCH_S, SESSIONS_EXPIRED_AT_ONCE_MAX, SESSIONS_KNOWN_MAX, TICK_MS,
-    UPSTREAM_SESSION_BYTES_MAX, WAY_WAIT_MS,
+    EVENT_BYTES_MAX, LEASE_MS, SESSION_END_MS_MAX, SESSION_TOUCH_S, SESSIONS_EXPIRED_AT_ONCE_MAX, SESSIONS_KNOWN_MAX,
+    TICK_MS, UPSTREAM_SESSION_BYTES_MAX, WAY_WAIT_MS,
 };
 use crate::base::time::Moment;
 use crate::http::field::Known as Field;
 use crate::http::head::Method;
 use crate::identity::caller::Caller;
-use crate::jsonrpc::scan::{Kind as Json, Shape};
 use crate::jsonrpc::edit::splice;
+use crate::jsonrpc::scan::{Kind as Json, Shape};
 use crate::jsonrpc::{id, text};
 use crate::mcp::call::Call;
 use crate::mcp::method::Verb;
@@ -40,6 +40,7 @@ use super::mail::Letter;
 use super::refusal::{Kind, Refusal};
 use super::shard::{Held, Shard};
 use super::stream;
+use super::tally::Count;
 
 /// A session, as this shard knows it.
 pub(super) struct Live {
@@ -110,11 +111,14 @@ fn terms(seal: &SessionSeal) -> Terms {
     }
 }
 
+/// By their random bits, which we made: nobody can choose ones that collide.
+type Generation = HashMap<[u8; 16], Rc<Live>, foldhash::fast::RandomState>;
+
 /// The sessions that this shard has seen lately: two generations, so that those in use stay and no walk is needed.
 #[derive(Default)]
 pub(super) struct Sessions {
-    young: HashMap<[u8; 16], Rc<Live>>,
-    old: HashMap<[u8; 16], Rc<Live>>,
+    young: Generation,
+    old: Generation,
 }
 
 impl Sessions {
@@ -175,12 +179,7 @@ impl Shard {
 }
 
 /// A session that its server has just opened: the client's id for it.
-pub(super) fn begin(
-    shard: &Shard,
-    flight: &Flight,
-    id: &[u8],
-    revision: Revision,
-) -> Result<String, Kind> {
+pub(super) fn begin(shard: &Shard, flight: &Flight, id: &[u8], revision: Revision) -> Result<String, Kind> {
     if id.len() > UPSTREAM_SESSION_BYTES_MAX {
         return Err(Kind::ServerInvalid);
     }
@@ -318,7 +317,7 @@ async fn open(shard: &Shard, flight: &Flight, live: &Live, epoch: u32) -> In {
     match shard.control.ledger.opened(&key, upstream.clone()) {
         Opened::Kept => {
             live.learn(upstream);
-            shard.note(|tally| &tally.sessions_reopened);
+            shard.count(Count::SessionsReopened);
             In::Opened { epoch }
         }
         lost => {
@@ -390,8 +389,7 @@ async fn post(
     }
     let request = Request { method: Method::Post, fields: &fields, params: &[], body: Some(body), repeatable: true };
     let lane = lane(&flight.snapshot, flight.server);
-    let request =
-        shard.upstreams.compose(Clearance::Session(live.proof()), &lane, &request).ok_or(In::Unreachable)?;
+    let request = shard.upstreams.compose(Clearance::Session(live.proof()), &lane, &request).ok_or(In::Unreachable)?;
     // Whoever waits for this session may be another client than the one that began: nobody can call it off.
     shard.upstreams.exchange(&lane, request, until, &Abort::default()).await.map_err(|_| In::Unreachable)
 }
@@ -447,9 +445,7 @@ pub(super) fn is_forgotten(shard: &Shard, status: u16, body: &[u8], asked: Optio
     let mut reader = shard.reader();
     let Ok(envelope) = reader.read(body) else { return false };
     let answers = envelope.id.is_some_and(|given| asked.is_some_and(|asked| id::same(asked, given.raw(body))));
-    envelope.shape == Shape::Error
-        && !answers
-        && memchr::memmem::find(&body.to_ascii_lowercase(), b"session").is_some()
+    envelope.shape == Shape::Error && !answers && memchr::memmem::find(&body.to_ascii_lowercase(), b"session").is_some()
 }
 
 /// What a message that a server has accepted changed in its session: brought along when it has to be opened anew.
@@ -505,7 +501,7 @@ pub(super) async fn end(shard: &Shard, flight: &Flight, live: &Live) -> Result<(
     // In every shard's box before the client hears that it is over.
     shard.control.mail.send(Letter::SessionEnded(live.nonce16));
     shard.control.asks.forget(live.nonce16);
-    shard.note(|tally| &tally.sessions_ended);
+    shard.count(Count::SessionsEnded);
     for upstream in &ended.upstreams {
         if upstream.server == digest(flight) {
             end_upstream(shard, &flight.snapshot, flight.server, upstream).await;
@@ -522,12 +518,7 @@ pub(super) async fn end(shard: &Shard, flight: &Flight, live: &Live) -> Result<(
 }
 
 /// Ends a server's session that belongs to nobody any more. That it may fail is the server's own idle bound's affair.
-pub(super) async fn end_upstream(
-    shard: &Shard,
-    snapshot: &Held,
-    server: ServerId,
-    upstream: &Upstream,
-) {
+pub(super) async fn end_upstream(shard: &Shard, snapshot: &Held, server: ServerId, upstream: &Upstream) {
     if upstream.id.is_empty() {
         return;
     }
@@ -555,7 +546,7 @@ pub(super) fn expire(shard: &Rc<Shard>) {
     shard.control.ledger.sweep(shard.id.index(), parts, now_s, SESSIONS_EXPIRED_AT_ONCE_MAX, |(key, upstreams)| {
         shard.control.asks.forget(key.nonce);
         shard.control.mail.send(Letter::SessionEnded(key.nonce));
-        shard.note(|tally| &tally.sessions_expired);
+        shard.count(Count::SessionsExpired);
         orphans.extend(upstreams);
     });
     if orphans.is_empty() {

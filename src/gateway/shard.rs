@@ -29,6 +29,7 @@ use super::control::Control;
 use super::load::{Class, Load};
 use super::mail::Letter;
 use super::sessions::Sessions;
+use super::tally::Count;
 
 /// What a connection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,6 +157,11 @@ impl Shard {
         self.control.mail.take(self.id, |letter| match letter {
             Letter::SessionEnded(nonce) => self.sessions.borrow_mut().remove(&nonce),
         });
+    }
+
+    /// One more of these.
+    pub(super) fn count(&self, count: Count) {
+        self.control.tally.add(self.id, count);
     }
 
     /// Whether work of this class is still taken.

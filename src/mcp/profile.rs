@@ -124,7 +124,8 @@ mod tests {
         check("7", "{}");
         check(r#"{"roots":{},"sampling":{}}"#, r#"{"roots":{},"sampling":{}}"#);
         check(r#"{"roots":{"listChanged":false},"tasks":{}}"#, r#"{"roots":{}}"#);
-        let all = r#"{"elicitation":{"form":{},"url":{}},"roots":{"listChanged":true},"sampling":{"context":{},"tools":{}}}"#;
+        let all =
+            r#"{"elicitation":{"form":{},"url":{}},"roots":{"listChanged":true},"sampling":{"context":{},"tools":{}}}"#;
         check(all, all);
         assert_eq!(Capabilities::of(b"no json"), Capabilities(0));
         for (index, row) in ROWS.iter().enumerate() {
@@ -135,15 +136,13 @@ mod tests {
     #[test]
     fn a_session_is_opened_again_as_the_same_client() {
         let check = |profile: Option<&str>, want: &str| {
-            let made = request_initialize_again(
-                7,
-                Revision::R2025_06_18,
-                profile.map(str::as_bytes),
-                Capabilities(1 | 4),
-            );
+            let made =
+                request_initialize_again(7, Revision::R2025_06_18, profile.map(str::as_bytes), Capabilities(1 | 4));
             assert_eq!(
                 String::from_utf8(made).unwrap(),
-                format!("{{\"jsonrpc\":\"2.0\",\"id\":7,\"method\":\"initialize\",\"params\":{{\"protocolVersion\":\"2025-06-18\",{want}}}}}")
+                format!(
+                    "{{\"jsonrpc\":\"2.0\",\"id\":7,\"method\":\"initialize\",\"params\":{{\"protocolVersion\":\"2025-06-18\",{want}}}}}"
+                )
             );
         };
         let own = format!(
@@ -153,7 +152,9 @@ mod tests {
         check(None, &own);
         check(Some("{}"), &own);
         check(
-            Some(r#"{"protocolVersion":"2025-11-25","clientInfo":{"name":"c","n":1e999},"capabilities":{"x":{ "y" :1}}}"#),
+            Some(
+                r#"{"protocolVersion":"2025-11-25","clientInfo":{"name":"c","n":1e999},"capabilities":{"x":{ "y" :1}}}"#,
+            ),
             r#""capabilities":{"x":{ "y" :1}},"clientInfo":{"name":"c","n":1e999}"#,
         );
     }
