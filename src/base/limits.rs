@@ -207,6 +207,16 @@ pub const TOKENS_CACHED_BYTES_MAX: usize = 8 * 1024 * 1024;
 pub const UPSTREAM_SESSION_BYTES_MAX: usize = 256;
 /// A sealed session id as presented, characters.
 pub const SESSION_ID_BYTES_MAX: usize = 512;
+/// Connections that read one session's events at a time; the oldest ends when there is one more.
+pub const OUTLET_TAPS_MAX: usize = 8;
+/// Streams of one session's events that can be resumed: the latest.
+pub const OUTLET_STREAMS_MAX: usize = 16;
+/// Events of a stream that wait to be sent before its upstream is paused.
+pub const STREAM_WAITING_EVENTS_MAX: usize = 4096;
+/// Events that were sent are kept to be sent again: of each stream so many bytes.
+pub const STREAM_KEPT_BYTES_MAX: usize = 64 * 1024;
+/// And so many events.
+pub const STREAM_KEPT_EVENTS_MAX: usize = 1024;
 
 // ---- mcp, policy ----------------------------------------------------------------------------------------------
 /// Tools and prompts of all servers together.
