@@ -213,6 +213,16 @@ pub const UPSTREAM_SESSION_BYTES_MAX: usize = 256;
 pub const SESSION_ID_BYTES_MAX: usize = 120;
 /// A message looks again so often whether the session that another opens is there, milliseconds.
 pub const WAY_WAIT_MS: u64 = 10;
+/// Connections that read one session's events at a time; the oldest ends when there is one more.
+pub const OUTLET_TAPS_MAX: usize = 8;
+/// Streams of one session's events that can be resumed: the latest.
+pub const OUTLET_STREAMS_MAX: usize = 16;
+/// Events of a stream that wait to be sent before its upstream is paused.
+pub const STREAM_WAITING_EVENTS_MAX: usize = 4096;
+/// Events that were sent are kept to be sent again: of each stream so many bytes.
+pub const STREAM_KEPT_BYTES_MAX: usize = 64 * 1024;
+/// And so many events.
+pub const STREAM_KEPT_EVENTS_MAX: usize = 1024;
 
 // ---- ledger ---------------------------------------------------------------------------------------------------
 /// Sessions of all owners (default of `sessions.max`).
