@@ -39,9 +39,9 @@ pub(super) enum Event {
     /// A handshake is read by a server; `life` of the gateway when it left.
     Handshake { task: TaskNo, server: usize, life: u32 },
     /// What came of it.
-    Shaken { task: TaskNo, opened: Option<Box<[u8]>>, declined: bool },
+    Shaken { task: TaskNo, server: usize, opened: Option<Box<[u8]>>, declined: bool },
     /// A message is read by a server.
-    Message { task: TaskNo, life: u32, what: Message },
+    Message { up: UpNo, server: usize, what: Message },
     /// A session's end is read by its server.
     Delete { server: usize, id: Box<[u8]> },
     /// A task has run for as long as it may.

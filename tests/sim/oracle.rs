@@ -56,7 +56,7 @@ struct Asked {
     raw: u64,
     shown: u32,
     answered: u32,
-    withdrawn: bool,
+    taken: bool,
 }
 
 impl Oracle {
@@ -161,14 +161,8 @@ impl Oracle {
 
     pub(super) fn asks(&mut self, token: Token, nonce: Nonce, server: usize, session: &[u8], raw: u64) {
         let asked =
-            Asked { nonce, server, session: session.into(), raw, shown: 0, answered: 0, withdrawn: false };
+            Asked { nonce, server, session: session.into(), raw, shown: 0, answered: 0, taken: false };
         self.asks.insert(token, asked);
-    }
-
-    pub(super) fn withdrew(&mut self, server: usize, session: &[u8], raw: u64) {
-        for ask in self.asks.values_mut() {
-            ask.withdrawn |= ask.server == server && *ask.session == *session && ask.raw == raw;
-        }
     }
 
     /// A client is asked.
@@ -228,8 +222,19 @@ impl Oracle {
         self.calls.values_mut().for_each(|call| call.tainted = true);
     }
 
-    /// Whether what a server asked was taken back before it was shown, or is of no interest any more.
-    pub(super) fn is_withdrawn(&self, token: Token) -> bool {
-        self.asks.get(&token).is_some_and(|ask| ask.withdrawn)
+    /// Its answer was found to be one.
+    pub(super) fn taken(&mut self, token: Token) {
+        let ask = self.asks.get_mut(&token).expect("an answer to what nobody asked, or to another's question");
+        assert!(!ask.taken, "an answer was taken twice");
+        ask.taken = true;
+    }
+
+    pub(super) fn was_answered(&self, token: Token) -> bool {
+        self.asks.get(&token).is_some_and(|ask| ask.taken)
+    }
+
+    /// Whether a server's session was ever used for this one.
+    pub(super) fn was_used(&self, nonce: Nonce, server: usize) -> bool {
+        self.using.contains_key(&(nonce, server))
     }
 }

@@ -102,6 +102,8 @@ seen! {
     noted,
     /// Streams of which nothing may be missing, and nothing was.
     streams_whole,
+    /// Sessions whose own stream was never torn, and had everything.
+    homes_whole,
     /// A log had no room, and its server had to wait.
     held_back,
     /// A server hung up to be polled.

@@ -2,15 +2,15 @@
 
 use std::cell::Cell;
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::rc::Rc;
 
 use portcullis::base::time::{Moment, Now};
 
 use crate::support::chaos::Draw;
 
-use super::client::Client;
-use super::event::Event;
+use super::client::{Client, Conn, Listener, Session};
+use super::event::{ConnNo, Event};
 use super::gateway::Gateway;
 use super::oracle::Oracle;
 use super::seen::Seen;
@@ -23,23 +23,47 @@ pub(super) struct World {
     pub(super) gateway: Gateway,
     pub(super) servers: Vec<Server>,
     pub(super) clients: Vec<Client>,
+    pub(super) sessions: Vec<Session>,
+    pub(super) listeners: Vec<Listener>,
+    pub(super) conns: BTreeMap<ConnNo, Conn>,
     pub(super) oracle: Oracle,
     pub(super) seen: Seen,
     /// Nothing goes wrong any more.
     pub(super) healed: bool,
-    /// The clock stands still between two events that are due; in this world it may leap.
-    pub(super) leaps: bool,
+    /// The clock may leap.
+    leaps: bool,
+    /// How often the gateway looks after itself when all is quiet, milliseconds.
+    pub(super) quiet_ms: u64,
     agenda: BinaryHeap<Reverse<Entry>>,
     numbers: u64,
     step: Rc<Cell<u64>>,
     told: bool,
 }
 
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Entry {
     at: Moment,
     number: u64,
     event: Event,
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        self.number == other.number
+    }
+}
+
+impl Eq for Entry {}
+
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Entry {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at, self.number).cmp(&(other.at, other.number))
+    }
 }
 
 impl World {
@@ -57,10 +81,14 @@ impl World {
             gateway,
             servers,
             clients,
+            sessions: Vec::new(),
+            listeners: Vec::new(),
+            conns: BTreeMap::new(),
             oracle: Oracle::default(),
             seen: Seen::default(),
             healed: false,
             leaps,
+            quiet_ms: 1_000,
             agenda: BinaryHeap::new(),
             numbers: 0,
             step,
@@ -98,7 +126,7 @@ impl World {
     }
 
     /// The clock goes on to `at`.
-    fn pass(&mut self, at: Moment) {
+    pub(super) fn pass(&mut self, at: Moment) {
         let passed = at.since(self.now.mono);
         self.now.unix_ms += u64::try_from(passed.as_millis()).expect("a run takes days");
         self.now.mono = self.now.mono.max(at);
