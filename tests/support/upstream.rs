@@ -547,7 +547,8 @@ fn read_request(shared: &Shared, socket: &TcpStream, bytes: &mut Vec<u8>) -> Opt
         .filter_map(|line| line.split_once(':'))
         .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
         .collect();
-    let mut seen = Seen { connection: 0, nth: 0, http, target, fields, body: Vec::new(), message: Value::Null, refused: false };
+    let mut seen =
+        Seen { connection: 0, nth: 0, http, target, fields, body: Vec::new(), message: Value::Null, refused: false };
     if let Acted::Done = (shared.hasty)(&seen, &mut Out { socket, shared, open: true, reset: false }) {
         return None;
     }

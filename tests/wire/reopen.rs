@@ -76,7 +76,10 @@ fn a_forgotten_session_is_opened_again_once() {
     assert_eq!((count("logging/setLevel"), count("resources/subscribe")), (4, 4));
     assert_eq!((sessions("logging/setLevel"), sessions("resources/subscribe")), (4, 4));
     let records = oracle::check(&gateway, &[("up", &upstream)]);
-    assert_eq!(oracle::of_kind(&records, "decision").filter(|it| it["method"] == "tools/call").count(), 3 * CONNECTIONS);
+    assert_eq!(
+        oracle::of_kind(&records, "decision").filter(|it| it["method"] == "tools/call").count(),
+        3 * CONNECTIONS
+    );
 }
 
 /// Many servers say 400 where 404 is meant; but not every 400 is about the session.
@@ -109,7 +112,11 @@ fn a_400_about_the_session_counts() {
     assert_eq!(handshakes(&upstream).len(), 2);
     let answer = Post::legacy_call(&session, "echo").to(&gateway);
     assert_eq!((answer.status(), &answer.json()["error"]["code"]), (400, &json!(-32_602)), "{}", answer.text());
-    assert_eq!((handshakes(&upstream).len(), forgetful.load(Ordering::Relaxed)), (2, 3), "an answer to the call itself");
+    assert_eq!(
+        (handshakes(&upstream).len(), forgetful.load(Ordering::Relaxed)),
+        (2, 3),
+        "an answer to the call itself"
+    );
 }
 
 /// A server that forgets what it has just opened is asked twice, not for ever; its client opens a new session.
@@ -118,7 +125,11 @@ fn a_server_that_keeps_no_session() {
     let upstream = Plan::tools(&["echo"])
         .script(|seen, out| {
             if seen.calls("echo") {
-                out.json(404, "", &json!({ "jsonrpc": "2.0", "id": null, "error": { "code": -32_001, "message": "?" } }));
+                out.json(
+                    404,
+                    "",
+                    &json!({ "jsonrpc": "2.0", "id": null, "error": { "code": -32_001, "message": "?" } }),
+                );
                 return Acted::Done;
             }
             Acted::Default
@@ -228,14 +239,12 @@ fn an_idle_session_is_over() {
 #[test]
 fn there_are_so_many_sessions() {
     let upstream = Plan::tools(&["echo"]).start();
-    let gateway = configured(&upstream, |setup| {
-        setup.tokens("allow").set("/sessions", json!({ "max": 5, "per_subject": 3 }))
-    });
+    let gateway =
+        configured(&upstream, |setup| setup.tokens("allow").set("/sessions", json!({ "max": 5, "per_subject": 3 })));
     let tokens = ["ada", "eve"].map(|subject| gateway.token(&Who { subject, ..Who::default() }));
     let survey = upstream.sessions().len();
     let open = |token: &str| Post::initialize(LEGACY).token(token).to(&gateway);
-    let sessions: Vec<String> =
-        (0..3).map(|_| open(&tokens[0]).field("mcp-session-id").to_owned()).collect();
+    let sessions: Vec<String> = (0..3).map(|_| open(&tokens[0]).field("mcp-session-id").to_owned()).collect();
     let fourth = open(&tokens[0]);
     assert_eq!(fourth.status(), 429, "{}", fourth.text());
     assert!(!fourth.field("retry-after").is_empty());
