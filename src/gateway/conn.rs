@@ -4,13 +4,14 @@ use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 
+use crate::base::ids::ShardId;
 use crate::base::limits::{
     BODY_BYTES_PER_S_MIN, BODY_GRACE_MS, BODY_LARGE_BYTES, BUFFER_BYTES, IDLE_AFTER_MS, REFUSED_BODY_DRAIN_MS_MAX,
     SEND_PIECE_BYTES, WAITING_BYTES,
 };
 use crate::base::time::Moment;
 use crate::config::Limits;
-use crate::http::body::BodyDecoder;
+use crate::http::body::{self as chunks, BodyDecoder};
 use crate::http::head::{Framing, Progress, RequestHead};
 use crate::http::reply;
 use crate::tls::stream::Stream;
@@ -18,6 +19,7 @@ use crate::uring::buffer::Buffer;
 use crate::uring::socket::Peek;
 use crate::uring::wait::Deadline;
 
+use super::flight::Next;
 use super::load::Class;
 use super::refusal::{Kind, Refusal};
 use super::shard::{Phase, Shard, Slot};
@@ -65,8 +67,37 @@ pub(super) enum Body {
 }
 
 impl Conn {
-    pub(super) fn new(slot: Rc<Slot>, stream: Stream, limits: Limits) -> Self {
-        Self { stream, slot, limits, head: RequestHead::new(), input: None, watch: None, gone: false, early: false }
+    /// `input` is what has come already, `watch` a wait for more that is under way.
+    pub(super) fn new(
+        slot: Rc<Slot>,
+        stream: Stream,
+        limits: Limits,
+        input: Option<Buffer>,
+        watch: Option<Readable>,
+    ) -> Self {
+        Self { stream, slot, limits, head: RequestHead::new(), input, watch, gone: false, early: false }
+    }
+
+    /// The way to the shard where this request's session is at home; `None` where that is this one, or the request has
+    /// made its way already. To be asked before anything is sent; the body may have been read.
+    pub(super) fn hand_over_to(&self, shard: &Shard, home: ShardId) -> Option<Next> {
+        let home = shard.home(home);
+        (home != shard.id && !self.slot.handed.get()).then_some(Next::HandOver(home))
+    }
+
+    /// All that was received from this request's head on, as if none of it had been read. A body that was decoded is
+    /// one chunk of the same bytes.
+    pub(super) fn received(&self, body: Option<&Body>) -> Vec<u8> {
+        let bytes = self.bytes();
+        let Some(Body::Apart(body)) = body else { return bytes.to_vec() };
+        let mut out = Vec::with_capacity(bytes.len() + body.len() + 32);
+        out.extend_from_slice(&bytes[..self.head.end]);
+        if !body.is_empty() {
+            chunks::write_chunk(&mut out, body);
+        }
+        chunks::write_last_chunk(&mut out);
+        out.extend_from_slice(&bytes[self.head.end..]);
+        out
     }
 
     /// What has arrived: the head starts at its first byte.

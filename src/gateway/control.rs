@@ -12,6 +12,7 @@ use crate::base::ids::{ServerId, ShardId};
 use crate::config::snapshot::Snapshot;
 
 use super::mail::Mail;
+use super::tally::Tally;
 
 /// Shared by the plane and all shards.
 #[derive(Debug)]
@@ -20,6 +21,8 @@ pub struct Control {
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     /// What shards tell each other.
     pub mail: Mail,
+    /// What they have counted.
+    pub tally: Tally,
     /// That shards live.
     pub beats: Beats,
     /// By `ServerId`.
@@ -60,7 +63,8 @@ impl Control {
         let pokes = (0..servers).map(|_| Poke::new()).collect::<std::io::Result<_>>()?;
         Ok(Self {
             snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
-            mail: Mail::new(shards),
+            mail: Mail::new(shards)?,
+            tally: Tally::new(shards),
             beats: Beats::new(shards),
             pokes,
             life: AtomicU8::new(0),

@@ -15,6 +15,7 @@ use crate::mcp::method::Verb;
 use crate::mcp::revision::Era;
 use crate::record::Recorded;
 use crate::record::frame::Status;
+use crate::upstream::UpstreamFault;
 use crate::upstream::exchange::{Clearance, Composed, Lane, Request};
 
 use super::conn::{Body, Conn};
@@ -44,6 +45,10 @@ pub(super) async fn serve(
     let abort = &slot.abort;
     abort.reset();
     flight.sent = shard.timers.last().mono;
+    if flight.is_cancelled(shard) {
+        // While it waited for something else; firing ends an exchange that is under way, and this one is not yet.
+        return Err(failed(shard, flight, UpstreamFault::Abandoned));
+    }
     let sent = watched(shard, conn, flight.era == Era::Modern, &lane, request, deadline, abort).await;
     flight.answered = shard.timers.now().mono;
     let result = match sent {

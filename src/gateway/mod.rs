@@ -23,4 +23,6 @@ mod serve;
 mod session;
 mod shard;
 mod stream;
+pub mod tally;
+mod tap;
 mod watch;

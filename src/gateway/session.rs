@@ -44,6 +44,9 @@ pub(super) async fn serve(
         });
     }
     let session = session_of(shard, conn, &snapshot, &caller, endpoint)?;
+    if let Some(next) = conn.hand_over_to(shard, session.home).filter(|_| method == Method::Get) {
+        return Ok(next);
+    }
     let named = conn.head.get(conn.bytes(), Known::PortcullisTask);
     let task = active_task(&caller, named, None, snapshot.settings.policy.tasks())
         .ok()
@@ -154,7 +157,7 @@ async fn answered(
             let status = answer.status();
             if let Some(session) = &flight.session {
                 // In every shard's box before the client hears that it is over.
-                shard.control.mail.send(Letter::SessionEnded(session.nonce16));
+                shard.control.mail.send(&Letter::SessionEnded(session.nonce16));
             }
             retire(shard, answer).await;
             let mut out = Vec::with_capacity(64);

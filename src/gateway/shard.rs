@@ -28,7 +28,8 @@ use crate::uring::wait::Timers;
 
 use super::control::Control;
 use super::load::{Class, Load};
-use super::mail::Letter;
+use super::mail::{Cancel, Letter};
+use super::tally::Count;
 
 /// What a connection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,9 +51,11 @@ pub(super) struct Slot {
     /// Wakes the connection's task to look at the shard's state.
     pub(super) waker: RefCell<Option<Waker>>,
     /// Ends the exchange it waits for.
-    pub(super) abort: Abort,
+    pub(super) abort: Rc<Abort>,
     /// It has carried a request.
     pub(super) asked: Cell<bool>,
+    /// It came here for the request that is being served, which is served here whatever else is true.
+    pub(super) handed: Cell<bool>,
 }
 
 /// Everything a connection's task may use.
@@ -73,6 +76,8 @@ pub(super) struct Shard {
     pub(super) connections: RefCell<Slab<Rc<Slot>>>,
     /// Sessions that their clients ended, the latest ones.
     ended: RefCell<EndedSessions>,
+    /// Cancellations that were read and not looked at yet.
+    cancels: RefCell<Vec<Arc<Cancel>>>,
     pub(super) draining: Cell<bool>,
     /// What is under way, for whom.
     pub(super) load: Load,
@@ -147,6 +152,7 @@ impl Shard {
             control,
             connections: RefCell::new(Slab::new()),
             ended: RefCell::new(EndedSessions::default()),
+            cancels: RefCell::default(),
             draining: Cell::new(false),
             load,
             hand: Cell::new(0),
@@ -172,11 +178,31 @@ impl Shard {
     /// error, and one that was ended is too.
     pub(super) fn open_session(&self, id: &[u8], caller: &Caller, digest: u64) -> Result<Session, SessionFault> {
         let seal = owner::open(&self.sealing, id)?.owned_by(&caller.owner, digest)?;
-        let mut ended = self.ended.borrow_mut();
+        self.read_letters();
+        if self.ended.borrow().set.contains(&seal.nonce16) { Err(SessionFault::Forged) } else { Ok(seal) }
+    }
+
+    /// Reads what other shards have written.
+    pub(super) fn read_letters(&self) {
+        let (mut ended, mut cancels) = (self.ended.borrow_mut(), self.cancels.borrow_mut());
         self.control.mail.take(self.id, |letter| match letter {
             Letter::SessionEnded(nonce) => ended.insert(nonce),
+            Letter::Cancelled(cancel) => cancels.push(cancel),
+            // One that has ended, and was not noted here, is still unknown to its server.
+            Letter::Missed => self.control.tally.add(self.id, Count::LettersMissed),
         });
-        if ended.set.contains(&seal.nonce16) { Err(SessionFault::Forged) } else { Ok(seal) }
+    }
+
+    /// The cancellations read since this was last asked. The bell rings for each of them, so none is forgotten.
+    pub(super) fn take_cancels(&self) -> Vec<Arc<Cancel>> {
+        self.cancels.take()
+    }
+
+    /// The shard on which a session is at home; the same on all of them. A process may have fewer than the one that
+    /// opened the session.
+    pub(super) fn home(&self, named: ShardId) -> ShardId {
+        let shards = u16::try_from(self.control.shards()).unwrap_or(u16::MAX).max(1);
+        ShardId(named.0 % shards)
     }
 
     /// Whether work of this class is still taken.
