@@ -88,16 +88,10 @@ impl Conn {
     /// All that was received from this request's head on, as if none of it had been read. A body that was decoded is
     /// one chunk of the same bytes.
     pub(super) fn received(&self, body: Option<&Body>) -> Vec<u8> {
-        let bytes = self.bytes();
-        let Some(Body::Apart(body)) = body else { return bytes.to_vec() };
-        let mut out = Vec::with_capacity(bytes.len() + body.len() + 32);
-        out.extend_from_slice(&bytes[..self.head.end]);
-        if !body.is_empty() {
-            chunks::write_chunk(&mut out, body);
+        match body {
+            Some(Body::Apart(body)) => as_one_chunk(self.bytes(), self.head.end, body),
+            Some(Body::Inline { .. }) | None => self.bytes().to_vec(),
         }
-        chunks::write_last_chunk(&mut out);
-        out.extend_from_slice(&bytes[self.head.end..]);
-        out
     }
 
     /// What has arrived: the head starts at its first byte.
@@ -365,6 +359,20 @@ impl Conn {
     }
 }
 
+/// A request and what is behind it, its `body` put back between them.
+fn as_one_chunk(bytes: &[u8], head_end: usize, body: &[u8]) -> Vec<u8> {
+    let (head, next) = bytes.split_at(head_end);
+    let mut out = Vec::with_capacity(bytes.len() + body.len() + 32);
+    out.extend_from_slice(head);
+    // An empty chunk would be the last one.
+    if !body.is_empty() {
+        chunks::write_chunk(&mut out, body);
+    }
+    chunks::write_last_chunk(&mut out);
+    out.extend_from_slice(next);
+    out
+}
+
 /// How long a body may take: so long in all, and never slower than so many bytes a second, after a grace.
 struct Pace {
     guard: Deadline,
@@ -385,5 +393,30 @@ impl Pace {
         self.bytes += bytes as u64;
         let earned = BODY_GRACE_MS + self.bytes.saturating_mul(1000) / BODY_BYTES_PER_S_MIN;
         let _ = self.guard.reset(self.begun.plus_ms(earned.min(self.ms_max)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A body that was read can be read again, and the next request is still behind it.
+    #[test]
+    fn a_decoded_body_is_put_back() {
+        let check = |body: &[u8]| {
+            let (head, next) = (b"POST / HTTP/1.1\r\n\r\n".as_slice(), b"GET /next".as_slice());
+            let bytes = as_one_chunk(&[head, next].concat(), head.len(), body);
+            let mut rest = bytes.strip_prefix(head).unwrap();
+            let (mut decoder, mut got, mut done) = (BodyDecoder::new(Framing::Chunked), Vec::new(), false);
+            while !done {
+                let piece = decoder.step(rest).unwrap();
+                got.extend_from_slice(piece.data.of(rest));
+                (rest, done) = (&rest[piece.consumed..], piece.done);
+            }
+            assert_eq!((got.as_slice(), rest), (body, next));
+        };
+        check(b"");
+        check(b"{}");
+        check(&[b'x'; 70_000]);
     }
 }

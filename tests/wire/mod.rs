@@ -16,6 +16,7 @@ mod notify;
 mod policy;
 mod probe;
 mod record;
+mod roads;
 mod sessions;
 mod shares;
 mod streams;
