@@ -130,6 +130,15 @@ pub const CALLS_MAX: usize = 16 * 1024;
 /// Open streams, over all shards (default of `limits.streams`).
 pub const STREAMS_MAX: usize = 16 * 1024;
 
+/// Letters to one shard that it has not read; a shard reads them each time it wakes.
+pub const LETTERS_MAX: usize = 4096;
+/// Connections on their way to one shard.
+pub const PARCELS_MAX: usize = 1024;
+/// What they have received, all together, bytes; a single one may have more.
+pub const PARCELS_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// A server that was told of a cancellation may still answer, or end by itself, for so long, milliseconds.
+pub const CANCEL_GRACE_MS: u64 = 1_000;
+
 // ---- tls ------------------------------------------------------------------------------------------------------
 /// A client's handshake, from accept to its end, milliseconds (default of `limits.handshake`).
 pub const HANDSHAKE_MS_MAX: u64 = 5_000;

@@ -90,6 +90,8 @@ enum End {
     Clean,
     /// The client left.
     Gone,
+    /// The client took its request back.
+    Cancelled,
     /// The server's side broke, or what it said was wrong.
     Broken(UpstreamFault),
     /// The answer was withheld.
@@ -189,6 +191,7 @@ impl Relay<'_> {
                     self.heed_silence(conn, false);
                     return None;
                 }
+                Woke::Done(Err(_)) if self.flight.is_cancelled(shard) => return Some(End::Cancelled),
                 Woke::Done(Err(_)) if abort.fired() => {
                     return Some(if conn.gone { End::Gone } else { End::Broken(UpstreamFault::Cut) });
                 }
@@ -304,6 +307,8 @@ impl Relay<'_> {
                 clean = false;
                 Ended::of(Status::Cancelled, 0)
             }
+            // Nobody waits for an answer any more, so there is none (MCP 2025-11-25 basic/utilities/cancellation).
+            End::Cancelled => Ended::of(Status::Cancelled, 200),
             End::Withheld(kind) => self.error(kind, Status::Invalid),
             End::Broken(fault) => {
                 let (kind, status) = match fault {

@@ -17,6 +17,7 @@ mod policy;
 mod probe;
 mod record;
 mod reopen;
+mod roads;
 mod sessions;
 mod shares;
 mod streams;
