@@ -6,5 +6,6 @@
 
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+pub mod journal;
 pub mod ledger;
 pub mod owner;
