@@ -167,8 +167,11 @@ impl World {
         let it = &self.sessions[session];
         let (text, next) = (it.id.clone(), it.next_id);
         let running = it.running.clone();
+        if next == 0 {
+            return;
+        }
         let (id, server) = match running.is_empty() {
-            true => (self.draw.number() % (next + 1), self.draw.below(SERVERS)),
+            true => (self.draw.number() % next, self.draw.below(SERVERS)),
             false => {
                 let (token, id, server) = self.draw.one_of(&running);
                 if let Some(call) = self.oracle.calls.get_mut(&token) {

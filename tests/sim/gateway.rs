@@ -70,6 +70,8 @@ pub(super) struct Task {
     waited: bool,
     /// Its session had ended before it came.
     doomed: bool,
+    /// It is to be given up instead of being sent: a session that it opens meanwhile is for others.
+    pub(super) stop: Option<Reply>,
 }
 
 /// A session whose id was opened.
@@ -151,7 +153,7 @@ impl Gateway {
             shards: (0..shards).map(|which| Shard::new(which, now)).collect(),
             tasks: BTreeMap::new(),
             ups: BTreeMap::new(),
-            store: Store::default(),
+            store: Store::new(),
             key: [SealingKey::derive(&[7; 32])],
             bounds,
         }
@@ -161,14 +163,14 @@ impl Gateway {
         self.bounds.lifetime_s
     }
 
-    /// Everything that a process has is gone; what is on the disk is read.
-    pub(super) fn restart(&mut self, now: Now) {
+    /// Everything that a process has is gone; what is on the disk is read. Whether that was torn.
+    pub(super) fn restart(&mut self, now: Now) -> bool {
         self.life += 1;
         self.shards = (0..self.shards.len()).map(|which| Shard::new(which, now)).collect();
         (self.tasks, self.ups) = (BTreeMap::new(), BTreeMap::new());
         self.asks = Asks::new();
-        let fresh = Ledger::new(self.bounds);
-        self.ledger = self.store.restore(fresh, now);
+        self.ledger = Ledger::new(self.bounds);
+        self.store.restore(&self.ledger)
     }
 
     pub(super) fn outlet(&mut self, shard: usize, outlet: OutletNo) -> Option<&mut Out> {
@@ -508,6 +510,10 @@ impl World {
     /// The message leaves for its server.
     fn send(&mut self, number: TaskNo, epoch: u32) {
         let life = self.gateway.life;
+        let stop = self.gateway.tasks.get(&number).and_then(|task| task.stop.clone());
+        if let Some(reply) = stop {
+            return self.give_up(number, reply);
+        }
         let up = self.fresh();
         let now = self.now.mono;
         let Some(task) = self.gateway.tasks.get_mut(&number) else { return };
@@ -635,6 +641,7 @@ impl Task {
             lead: 0,
             waited: false,
             doomed: false,
+            stop: None,
         }
     }
 

@@ -41,6 +41,8 @@ struct Flow {
     told: Vec<Happening>,
     /// Where it is told, and how much was.
     up: Option<(UpNo, usize)>,
+    /// How much was told to anybody.
+    sent: usize,
 }
 
 #[derive(Clone, Copy)]
@@ -69,16 +71,17 @@ impl Server {
     }
 
     /// The gateway was killed: sessions that it may not know of any more are nobody's.
-    pub(super) fn gateway_killed(&mut self, kept: u64) {
+    pub(super) fn gateway_killed(&mut self, kept: u64, lives: impl Fn(Nonce) -> bool) {
         for held in self.sessions.iter_mut().flat_map(BTreeMap::values_mut) {
-            held.orphan |= held.mark > kept;
+            held.orphan |= held.mark > kept || !lives(held.nonce);
             held.mark = 0;
         }
     }
 
     /// Sessions that should have been ended, and were not.
-    pub(super) fn left(&self) -> usize {
-        self.sessions.iter().flat_map(BTreeMap::values).filter(|held| !held.orphan).count()
+    pub(super) fn left(&self) -> Vec<String> {
+        let sessions = self.sessions.iter().flatten().filter(|(_, held)| !held.orphan);
+        sessions.map(|(id, _)| String::from_utf8_lossy(id).into_owned()).collect()
     }
 }
 
@@ -139,7 +142,8 @@ impl World {
             return self.word(up, Word::Unknown);
         }
         let nonce = self.servers[server].sessions.as_ref().and_then(|it| it.get(&*id)).map(|held| held.nonce);
-        if let Some(nonce) = nonce {
+        // What a gateway sent that has died since is no use of the one that lives.
+        if let Some(nonce) = nonce.filter(|_| self.gateway.ups.contains_key(&up)) {
             let servers = &self.servers;
             self.oracle.serves(nonce, server, &id, |other| servers[server].lives(other));
         }
@@ -281,6 +285,7 @@ impl World {
             let Some((up, told)) = &mut flow.up else { return };
             let Some(what) = flow.told.get(*told).copied() else { return };
             *told += 1;
+            flow.sent = flow.sent.max(*told);
             let (up, place) = (*up, *told as u64);
             self.word(up, Word::Event(number, place, what));
             if matches!(what, Happening::Answer(_)) {
@@ -301,7 +306,7 @@ impl World {
         }
         self.word(up, Word::Begin);
         let flow = self.servers[server].flows.get_mut(&number).expect("it is there");
-        let told = after.map_or(0, |(_, seq)| usize::try_from(seq).expect("few events"));
+        let told = after.map_or(flow.sent, |(_, seq)| usize::try_from(seq).expect("few events"));
         if let Some((old, _)) = flow.up.replace((up, told)) {
             self.word(old, Word::Cut);
         }
@@ -421,6 +426,6 @@ impl Flow {
         call: Option<(Token, u64)>,
         script: impl IntoIterator<Item = Step>,
     ) -> Self {
-        Self { session: session.into(), nonce, call, script: script.into_iter().collect(), told: Vec::new(), up: None }
+        Self { session: session.into(), nonce, call, script: script.into_iter().collect(), told: Vec::new(), up: None, sent: 0 }
     }
 }

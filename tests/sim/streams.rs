@@ -110,6 +110,7 @@ impl World {
 
     /// Sees to it that each server's own stream of a session is read.
     pub(super) fn feed(&mut self, shard: usize, outlet: OutletNo, server: usize) {
+        self.read_mail(shard);
         let Some(out) = self.gateway.outlet(shard, outlet) else { return };
         let session = out.session;
         let Some(feeder) = out.feeders.get_mut(server).filter(|feeder| !feeder.off && feeder.task.is_none()) else {
@@ -459,11 +460,15 @@ impl World {
         }
     }
 
-    pub(super) fn timeout(&mut self, number: TaskNo) {
-        if self.gateway.tasks.contains_key(&number) {
-            self.seen.timed_out += 1;
-            self.give_up(number, Reply::Fault);
+    /// A call has taken too long, or nobody wants it any more.
+    pub(super) fn stop(&mut self, number: TaskNo, reply: Reply) {
+        let Some(task) = self.gateway.tasks.get_mut(&number) else { return };
+        self.seen.timed_out += u64::from(matches!(reply, Reply::Fault));
+        if task.up.is_none() {
+            task.stop = Some(reply);
+            return;
         }
+        self.give_up(number, reply);
     }
 
     /// A client wants a call to end: whichever shard has it gives its server a second.
