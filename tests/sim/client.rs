@@ -223,11 +223,8 @@ impl World {
             return;
         }
         let session = self.sessions[self.draw.one_of(&others)].id.clone();
-        let request = if self.draw.chance(50) {
-            Request::Get { session, after: None }
-        } else {
-            Request::Delete { session }
-        };
+        let request =
+            if self.draw.chance(50) { Request::Get { session, after: None } } else { Request::Delete { session } };
         self.open_conn(which, None, request, None);
     }
 
@@ -275,7 +272,8 @@ impl World {
         let Some(conn) = self.conns.get_mut(&number).filter(|conn| conn.open) else { return };
         conn.open = false;
         let (listener, session) = (conn.listener, conn.session);
-        let ms = 1 + self.latency();
+        // One that vanished is written to for a while.
+        let ms = 1 + if self.fault(250) { self.draw.number() % 30_000 } else { self.latency() };
         self.after(ms, Event::Gone(number));
         let Some(listener) = listener else { return };
         let it = &mut self.listeners[listener];

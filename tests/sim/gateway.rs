@@ -85,14 +85,29 @@ pub(super) struct Known {
 #[derive(Clone, Debug)]
 pub(super) enum Work {
     Begin,
-    Call { token: Token, id: u64 },
-    Level { level: u8 },
-    Answer { ask: Ask, token: Token },
-    Cancel { id: u64 },
+    Call {
+        token: Token,
+        id: u64,
+    },
+    Level {
+        level: u8,
+    },
+    Answer {
+        ask: Ask,
+        token: Token,
+    },
+    Cancel {
+        id: u64,
+    },
     /// A session's own stream at a server.
-    Feed { outlet: OutletNo },
+    Feed {
+        outlet: OutletNo,
+    },
     /// A call's stream that its server left to be fetched.
-    Poll { outlet: OutletNo, token: Token },
+    Poll {
+        outlet: OutletNo,
+        token: Token,
+    },
 }
 
 /// An answer of a server that is still coming.
@@ -528,15 +543,8 @@ impl World {
             Work::Feed { outlet } | Work::Poll { outlet, .. } => Some(outlet),
             _ => None,
         };
-        let fresh = Up {
-            task: number,
-            server,
-            arrives: now,
-            outlet,
-            held: VecDeque::new(),
-            last: None,
-            answered: false,
-        };
+        let fresh =
+            Up { task: number, server, arrives: now, outlet, held: VecDeque::new(), last: None, answered: false };
         self.gateway.ups.insert(up, fresh);
         let what = self.resumes(number, what);
         if !matches!(self.gateway.tasks[&number].work, Work::Feed { .. }) {

@@ -18,7 +18,8 @@ impl World {
     }
 
     fn plan_restart(&mut self) {
-        let ms = 2_000 + self.draw.number() % 60_000;
+        let most = if self.bad_disk { 15_000 } else { 60_000 };
+        let ms = 1_000 + self.draw.number() % most;
         let killed = self.draw.chance(60);
         self.after(ms, Event::Restart { killed });
     }
@@ -106,7 +107,11 @@ impl World {
         }
         self.seen.compacted += u64::from(anew);
         // A disk that hangs holds up everything behind it.
-        let ms = if self.fault(30) { self.draw.number() % 40_000 } else { self.draw.number() % 15 };
+        let ms = if self.fault(if self.bad_disk { 300 } else { 30 }) {
+            self.draw.number() % 40_000
+        } else {
+            self.draw.number() % 15
+        };
         self.after(ms, Event::Written { life });
     }
 

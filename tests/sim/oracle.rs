@@ -160,8 +160,7 @@ impl Oracle {
     }
 
     pub(super) fn asks(&mut self, token: Token, nonce: Nonce, server: usize, session: &[u8], raw: u64) {
-        let asked =
-            Asked { nonce, server, session: session.into(), raw, shown: 0, answered: 0, taken: false };
+        let asked = Asked { nonce, server, session: session.into(), raw, shown: 0, answered: 0, taken: false };
         self.asks.insert(token, asked);
     }
 

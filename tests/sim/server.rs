@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use portcullis::base::limits::SESSION_ASKS_MAX;
+
 use crate::support::chaos::Draw;
 
 use super::event::{Event, FlowNo, Happening, Message, TaskNo, Token, UpNo, Word};
@@ -90,7 +92,8 @@ impl World {
     pub(super) fn handshake(&mut self, task: TaskNo, server: usize, life: u32) {
         let slow = self.fault(40);
         let ms = if slow { self.draw.number() % 16_000 } else { self.latency() };
-        let Some(key) = self.gateway.tasks.get(&task).map(|task| task.session.key).filter(|_| !self.servers[server].down)
+        let Some(key) =
+            self.gateway.tasks.get(&task).map(|task| task.session.key).filter(|_| !self.servers[server].down)
         else {
             return self.after(ms, Event::Shaken { task, server, opened: None, declined: false });
         };
@@ -351,7 +354,7 @@ impl World {
         if self.healed {
             return;
         }
-        let ms = 1 + self.draw.number() % 400;
+        let ms = 1 + self.draw.number() % 150;
         self.after(ms, Event::Server(server));
         let it = &mut self.servers[server];
         if it.down {
@@ -373,7 +376,12 @@ impl World {
             6..=45 => {
                 let id = &ids[self.draw.below(ids.len())];
                 let flow = self.servers[server].sessions.as_ref().map_or(0, |it| it[id].flow);
-                if self.draw.chance(70) { self.note(server, flow) } else { self.ask_of_server(server, flow) }
+                let times = self.draw.one_of(&[1, 1, 1, 2, 5, 25]);
+                match self.draw.below(100) {
+                    0..=69 => (0..times).for_each(|_| self.note(server, flow)),
+                    70..=98 => self.ask_of_server(server, flow),
+                    _ => (0..SESSION_ASKS_MAX + 4).for_each(|_| self.ask_of_server(server, flow)),
+                }
             }
             46..=50 => {
                 let id = ids[self.draw.below(ids.len())].clone();
@@ -426,6 +434,14 @@ impl Flow {
         call: Option<(Token, u64)>,
         script: impl IntoIterator<Item = Step>,
     ) -> Self {
-        Self { session: session.into(), nonce, call, script: script.into_iter().collect(), told: Vec::new(), up: None, sent: 0 }
+        Self {
+            session: session.into(),
+            nonce,
+            call,
+            script: script.into_iter().collect(),
+            told: Vec::new(),
+            up: None,
+            sent: 0,
+        }
     }
 }

@@ -72,14 +72,7 @@ impl World {
         }
     }
 
-    fn new_outlet(
-        &mut self,
-        shard: usize,
-        session: Known,
-        call: Option<Token>,
-        server: usize,
-        epoch: u32,
-    ) -> OutletNo {
+    fn new_outlet(&mut self, shard: usize, session: Known, call: Option<Token>, server: usize, epoch: u32) -> OutletNo {
         let number = self.fresh();
         let id = ShardId(u16::try_from(shard).expect("few shards"));
         let feeders = if call.is_none() { vec![Feeder::default(); SERVERS] } else { Vec::new() };
@@ -354,14 +347,7 @@ impl World {
     }
 
     /// A client has answered: to the one server that asked, in the session it asked in.
-    pub(super) fn answer_of_client(
-        &mut self,
-        conn: ConnNo,
-        shard: usize,
-        session: Known,
-        minted: u64,
-        token: Token,
-    ) {
+    pub(super) fn answer_of_client(&mut self, conn: ConnNo, shard: usize, session: Known, minted: u64, token: Token) {
         let Some(ask) = self.gateway.asks.take(session.key.nonce, minted, self.now.mono) else {
             match (token, self.oracle.was_answered(token)) {
                 (FOREIGN, _) => self.seen.ask_foreign += 1,
@@ -634,7 +620,7 @@ fn read_place(text: &[u8]) -> (u64, u64) {
 }
 
 /// Small, so that logs are full now and then.
-const BOUNDS: Bounds = Bounds { waiting_bytes: 400, waiting_events: 6, kept_bytes: 700, kept_events: 10 };
+const BOUNDS: Bounds = Bounds { waiting_bytes: 400, waiting_events: 6, kept_bytes: 400, kept_events: 6 };
 /// A stream that nobody reads is kept so long.
 const RESUME_MS: u128 = 60_000;
 const RETRY_MS: u64 = 500;

@@ -32,6 +32,8 @@ pub(super) struct World {
     pub(super) healed: bool,
     /// The clock may leap.
     leaps: bool,
+    /// The disk hangs often.
+    pub(super) bad_disk: bool,
     /// How often the gateway looks after itself when all is quiet, milliseconds.
     pub(super) quiet_ms: u64,
     agenda: BinaryHeap<Reverse<Entry>>,
@@ -74,7 +76,7 @@ impl World {
         let gateway = Gateway::new(&mut draw, now);
         let servers = (0..SERVERS).map(|_| Server::new(&mut draw)).collect();
         let clients = (0..draw.within(2..7)).map(|which| Client::new(which, &mut draw)).collect();
-        let leaps = draw.chance(50);
+        let (leaps, bad_disk) = (draw.chance(50), draw.chance(25));
         Self {
             draw,
             now,
@@ -88,6 +90,7 @@ impl World {
             seen: Seen::default(),
             healed: false,
             leaps,
+            bad_disk,
             quiet_ms: 1_000,
             agenda: BinaryHeap::new(),
             numbers: 0,
