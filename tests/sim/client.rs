@@ -61,7 +61,7 @@ pub(super) struct Conn {
 
 #[derive(Clone, Debug)]
 pub(super) enum Request {
-    Begin { server: usize },
+    Begin,
     Call { session: String, server: usize, token: Token, id: u64 },
     Level { session: String, server: usize, level: u8 },
     Answer { session: String, minted: u64, token: Token },
@@ -73,7 +73,7 @@ pub(super) enum Request {
 impl Request {
     pub(super) fn session(&self) -> Option<&str> {
         match self {
-            Self::Begin { .. } => None,
+            Self::Begin => None,
             Self::Call { session, .. }
             | Self::Level { session, .. }
             | Self::Answer { session, .. }
@@ -111,7 +111,7 @@ impl World {
         let live: Vec<usize> =
             self.clients[which].sessions.iter().copied().filter(|it| !self.sessions[*it].over).collect();
         if live.is_empty() || self.draw.below(100) < 4 {
-            let request = Request::Begin { server: 0 };
+            let request = Request::Begin;
             self.open_conn(which, None, request, None);
             return;
         }

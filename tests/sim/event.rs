@@ -74,7 +74,7 @@ pub(super) enum Message {
     /// A request: it is executed.
     Call { session: Box<[u8]>, token: Token, id: u64 },
     /// The client's level for logs.
-    Level { session: Box<[u8]>, level: u8 },
+    Level { session: Box<[u8]> },
     /// An answer to what the server asked under `raw`.
     Answer { session: Box<[u8]>, raw: Box<[u8]>, token: Token },
     /// A call is not wanted any more.

@@ -113,7 +113,6 @@ pub(super) enum Work {
 /// An answer of a server that is still coming.
 pub(super) struct Up {
     pub(super) task: TaskNo,
-    pub(super) server: usize,
     /// Nothing overtakes on a connection.
     pub(super) arrives: Moment,
     /// Where its events go.
@@ -155,7 +154,7 @@ impl Gateway {
     pub(super) fn new(draw: &mut Draw, now: Now) -> Self {
         let idle_s = draw.one_of(&[300, 1_800, 7_200]);
         let bounds = Bounds {
-            sessions_max: draw.within(3..16),
+            sessions_max: draw.within(2..12),
             per_owner_max: draw.within(1..5),
             idle_s,
             lifetime_s: idle_s * draw.one_of(&[1, 3, 8]),
@@ -209,7 +208,7 @@ impl World {
             self.seen.token_expired += 1;
             return self.reply(number, Reply::TokenExpired);
         }
-        if let Request::Begin { .. } = request {
+        if let Request::Begin = request {
             let begun = self.begins(shard, number, owner);
             return self.shake(begun);
         }
@@ -222,7 +221,7 @@ impl World {
         };
         assert!(!was_over, "an ended session is open to its owner");
         match request {
-            Request::Begin { .. } => {}
+            Request::Begin => {}
             Request::Delete { .. } => self.end_session(number, known),
             Request::Get { after, .. } => self.get(number, shard, known, after),
             Request::Answer { minted, token, .. } => self.answer_of_client(number, shard, known, minted, token),
@@ -543,8 +542,7 @@ impl World {
             Work::Feed { outlet } | Work::Poll { outlet, .. } => Some(outlet),
             _ => None,
         };
-        let fresh =
-            Up { task: number, server, arrives: now, outlet, held: VecDeque::new(), last: None, answered: false };
+        let fresh = Up { task: number, arrives: now, outlet, held: VecDeque::new(), last: None, answered: false };
         self.gateway.ups.insert(up, fresh);
         let what = self.resumes(number, what);
         if !matches!(self.gateway.tasks[&number].work, Work::Feed { .. }) {
@@ -665,7 +663,7 @@ impl Work {
         match self {
             Self::Begin => unreachable!("a handshake goes its own way"),
             Self::Call { token, id } => Message::Call { session, token: *token, id: *id },
-            Self::Level { level } => Message::Level { session, level: *level },
+            Self::Level { .. } => Message::Level { session },
             Self::Answer { ask, token } => Message::Answer { session, raw: ask.id.clone(), token: *token },
             Self::Cancel { id } => Message::Cancelled { session, id: *id },
             Self::Feed { .. } | Self::Poll { .. } => Message::Get { session, after: None },
