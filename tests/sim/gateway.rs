@@ -388,6 +388,7 @@ impl World {
             }
             Claim::Lead { epoch } => {
                 task.lead = epoch;
+                self.oracle.leads(task.session.key.nonce, task.server, epoch, self.now.mono);
                 Claimed::Lead
             }
             Claim::Wait => Claimed::Wait,
@@ -428,6 +429,7 @@ impl World {
         if matches!(task.work, Work::Begin) {
             return self.begun(number, opened);
         }
+        self.oracle.led(key.nonce, server, lead);
         let Some(id) = opened else {
             self.gateway.ledger.not_opened(&key, digest(server), lead);
             return self.way(number, if declined { In::Declined } else { In::Unreachable });

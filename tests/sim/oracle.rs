@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use portcullis::base::limits::LEASE_MS;
+use portcullis::base::time::Moment;
 use portcullis::identity::caller::Owner;
 
 use super::event::Token;
@@ -23,6 +25,8 @@ pub(super) struct Oracle {
     epochs: BTreeMap<(u32, Nonce, usize, u32), Box<[u8]>>,
     /// Log levels that clients have set, and were told that they have.
     pub(super) levels: BTreeMap<Nonce, u8>,
+    /// Who is opening a session at a server, and until when nobody else may.
+    leads: BTreeMap<(Nonce, usize), (u32, Moment)>,
     /// Sessions of whose own stream something may be missing.
     unclean: BTreeSet<Nonce>,
 }
@@ -197,6 +201,19 @@ impl Oracle {
         assert!(*mark <= kept, "an end was answered before it was safe");
     }
 
+    /// Somebody is told to open a session at a server.
+    pub(super) fn leads(&mut self, nonce: Nonce, server: usize, epoch: u32, now: Moment) {
+        let before = self.leads.insert((nonce, server), (epoch, now.plus_ms(LEASE_MS)));
+        assert!(before.is_none_or(|(_, until)| until <= now), "two open a session at a server at a time");
+    }
+
+    /// And is done with it.
+    pub(super) fn led(&mut self, nonce: Nonce, server: usize, epoch: u32) {
+        if self.leads.get(&(nonce, server)).is_some_and(|(leads, _)| *leads == epoch) {
+            self.leads.remove(&(nonce, server));
+        }
+    }
+
     /// A session's message leaves for a server.
     pub(super) fn sends(&mut self, life: u32, nonce: Nonce, server: usize, epoch: u32, id: &[u8], doomed: bool) {
         assert!(!doomed, "an ended session serves");
@@ -216,6 +233,7 @@ impl Oracle {
         self.over.retain(|_, mark| *mark <= kept);
         self.over.values_mut().for_each(|mark| *mark = 0);
         self.using.clear();
+        self.leads.clear();
         self.levels.clear();
         self.all_unclean();
         self.calls.values_mut().for_each(|call| call.tainted = true);
