@@ -10,6 +10,9 @@ use rustix::event::{EventfdFlags, eventfd};
 
 use crate::base::ids::{ServerId, ShardId};
 use crate::config::snapshot::Snapshot;
+use crate::ledger::Ledger;
+use crate::ledger::asks::Asks;
+use crate::session::ledger::Bounds;
 
 use super::mail::Mail;
 use super::tally::Tally;
@@ -21,7 +24,11 @@ pub struct Control {
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     /// What shards tell each other.
     pub mail: Mail,
-    /// What they have counted.
+    /// What is remembered of sessions.
+    pub ledger: Arc<Ledger>,
+    /// What servers have asked of clients.
+    pub asks: Asks,
+    /// What is counted.
     pub tally: Tally,
     /// That shards live.
     pub beats: Beats,
@@ -64,6 +71,8 @@ impl Control {
         Ok(Self {
             snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
             mail: Mail::new(shards)?,
+            ledger: Arc::new(Ledger::new(Bounds::default())),
+            asks: Asks::new(),
             tally: Tally::new(shards),
             beats: Beats::new(shards),
             pokes,

@@ -20,7 +20,7 @@ use crate::mcp::call::{self, Call, CallFault, Given};
 use crate::mcp::method::{self as methods, Verb};
 use crate::mcp::revision::{Era, Revision};
 use crate::record::frame::Decision;
-use crate::session::owner::{self, Session};
+use crate::session::owner::SessionFault;
 
 use super::answer::accepted;
 use super::conn::{Body, Conn};
@@ -29,9 +29,10 @@ use super::judge::Judge;
 use super::load::Class;
 use super::mail::{Cancel, Letter};
 use super::refusal::{self, Kind, Refusal};
+use super::sessions::Live;
 use super::shard::{Held, Shard};
 use super::tally::Count;
-use super::{forward, gate, lists, session};
+use super::{forward, gate, lists, session, sessions};
 
 /// A message as read: the call, and what of the body is asked for later.
 struct Read {
@@ -39,7 +40,7 @@ struct Read {
     id: Option<IdBytes>,
     cursor: bool,
     /// The request that it takes back.
-    cancels: Option<IdBytes>,
+    taken_back: Option<IdBytes>,
 }
 
 /// Serves one request whose head has arrived.
@@ -87,18 +88,19 @@ async fn post(
     let server = snapshot.prepared.endpoints[endpoint.index()].server;
 
     let session = session(shard, conn, &snapshot, &caller, endpoint);
-    let read = read(shard, conn, body, session.as_ref().and_then(|opened| opened.as_ref().ok()))?;
-    let Read { call, id, cursor, cancels } = read;
-    let answerable = call.shape == Shape::Request;
+    let mut read = read(shard, conn, body, session.as_ref().and_then(|opened| opened.as_ref().ok()))?;
+    let answerable = read.call.shape == Shape::Request;
     let mut flight = Flight {
         task: ActiveTask::None,
         endpoint,
         server,
-        era: call.era,
-        revision: call.revision,
-        id,
-        method: call.method,
+        era: read.call.era,
+        revision: read.call.revision,
+        id: read.id.take(),
+        method: read.call.method,
         session: None,
+        profile: None,
+        succeeded: Cell::new(false),
         in_flight: Cell::new(None),
         taken: Cell::new(Taken::Nothing),
         began,
@@ -109,7 +111,7 @@ async fn post(
         snapshot,
         caller,
     };
-    let result = judged(shard, conn, body, &mut flight, call, session, cursor, cancels).await;
+    let result = judged(shard, conn, body, &mut flight, read, session).await;
     // Whatever it had taken is given back, whichever way it ended.
     flight.over(shard);
     result.map_err(|refusal| {
@@ -126,16 +128,14 @@ async fn judged(
     conn: &mut Conn,
     body: &Body,
     flight: &mut Flight,
-    call: Call,
-    session: Option<Result<Session, owner::SessionFault>>,
-    cursor: bool,
-    cancels: Option<IdBytes>,
+    read: Read,
+    session: Option<Result<Rc<Live>, SessionFault>>,
 ) -> Result<Next, Refusal> {
+    let Read { call, cursor, taken_back, .. } = read;
     era_offered(flight)?;
     let initialize = call.method.is_some_and(|method| method.verb == Verb::Initialize);
     if call.era == Era::Legacy && !initialize {
-        // Another owner's, another endpoint's, a forged and an ended id are one and the same to its bearer.
-        flight.session = session.transpose().map_err(|_| Kind::SessionUnknown)?;
+        flight.session = session.transpose().map_err(sessions::unopened)?;
     }
     afford(shard, conn, flight, &call)?;
     flight.task = Judge::new(shard, conn, body, flight).task(&call)?;
@@ -150,21 +150,31 @@ async fn judged(
         // Over HTTP a modern client cancels by closing its stream; what it notifies beside that concerns nobody.
         return accepted(shard, conn).await;
     }
-    if is_cancellation(&call) && flight.session.is_none() {
+    let cancels = is_cancellation(&call);
+    if cancels && flight.session.is_none() {
         // A server without sessions could not tell whose request is meant.
-        shard.control.tally.add(shard.id, Count::CancelsSessionless);
+        shard.count(Count::CancelsSessionless);
         return accepted(shard, conn).await;
+    }
+    let mut restored = None;
+    if matches!(call.shape, Shape::Result | Shape::Error) {
+        restored = sessions::restored(shard, flight, &call, conn.body_bytes(body));
+        if restored.is_none() {
+            shard.count(Count::AnswersDropped);
+            return accepted(shard, conn).await;
+        }
     }
     let judge = Judge::new(shard, conn, body, flight);
     let permit = judge.decide(call)?;
     judge.params_agree(&permit)?;
     let recorded = judge.record(permit)?;
     flight.seq = recorded.seq();
-    if let (Some(session), Some(id)) = (&flight.session, cancels) {
-        let cancel = Cancel::new(session.nonce16, &id, shard.control.shards());
+    if let Some(session) = flight.session.as_ref().filter(|_| cancels) {
+        // Whichever shard has the request ends it, if its server does not.
+        let cancel = Cancel::new(session.nonce16, taken_back.as_deref().unwrap_or_default(), shard.control.shards());
         shard.control.mail.send(&Letter::Cancelled(Arc::new(cancel)));
     }
-    forward::serve(shard, conn, body, flight, recorded).await
+    forward::serve(shard, conn, body, flight, recorded, restored).await
 }
 
 /// Whether there is room for it: by what it is worth, by what its subject has under way, by its id. Notifications and
@@ -200,7 +210,7 @@ fn afford(shard: &Shard, conn: &Conn, flight: &mut Flight, call: &Call) -> Resul
 }
 
 /// Reads the message: one scan, then its meaning, agreed with the head.
-fn read(shard: &Shard, conn: &Conn, body: &Body, session: Option<&Session>) -> Result<Read, Refusal> {
+fn read(shard: &Shard, conn: &Conn, body: &Body, session: Option<&Rc<Live>>) -> Result<Read, Refusal> {
     let head = &conn.head;
     let bytes = conn.bytes();
     let text = conn.body_bytes(body);
@@ -229,9 +239,10 @@ fn read(shard: &Shard, conn: &Conn, body: &Body, session: Option<&Session>) -> R
         if envelope.shape == Shape::Request { refusal } else { refusal.unanswerable() }
     })?;
     let cursor = call.method.is_some_and(|method| method.list.is_some()) && envelope.param(text, "cursor").is_some();
-    let cancels = envelope.param(text, "requestId").filter(|_| is_cancellation(&call));
-    let cancels = cancels.map(|id| SmallVec::from_slice(id.value.of(text))).filter(|id| id.len() <= ID_BYTES_MAX);
-    Ok(Read { call, id: id.map(SmallVec::from_slice), cursor, cancels })
+    let named = if is_cancellation(&call) { envelope.param(text, "requestId") } else { None };
+    let named = named.map(|member| member.value.of(text)).filter(|id| id.len() <= ID_BYTES_MAX);
+    let taken_back = named.map(SmallVec::from_slice);
+    Ok(Read { call, id: id.map(SmallVec::from_slice), cursor, taken_back })
 }
 
 /// A notification of the handshake era that takes a request back.
@@ -266,7 +277,7 @@ fn session(
     snapshot: &Held,
     caller: &Caller,
     endpoint: EndpointId,
-) -> Option<Result<Session, owner::SessionFault>> {
+) -> Option<Result<Rc<Live>, SessionFault>> {
     let id = conn.head.get(conn.bytes(), Known::McpSessionId)?;
     let digest = snapshot.prepared.endpoints[endpoint.index()].digest;
     Some(shard.open_session(id, caller, digest))

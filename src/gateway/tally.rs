@@ -14,6 +14,10 @@ pub enum Count {
     Cancelled,
     ConnectionsMoved,
     ConnectionsNotMoved,
+    AnswersDropped,
+    SessionsReopened,
+    SessionsEnded,
+    SessionsExpired,
 }
 
 /// Which heading it stands under.
@@ -51,6 +55,10 @@ pub const ROWS: &[Row] = &[
     row(Count::Cancelled,           Section::Happened, "requests_cancelled",    "Requests ended because their client took them back and their server went on."),
     row(Count::ConnectionsMoved,    Section::Happened, "connections_moved",     "Connections handed to the shard that their request belongs to."),
     row(Count::ConnectionsNotMoved, Section::Happened, "connections_not_moved", "Connections that the shard had no room for; their clients were told to try again."),
+    row(Count::AnswersDropped,      Section::Dropped,  "answers_dropped",       "Clients' answers to requests that no server waits on: late, second, or another session's."),
+    row(Count::SessionsReopened,    Section::Happened, "sessions_reopened",     "Sessions opened anew at a server that had forgotten them."),
+    row(Count::SessionsEnded,       Section::Happened, "sessions_ended",        "Sessions ended by their clients."),
+    row(Count::SessionsExpired,     Section::Happened, "sessions_expired",      "Sessions ended for want of use, by age, or to make room."),
 ];
 
 /// The counters of all shards.
