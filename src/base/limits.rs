@@ -56,11 +56,17 @@ pub const WRITE_STALL_MS_MAX: u64 = 30_000;
 pub const DRAIN_MS_MAX: u64 = 30_000;
 /// To tell a legacy server that its request to the client is refused, milliseconds: its stream waits so long.
 pub const ASK_REFUSED_MS_MAX: u64 = 5_000;
-/// A keep-alive comment goes out on a stream that was silent for this long.
-pub const STREAM_KEEPALIVE_MS: u64 = 10_000;
+/// A keep-alive comment goes out on a stream that was silent for this long (default of `limits.keepalive`).
+pub const STREAM_KEEPALIVE_MS: u64 = 15_000;
+/// The longest silence that can be asked for: common proxies cut a connection after a minute of it.
+pub const STREAM_KEEPALIVE_MS_MAX: u64 = 60_000;
+/// A legacy stream that was cut is kept so long for its client to come back (default of `limits.resume`).
+pub const STREAM_RESUME_MS: u64 = 60_000;
+/// And at most so long.
+pub const STREAM_RESUME_MS_MAX: u64 = 60 * 60 * 1000;
 /// And must be acknowledged by the client's kernel within this time, milliseconds: with the comment before it, a client
 /// that vanished is noticed within half a minute.
-pub const STREAM_ACKNOWLEDGED_MS_MAX: u32 = 18_000;
+pub const STREAM_ACKNOWLEDGED_MS_MAX: u32 = 14_000;
 /// A waiting call looks whether its client is still there after this long.
 pub const WATCH_AFTER_MS: u64 = 10;
 /// Read and thrown away of a refused request's body before the connection is closed, bytes.

@@ -155,7 +155,7 @@ async fn send(
     };
     flight.sent = shard.timers.last().mono;
     if flight.is_cancelled(shard) {
-        // While it waited for something else: there was no exchange to end then, and there need not be one now.
+        // While it waited for something else; firing ends an exchange that is under way, and this one is not yet.
         return Ok(Err(UpstreamFault::Abandoned));
     }
     let sent = watched(shard, conn, flight.era == Era::Modern, &trip.lane, request, deadline, abort).await;

@@ -186,7 +186,7 @@ fn take_in(shard: &Rc<Shard>, parcel: Parcel) {
 /// Reads the shard's mail each time its bell rings.
 async fn hear(shard: Rc<Shard>, ear: Listening) {
     while ear.rung().await {
-        shard.read_mail();
+        shard.read_letters();
         for cancel in shard.take_cancels() {
             take_back(&shard, &cancel);
         }

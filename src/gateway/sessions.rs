@@ -152,7 +152,7 @@ impl Shard {
     /// error, and one that has ended is too.
     pub(super) fn open_session(&self, id: &[u8], caller: &Caller, digest: u64) -> Result<Rc<Live>, SessionFault> {
         let session = owner::open(&self.sealing, id)?.owned_by(&caller.owner, digest)?;
-        self.read_mail();
+        self.read_letters();
         let now_s = self.timers.last().unix_s();
         let known = self.sessions.borrow_mut().get(&session.nonce16);
         if let Some(live) = known {

@@ -10,7 +10,7 @@ use std::task::Waker;
 use ::ring::rand::{SecureRandom, SystemRandom};
 
 use crate::base::ids::ShardId;
-use crate::base::limits::SHARD_BUFFER_BYTES_MAX;
+use crate::base::limits::{LETTERS_MAX, SHARD_BUFFER_BYTES_MAX};
 use crate::base::slab::Slab;
 use crate::config::Limits;
 use crate::config::snapshot::Snapshot;
@@ -157,15 +157,18 @@ impl Shard {
         held.clone()
     }
 
-    /// Reads what others have written: what they have ended is over here too.
-    pub(super) fn read_mail(&self) {
+    /// Reads what other shards have written.
+    pub(super) fn read_letters(&self) {
+        let (mut sessions, mut cancels) = (self.sessions.borrow_mut(), self.cancels.borrow_mut());
         self.control.mail.take(self.id, |letter| match letter {
-            Letter::SessionEnded(nonce) => self.sessions.borrow_mut().remove(&nonce),
-            Letter::Cancelled(cancel) => self.cancels.borrow_mut().push(cancel),
+            Letter::SessionEnded(nonce) => sessions.remove(&nonce),
+            Letter::Cancelled(cancel) if cancels.len() < LETTERS_MAX => cancels.push(cancel),
+            // Nobody takes them: the shard does not hear its bell.
+            Letter::Cancelled(_) => {}
+            // The ledger knows which have ended: each is asked for again.
             Letter::Missed => {
                 self.count(Count::LettersMissed);
-                // The ledger knows which of them have ended.
-                self.sessions.take();
+                *sessions = Sessions::default();
             }
         });
     }

@@ -5,7 +5,7 @@ use std::pin::pin;
 
 use smallvec::SmallVec;
 
-use crate::base::limits::{ASK_REFUSED_MS_MAX, STREAM_ACKNOWLEDGED_MS_MAX, STREAM_KEEPALIVE_MS};
+use crate::base::limits::{ASK_REFUSED_MS_MAX, STREAM_ACKNOWLEDGED_MS_MAX};
 use crate::base::time::Moment;
 use crate::http::head::{Framing, Method, Version};
 use crate::http::sse::{self, Event, EventParser};
@@ -184,7 +184,7 @@ impl Relay<'_> {
             if streaming { answer.fill_late(&shard.buffers).await } else { answer.fill(&shard.buffers).await }
         });
         loop {
-            let until = self.spoken.plus_ms(STREAM_KEEPALIVE_MS);
+            let until = self.spoken.plus_ms(self.flight.snapshot.settings.limits.keepalive_ms);
             let until = if streaming { until.min(self.expires) } else { until };
             match watch::next(shard, conn, work.as_mut(), until, self.client_matters(), streaming).await {
                 Woke::Done(Ok(())) => {
