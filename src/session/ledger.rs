@@ -563,6 +563,24 @@ impl Stripe {
         }
     }
 
+    /// All that lasts, as texts in one order. Tombstones that say nothing any more are left out.
+    #[cfg(test)]
+    pub(crate) fn summary(&self, now_s: u64) -> Vec<String> {
+        let says = |(issued_s, _): &&(u64, [u8; 16])| {
+            *issued_s >= self.over_before_s && issued_s + self.bounds.lifetime_s >= now_s
+        };
+        let mut all: Vec<String> = self.tombstones.iter().filter(says).map(|stone| format!("over {stone:?}")).collect();
+        for record in (0..u32::MAX).map_while(|at| (at < self.slots.places() as u32).then(|| self.slots.get(at))) {
+            let Some(record) = record else { continue };
+            let mut known = record.known();
+            known.subscriptions.sort_unstable();
+            known.upstreams.sort_unstable_by_key(|upstream| upstream.server);
+            all.push(format!("{:?} {:?} {} {known:?}", record.key, record.terms, record.used_s));
+        }
+        all.sort_unstable();
+        all
+    }
+
     /// Where the record is, whether or not its time is over.
     fn find(&self, key: &SessionKey) -> Option<u32> {
         let slots = &self.slots;
