@@ -432,3 +432,58 @@ fn a_confirmed_end_is_in_the_journal() {
     });
     assert!(ledger.is_empty());
 }
+
+/// What a hundred thousand sessions take, and how soon they are back. Run alone, in a release build:
+/// `cargo test --release --lib a_hundred_thousand -- --ignored --nocapture`
+#[test]
+#[ignore = "measures the whole process"]
+fn a_hundred_thousand_sessions() {
+    for owners in [100_000, 100] {
+        let mut file = Vec::new();
+        let before = resident();
+        let ledger = Ledger::new(Bounds::default());
+        let began = std::time::Instant::now();
+        fill(&ledger, owners);
+        let entered = began.elapsed();
+        let each = (resident() - before) / 100_000;
+        let Ok(_) = ledger.picture(|piece| {
+            file.extend_from_slice(piece);
+            Ok::<_, Infallible>(())
+        });
+        drop(ledger);
+        let began = std::time::Instant::now();
+        let again = Ledger::new(Bounds::default());
+        again.restore(&file).unwrap();
+        let restored = began.elapsed();
+        println!("{owners} owners: {each} B each, entered in {entered:?}; {} B, restored in {restored:?}", file.len());
+        assert_eq!(again.len(), 100_000);
+        assert!(each <= 350, "{each} B each");
+    }
+}
+
+fn fill(ledger: &Ledger, owners: u64) {
+    let seed = std::hash::BuildHasherDefault::<std::hash::DefaultHasher>::default();
+    let random = |number: u64| std::hash::BuildHasher::hash_one(&seed, number).to_le_bytes();
+    let mut out = Vec::new();
+    for number in 0..100_000_u64 {
+        let key = SessionKey {
+            owner: Owner([random(number % owners), random(number % owners + 1_000_000)].concat().try_into().unwrap()),
+            nonce: [random(number + 2_000_000), random(number + 3_000_000)].concat().try_into().unwrap(),
+        };
+        let terms = Terms { endpoint: 1, revision: Revision::R2025_06_18, capabilities: 0, issued_s: 1 };
+        let id = Box::from(*b"0b7c6ad4-2d0b-4a70-a2f5-9f9e3d1c9f55");
+        let upstream = Upstream { server: 1, epoch: 1, revision: Revision::R2025_06_18, id };
+        let profile = format!("{{\"clientInfo\":{{\"name\":\"agent-{}\"}}}}", number % 20);
+        ledger.enter(key, terms, profile.as_bytes(), upstream, 1).unwrap();
+        if number % 100 == 0 {
+            out.clear();
+            ledger.take_journal(&mut out);
+        }
+    }
+}
+
+fn resident() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
+}
