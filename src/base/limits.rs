@@ -360,6 +360,8 @@ pub const ADMIN_ANSWER_MS_MAX: u64 = 2_000;
 /// The kernel lets go of a killed predecessor's listeners with its ring, some time after its end: a start waits for a
 /// port so long, milliseconds.
 pub const PORT_WAIT_MS_MAX: u64 = 2_000;
+/// And for the state folder of one that is about to end, milliseconds.
+pub const STATE_WAIT_MS_MAX: u64 = 2_000;
 /// At start, the servers get so long to introduce themselves before the gateway says what it knows, milliseconds.
 pub const START_WAIT_MS_MAX: u64 = 500;
 /// A supervisor's watchdog below this is missed by a busy machine now and then, milliseconds.
