@@ -223,6 +223,7 @@ impl Check<'_> {
             handshake_ms_max: amount("handshake").unwrap_or(default.handshake_ms_max),
             write_stall_ms_max: amount("write_stall").unwrap_or(default.write_stall_ms_max),
             body_time_ms_max: amount("body_time").unwrap_or(default.body_time_ms_max),
+            batch_messages_max: size("batch").unwrap_or(default.batch_messages_max),
         }
     }
 

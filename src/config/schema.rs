@@ -4,8 +4,8 @@
 use serde_json::{Map, Value, json};
 
 use crate::base::limits::{
-    BODY_BYTES_MAX, CONFIG_MS_MAX, CONNECTIONS_MAX, NAME_BYTES_MAX, PROCESS_CONNECTIONS_MAX, REASON_BYTES_MAX,
-    SHARDS_MAX,
+    BATCH_MESSAGES_MAX, BODY_BYTES_MAX, CONFIG_MS_MAX, CONNECTIONS_MAX, NAME_BYTES_MAX, PROCESS_CONNECTIONS_MAX,
+    REASON_BYTES_MAX, SHARDS_MAX,
 };
 
 /// One key of a block.
@@ -383,6 +383,11 @@ const LIMITS: &[Key] = &[
     Key::new("head", DURATION, "A whole request head, from its first byte. Default: `10s`."),
     Key::new("body_time", DURATION, "A whole request body. Default: `30s`."),
     Key::new("write_stall", DURATION, "A write to a client that makes no progress. Default: `30s`."),
+    Key::new(
+        "batch",
+        Kind::Count(0, BATCH_MESSAGES_MAX as u64),
+        "Messages of one batch, which only revision 2025-03-26 has; 0 refuses batches. Default: 64.",
+    ),
 ];
 
 const PATTERNS: Kind = Kind::List(&Kind::Form(&PATTERN));

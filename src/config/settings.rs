@@ -226,6 +226,8 @@ pub struct Limits {
     pub write_stall_ms_max: u64,
     /// A whole request body, milliseconds.
     pub body_time_ms_max: u64,
+    /// Messages of one batch; none are taken when it is 0.
+    pub batch_messages_max: usize,
 }
 
 impl Default for Limits {
@@ -246,6 +248,7 @@ impl Default for Limits {
             handshake_ms_max: limits::HANDSHAKE_MS_MAX,
             write_stall_ms_max: limits::WRITE_STALL_MS_MAX,
             body_time_ms_max: limits::BODY_MS_MAX,
+            batch_messages_max: limits::BATCH_MESSAGES_DEFAULT,
         }
     }
 }

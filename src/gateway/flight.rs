@@ -10,6 +10,7 @@ use crate::base::ids::{EndpointId, ServerId};
 use crate::base::time::{Moment, Now};
 use crate::identity::active::ActiveTask;
 use crate::identity::caller::Caller;
+use crate::jsonrpc::scan::Shape;
 use crate::mcp::method as methods;
 use crate::mcp::revision::{Era, Revision};
 use crate::record::Seq;
@@ -60,6 +61,14 @@ impl Flight {
             self.taken.set(Taken::Nothing);
             shard.load.called(self.caller.principal);
         }
+    }
+
+    /// A refusal as the answer to it, a message of this shape.
+    pub(super) fn answering(&self, refusal: Refusal, shape: Shape) -> Refusal {
+        let mut refusal = refusal.to(self.era, self.id.as_deref());
+        refusal.method = self.method.map_or("", |method| method.wire);
+        refusal.answerable &= shape == Shape::Request;
+        refusal
     }
 
     /// It is over, whichever way it ended: whatever it still has is given back.

@@ -56,7 +56,7 @@ pub(super) async fn serve(
 
 /// The request as the server gets it. Of the caller's head only what MCP defines is written anew; nothing of it is
 /// copied through, least of all its credentials.
-fn compose(
+pub(super) fn compose(
     shard: &Shard,
     conn: &Conn,
     body: &Body,

@@ -17,6 +17,8 @@ pub struct Element {
     pub shape: Result<Shape, ScanFault>,
     /// Its id, if that was readable; a place in the element, not in the batch.
     pub id: Option<Id>,
+    /// Its method as written inside its quotes; a place in the element.
+    pub method: Option<Span>,
     /// It is a request with the id of one before it.
     pub repeats: bool,
 }
@@ -28,8 +30,14 @@ impl Element {
         self.span.of(bytes)
     }
 
-    fn raw_id(self, bytes: &[u8]) -> Option<&[u8]> {
-        self.id.filter(|_| self.shape == Ok(Shape::Request)).map(|id| id.raw(self.of(bytes)))
+    /// Its id as written, in `bytes`, if it was readable.
+    #[must_use]
+    pub fn raw_id(self, bytes: &[u8]) -> Option<&[u8]> {
+        self.id.map(|id| id.raw(self.of(bytes)))
+    }
+
+    fn asked_id(self, bytes: &[u8]) -> Option<&[u8]> {
+        self.raw_id(bytes).filter(|_| self.shape == Ok(Shape::Request))
     }
 }
 
@@ -100,16 +108,17 @@ impl Reader {
         let mut asks = None;
         for span in spans {
             let text = span.of(bytes);
-            let shape = self.read(text).map(|envelope| envelope.shape);
-            let mut element = Element { span: *span, shape, id: self.id(), repeats: false };
+            let read = self.read(text).map(|envelope| (envelope.shape, envelope.method));
+            let (shape, method) = (read.map(|read| read.0), read.ok().and_then(|read| read.1));
+            let mut element = Element { span: *span, shape, id: self.id(), method, repeats: false };
             if let Ok(shape) = shape {
                 let asking = matches!(shape, Shape::Request | Shape::Notification);
                 if *asks.get_or_insert(asking) != asking {
                     return Err((ScanFault::BatchMixed, span.start.into()));
                 }
             }
-            if let Some(raw) = element.raw_id(bytes) {
-                let mut before = elements.iter().filter_map(|other| other.raw_id(bytes));
+            if let Some(raw) = element.asked_id(bytes) {
+                let mut before = elements.iter().filter_map(|other| other.asked_id(bytes));
                 element.repeats = before.any(|other| id::same(other, raw));
             }
             elements.push(element);
