@@ -784,7 +784,7 @@ limits: { calls: 0, streams: 10240001, connections_per_address: 1.5, head: 0s, h
             "4:91: limits.handshake: must be from 1ms to 24h",
             "4:109: limits.write_stall: expected a duration, found a number (with its unit: 30ms or 30s)",
             "4:113: limits.body_tme: is not a key (did you mean `body_time`?)",
-            "4:127: limits.batch: must be from 0 to 256",
+            "4:134: limits.batch: must be from 0 to 256",
         ],
     );
 }
