@@ -97,7 +97,7 @@ async fn json(
         Ok(Some(body)) => body,
         Ok(None) => {
             let refusal = withheld(shard, flight, answer, Kind::ServerInvalid);
-            return Err(refusal.saying("The server's answer is longer than one in a batch may be; it was executed."));
+            return Err(refusal.saying("The server's answer is longer than one in a batch may be, and was withheld; the call may have been executed."));
         }
         Err(fault) => return Err(broken(shard, flight, answer, fault, abort)),
     };

@@ -47,6 +47,7 @@ pub(super) struct Read {
 }
 
 /// What a body was found to hold.
+#[expect(clippy::large_enum_variant, reason = "taken apart at once; a box would cost every call an allocation")]
 pub(super) enum Reading {
     One(Read),
     /// Several messages, in the revision that has that.
@@ -54,6 +55,7 @@ pub(super) enum Reading {
 }
 
 /// What is due for a message that was not refused.
+#[expect(clippy::large_enum_variant, reason = "taken apart at once; a box would cost every call an allocation")]
 pub(super) enum Due {
     /// Its answer from the catalogue.
     List(ListKind),

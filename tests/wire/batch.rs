@@ -361,6 +361,37 @@ fn events_make_it_a_stream() {
     oracle::check(&gateway, &[("up", &upstream)]);
 }
 
+/// [S4] A stream that has begun is kept alive while a later message has no answer yet, in whatever form that will come.
+#[test]
+fn a_silent_stream_is_kept_alive() {
+    let (gateway, upstream) = house(
+        |seen, out| {
+            if seen.calls("echo") {
+                out.pass("go on");
+            }
+            streaming(seen, out)
+        },
+        |setup| setup,
+    );
+    upstream.open("go");
+    let ((first, one), (slow, two)) = (call(1, "other"), call(2, "echo"));
+    let mut events = batch("", &[first, slow]).stream(&gateway);
+    let got: Vec<Value> = (0..3).map(|_| events.message()).collect();
+    assert_eq!(short(&got[2]), json!([1, one]));
+    upstream.wait("the second call", |seen| seen.value() == two);
+    let mut wire = events.into_wire();
+    let mut text = String::new();
+    while !text.contains(": keep-alive\n\n") {
+        text.push_str(&String::from_utf8(wire.more()).expect("text"));
+    }
+    upstream.open("go on");
+    while !text.ends_with("\r\n0\r\n\r\n") {
+        text.push_str(&String::from_utf8(wire.more()).expect("text"));
+    }
+    assert!(text.contains(&two), "{text}");
+    oracle::check(&gateway, &[("up", &upstream)]);
+}
+
 /// [E6] An HTTP/1.0 client gets the same, to the end of the connection.
 #[test]
 fn events_for_old_http() {
