@@ -207,6 +207,10 @@ pub const TOKENS_CACHED_BYTES_MAX: usize = 8 * 1024 * 1024;
 pub const UPSTREAM_SESSION_BYTES_MAX: usize = 256;
 /// A sealed session id as presented, characters.
 pub const SESSION_ID_BYTES_MAX: usize = 512;
+/// A server's own task id inside a sealed one, bytes.
+pub const TASK_ID_BYTES_MAX: usize = 256;
+/// A sealed task id as presented, characters.
+pub const TASK_HANDLE_BYTES_MAX: usize = 512;
 
 // ---- mcp, policy ----------------------------------------------------------------------------------------------
 /// Tools and prompts of all servers together.
@@ -231,6 +235,8 @@ pub const PARAM_HEADERS_MAX: usize = 64;
 pub const INPUT_REQUESTS_MAX: usize = 64;
 /// URIs of one `subscriptions/listen`.
 pub const LISTEN_URIS_MAX: usize = 1_024;
+/// Tasks of the tasks extension in one `subscriptions/listen`.
+pub const LISTEN_TASKS_MAX: usize = 256;
 /// One pattern of a rule, bytes.
 pub const PATTERN_BYTES_MAX: usize = 1_024;
 /// A resource's URI or template that policy looks at, bytes; a longer one is refused.

@@ -17,6 +17,7 @@ use crate::record::frame::{Outcome, Status};
 use crate::session::owner::Session;
 use crate::upstream::UpstreamFault;
 
+use super::modern::Opted;
 use super::refusal::{Kind, Refusal};
 use super::shard::{Held, Shard};
 
@@ -35,6 +36,8 @@ pub(super) struct Flight {
     pub(super) id: Option<IdBytes>,
     pub(super) method: Option<&'static methods::Method>,
     pub(super) session: Option<Session>,
+    /// What the request lets its server send; modern only.
+    pub(super) opted: Opted,
     /// Its request's place among those of its session that are under way.
     pub(super) in_flight: Cell<Option<u64>>,
     /// What it has of its subject's share.

@@ -25,6 +25,7 @@ use super::conn::{Body, Conn};
 use super::flight::{Flight, IdBytes, Next, Taken, sentence};
 use super::judge::Judge;
 use super::load::Class;
+use super::modern::Opted;
 use super::refusal::{self, Kind, Refusal};
 use super::shard::{Held, Shard};
 use super::{forward, gate, lists, session};
@@ -93,6 +94,7 @@ async fn post(
         id,
         method: call.method,
         session: None,
+        opted: Opted::default(),
         in_flight: Cell::new(None),
         taken: Cell::new(Taken::Nothing),
         began,
@@ -144,6 +146,7 @@ async fn judged(
         return accepted(shard, conn).await;
     }
     let judge = Judge::new(shard, conn, body, flight);
+    let call = judge.opened(call)?;
     let permit = judge.decide(call)?;
     judge.params_agree(&permit)?;
     let recorded = judge.record(permit)?;

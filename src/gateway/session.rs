@@ -22,6 +22,7 @@ use super::exchange::{USER_AGENT, lane, legacy_fields, watched};
 use super::flight::{Flight, Next, Taken, failed, reasoned};
 use super::load::Class;
 use super::mail::Letter;
+use super::modern::Opted;
 use super::refusal::{Kind, Refusal};
 use super::shard::{Held, Shard};
 use super::stream::{self, Carries};
@@ -61,6 +62,7 @@ pub(super) async fn serve(
         id: None,
         method: None,
         session: Some(session.clone()),
+        opted: Opted::default(),
         in_flight: Cell::new(None),
         taken: Cell::new(if method == Method::Get { Taken::Stream } else { Taken::Nothing }),
         began,

@@ -53,7 +53,7 @@ pub fn call(data: &[u8]) {
         }
     }
     let method = envelope.method_name(data).unwrap_or_default();
-    let named = ["name", "uri"].map(|member| name_of(data, &envelope, member));
+    let named = ["name", "uri", "taskId"].map(|member| name_of(data, &envelope, member));
     for name in named.iter().flatten().map(|name| Some(&name[..])).chain([None]) {
         let right = Given {
             version: Some(Revision::NEWEST.as_str().as_bytes()),
@@ -125,6 +125,11 @@ fn assert_sound(data: &[u8], envelope: &Envelope, call: &Call) {
     }
     if let Object::Listen(listen) = &call.subject {
         assert!(listen.uris.iter().all(|uri| uri.of(data).len() <= data.len()));
+        assert_eq!(listen.uris.len(), listen.uris_asked);
+        assert!(listen.tasks.iter().all(|task| task.opened.is_none()), "nobody has opened a task yet");
+    }
+    if let Object::Task(task) = &call.subject {
+        assert!(task.opened.is_none(), "nobody has opened it yet");
     }
     let meta = &call.meta;
     let spans =
