@@ -50,6 +50,7 @@ pub(super) fn accept(shard: &Shard, flight: &Flight, facts: &Facts, body: &[u8],
     if !ours || !matches!(facts.shape, Shape::Result | Shape::Error) {
         return Err(Kind::ServerInvalid);
     }
+    flight.succeeded.set(facts.shape == Shape::Result);
     if flight.era == Era::Modern { modern::accept(shard, flight, facts, body) } else { Ok(()) }
 }
 

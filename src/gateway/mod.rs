@@ -22,6 +22,8 @@ mod relay;
 pub mod run;
 mod serve;
 mod session;
+mod sessions;
 mod shard;
 mod stream;
+pub mod tally;
 mod watch;

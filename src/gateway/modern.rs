@@ -27,6 +27,7 @@ use super::refusal::Kind;
 use super::relay::without_tasks;
 use super::shard::Shard;
 use super::stream::Judged;
+use super::tally::Count;
 
 /// What a request lets its server send.
 #[derive(Debug, Default)]
@@ -183,7 +184,7 @@ fn state(flight: &Flight, body: &[u8]) -> Result<Vec<u8>, Kind> {
 pub(super) fn judge(shard: &Shard, flight: &Flight, facts: Facts, data: &[u8]) -> Judged {
     match facts.shape {
         Shape::Result | Shape::Error => answer(shard, flight, facts, data),
-        Shape::Request => dropped(Dropped::Request),
+        Shape::Request => dropped(shard, Dropped::Request),
         Shape::Notification => notification(shard, flight, data),
     }
 }
@@ -191,7 +192,7 @@ pub(super) fn judge(shard: &Shard, flight: &Flight, facts: Facts, data: &[u8]) -
 fn answer(shard: &Shard, flight: &Flight, facts: Facts, data: &[u8]) -> Judged {
     let ours = flight.id.as_ref().zip(facts.id.as_ref()).is_some_and(|(asked, given)| id::same(asked, given));
     if !ours {
-        return dropped(Dropped::Foreign);
+        return dropped(shard, Dropped::Foreign);
     }
     let accepted = acceptable(shard, flight, &facts, data, 200);
     let other = match accepted.and_then(|()| rewritten(shard, flight, &facts, data)) {
@@ -208,10 +209,10 @@ fn answer(shard: &Shard, flight: &Flight, facts: Facts, data: &[u8]) -> Judged {
 
 fn notification(shard: &Shard, flight: &Flight, data: &[u8]) -> Judged {
     let mut reader = shard.reader();
-    let Ok(envelope) = reader.read(data) else { return dropped(Dropped::Malformed) };
+    let Ok(envelope) = reader.read(data) else { return dropped(shard, Dropped::Malformed) };
     let name = envelope.method_name(data).unwrap_or_default();
     let Some(method) = methods::find(name, flight.revision, Sender::Server) else {
-        return dropped(Dropped::Malformed);
+        return dropped(shard, Dropped::Malformed);
     };
     if method.announces_change() {
         shard.control.poke(flight.server).changed();
@@ -222,17 +223,17 @@ fn notification(shard: &Shard, flight: &Flight, data: &[u8]) -> Judged {
         _ => false,
     };
     if hidden {
-        return dropped(Dropped::Hidden);
+        return dropped(shard, Dropped::Hidden);
     }
     match flight.opted.subscription() {
         Some(subscription) => match subscription.borrow_mut().take(method.verb, data) {
             Becomes::Itself => Judged::Forward,
             Becomes::Instead(data) => Judged::Instead(data),
-            Becomes::Dropped(why) => dropped(why),
+            Becomes::Dropped(why) => dropped(shard, why),
         },
         None => match beside_an_answer(&flight.opted, method.verb, envelope, data) {
             None => Judged::Forward,
-            Some(why) => dropped(why),
+            Some(why) => dropped(shard, why),
         },
     }
 }
@@ -271,6 +272,16 @@ fn task_askable(flight: &Flight, data: &[u8]) -> bool {
     asks.is_ok_and(|asks| askable(flight, asks).is_ok())
 }
 
-fn dropped(_why: Dropped) -> Judged {
+/// One message less, counted by why.
+fn dropped(shard: &Shard, why: Dropped) -> Judged {
+    shard.count(match why {
+        Dropped::Unasked => Count::ServerUnasked,
+        Dropped::Early => Count::ServerEarly,
+        Dropped::Foreign => Count::ServerForeign,
+        Dropped::Second => Count::ServerSecond,
+        Dropped::Request => Count::ServerRequests,
+        Dropped::Hidden => Count::ServerHidden,
+        Dropped::Malformed => Count::ServerMalformed,
+    });
     Judged::Drop
 }
