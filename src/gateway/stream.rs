@@ -249,7 +249,11 @@ impl Relay<'_> {
                 Err(_) => ended = Some(End::Broken(UpstreamFault::BadAnswer)),
             }
             if self.parser.ready() && ended.is_none() {
-                let event = self.parser.event();
+                let mut event = self.parser.event();
+                if self.flight.era == Era::Modern {
+                    // Nothing of it can be resumed (MCP 2026-07-28 basic/transports/streamable-http).
+                    (event.id, event.retry) = (None, None);
+                }
                 match judge(self.shard, self.flight, self.carries, &event) {
                     Judged::Forward => {
                         self.resumable |= event.id.is_some_and(|id| !id.is_empty());

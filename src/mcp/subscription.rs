@@ -56,7 +56,7 @@ pub enum Dropped {
     Early,
     /// Of another subscription, another task, another request's progress: somebody else's.
     Foreign,
-    /// A second acknowledgement, or a second answer.
+    /// A second acknowledgement.
     Second,
     /// A request: a modern server has none to make.
     Request,

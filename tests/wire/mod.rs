@@ -11,6 +11,7 @@ mod happy;
 mod http;
 mod life;
 mod lists;
+mod modern;
 mod origin;
 mod notify;
 mod policy;

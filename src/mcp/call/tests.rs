@@ -261,7 +261,9 @@ fn methods_belong_to_their_era() {
     for method in ["initialize", "ping", "logging/setLevel", "resources/subscribe", "resources/unsubscribe"] {
         assert_eq!(modern(method, "", r#""uri":"file:///a""#), gone, "{method}");
     }
-    for method in ["tasks/list", "tasks/result", "tools/nope", "sampling/createMessage", "notifications/initialized", ""] {
+    for method in
+        ["tasks/list", "tasks/result", "tools/nope", "sampling/createMessage", "notifications/initialized", ""]
+    {
         // An empty Mcp-Method cannot be told from none by this helper.
         let want = if method.is_empty() { Err(HeaderFault::Missing(Header::Method).into()) } else { gone.clone() };
         assert_eq!(modern(method, "", ""), want, "{method}");
