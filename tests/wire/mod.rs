@@ -20,6 +20,7 @@ mod record;
 mod sessions;
 mod shares;
 mod streams;
+mod tasks;
 mod tls;
 mod tls_servers;
 mod tokens;
