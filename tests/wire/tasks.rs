@@ -7,7 +7,7 @@ use crate::support::gateway::{Gateway, Setup, Who, eventually};
 use crate::support::http::Response;
 use crate::support::mcp::{Post, fresh, names, open_session};
 use crate::support::oracle;
-use crate::support::upstream::{Acted, Plan, Seen, Upstream, result};
+use crate::support::upstream::{Acted, Out, Plan, Seen, Upstream, result};
 
 const EXTENSION: &str = "io.modelcontextprotocol/tasks";
 const SUBSCRIPTION: &str = "io.modelcontextprotocol/subscriptionId";
@@ -422,53 +422,63 @@ fn the_extension_is_declared_and_its_forerunner_is_not() {
     oracle::check(&gateway, &[("up", &upstream)]);
 }
 
+/// Its calls become tasks, and it tells of them on the subscription `sub`: of one that nobody asked for, of the two that
+/// were, of none, and asks for what it may not and what it may.
+fn telling() -> Upstream {
+    let become_task = |seen: &Seen| {
+        let mut answer = result(seen, state(&json!(own_id(seen.value())), &json!({})));
+        answer["result"]["resultType"] = json!("task");
+        answer
+    };
+    let discovered = |seen: &Seen| {
+        let capabilities = json!({ "tools": {}, "extensions": { EXTENSION: {} } });
+        let mut answer = result(seen, json!({ "supportedVersions": ["2026-07-28"], "capabilities": capabilities }));
+        answer["result"]["ttlMs"] = json!(60_000);
+        answer["result"]["cacheScope"] = json!("private");
+        answer
+    };
+    let script = move |seen: &Seen, out: &mut Out<'_>| {
+        match seen.method() {
+            "server/discover" => out.json(200, "", &discovered(seen)),
+            "tools/call" => out.json(200, "", &become_task(seen)),
+            "subscriptions/listen" if seen.id() == "sub" => {
+                out.stream();
+                told(&seen.message["params"]["notifications"]["taskIds"]).iter().for_each(|it| out.event(it));
+                out.stream_end();
+            }
+            _ => return Acted::Default,
+        }
+        Acted::Done
+    };
+    Plan::tools(&["work"]).script(script).start()
+}
+
+fn told(ids: &Value) -> Vec<Value> {
+    let note = |method: &str, mut params: Value| {
+        params["_meta"] = json!({ SUBSCRIPTION: "sub" });
+        json!({ "jsonrpc": "2.0", "method": method, "params": params })
+    };
+    let changed = |id: &Value, more: Value| note("notifications/tasks", state(id, &more));
+    let asking = |method: &str| {
+        let requests = json!({ "k": { "method": method } });
+        changed(&ids[0], json!({ "status": "input_required", "inputRequests": requests }))
+    };
+    let done = json!({ "content": [{ "type": "text", "text": ids[0] }] });
+    vec![
+        note("notifications/subscriptions/acknowledged", json!({ "notifications": { "taskIds": ids } })),
+        changed(&json!("own/somebody else's"), json!({})),
+        changed(&ids[1], json!({})),
+        changed(&json!(7), json!({})),
+        asking("roots/list"),
+        asking("elicitation/create"),
+        changed(&ids[0], json!({ "status": "completed", "result": done })),
+    ]
+}
+
 /// A subscription to tasks: by the client's names on its side, by the server's on the other.
 #[test]
 fn tasks_are_listened_to() {
-    let upstream = Plan::tools(&["work"])
-        .script(|seen, out| {
-            let note = |method: &str, mut params: Value| {
-                params["_meta"] = json!({ SUBSCRIPTION: seen.id() });
-                json!({ "jsonrpc": "2.0", "method": method, "params": params })
-            };
-            match seen.method() {
-                "server/discover" => {
-                    let capabilities = json!({ "tools": {}, "extensions": { EXTENSION: {} } });
-                    let mut answer =
-                        result(seen, json!({ "supportedVersions": ["2026-07-28"], "capabilities": capabilities }));
-                    answer["result"]["ttlMs"] = json!(60_000);
-                    answer["result"]["cacheScope"] = json!("private");
-                    out.json(200, "", &answer);
-                }
-                "tools/call" => {
-                    let mut answer = result(seen, state(&json!(own_id(seen.value())), &json!({})));
-                    answer["result"]["resultType"] = json!("task");
-                    out.json(200, "", &answer);
-                }
-                "subscriptions/listen" if seen.id() == "sub" => {
-                    let ids = &seen.message["params"]["notifications"]["taskIds"];
-                    out.stream();
-                    out.event(&note(
-                        "notifications/subscriptions/acknowledged",
-                        json!({ "notifications": { "taskIds": ids } }),
-                    ));
-                    let changed = |id: &Value, more: Value| note("notifications/tasks", state(id, &more));
-                    out.event(&changed(&json!("own/somebody else's"), json!({})));
-                    out.event(&changed(&ids[1], json!({})));
-                    out.event(&changed(&json!(7), json!({})));
-                    let roots = json!({ "k": { "method": "roots/list" } });
-                    out.event(&changed(&ids[0], json!({ "status": "input_required", "inputRequests": roots })));
-                    let elicit = json!({ "k": { "method": "elicitation/create" } });
-                    out.event(&changed(&ids[0], json!({ "status": "input_required", "inputRequests": elicit })));
-                    let done = json!({ "content": [{ "type": "text", "text": ids[0] }] });
-                    out.event(&changed(&ids[0], json!({ "status": "completed", "result": done })));
-                    out.stream_end();
-                }
-                _ => return Acted::Default,
-            }
-            Acted::Done
-        })
-        .start();
+    let upstream = telling();
     let gateway = guarded(&[("up", &upstream)]);
     let (token, stranger) = (gateway.token(&Who::default()), gateway.token(&Who { subject: "eve", ..Who::default() }));
     let begin = |token: &str| {
