@@ -67,6 +67,7 @@ fn whole(events: Events) -> Vec<Value> {
     messages
 }
 
+/// [S7] Of what a server honours its client hears what it asked for and may read.
 #[test]
 fn an_acknowledgement_says_what_was_asked_for_may_be_read_and_is_honoured() {
     let (gateway, upstream) = subscribed(|seen, out| {
@@ -150,6 +151,7 @@ fn every_message_belongs_to_its_subscription() {
     oracle::check(&gateway, &[("up", &upstream)]);
 }
 
+/// [S7] Other kinds, other ids, requests and answers: none of it goes on.
 #[test]
 fn what_was_not_asked_for_is_not_on_a_subscription() {
     let (gateway, upstream) = subscribed(|seen, out| {
@@ -240,7 +242,7 @@ fn a_subscription_that_breaks_has_no_result() {
     oracle::check(&gateway, &[("up", &upstream)]);
 }
 
-/// To close the stream is to cancel, and the server notices once.
+/// [S5] To close the stream is to cancel, and the server notices once.
 #[test]
 fn a_client_that_leaves_is_noticed_once() {
     let upstream = Plan::tools(&["hold"])
@@ -323,6 +325,7 @@ impl Gateway {
     }
 }
 
+/// [S2] [S7] Log messages from its level on, its own progress, and nothing behind the answer.
 #[test]
 fn before_an_answer_comes_what_its_request_opted_in_to() {
     let (gateway, upstream) = talkative();
@@ -459,7 +462,7 @@ fn input_is_asked_for_and_given_byte_for_byte() {
     }
 }
 
-/// What was asked for gives no right to answer: a retry is a call like any other.
+/// [E12] What was asked for gives no right to answer: a retry is a call like any other.
 #[test]
 fn a_retry_is_decided_afresh() {
     let upstream = asking();
@@ -494,7 +497,7 @@ fn a_retry_is_decided_afresh() {
     }
 }
 
-/// A result only asks for what its request declared that the client can do.
+/// [S7] A result only asks for what its request declared that the client can do.
 #[test]
 fn what_a_request_did_not_declare_is_not_asked_of_it() {
     let upstream = Plan::tools(&["ask"])

@@ -175,7 +175,7 @@ fn base64(text: &str) -> Vec<u8> {
     base64::engine::general_purpose::STANDARD.decode(text).unwrap_or_else(|fault| panic!("{fault}: {text}"))
 }
 
-/// Subject, agent, task and server all belong to it; whoever lacks one gets what an invented id gets.
+/// [S8] Subject, agent, task and server all belong to it; whoever lacks one gets what an invented id gets.
 #[test]
 fn a_task_is_its_callers_alone() {
     let (one, other) = (plan(true).start(), plan(true).start());
