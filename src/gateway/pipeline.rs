@@ -2,10 +2,12 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use smallvec::SmallVec;
 
 use crate::base::ids::EndpointId;
+use crate::base::limits::ID_BYTES_MAX;
 use crate::base::time::Now;
 use crate::config::snapshot::Route;
 use crate::http::field::Known;
@@ -25,6 +27,7 @@ use super::conn::{Body, Conn};
 use super::flight::{Flight, IdBytes, Next, Taken, sentence};
 use super::judge::Judge;
 use super::load::Class;
+use super::mail::{Cancel, Letter};
 use super::modern::Opted;
 use super::refusal::{self, Kind, Refusal};
 use super::sessions::Live;
@@ -37,6 +40,8 @@ struct Read {
     call: Call,
     id: Option<IdBytes>,
     cursor: bool,
+    /// The request that it takes back.
+    taken_back: Option<IdBytes>,
 }
 
 /// Serves one request whose head has arrived.
@@ -84,17 +89,16 @@ async fn post(
     let server = snapshot.prepared.endpoints[endpoint.index()].server;
 
     let session = session(shard, conn, &snapshot, &caller, endpoint);
-    let read = read(shard, conn, body, session.as_ref().and_then(|opened| opened.as_ref().ok()))?;
-    let Read { call, id, cursor } = read;
-    let answerable = call.shape == Shape::Request;
+    let mut read = read(shard, conn, body, session.as_ref().and_then(|opened| opened.as_ref().ok()))?;
+    let answerable = read.call.shape == Shape::Request;
     let mut flight = Flight {
         task: ActiveTask::None,
         endpoint,
         server,
-        era: call.era,
-        revision: call.revision,
-        id,
-        method: call.method,
+        era: read.call.era,
+        revision: read.call.revision,
+        id: read.id.take(),
+        method: read.call.method,
         session: None,
         opted: Opted::default(),
         profile: None,
@@ -109,7 +113,7 @@ async fn post(
         snapshot,
         caller,
     };
-    let result = judged(shard, conn, body, &mut flight, call, session, cursor).await;
+    let result = judged(shard, conn, body, &mut flight, read, session).await;
     // Whatever it had taken is given back, whichever way it ended.
     flight.over(shard);
     result.map_err(|refusal| {
@@ -126,10 +130,10 @@ async fn judged(
     conn: &mut Conn,
     body: &Body,
     flight: &mut Flight,
-    call: Call,
+    read: Read,
     session: Option<Result<Rc<Live>, SessionFault>>,
-    cursor: bool,
 ) -> Result<Next, Refusal> {
+    let Read { call, cursor, taken_back, .. } = read;
     era_offered(flight)?;
     let initialize = call.method.is_some_and(|method| method.verb == Verb::Initialize);
     if call.era == Era::Legacy && !initialize {
@@ -148,6 +152,12 @@ async fn judged(
         // Over HTTP a modern client cancels by closing its stream; what it notifies beside that concerns nobody.
         return accepted(shard, conn).await;
     }
+    let cancels = is_cancellation(&call);
+    if cancels && flight.session.is_none() {
+        // A server without sessions could not tell whose request is meant.
+        shard.count(Count::CancelsSessionless);
+        return accepted(shard, conn).await;
+    }
     let mut restored = None;
     if matches!(call.shape, Shape::Result | Shape::Error) {
         restored = sessions::restored(shard, flight, &call, conn.body_bytes(body));
@@ -162,6 +172,11 @@ async fn judged(
     judge.params_agree(&permit)?;
     let recorded = judge.record(permit)?;
     flight.seq = recorded.seq();
+    if let Some(session) = flight.session.as_ref().filter(|_| cancels) {
+        // Whichever shard has the request ends it, if its server does not.
+        let cancel = Cancel::new(session.nonce16, taken_back.as_deref().unwrap_or_default(), shard.control.shards());
+        shard.control.mail.send(&Letter::Cancelled(Arc::new(cancel)));
+    }
     forward::serve(shard, conn, body, flight, recorded, restored).await
 }
 
@@ -192,7 +207,7 @@ fn afford(shard: &Shard, conn: &Conn, flight: &mut Flight, call: &Call) -> Resul
         flight.taken.set(Taken::Call);
     }
     if let (Some(session), Some(id)) = (&flight.session, &flight.id) {
-        flight.in_flight.set(Some(shard.load.id(&session.nonce16, id).ok_or(Kind::IdInFlight)?));
+        flight.in_flight.set(Some(shard.load.id(&session.nonce16, id, &conn.slot.abort).ok_or(Kind::IdInFlight)?));
     }
     Ok(())
 }
@@ -227,7 +242,16 @@ fn read(shard: &Shard, conn: &Conn, body: &Body, session: Option<&Rc<Live>>) -> 
         if envelope.shape == Shape::Request { refusal } else { refusal.unanswerable() }
     })?;
     let cursor = call.method.is_some_and(|method| method.list.is_some()) && envelope.param(text, "cursor").is_some();
-    Ok(Read { call, id: id.map(SmallVec::from_slice), cursor })
+    let named = if is_cancellation(&call) { envelope.param(text, "requestId") } else { None };
+    let named = named.map(|member| member.value.of(text)).filter(|id| id.len() <= ID_BYTES_MAX);
+    let taken_back = named.map(SmallVec::from_slice);
+    Ok(Read { call, id: id.map(SmallVec::from_slice), cursor, taken_back })
+}
+
+/// A notification of the handshake era that takes a request back.
+fn is_cancellation(call: &Call) -> bool {
+    let cancels = call.method.is_some_and(|method| method.verb == Verb::Cancelled);
+    cancels && call.era == Era::Legacy && call.shape == Shape::Notification
 }
 
 fn of_fault(fault: &CallFault, version: Option<&[u8]>, id: Option<&[u8]>) -> Refusal {

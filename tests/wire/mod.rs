@@ -17,6 +17,8 @@ mod notify;
 mod policy;
 mod probe;
 mod record;
+mod reopen;
+mod roads;
 mod sessions;
 mod shares;
 mod streams;

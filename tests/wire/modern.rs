@@ -118,6 +118,7 @@ fn nothing_comes_before_the_acknowledgement_and_it_comes_once() {
     assert_eq!(messages.len(), 3, "{messages:#?}");
     assert_eq!(messages[0]["method"], "notifications/subscriptions/acknowledged");
     assert_eq!(messages[1..], [tools_changed(&id), ended(&id)]);
+    assert_eq!((gateway.counted("server_early"), gateway.counted("server_second")), (2, 1));
     oracle::check(&gateway, &[("up", &upstream)]);
 }
 
@@ -186,6 +187,9 @@ fn what_was_not_asked_for_is_not_on_a_subscription() {
     let id = json!("s");
     let updated = note("notifications/resources/updated", json!({ "uri": "note://open" }), &id);
     assert_eq!(messages[1..], [updated, ended(&id)], "{messages:#?}");
+    for (name, dropped) in [("unasked", 5), ("hidden", 2), ("malformed", 2), ("requests", 1), ("foreign", 3)] {
+        assert_eq!(gateway.counted(&format!("server_{name}")), dropped, "{name}");
+    }
     oracle::check(&gateway, &[("up", &upstream)]);
 }
 
@@ -350,6 +354,9 @@ fn before_an_answer_comes_what_its_request_opted_in_to() {
         assert_eq!(progress, tokens.iter().collect::<Vec<_>>());
         assert_eq!(messages.len(), levels.len() + tokens.len(), "and nothing else: {messages:#?}");
     }
+    let count = |name: &str| gateway.counted(&format!("server_{name}"));
+    // Of each of seven streams two requests, and an answer to somebody else; where there is a token, four others.
+    assert_eq!((count("requests"), count("foreign")), (2 * 7, 7 + 4 * 3));
     let refused = Post::call("talk").param(level, json!("loud")).to(&gateway);
     assert_eq!((refused.status(), &refused.json()["error"]["code"]), (400, &json!(-32_602)), "{}", refused.text());
     oracle::check(&gateway, &[("up", &upstream)]);
