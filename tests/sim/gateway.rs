@@ -141,6 +141,8 @@ pub(super) struct Reader {
     pub(super) tap: TapKey,
     /// It is about to be written to.
     pub(super) due: bool,
+    /// A later one has a greater number.
+    pub(super) came: u64,
 }
 
 #[derive(Clone, Default)]

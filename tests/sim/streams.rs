@@ -42,8 +42,9 @@ impl World {
             self.seen.torn += 1;
             self.torn(number);
         }
+        let came = self.fresh();
         if let Some(out) = self.gateway.outlet(shard, outlet) {
-            out.taps.insert(number, Reader { tap: resumed.tap, due: false });
+            out.taps.insert(number, Reader { tap: resumed.tap, due: false, came });
         }
         self.reply(number, Reply::Stream);
         self.poll(shard, outlet);
@@ -87,6 +88,7 @@ impl World {
 
     /// A new stream reads this log.
     fn attach(&mut self, number: ConnNo, shard: usize, outlet: OutletNo) {
+        let came = self.fresh();
         let it = &mut self.gateway.shards[shard];
         let stream = it.next_stream;
         it.next_stream += 1;
@@ -95,7 +97,7 @@ impl World {
         out.streams.push(stream);
         let mut primed = Vec::new();
         out.outlet.prime(tap, 1_000, &mut primed);
-        out.taps.insert(number, Reader { tap, due: false });
+        out.taps.insert(number, Reader { tap, due: false, came });
         self.reply(number, Reply::Stream);
         self.reply(number, Reply::Events(primed));
         self.kick(shard, outlet);
@@ -482,10 +484,13 @@ impl World {
     pub(super) fn tap(&mut self, shard: usize, outlet: OutletNo, number: ConnNo) {
         let most = self.draw.one_of(&[1, 60, 4_096]);
         let Some(out) = self.gateway.outlet(shard, outlet) else { return };
+        let newest = out.taps.values().map(|it| it.came).max();
         let Some(reader) = out.taps.get_mut(&number) else { return };
         reader.due = false;
-        let mut bytes = Vec::new();
+        let (mut bytes, waited) = (Vec::new(), out.outlet.waits());
         let taken = out.outlet.take(reader.tap, most, &mut bytes);
+        let old = Some(reader.came) != newest;
+        assert!(!old || out.outlet.waits() == waited, "what is new went to an old connection");
         if !bytes.is_empty() {
             self.reply(number, Reply::Events(bytes));
         }
