@@ -12,8 +12,8 @@ use smallvec::SmallVec;
 
 use crate::base::ids::ServerId;
 use crate::base::limits::{
-    EVENT_BYTES_MAX, LEASE_MS, SESSION_END_MS_MAX, SESSION_TOUCH_S, SESSIONS_EXPIRED_AT_ONCE_MAX, SESSIONS_KNOWN_MAX,
-    TICK_MS, UPSTREAM_SESSION_BYTES_MAX, WAY_WAIT_MS,
+    EVENT_BYTES_MAX, LEASE_MS, SESSION_END_MS_MAX, SESSIONS_EXPIRED_AT_ONCE_MAX, SESSIONS_KNOWN_MAX, TICK_MS,
+    UPSTREAM_SESSION_BYTES_MAX, WAY_WAIT_MS,
 };
 use crate::base::time::Moment;
 use crate::http::field::Known as Field;
@@ -156,7 +156,7 @@ impl Shard {
         let now_s = self.timers.last().unix_s();
         let known = self.sessions.borrow_mut().get(&session.nonce16);
         if let Some(live) = known {
-            if now_s.saturating_sub(live.touched_s.get()) >= SESSION_TOUCH_S {
+            if now_s.saturating_sub(live.touched_s.get()) >= self.control.ledger.touch_s() {
                 live.touched_s.set(now_s);
                 if !self.control.ledger.touch(&live.key(), now_s) {
                     self.sessions.borrow_mut().remove(&live.nonce16);
