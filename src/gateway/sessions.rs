@@ -157,7 +157,7 @@ impl Shard {
         let now_s = self.timers.last().unix_s();
         let known = self.sessions.borrow_mut().get(&session.nonce16);
         if let Some(live) = known {
-            if now_s.saturating_sub(live.touched_s.get()) >= self.snapshot().settings.sessions.touch_s() {
+            if now_s.saturating_sub(live.touched_s.get()) >= self.control.ledger.touch_s() {
                 live.touched_s.set(now_s);
                 if !self.control.ledger.touch(&live.key(), now_s) {
                     self.sessions.borrow_mut().remove(&live.nonce16);
