@@ -89,6 +89,18 @@ impl LogLevel {
     pub fn parse(name: &[u8]) -> Option<Self> {
         LEVELS.iter().find(|(_, known)| text::same_text(name, known.as_bytes())).map(|(level, _)| *level)
     }
+
+    /// The level with this number, as `as u8` gives it.
+    #[must_use]
+    pub fn of(number: u8) -> Option<Self> {
+        LEVELS.get(usize::from(number)).map(|(level, _)| *level)
+    }
+
+    /// As the wire writes it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        LEVELS[self as usize].1
+    }
 }
 
 const LEVELS: [(LogLevel, &str); 8] = [
@@ -147,6 +159,7 @@ mod tests {
         assert!(LEVELS.is_sorted());
         for (level, name) in LEVELS {
             assert_eq!(LogLevel::parse(name.as_bytes()), Some(level));
+            assert_eq!((LogLevel::of(level as u8), level.as_str()), (Some(level), name));
         }
         assert_eq!(LogLevel::parse(br"d\u0065bug"), Some(LogLevel::Debug));
         for name in ["", "Debug", "warn", "debug "] {
