@@ -170,6 +170,8 @@ pub const CATALOG_RETRY_MS_MAX: u64 = 5_000;
 pub const PLANE_ANSWER_MS_MAX: u64 = 10_000;
 /// And its size, bytes.
 pub const PLANE_ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Messages of a server kept while the plane waits for an answer on the same stream.
+pub const PLANE_HEARD_MAX: usize = 64;
 /// A request of this size fits the kernel's buffers; a longer one may have to wait for its server to read.
 pub const SENT_AT_ONCE_BYTES: usize = 16 * 1024;
 /// The plane waits so long to say farewell on an encrypted connection, milliseconds.
@@ -229,6 +231,8 @@ pub const ITEM_NAME_BYTES_MAX: usize = 1_024;
 pub const PARAM_HEADERS_MAX: usize = 64;
 /// Entries of `inputRequests` in one result.
 pub const INPUT_REQUESTS_MAX: usize = 64;
+/// The URI that an HTTP+SSE server names for messages, bytes.
+pub const ENDPOINT_BYTES_MAX: usize = 2 * 1024;
 /// URIs of one `subscriptions/listen`.
 pub const LISTEN_URIS_MAX: usize = 1_024;
 /// One pattern of a rule, bytes.

@@ -13,4 +13,5 @@ pub mod input;
 pub mod method;
 pub mod request;
 pub mod revision;
+pub mod transport;
 mod walk;

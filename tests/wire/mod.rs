@@ -18,6 +18,7 @@ mod probe;
 mod record;
 mod sessions;
 mod shares;
+mod sse_servers;
 mod streams;
 mod tls;
 mod tls_servers;
