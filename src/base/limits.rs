@@ -190,6 +190,17 @@ pub const UPSTREAM_IDLE_MS_MAX: u64 = 4_000;
 /// The rest of an answer that nobody needs is read for so long, so that its connection can be kept, milliseconds.
 pub const RETIRE_MS_MAX: u64 = 100;
 
+/// Sessions of HTTP+SSE servers on one shard: each is a connection.
+pub const LINES_MAX: usize = 4 * 1024;
+/// Messages under way to the server in one of them.
+pub const LINE_POSTS_MAX: usize = 2 * LINE_CALLS_MAX;
+/// Kept for a session's own stream while nobody reads it, bytes; what comes beyond is dropped.
+pub const LINE_WAITING_BYTES_MAX: usize = 64 * 1024;
+/// From the GET until the `endpoint` event, milliseconds.
+pub const LINE_OPEN_MS_MAX: u64 = 10_000;
+/// Until the server has taken a message, milliseconds; its answer may come later.
+pub const LINE_POST_MS_MAX: u64 = 60_000;
+
 // ---- identity -------------------------------------------------------------------------------------------------
 /// A bearer token, bytes.
 pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
@@ -259,6 +270,9 @@ pub const SWEEP_LOOKS: usize = 64;
 pub const SESSION_ASKS_MAX: usize = 64;
 /// And all sessions.
 pub const ASKS_MAX: usize = 16 * 1024;
+
+/// Calls under way in one session of an HTTP+SSE server.
+pub const LINE_CALLS_MAX: usize = 256;
 
 // ---- mcp, policy ----------------------------------------------------------------------------------------------
 /// Tools and prompts of all servers together.

@@ -191,7 +191,7 @@ impl Shard {
         while self.control.life() == Life::Run {
             let now = self.timers.now().mono;
             self.control.beat(self.id);
-            self.upstreams.pool.prune(now);
+            self.upstreams.prune(now);
             if now >= trim {
                 trim = now.plus_ms(TRIM_MS);
                 self.buffers.trim();
@@ -235,7 +235,7 @@ impl Shard {
             self.timers.sleep_until(now.plus_ms(HOUSEKEEPING_MS)).await;
         }
         self.cut().await;
-        self.upstreams.pool.clear();
+        self.upstreams.clear();
     }
 
     /// Ends what is left: first the servers' side, so that callers get an answer; then everything.

@@ -116,7 +116,7 @@ impl Shard {
         let load = Load::new(control.shards(), timers.last().mono);
         Self {
             id,
-            upstreams: Upstreams::new(timers.clone(), buffers.clone()),
+            upstreams: Upstreams::new(timers.clone(), buffers.clone(), seed),
             timers,
             buffers,
             record,
@@ -145,7 +145,7 @@ impl Shard {
         let mut held = self.snapshot.borrow_mut();
         if !Arc::ptr_eq(&current, &held.0) {
             if is_elsewhere(&held.0, &current) {
-                self.upstreams.pool.renew();
+                self.upstreams.renew();
             }
             *held = Rc::new(Held(arc_swap::Guard::into_inner(current)));
         }

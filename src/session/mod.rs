@@ -8,5 +8,6 @@
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 pub mod ledger;
+pub mod line;
 pub mod owner;
 pub mod way;

@@ -221,6 +221,20 @@ impl Socket {
         Ok(socket)
     }
 
+    /// Two sockets that are connected to each other, and to nothing else. They have no address.
+    ///
+    /// # Errors
+    /// No descriptor or no memory is left.
+    pub fn pair() -> io::Result<(Self, Self)> {
+        let (one, other) = socket2::Socket::pair(Domain::UNIX, Type::STREAM, None)?;
+        let socket = |socket: socket2::Socket| {
+            // As for a connect: epoll needs it to be non-blocking, io_uring needs it not to be.
+            socket.set_nonblocking(monoio::utils::is_legacy())?;
+            Ok::<_, io::Error>(Self::new(TcpStream::from_std(socket.into())?, ([0, 0, 0, 0], 0).into()))
+        };
+        Ok((socket(one)?, socket(other)?))
+    }
+
     /// Receives some bytes behind those that `buffer` holds already. `Ok(0)` is the end of the peer's direction, or
     /// our own [`Socket::shutdown`]. One receive at a time; a send may be in flight beside it.
     ///
