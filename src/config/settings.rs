@@ -10,6 +10,7 @@ use crate::config::front::Front;
 use crate::identity::token::Issuer;
 use crate::mcp::transport::Transport;
 use crate::policy::rule::PolicySet;
+use crate::session::ledger::Bounds;
 pub use crate::tls::config::ClientCert;
 
 /// The whole gateway, as its operator wants it. Made by [`super::load`] only, so every name in it refers to something
@@ -44,6 +45,8 @@ pub struct Settings {
     pub policy: Arc<PolicySet>,
     /// Bounds that the operator may move.
     pub limits: Limits,
+    /// How many sessions there may be, and for how long.
+    pub sessions: Bounds,
     /// What the file says about the gateway's names, for [`Settings::bound`].
     pub(crate) front: Front,
 }
@@ -229,6 +232,10 @@ pub struct Limits {
     pub write_stall_ms_max: u64,
     /// A whole request body, milliseconds.
     pub body_time_ms_max: u64,
+    /// The longest silence on an event stream, milliseconds.
+    pub keepalive_ms: u64,
+    /// A cut event stream of a session is kept so long, milliseconds.
+    pub resume_ms: u64,
 }
 
 impl Default for Limits {
@@ -249,6 +256,8 @@ impl Default for Limits {
             handshake_ms_max: limits::HANDSHAKE_MS_MAX,
             write_stall_ms_max: limits::WRITE_STALL_MS_MAX,
             body_time_ms_max: limits::BODY_MS_MAX,
+            keepalive_ms: limits::STREAM_KEEPALIVE_MS,
+            resume_ms: limits::STREAM_RESUME_MS,
         }
     }
 }

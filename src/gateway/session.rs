@@ -43,6 +43,9 @@ pub(super) async fn serve(
         });
     }
     let session = session_of(shard, conn, &snapshot, &caller, endpoint)?;
+    if let Some(next) = conn.hand_over_to(shard, session.home).filter(|_| method == Method::Get) {
+        return Ok(next);
+    }
     let named = conn.head.get(conn.bytes(), Known::PortcullisTask);
     let task = active_task(&caller, named, None, snapshot.settings.policy.tasks())
         .ok()
@@ -93,8 +96,8 @@ fn afford(shard: &Shard, snapshot: &Held, caller: &Caller) -> Result<(), Kind> {
 async fn ended(shard: &Shard, conn: &mut Conn, flight: &Flight, session: &Live) -> Result<Next, Refusal> {
     sessions::end(shard, flight, session).await?;
     let mut out = Vec::with_capacity(64);
-    conn.write_status(shard, &mut out, 200);
-    reply::finish(&mut out, Framing::Length(0));
+    conn.write_status(shard, &mut out, 204);
+    reply::finish(&mut out, Framing::None);
     conn.send(shard, &out).await;
     Ok(Next::Keep)
 }
