@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use crate::base::ids::EndpointId;
+use crate::base::ids::{EndpointId, ServerId};
 use crate::base::limits::ID_BYTES_MAX;
 use crate::base::time::Now;
 use crate::config::snapshot::Route;
@@ -19,6 +19,7 @@ use crate::jsonrpc::scan::Shape;
 use crate::mcp::call::{self, Call, CallFault, Given};
 use crate::mcp::method::{self as methods, Verb};
 use crate::mcp::revision::{Era, Revision};
+use crate::mcp::transport::Transport;
 use crate::record::frame::Decision;
 use crate::session::owner::SessionFault;
 
@@ -88,6 +89,11 @@ async fn post(
     let server = snapshot.prepared.endpoints[endpoint.index()].server;
 
     let session = session(shard, conn, &snapshot, &caller, endpoint);
+    if let Some(Ok(live)) = &session
+        && let Some(next) = at_home(shard, conn, &snapshot, server, live)
+    {
+        return Ok(next);
+    }
     let read = read(shard, conn, body, session.as_ref().and_then(|opened| opened.as_ref().ok()))?;
     let Read { call, id, cursor, cancels } = read;
     let answerable = call.shape == Shape::Request;
@@ -121,6 +127,13 @@ async fn post(
         refusal.answerable &= answerable;
         refusal
     })
+}
+
+/// The way to the shard that has the connection which is this session at its server: HTTP+SSE (MCP 2024-11-05
+/// basic/transports). `None` for every other transport, and where it is here.
+pub(super) fn at_home(shard: &Shard, conn: &Conn, snapshot: &Held, server: ServerId, live: &Live) -> Option<Next> {
+    let one = snapshot.transport(server) == Transport::Sse;
+    one.then(|| conn.hand_over_to(shard, live.home)).flatten()
 }
 
 /// The part from the decision on, where every refusal knows whom it answers.

@@ -28,7 +28,7 @@ use crate::uring::wait::Timers;
 use super::control::Control;
 use super::load::{Class, Load};
 use super::mail::{Cancel, Letter};
-use super::sessions::Sessions;
+use super::sessions::{self, Sessions};
 use super::tally::Count;
 
 /// What a connection is doing.
@@ -159,16 +159,17 @@ impl Shard {
 
     /// Reads what other shards have written.
     pub(super) fn read_letters(&self) {
-        let (mut sessions, mut cancels) = (self.sessions.borrow_mut(), self.cancels.borrow_mut());
+        let mut ended = Vec::new();
         self.control.mail.take(self.id, |letter| match letter {
-            Letter::SessionEnded(nonce) => sessions.remove(&nonce),
-            Letter::Cancelled(cancel) => cancels.push(cancel),
+            Letter::SessionEnded(nonce) => ended.extend(self.sessions.borrow_mut().remove(&nonce)),
+            Letter::Cancelled(cancel) => self.cancels.borrow_mut().push(cancel),
             // The ledger knows which have ended: each is asked for again.
             Letter::Missed => {
                 self.count(Count::LettersMissed);
-                *sessions = Sessions::default();
+                *self.sessions.borrow_mut() = Sessions::default();
             }
         });
+        ended.iter().for_each(|live| sessions::hang_up(self, live));
     }
 
     /// The cancellations read since this was last asked. The bell rings for each of them, so none is forgotten.

@@ -18,6 +18,7 @@ pub enum Count {
     SessionsReopened,
     SessionsEnded,
     SessionsExpired,
+    LinesDropped,
 }
 
 /// Which heading it stands under.
@@ -59,6 +60,7 @@ pub const ROWS: &[Row] = &[
     row(Count::SessionsReopened,    Section::Happened, "sessions_reopened",     "Sessions opened anew at a server that had forgotten them."),
     row(Count::SessionsEnded,       Section::Happened, "sessions_ended",        "Sessions ended by their clients."),
     row(Count::SessionsExpired,     Section::Happened, "sessions_expired",      "Sessions ended for want of use, by age, or to make room."),
+    row(Count::LinesDropped,        Section::Dropped,  "sse_messages_dropped",  "Messages of HTTP+SSE servers that nobody waited for: late answers, unknown progress, more than a session without a stream keeps."),
 ];
 
 /// The counters of all shards.
@@ -81,10 +83,15 @@ impl Tally {
 
     /// One more, on a shard's page.
     pub fn add(&self, shard: ShardId, count: Count) {
+        self.raise(shard, count, 1);
+    }
+
+    /// So many more.
+    pub fn raise(&self, shard: ShardId, count: Count, by: u64) {
         if let Some(Page(counters)) = self.pages.get(shard.index())
             && let Some(counter) = counters.get(count as usize)
         {
-            counter.fetch_add(1, Ordering::Relaxed);
+            counter.fetch_add(by, Ordering::Relaxed);
         }
     }
 

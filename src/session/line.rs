@@ -329,7 +329,7 @@ mod tests {
         assert_eq!(desk.hear(&changed, true).0, Ok(Where::Session));
         assert_eq!(desk.hear(&tell("notifications/resources/updated"), true).0, Ok(Where::Session));
         assert_eq!(desk.hear(&changed, false).0, Ok(Where::Call(two)));
-        desk.hear(&answer(&second, ""), true);
+        assert!(desk.hear(&answer(&second, ""), true).0.is_ok());
         assert_eq!(desk.hear(&message, true).0, Ok(Where::Call(one)));
         desk.line.leave(one);
         assert_eq!(desk.hear(&message, true).0, Ok(Where::Session));

@@ -111,6 +111,12 @@ impl Bridge {
         idle.iter().for_each(|link| self.end(link));
     }
 
+    pub(super) fn hang_up(&self, id: &[u8]) {
+        if let Some(link) = self.link(id) {
+            self.end(&link);
+        }
+    }
+
     /// A session is over.
     pub(super) fn end(&self, link: &Link) {
         self.links.borrow_mut().remove(&link.number);

@@ -193,6 +193,11 @@ impl Upstreams {
         self.bridge.iter().for_each(|bridge| bridge.prune(then));
     }
 
+    /// Ends the session of an HTTP+SSE server that has this id, if it is one of this shard's.
+    pub fn hang_up(&self, id: &[u8]) {
+        self.bridge.iter().for_each(|bridge| bridge.hang_up(id));
+    }
+
     /// How many messages of HTTP+SSE servers found nobody, since this was asked last.
     pub fn take_dropped(&self) -> u64 {
         self.bridge.as_ref().map_or(0, |bridge| bridge.take_dropped())
