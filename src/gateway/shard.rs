@@ -10,7 +10,7 @@ use std::task::Waker;
 use ::ring::rand::{SecureRandom, SystemRandom};
 
 use crate::base::ids::ShardId;
-use crate::base::limits::SHARD_BUFFER_BYTES_MAX;
+use crate::base::limits::{LETTERS_MAX, SHARD_BUFFER_BYTES_MAX};
 use crate::base::slab::Slab;
 use crate::config::Limits;
 use crate::config::snapshot::Snapshot;
@@ -162,7 +162,11 @@ impl Shard {
         let mut ended = Vec::new();
         self.control.mail.take(self.id, |letter| match letter {
             Letter::SessionEnded(nonce) => ended.extend(self.sessions.borrow_mut().remove(&nonce)),
-            Letter::Cancelled(cancel) => self.cancels.borrow_mut().push(cancel),
+            Letter::Cancelled(cancel) if self.cancels.borrow().len() < LETTERS_MAX => {
+                self.cancels.borrow_mut().push(cancel);
+            }
+            // Nobody takes them: the shard does not hear its bell.
+            Letter::Cancelled(_) => {}
             // The ledger knows which have ended: each is asked for again.
             Letter::Missed => {
                 self.count(Count::LettersMissed);

@@ -47,7 +47,7 @@ pub(super) enum Carries {
 }
 
 /// What an event is to become.
-enum Judged {
+pub(super) enum Judged {
     Forward,
     Drop,
     /// The answer.
@@ -384,7 +384,7 @@ fn expiry(shard: &Shard, flight: &Flight) -> Moment {
 }
 
 /// What an event of the server may become.
-fn judge(shard: &Shard, flight: &Flight, carries: Carries, event: &Event<'_>) -> Judged {
+pub(super) fn judge(shard: &Shard, flight: &Flight, carries: Carries, event: &Event<'_>) -> Judged {
     let Some(data) = event.data.filter(|data| !data.is_empty()) else {
         // Primes resumption (MCP 2025-11-25); a modern stream cannot be resumed.
         return if flight.era == Era::Legacy { Judged::Forward } else { Judged::Drop };
@@ -446,7 +446,7 @@ fn server_event(shard: &Shard, flight: &Flight, data: &[u8]) -> Judged {
 }
 
 /// Tells a legacy server that its request will not be answered, so that it does not wait.
-async fn refuse_ask(shard: &Shard, conn: &mut Conn, flight: &Flight, id: &[u8]) {
+pub(super) async fn refuse_ask(shard: &Shard, conn: &mut Conn, flight: &Flight, id: &[u8]) {
     let Some(session) = &flight.session else { return };
     let mut body = Vec::with_capacity(160);
     body.extend_from_slice(b"{\"jsonrpc\":\"2.0\",\"id\":");

@@ -6,6 +6,8 @@
 //! Spec: MCP 2025-03-26 to 2025-11-25 basic/transports, "Session Management".
 
 pub mod asks;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -363,3 +365,5 @@ impl Ledger {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+const _: () = assert!(LEDGER_STRIPES <= 256 && LEDGER_STRIPES.is_power_of_two(), "a stripe is a byte of an owner");

@@ -563,6 +563,24 @@ impl Stripe {
         }
     }
 
+    /// All that lasts, as texts in one order. Tombstones that say nothing any more are left out.
+    #[cfg(test)]
+    pub(crate) fn summary(&self, now_s: u64) -> Vec<String> {
+        let says = |(issued_s, _): &&(u64, [u8; 16])| {
+            *issued_s >= self.over_before_s && issued_s + self.bounds.lifetime_s >= now_s
+        };
+        let mut all: Vec<String> = self.tombstones.iter().filter(says).map(|stone| format!("over {stone:?}")).collect();
+        for record in (0..u32::MAX).map_while(|at| (at < self.slots.places() as u32).then(|| self.slots.get(at))) {
+            let Some(record) = record else { continue };
+            let mut known = record.known();
+            known.subscriptions.sort_unstable();
+            known.upstreams.sort_unstable_by_key(|upstream| upstream.server);
+            all.push(format!("{:?} {:?} {} {known:?}", record.key, record.terms, record.used_s));
+        }
+        all.sort_unstable();
+        all
+    }
+
     /// Where the record is, whether or not its time is over.
     fn find(&self, key: &SessionKey) -> Option<u32> {
         let slots = &self.slots;
@@ -908,5 +926,126 @@ mod tests {
         assert_eq!(stripe.visit(&key(1, 1), terms(1000), 1001, true), Visit::Ended);
         assert!(!stripe.touch(&key(1, 1), 1001));
         assert_eq!(stripe.len(), 1);
+        // Nor one that was lost when it ended.
+        assert_eq!(stripe.end(&key(1, 3), 1000, 1001), Some(SmallVec::new()));
+        assert_eq!(stripe.visit(&key(1, 3), terms(1000), 1001, true), Visit::Ended);
+        // Nor one whose tombstone is gone, because its time is over.
+        stripe.forget_tombstones(20_000, 10);
+        assert_eq!(stripe.tombstones.len(), 0);
+        assert_eq!(stripe.visit(&key(1, 1), terms(1000), 20_000, true), Visit::Ended);
+    }
+
+    #[test]
+    fn a_session_is_its_owners() {
+        let mut stripe = stripe(&[(1, 1)]);
+        let stranger = key(2, 1);
+        assert!(!stripe.touch(&stranger, 1001));
+        assert_eq!(stripe.claim(&stranger, 1, 0, now(1001)), Claim::Ended);
+        assert_eq!(stripe.end(&stranger, 5, 1001), Some(SmallVec::new()));
+        assert!(stripe.touch(&key(1, 1), 1001));
+    }
+
+    #[test]
+    fn sessions_end_by_themselves() {
+        let mut stripe = stripe(&[(1, 1), (1, 2), (2, 3)]);
+        assert!(stripe.touch(&key(1, 2), 4000));
+        // Idle for longer than an hour, found by a use and by a sweep.
+        assert_eq!(stripe.visit(&key(1, 1), terms(1000), 4601, true), Visit::Ended);
+        let mut out = Vec::new();
+        stripe.sweep(4601, CHUNK, 10, &mut out);
+        let keys: Vec<_> = out.iter().map(|parting| parting.0).collect();
+        assert_eq!(keys, [key(1, 1), key(2, 3)]);
+        // In use, and too old.
+        assert!((0..7).all(|hour| stripe.touch(&key(1, 2), 4000 + hour * 1000)));
+        assert!(stripe.touch(&key(1, 2), 11_000));
+        out.clear();
+        stripe.sweep(11_001, CHUNK, 10, &mut out);
+        assert_eq!(out.len(), 1);
+        assert!(stripe.is_empty() && stripe.owners.is_empty());
+    }
+
+    #[test]
+    fn a_sweep_goes_on_where_it_was() {
+        let mut stripe = Stripe::new(Bounds { per_owner_max: 1000, ..stripe(&[]).bounds });
+        for nonce in 0..200 {
+            stripe.enter(key(1, nonce), terms(1000), None, None, 1000, true).unwrap();
+        }
+        let mut out = Vec::new();
+        assert!(stripe.sweep(9000, 150, 100, &mut out), "there may be more");
+        assert_eq!(out.len(), 100);
+        while stripe.sweep(9000, CHUNK, 100, &mut out) || !stripe.is_empty() {}
+        assert_eq!((out.len(), stripe.len()), (200, 0));
+    }
+
+    #[test]
+    fn an_owner_with_too_many_loses_the_one_unused_longest() {
+        let mut stripe = stripe(&[(1, 1), (1, 2), (1, 3), (2, 9)]);
+        let mut enter = |nonce, s| stripe.enter(key(1, nonce), terms(s), None, None, s, true);
+        assert_eq!(enter(4, 1119), Err(LedgerFault::OwnerFull));
+        assert_eq!(enter(4, 1120), Ok(()), "a minute, and a minute that may not have been told");
+        assert_eq!(stripe.visit(&key(1, 1), terms(1000), 1120, true), Visit::Ended);
+        // The second is used, so the third goes.
+        assert!(stripe.touch(&key(1, 2), 1130));
+        assert_eq!(stripe.enter(key(1, 5), terms(1130), None, None, 1130, true), Ok(()));
+        assert!(stripe.touch(&key(1, 2), 1130) && !stripe.touch(&key(1, 3), 1130));
+        assert_eq!(stripe.len(), 4);
+        let mut out = Vec::new();
+        stripe.sweep(1130, CHUNK, 10, &mut out);
+        let gone: Vec<_> = out.into_iter().map(|(key, upstreams)| (key, upstreams.to_vec())).collect();
+        assert_eq!(gone, [(key(1, 1), vec![upstream(1, b"a")]), (key(1, 3), vec![upstream(1, b"a")])]);
+    }
+
+    #[test]
+    fn when_all_is_full_an_owner_has_what_it_has() {
+        let mut stripe = stripe(&[(1, 1)]);
+        assert_eq!(stripe.enter(key(2, 2), terms(5000), None, None, 2000, false), Err(LedgerFault::Full));
+        assert_eq!(stripe.visit(&key(2, 2), terms(1000), 2000, false), Visit::Full);
+        assert_eq!(stripe.enter(key(1, 2), terms(5000), None, None, 1001, false), Err(LedgerFault::Full));
+        assert_eq!(stripe.enter(key(1, 2), terms(5000), None, None, 2000, false), Ok(()));
+        assert_eq!(stripe.len(), 1);
+    }
+
+    #[test]
+    fn tombstones_that_are_pushed_out_raise_the_mark() {
+        let mut stripe = stripe(&[(1, 1)]);
+        let nonce = |number: usize| SessionKey { owner: Owner([1; 16]), nonce: (number as u128).to_be_bytes() };
+        for number in 0..TOMBSTONES_MAX {
+            assert!(stripe.end(&nonce(number), 2000 + number as u64, 4000).is_some());
+        }
+        assert_eq!(stripe.visit(&key(2, 2), terms(1500), 4000, true), Visit::Lost);
+        assert!(stripe.end(&nonce(usize::MAX), 4000, 4000).is_some());
+        assert_eq!(stripe.tombstones.len(), TOMBSTONES_MAX);
+        // The oldest was pushed out: what is as old as that and has no record is over, what has one is not.
+        for (number, issued_s) in [(0, 2000), (9, 2000), (9, 1)] {
+            assert_eq!(stripe.visit(&nonce(number), terms(issued_s), 4000, true), Visit::Ended);
+        }
+        assert!(matches!(stripe.visit(&key(1, 1), terms(1000), 4000, true), Visit::Known(_)));
+        assert!(matches!(stripe.visit(&key(2, 2), terms(1500), 4000, true), Visit::Known(_)));
+        assert_eq!(stripe.visit(&nonce(9_999_999), terms(2001), 4000, true), Visit::Lost);
+        for number in 0..TOMBSTONES_MAX {
+            assert_eq!(stripe.visit(&nonce(number), terms(2000 + number as u64), 4000, true), Visit::Ended);
+        }
+    }
+
+    #[test]
+    fn subscriptions_are_bounded() {
+        let mut stripe = stripe(&[(1, 1)]);
+        let key = key(1, 1);
+        assert!(stripe.subscribe(&key, "file:///a", true, true) && stripe.subscribe(&key, "file:///a", true, true));
+        assert_eq!(stripe.subscribed_bytes(), 9);
+        assert!(!stripe.subscribe(&key, "file:///b", true, false));
+        assert!(!stripe.subscribe(&key, &"b".repeat(SUBSCRIBED_BYTES_MAX), true, true));
+        let many = (0..1000).filter(|n| stripe.subscribe(&key, &n.to_string(), true, true)).count();
+        assert_eq!(many, SUBSCRIPTIONS_MAX - 1);
+        assert!(stripe.subscribe(&key, "file:///a", false, false));
+        let Visit::Known(known) = stripe.visit(&key, terms(1000), 1000, true) else { panic!("it is there") };
+        assert_eq!(known.subscriptions.len(), SUBSCRIPTIONS_MAX - 1);
+        stripe.end(&key, 1000, 1000).unwrap();
+        assert_eq!(stripe.subscribed_bytes(), 0);
+    }
+
+    #[test]
+    fn a_record_is_small() {
+        assert!(size_of::<Option<Record>>() <= 144, "{} bytes", size_of::<Option<Record>>());
     }
 }
