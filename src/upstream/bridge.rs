@@ -490,6 +490,7 @@ impl Serving {
         }
         if newest() {
             link.listened.set(false);
+            link.touch(self.bridge.timers.last().mono);
         }
     }
 

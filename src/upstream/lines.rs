@@ -196,6 +196,11 @@ impl Link {
         self.used.get() <= then && self.calls.borrow().is_empty() && !self.listened.get()
     }
 
+    /// It is in use.
+    pub(super) fn touch(&self, now: Moment) {
+        self.used.set(now);
+    }
+
     /// Whether another message may be sent.
     pub(super) fn has_room(&self) -> bool {
         self.posts.get() < LINE_POSTS_MAX
@@ -240,7 +245,7 @@ impl Link {
     ) -> Rc<Abort> {
         let abort = Rc::new(Abort::default());
         let now = bridge.timers.now().mono;
-        self.used.set(now);
+        self.touch(now);
         let lane = self.road.lane(&self.endpoint);
         let request = Request { method: Method::Post, fields, params: &[], body: Some(body), repeatable };
         let Some(request) = bridge.far.compose_again(&lane, &request) else {

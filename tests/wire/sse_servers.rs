@@ -10,6 +10,7 @@ use crate::support::mcp::{LEGACY, Post, names, open_session, session_request, te
 use crate::support::oracle;
 use crate::support::peers::{PY_SSE_SERVER, Sdk, python_peers};
 use crate::support::sse_server::{SsePlan, SseServer};
+use crate::support::tls::{Authority, Manner, Shelf, Terminator};
 use crate::support::upstream::{Acted, Eras, Plan, Reserved, progress, said, standard};
 
 /// What the status says of the one server.
@@ -95,7 +96,7 @@ fn others_are_not_mistaken() {
     assert!(broken.seen().iter().all(|seen| seen.http == "POST"), "{:?}", broken.seen());
 }
 
-/// The `endpoint` event must come first and name the stream's own origin; else nothing is sent, and the status says
+/// [O7] The `endpoint` event must come first and name the stream's own origin; else nothing is sent, and the status says
 /// why in a sentence.
 #[test]
 fn a_foreign_endpoint_gets_nothing() {
@@ -250,7 +251,10 @@ fn scripted() -> SseServer {
                     out.pass("slow");
                     line.event(&answer());
                 }
-                "hold" => out.empty(202),
+                "hold" => {
+                    out.empty(202);
+                    out.note(format!("holds {}", seen.value()));
+                }
                 _ => return Acted::Default,
             }
             Acted::Done
@@ -440,7 +444,7 @@ fn a_cut_session() {
     let session = session(&gateway);
     let post = Post::legacy_call(&session, "hold");
     let mut wire = post.begin(&gateway);
-    server.upstream.wait("the call", |seen| seen.value() == post.value);
+    server.upstream.noted(&format!("holds {}", post.value));
     server.lines().pop().expect("a line").cut();
     let cut = wire.response();
     assert_eq!((cut.status(), &cut.json()["error"]["data"]["reason"]), (200, &json!("server_cut")), "{}", cut.text());
@@ -484,7 +488,7 @@ fn ended_sessions_hang_up() {
     let sessions = [session(&gateway), session(&gateway)];
     server.wait_lines(3);
     let ended = Wire::to(gateway.address).ask(&session_request(&gateway, "DELETE", "/mcp", &sessions[0], ""));
-    assert_eq!(ended.status(), 200);
+    assert_eq!(ended.status(), 204);
     server.upstream.noted("line 1 closed");
     assert_eq!(Post::legacy_call(&sessions[0], "echo").to(&gateway).status(), 404);
     Post::legacy_call(&sessions[1], "echo").echoed(&gateway);
@@ -523,7 +527,7 @@ fn on_two_shards() {
         assert!(gateway.counted("connections_moved") > 0);
         for (session, wire) in sessions.iter().zip(&mut wires) {
             let ended = wire.ask(&session_request(&gateway, "DELETE", "/mcp", session, ""));
-            assert_eq!(ended.status(), 200);
+            assert_eq!(ended.status(), 204);
         }
         server.wait_lines(1);
         oracle::check(&gateway, &[("old", &server.upstream)]);
@@ -581,6 +585,7 @@ fn a_server_that_is_gone() {
     drop(server);
     lines.iter().for_each(|line| line.cut());
     drop(lines);
+    eventually("nobody listens there", || std::net::TcpStream::connect(address).is_err());
     let gone = Post::initialize(LEGACY).to(&gateway);
     assert_eq!(gone.json()["error"]["data"]["reason"], "unreachable", "{}", gone.text());
     let again = SsePlan::tools(&["echo"]).start_at(Reserved::at(address));
@@ -621,4 +626,22 @@ fn a_slow_reader() {
     let numbers: Vec<u64> = messages.iter().filter_map(|it| it["params"]["number"].as_u64()).collect();
     assert_eq!(numbers, (0..EVENTS as u64).collect::<Vec<_>>());
     assert_eq!(text_of(&messages[EVENTS]), post.value);
+}
+
+/// Over TLS, the messages like the stream.
+#[test]
+fn encrypted() {
+    let server = scripted();
+    let (authority, shelf) = (Authority::new("servers"), Shelf::new());
+    let front =
+        Terminator::start(server.upstream.address(), Manner::Polite(authority.issue(&["127.0.0.1"]).server(None)));
+    let url = front.url().replace("/mcp", "/sse");
+    let tls = json!({ "ca": shelf.put("ca.pem", &authority.pem()) });
+    let gateway = known(Setup::new().set("/servers/old", json!({ "url": url, "tls": tls })).open());
+    let session = session(&gateway);
+    Post::legacy_call(&session, "echo").echoed(&gateway);
+    let post = Post::legacy_call(&session, "steps").param("/_meta/progressToken", json!(1));
+    assert_eq!(post.stream(&gateway).rest().0.len(), 4);
+    assert!(front.shakes().iter().all(|shake| shake.done), "{:?}", front.shakes());
+    oracle::check(&gateway, &[("old", &server.upstream)]);
 }
