@@ -21,6 +21,7 @@ use super::exchange::{USER_AGENT, lane, legacy_fields, watched};
 use super::flight::{Flight, Next, Taken, failed, reasoned};
 use super::load::Class;
 use super::modern::Opted;
+use super::pipeline;
 use super::refusal::{Kind, Refusal};
 use super::sessions::{self, Live};
 use super::shard::{Held, Shard};
@@ -44,7 +45,13 @@ pub(super) async fn serve(
         });
     }
     let session = session_of(shard, conn, &snapshot, &caller, endpoint)?;
-    if let Some(next) = conn.hand_over_to(shard, session.home).filter(|_| method == Method::Get) {
+    let server = snapshot.prepared.endpoints[endpoint.index()].server;
+    let home = if method == Method::Get {
+        conn.hand_over_to(shard, session.home)
+    } else {
+        pipeline::at_home(shard, conn, &snapshot, server, &session)
+    };
+    if let Some(next) = home {
         return Ok(next);
     }
     let named = conn.head.get(conn.bytes(), Known::PortcullisTask);
@@ -57,7 +64,7 @@ pub(super) async fn serve(
     }
     let flight = Flight {
         task,
-        server: snapshot.prepared.endpoints[endpoint.index()].server,
+        server,
         endpoint,
         era: Era::Legacy,
         revision: session.revision,

@@ -28,6 +28,7 @@ use crate::mcp::optin::LogLevel;
 use crate::mcp::profile::{Capabilities, request_initialize_again};
 use crate::mcp::request;
 use crate::mcp::revision::Revision;
+use crate::mcp::transport::Transport;
 use crate::session::ledger::{Claim, Known, LedgerFault, Opened, Profile, SessionKey, Terms, Upstream, Visit};
 use crate::session::owner::{self, Session, SessionFault, SessionSeal};
 use crate::session::way::{Claimed, Do, In, Reach, Way, WayFault};
@@ -139,11 +140,20 @@ impl Sessions {
         self.young.insert(live.nonce16, live);
     }
 
-    pub(super) fn remove(&mut self, nonce: &[u8; 16]) {
-        for generation in [&mut self.young, &mut self.old] {
-            if let Some(live) = generation.remove(nonce) {
-                live.ended.set(true);
-            }
+    pub(super) fn remove(&mut self, nonce: &[u8; 16]) -> Option<Rc<Live>> {
+        let live = self.young.remove(nonce).or_else(|| self.old.remove(nonce))?;
+        live.ended.set(true);
+        Some(live)
+    }
+}
+
+/// A session has ended: where a server's own is a connection of this shard, that ends too.
+pub(super) fn hang_up(shard: &Shard, live: &Live) {
+    let snapshot = shard.snapshot();
+    for upstream in live.upstreams.borrow().iter() {
+        let server = snapshot.prepared.servers.iter().position(|server| server.digest == upstream.server);
+        if server.is_some_and(|server| snapshot.transport(ServerId::from_index(server)) == Transport::Sse) {
+            shard.upstreams.hang_up(&upstream.id);
         }
     }
 }

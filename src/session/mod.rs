@@ -8,6 +8,7 @@
 pub mod fuzz;
 pub mod journal;
 pub mod ledger;
+pub mod line;
 pub mod owner;
 pub mod tasks;
 pub mod way;
