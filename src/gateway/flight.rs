@@ -14,10 +14,10 @@ use crate::mcp::method as methods;
 use crate::mcp::revision::{Era, Revision};
 use crate::record::Seq;
 use crate::record::frame::{Outcome, Status};
-use crate::session::owner::Session;
 use crate::upstream::UpstreamFault;
 
 use super::refusal::{Kind, Refusal};
+use super::sessions::Live;
 use super::shard::{Held, Shard};
 
 /// A request's id as JSON text.
@@ -34,7 +34,11 @@ pub(super) struct Flight {
     pub(super) revision: Revision,
     pub(super) id: Option<IdBytes>,
     pub(super) method: Option<&'static methods::Method>,
-    pub(super) session: Option<Session>,
+    pub(super) session: Option<Rc<Live>>,
+    /// Of an `initialize`: what the client says of itself.
+    pub(super) profile: Option<Box<[u8]>>,
+    /// Its server has answered it with a result.
+    pub(super) succeeded: Cell<bool>,
     /// Its request's place among those of its session that are under way.
     pub(super) in_flight: Cell<Option<u64>>,
     /// What it has of its subject's share.

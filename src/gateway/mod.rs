@@ -21,6 +21,8 @@ mod relay;
 pub mod run;
 mod serve;
 mod session;
+mod sessions;
 mod shard;
 mod stream;
+pub mod tally;
 mod watch;

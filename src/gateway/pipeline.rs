@@ -18,7 +18,7 @@ use crate::mcp::call::{self, Call, CallFault, Given};
 use crate::mcp::method::{self as methods, Verb};
 use crate::mcp::revision::{Era, Revision};
 use crate::record::frame::Decision;
-use crate::session::owner::{self, Session};
+use crate::session::owner::SessionFault;
 
 use super::answer::accepted;
 use super::conn::{Body, Conn};
@@ -26,8 +26,10 @@ use super::flight::{Flight, IdBytes, Next, Taken, sentence};
 use super::judge::Judge;
 use super::load::Class;
 use super::refusal::{self, Kind, Refusal};
+use super::sessions::Live;
 use super::shard::{Held, Shard};
-use super::{forward, gate, lists, session};
+use super::tally::Count;
+use super::{forward, gate, lists, session, sessions};
 
 /// A message as read: the call, and what of the body is asked for later.
 struct Read {
@@ -93,6 +95,8 @@ async fn post(
         id,
         method: call.method,
         session: None,
+        profile: None,
+        succeeded: Cell::new(false),
         in_flight: Cell::new(None),
         taken: Cell::new(Taken::Nothing),
         began,
@@ -121,14 +125,13 @@ async fn judged(
     body: &Body,
     flight: &mut Flight,
     call: Call,
-    session: Option<Result<Session, owner::SessionFault>>,
+    session: Option<Result<Rc<Live>, SessionFault>>,
     cursor: bool,
 ) -> Result<Next, Refusal> {
     era_offered(flight)?;
     let initialize = call.method.is_some_and(|method| method.verb == Verb::Initialize);
     if call.era == Era::Legacy && !initialize {
-        // Another owner's, another endpoint's, a forged and an ended id are one and the same to its bearer.
-        flight.session = session.transpose().map_err(|_| Kind::SessionUnknown)?;
+        flight.session = session.transpose().map_err(sessions::unopened)?;
     }
     afford(shard, conn, flight, &call)?;
     flight.task = Judge::new(shard, conn, body, flight).task(&call)?;
@@ -143,12 +146,20 @@ async fn judged(
         // Over HTTP a modern client cancels by closing its stream; what it notifies beside that concerns nobody.
         return accepted(shard, conn).await;
     }
+    let mut restored = None;
+    if matches!(call.shape, Shape::Result | Shape::Error) {
+        restored = sessions::restored(shard, flight, &call, conn.body_bytes(body));
+        if restored.is_none() {
+            shard.count(Count::AnswersDropped);
+            return accepted(shard, conn).await;
+        }
+    }
     let judge = Judge::new(shard, conn, body, flight);
     let permit = judge.decide(call)?;
     judge.params_agree(&permit)?;
     let recorded = judge.record(permit)?;
     flight.seq = recorded.seq();
-    forward::serve(shard, conn, body, flight, recorded).await
+    forward::serve(shard, conn, body, flight, recorded, restored).await
 }
 
 /// Whether there is room for it: by what it is worth, by what its subject has under way, by its id. Notifications and
@@ -184,7 +195,7 @@ fn afford(shard: &Shard, conn: &Conn, flight: &mut Flight, call: &Call) -> Resul
 }
 
 /// Reads the message: one scan, then its meaning, agreed with the head.
-fn read(shard: &Shard, conn: &Conn, body: &Body, session: Option<&Session>) -> Result<Read, Refusal> {
+fn read(shard: &Shard, conn: &Conn, body: &Body, session: Option<&Rc<Live>>) -> Result<Read, Refusal> {
     let head = &conn.head;
     let bytes = conn.bytes();
     let text = conn.body_bytes(body);
@@ -242,7 +253,7 @@ fn session(
     snapshot: &Held,
     caller: &Caller,
     endpoint: EndpointId,
-) -> Option<Result<Session, owner::SessionFault>> {
+) -> Option<Result<Rc<Live>, SessionFault>> {
     let id = conn.head.get(conn.bytes(), Known::McpSessionId)?;
     let digest = snapshot.prepared.endpoints[endpoint.index()].digest;
     Some(shard.open_session(id, caller, digest))

@@ -67,6 +67,9 @@ pub enum Kind {
     SubjectBusy,
     StreamsBusy,
     IdInFlight,
+    SessionsBusy,
+    SessionsFull,
+    StateFull,
     ServerUntrusted,
 }
 
@@ -149,6 +152,9 @@ pub const ROWS: &[Row] = &[
     row(Kind::SubjectBusy,         429, 429, -32603, "busy",          false, 1, "This subject has as many calls under way as one may have; wait for one to end."),
     row(Kind::StreamsBusy,         429, 429, -32603, "busy",          false, 1, "This subject has as many streams open as one may have; close one."),
     row(Kind::IdInFlight,          400, 400, -32600, "id",            false, 0, "A request of this session with the same id is still under way."),
+    row(Kind::SessionsBusy,        429, 429, -32603, "busy",          false, 5, "This subject has as many sessions as one may have; end one."),
+    row(Kind::SessionsFull,        503, 503, -32603, "overload",      false, 5, "The gateway has as many sessions as it can keep; try again later."),
+    row(Kind::StateFull,           503, 503, -32603, "state",         false, 1, "The gateway cannot write down that this session has ended; it is over here, but ask again."),
     row(Kind::RecordFull,          503, 503, -32603, "record",        false, 1, "The gateway cannot write its record at the moment, so it lets no call go; try again."),
     row(Kind::ServerUnreachable,   200, 200, -32603, "unreachable",   false, 0, "The server behind this endpoint cannot be reached; the call was not sent."),
     row(Kind::ServerUntrusted,     200, 200, -32603, "server_tls",    false, 0, "The server behind this endpoint did not prove who it is (TLS); the call was not sent, and the gateway's operator has to look."),

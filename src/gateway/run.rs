@@ -22,6 +22,7 @@ use crate::uring::socket::{self, Listener, Socket};
 use super::control::{Control, Life};
 use super::refusal::Kind;
 use super::serve;
+use super::sessions;
 use super::shard::{Phase, Shard, Slot};
 
 /// What a shard is started with.
@@ -185,7 +186,7 @@ impl Shard {
     }
 
     /// Looks after the pools until told to stop, then drains.
-    async fn keep_house(&self, listeners: &[Rc<Listener>]) {
+    async fn keep_house(self: &Rc<Self>, listeners: &[Rc<Listener>]) {
         let mut trim = self.timers.now().mono.plus_ms(TRIM_MS);
         while self.control.life() == Life::Run {
             let now = self.timers.now().mono;
@@ -195,6 +196,7 @@ impl Shard {
                 trim = now.plus_ms(TRIM_MS);
                 self.buffers.trim();
                 give_back();
+                sessions::expire(self);
             }
             self.timers.sleep_until(now.plus_ms(HOUSEKEEPING_MS)).await;
         }

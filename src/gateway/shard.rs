@@ -2,7 +2,6 @@
 //! shared with another shard; what comes from the plane comes through `Control`.
 
 use std::cell::{Cell, RefCell, RefMut};
-use std::collections::{HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,7 +10,7 @@ use std::task::Waker;
 use ::ring::rand::{SecureRandom, SystemRandom};
 
 use crate::base::ids::ShardId;
-use crate::base::limits::{SESSIONS_ENDED_MAX, SHARD_BUFFER_BYTES_MAX};
+use crate::base::limits::SHARD_BUFFER_BYTES_MAX;
 use crate::base::slab::Slab;
 use crate::config::Limits;
 use crate::config::snapshot::Snapshot;
@@ -20,7 +19,7 @@ use crate::identity::caller::Caller;
 use crate::jsonrpc::answer::AnswerScan;
 use crate::jsonrpc::scan::Reader;
 use crate::record::Writer;
-use crate::session::owner::{self, SealingKey, Session, SessionFault};
+use crate::session::owner::SealingKey;
 use crate::upstream::exchange::{Abort, Upstreams};
 use crate::uring::buffer::Pool;
 use crate::uring::socket::Socket;
@@ -29,6 +28,8 @@ use crate::uring::wait::Timers;
 use super::control::Control;
 use super::load::{Class, Load};
 use super::mail::Letter;
+use super::sessions::Sessions;
+use super::tally::Count;
 
 /// What a connection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,8 +72,10 @@ pub(super) struct Shard {
     tokens: RefCell<(u64, TokenCache)>,
     snapshot: RefCell<Rc<Held>>,
     pub(super) connections: RefCell<Slab<Rc<Slot>>>,
-    /// Sessions that their clients ended, the latest ones.
-    ended: RefCell<EndedSessions>,
+    /// The sessions it has seen lately. Not to be held across an await.
+    pub(super) sessions: RefCell<Sessions>,
+    /// Servers are being told of sessions that expired.
+    pub(super) expiring: Cell<bool>,
     pub(super) draining: Cell<bool>,
     /// What is under way, for whom.
     pub(super) load: Load,
@@ -91,26 +94,6 @@ impl std::ops::Deref for Held {
     type Target = Snapshot;
     fn deref(&self) -> &Snapshot {
         &self.0
-    }
-}
-
-/// The sessions that ended last. One that has been pushed out is still unknown to its server.
-#[derive(Default)]
-struct EndedSessions {
-    set: HashSet<[u8; 16]>,
-    order: VecDeque<[u8; 16]>,
-}
-
-impl EndedSessions {
-    fn insert(&mut self, nonce: [u8; 16]) {
-        if self.set.insert(nonce) {
-            self.order.push_back(nonce);
-        }
-        if self.order.len() > SESSIONS_ENDED_MAX
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.set.remove(&oldest);
-        }
     }
 }
 
@@ -146,7 +129,8 @@ impl Shard {
             snapshot: RefCell::new(Rc::new(Held(snapshot))),
             control,
             connections: RefCell::new(Slab::new()),
-            ended: RefCell::new(EndedSessions::default()),
+            sessions: RefCell::new(Sessions::default()),
+            expiring: Cell::new(false),
             draining: Cell::new(false),
             load,
             hand: Cell::new(0),
@@ -168,15 +152,16 @@ impl Shard {
         held.clone()
     }
 
-    /// Opens a session id for the caller that presents it at an endpoint. Every way in which it is not theirs is an
-    /// error, and one that was ended is too.
-    pub(super) fn open_session(&self, id: &[u8], caller: &Caller, digest: u64) -> Result<Session, SessionFault> {
-        let seal = owner::open(&self.sealing, id)?.owned_by(&caller.owner, digest)?;
-        let mut ended = self.ended.borrow_mut();
+    /// Empties its letterbox: what others have ended is over here too.
+    pub(super) fn read_mail(&self) {
         self.control.mail.take(self.id, |letter| match letter {
-            Letter::SessionEnded(nonce) => ended.insert(nonce),
+            Letter::SessionEnded(nonce) => self.sessions.borrow_mut().remove(&nonce),
         });
-        if ended.set.contains(&seal.nonce16) { Err(SessionFault::Forged) } else { Ok(seal) }
+    }
+
+    /// One more of these.
+    pub(super) fn count(&self, count: Count) {
+        self.control.tally.add(self.id, count);
     }
 
     /// Whether work of this class is still taken.

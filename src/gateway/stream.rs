@@ -25,6 +25,7 @@ use super::conn::Conn;
 use super::exchange::{USER_AGENT, lane, legacy_fields, watched};
 use super::flight::{Ended, Flight, NEVER, Next, end, reasoned};
 use super::refusal::{Kind, Refusal};
+use super::sessions;
 use super::shard::{Phase, Shard};
 use super::watch::{self, Woke};
 
@@ -449,13 +450,14 @@ async fn refuse_ask(shard: &Shard, conn: &mut Conn, flight: &Flight, id: &[u8]) 
         b",\"error\":{\"code\":-32601,\"message\":\"The gateway's policy does not let this server ask that.\"}}",
     );
     let lane = lane(&flight.snapshot, flight.server);
+    let upstream = session.upstream(sessions::digest(flight));
     let mut fields: SmallVec<[(&'static str, &[u8]); 12]> = SmallVec::new();
     fields.push(("content-type", b"application/json"));
     fields.push(("accept", b"application/json, text/event-stream"));
     fields.push(("user-agent", USER_AGENT));
-    legacy_fields(flight, &mut fields);
+    legacy_fields(flight, upstream.as_deref(), &mut fields);
     let request = Request { method: Method::Post, fields: &fields, params: &[], body: Some(&body), repeatable: false };
-    let clearance = Clearance::Session(session);
+    let clearance = Clearance::Session(session.proof());
     let Some(request) = shard.upstreams.compose(clearance, &lane, &request) else { return };
     let deadline = deadline(shard, ASK_REFUSED_MS_MAX);
     let abort = Abort::default();
@@ -465,11 +467,11 @@ async fn refuse_ask(shard: &Shard, conn: &mut Conn, flight: &Flight, id: &[u8]) 
     }
 }
 
-/// The final message of a stream that is read whole: the answer to an `initialize`.
-pub(super) async fn final_message(
+/// The one message that is waited for on a stream of which nothing else is given on: the answer to an `initialize`.
+pub(super) async fn event_with(
     shard: &Shard,
-    flight: &Flight,
     answer: &mut Answer,
+    ours: impl Fn(&[u8]) -> bool,
 ) -> Result<Vec<u8>, UpstreamFault> {
     let mut parser = EventParser::new();
     let mut raw = Vec::new();
@@ -480,9 +482,7 @@ pub(super) async fn final_message(
             at += parser.push(&raw[at..]).map_err(|_| UpstreamFault::BadAnswer)?;
             let event = parser.event();
             let data = event.data.filter(|data| parser.ready() && !data.is_empty());
-            let Some(data) = data else { continue };
-            let facts = shard.answers().read(data).map_err(|_| UpstreamFault::BadAnswer)?;
-            if accept(shard, flight, &facts, data, 200).is_ok() {
+            if let Some(data) = data.filter(|data| ours(data)) {
                 return Ok(data.to_vec());
             }
         }
