@@ -56,11 +56,17 @@ pub const WRITE_STALL_MS_MAX: u64 = 30_000;
 pub const DRAIN_MS_MAX: u64 = 30_000;
 /// To tell a legacy server that its request to the client is refused, milliseconds: its stream waits so long.
 pub const ASK_REFUSED_MS_MAX: u64 = 5_000;
-/// A keep-alive comment goes out on a stream that was silent for this long.
-pub const STREAM_KEEPALIVE_MS: u64 = 10_000;
+/// A keep-alive comment goes out on a stream that was silent for this long (default of `limits.keepalive`).
+pub const STREAM_KEEPALIVE_MS: u64 = 15_000;
+/// The longest silence that can be asked for: common proxies cut a connection after a minute of it.
+pub const STREAM_KEEPALIVE_MS_MAX: u64 = 60_000;
+/// A legacy stream that was cut is kept so long for its client to come back (default of `limits.resume`).
+pub const STREAM_RESUME_MS: u64 = 60_000;
+/// And at most so long.
+pub const STREAM_RESUME_MS_MAX: u64 = 60 * 60 * 1000;
 /// And must be acknowledged by the client's kernel within this time, milliseconds: with the comment before it, a client
 /// that vanished is noticed within half a minute.
-pub const STREAM_ACKNOWLEDGED_MS_MAX: u32 = 18_000;
+pub const STREAM_ACKNOWLEDGED_MS_MAX: u32 = 14_000;
 /// A waiting call looks whether its client is still there after this long.
 pub const WATCH_AFTER_MS: u64 = 10;
 /// Read and thrown away of a refused request's body before the connection is closed, bytes.
@@ -123,6 +129,15 @@ pub const STREAMS_PER_SUBJECT_MAX: usize = 256;
 pub const CALLS_MAX: usize = 16 * 1024;
 /// Open streams, over all shards (default of `limits.streams`).
 pub const STREAMS_MAX: usize = 16 * 1024;
+
+/// Letters to one shard that it has not read; a shard reads them each time it wakes.
+pub const LETTERS_MAX: usize = 4096;
+/// Connections on their way to one shard.
+pub const PARCELS_MAX: usize = 1024;
+/// What they have received, all together, bytes; a single one may have more.
+pub const PARCELS_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// A server that was told of a cancellation may still answer, or end by itself, for so long, milliseconds.
+pub const CANCEL_GRACE_MS: u64 = 1_000;
 
 // ---- tls ------------------------------------------------------------------------------------------------------
 /// A client's handshake, from accept to its end, milliseconds (default of `limits.handshake`).

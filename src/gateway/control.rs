@@ -70,7 +70,7 @@ impl Control {
         let pokes = (0..servers).map(|_| Poke::new()).collect::<std::io::Result<_>>()?;
         Ok(Self {
             snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
-            mail: Mail::new(shards),
+            mail: Mail::new(shards)?,
             ledger: Arc::new(Ledger::new(Bounds::default())),
             asks: Asks::new(),
             tally: Tally::new(shards),

@@ -154,6 +154,10 @@ async fn send(
         return Err(Refusal::from(Kind::NoBuffer).recorded());
     };
     flight.sent = shard.timers.last().mono;
+    if flight.is_cancelled(shard) {
+        // While it waited for something else; firing ends an exchange that is under way, and this one is not yet.
+        return Ok(Err(UpstreamFault::Abandoned));
+    }
     let sent = watched(shard, conn, flight.era == Era::Modern, &trip.lane, request, deadline, abort).await;
     flight.answered = shard.timers.now().mono;
     Ok(sent)

@@ -25,4 +25,5 @@ mod sessions;
 mod shard;
 mod stream;
 pub mod tally;
+mod tap;
 mod watch;

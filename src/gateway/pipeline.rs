@@ -2,10 +2,12 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use smallvec::SmallVec;
 
 use crate::base::ids::EndpointId;
+use crate::base::limits::ID_BYTES_MAX;
 use crate::base::time::Now;
 use crate::config::snapshot::Route;
 use crate::http::field::Known;
@@ -25,6 +27,7 @@ use super::conn::{Body, Conn};
 use super::flight::{Flight, IdBytes, Next, Taken, sentence};
 use super::judge::Judge;
 use super::load::Class;
+use super::mail::{Cancel, Letter};
 use super::refusal::{self, Kind, Refusal};
 use super::sessions::Live;
 use super::shard::{Held, Shard};
@@ -36,6 +39,8 @@ struct Read {
     call: Call,
     id: Option<IdBytes>,
     cursor: bool,
+    /// The request that it takes back.
+    cancels: Option<IdBytes>,
 }
 
 /// Serves one request whose head has arrived.
@@ -84,7 +89,7 @@ async fn post(
 
     let session = session(shard, conn, &snapshot, &caller, endpoint);
     let read = read(shard, conn, body, session.as_ref().and_then(|opened| opened.as_ref().ok()))?;
-    let Read { call, id, cursor } = read;
+    let Read { call, id, cursor, cancels } = read;
     let answerable = call.shape == Shape::Request;
     let mut flight = Flight {
         task: ActiveTask::None,
@@ -107,7 +112,7 @@ async fn post(
         snapshot,
         caller,
     };
-    let result = judged(shard, conn, body, &mut flight, call, session, cursor).await;
+    let result = judged(shard, conn, body, &mut flight, call, session, cursor, cancels).await;
     // Whatever it had taken is given back, whichever way it ended.
     flight.over(shard);
     result.map_err(|refusal| {
@@ -127,6 +132,7 @@ async fn judged(
     call: Call,
     session: Option<Result<Rc<Live>, SessionFault>>,
     cursor: bool,
+    cancels: Option<IdBytes>,
 ) -> Result<Next, Refusal> {
     era_offered(flight)?;
     let initialize = call.method.is_some_and(|method| method.verb == Verb::Initialize);
@@ -154,11 +160,20 @@ async fn judged(
             return accepted(shard, conn).await;
         }
     }
+    if is_cancellation(&call) && flight.session.is_none() {
+        // A server without sessions could not tell whose request is meant.
+        shard.count(Count::CancelsSessionless);
+        return accepted(shard, conn).await;
+    }
     let judge = Judge::new(shard, conn, body, flight);
     let permit = judge.decide(call)?;
     judge.params_agree(&permit)?;
     let recorded = judge.record(permit)?;
     flight.seq = recorded.seq();
+    if let (Some(session), Some(id)) = (&flight.session, cancels) {
+        let cancel = Cancel::new(session.nonce16, &id, shard.control.shards());
+        shard.control.mail.send(&Letter::Cancelled(Arc::new(cancel)));
+    }
     forward::serve(shard, conn, body, flight, recorded, restored).await
 }
 
@@ -189,7 +204,7 @@ fn afford(shard: &Shard, conn: &Conn, flight: &mut Flight, call: &Call) -> Resul
         flight.taken.set(Taken::Call);
     }
     if let (Some(session), Some(id)) = (&flight.session, &flight.id) {
-        flight.in_flight.set(Some(shard.load.id(&session.nonce16, id).ok_or(Kind::IdInFlight)?));
+        flight.in_flight.set(Some(shard.load.id(&session.nonce16, id, &conn.slot.abort).ok_or(Kind::IdInFlight)?));
     }
     Ok(())
 }
@@ -224,7 +239,15 @@ fn read(shard: &Shard, conn: &Conn, body: &Body, session: Option<&Rc<Live>>) -> 
         if envelope.shape == Shape::Request { refusal } else { refusal.unanswerable() }
     })?;
     let cursor = call.method.is_some_and(|method| method.list.is_some()) && envelope.param(text, "cursor").is_some();
-    Ok(Read { call, id: id.map(SmallVec::from_slice), cursor })
+    let cancels = envelope.param(text, "requestId").filter(|_| is_cancellation(&call));
+    let cancels = cancels.map(|id| SmallVec::from_slice(id.value.of(text))).filter(|id| id.len() <= ID_BYTES_MAX);
+    Ok(Read { call, id: id.map(SmallVec::from_slice), cursor, cancels })
+}
+
+/// A notification of the handshake era that takes a request back.
+fn is_cancellation(call: &Call) -> bool {
+    let cancels = call.method.is_some_and(|method| method.verb == Verb::Cancelled);
+    cancels && call.era == Era::Legacy && call.shape == Shape::Notification
 }
 
 fn of_fault(fault: &CallFault, version: Option<&[u8]>, id: Option<&[u8]>) -> Refusal {

@@ -71,6 +71,7 @@ pub enum Kind {
     SessionsFull,
     StateFull,
     ServerUntrusted,
+    Cancelled,
 }
 
 /// One row: what a refusal looks like.
@@ -162,6 +163,7 @@ pub const ROWS: &[Row] = &[
     row(Kind::ServerCut,           200, 200, -32603, "server_cut",    false, 0, "The server's connection ended before it had answered; whether it executed the call is not known."),
     row(Kind::ServerInvalid,       200, 200, -32603, "server_invalid",false, 0, "The server's answer was not acceptable and was withheld; the call may have been executed."),
     row(Kind::ServerRefusedUs,     200, 200, -32603, "server_auth",   false, 0, "The server refused the gateway's own credentials; its operator has to look."),
+    row(Kind::Cancelled,           200, 200, -32603, "cancelled",     false, 0, "The client took this request back; whether the server executed it is not known."),
     row(Kind::AskForbidden,        200, 200, CODE_REFUSED, "ask",     false, 0, "The server asked for input of a kind that policy does not let it ask for."),
 ];
 

@@ -43,6 +43,9 @@ pub(super) async fn serve(
         });
     }
     let session = session_of(shard, conn, &snapshot, &caller, endpoint)?;
+    if let Some(next) = conn.hand_over_to(shard, session.home).filter(|_| method == Method::Get) {
+        return Ok(next);
+    }
     let named = conn.head.get(conn.bytes(), Known::PortcullisTask);
     let task = active_task(&caller, named, None, snapshot.settings.policy.tasks())
         .ok()

@@ -152,7 +152,7 @@ impl Shard {
     /// error, and one that has ended is too.
     pub(super) fn open_session(&self, id: &[u8], caller: &Caller, digest: u64) -> Result<Rc<Live>, SessionFault> {
         let session = owner::open(&self.sealing, id)?.owned_by(&caller.owner, digest)?;
-        self.read_mail();
+        self.read_letters();
         let now_s = self.timers.last().unix_s();
         let known = self.sessions.borrow_mut().get(&session.nonce16);
         if let Some(live) = known {
@@ -499,7 +499,7 @@ pub(super) fn restored(shard: &Shard, flight: &Flight, call: &Call, text: &[u8])
 pub(super) async fn end(shard: &Shard, flight: &Flight, live: &Live) -> Result<(), Refusal> {
     let ended = shard.control.ledger.end(&live.key(), live.terms(), shard.timers.now().unix_s());
     // In every shard's box before the client hears that it is over.
-    shard.control.mail.send(Letter::SessionEnded(live.nonce16));
+    shard.control.mail.send(&Letter::SessionEnded(live.nonce16));
     shard.control.asks.forget(live.nonce16);
     shard.count(Count::SessionsEnded);
     for upstream in &ended.upstreams {
@@ -545,7 +545,7 @@ pub(super) fn expire(shard: &Rc<Shard>) {
     let parts = shard.control.shards();
     shard.control.ledger.sweep(shard.id.index(), parts, now_s, SESSIONS_EXPIRED_AT_ONCE_MAX, |(key, upstreams)| {
         shard.control.asks.forget(key.nonce);
-        shard.control.mail.send(Letter::SessionEnded(key.nonce));
+        shard.control.mail.send(&Letter::SessionEnded(key.nonce));
         shard.count(Count::SessionsExpired);
         orphans.extend(upstreams);
     });

@@ -27,7 +27,7 @@ use crate::uring::wait::Timers;
 
 use super::control::Control;
 use super::load::{Class, Load};
-use super::mail::Letter;
+use super::mail::{Cancel, Letter};
 use super::sessions::Sessions;
 use super::tally::Count;
 
@@ -51,9 +51,11 @@ pub(super) struct Slot {
     /// Wakes the connection's task to look at the shard's state.
     pub(super) waker: RefCell<Option<Waker>>,
     /// Ends the exchange it waits for.
-    pub(super) abort: Abort,
+    pub(super) abort: Rc<Abort>,
     /// It has carried a request.
     pub(super) asked: Cell<bool>,
+    /// It came here for the request that is being served, which is served here whatever else is true.
+    pub(super) handed: Cell<bool>,
 }
 
 /// Everything a connection's task may use.
@@ -76,6 +78,8 @@ pub(super) struct Shard {
     pub(super) sessions: RefCell<Sessions>,
     /// Servers are being told of sessions that expired.
     pub(super) expiring: Cell<bool>,
+    /// Cancellations that were read and not looked at yet.
+    cancels: RefCell<Vec<Arc<Cancel>>>,
     pub(super) draining: Cell<bool>,
     /// What is under way, for whom.
     pub(super) load: Load,
@@ -131,6 +135,7 @@ impl Shard {
             connections: RefCell::new(Slab::new()),
             sessions: RefCell::new(Sessions::default()),
             expiring: Cell::new(false),
+            cancels: RefCell::default(),
             draining: Cell::new(false),
             load,
             hand: Cell::new(0),
@@ -152,11 +157,30 @@ impl Shard {
         held.clone()
     }
 
-    /// Empties its letterbox: what others have ended is over here too.
-    pub(super) fn read_mail(&self) {
+    /// Reads what other shards have written.
+    pub(super) fn read_letters(&self) {
+        let (mut sessions, mut cancels) = (self.sessions.borrow_mut(), self.cancels.borrow_mut());
         self.control.mail.take(self.id, |letter| match letter {
-            Letter::SessionEnded(nonce) => self.sessions.borrow_mut().remove(&nonce),
+            Letter::SessionEnded(nonce) => sessions.remove(&nonce),
+            Letter::Cancelled(cancel) => cancels.push(cancel),
+            // The ledger knows which have ended: each is asked for again.
+            Letter::Missed => {
+                self.count(Count::LettersMissed);
+                *sessions = Sessions::default();
+            }
         });
+    }
+
+    /// The cancellations read since this was last asked. The bell rings for each of them, so none is forgotten.
+    pub(super) fn take_cancels(&self) -> Vec<Arc<Cancel>> {
+        self.cancels.take()
+    }
+
+    /// The shard on which a session is at home; the same on all of them. A process may have fewer than the one that
+    /// opened the session.
+    pub(super) fn home(&self, named: ShardId) -> ShardId {
+        let shards = u16::try_from(self.control.shards()).unwrap_or(u16::MAX).max(1);
+        ShardId(named.0 % shards)
     }
 
     /// One more of these.

@@ -5,7 +5,7 @@ use std::pin::pin;
 
 use smallvec::SmallVec;
 
-use crate::base::limits::{ASK_REFUSED_MS_MAX, STREAM_ACKNOWLEDGED_MS_MAX, STREAM_KEEPALIVE_MS};
+use crate::base::limits::{ASK_REFUSED_MS_MAX, STREAM_ACKNOWLEDGED_MS_MAX};
 use crate::base::time::Moment;
 use crate::http::head::{Framing, Method, Version};
 use crate::http::sse::{self, Event, EventParser};
@@ -90,6 +90,8 @@ enum End {
     Clean,
     /// The client left.
     Gone,
+    /// The client took its request back.
+    Cancelled,
     /// The server's side broke, or what it said was wrong.
     Broken(UpstreamFault),
     /// The answer was withheld.
@@ -182,13 +184,14 @@ impl Relay<'_> {
             if streaming { answer.fill_late(&shard.buffers).await } else { answer.fill(&shard.buffers).await }
         });
         loop {
-            let until = self.spoken.plus_ms(STREAM_KEEPALIVE_MS);
+            let until = self.spoken.plus_ms(self.flight.snapshot.settings.limits.keepalive_ms);
             let until = if streaming { until.min(self.expires) } else { until };
             match watch::next(shard, conn, work.as_mut(), until, self.client_matters(), streaming).await {
                 Woke::Done(Ok(())) => {
                     self.heed_silence(conn, false);
                     return None;
                 }
+                Woke::Done(Err(_)) if self.flight.is_cancelled(shard) => return Some(End::Cancelled),
                 Woke::Done(Err(_)) if abort.fired() => {
                     return Some(if conn.gone { End::Gone } else { End::Broken(UpstreamFault::Cut) });
                 }
@@ -304,6 +307,8 @@ impl Relay<'_> {
                 clean = false;
                 Ended::of(Status::Cancelled, 0)
             }
+            // Nobody waits for an answer any more, so there is none (MCP 2025-11-25 basic/utilities/cancellation).
+            End::Cancelled => Ended::of(Status::Cancelled, 200),
             End::Withheld(kind) => self.error(kind, Status::Invalid),
             End::Broken(fault) => {
                 let (kind, status) = match fault {
