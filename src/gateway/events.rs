@@ -92,7 +92,11 @@ pub(super) fn said(shard: &Shard, eyes: &Eyes<'_>, data: &[u8]) -> Said {
     let name = envelope.method_name(data).unwrap_or_default();
     let Some(method) = methods::find(name, eyes.revision, Sender::Server) else { return Said::Drop };
     if envelope.shape == Shape::Request {
-        return if eyes.revision.era() == Era::Modern { Said::Drop } else { asked(shard, eyes, method, envelope, data) };
+        return if eyes.revision.era() == Era::Modern {
+            Said::Drop
+        } else {
+            asked(shard, eyes, method, envelope, data)
+        };
     }
     if method.announces_change() {
         shard.control.poke(eyes.server).changed();

@@ -38,7 +38,8 @@ use super::exchange::{USER_AGENT, lane};
 use super::flight::{Flight, IdBytes, NEVER, Taken, reasoned};
 use super::refusal::{Kind, Refusal};
 use super::sessions::{self, Live, session_fields};
-use super::shard::Shard;
+use super::shard::{Held, Shard};
+use super::stream::is_message;
 use super::tally::Count;
 
 /// Whose rights count.
@@ -76,8 +77,14 @@ pub(super) struct Feed {
     /// Who reads, or did last.
     who: RefCell<Rc<Who>>,
     opening: Cell<Opening>,
-    /// Requests of the server that were weighed for one reader, and refused for the next.
-    refusals: RefCell<Vec<Box<[u8]>>>,
+    /// Requests of the server that its client does not get: their ids, and why.
+    refusals: RefCell<Vec<(Box<[u8]>, Why)>>,
+    /// Its session is over.
+    ended: Cell<bool>,
+    /// Its server is not read, because there is no room.
+    paused: Cell<bool>,
+    /// Of an answer: the number of its first stream.
+    stream: u64,
     /// Ends what its task waits for.
     abort: Abort,
     turn: Cell<u64>,
@@ -108,7 +115,7 @@ impl std::fmt::Debug for Feed {
 }
 
 impl Feed {
-    fn new(shard: &Shard, flight: &Flight, session: Rc<Live>, asked: Option<IdBytes>) -> Self {
+    fn new(shard: &Shard, flight: &Flight, session: Rc<Live>, asked: Option<IdBytes>, stream: u64) -> Self {
         Self {
             session,
             endpoint: flight.endpoint,
@@ -119,6 +126,9 @@ impl Feed {
             who: RefCell::new(Rc::new(Who::of(flight))),
             opening: Cell::new(Opening::Trying),
             refusals: RefCell::default(),
+            ended: Cell::new(false),
+            paused: Cell::new(false),
+            stream,
             abort: Abort::default(),
             turn: Cell::new(0),
             waiting: RefCell::default(),
@@ -170,11 +180,11 @@ impl Feed {
         });
         for minted in refused {
             let ask = shard.control.asks.take(self.session.nonce16, minted, Moment(0));
-            self.refusals.borrow_mut().extend(ask.map(|ask| ask.id));
+            self.refusals.borrow_mut().extend(ask.map(|ask| (ask.id, Why::Policy)));
         }
     }
 
-    fn eyes<'a>(&'a self, snapshot: &'a super::shard::Held, who: &'a Who) -> Eyes<'a> {
+    fn eyes<'a>(&'a self, snapshot: &'a Held, who: &'a Who) -> Eyes<'a> {
         Eyes {
             snapshot,
             caller: &who.caller,
@@ -212,24 +222,38 @@ impl Feed {
     }
 
     /// Until when somebody may still come and read.
-    fn until(&self, shard: &Shard) -> Moment {
+    fn alone_until(&self, shard: &Shard) -> Moment {
         let resume_ms = shard.snapshot().settings.limits.resume_ms;
         self.outlet.borrow().alone_since().map_or(NEVER, |since| since.plus_ms(resume_ms))
     }
 
+    /// Until when its server is read. Answers are forgotten by the sweep.
+    fn until(&self, shard: &Shard) -> Moment {
+        if self.opening.get() == Opening::Trying { NEVER } else { self.alone_until(shard) }
+    }
+
     /// Whether its server is still to be read.
     fn is_wanted(&self, shard: &Shard) -> bool {
-        let over = self.session.is_over() || shard.draining() || self.outlet.borrow().is_shut();
+        let over = self.is_over() || shard.draining() || self.outlet.borrow().is_shut();
         !over && shard.timers.now().mono < self.until(shard)
     }
-}
 
-/// What a connection of a client finds when it asks for a stream.
-pub(super) enum Found {
-    /// One to read.
-    Tap(Rc<Feed>, TapKey),
-    /// None.
-    Refused(Refusal),
+    /// Whether its session is.
+    pub(super) fn is_over(&self) -> bool {
+        self.ended.get() || self.session.is_over()
+    }
+
+    /// Whoever takes something is to wake whoever feeds.
+    pub(super) fn pause(&self) {
+        self.paused.set(true);
+    }
+
+    /// Its reader has taken something: there may be room again.
+    pub(super) fn fed(&self) {
+        if self.paused.replace(false) {
+            self.changed();
+        }
+    }
 }
 
 /// The streams of a shard.
@@ -287,9 +311,9 @@ impl Feeds {
     /// What is kept of an answer that comes as events, read by the connection that asked for it.
     pub(super) fn answer(&self, shard: &Shard, flight: &Flight, line: &Socket) -> Option<(Rc<Feed>, TapKey)> {
         let session = flight.session.clone()?;
-        let feed = Rc::new(Feed::new(shard, flight, session, flight.id.clone()));
-        feed.line.replace(Some(line.clone()));
         let stream = next(&self.streams);
+        let feed = Rc::new(Feed::new(shard, flight, session, flight.id.clone(), stream));
+        feed.line.replace(Some(line.clone()));
         let tap = feed.outlet.borrow_mut().attach(stream);
         self.answers.borrow_mut().insert(stream, feed.clone());
         Some((feed, tap))
@@ -298,16 +322,10 @@ impl Feeds {
     /// The connection that asked for an answer does not read it any more.
     pub(super) fn leave(&self, shard: &Shard, feed: &Feed, tap: TapKey) {
         let now = shard.timers.now().mono;
-        let stream = {
-            let mut outlet = feed.outlet.borrow_mut();
-            outlet.detach(tap, now);
-            outlet.newest_stream()
-        };
+        feed.outlet.borrow_mut().detach(tap, now);
         feed.line.replace(None);
-        if let Some(stream) = stream {
-            let until = now.plus_ms(shard.snapshot().settings.limits.resume_ms);
-            self.leaving.borrow_mut().push_back((until, stream));
-        }
+        let until = now.plus_ms(shard.snapshot().settings.limits.resume_ms);
+        self.leaving.borrow_mut().push_back((until, feed.stream));
         self.settle(feed);
         feed.changed();
     }
@@ -319,6 +337,11 @@ impl Feeds {
         let home = || self.homes.borrow().get(&session.nonce16).cloned();
         let feed = answer.filter(|feed| feed.session.nonce16 == session.nonce16).or_else(home)?;
         let resumed = feed.outlet.borrow_mut().resume(event.stream, event.seq).ok()?;
+        if resumed.spent {
+            // Its client has all of it, and must not ask for ever after: it gets the session's own stream.
+            feed.outlet.borrow_mut().detach(resumed.tap, shard.timers.now().mono);
+            return None;
+        }
         shard.count(if resumed.torn { Count::StreamsTorn } else { Count::StreamsResumed });
         if let Some(line) = feed.line.take() {
             // Its client does not listen there any more.
@@ -340,7 +363,7 @@ impl Feeds {
         if let Some(feed) = known {
             return Some(feed);
         }
-        let feed = Rc::new(Feed::new(shard, flight, session.clone(), None));
+        let feed = Rc::new(Feed::new(shard, flight, session.clone(), None, 0));
         self.homes.borrow_mut().insert(session.nonce16, feed.clone());
         self.feed(&feed, None);
         Some(feed)
@@ -385,14 +408,12 @@ impl Feeds {
     /// Forgets what nobody came back for; looks whether callers are still who they were.
     pub(super) fn sweep(&self, shard: &Shard) {
         let now = shard.timers.last().mono;
-        loop {
-            let due = {
-                let mut leaving = self.leaving.borrow_mut();
-                let many = leaving.len() > FEEDS_ALONE_MAX || self.bytes.get() > FEEDS_BYTES_MAX;
-                leaving.pop_front_if(|(at, _)| *at <= now || many)
-            };
+        let looks = self.leaving.borrow().len();
+        for _ in 0..looks {
+            let many = self.leaving.borrow().len() > FEEDS_ALONE_MAX || self.bytes.get() > FEEDS_BYTES_MAX;
+            let due = self.leaving.borrow_mut().pop_front_if(|(at, _)| *at <= now || many);
             let Some((_, stream)) = due else { break };
-            self.forget(shard, stream, now);
+            self.forget(shard, stream, now, many);
         }
         while self.alone.borrow().len() > FEEDS_ALONE_MAX {
             let Some(nonce) = self.alone.borrow_mut().pop_front() else { break };
@@ -408,11 +429,12 @@ impl Feeds {
         }
     }
 
-    fn forget(&self, shard: &Shard, stream: u64, now: Moment) {
+    /// Forgets an answer, unless somebody came back for it: then it is looked at again later.
+    fn forget(&self, shard: &Shard, stream: u64, now: Moment, early: bool) {
         let Some(feed) = self.answers.borrow().get(&stream).cloned() else { return };
         let read = feed.outlet.borrow().taps() > 0;
-        let until = if read { now.plus_ms(STREAM_RETRY_MS_MAX) } else { feed.until(shard) };
-        if read || until > now && self.leaving.borrow().len() <= FEEDS_ALONE_MAX {
+        let until = if read { now.plus_ms(STREAM_RETRY_MS_MAX) } else { feed.alone_until(shard) };
+        if read || until > now && !early {
             self.leaving.borrow_mut().push_back((until, stream));
             return;
         }
@@ -426,7 +448,7 @@ impl Feeds {
     pub(super) fn session_ended(&self, nonce: &[u8; 16]) {
         let home = self.homes.borrow().get(nonce).cloned();
         if let Some(feed) = home {
-            feed.outlet.borrow_mut().finish();
+            feed.ended.set(true);
             feed.changed();
         }
     }
@@ -466,9 +488,7 @@ pub(super) fn opened(feed: &Feed) -> Option<Result<(), Refusal>> {
         Opening::Trying => return None,
         Opening::Open => Ok(()),
         Opening::Refused(404) => Err(Kind::SessionUnknown.into()),
-        Opening::Refused(405) => {
-            Err(Refusal { allow: Some("POST, DELETE"), ..Refusal::from(Kind::MethodNotAllowed) })
-        }
+        Opening::Refused(405) => Err(Refusal { allow: Some("POST, DELETE"), ..Refusal::from(Kind::MethodNotAllowed) }),
         Opening::Refused(400..=499) => {
             Err(Refusal::from(Kind::RequestBad).saying("The server refused this stream request."))
         }
@@ -555,7 +575,7 @@ async fn keep_fed(shard: &Rc<Shard>, feed: &Rc<Feed>) {
         pause_ms = if lasted { least_ms } else { (2 * pause_ms).clamp(least_ms, STREAM_RETRY_MS_MAX) };
         let until = shard.timers.now().mono.plus_ms(pause_ms);
         while shard.timers.now().mono < until && feed.is_wanted(shard) {
-            let _: Stir<()> = stir(shard, feed, None::<Pin<&mut std::future::Pending<()>>>, until).await;
+            changed(shard, feed, until.min(feed.until(shard))).await;
         }
     }
     feed.outlet.borrow_mut().finish();
@@ -585,7 +605,8 @@ async fn go_on(shard: &Rc<Shard>, feed: &Rc<Feed>, at: Option<Box<[u8]>>) {
 
 /// Asks the server for a stream, behind its event `at`. A session that it has forgotten is opened again first.
 async fn open(shard: &Shard, feed: &Feed, at: Option<&[u8]>) -> Result<Answer, Opening> {
-    let mut again = feed.session.upstream(sessions::digest(&feed.flight(shard))).is_none();
+    let digest = shard.snapshot().prepared.servers[feed.server.index()].digest;
+    let mut again = feed.session.upstream(digest).is_none();
     for tries in 0..2 {
         if again && Box::pin(sessions::reopen(shard, &feed.flight(shard))).await.is_err() {
             return Err(Opening::Refused(404));
@@ -624,18 +645,11 @@ async fn ask(shard: &Shard, feed: &Feed, at: Option<&[u8]>) -> Result<Answer, Up
     let until = deadline(shard, snapshot.settings.servers[feed.server.index()].timeout_ms);
     feed.abort.reset();
     let mut work = pin!(shard.upstreams.exchange(&lane, request, until, &feed.abort));
-    loop {
-        match stir(shard, feed, Some(work.as_mut()), feed.until(shard)).await {
-            Stir::Done(result) => {
-                if matches!(result, Err(UpstreamFault::Unreachable | UpstreamFault::NoAddress)) {
-                    shard.control.poke(feed.server).unreachable();
-                }
-                return result;
-            }
-            Stir::Changed if feed.is_wanted(shard) => {}
-            Stir::Changed | Stir::Time => feed.abort.fire(),
-        }
+    let result = finished(shard, feed, work.as_mut()).await;
+    if matches!(result, Err(UpstreamFault::Unreachable | UpstreamFault::NoAddress)) {
+        shard.control.poke(feed.server).unreachable();
     }
+    result
 }
 
 /// Reads a server's stream into the log.
@@ -651,6 +665,8 @@ async fn read(shard: &Rc<Shard>, feed: &Rc<Feed>, mut answer: Answer, source: &m
         drop(raw);
         tell_refused(shard, feed).await;
         if let Some(over) = over {
+            // Whose connection it is next, is no affair of this stream's.
+            feed.abort.reset();
             if answer.done() {
                 retire(shard, answer).await;
             } else {
@@ -659,18 +675,10 @@ async fn read(shard: &Rc<Shard>, feed: &Rc<Feed>, mut answer: Answer, source: &m
             return over;
         }
         while !shard.feeds.room(feed) && feed.is_wanted(shard) {
-            let until = feed.until(shard);
-            let _: Stir<()> = stir(shard, feed, None::<Pin<&mut std::future::Pending<()>>>, until).await;
+            feed.pause();
+            changed(shard, feed, feed.until(shard)).await;
         }
-        let mut more = pin!(answer.fill_late(&shard.buffers));
-        let filled = loop {
-            match stir(shard, feed, Some(more.as_mut()), feed.until(shard)).await {
-                Stir::Done(filled) => break filled,
-                Stir::Changed if feed.is_wanted(shard) => tell_refused(shard, feed).await,
-                // What is in flight ends by itself then.
-                Stir::Changed | Stir::Time => feed.abort.fire(),
-            }
-        };
+        let filled = finished(shard, feed, pin!(answer.fill_late(&shard.buffers))).await;
         if filled.is_err() {
             answer.abandon();
             return if feed.is_wanted(shard) { Over::Broken } else { Over::Unwanted };
@@ -728,8 +736,7 @@ enum Weighed {
 }
 
 fn weigh(shard: &Shard, feed: &Feed, event: &Event<'_>) -> Weighed {
-    let message = event.name.is_none_or(|name| name.is_empty() || name == b"message");
-    let Some(data) = event.data.filter(|data| message && !data.is_empty()) else { return Weighed::Drop };
+    let Some(data) = event.data.filter(|data| is_message(event) && !data.is_empty()) else { return Weighed::Drop };
     let Ok(facts) = shard.answers().read(data) else {
         shard.count(Count::EventsInvalid);
         return Weighed::Invalid;
@@ -752,9 +759,7 @@ fn weigh(shard: &Shard, feed: &Feed, event: &Event<'_>) -> Weighed {
         Said::Drop => Weighed::Drop,
         Said::Invalid => Weighed::Invalid,
         Said::Refused(id, why) => {
-            // Too many of them are told the same way as forbidden ones: the server need not wait for either.
-            debug_assert!(matches!(why, Why::Policy | Why::Full));
-            feed.refusals.borrow_mut().push(id.into());
+            feed.refusals.borrow_mut().push((id.into(), why));
             Weighed::Drop
         }
     }
@@ -762,43 +767,52 @@ fn weigh(shard: &Shard, feed: &Feed, event: &Event<'_>) -> Weighed {
 
 async fn tell_refused(shard: &Shard, feed: &Feed) {
     loop {
-        let Some(id) = feed.refusals.borrow_mut().pop() else { return };
+        let Some((id, why)) = feed.refusals.borrow_mut().pop() else { return };
         let snapshot = shard.snapshot();
-        Box::pin(events::refuse(shard, &snapshot, feed.server, &feed.session, &id, Why::Policy)).await;
+        Box::pin(events::refuse(shard, &snapshot, feed.server, &feed.session, &id, why)).await;
     }
 }
 
-/// What ended a wait.
-enum Stir<T> {
-    /// What was waited for.
-    Done(T),
-    /// The stream has changed.
-    Changed,
-    /// The moment has come.
-    Time,
+/// Waits for something in flight, which ends early when nobody needs the stream any more.
+async fn finished<F: Future>(shard: &Shard, feed: &Feed, mut work: Pin<&mut F>) -> F::Output {
+    loop {
+        let turn = feed.turn();
+        let wanted = feed.is_wanted(shard);
+        if !wanted {
+            // What is in flight ends by itself then.
+            feed.abort.fire();
+        }
+        let until = if wanted { feed.until(shard) } else { NEVER };
+        tell_refused(shard, feed).await;
+        let mut alarm = pin!(shard.timers.sleep_until(until));
+        let poll = |cx: &mut Context<'_>| {
+            if let Poll::Ready(done) = work.as_mut().poll(cx) {
+                return Poll::Ready(Some(done));
+            }
+            if feed.turn() != turn || alarm.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(None);
+            }
+            feed.remember(cx.waker());
+            Poll::Pending
+        };
+        if let Some(done) = poll_fn(poll).await {
+            return done;
+        }
+    }
 }
 
-/// Waits for `work`, or a change of the stream, until `until`.
-async fn stir<F: Future>(shard: &Shard, feed: &Feed, work: Option<Pin<&mut F>>, until: Moment) -> Stir<F::Output> {
+/// Waits for a change of the stream until `until`. What has changed is looked at before, without a wait between.
+pub(super) async fn changed(shard: &Shard, feed: &Feed, until: Moment) {
     let turn = feed.turn();
-    let mut work = work;
     let mut alarm = pin!(shard.timers.sleep_until(until));
-    let poll = |cx: &mut Context<'_>| {
-        if let Some(work) = work.as_mut()
-            && let Poll::Ready(done) = work.as_mut().poll(cx)
-        {
-            return Poll::Ready(Stir::Done(done));
-        }
-        if feed.turn() != turn {
-            return Poll::Ready(Stir::Changed);
-        }
-        if alarm.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Stir::Time);
+    poll_fn(|cx| {
+        if feed.turn() != turn || alarm.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(());
         }
         feed.remember(cx.waker());
         Poll::Pending
-    };
-    poll_fn(poll).await
+    })
+    .await;
 }
 
 fn next(count: &Cell<u64>) -> u64 {

@@ -7,12 +7,14 @@
 mod answer;
 mod conn;
 pub mod control;
+mod events;
 mod exchange;
 mod flight;
 mod forward;
 mod gate;
 mod judge;
 mod lists;
+mod live;
 mod load;
 pub mod mail;
 mod pipeline;

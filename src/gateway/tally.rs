@@ -18,6 +18,12 @@ pub enum Count {
     SessionsReopened,
     SessionsEnded,
     SessionsExpired,
+    StreamsResumed,
+    StreamsTorn,
+    EventsForeign,
+    EventsInvalid,
+    AsksFull,
+    WithdrawalsLate,
 }
 
 /// Which heading it stands under.
@@ -59,6 +65,12 @@ pub const ROWS: &[Row] = &[
     row(Count::SessionsReopened,    Section::Happened, "sessions_reopened",     "Sessions opened anew at a server that had forgotten them."),
     row(Count::SessionsEnded,       Section::Happened, "sessions_ended",        "Sessions ended by their clients."),
     row(Count::SessionsExpired,     Section::Happened, "sessions_expired",      "Sessions ended for want of use, by age, or to make room."),
+    row(Count::StreamsResumed,      Section::Happened, "streams_resumed",       "Streams that went on where their client had left."),
+    row(Count::StreamsTorn,         Section::Dropped,  "streams_torn",          "Streams that went on with a gap: what their client had missed was kept no more."),
+    row(Count::EventsForeign,       Section::Dropped,  "events_foreign",        "Servers' answers on a stream where nobody asked for them."),
+    row(Count::EventsInvalid,       Section::Dropped,  "events_invalid",        "Servers' events that were no messages, on sessions' own streams."),
+    row(Count::AsksFull,            Section::Dropped,  "asks_full",             "Servers' requests refused because too many waited for an answer."),
+    row(Count::WithdrawalsLate,     Section::Dropped,  "withdrawals_late",      "Requests that servers took back after they had been answered, or had never asked."),
 ];
 
 /// The counters of all shards.
