@@ -36,12 +36,19 @@ pub const MEMBER_NAME_BYTES_MAX: usize = 16 * 1024;
 pub const MEMBERS_RECORDED_MAX: usize = 64;
 /// Members of all objects of a long answer that are open at one moment; lists of any length have few.
 pub const ANSWER_MEMBERS_OPEN_MAX: usize = 64 * 1024;
+/// Messages of one batch (default of `limits.batch`).
+pub const BATCH_MESSAGES_DEFAULT: usize = 64;
+/// And the most that `limits.batch` can be: each message's id is compared with those before it.
+pub const BATCH_MESSAGES_MAX: usize = 256;
 
 // ---- gateway --------------------------------------------------------------------------------------------------
 /// What one send takes: with it a slow reader's stall is noticed before much is buffered.
 pub const SEND_PIECE_BYTES: usize = 256 * 1024;
 /// Answers up to this size are read whole, checked, and sent in one piece; longer ones are relayed as they come.
 pub const ANSWER_WHOLE_BYTES_MAX: usize = 64 * 1024;
+/// Answers to the messages of one batch that are kept to leave in one piece, bytes in all; beyond that the answer
+/// becomes an event stream.
+pub const BATCH_ANSWER_BYTES_MAX: usize = 1024 * 1024;
 /// Buffered for a slow reader of a stream before its upstream is paused, bytes.
 pub const STREAM_BUFFERED_BYTES_MAX: usize = 256 * 1024;
 /// From accept, or the first byte on a kept connection, to the end of the head (default of `limits.head`).
@@ -293,6 +300,14 @@ pub const LEASES_MAX: usize = 256;
 pub const LEASE_MS: u64 = 10_000;
 /// Places that a sweep looks at while it holds a stripe.
 pub const SWEEP_LOOKS: usize = 64;
+/// One entry of the journal of sessions, bytes.
+pub const JOURNAL_ENTRY_BYTES_MAX: usize = 64 * 1024;
+/// What a stripe has changed, and nobody has written down yet, bytes; beyond that all of it is written down anew.
+pub const JOURNAL_PENDING_BYTES_MAX: usize = 128 * 1024;
+/// How often the journal is written, milliseconds.
+pub const JOURNAL_PAUSE_MS: u64 = 20;
+/// A journal shorter than this is not written anew, bytes.
+pub const JOURNAL_BYTES_MIN: u64 = 256 * 1024;
 /// Questions of servers that one session has not answered.
 pub const SESSION_ASKS_MAX: usize = 64;
 /// And all sessions.
@@ -377,6 +392,8 @@ pub const ADMIN_ANSWER_MS_MAX: u64 = 2_000;
 /// The kernel lets go of a killed predecessor's listeners with its ring, some time after its end: a start waits for a
 /// port so long, milliseconds.
 pub const PORT_WAIT_MS_MAX: u64 = 2_000;
+/// And for the state folder of one that is about to end, milliseconds.
+pub const STATE_WAIT_MS_MAX: u64 = 2_000;
 /// At start, the servers get so long to introduce themselves before the gateway says what it knows, milliseconds.
 pub const START_WAIT_MS_MAX: u64 = 500;
 /// A supervisor's watchdog below this is missed by a busy machine now and then, milliseconds.
@@ -417,6 +434,8 @@ pub const NAME_BYTES_MAX: usize = 128;
 pub const REASON_BYTES_MAX: usize = 512;
 /// A duration of the configuration, milliseconds: a day.
 pub const CONFIG_MS_MAX: u64 = 24 * 60 * 60 * 1000;
+/// One that is about sessions, milliseconds: thirty days.
+pub const CONFIG_SESSION_MS_MAX: u64 = 30 * CONFIG_MS_MAX;
 
 // ---- demo -----------------------------------------------------------------------------------------------------
 /// Connections of one of the demo's servers.
@@ -437,6 +456,7 @@ const _: () = assert!(ANSWER_WHOLE_BYTES_MAX >= BUFFER_BYTES, "a short answer is
 const _: () =
     assert!(CONNECTIONS_MAX * OUTCOME_BYTES_MAX <= RECORD_RING_KEPT_FREE_BYTES, "every call under way can be ended");
 const _: () = assert!(RECORD_BYTES_MAX < RECORD_RING_BYTES / 4, "one record never fills the ring");
+const _: () = assert!(BATCH_MESSAGES_DEFAULT <= BATCH_MESSAGES_MAX, "what holds if nothing is said can be said");
 const _: () = assert!(CALLS_PER_SUBJECT_MAX <= CALLS_MAX, "one subject's share is part of the whole");
 const _: () = assert!(STREAMS_PER_SUBJECT_MAX <= STREAMS_MAX, "one subject's share is part of the whole");
 const _: () = assert!(CALLS_MAX <= PROCESS_CONNECTIONS_MAX, "every call has a connection");

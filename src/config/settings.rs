@@ -9,6 +9,7 @@ use crate::base::limits;
 use crate::config::front::Front;
 use crate::identity::token::Issuer;
 use crate::policy::rule::PolicySet;
+use crate::session::ledger::Bounds;
 pub use crate::tls::config::ClientCert;
 
 /// The whole gateway, as its operator wants it. Made by [`super::load`] only, so every name in it refers to something
@@ -43,6 +44,8 @@ pub struct Settings {
     pub policy: Arc<PolicySet>,
     /// Bounds that the operator may move.
     pub limits: Limits,
+    /// How many sessions there may be, and for how long.
+    pub sessions: Bounds,
     /// What the file says about the gateway's names, for [`Settings::bound`].
     pub(crate) front: Front,
 }
@@ -230,6 +233,8 @@ pub struct Limits {
     pub keepalive_ms: u64,
     /// A cut event stream of a session is kept so long, milliseconds.
     pub resume_ms: u64,
+    /// Messages of one batch; none are taken when it is 0.
+    pub batch_messages_max: usize,
 }
 
 impl Default for Limits {
@@ -252,6 +257,7 @@ impl Default for Limits {
             body_time_ms_max: limits::BODY_MS_MAX,
             keepalive_ms: limits::STREAM_KEEPALIVE_MS,
             resume_ms: limits::STREAM_RESUME_MS,
+            batch_messages_max: limits::BATCH_MESSAGES_DEFAULT,
         }
     }
 }

@@ -178,6 +178,13 @@ pub(super) fn minted(shard: ShardId, count: u64) -> u64 {
 
 const COUNT_BITS: u32 = 44;
 
+/// As [`refuse`], for what was asked while a request is under way.
+pub(super) async fn refuse_of(shard: &Shard, flight: &Flight, id: &[u8], why: Why) {
+    if let Some(session) = &flight.session {
+        refuse(shard, &flight.snapshot, flight.server, session, id, why).await;
+    }
+}
+
 /// Tells a legacy server that its request will not be answered, so that it does not wait.
 pub(super) async fn refuse(shard: &Shard, snapshot: &Held, server: ServerId, session: &Live, id: &[u8], why: Why) {
     let words: &[u8] = match why {

@@ -10,6 +10,7 @@ use crate::base::ids::{EndpointId, ServerId, ShardId};
 use crate::base::time::{Moment, Now};
 use crate::identity::active::ActiveTask;
 use crate::identity::caller::Caller;
+use crate::jsonrpc::scan::Shape;
 use crate::mcp::method as methods;
 use crate::mcp::revision::{Era, Revision};
 use crate::record::Seq;
@@ -70,6 +71,14 @@ impl Flight {
     /// Whether its client has taken it back, and its server did not end it in time.
     pub(super) fn is_cancelled(&self, shard: &Shard) -> bool {
         self.in_flight.get().is_some_and(|key| shard.load.is_cancelled(key))
+    }
+
+    /// A refusal as the answer to it, a message of this shape.
+    pub(super) fn answering(&self, refusal: Refusal, shape: Shape) -> Refusal {
+        let mut refusal = refusal.to(self.era, self.id.as_deref());
+        refusal.method = self.method.map_or("", |method| method.wire);
+        refusal.answerable &= shape == Shape::Request;
+        refusal
     }
 
     /// It is over, whichever way it ended: whatever it still has is given back.

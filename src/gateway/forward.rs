@@ -18,7 +18,7 @@ use crate::mcp::revision::Era;
 use crate::record::Recorded;
 use crate::record::frame::Status;
 use crate::session::ledger::Upstream;
-use crate::session::way::{In, Reach, Way};
+use crate::session::way::{Do, In, Reach, Way, WayFault};
 use crate::upstream::UpstreamFault;
 use crate::upstream::exchange::{Abort, Answer, Clearance, Composed, Lane, Request};
 
@@ -28,7 +28,7 @@ use super::exchange::{USER_AGENT, lane, legacy_fields, watched};
 use super::flight::{Ended, Flight, Next, end, failed};
 use super::refusal::{Kind, Refusal};
 use super::sessions::{Live, Restored};
-use super::shard::Shard;
+use super::shard::{Held, Shard};
 use super::{relay, sessions};
 
 /// Sends a permitted message and gives the client what comes back.
@@ -41,14 +41,12 @@ pub(super) async fn serve(
     restored: Option<Restored>,
 ) -> Result<Next, Refusal> {
     let snapshot = flight.snapshot.clone();
-    let lane = lane(&snapshot, flight.server);
     let call = recorded.permit().call();
     let verb = call.method.map(|method| method.verb);
     if verb == Some(Verb::Initialize) {
         flight.profile = sessions::profile(shard, conn.body_bytes(body));
     }
-    let timeout = snapshot.settings.servers[flight.server.index()].timeout_ms;
-    let trip = Trip { lane, recorded: &recorded, restored, timeout };
+    let trip = Trip::new(&snapshot, flight, &recorded, restored);
     let slot = conn.slot.clone();
     let abort = &slot.abort;
     abort.reset();
@@ -64,13 +62,26 @@ pub(super) async fn serve(
 }
 
 /// What a message is sent with.
-struct Trip<'a> {
-    lane: Lane<'a>,
+pub(super) struct Trip<'a> {
+    pub(super) lane: Lane<'a>,
     recorded: &'a Recorded,
     /// What goes instead of the body as received: an answer to a server's request, under that request's own id.
     restored: Option<Restored>,
     /// Milliseconds.
-    timeout: u64,
+    pub(super) timeout: u64,
+}
+
+impl<'a> Trip<'a> {
+    pub(super) fn new(snapshot: &'a Held, flight: &Flight, recorded: &'a Recorded, restored: Option<Restored>) -> Self {
+        let timeout = snapshot.settings.servers[flight.server.index()].timeout_ms;
+        Self { lane: lane(snapshot, flight.server), recorded, restored, timeout }
+    }
+
+    /// The way of a message that may go to one server's session alone, or to whichever is the newest.
+    pub(super) fn way(&self, flight: &Flight, live: &Live, deadline: Moment) -> (Way, Do) {
+        let reach = self.restored.as_ref().map_or(Reach::Newest, |restored| Reach::Epoch(restored.epoch));
+        Way::new(Some(live.epoch(sessions::digest(flight))), reach, deadline)
+    }
 }
 
 /// A message that stands alone.
@@ -101,16 +112,11 @@ async fn in_session(
     abort: &Abort,
 ) -> Result<Next, Refusal> {
     let deadline = shard.timers.last().mono.plus_ms(trip.timeout);
-    let reach = trip.restored.as_ref().map_or(Reach::Newest, |restored| Reach::Epoch(restored.epoch));
-    let (mut way, mut next) = Way::new(Some(live.epoch(sessions::digest(flight))), reach, deadline);
+    let (mut way, mut next) = trip.way(flight, live, deadline);
     loop {
         let upstream = match sessions::reach(shard, flight, live, &mut way, next).await {
             Ok(upstream) => upstream,
-            Err(fault) => {
-                let refusal = sessions::refused(fault);
-                end(shard, flight, Ended::of(Status::Unreachable, refusal.status()));
-                return Err(refusal.recorded());
-            }
+            Err(fault) => return Err(unsent(shard, flight, fault)),
         };
         let mut answer = match send(shard, conn, body, flight, trip, Some(&upstream), deadline, abort).await? {
             Ok(answer) => answer,
@@ -135,6 +141,13 @@ async fn in_session(
             None => relay::answer(shard, conn, flight, answer, abort, trip.timeout).await,
         };
     }
+}
+
+/// What became of a message that no session of its server could be had for; recorded.
+pub(super) fn unsent(shard: &Shard, flight: &Flight, fault: WayFault) -> Refusal {
+    let refusal = sessions::refused(fault);
+    end(shard, flight, Ended::of(Status::Unreachable, refusal.status()));
+    refusal.recorded()
 }
 
 /// Sends it, and waits for the head of the answer. The outer fault is one after which nothing was sent.
@@ -165,7 +178,7 @@ async fn send(
 
 /// The request as the server gets it. Of the caller's head only what MCP defines is written anew; nothing of it is
 /// copied through, least of all its credentials.
-fn compose(
+pub(super) fn compose(
     shard: &Shard,
     conn: &Conn,
     body: &Body,

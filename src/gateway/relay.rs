@@ -55,7 +55,7 @@ pub(super) async fn answer(
 }
 
 /// An answer that the client must not see.
-fn withheld(shard: &Shard, flight: &Flight, answer: Answer, kind: Kind) -> Refusal {
+pub(super) fn withheld(shard: &Shard, flight: &Flight, answer: Answer, kind: Kind) -> Refusal {
     answer.abandon();
     let refusal = reasoned(kind);
     end(shard, flight, Ended { code: kind.row().code, ..Ended::of(Status::Invalid, refusal.status()) });

@@ -99,8 +99,8 @@ fn afford(shard: &Shard, snapshot: &Held, caller: &Caller) -> Result<(), Kind> {
 async fn ended(shard: &Shard, conn: &mut Conn, flight: &Flight, session: &Live) -> Result<Next, Refusal> {
     sessions::end(shard, flight, session).await?;
     let mut out = Vec::with_capacity(64);
-    conn.write_status(shard, &mut out, 200);
-    reply::finish(&mut out, Framing::Length(0));
+    conn.write_status(shard, &mut out, 204);
+    reply::finish(&mut out, Framing::None);
     conn.send(shard, &out).await;
     Ok(Next::Keep)
 }

@@ -34,7 +34,7 @@ use crate::upstream::exchange::{Abort, Answer, Clearance, Request};
 use crate::uring::ring;
 
 use super::answer::{Media, media, retire};
-use super::exchange::{USER_AGENT, lane};
+use super::exchange::{USER_AGENT, lane, sent};
 use super::flight::Flight;
 use super::mail::Letter;
 use super::refusal::{Kind, Refusal};
@@ -397,7 +397,7 @@ async fn post(
     let lane = lane(&flight.snapshot, flight.server);
     let request = shard.upstreams.compose(Clearance::Session(live.proof()), &lane, &request).ok_or(In::Unreachable)?;
     // Whoever waits for this session may be another client than the one that began: nobody can call it off.
-    shard.upstreams.exchange(&lane, request, until, &Abort::default()).await.map_err(|_| In::Unreachable)
+    sent(shard, &lane, request, until, &Abort::default()).await.map_err(|_| In::Unreachable)
 }
 
 /// Session and version, as the server knows them.

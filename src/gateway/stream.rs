@@ -43,7 +43,7 @@ pub(super) enum Carries {
 }
 
 /// What an event is to become.
-enum Judged {
+pub(super) enum Judged {
     Forward,
     /// It goes on, changed so.
     Changed(Vec<u8>),
@@ -169,10 +169,7 @@ impl Relay<'_> {
                 self.cut();
             }
             for (id, why) in refused {
-                let (shard, flight) = (self.shard, self.flight);
-                if let Some(session) = &flight.session {
-                    Box::pin(events::refuse(shard, &flight.snapshot, flight.server, session, &id, why)).await;
-                }
+                Box::pin(events::refuse_of(self.shard, self.flight, &id, why)).await;
             }
             if let Some(ended) = ended {
                 return ended;
@@ -469,7 +466,7 @@ impl Relay<'_> {
 }
 
 /// What an event of the server may become.
-fn judge(shard: &Shard, flight: &Flight, event: &Event<'_>) -> Judged {
+pub(super) fn judge(shard: &Shard, flight: &Flight, event: &Event<'_>) -> Judged {
     // Without data it only primes resumption (MCP 2025-11-25), which is between the gateway and each side.
     let message = flight.era == Era::Modern || is_message(event);
     let Some(data) = event.data.filter(|data| message && !data.is_empty()) else { return Judged::Drop };

@@ -192,14 +192,24 @@ pub enum Param {
 ///
 /// # Errors
 /// The first fault, in the order the specification's conformance suite expects: `_meta` complete, version of header and
-/// body equal, version supported, other headers equal, method known, parameters well-formed. A message in a batch never
-/// gets here: the scanner refuses arrays.
+/// body equal, version supported, other headers equal, method known, parameters well-formed. A batch never gets here, only its
+/// messages do: the scanner refuses arrays.
 pub fn read(given: &Given<'_>, body: &[u8], envelope: &Envelope) -> Result<Call, CallFault> {
     let message = Message { given, body, envelope, at: Places::find(body, envelope) };
     match message.spoken()? {
         Spoken::Modern => message.read_modern(),
         Spoken::Legacy(revision) => message.read_legacy(revision),
     }
+}
+
+/// Whether a batch may come under this head: what it says of the revision, by the rules of [`read`], means the one that
+/// has batches. Each message of the batch is read under the same head by itself.
+#[must_use]
+pub fn takes_batch(given: &Given<'_>) -> bool {
+    let once = given.version_count <= 1 && given.session_count <= 1;
+    let said = given.version.map_or(Some(Revision::UNSAID), Revision::parse);
+    let spoken = said.map(|said| given.session_revision.filter(|_| !said.is_modern()).unwrap_or(said));
+    once && spoken.is_some_and(Revision::takes_batches)
 }
 
 impl Text {

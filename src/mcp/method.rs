@@ -172,6 +172,13 @@ impl Method {
         matches!(self.verb, Verb::ToolsChanged | Verb::PromptsChanged | Verb::ResourcesChanged)
     }
 
+    /// Whether it may stand in a batch: what comes before the handshake cannot, for there is nothing to send along with
+    /// it (2025-03-26 basic/lifecycle).
+    #[must_use]
+    pub fn batchable(&self) -> bool {
+        self.verb != Verb::Initialize
+    }
+
     /// What a server asks of the client with it: sampling, elicitation, roots.
     #[must_use]
     pub fn ask(&self) -> Option<Ask> {

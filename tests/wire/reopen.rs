@@ -193,7 +193,7 @@ fn over_is_over_for_good() {
     let kept = open_session(&gateway, |post| post);
     for session in &ended {
         Post::legacy_call(session, "echo").echoed(&gateway);
-        assert_eq!(delete(&gateway, session), 200);
+        assert_eq!(delete(&gateway, session), 204);
     }
     gateway.signal(Signal::KILL);
     let gateway = gateway.restart(|_| {});
@@ -214,7 +214,7 @@ fn a_session_ends_without_its_server() {
     let (gateway, upstream) = pair();
     let session = open_session(&gateway, |post| post);
     drop(upstream);
-    assert_eq!(delete(&gateway, &session), 200);
+    assert_eq!(delete(&gateway, &session), 204);
     assert_eq!(delete(&gateway, &session), 404);
 }
 
@@ -255,7 +255,7 @@ fn there_are_so_many_sessions() {
     // One that ends makes room.
     let more = format!("authorization: Bearer {}\r\n", tokens[0]);
     let end = session_request(&gateway, "DELETE", "/mcp", &sessions[0], &more);
-    assert_eq!(Wire::to(gateway.address).ask(&end).status(), 200);
+    assert_eq!(Wire::to(gateway.address).ask(&end).status(), 204);
     assert_eq!(open(&tokens[1]).status(), 200);
     Post::legacy_call(&sessions[1], "echo").token(&tokens[0]).echoed(&gateway);
 }

@@ -510,3 +510,33 @@ fn a_call_may_be_kept_without_its_body() {
     fn kept<T: Send + Sync + Clone + 'static>() {}
     kept::<Call>();
 }
+
+/// [E6] Batches are 2025-03-26's, whether the session says so, the header, or nothing.
+#[test]
+fn one_revision_has_batches() {
+    let takes = |version: Option<&str>, session: Option<Revision>| {
+        let given = Given {
+            version: version.map(str::as_bytes),
+            version_count: usize::from(version.is_some()),
+            session: session.map(|_| &b"id"[..]),
+            session_count: usize::from(session.is_some()),
+            session_revision: session,
+            ..Given::default()
+        };
+        assert!(!takes_batch(&Given { version_count: 2, ..given }));
+        assert!(!takes_batch(&Given { session_count: 2, ..given }));
+        takes_batch(&given)
+    };
+    assert!(takes(None, None));
+    for revision in Revision::ALL {
+        let one = revision == Revision::R2025_03_26;
+        assert_eq!(takes(Some(revision.as_str()), None), one, "{revision:?}");
+        if !revision.is_modern() {
+            // What was negotiated holds, whatever legacy version the header names.
+            assert_eq!(takes(None, Some(revision)), one, "{revision:?}");
+            assert_eq!(takes(Some("2025-11-25"), Some(revision)), one, "{revision:?}");
+        }
+        assert!(!takes(Some(MODERN), Some(revision)), "{revision:?}");
+        assert!(!takes(Some("1.0"), Some(revision)), "{revision:?}");
+    }
+}
