@@ -227,15 +227,18 @@ impl Feed {
         self.outlet.borrow().alone_since().map_or(NEVER, |since| since.plus_ms(resume_ms))
     }
 
-    /// Until when its server is read. Answers are forgotten by the sweep.
+    /// Until when its server is read.
     fn until(&self, shard: &Shard) -> Moment {
         if self.opening.get() == Opening::Trying { NEVER } else { self.alone_until(shard) }
     }
 
     /// Whether its server is still to be read.
     fn is_wanted(&self, shard: &Shard) -> bool {
-        let over = self.is_over() || shard.draining() || self.outlet.borrow().is_shut();
-        !over && shard.timers.now().mono < self.until(shard)
+        if self.is_over() || self.outlet.borrow().is_shut() {
+            return false;
+        }
+        // Who waits to hear whether there is one is told, also while the shard drains.
+        self.opening.get() == Opening::Trying || !shard.draining() && shard.timers.now().mono < self.until(shard)
     }
 
     /// Whether its session is.
@@ -578,13 +581,18 @@ async fn keep_fed(shard: &Rc<Shard>, feed: &Rc<Feed>) {
             changed(shard, feed, until.min(feed.until(shard))).await;
         }
     }
+    if feed.opening.get() == Opening::Trying {
+        feed.opening.set(Opening::Refused(404));
+    }
     feed.outlet.borrow_mut().finish();
 }
 
 /// Reads the rest of an answer whose server had hung up.
 async fn go_on(shard: &Rc<Shard>, feed: &Rc<Feed>, at: Option<Box<[u8]>>) {
     let mut source = Source { at, retry: None };
-    let kind = match open(shard, feed, source.at.as_deref()).await {
+    let answer = open(shard, feed, source.at.as_deref()).await;
+    feed.opening.set(Opening::Open);
+    let kind = match answer {
         Ok(answer) => match Box::pin(read(shard, feed, answer, &mut source)).await {
             Over::Answered | Over::Unwanted => return feed.outlet.borrow_mut().finish(),
             Over::Clean | Over::Broken if source.at.is_some() => {
