@@ -36,6 +36,7 @@ use super::answer::{Media, deadline, media, retire};
 use super::events::{self, Eyes, Said, Why};
 use super::exchange::{USER_AGENT, lane};
 use super::flight::{Flight, IdBytes, NEVER, Taken, reasoned};
+use super::modern::Opted;
 use super::refusal::{Kind, Refusal};
 use super::sessions::{self, Live, session_fields};
 use super::shard::{Held, Shard};
@@ -208,6 +209,7 @@ impl Feed {
             method: None,
             session: Some(self.session.clone()),
             profile: None,
+            opted: Opted::default(),
             succeeded: Cell::new(false),
             in_flight: Cell::new(None),
             taken: Cell::new(Taken::Nothing),

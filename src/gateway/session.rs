@@ -19,6 +19,7 @@ use super::conn::Conn;
 use super::flight::{Flight, NEVER, Next, Taken};
 use super::live::{self, Feed, Who};
 use super::load::Class;
+use super::modern::Opted;
 use super::refusal::{Kind, Refusal};
 use super::sessions::{self, Live};
 use super::shard::{Held, Shard};
@@ -66,6 +67,7 @@ pub(super) async fn serve(
         id: None,
         method: None,
         session: Some(session.clone()),
+        opted: Opted::default(),
         profile: None,
         succeeded: Cell::new(false),
         in_flight: Cell::new(None),

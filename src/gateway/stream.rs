@@ -13,6 +13,7 @@ use crate::jsonrpc::answer::Answer as Facts;
 use crate::jsonrpc::id;
 use crate::jsonrpc::scan::Shape;
 use crate::mcp::revision::Era;
+use crate::mcp::subscription;
 use crate::record::frame::Status;
 use crate::session::outlet::{Taken, TapKey};
 use crate::upstream::UpstreamFault;
@@ -23,6 +24,7 @@ use super::conn::Conn;
 use super::events::{self, Eyes, Said, Why};
 use super::flight::{Ended, Flight, NEVER, Next, end, reasoned};
 use super::live::{self, Feed, Source};
+use super::modern;
 use super::refusal::{Kind, Refusal};
 use super::session::write_head;
 use super::shard::{Phase, Shard};
@@ -45,11 +47,13 @@ pub(super) enum Carries {
 /// What an event is to become.
 pub(super) enum Judged {
     Forward,
-    /// It goes on, changed so.
-    Changed(Vec<u8>),
+    /// This instead of its data.
+    Instead(Vec<u8>),
     Drop,
-    /// The answer.
-    Final(Facts),
+    /// The answer; as it came, or this instead of its data.
+    Final(Facts, Option<Vec<u8>>),
+    /// The end, without a message of the server's.
+    Over,
     /// A request of the server that its client does not get; its id.
     Refused(Vec<u8>, Why),
     /// Not a message.
@@ -265,8 +269,8 @@ impl Relay<'_> {
                 let event = self.parser.event();
                 let judged = judge(self.shard, self.flight, &event);
                 let data = match &judged {
-                    Judged::Changed(data) => Some(&**data),
-                    Judged::Forward | Judged::Final(_) => event.data,
+                    Judged::Instead(data) | Judged::Final(_, Some(data)) => Some(&**data),
+                    Judged::Forward | Judged::Final(_, None) => event.data,
                     _ => None,
                 };
                 if let Some(kept) = &mut self.kept {
@@ -279,9 +283,10 @@ impl Relay<'_> {
                     let _ = sse::write_event(&mut events, &Event { id: None, data, retry: None, ..event });
                 }
                 match judged {
-                    Judged::Final(facts) => ended = Some(End::Answered(facts)),
+                    Judged::Final(facts, _) => ended = Some(End::Answered(facts)),
+                    Judged::Over => ended = Some(End::Clean),
                     Judged::Refused(id, why) => refused.push((id, why)),
-                    Judged::Forward | Judged::Changed(_) | Judged::Drop => {}
+                    Judged::Forward | Judged::Instead(_) | Judged::Drop => {}
                     Judged::Invalid => ended = Some(End::Broken(UpstreamFault::BadAnswer)),
                     Judged::Withheld(kind) => ended = Some(End::Withheld(kind)),
                 }
@@ -445,12 +450,8 @@ impl Relay<'_> {
         if self.carries != Carries::Subscription {
             return;
         }
-        let id = String::from_utf8_lossy(self.flight.id.as_deref().unwrap_or(b"null")).into_owned();
-        let message = format!(
-            "{{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":{{\"resultType\":\"complete\",\"_meta\":{{\
-             \"io.modelcontextprotocol/subscriptionId\":{id}}}}}}}"
-        );
-        self.message(message.as_bytes());
+        let message = subscription::end(self.flight.id.as_deref().unwrap_or(b"null"));
+        self.message(&message);
     }
 
     fn message(&mut self, data: &[u8]) {
@@ -471,6 +472,9 @@ pub(super) fn judge(shard: &Shard, flight: &Flight, event: &Event<'_>) -> Judged
     let message = flight.era == Era::Modern || is_message(event);
     let Some(data) = event.data.filter(|data| message && !data.is_empty()) else { return Judged::Drop };
     let Ok(facts) = shard.answers().read(data) else { return Judged::Invalid };
+    if flight.era == Era::Modern {
+        return modern::judge(shard, flight, facts, data);
+    }
     match facts.shape {
         Shape::Result | Shape::Error => answer_event(shard, flight, facts, data),
         Shape::Request | Shape::Notification => server_event(shard, flight, data),
@@ -492,7 +496,7 @@ fn answer_event(shard: &Shard, flight: &Flight, facts: Facts, data: &[u8]) -> Ju
         return Judged::Drop;
     }
     match accept(shard, flight, &facts, data, 200) {
-        Ok(()) => Judged::Final(facts),
+        Ok(()) => Judged::Final(facts, None),
         Err(kind) => Judged::Withheld(kind),
     }
 }
@@ -502,7 +506,7 @@ fn server_event(shard: &Shard, flight: &Flight, data: &[u8]) -> Judged {
     let current = shard.snapshot();
     match events::said(shard, &Eyes::of(flight, &current), data) {
         Said::Forward => Judged::Forward,
-        Said::Changed(data) => Judged::Changed(data),
+        Said::Changed(data) => Judged::Instead(data),
         Said::Drop => Judged::Drop,
         Said::Invalid => Judged::Invalid,
         Said::Refused(id, why) => Judged::Refused(id, why),

@@ -24,6 +24,13 @@ pub enum Count {
     EventsInvalid,
     AsksFull,
     WithdrawalsLate,
+    ServerUnasked,
+    ServerEarly,
+    ServerForeign,
+    ServerSecond,
+    ServerRequests,
+    ServerHidden,
+    ServerMalformed,
 }
 
 /// Which heading it stands under.
@@ -71,6 +78,13 @@ pub const ROWS: &[Row] = &[
     row(Count::EventsInvalid,       Section::Dropped,  "events_invalid",        "Servers' events that were no messages, on sessions' own streams."),
     row(Count::AsksFull,            Section::Dropped,  "asks_full",             "Servers' requests refused because too many waited for an answer."),
     row(Count::WithdrawalsLate,     Section::Dropped,  "withdrawals_late",      "Requests that servers took back after they had been answered, or had never asked."),
+    row(Count::ServerUnasked,       Section::Dropped,  "server_unasked",        "Messages of modern servers of kinds that the request had not opted in to."),
+    row(Count::ServerEarly,         Section::Dropped,  "server_early",          "Messages of modern servers before a subscription's acknowledgement."),
+    row(Count::ServerForeign,       Section::Dropped,  "server_foreign",        "Messages of modern servers that belong to another request, subscription or task."),
+    row(Count::ServerSecond,        Section::Dropped,  "server_second",         "Second acknowledgements of one subscription."),
+    row(Count::ServerRequests,      Section::Dropped,  "server_requests",       "Requests of modern servers, which have none to make."),
+    row(Count::ServerHidden,        Section::Dropped,  "server_hidden",         "Notifications of modern servers about what policy hides from the caller."),
+    row(Count::ServerMalformed,     Section::Dropped,  "server_malformed",      "Notifications of modern servers that no method has, or not in this form."),
 ];
 
 /// The counters of all shards.
