@@ -4,8 +4,9 @@
 use serde_json::{Map, Value, json};
 
 use crate::base::limits::{
-    BODY_BYTES_MAX, CONFIG_MS_MAX, CONFIG_SESSION_MS_MAX, CONNECTIONS_MAX, NAME_BYTES_MAX, PROCESS_CONNECTIONS_MAX,
-    PROCESS_SESSIONS_MAX, REASON_BYTES_MAX, SHARDS_MAX, STREAM_KEEPALIVE_MS_MAX, STREAM_RESUME_MS_MAX,
+    BATCH_MESSAGES_MAX, BODY_BYTES_MAX, CONFIG_MS_MAX, CONFIG_SESSION_MS_MAX, CONNECTIONS_MAX, NAME_BYTES_MAX,
+    PROCESS_CONNECTIONS_MAX, PROCESS_SESSIONS_MAX, REASON_BYTES_MAX, SHARDS_MAX, STREAM_KEEPALIVE_MS_MAX,
+    STREAM_RESUME_MS_MAX,
 };
 
 /// One key of a block.
@@ -253,6 +254,15 @@ const SERVER: &[Key] = &[
     Key::new("command", Kind::Any, "A program that speaks MCP over its pipes.")
         .later("run it behind an stdio-to-HTTP bridge and name that with `url`"),
     Key::new("timeout", DURATION, "From a call's first byte to its answer. Default: `limits.call`."),
+    Key::new(
+        "transport",
+        Kind::Word(&[
+            Word::new("auto", "It is asked: streamable HTTP first, then HTTP+SSE."),
+            Word::new("http", "Streamable HTTP."),
+            Word::new("sse", "HTTP+SSE of 2024-11-05, which is deprecated; the URL is the event stream's."),
+        ]),
+        "How messages travel to it. Default: `auto`.",
+    ),
     Key::new("tls", Kind::Block(SERVER_TLS), "How an https server is known, and how the gateway shows itself to it."),
     Key::new(
         "credentials",
@@ -391,6 +401,11 @@ const LIMITS: &[Key] = &[
         "resume",
         Kind::Duration(0, STREAM_RESUME_MS_MAX),
         "How long an event stream of a session that was cut is kept for its client to come back. Default: `60s`.",
+    ),
+    Key::new(
+        "batch",
+        Kind::Count(0, BATCH_MESSAGES_MAX as u64),
+        "Messages of one batch, which only revision 2025-03-26 has; 0 refuses batches. Default: 64.",
     ),
 ];
 

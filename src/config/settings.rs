@@ -8,6 +8,7 @@ use crate::base::ids::ServerId;
 use crate::base::limits;
 use crate::config::front::Front;
 use crate::identity::token::Issuer;
+use crate::mcp::transport::Transport;
 use crate::policy::rule::PolicySet;
 use crate::session::ledger::Bounds;
 pub use crate::tls::config::ClientCert;
@@ -134,6 +135,8 @@ pub struct ServerSettings {
     pub timeout_ms: u64,
     /// What it takes to speak TLS to it; `Some` exactly for [`Scheme::Https`].
     pub tls: Option<ServerTls>,
+    /// How messages travel to it; `None` where that is to be found out.
+    pub transport: Option<Transport>,
 }
 
 impl ServerSettings {
@@ -233,6 +236,8 @@ pub struct Limits {
     pub keepalive_ms: u64,
     /// A cut event stream of a session is kept so long, milliseconds.
     pub resume_ms: u64,
+    /// Messages of one batch; none are taken when it is 0.
+    pub batch_messages_max: usize,
 }
 
 impl Default for Limits {
@@ -255,6 +260,7 @@ impl Default for Limits {
             body_time_ms_max: limits::BODY_MS_MAX,
             keepalive_ms: limits::STREAM_KEEPALIVE_MS,
             resume_ms: limits::STREAM_RESUME_MS,
+            batch_messages_max: limits::BATCH_MESSAGES_DEFAULT,
         }
     }
 }

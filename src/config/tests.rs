@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::session::ledger::Bounds;
 
 use super::*;
+use crate::mcp::transport::Transport;
 
 struct House;
 
@@ -741,6 +742,7 @@ limits:
   body_time: 24h
   keepalive: 60s
   resume: 0s
+  batch: 0
 "#;
     let limits = read(text).unwrap_or_else(|faults| panic!("{faults:?}")).settings.limits;
     let want = Limits {
@@ -755,6 +757,7 @@ limits:
         body_time_ms_max: 86_400_000,
         keepalive_ms: 60_000,
         resume_ms: 0,
+        batch_messages_max: 0,
         ..Limits::default()
     };
     assert_eq!(limits, want);
@@ -765,8 +768,9 @@ limits:
         default.calls_per_subject_max,
         default.streams_max,
         default.streams_per_subject_max,
+        default.batch_messages_max,
     ];
-    assert_eq!(counts, [4096, 16384, 1024, 16384, 256]);
+    assert_eq!(counts, [4096, 16384, 1024, 16384, 256, 64]);
     let times = [default.head_ms_max, default.handshake_ms_max, default.write_stall_ms_max, default.body_time_ms_max];
     assert_eq!(times, [10_000, 5_000, 30_000, 30_000]);
 }
@@ -802,7 +806,7 @@ fn limits_have_bounds() {
         r#"auth: { anonymous: allow }
 servers: { a: { url: http://127.0.0.1:1/ } }
 policy: { rules: [{ id: open, permit: ["*/*"] }] }
-limits: { calls: 0, streams: 10240001, connections_per_address: 1.5, head: 0s, handshake: 25h, write_stall: 30, body_tme: 1s }
+limits: { calls: 0, streams: 10240001, connections_per_address: 1.5, head: 0s, handshake: 25h, write_stall: 30, body_tme: 1s, batch: 257 }
 "#,
         &[
             "4:18: limits.calls: must be from 1 to 10240000",
@@ -812,6 +816,7 @@ limits: { calls: 0, streams: 10240001, connections_per_address: 1.5, head: 0s, h
             "4:91: limits.handshake: must be from 1ms to 24h",
             "4:109: limits.write_stall: expected a duration, found a number (with its unit: 30ms or 30s)",
             "4:113: limits.body_tme: is not a key (did you mean `body_time`?)",
+            "4:134: limits.batch: must be from 0 to 256",
         ],
     );
 }
@@ -889,3 +894,23 @@ proptest::proptest! {
 const JWKS: &str = r#"{"keys": [{"kty": "EC", "crv": "P-256", "kid": "1", "use": "sig", "alg": "ES256", "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU", "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}]}"#;
 const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n";
 const KEY: &str = "-----BEGIN PRIVATE KEY-----\nMAA=\n-----END PRIVATE KEY-----\n";
+
+#[test]
+fn how_messages_travel() {
+    let text = r"auth: { anonymous: allow }
+servers:
+  a: { url: http://127.0.0.1:1/mcp }
+  b: { url: http://127.0.0.1:1/mcp, transport: auto }
+  c: { url: http://127.0.0.1:1/mcp, transport: http }
+  d: { url: http://127.0.0.1:1/sse, transport: sse }
+endpoints: {}
+policy: { rules: [{ id: open, permit: ['*/*'] }] }
+";
+    let settings = read(text).expect("it is sound").settings;
+    let transports: Vec<_> = settings.servers.iter().map(|server| server.transport).collect();
+    assert_eq!(transports, [None, None, Some(Transport::Http), Some(Transport::Sse)]);
+    check(
+        &text.replace("transport: sse", "transport: ssse"),
+        &["6:48: servers.d.transport: `ssse` is not `auto`, `http` or `sse` (did you mean `sse`?)"],
+    );
+}
