@@ -65,6 +65,8 @@ pub struct Resumed {
     pub tap: TapKey,
     /// Some of what came after the last event that the client saw is kept no more.
     pub torn: bool,
+    /// There is nothing on it any more, and never will be.
+    pub spent: bool,
 }
 
 /// Why a stream does not go on.
@@ -173,9 +175,11 @@ impl Outlet {
     /// [`ResumeFault::Unknown`].
     pub fn resume(&mut self, stream: u64, seq: u64) -> Result<Resumed, ResumeFault> {
         let known = self.streams.iter().find(|known| known.id == stream && (known.from..=known.last).contains(&seq));
-        let torn = known.ok_or(ResumeFault::Unknown)?.lost > seq;
+        let known = known.ok_or(ResumeFault::Unknown)?;
+        let torn = known.lost > seq;
+        let spent = self.is_finished() && !self.waits() && known.last <= seq;
         self.taps.retain(|tap| tap.stream != stream);
-        Ok(Resumed { tap: self.tap(stream, seq + 1), torn })
+        Ok(Resumed { tap: self.tap(stream, seq + 1), torn, spent })
     }
 
     fn tap(&mut self, stream: u64, next: u64) -> TapKey {
@@ -354,6 +358,12 @@ impl Outlet {
     #[must_use]
     pub fn held(&self) -> usize {
         self.sent_bytes + self.waiting_bytes
+    }
+
+    /// Whether a tap is the one that gets what is new.
+    #[must_use]
+    pub fn is_newest(&self, tap: TapKey) -> bool {
+        self.taps.last().is_some_and(|newest| newest.key == tap)
     }
 
     /// How many connections read.
@@ -550,7 +560,9 @@ mod tests {
         outlet.push(b"a");
         check(&mut outlet, one, &[], Taken::All);
         check(&mut outlet, two, &["a"], Taken::All);
+        assert!(outlet.is_newest(two) && !outlet.is_newest(one));
         outlet.detach(two, T0);
+        assert!(outlet.is_newest(one));
         outlet.push(b"b");
         check(&mut outlet, one, &["b"], Taken::All);
         assert_eq!(outlet.alone_since(), None);
@@ -573,8 +585,10 @@ mod tests {
         assert_eq!(take(&mut outlet, tap, 1).1, Taken::More);
         check(&mut outlet, tap, &["b"], Taken::End);
         check(&mut outlet, tap, &[], Taken::Gone);
-        let again = outlet.resume(1, 1).unwrap().tap;
-        check(&mut outlet, again, &["b"], Taken::End);
+        let again = outlet.resume(1, 1).unwrap();
+        assert!(!again.spent);
+        check(&mut outlet, again.tap, &["b"], Taken::End);
+        assert!(outlet.resume(1, 2).unwrap().spent);
     }
 
     #[test]
