@@ -9,6 +9,7 @@ mod demo;
 mod faults;
 mod floors;
 mod security;
+mod sim;
 mod tuning;
 mod fuzz;
 mod wire;
