@@ -246,6 +246,10 @@ pub const TOKENS_CACHED_BYTES_MAX: usize = 8 * 1024 * 1024;
 pub const UPSTREAM_SESSION_BYTES_MAX: usize = 256;
 /// A sealed session id, characters: no shorter and no longer.
 pub const SESSION_ID_BYTES_MAX: usize = 120;
+/// A server's own task id inside a sealed one, bytes.
+pub const TASK_ID_BYTES_MAX: usize = 256;
+/// A sealed task id as presented, characters.
+pub const TASK_HANDLE_BYTES_MAX: usize = 512;
 /// A message looks again so often whether the session that another opens is there, milliseconds.
 pub const WAY_WAIT_MS: u64 = 10;
 
@@ -329,6 +333,8 @@ pub const INPUT_REQUESTS_MAX: usize = 64;
 pub const ENDPOINT_BYTES_MAX: usize = 2 * 1024;
 /// URIs of one `subscriptions/listen`.
 pub const LISTEN_URIS_MAX: usize = 1_024;
+/// Tasks of the tasks extension in one `subscriptions/listen`.
+pub const LISTEN_TASKS_MAX: usize = 256;
 /// One pattern of a rule, bytes.
 pub const PATTERN_BYTES_MAX: usize = 1_024;
 /// A resource's URI or template that policy looks at, bytes; a longer one is refused.

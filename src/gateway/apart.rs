@@ -64,7 +64,8 @@ pub(super) async fn serve(
         let (status, mut collected) = (answer.status(), None);
         if status == 400 && way.is_some() && media(&answer) == Media::Json {
             collected = match joined.wait(shard, conn, whole(shard, &mut answer)).await {
-                Ok(body) => body,
+                Ok(Some(body)) => Some(body),
+                Ok(None) => return Err(too_long(shard, flight, answer)),
                 Err(fault) => return Err(broken(shard, flight, answer, fault, &slot.abort)),
             };
         }
@@ -126,10 +127,7 @@ async fn json(
     };
     let body = match body {
         Ok(Some(body)) => body,
-        Ok(None) => {
-            let refusal = withheld(shard, flight, answer, Kind::ServerInvalid);
-            return Err(refusal.saying("The server's answer is longer than one in a batch may be, and was withheld; the call may have been executed."));
-        }
+        Ok(None) => return Err(too_long(shard, flight, answer)),
         Err(fault) => return Err(broken(shard, flight, answer, fault, abort)),
     };
     let status = answer.status();
@@ -146,6 +144,12 @@ async fn json(
     joined.answer(shard, conn, named.as_deref().unwrap_or(&body)).await;
     end(shard, flight, of_facts(&facts, status, body.len()));
     Ok(())
+}
+
+fn too_long(shard: &Shard, flight: &Flight, answer: Answer) -> Refusal {
+    withheld(shard, flight, answer, Kind::ServerInvalid).saying(
+        "The server's answer is longer than one in a batch may be, and was withheld; the call may have been executed.",
+    )
 }
 
 /// A whole body; `None` for one that is too long.
@@ -223,7 +227,7 @@ async fn events(
                     bytes += data.len();
                     joined.message(shard, conn, data).await;
                 }
-                Judged::Final(facts) => {
+                Judged::Final(facts, _) => {
                     flight.answer_leaves(shard);
                     joined.answer(shard, conn, data).await;
                     end(shard, flight, of_facts(&facts, 200, bytes + data.len()));
@@ -231,7 +235,12 @@ async fn events(
                     return Ok(());
                 }
                 Judged::Refused(id) => stream::refuse_ask(shard, conn, flight, &id).await,
+                Judged::Instead(data) => {
+                    bytes += data.len();
+                    joined.message(shard, conn, &data).await;
+                }
                 Judged::Drop => {}
+                Judged::Over => return Err(broken(shard, flight, answer, UpstreamFault::Cut, abort)),
                 Judged::Invalid => return Err(broken(shard, flight, answer, UpstreamFault::BadAnswer, abort)),
                 Judged::Withheld(kind) => return Err(withheld(shard, flight, answer, kind)),
             }

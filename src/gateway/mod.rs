@@ -18,6 +18,7 @@ mod judge;
 mod lists;
 mod load;
 pub mod mail;
+mod modern;
 mod pipeline;
 pub mod refusal;
 mod relay;

@@ -31,6 +31,7 @@ use super::flight::{Flight, IdBytes, Next, Taken, sentence};
 use super::judge::Judge;
 use super::load::Class;
 use super::mail::{Cancel, Letter};
+use super::modern::Opted;
 use super::refusal::{self, Kind, Refusal};
 use super::sessions::{Live, Restored};
 use super::shard::{Held, Shard};
@@ -190,6 +191,7 @@ pub(super) async fn judged(
         }
     }
     let judge = Judge::new(shard, conn, body, flight);
+    let call = judge.opened(call)?;
     let permit = judge.decide(call)?;
     judge.params_agree(&permit)?;
     let recorded = judge.record(permit)?;
@@ -303,6 +305,7 @@ impl Asked {
             id: read.id.take(),
             method: read.call.method,
             session: None,
+            opted: Opted::default(),
             profile: None,
             succeeded: Cell::new(false),
             in_flight: Cell::new(None),

@@ -12,8 +12,8 @@ use smallvec::SmallVec;
 
 use crate::base::ids::ServerId;
 use crate::base::limits::{
-    EVENT_BYTES_MAX, LEASE_MS, SESSION_END_MS_MAX, SESSION_TOUCH_S, SESSIONS_EXPIRED_AT_ONCE_MAX, SESSIONS_KNOWN_MAX,
-    TICK_MS, UPSTREAM_SESSION_BYTES_MAX, WAY_WAIT_MS,
+    EVENT_BYTES_MAX, LEASE_MS, SESSION_END_MS_MAX, SESSIONS_EXPIRED_AT_ONCE_MAX, SESSIONS_KNOWN_MAX, TICK_MS,
+    UPSTREAM_SESSION_BYTES_MAX, WAY_WAIT_MS,
 };
 use crate::base::time::Moment;
 use crate::http::field::Known as Field;
@@ -24,6 +24,7 @@ use crate::jsonrpc::scan::{Kind as Json, Shape};
 use crate::jsonrpc::{id, text};
 use crate::mcp::call::Call;
 use crate::mcp::method::Verb;
+use crate::mcp::optin::LogLevel;
 use crate::mcp::profile::{Capabilities, request_initialize_again};
 use crate::mcp::request;
 use crate::mcp::revision::Revision;
@@ -166,7 +167,7 @@ impl Shard {
         let now_s = self.timers.last().unix_s();
         let known = self.sessions.borrow_mut().get(&session.nonce16);
         if let Some(live) = known {
-            if now_s.saturating_sub(live.touched_s.get()) >= SESSION_TOUCH_S {
+            if now_s.saturating_sub(live.touched_s.get()) >= self.control.ledger.touch_s() {
                 live.touched_s.set(now_s);
                 if !self.control.ledger.touch(&live.key(), now_s) {
                     self.sessions.borrow_mut().remove(&live.nonce16);
@@ -372,7 +373,7 @@ async fn shake_hands(shard: &Shard, flight: &Flight, live: &Live, known: Option<
 fn restoring(known: Option<&Known>) -> Vec<Vec<u8>> {
     let mut bodies = vec![request::notify_initialized()];
     let Some(known) = known else { return bodies };
-    if let Some(level) = known.level {
+    if let Some(level) = known.level.and_then(LogLevel::of) {
         bodies.push(request::request_set_level(bodies.len() as u64, level));
     }
     for uri in &known.subscriptions {
@@ -474,8 +475,8 @@ pub(super) fn keep(shard: &Shard, flight: &Flight, verb: Verb, body: &[u8]) {
     let (ledger, key) = (&shard.control.ledger, live.key());
     if verb != Verb::SetLevel {
         ledger.subscribe(&key, text, verb == Verb::ResourcesSubscribe);
-    } else if let Some(level) = request::level(text) {
-        ledger.set_level(&key, level);
+    } else if let Some(level) = LogLevel::parse(text.as_bytes()) {
+        ledger.set_level(&key, level as u8);
     }
 }
 
