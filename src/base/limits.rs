@@ -252,6 +252,31 @@ pub const TASK_ID_BYTES_MAX: usize = 256;
 pub const TASK_HANDLE_BYTES_MAX: usize = 512;
 /// A message looks again so often whether the session that another opens is there, milliseconds.
 pub const WAY_WAIT_MS: u64 = 10;
+/// What a stream's connection is sent at once, bytes; more of one event only.
+pub const STREAM_PIECE_BYTES: usize = 32 * 1024;
+/// A client whose connection was cut comes back after this long, milliseconds, and a server's stream that has ended is
+/// asked for again.
+pub const STREAM_RETRY_MS: u64 = 1_000;
+/// And after this long at the latest.
+pub const STREAM_RETRY_MS_MAX: u64 = 30_000;
+/// The id of a server's event, where its stream is to go on, bytes.
+pub const UPSTREAM_EVENT_ID_BYTES_MAX: usize = 1024;
+/// Streams that nobody reads, and that a shard keeps for a while: those of sessions and those that were answers, each.
+pub const FEEDS_ALONE_MAX: usize = 4096;
+/// Events that a shard keeps, of all streams, bytes.
+pub const FEEDS_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// A client may take so long to answer what a server asks, milliseconds.
+pub const ASK_MS_MAX: u64 = 10 * 60 * 1000;
+/// Connections that read one session's events at a time; the oldest ends when there is one more.
+pub const OUTLET_TAPS_MAX: usize = 8;
+/// Streams of one session's events that can be resumed: the latest.
+pub const OUTLET_STREAMS_MAX: usize = 16;
+/// Events of a stream that wait to be sent before its upstream is paused.
+pub const STREAM_WAITING_EVENTS_MAX: usize = 4096;
+/// Events that were sent are kept to be sent again: of each stream so many bytes.
+pub const STREAM_KEPT_BYTES_MAX: usize = 64 * 1024;
+/// And so many events.
+pub const STREAM_KEPT_EVENTS_MAX: usize = 1024;
 
 // ---- ledger ---------------------------------------------------------------------------------------------------
 /// Sessions of all owners (default of `sessions.max`).

@@ -98,6 +98,19 @@ impl Live {
         upstreams.push(Rc::new(upstream));
     }
 
+    /// It is in use: the ledger hears so now and then, and says whether it still is a session.
+    pub(super) fn touch(&self, shard: &Shard) -> bool {
+        let now_s = shard.timers.last().unix_s();
+        if now_s.saturating_sub(self.touched_s.get()) >= shard.snapshot().settings.sessions.touch_s() {
+            self.touched_s.set(now_s);
+            if !shard.control.ledger.touch(&self.key(), now_s) {
+                shard.sessions.borrow_mut().remove(&self.nonce16);
+                self.ended.set(true);
+            }
+        }
+        !self.ended.get()
+    }
+
     /// Whether it has ended, as far as this shard has heard.
     pub(super) fn is_over(&self) -> bool {
         self.ended.get()
@@ -167,14 +180,7 @@ impl Shard {
         let now_s = self.timers.last().unix_s();
         let known = self.sessions.borrow_mut().get(&session.nonce16);
         if let Some(live) = known {
-            if now_s.saturating_sub(live.touched_s.get()) >= self.control.ledger.touch_s() {
-                live.touched_s.set(now_s);
-                if !self.control.ledger.touch(&live.key(), now_s) {
-                    self.sessions.borrow_mut().remove(&live.nonce16);
-                    return Err(SessionFault::Ended);
-                }
-            }
-            return Ok(live);
+            return if live.touch(self) { Ok(live) } else { Err(SessionFault::Ended) };
         }
         let key = SessionKey { owner: session.owner, nonce: session.nonce16 };
         let known = match self.control.ledger.visit(&key, terms(&session), now_s) {

@@ -26,6 +26,7 @@ use crate::uring::socket::Socket;
 use crate::uring::wait::Timers;
 
 use super::control::Control;
+use super::live::Feeds;
 use super::load::{Class, Load};
 use super::mail::{Cancel, Letter};
 use super::sessions::{self, Sessions};
@@ -80,6 +81,8 @@ pub(super) struct Shard {
     pub(super) expiring: Cell<bool>,
     /// Cancellations that were read and not looked at yet.
     cancels: RefCell<Vec<Arc<Cancel>>>,
+    /// The streams that outlive their connections.
+    pub(super) feeds: Feeds,
     pub(super) draining: Cell<bool>,
     /// What is under way, for whom.
     pub(super) load: Load,
@@ -117,7 +120,8 @@ impl Shard {
         let timers = Timers::new();
         let buffers = Pool::new(SHARD_BUFFER_BYTES_MAX);
         let snapshot = control.snapshot.load_full();
-        let load = Load::new(control.shards(), timers.last().mono);
+        let begun = timers.last();
+        let load = Load::new(control.shards(), begun.mono);
         Self {
             id,
             upstreams: Upstreams::new(timers.clone(), buffers.clone(), seed),
@@ -136,6 +140,7 @@ impl Shard {
             sessions: RefCell::new(Sessions::default()),
             expiring: Cell::new(false),
             cancels: RefCell::default(),
+            feeds: Feeds::new(begun),
             draining: Cell::new(false),
             load,
             hand: Cell::new(0),
@@ -161,7 +166,10 @@ impl Shard {
     pub(super) fn read_letters(&self) {
         let mut ended = Vec::new();
         self.control.mail.take(self.id, |letter| match letter {
-            Letter::SessionEnded(nonce) => ended.extend(self.sessions.borrow_mut().remove(&nonce)),
+            Letter::SessionEnded(nonce) => {
+                ended.extend(self.sessions.borrow_mut().remove(&nonce));
+                self.feeds.session_ended(&nonce);
+            }
             Letter::Cancelled(cancel) if self.cancels.borrow().len() < LETTERS_MAX => {
                 self.cancels.borrow_mut().push(cancel);
             }
