@@ -52,8 +52,7 @@ fn run(name: &str, clients: usize, calls: u64, change: impl FnOnce(Setup) -> Set
     println!("mix-ups, {name}: {calls} calls in {took:.1?}; {before:?} became {after:?}");
     println!("{}", told(seed, &known, &servers, &lines));
     let faults = faults(seed, &known, &servers, &lines);
-    let shown: String = faults.iter().take(FAULTS_SHOWN).map(|fault| format!("{}\n", explained(seed, fault))).collect();
-    assert!(faults.is_empty(), "{replay}; the first of {} faults:\n{shown}", faults.len());
+    assert!(faults.is_empty(), "{replay}; {} faults:\n{}", faults.len(), shown(seed, &faults));
     if calls >= CALLS_FOR_ALL {
         met_everything(seed, &known, &servers);
     }
@@ -156,6 +155,24 @@ fn told(seed: u64, known: &Known, servers: &MixServers, lines: &[Line]) -> Strin
     out
 }
 
+/// How many faults there are of each kind, and the first of them.
+fn shown(seed: u64, faults: &[String]) -> String {
+    let mut kinds: Vec<(String, usize, &String)> = Vec::new();
+    for fault in faults {
+        let words = fault.split(' ').filter(|word| !word.bytes().any(|byte| byte.is_ascii_digit()));
+        let kind: String = words.collect::<Vec<_>>().join(" ").chars().take(KIND_CHARACTERS).collect();
+        match kinds.iter_mut().find(|(known, ..)| *known == kind) {
+            Some((_, count, _)) => *count += 1,
+            None => kinds.push((kind, 1, fault)),
+        }
+    }
+    let mut out = String::new();
+    for (_, count, first) in kinds.iter().take(FAULTS_SHOWN) {
+        let _ = writeln!(out, "{count} times: {}", explained(seed, first));
+    }
+    out
+}
+
 /// A fault, and what was drawn for the calls in it.
 fn explained(seed: u64, fault: &str) -> String {
     let mut out = fault.chars().take(FAULT_CHARACTERS_MAX).collect::<String>();
@@ -218,5 +235,7 @@ const CALLS_FOR_ALL: u64 = 2_000;
 /// Buffers and tables that are kept up to a bound, for a thousand connections at once.
 const MEMORY_KEPT_BYTES: usize = 128 << 20;
 const LATE_PERCENT_MAX: usize = 1;
-const FAULTS_SHOWN: usize = 8;
+const FAULTS_SHOWN: usize = 12;
+/// Faults that begin alike are of one kind.
+const KIND_CHARACTERS: usize = 40;
 const FAULT_CHARACTERS_MAX: usize = 1_200;

@@ -705,7 +705,7 @@ impl<'a> Client<'a> {
         loop {
             let answer = self.clients.ask(self.who, server, "DELETE", &session_fields(id, revision), "");
             match answer.map(|answer| answer.status) {
-                Ok(200) => return,
+                Ok(200 | 204) => return,
                 // It is over, but not written down yet.
                 Ok(503) if Instant::now() < until => self.known.count("ends not written down yet"),
                 Ok(404) if Instant::now() < until => return self.known.count("ended before"),
