@@ -30,6 +30,7 @@ mod support {
     pub(crate) mod mcp;
     pub(crate) mod oracle;
     pub(crate) mod peers;
+    pub(crate) mod sse_server;
     pub(crate) mod tls;
     pub(crate) mod upstream;
 }

@@ -15,6 +15,7 @@ use crate::uring::buffer::Buffer;
 
 use super::answer::{Media, accept, deadline, media, of_facts, retire};
 use super::conn::{Body, Conn};
+use super::events as asks;
 use super::exchange::sent;
 use super::flight::{Ended, Flight, end, failed};
 use super::forward::{self, Trip};
@@ -23,7 +24,7 @@ use super::refusal::{Kind, Refusal};
 use super::relay::withheld;
 use super::sessions::{self, Restored};
 use super::shard::Shard;
-use super::stream::{self, Carries, Judged};
+use super::stream::{self, Judged};
 
 /// Sends a permitted message, and puts what comes back into `joined`: nothing for a message that nobody waits to be
 /// answered, else its answer, after the messages that the server sent before it. A legacy client that leaves cancels
@@ -64,7 +65,8 @@ pub(super) async fn serve(
         let (status, mut collected) = (answer.status(), None);
         if status == 400 && way.is_some() && media(&answer) == Media::Json {
             collected = match joined.wait(shard, conn, whole(shard, &mut answer)).await {
-                Ok(body) => body,
+                Ok(Some(body)) => Some(body),
+                Ok(None) => return Err(too_long(shard, flight, answer)),
                 Err(fault) => return Err(broken(shard, flight, answer, fault, &slot.abort)),
             };
         }
@@ -126,10 +128,7 @@ async fn json(
     };
     let body = match body {
         Ok(Some(body)) => body,
-        Ok(None) => {
-            let refusal = withheld(shard, flight, answer, Kind::ServerInvalid);
-            return Err(refusal.saying("The server's answer is longer than one in a batch may be, and was withheld; the call may have been executed."));
-        }
+        Ok(None) => return Err(too_long(shard, flight, answer)),
         Err(fault) => return Err(broken(shard, flight, answer, fault, abort)),
     };
     let status = answer.status();
@@ -146,6 +145,12 @@ async fn json(
     joined.answer(shard, conn, named.as_deref().unwrap_or(&body)).await;
     end(shard, flight, of_facts(&facts, status, body.len()));
     Ok(())
+}
+
+fn too_long(shard: &Shard, flight: &Flight, answer: Answer) -> Refusal {
+    withheld(shard, flight, answer, Kind::ServerInvalid).saying(
+        "The server's answer is longer than one in a batch may be, and was withheld; the call may have been executed.",
+    )
 }
 
 /// A whole body; `None` for one that is too long.
@@ -216,22 +221,25 @@ async fn events(
             }
             let event = parser.event();
             let data = event.data.unwrap_or_default();
-            match stream::judge(shard, flight, Carries::Answer { timeout }, &event) {
-                // An event without a message is for a stream that can be resumed; this one cannot.
-                Judged::Forward if data.is_empty() => {}
+            match stream::judge(shard, flight, &event) {
                 Judged::Forward => {
                     bytes += data.len();
                     joined.message(shard, conn, data).await;
                 }
-                Judged::Final(facts) => {
+                Judged::Final(facts, _) => {
                     flight.answer_leaves(shard);
                     joined.answer(shard, conn, data).await;
                     end(shard, flight, of_facts(&facts, 200, bytes + data.len()));
                     retire(shard, answer).await;
                     return Ok(());
                 }
-                Judged::Refused(id) => stream::refuse_ask(shard, conn, flight, &id).await,
+                Judged::Refused(id, why) => Box::pin(asks::refuse_of(shard, flight, &id, why)).await,
+                Judged::Instead(data) => {
+                    bytes += data.len();
+                    joined.message(shard, conn, &data).await;
+                }
                 Judged::Drop => {}
+                Judged::Over => return Err(broken(shard, flight, answer, UpstreamFault::Cut, abort)),
                 Judged::Invalid => return Err(broken(shard, flight, answer, UpstreamFault::BadAnswer, abort)),
                 Judged::Withheld(kind) => return Err(withheld(shard, flight, answer, kind)),
             }

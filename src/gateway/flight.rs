@@ -17,6 +17,7 @@ use crate::record::Seq;
 use crate::record::frame::{Outcome, Status};
 use crate::upstream::UpstreamFault;
 
+use super::modern::Opted;
 use super::refusal::{Kind, Refusal};
 use super::sessions::Live;
 use super::shard::{Held, Shard};
@@ -37,6 +38,8 @@ pub(super) struct Flight {
     pub(super) id: Option<IdBytes>,
     pub(super) method: Option<&'static methods::Method>,
     pub(super) session: Option<Rc<Live>>,
+    /// What the request lets its server send; modern only.
+    pub(super) opted: Opted,
     /// Of an `initialize`: what the client says of itself.
     pub(super) profile: Option<Box<[u8]>>,
     /// Its server has answered it with a result.

@@ -12,8 +12,8 @@ use smallvec::SmallVec;
 
 use crate::base::ids::ServerId;
 use crate::base::limits::{
-    EVENT_BYTES_MAX, LEASE_MS, SESSION_END_MS_MAX, SESSION_TOUCH_S, SESSIONS_EXPIRED_AT_ONCE_MAX, SESSIONS_KNOWN_MAX,
-    TICK_MS, UPSTREAM_SESSION_BYTES_MAX, WAY_WAIT_MS,
+    EVENT_BYTES_MAX, LEASE_MS, SESSION_END_MS_MAX, SESSIONS_EXPIRED_AT_ONCE_MAX, SESSIONS_KNOWN_MAX, TICK_MS,
+    UPSTREAM_SESSION_BYTES_MAX, WAY_WAIT_MS,
 };
 use crate::base::time::Moment;
 use crate::http::field::Known as Field;
@@ -24,9 +24,11 @@ use crate::jsonrpc::scan::{Kind as Json, Shape};
 use crate::jsonrpc::{id, text};
 use crate::mcp::call::Call;
 use crate::mcp::method::Verb;
+use crate::mcp::optin::LogLevel;
 use crate::mcp::profile::{Capabilities, request_initialize_again};
 use crate::mcp::request;
 use crate::mcp::revision::Revision;
+use crate::mcp::transport::Transport;
 use crate::session::ledger::{Claim, Known, LedgerFault, Opened, Profile, SessionKey, Terms, Upstream, Visit};
 use crate::session::owner::{self, Session, SessionFault, SessionSeal};
 use crate::session::way::{Claimed, Do, In, Reach, Way, WayFault};
@@ -96,6 +98,19 @@ impl Live {
         upstreams.push(Rc::new(upstream));
     }
 
+    /// It is in use: the ledger hears so now and then, and says whether it still is a session.
+    pub(super) fn touch(&self, shard: &Shard) -> bool {
+        let now_s = shard.timers.last().unix_s();
+        if now_s.saturating_sub(self.touched_s.get()) >= shard.snapshot().settings.sessions.touch_s() {
+            self.touched_s.set(now_s);
+            if !shard.control.ledger.touch(&self.key(), now_s) {
+                shard.sessions.borrow_mut().remove(&self.nonce16);
+                self.ended.set(true);
+            }
+        }
+        !self.ended.get()
+    }
+
     /// Whether it has ended, as far as this shard has heard.
     pub(super) fn is_over(&self) -> bool {
         self.ended.get()
@@ -138,11 +153,20 @@ impl Sessions {
         self.young.insert(live.nonce16, live);
     }
 
-    pub(super) fn remove(&mut self, nonce: &[u8; 16]) {
-        for generation in [&mut self.young, &mut self.old] {
-            if let Some(live) = generation.remove(nonce) {
-                live.ended.set(true);
-            }
+    pub(super) fn remove(&mut self, nonce: &[u8; 16]) -> Option<Rc<Live>> {
+        let live = self.young.remove(nonce).or_else(|| self.old.remove(nonce))?;
+        live.ended.set(true);
+        Some(live)
+    }
+}
+
+/// A session has ended: where a server's own is a connection of this shard, that ends too.
+pub(super) fn hang_up(shard: &Shard, live: &Live) {
+    let snapshot = shard.snapshot();
+    for upstream in live.upstreams.borrow().iter() {
+        let server = snapshot.prepared.servers.iter().position(|server| server.digest == upstream.server);
+        if server.is_some_and(|server| snapshot.transport(ServerId::from_index(server)) == Transport::Sse) {
+            shard.upstreams.hang_up(&upstream.id);
         }
     }
 }
@@ -156,14 +180,7 @@ impl Shard {
         let now_s = self.timers.last().unix_s();
         let known = self.sessions.borrow_mut().get(&session.nonce16);
         if let Some(live) = known {
-            if now_s.saturating_sub(live.touched_s.get()) >= SESSION_TOUCH_S {
-                live.touched_s.set(now_s);
-                if !self.control.ledger.touch(&live.key(), now_s) {
-                    self.sessions.borrow_mut().remove(&live.nonce16);
-                    return Err(SessionFault::Ended);
-                }
-            }
-            return Ok(live);
+            return if live.touch(self) { Ok(live) } else { Err(SessionFault::Ended) };
         }
         let key = SessionKey { owner: session.owner, nonce: session.nonce16 };
         let known = match self.control.ledger.visit(&key, terms(&session), now_s) {
@@ -362,7 +379,7 @@ async fn shake_hands(shard: &Shard, flight: &Flight, live: &Live, known: Option<
 fn restoring(known: Option<&Known>) -> Vec<Vec<u8>> {
     let mut bodies = vec![request::notify_initialized()];
     let Some(known) = known else { return bodies };
-    if let Some(level) = known.level {
+    if let Some(level) = known.level.and_then(LogLevel::of) {
         bodies.push(request::request_set_level(bodies.len() as u64, level));
     }
     for uri in &known.subscriptions {
@@ -464,8 +481,8 @@ pub(super) fn keep(shard: &Shard, flight: &Flight, verb: Verb, body: &[u8]) {
     let (ledger, key) = (&shard.control.ledger, live.key());
     if verb != Verb::SetLevel {
         ledger.subscribe(&key, text, verb == Verb::ResourcesSubscribe);
-    } else if let Some(level) = request::level(text) {
-        ledger.set_level(&key, level);
+    } else if let Some(level) = LogLevel::parse(text.as_bytes()) {
+        ledger.set_level(&key, level as u8);
     }
 }
 

@@ -23,6 +23,8 @@ use serde_json::{Value, json};
 pub(crate) const CONFORMANCE_SERVER: &str = "conformance-server.mjs";
 /// See [`CONFORMANCE_SERVER`].
 pub(crate) const PY_SERVER: &str = "py_server.py";
+/// The same tools on the Python SDK 1.30.0, over HTTP+SSE of 2024-11-05 only, at `/sse`.
+pub(crate) const PY_SSE_SERVER: &str = "py_sse_server.py";
 /// `@modelcontextprotocol/server-everything`: legacy only. Its steps are [`everything_steps`].
 pub(crate) const EVERYTHING_SERVER: &str = "everything-server.mjs";
 /// `@modelcontextprotocol/client`, every era.
