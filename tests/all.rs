@@ -17,7 +17,11 @@ mod wire;
 mod support {
     pub(crate) mod chaos;
     pub(crate) mod chaos_client;
+    pub(crate) mod chaos_mix;
+    pub(crate) mod chaos_mix_client;
+    pub(crate) mod chaos_mix_server;
     pub(crate) mod chaos_server;
+    pub(crate) mod chaos_wire;
     pub(crate) mod clock;
     pub(crate) mod conformance;
     pub(crate) mod gateway;
