@@ -11,6 +11,7 @@ pub mod mcp;
 pub mod identity;
 pub mod policy;
 pub mod session;
+pub mod ledger;
 pub mod record;
 pub mod upstream;
 pub mod config;

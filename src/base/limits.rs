@@ -56,19 +56,29 @@ pub const WRITE_STALL_MS_MAX: u64 = 30_000;
 pub const DRAIN_MS_MAX: u64 = 30_000;
 /// To tell a legacy server that its request to the client is refused, milliseconds: its stream waits so long.
 pub const ASK_REFUSED_MS_MAX: u64 = 5_000;
-/// A keep-alive comment goes out on a stream that was silent for this long.
-pub const STREAM_KEEPALIVE_MS: u64 = 10_000;
+/// A keep-alive comment goes out on a stream that was silent for this long (default of `limits.keepalive`).
+pub const STREAM_KEEPALIVE_MS: u64 = 15_000;
+/// The longest silence that can be asked for: common proxies cut a connection after a minute of it.
+pub const STREAM_KEEPALIVE_MS_MAX: u64 = 60_000;
+/// A legacy stream that was cut is kept so long for its client to come back (default of `limits.resume`).
+pub const STREAM_RESUME_MS: u64 = 60_000;
+/// And at most so long.
+pub const STREAM_RESUME_MS_MAX: u64 = 60 * 60 * 1000;
 /// And must be acknowledged by the client's kernel within this time, milliseconds: with the comment before it, a client
 /// that vanished is noticed within half a minute.
-pub const STREAM_ACKNOWLEDGED_MS_MAX: u32 = 18_000;
+pub const STREAM_ACKNOWLEDGED_MS_MAX: u32 = 14_000;
 /// A waiting call looks whether its client is still there after this long.
 pub const WATCH_AFTER_MS: u64 = 10;
 /// Read and thrown away of a refused request's body before the connection is closed, bytes.
 pub const REFUSED_BODY_DRAIN_BYTES_MAX: usize = 64 * 1024;
 /// And for so long, milliseconds.
 pub const REFUSED_BODY_DRAIN_MS_MAX: u64 = 1_000;
-/// Ended sessions that a shard remembers.
-pub const SESSIONS_ENDED_MAX: usize = 16 * 1024;
+/// Sessions that one shard knows without asking; one that has not been used for long is asked for again.
+pub const SESSIONS_KNOWN_MAX: usize = 128 * 1024;
+/// Sessions that a shard ends at once for want of use; the others have to wait a second.
+pub const SESSIONS_EXPIRED_AT_ONCE_MAX: usize = 256;
+/// Ending a session: at its server, and in the journal, milliseconds each.
+pub const SESSION_END_MS_MAX: u64 = 2_000;
 /// How often a shard looks at its orders, milliseconds.
 pub const HOUSEKEEPING_MS: u64 = 50;
 /// A list request waits this long for a catalogue that its server has just announced as changed, milliseconds.
@@ -119,6 +129,15 @@ pub const STREAMS_PER_SUBJECT_MAX: usize = 256;
 pub const CALLS_MAX: usize = 16 * 1024;
 /// Open streams, over all shards (default of `limits.streams`).
 pub const STREAMS_MAX: usize = 16 * 1024;
+
+/// Letters to one shard that it has not read; a shard reads them each time it wakes.
+pub const LETTERS_MAX: usize = 4096;
+/// Connections on their way to one shard.
+pub const PARCELS_MAX: usize = 1024;
+/// What they have received, all together, bytes; a single one may have more.
+pub const PARCELS_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// A server that was told of a cancellation may still answer, or end by itself, for so long, milliseconds.
+pub const CANCEL_GRACE_MS: u64 = 1_000;
 
 // ---- tls ------------------------------------------------------------------------------------------------------
 /// A client's handshake, from accept to its end, milliseconds (default of `limits.handshake`).
@@ -203,10 +222,56 @@ pub const RSA_BITS_MAX: usize = 8192;
 pub const TOKENS_CACHED_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 // ---- session --------------------------------------------------------------------------------------------------
-/// An upstream's session id inside a sealed one, bytes.
+/// An upstream's session id, bytes.
 pub const UPSTREAM_SESSION_BYTES_MAX: usize = 256;
-/// A sealed session id as presented, characters.
-pub const SESSION_ID_BYTES_MAX: usize = 512;
+/// A sealed session id, characters: no shorter and no longer.
+pub const SESSION_ID_BYTES_MAX: usize = 120;
+/// A message looks again so often whether the session that another opens is there, milliseconds.
+pub const WAY_WAIT_MS: u64 = 10;
+
+// ---- ledger ---------------------------------------------------------------------------------------------------
+/// Sessions of all owners (default of `sessions.max`).
+pub const SESSIONS_MAX: usize = 128 * 1024;
+/// No count of sessions can be set higher.
+pub const PROCESS_SESSIONS_MAX: usize = 1024 * 1024;
+/// Sessions of one owner (default of `sessions.per_subject`).
+pub const SESSIONS_PER_SUBJECT_MAX: usize = 4096;
+/// A session without a request, milliseconds (default of `sessions.idle`).
+pub const SESSION_IDLE_MS_MAX: u64 = 8 * 60 * 60 * 1000;
+/// A session, from its begin, milliseconds (default of `sessions.lifetime`).
+pub const SESSION_LIFETIME_MS_MAX: u64 = 7 * 24 * 60 * 60 * 1000;
+/// Locks that the ledger is behind.
+pub const LEDGER_STRIPES: usize = 64;
+/// A shard says so often that a session is in use, seconds.
+pub const SESSION_TOUCH_S: u64 = 60;
+/// A session that was unused for so long may go for a new one of its owner's, seconds.
+pub const SESSION_SPARE_S: u64 = 60;
+/// What a client began with, bytes.
+pub const PROFILE_BYTES_MAX: usize = 4 * 1024;
+/// Different ones that are remembered.
+pub const PROFILES_MAX: usize = 1_024;
+/// Servers that one session is open at.
+pub const SESSION_SERVERS_MAX: usize = 64;
+/// Subscriptions that are remembered of one session.
+pub const SUBSCRIPTIONS_MAX: usize = 256;
+/// And their bytes.
+pub const SUBSCRIBED_BYTES_MAX: usize = 16 * 1024;
+/// And those of all sessions.
+pub const LEDGER_SUBSCRIBED_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Ended sessions that a stripe remembers.
+pub const TOMBSTONES_MAX: usize = 1_024;
+/// Ended by the ledger itself, and not yet told of, in one stripe.
+pub const PARTINGS_MAX: usize = 256;
+/// Sessions of one stripe that are being opened at servers.
+pub const LEASES_MAX: usize = 256;
+/// Who opens a session at a server has so long, milliseconds.
+pub const LEASE_MS: u64 = 10_000;
+/// Places that a sweep looks at while it holds a stripe.
+pub const SWEEP_LOOKS: usize = 64;
+/// Questions of servers that one session has not answered.
+pub const SESSION_ASKS_MAX: usize = 64;
+/// And all sessions.
+pub const ASKS_MAX: usize = 16 * 1024;
 
 // ---- mcp, policy ----------------------------------------------------------------------------------------------
 /// Tools and prompts of all servers together.

@@ -223,6 +223,8 @@ impl Check<'_> {
             handshake_ms_max: amount("handshake").unwrap_or(default.handshake_ms_max),
             write_stall_ms_max: amount("write_stall").unwrap_or(default.write_stall_ms_max),
             body_time_ms_max: amount("body_time").unwrap_or(default.body_time_ms_max),
+            keepalive_ms: amount("keepalive").unwrap_or(default.keepalive_ms),
+            resume_ms: amount("resume").unwrap_or(default.resume_ms),
         }
     }
 

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use crate::base::limits::{
     BODY_BYTES_MAX, CONFIG_MS_MAX, CONNECTIONS_MAX, NAME_BYTES_MAX, PROCESS_CONNECTIONS_MAX, REASON_BYTES_MAX,
-    SHARDS_MAX,
+    SHARDS_MAX, STREAM_KEEPALIVE_MS_MAX, STREAM_RESUME_MS_MAX,
 };
 
 /// One key of a block.
@@ -383,6 +383,16 @@ const LIMITS: &[Key] = &[
     Key::new("head", DURATION, "A whole request head, from its first byte. Default: `10s`."),
     Key::new("body_time", DURATION, "A whole request body. Default: `30s`."),
     Key::new("write_stall", DURATION, "A write to a client that makes no progress. Default: `30s`."),
+    Key::new(
+        "keepalive",
+        Kind::Duration(100, STREAM_KEEPALIVE_MS_MAX),
+        "The longest silence on an event stream; then a comment is sent. Default: `15s`.",
+    ),
+    Key::new(
+        "resume",
+        Kind::Duration(0, STREAM_RESUME_MS_MAX),
+        "How long an event stream of a session that was cut is kept for its client to come back. Default: `60s`.",
+    ),
 ];
 
 const PATTERNS: Kind = Kind::List(&Kind::Form(&PATTERN));

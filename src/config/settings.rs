@@ -226,6 +226,10 @@ pub struct Limits {
     pub write_stall_ms_max: u64,
     /// A whole request body, milliseconds.
     pub body_time_ms_max: u64,
+    /// The longest silence on an event stream, milliseconds.
+    pub keepalive_ms: u64,
+    /// A cut event stream of a session is kept so long, milliseconds.
+    pub resume_ms: u64,
 }
 
 impl Default for Limits {
@@ -246,6 +250,8 @@ impl Default for Limits {
             handshake_ms_max: limits::HANDSHAKE_MS_MAX,
             write_stall_ms_max: limits::WRITE_STALL_MS_MAX,
             body_time_ms_max: limits::BODY_MS_MAX,
+            keepalive_ms: limits::STREAM_KEEPALIVE_MS,
+            resume_ms: limits::STREAM_RESUME_MS,
         }
     }
 }

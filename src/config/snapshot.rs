@@ -9,7 +9,7 @@ use crate::base::ids::{EndpointId, ServerId};
 use crate::mcp::catalog::Catalog;
 use crate::policy::compile::Warning;
 use crate::policy::table::Table;
-use crate::session::owner::endpoint_hash;
+use crate::session::owner::{endpoint_hash, name_hash};
 use crate::tls::config::Materials;
 
 use super::Settings;
@@ -57,6 +57,8 @@ pub struct PreparedEndpoint {
 pub struct PreparedServer {
     /// Its `Host` field.
     pub host: String,
+    /// Its name's [`name_hash`]: what outlives a restart calls it by this.
+    pub digest: u64,
 }
 
 /// One state of the gateway.
@@ -105,7 +107,10 @@ impl Prepared {
             let root: &[u8] = b"/.well-known/oauth-protected-resource";
             routes.insert(Box::from(root), Route::Metadata(EndpointId::from_index(first)));
         }
-        let servers = settings.servers.iter().map(|server| PreparedServer { host: server.authority() }).collect();
+        let servers = settings.servers.iter();
+        let servers = servers
+            .map(|server| PreparedServer { host: server.authority(), digest: name_hash(&server.name) })
+            .collect();
         let mut policy = [0; 6];
         policy.copy_from_slice(&settings.policy.hash()[..6]);
         let resources = settings.endpoints.iter().map(|endpoint| endpoint.resource.clone()).collect();

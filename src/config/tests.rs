@@ -737,6 +737,8 @@ limits:
   handshake: 7ms
   write_stall: 8m
   body_time: 24h
+  keepalive: 60s
+  resume: 0s
 "#;
     let limits = read(text).unwrap_or_else(|faults| panic!("{faults:?}")).settings.limits;
     let want = Limits {
@@ -749,6 +751,8 @@ limits:
         handshake_ms_max: 7,
         write_stall_ms_max: 480_000,
         body_time_ms_max: 86_400_000,
+        keepalive_ms: 60_000,
+        resume_ms: 0,
         ..Limits::default()
     };
     assert_eq!(limits, want);

@@ -51,6 +51,7 @@ pub(super) fn accept(shard: &Shard, flight: &Flight, facts: &Facts, body: &[u8],
     if !ours || !matches!(facts.shape, Shape::Result | Shape::Error) {
         return Err(Kind::ServerInvalid);
     }
+    flight.succeeded.set(facts.shape == Shape::Result);
     if flight.era == Era::Modern && facts.result_type == ResultType::InputRequired {
         return asked(shard, flight, body);
     }

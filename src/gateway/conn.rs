@@ -4,13 +4,14 @@ use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 
+use crate::base::ids::ShardId;
 use crate::base::limits::{
     BODY_BYTES_PER_S_MIN, BODY_GRACE_MS, BODY_LARGE_BYTES, BUFFER_BYTES, IDLE_AFTER_MS, REFUSED_BODY_DRAIN_MS_MAX,
     SEND_PIECE_BYTES, WAITING_BYTES,
 };
 use crate::base::time::Moment;
 use crate::config::Limits;
-use crate::http::body::BodyDecoder;
+use crate::http::body::{self as chunks, BodyDecoder};
 use crate::http::head::{Framing, Progress, RequestHead};
 use crate::http::reply;
 use crate::tls::stream::Stream;
@@ -18,6 +19,7 @@ use crate::uring::buffer::Buffer;
 use crate::uring::socket::Peek;
 use crate::uring::wait::Deadline;
 
+use super::flight::Next;
 use super::load::Class;
 use super::refusal::{Kind, Refusal};
 use super::shard::{Phase, Shard, Slot};
@@ -65,8 +67,31 @@ pub(super) enum Body {
 }
 
 impl Conn {
-    pub(super) fn new(slot: Rc<Slot>, stream: Stream, limits: Limits) -> Self {
-        Self { stream, slot, limits, head: RequestHead::new(), input: None, watch: None, gone: false, early: false }
+    /// `input` is what has come already, `watch` a wait for more that is under way.
+    pub(super) fn new(
+        slot: Rc<Slot>,
+        stream: Stream,
+        limits: Limits,
+        input: Option<Buffer>,
+        watch: Option<Readable>,
+    ) -> Self {
+        Self { stream, slot, limits, head: RequestHead::new(), input, watch, gone: false, early: false }
+    }
+
+    /// The way to the shard where this request's session is at home; `None` where that is this one, or the request has
+    /// made its way already. To be asked before anything is sent; the body may have been read.
+    pub(super) fn hand_over_to(&self, shard: &Shard, home: ShardId) -> Option<Next> {
+        let home = shard.home(home);
+        (home != shard.id && !self.slot.handed.get()).then_some(Next::HandOver(home))
+    }
+
+    /// All that was received from this request's head on, as if none of it had been read. A body that was decoded is
+    /// one chunk of the same bytes.
+    pub(super) fn received(&self, body: Option<&Body>) -> Vec<u8> {
+        match body {
+            Some(Body::Apart(body)) => as_one_chunk(self.bytes(), self.head.end, body),
+            Some(Body::Inline { .. }) | None => self.bytes().to_vec(),
+        }
     }
 
     /// What has arrived: the head starts at its first byte.
@@ -334,6 +359,20 @@ impl Conn {
     }
 }
 
+/// A request and what is behind it, its `body` put back between them.
+fn as_one_chunk(bytes: &[u8], head_end: usize, body: &[u8]) -> Vec<u8> {
+    let (head, next) = bytes.split_at(head_end);
+    let mut out = Vec::with_capacity(bytes.len() + body.len() + 32);
+    out.extend_from_slice(head);
+    // An empty chunk would be the last one.
+    if !body.is_empty() {
+        chunks::write_chunk(&mut out, body);
+    }
+    chunks::write_last_chunk(&mut out);
+    out.extend_from_slice(next);
+    out
+}
+
 /// How long a body may take: so long in all, and never slower than so many bytes a second, after a grace.
 struct Pace {
     guard: Deadline,
@@ -354,5 +393,30 @@ impl Pace {
         self.bytes += bytes as u64;
         let earned = BODY_GRACE_MS + self.bytes.saturating_mul(1000) / BODY_BYTES_PER_S_MIN;
         let _ = self.guard.reset(self.begun.plus_ms(earned.min(self.ms_max)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A body that was read can be read again, and the next request is still behind it.
+    #[test]
+    fn a_decoded_body_is_put_back() {
+        let check = |body: &[u8]| {
+            let (head, next) = (b"POST / HTTP/1.1\r\n\r\n".as_slice(), b"GET /next".as_slice());
+            let bytes = as_one_chunk(&[head, next].concat(), head.len(), body);
+            let mut rest = bytes.strip_prefix(head).unwrap();
+            let (mut decoder, mut got, mut done) = (BodyDecoder::new(Framing::Chunked), Vec::new(), false);
+            while !done {
+                let piece = decoder.step(rest).unwrap();
+                got.extend_from_slice(piece.data.of(rest));
+                (rest, done) = (&rest[piece.consumed..], piece.done);
+            }
+            assert_eq!((got.as_slice(), rest), (body, next));
+        };
+        check(b"");
+        check(b"{}");
+        check(&[b'x'; 70_000]);
     }
 }

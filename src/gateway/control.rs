@@ -10,8 +10,12 @@ use rustix::event::{EventfdFlags, eventfd};
 
 use crate::base::ids::{ServerId, ShardId};
 use crate::config::snapshot::Snapshot;
+use crate::ledger::Ledger;
+use crate::ledger::asks::Asks;
+use crate::session::ledger::Bounds;
 
 use super::mail::Mail;
+use super::tally::Tally;
 
 /// Shared by the plane and all shards.
 #[derive(Debug)]
@@ -20,6 +24,12 @@ pub struct Control {
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     /// What shards tell each other.
     pub mail: Mail,
+    /// What is remembered of sessions.
+    pub ledger: Arc<Ledger>,
+    /// What servers have asked of clients.
+    pub asks: Asks,
+    /// What is counted.
+    pub tally: Tally,
     /// That shards live.
     pub beats: Beats,
     /// By `ServerId`.
@@ -60,7 +70,10 @@ impl Control {
         let pokes = (0..servers).map(|_| Poke::new()).collect::<std::io::Result<_>>()?;
         Ok(Self {
             snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
-            mail: Mail::new(shards),
+            mail: Mail::new(shards)?,
+            ledger: Arc::new(Ledger::new(Bounds::default())),
+            asks: Asks::new(),
+            tally: Tally::new(shards),
             beats: Beats::new(shards),
             pokes,
             life: AtomicU8::new(0),

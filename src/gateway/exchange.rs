@@ -9,6 +9,7 @@ use crate::base::time::Moment;
 use crate::http::field::Known;
 use crate::mcp::method::Verb;
 use crate::mcp::revision::Revision;
+use crate::session::ledger::Upstream;
 use crate::upstream::UpstreamFault;
 use crate::upstream::exchange::{Abort, Answer, Composed, Lane};
 
@@ -62,9 +63,13 @@ pub(super) fn lane(snapshot: &Held, server: ServerId) -> Lane<'_> {
 pub(super) const USER_AGENT: &[u8] = concat!("portcullis/", env!("CARGO_PKG_VERSION")).as_bytes();
 
 /// Session and version, as the server knows them.
-pub(super) fn legacy_fields<'a>(flight: &'a Flight, fields: &mut SmallVec<[(&'static str, &'a [u8]); 12]>) {
-    if let Some(session) = &flight.session {
-        fields.push((Known::McpSessionId.name(), session.upstream_session.as_slice()));
+pub(super) fn legacy_fields<'a>(
+    flight: &'a Flight,
+    upstream: Option<&'a Upstream>,
+    fields: &mut SmallVec<[(&'static str, &'a [u8]); 12]>,
+) {
+    if let Some(upstream) = upstream.filter(|upstream| !upstream.id.is_empty()) {
+        fields.push((Known::McpSessionId.name(), &upstream.id));
     }
     let initialize = flight.method.is_some_and(|method| method.verb == Verb::Initialize);
     // The header came with 2025-06-18; the handshake itself settles the version and carries none.

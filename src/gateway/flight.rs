@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use crate::base::ids::{EndpointId, ServerId};
+use crate::base::ids::{EndpointId, ServerId, ShardId};
 use crate::base::time::{Moment, Now};
 use crate::identity::active::ActiveTask;
 use crate::identity::caller::Caller;
@@ -14,11 +14,12 @@ use crate::mcp::method as methods;
 use crate::mcp::revision::{Era, Revision};
 use crate::record::Seq;
 use crate::record::frame::{Outcome, Status};
-use crate::session::owner::Session;
 use crate::upstream::UpstreamFault;
 
 use super::refusal::{Kind, Refusal};
+use super::sessions::Live;
 use super::shard::{Held, Shard};
+use super::tap::Tap;
 
 /// A request's id as JSON text.
 pub(super) type IdBytes = SmallVec<[u8; 32]>;
@@ -34,7 +35,11 @@ pub(super) struct Flight {
     pub(super) revision: Revision,
     pub(super) id: Option<IdBytes>,
     pub(super) method: Option<&'static methods::Method>,
-    pub(super) session: Option<Session>,
+    pub(super) session: Option<Rc<Live>>,
+    /// Of an `initialize`: what the client says of itself.
+    pub(super) profile: Option<Box<[u8]>>,
+    /// Its server has answered it with a result.
+    pub(super) succeeded: Cell<bool>,
     /// Its request's place among those of its session that are under way.
     pub(super) in_flight: Cell<Option<u64>>,
     /// What it has of its subject's share.
@@ -62,6 +67,11 @@ impl Flight {
         }
     }
 
+    /// Whether its client has taken it back, and its server did not end it in time.
+    pub(super) fn is_cancelled(&self, shard: &Shard) -> bool {
+        self.in_flight.get().is_some_and(|key| shard.load.is_cancelled(key))
+    }
+
     /// It is over, whichever way it ended: whatever it still has is given back.
     pub(super) fn over(&self, shard: &Shard) {
         self.answer_leaves(shard);
@@ -82,13 +92,18 @@ pub(super) enum Taken {
     Stream,
 }
 
-/// Whether the connection carries another request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What becomes of a connection whose request the pipeline is done with.
+#[derive(Debug)]
 pub(super) enum Next {
-    /// It may.
+    /// It may carry another one.
     Keep,
     /// It ends.
     Close,
+    /// Its request belongs to another shard, and goes there with it. Nothing of an answer has been sent.
+    HandOver(ShardId),
+    /// It reads a stream, whose head has been sent, with less at hand than a request needs.
+    #[allow(dead_code, reason = "made by streams that outlive their connection")]
+    Stream(Tap),
 }
 
 /// A moment that does not come.
@@ -119,6 +134,7 @@ pub(super) fn failed(shard: &Shard, flight: &Flight, fault: UpstreamFault) -> Re
         UpstreamFault::Timeout => (Status::Timeout, Kind::ServerTimeout),
         UpstreamFault::Cut => (Status::Cut, Kind::ServerCut),
         UpstreamFault::BadAnswer => (Status::Invalid, Kind::ServerInvalid),
+        UpstreamFault::Abandoned if flight.is_cancelled(shard) => (Status::Cancelled, Kind::Cancelled),
         UpstreamFault::Abandoned if shard.draining() => (Status::Cut, Kind::ServerCut),
         UpstreamFault::Abandoned => (Status::Cancelled, Kind::ServerCut),
     };

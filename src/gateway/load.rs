@@ -2,9 +2,11 @@
 //! is for the whole process; a shard holds its callers to a fair share of it.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::hash::BuildHasher as _;
 use std::net::{IpAddr, Ipv6Addr};
+use std::rc::Rc;
 
 use foldhash::quality::RandomState;
 
@@ -14,6 +16,8 @@ use crate::base::limits::{
 use crate::base::time::Moment;
 use crate::config::Limits;
 use crate::identity::caller::Owner;
+use crate::jsonrpc::text;
+use crate::upstream::exchange::Abort;
 
 use super::refusal::Kind;
 
@@ -49,8 +53,10 @@ pub(super) struct Load {
     hasher: RandomState,
     addresses: RefCell<HashMap<IpAddr, Guest, RandomState>>,
     subjects: RefCell<HashMap<Owner, Share, RandomState>>,
-    /// Requests in flight of handshake-era sessions: session and id, hashed.
-    ids: RefCell<HashSet<u64, RandomState>>,
+    /// Requests in flight of handshake-era sessions, by session and id, hashed.
+    ids: RefCell<HashMap<u64, UnderWay, RandomState>>,
+    /// How many there were.
+    numbers: Cell<u64>,
     calls: Cell<usize>,
     streams: Cell<usize>,
     handshakes: Cell<usize>,
@@ -74,6 +80,42 @@ struct Share {
     streams: u32,
 }
 
+/// A request in flight.
+struct UnderWay {
+    /// No other has it, unlike its key.
+    number: u64,
+    /// Ends its exchange with the server.
+    abort: Rc<Abort>,
+    cancel: Stage,
+}
+
+/// How far its cancellation has come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    NotAsked,
+    /// Its server was told, and has some time.
+    Asked,
+    Done,
+}
+
+/// What a cancellation found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    /// No such request is under way here.
+    Nothing,
+    /// One that is being cancelled already.
+    Again,
+    /// This one.
+    Flight(FlightKey),
+}
+
+/// One request in flight, and no later one with its id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct FlightKey {
+    key: u64,
+    number: u64,
+}
+
 /// Time that may be spent on verifying tokens.
 #[derive(Clone, Copy, Debug)]
 struct Allowance {
@@ -91,6 +133,7 @@ impl Load {
             addresses: RefCell::default(),
             subjects: RefCell::default(),
             ids: RefCell::default(),
+            numbers: Cell::new(0),
             calls: Cell::new(0),
             streams: Cell::new(0),
             handshakes: Cell::new(0),
@@ -182,11 +225,56 @@ impl Load {
         }
     }
 
-    /// A request of a session gets under way; what to give back when it has ended. `None` when one with its id is
-    /// under way already: the server could not tell the two answers apart (JSON-RPC 2.0, 4; MCP basic, Requests).
-    pub(super) fn id(&self, session: &[u8; 16], id: &[u8]) -> Option<u64> {
-        let key = self.hasher.hash_one((session, id));
-        self.ids.borrow_mut().insert(key).then_some(key)
+    /// A request of a session gets under way, and whoever cancels it fires `abort`; what to give back when it has
+    /// ended. `None` when one with its id is under way already: the server could not tell the two answers apart
+    /// (JSON-RPC 2.0, 4; MCP basic, Requests).
+    pub(super) fn id(&self, session: &[u8; 16], id: &[u8], abort: &Rc<Abort>) -> Option<u64> {
+        let key = self.key(session, id);
+        let mut ids = self.ids.borrow_mut();
+        let Entry::Vacant(place) = ids.entry(key) else { return None };
+        let number = self.numbers.get();
+        self.numbers.set(number + 1);
+        place.insert(UnderWay { number, abort: abort.clone(), cancel: Stage::NotAsked });
+        Some(key)
+    }
+
+    /// Begins to cancel the request with this id, if it is under way here.
+    pub(super) fn cancel(&self, session: &[u8; 16], id: &[u8]) -> Found {
+        let key = self.key(session, id);
+        match self.ids.borrow_mut().get_mut(&key) {
+            None => Found::Nothing,
+            Some(under_way) if under_way.cancel != Stage::NotAsked => Found::Again,
+            Some(under_way) => {
+                under_way.cancel = Stage::Asked;
+                Found::Flight(FlightKey { key, number: under_way.number })
+            }
+        }
+    }
+
+    /// Ends a request whose server has had its time; `false` when it has ended by itself.
+    pub(super) fn cancel_now(&self, flight: FlightKey) -> bool {
+        let abort = match self.ids.borrow_mut().get_mut(&flight.key) {
+            Some(under_way) if under_way.number == flight.number => {
+                under_way.cancel = Stage::Done;
+                under_way.abort.clone()
+            }
+            _ => return false,
+        };
+        abort.fire();
+        true
+    }
+
+    /// Whether it was ended so.
+    pub(super) fn is_cancelled(&self, key: u64) -> bool {
+        self.ids.borrow().get(&key).is_some_and(|under_way| under_way.cancel == Stage::Done)
+    }
+
+    /// An id is what it says, however it is written: `"a"` is `"\u0061"`, and `"1"` is not `1`.
+    fn key(&self, session: &[u8; 16], id: &[u8]) -> u64 {
+        let mut scratch = Vec::new();
+        let is_text = id.first() == Some(&b'"');
+        let text = if is_text { text::unescape(text::inside(id), &mut scratch).ok() } else { None };
+        self.hasher.hash_one((session, is_text, text.map_or(id, str::as_bytes)))
     }
 
     /// And has ended.
@@ -407,11 +495,29 @@ mod tests {
     /// [E5] One request of a session per id at a time; other sessions have their own.
     #[test]
     fn ids_in_flight() {
-        let load = load();
-        let first = load.id(&[1; 16], b"7").unwrap();
-        assert_eq!(load.id(&[1; 16], b"7"), None);
-        assert!(load.id(&[2; 16], b"7").is_some() && load.id(&[1; 16], b"\"7\"").is_some());
+        let (load, abort) = (load(), Rc::default());
+        let first = load.id(&[1; 16], b"7", &abort).unwrap();
+        assert_eq!(load.id(&[1; 16], b"7", &abort), None);
+        assert!(load.id(&[2; 16], b"7", &abort).is_some() && load.id(&[1; 16], b"\"7\"", &abort).is_some());
+        assert_eq!(load.id(&[1; 16], b"\"\\u0037\"", &abort), None, "the same text, written otherwise");
         load.id_ended(first);
-        assert!(load.id(&[1; 16], b"7").is_some());
+        assert!(load.id(&[1; 16], b"7", &abort).is_some());
+    }
+
+    /// A cancellation meets the request that had the id then, and not the next one with it.
+    #[test]
+    fn what_is_cancelled_is_what_was_meant() {
+        let load = load();
+        let (one, other): (Rc<Abort>, Rc<Abort>) = (Rc::default(), Rc::default());
+        let first = load.id(&[1; 16], b"7", &one).unwrap();
+        assert_eq!(load.cancel(&[2; 16], b"7"), Found::Nothing);
+        let Found::Flight(flight) = load.cancel(&[1; 16], b"7") else { panic!("it is under way") };
+        assert_eq!(load.cancel(&[1; 16], b"7"), Found::Again);
+        assert!(!load.is_cancelled(first), "its server has time yet");
+        load.id_ended(first);
+        let second = load.id(&[1; 16], b"7", &other).unwrap();
+        assert!(!load.cancel_now(flight) && !one.fired() && !other.fired());
+        let Found::Flight(flight) = load.cancel(&[1; 16], b"7") else { panic!("so is the second") };
+        assert!(load.cancel_now(flight) && other.fired() && load.is_cancelled(second));
     }
 }

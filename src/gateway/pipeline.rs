@@ -2,10 +2,12 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use smallvec::SmallVec;
 
 use crate::base::ids::EndpointId;
+use crate::base::limits::ID_BYTES_MAX;
 use crate::base::time::Now;
 use crate::config::snapshot::Route;
 use crate::http::field::Known;
@@ -18,22 +20,27 @@ use crate::mcp::call::{self, Call, CallFault, Given};
 use crate::mcp::method::{self as methods, Verb};
 use crate::mcp::revision::{Era, Revision};
 use crate::record::frame::Decision;
-use crate::session::owner::{self, Session};
+use crate::session::owner::SessionFault;
 
 use super::answer::accepted;
 use super::conn::{Body, Conn};
 use super::flight::{Flight, IdBytes, Next, Taken, sentence};
 use super::judge::Judge;
 use super::load::Class;
+use super::mail::{Cancel, Letter};
 use super::refusal::{self, Kind, Refusal};
+use super::sessions::Live;
 use super::shard::{Held, Shard};
-use super::{forward, gate, lists, session};
+use super::tally::Count;
+use super::{forward, gate, lists, session, sessions};
 
 /// A message as read: the call, and what of the body is asked for later.
 struct Read {
     call: Call,
     id: Option<IdBytes>,
     cursor: bool,
+    /// The request that it takes back.
+    cancels: Option<IdBytes>,
 }
 
 /// Serves one request whose head has arrived.
@@ -82,7 +89,7 @@ async fn post(
 
     let session = session(shard, conn, &snapshot, &caller, endpoint);
     let read = read(shard, conn, body, session.as_ref().and_then(|opened| opened.as_ref().ok()))?;
-    let Read { call, id, cursor } = read;
+    let Read { call, id, cursor, cancels } = read;
     let answerable = call.shape == Shape::Request;
     let mut flight = Flight {
         task: ActiveTask::None,
@@ -93,6 +100,8 @@ async fn post(
         id,
         method: call.method,
         session: None,
+        profile: None,
+        succeeded: Cell::new(false),
         in_flight: Cell::new(None),
         taken: Cell::new(Taken::Nothing),
         began,
@@ -103,7 +112,7 @@ async fn post(
         snapshot,
         caller,
     };
-    let result = judged(shard, conn, body, &mut flight, call, session, cursor).await;
+    let result = judged(shard, conn, body, &mut flight, call, session, cursor, cancels).await;
     // Whatever it had taken is given back, whichever way it ended.
     flight.over(shard);
     result.map_err(|refusal| {
@@ -121,14 +130,14 @@ async fn judged(
     body: &Body,
     flight: &mut Flight,
     call: Call,
-    session: Option<Result<Session, owner::SessionFault>>,
+    session: Option<Result<Rc<Live>, SessionFault>>,
     cursor: bool,
+    cancels: Option<IdBytes>,
 ) -> Result<Next, Refusal> {
     era_offered(flight)?;
     let initialize = call.method.is_some_and(|method| method.verb == Verb::Initialize);
     if call.era == Era::Legacy && !initialize {
-        // Another owner's, another endpoint's, a forged and an ended id are one and the same to its bearer.
-        flight.session = session.transpose().map_err(|_| Kind::SessionUnknown)?;
+        flight.session = session.transpose().map_err(sessions::unopened)?;
     }
     afford(shard, conn, flight, &call)?;
     flight.task = Judge::new(shard, conn, body, flight).task(&call)?;
@@ -143,12 +152,29 @@ async fn judged(
         // Over HTTP a modern client cancels by closing its stream; what it notifies beside that concerns nobody.
         return accepted(shard, conn).await;
     }
+    let mut restored = None;
+    if matches!(call.shape, Shape::Result | Shape::Error) {
+        restored = sessions::restored(shard, flight, &call, conn.body_bytes(body));
+        if restored.is_none() {
+            shard.count(Count::AnswersDropped);
+            return accepted(shard, conn).await;
+        }
+    }
+    if is_cancellation(&call) && flight.session.is_none() {
+        // A server without sessions could not tell whose request is meant.
+        shard.count(Count::CancelsSessionless);
+        return accepted(shard, conn).await;
+    }
     let judge = Judge::new(shard, conn, body, flight);
     let permit = judge.decide(call)?;
     judge.params_agree(&permit)?;
     let recorded = judge.record(permit)?;
     flight.seq = recorded.seq();
-    forward::serve(shard, conn, body, flight, recorded).await
+    if let (Some(session), Some(id)) = (&flight.session, cancels) {
+        let cancel = Cancel::new(session.nonce16, &id, shard.control.shards());
+        shard.control.mail.send(&Letter::Cancelled(Arc::new(cancel)));
+    }
+    forward::serve(shard, conn, body, flight, recorded, restored).await
 }
 
 /// Whether there is room for it: by what it is worth, by what its subject has under way, by its id. Notifications and
@@ -178,13 +204,13 @@ fn afford(shard: &Shard, conn: &Conn, flight: &mut Flight, call: &Call) -> Resul
         flight.taken.set(Taken::Call);
     }
     if let (Some(session), Some(id)) = (&flight.session, &flight.id) {
-        flight.in_flight.set(Some(shard.load.id(&session.nonce16, id).ok_or(Kind::IdInFlight)?));
+        flight.in_flight.set(Some(shard.load.id(&session.nonce16, id, &conn.slot.abort).ok_or(Kind::IdInFlight)?));
     }
     Ok(())
 }
 
 /// Reads the message: one scan, then its meaning, agreed with the head.
-fn read(shard: &Shard, conn: &Conn, body: &Body, session: Option<&Session>) -> Result<Read, Refusal> {
+fn read(shard: &Shard, conn: &Conn, body: &Body, session: Option<&Rc<Live>>) -> Result<Read, Refusal> {
     let head = &conn.head;
     let bytes = conn.bytes();
     let text = conn.body_bytes(body);
@@ -213,7 +239,15 @@ fn read(shard: &Shard, conn: &Conn, body: &Body, session: Option<&Session>) -> R
         if envelope.shape == Shape::Request { refusal } else { refusal.unanswerable() }
     })?;
     let cursor = call.method.is_some_and(|method| method.list.is_some()) && envelope.param(text, "cursor").is_some();
-    Ok(Read { call, id: id.map(SmallVec::from_slice), cursor })
+    let cancels = envelope.param(text, "requestId").filter(|_| is_cancellation(&call));
+    let cancels = cancels.map(|id| SmallVec::from_slice(id.value.of(text))).filter(|id| id.len() <= ID_BYTES_MAX);
+    Ok(Read { call, id: id.map(SmallVec::from_slice), cursor, cancels })
+}
+
+/// A notification of the handshake era that takes a request back.
+fn is_cancellation(call: &Call) -> bool {
+    let cancels = call.method.is_some_and(|method| method.verb == Verb::Cancelled);
+    cancels && call.era == Era::Legacy && call.shape == Shape::Notification
 }
 
 fn of_fault(fault: &CallFault, version: Option<&[u8]>, id: Option<&[u8]>) -> Refusal {
@@ -242,7 +276,7 @@ fn session(
     snapshot: &Held,
     caller: &Caller,
     endpoint: EndpointId,
-) -> Option<Result<Session, owner::SessionFault>> {
+) -> Option<Result<Rc<Live>, SessionFault>> {
     let id = conn.head.get(conn.bytes(), Known::McpSessionId)?;
     let digest = snapshot.prepared.endpoints[endpoint.index()].digest;
     Some(shard.open_session(id, caller, digest))

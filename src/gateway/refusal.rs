@@ -67,7 +67,11 @@ pub enum Kind {
     SubjectBusy,
     StreamsBusy,
     IdInFlight,
+    SessionsBusy,
+    SessionsFull,
+    StateFull,
     ServerUntrusted,
+    Cancelled,
 }
 
 /// One row: what a refusal looks like.
@@ -149,6 +153,9 @@ pub const ROWS: &[Row] = &[
     row(Kind::SubjectBusy,         429, 429, -32603, "busy",          false, 1, "This subject has as many calls under way as one may have; wait for one to end."),
     row(Kind::StreamsBusy,         429, 429, -32603, "busy",          false, 1, "This subject has as many streams open as one may have; close one."),
     row(Kind::IdInFlight,          400, 400, -32600, "id",            false, 0, "A request of this session with the same id is still under way."),
+    row(Kind::SessionsBusy,        429, 429, -32603, "busy",          false, 5, "This subject has as many sessions as one may have; end one."),
+    row(Kind::SessionsFull,        503, 503, -32603, "overload",      false, 5, "The gateway has as many sessions as it can keep; try again later."),
+    row(Kind::StateFull,           503, 503, -32603, "state",         false, 1, "The gateway cannot write down that this session has ended; it is over here, but ask again."),
     row(Kind::RecordFull,          503, 503, -32603, "record",        false, 1, "The gateway cannot write its record at the moment, so it lets no call go; try again."),
     row(Kind::ServerUnreachable,   200, 200, -32603, "unreachable",   false, 0, "The server behind this endpoint cannot be reached; the call was not sent."),
     row(Kind::ServerUntrusted,     200, 200, -32603, "server_tls",    false, 0, "The server behind this endpoint did not prove who it is (TLS); the call was not sent, and the gateway's operator has to look."),
@@ -156,6 +163,7 @@ pub const ROWS: &[Row] = &[
     row(Kind::ServerCut,           200, 200, -32603, "server_cut",    false, 0, "The server's connection ended before it had answered; whether it executed the call is not known."),
     row(Kind::ServerInvalid,       200, 200, -32603, "server_invalid",false, 0, "The server's answer was not acceptable and was withheld; the call may have been executed."),
     row(Kind::ServerRefusedUs,     200, 200, -32603, "server_auth",   false, 0, "The server refused the gateway's own credentials; its operator has to look."),
+    row(Kind::Cancelled,           200, 200, -32603, "cancelled",     false, 0, "The client took this request back; whether the server executed it is not known."),
     row(Kind::AskForbidden,        200, 200, CODE_REFUSED, "ask",     false, 0, "The server asked for input of a kind that policy does not let it ask for."),
 ];
 

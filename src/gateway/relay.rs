@@ -7,11 +7,10 @@ use crate::base::limits::{ANSWER_WHOLE_BYTES_MAX, BUFFER_BYTES, EVENT_BYTES_MAX,
 use crate::http::body as chunks;
 use crate::http::field::Known;
 use crate::http::head::{Framing, Version};
-use crate::jsonrpc::scan::Kind as Json;
 use crate::mcp::method::Verb;
-use crate::mcp::revision::{Era, Revision};
+use crate::mcp::revision::Era;
 use crate::record::frame::Status;
-use crate::session::owner::{self, SessionSeal};
+use crate::session::ledger::Upstream;
 use crate::upstream::UpstreamFault;
 use crate::upstream::exchange::{Abort, Answer};
 use crate::uring::buffer::Buffer;
@@ -20,6 +19,7 @@ use super::answer::{Media, accept, accepted, media, of_facts, retire, write_head
 use super::conn::Conn;
 use super::flight::{Ended, Flight, NEVER, Next, end, failed, reasoned};
 use super::refusal::{Kind, Refusal};
+use super::sessions;
 use super::shard::Shard;
 use super::stream::{self, Carries};
 use super::watch::{self, Woke};
@@ -37,8 +37,6 @@ pub(super) async fn answer(
     let verb = flight.method.map(|method| method.verb);
     match (answer.status(), media(&answer)) {
         (401 | 403, _) => Err(withheld(shard, flight, answer, Kind::ServerRefusedUs)),
-        // The server has forgotten the session; its client must open another one.
-        (404, _) if flight.session.is_some() => Err(withheld(shard, flight, answer, Kind::SessionUnknown)),
         (200, Media::Json | Media::Events) if verb == Some(Verb::Initialize) => {
             Box::pin(initialize(shard, conn, flight, answer, abort)).await
         }
@@ -48,7 +46,7 @@ pub(super) async fn answer(
         }
         // Before the body is looked at: some servers announce a media type for no body at all.
         (200..=299, _) if !request => Box::pin(told(shard, conn, flight, answer)).await,
-        (200..=299 | 400..=599, Media::Json) => json(shard, conn, flight, answer, abort).await,
+        (200..=299 | 400..=599, Media::Json) => json(shard, conn, flight, answer, abort, None).await,
         (status, _) => {
             let refusal = withheld(shard, flight, answer, Kind::ServerInvalid);
             Err(refusal.saying(format!("The server answered with HTTP status {status} and no JSON-RPC message.")))
@@ -71,15 +69,20 @@ async fn told(shard: &Shard, conn: &mut Conn, flight: &Flight, answer: Answer) -
     accepted(shard, conn).await
 }
 
-/// A JSON answer: whole if it is short, else as it comes.
-async fn json(
+/// A JSON answer: whole if it is short, else as it comes. What of it was collected already is handed in.
+pub(super) async fn json(
     shard: &Shard,
     conn: &mut Conn,
     flight: &Flight,
     mut answer: Answer,
     abort: &Abort,
+    collected: Option<Buffer>,
 ) -> Result<Next, Refusal> {
-    let body = match collect(shard, conn, flight, &mut answer, abort, ANSWER_WHOLE_BYTES_MAX).await {
+    let body = match collected {
+        Some(body) => Ok(body),
+        None => collect(shard, conn, flight, &mut answer, abort, ANSWER_WHOLE_BYTES_MAX).await,
+    };
+    let body = match body {
         Ok(body) => body,
         Err(fault) => {
             answer.abandon();
@@ -107,7 +110,7 @@ async fn json(
 }
 
 /// Reads an answer's body until it is complete or longer than `max`.
-async fn collect(
+pub(super) async fn collect(
     shard: &Shard,
     conn: &mut Conn,
     flight: &Flight,
@@ -257,7 +260,11 @@ async fn initialize(
 ) -> Result<Next, Refusal> {
     let events = media(&answer) == Media::Events;
     let body = if events {
-        stream::final_message(shard, flight, &mut answer).await
+        let ours = |data: &[u8]| {
+            let mut answers = shard.answers();
+            answers.read(data).is_ok_and(|facts| accept(shard, flight, &facts, data, 200).is_ok())
+        };
+        stream::event_with(shard, &mut answer, ours).await
     } else {
         collect(shard, conn, flight, &mut answer, abort, EVENT_BYTES_MAX).await.map(|body| body.to_vec())
     };
@@ -269,7 +276,7 @@ async fn initialize(
             return Err(failed(shard, flight, fault));
         }
     };
-    let agreed = agreed(shard, &body);
+    let agreed = sessions::agreed(shard, &body);
     let accepted = shard.answers().read(&body).is_ok_and(|facts| accept(shard, flight, &facts, &body, 200).is_ok());
     if !accepted {
         return Err(withheld(shard, flight, answer, Kind::ServerInvalid));
@@ -277,9 +284,14 @@ async fn initialize(
     let body = without_tasks(&body).unwrap_or(body);
     let upstream = answer.field(Known::McpSessionId).map(<[u8]>::to_vec);
     let session = match (upstream, agreed) {
-        (Some(upstream), Some(revision)) => match sealed(shard, flight, &upstream, revision) {
-            Some(session) => Some(session),
-            None => return Err(withheld(shard, flight, answer, Kind::ServerInvalid)),
+        (Some(upstream), Some(revision)) => match sessions::begin(shard, flight, &upstream, revision) {
+            Ok(session) => Some(session),
+            Err(kind) => {
+                answer.abandon();
+                let orphan = Upstream { server: sessions::digest(flight), epoch: 0, revision, id: upstream.into() };
+                sessions::end_upstream(shard, &flight.snapshot, flight.server, &orphan).await;
+                return Err(kind.into());
+            }
         },
         _ => None,
     };
@@ -300,34 +312,6 @@ fn without_tasks(body: &[u8]) -> Option<Vec<u8>> {
     let extension = extensions.and_then(|extensions| extensions.remove("io.modelcontextprotocol/tasks"));
     core.or(extension)?;
     serde_json::to_vec(&message).ok()
-}
-
-/// The version that an `initialize` result settled on; `None` for an error.
-fn agreed(shard: &Shard, body: &[u8]) -> Option<Revision> {
-    let mut reader = shard.reader();
-    let envelope = reader.read(body).ok()?;
-    let version = envelope.result(body, "protocolVersion").filter(|member| member.kind == Json::String)?;
-    Revision::parse(version.text()?.of(body)).filter(|revision| !revision.is_modern())
-}
-
-/// The client's session id: the server's, sealed for this owner and endpoint.
-fn sealed(shard: &Shard, flight: &Flight, upstream: &[u8], revision: Revision) -> Option<String> {
-    use ::ring::rand::SecureRandom as _;
-    let (mut nonce, mut nonce16) = ([0; 12], [0; 16]);
-    shard.random.fill(&mut nonce).ok()?;
-    shard.random.fill(&mut nonce16).ok()?;
-    let seal = SessionSeal {
-        node: 0,
-        home: shard.id,
-        owner: flight.caller.owner,
-        endpoint_hash: flight.snapshot.prepared.endpoints[flight.endpoint.index()].digest,
-        revision,
-        capabilities: 0,
-        issued_at: shard.timers.now().unix_s(),
-        nonce16,
-        upstream_session: upstream.into(),
-    };
-    owner::seal(shard.sealing.first()?, &seal, nonce)
 }
 
 #[cfg(test)]

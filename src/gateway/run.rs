@@ -1,7 +1,7 @@
 //! A shard's life: from its listeners' first connection to the end of its last one.
 
 use std::cell::{Cell, Ref, RefCell};
-use std::net::TcpListener;
+use std::net::{IpAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -9,20 +9,26 @@ use rustix::io::Errno;
 
 use crate::base::ids::ShardId;
 use crate::base::limits::{
-    EVICT_LOOKS_MAX, FILES_KEPT, HOUSEKEEPING_MS, REFUSED_BODY_DRAIN_MS_MAX, STREAM_END_MS_MAX, TRIM_MS, TURN_AWAY_MAX,
+    CANCEL_GRACE_MS, EVICT_LOOKS_MAX, FILES_KEPT, HOUSEKEEPING_MS, STREAM_END_MS_MAX, TRIM_MS, TURN_AWAY_MAX,
 };
 use crate::base::slab::Slab;
 use crate::base::time::Moment;
+use crate::config::Limits;
 use crate::record::Writer;
 use crate::session::owner::SealingKey;
-use crate::upstream::exchange::Abort;
+use crate::tls::stream::Stream;
+use crate::uring::bell::{self, Listening};
 use crate::uring::ring::{self, Driver, RingFault};
 use crate::uring::socket::{self, Listener, Socket};
 
 use super::control::{Control, Life};
+use super::load::Found;
+use super::mail::{Cancel, Parcel};
 use super::refusal::Kind;
-use super::serve;
+use super::serve::{self, Begin};
+use super::sessions;
 use super::shard::{Phase, Shard, Slot};
+use super::tally::Count;
 
 /// What a shard is started with.
 #[derive(Debug)]
@@ -54,19 +60,29 @@ pub fn run(start: Start) -> Result<(), RingFault> {
         let connections_max = connections_max(start.files, start.control.shards());
         let shard = Rc::new(Shard::new(start.id, start.control, start.record, start.sealing, connections_max));
         ring::spawn(shard.timers.clone().run());
+        let ear = shard.control.mail.ear(shard.id).and_then(|ear| ear.listen().ok());
+        match &ear {
+            Some(ear) => ring::spawn(hear(shard.clone(), ear.clone())),
+            // Deaf to its bell it must not be sent connections; letters are read before each session.
+            None => shard.last_parcels(),
+        }
         let listeners: Vec<Rc<Listener>> = listeners.into_iter().map(Rc::new).collect();
         for (index, listener) in listeners.iter().enumerate() {
             ring::spawn(accept(shard.clone(), listener.clone(), index));
         }
         shard.keep_house(&listeners).await;
         shard.timers.stop();
+        if let Some(ear) = ear {
+            ear.stop();
+        }
     })
 }
 
 /// Client connections of one shard that leave descriptors for as many calls' connections to servers, and for files.
 fn connections_max(files: u64, shards: usize) -> usize {
     let files = usize::try_from(files).unwrap_or(usize::MAX);
-    (files.saturating_sub(FILES_KEPT) / 2 / shards.max(1)).max(1)
+    let kept = FILES_KEPT + shards * bell::DESCRIPTORS;
+    (files.saturating_sub(kept) / 2 / shards.max(1)).max(1)
 }
 
 async fn accept(shard: Rc<Shard>, listener: Rc<Listener>, index: usize) {
@@ -95,58 +111,116 @@ fn is_short(fault: &std::io::Error) -> bool {
 fn admit(shard: &Rc<Shard>, socket: Socket, listener: usize) {
     let snapshot = shard.snapshot();
     let limits = &snapshot.settings.limits;
-    let max = limits.connections_max.min(shard.connections_max);
-    let peer = socket.peer_addr().ip();
-    // In this order: whoever has its share already makes nobody give way.
-    let mine = !shard.draining() && shard.load.arrive(peer, limits);
-    if !mine || shard.connections().len() >= max && !shard.make_room() {
-        if mine {
-            shard.load.leave(peer);
-        }
-        return send_away(shard, socket, snapshot.tls.listeners.get(listener).is_some_and(Option::is_some));
+    if shard.draining() || !has_room(shard, socket.peer_addr().ip(), limits) {
+        // Nothing can be said to one that TLS would have to be set up for first.
+        let tls = snapshot.tls.listeners.get(listener).is_some_and(Option::is_some);
+        return if tls { socket.shutdown() } else { send_away(shard, Stream::plain(socket)) };
     }
+    begin(shard, socket, Begin::Accepted(listener));
+}
+
+/// Whether there is room for one more connection from there, be it because an idle one gives way; it is counted then.
+fn has_room(shard: &Shard, peer: IpAddr, limits: &Limits) -> bool {
+    let max = limits.connections_max.min(shard.connections_max);
+    // In this order: whoever has its share already makes nobody give way.
+    let mine = shard.load.arrive(peer, limits);
+    let fits = mine && (shard.connections().len() < max || shard.make_room());
+    if mine && !fits {
+        shard.load.leave(peer);
+    }
+    fits
+}
+
+/// Serves a connection that has been counted.
+fn begin(shard: &Rc<Shard>, socket: Socket, begin: Begin) {
+    let peer = socket.peer_addr().ip();
+    let handed = matches!(begin, Begin::Handed(..));
     let slot = Rc::new(Slot {
         socket,
-        phase: Cell::new(Phase::Idle),
+        phase: Cell::new(if handed { Phase::Busy } else { Phase::Idle }),
         waker: RefCell::new(None),
-        abort: Abort::default(),
-        asked: Cell::new(false),
+        abort: Rc::default(),
+        asked: Cell::new(handed),
+        handed: Cell::new(handed),
     });
     let key = shard.connections.borrow_mut().insert(slot.clone());
     let shard = shard.clone();
     ring::spawn(async move {
-        serve::connection(shard.clone(), slot, listener).await;
+        let moved = serve::connection(shard.clone(), slot, begin).await;
         shard.connections.borrow_mut().remove(key);
         shard.load.leave(peer);
+        if let Some((to, parcel)) = moved {
+            hand_over(&shard, to, parcel);
+        }
     });
 }
 
-/// Tells a client that there is no room, and waits a little for what it sends, because a close with unread bytes would
-/// destroy the answer on its way. Where too many are told already, or TLS would have to be set up for it, just an end.
-fn send_away(shard: &Rc<Shard>, socket: Socket, tls: bool) {
-    if tls || !shard.load.linger() {
-        return socket.shutdown();
+/// Sends a connection to its shard; where that takes no more, its client is told to try again.
+fn hand_over(shard: &Rc<Shard>, to: ShardId, parcel: Parcel) {
+    match shard.control.mail.hand(to, parcel) {
+        Ok(()) => shard.control.tally.add(shard.id, Count::ConnectionsMoved),
+        Err(parcel) => {
+            shard.control.tally.add(shard.id, Count::ConnectionsNotMoved);
+            if let Ok(stream) = Stream::from_parts(parcel.parts, &shard.buffers) {
+                send_away(shard, stream);
+            }
+        }
+    }
+}
+
+/// Takes in a connection that another shard has sent, if there is room for it: also while the shard drains, because its
+/// request has arrived.
+fn take_in(shard: &Rc<Shard>, parcel: Parcel) {
+    let Parcel { parts, received } = parcel;
+    let peer = parts.peer_addr().ip();
+    // Without buffers, or unknown to epoll, it just ends.
+    let Ok(stream) = Stream::from_parts(parts, &shard.buffers) else { return };
+    if has_room(shard, peer, &shard.snapshot().settings.limits) {
+        begin(shard, stream.socket().clone(), Begin::Handed(stream, received));
+    } else {
+        shard.control.tally.add(shard.id, Count::ConnectionsNotMoved);
+        send_away(shard, stream);
+    }
+}
+
+/// Reads the shard's mail each time its bell rings.
+async fn hear(shard: Rc<Shard>, ear: Listening) {
+    while ear.rung().await {
+        shard.read_letters();
+        for cancel in shard.take_cancels() {
+            take_back(&shard, &cancel);
+        }
+        for parcel in shard.control.mail.parcels(shard.id) {
+            take_in(&shard, parcel);
+        }
+    }
+}
+
+/// Looks for the request that a client takes back, and ends it when its server has had the time to do so.
+fn take_back(shard: &Rc<Shard>, cancel: &Cancel) {
+    let found = shard.load.cancel(&cancel.nonce, &cancel.id);
+    if cancel.is_vain(found != Found::Nothing) {
+        shard.control.tally.add(shard.id, Count::CancelsLate);
+    }
+    let Found::Flight(flight) = found else { return };
+    let shard = shard.clone();
+    // As many of them as there are requests under way.
+    ring::spawn(async move {
+        shard.timers.sleep_until(shard.timers.now().mono.plus_ms(CANCEL_GRACE_MS)).await;
+        if shard.load.cancel_now(flight) {
+            shard.control.tally.add(shard.id, Count::Cancelled);
+        }
+    });
+}
+
+/// Tells a client that there is no room. Where too many are told already, just an end.
+fn send_away(shard: &Rc<Shard>, stream: Stream) {
+    if !shard.load.linger() {
+        return stream.shutdown();
     }
     let shard = shard.clone();
     ring::spawn(async move {
-        let until = shard.timers.now().mono.plus_ms(REFUSED_BODY_DRAIN_MS_MAX);
-        let _guard = shard.timers.deadline(&socket, until);
-        let bytes = serve::answer_of(&Kind::NoRoom.into(), false, true);
-        if let Some(mut answer) = shard.buffers.get(bytes.len())
-            && answer.extend_from_slice(&bytes)
-        {
-            let (sent, mut room) = socket.send(answer).await;
-            socket.shutdown_write();
-            while sent.is_ok() {
-                room.clear();
-                let (read, back) = socket.recv(room).await;
-                room = back;
-                if !matches!(read, Ok(n) if n > 0) {
-                    break;
-                }
-            }
-        }
-        socket.shutdown();
+        serve::turn_down(&shard, &stream, Kind::NoRoom).await;
         shard.load.lingered();
     });
 }
@@ -185,7 +259,7 @@ impl Shard {
     }
 
     /// Looks after the pools until told to stop, then drains.
-    async fn keep_house(&self, listeners: &[Rc<Listener>]) {
+    async fn keep_house(self: &Rc<Self>, listeners: &[Rc<Listener>]) {
         let mut trim = self.timers.now().mono.plus_ms(TRIM_MS);
         while self.control.life() == Life::Run {
             let now = self.timers.now().mono;
@@ -195,6 +269,7 @@ impl Shard {
                 trim = now.plus_ms(TRIM_MS);
                 self.buffers.trim();
                 give_back();
+                sessions::expire(self);
             }
             self.timers.sleep_until(now.plus_ms(HOUSEKEEPING_MS)).await;
         }
@@ -202,7 +277,7 @@ impl Shard {
     }
 
     /// No new connections; idle ones end at once, streams get their clean end, calls their time.
-    async fn drain(&self, listeners: &[Rc<Listener>]) {
+    async fn drain(self: &Rc<Self>, listeners: &[Rc<Listener>]) {
         self.draining.set(true);
         for listener in listeners {
             // What the kernel has accepted already would be reset; this way it gets an end.
@@ -220,6 +295,9 @@ impl Shard {
         });
         loop {
             let now = self.timers.now().mono;
+            if self.connections().is_empty() {
+                self.last_parcels();
+            }
             if self.connections().is_empty() || now >= until || self.control.life() == Life::Stop {
                 break;
             }
@@ -232,8 +310,16 @@ impl Shard {
             }
             self.timers.sleep_until(now.plus_ms(HOUSEKEEPING_MS)).await;
         }
+        self.last_parcels();
         self.cut().await;
         self.upstreams.pool.clear();
+    }
+
+    /// Takes in the connections that are on their way here; from now on no others come.
+    fn last_parcels(self: &Rc<Self>) {
+        for parcel in self.control.mail.last_parcels(self.id) {
+            take_in(self, parcel);
+        }
     }
 
     /// Ends what is left: first the servers' side, so that callers get an answer; then everything.
@@ -281,9 +367,9 @@ mod tests {
     #[test]
     fn descriptors_are_shared_out() {
         let check = |files: u64, shards: usize, want: usize| assert_eq!(connections_max(files, shards), want);
-        check(1024, 1, 448);
-        check(1024, 2, 224);
+        check(1024, 1, 447);
+        check(1024, 2, 223);
         check(16, 4, 1);
-        check(u64::MAX, 1, (usize::MAX - FILES_KEPT) / 2);
+        check(u64::MAX, 1, (usize::MAX - FILES_KEPT - 2) / 2);
     }
 }

@@ -1,42 +1,91 @@
 //! A connection: wait for a request, hand it to the pipeline, write the refusal if there is one, repeat.
 
+use std::mem;
+use std::ops::ControlFlow;
 use std::rc::Rc;
 
-use crate::base::limits::{BUSY_PAUSE_MS, REFUSED_BODY_DRAIN_BYTES_MAX};
+use crate::base::ids::ShardId;
+use crate::base::limits::{BUSY_PAUSE_MS, REFUSED_BODY_DRAIN_BYTES_MAX, REFUSED_BODY_DRAIN_MS_MAX, WAITING_BYTES};
 use crate::http::head::{Framing, Method};
 use crate::http::reply;
 use crate::tls::stream::Stream;
+use crate::uring::buffer::Buffer;
 use crate::uring::socket::Peek;
 
 use super::conn::{Arrival, Body, Conn, Readable};
 use super::flight::Next;
+use super::mail::Parcel;
 use super::pipeline;
-use super::refusal::Refusal;
+use super::refusal::{Kind, Refusal};
 use super::shard::{Phase, Shard, Slot};
+use super::tap::{self, Tap};
+
+/// How a connection begins on this shard.
+pub(super) enum Begin {
+    /// Accepted, by the listener with this index.
+    Accepted(usize),
+    /// Handed over, with what it has received from a request's head on.
+    Handed(Stream, Vec<u8>),
+}
 
 /// What became of a connection that had something to do.
-enum After {
+pub(super) enum After {
     /// It waits for its next request, and has done so for some milliseconds; where its wait is under way already, that.
     Idle(u64, Option<Readable>),
     /// It has ended.
     Closed,
 }
 
-/// Serves a connection to its end. While it waits for a request it holds nothing but its socket: all that a request
-/// needs is in the box that `busy` is.
-pub(super) async fn connection(shard: Rc<Shard>, slot: Rc<Slot>, listener: usize) {
-    if let Some(stream) = secured(&shard, &slot, listener).await {
-        let (mut waited_ms, mut wait) = (0, None);
-        while quiet(&shard, &slot, &stream, waited_ms, wait.take()).await {
-            match Box::pin(busy(&shard, slot.clone(), stream.clone())).await {
-                After::Idle(since_ms, kept) => (waited_ms, wait) = (since_ms, kept),
-                After::Closed => break,
+/// What a run of requests came to.
+enum Run {
+    /// Nothing more to do.
+    After(After),
+    /// The last one belongs to that shard.
+    HandOver(ShardId, Rest),
+    /// The last one is answered with a stream; whether the connection may carry another request after it.
+    Stream(Tap, bool, Rest),
+}
+
+/// What is left of a connection's reading side: bytes received and not used up, and the wait for more that is under
+/// way.
+#[derive(Default)]
+struct Rest {
+    bytes: Vec<u8>,
+    wait: Option<Readable>,
+}
+
+/// Serves a connection until it ends, or moves to another shard. While it waits for a request it holds nothing but its
+/// socket: all that a request needs is in the box that `busy` is.
+pub(super) async fn connection(shard: Rc<Shard>, slot: Rc<Slot>, begin: Begin) -> Option<(ShardId, Parcel)> {
+    let (stream, bytes) = match begin {
+        Begin::Accepted(listener) => (secured(&shard, &slot, listener).await, Vec::new()),
+        Begin::Handed(stream, bytes) => (Some(stream), bytes),
+    };
+    let Some(stream) = stream else {
+        slot.socket.shutdown();
+        return None;
+    };
+    let mut rest = Rest { bytes, wait: None };
+    let mut waited_ms = 0;
+    while !rest.bytes.is_empty() || quiet(&shard, &slot, &stream, waited_ms, rest.wait.take()).await {
+        let run = Box::pin(busy(&shard, slot.clone(), stream.clone(), mem::take(&mut rest))).await;
+        let after = match run {
+            Run::After(after) => after,
+            Run::HandOver(to, rest) => return Box::pin(pack(&shard, stream, rest)).await.map(|parcel| (to, parcel)),
+            Run::Stream(tap, keep, left) => {
+                rest.bytes = left.bytes;
+                let after = Box::pin(tap::serve(&shard, &slot, &stream, tap, left.wait)).await;
+                if keep { after } else { After::Closed }
             }
-            stream.release();
+        };
+        match after {
+            After::Idle(since_ms, wait) => (waited_ms, rest.wait) = (since_ms, wait),
+            After::Closed => break,
         }
-        stream.shutdown();
+        stream.release();
     }
-    slot.socket.shutdown();
+    stream.shutdown();
+    None
 }
 
 /// The connection as requests travel on it: with TLS where its listener has it. `None` when that did not come about.
@@ -72,17 +121,40 @@ async fn quiet(shard: &Shard, slot: &Slot, stream: &Stream, waited_ms: u64, wait
     wait.await.is_ok() && !slot.socket.is_shutdown()
 }
 
+/// Makes a parcel of a connection. Where there is no descriptor for that its client is told to try again.
+async fn pack(shard: &Shard, stream: Stream, rest: Rest) -> Option<Parcel> {
+    match stream.into_parts(rest.wait) {
+        Ok(parts) => Some(Parcel { parts, received: rest.bytes }),
+        Err(None) => None,
+        Err(Some((stream, wait))) => {
+            turn_down(shard, &stream, Kind::NoRoom).await;
+            if let Some(wait) = wait {
+                let _ = wait.await;
+            }
+            None
+        }
+    }
+}
+
 /// Serves requests for as long as they follow each other.
-async fn busy(shard: &Shard, slot: Rc<Slot>, stream: Stream) -> After {
-    let mut conn = Conn::new(slot, stream, shard.snapshot().settings.limits);
-    loop {
-        let next = match conn.head(shard).await {
-            Ok(Arrival::Closed) => Next::Close,
-            Ok(Arrival::Quiet(waited_ms)) => return After::Idle(waited_ms, conn.watch.take()),
-            Ok(Arrival::Request) => request(shard, &mut conn).await,
+async fn busy(shard: &Shard, slot: Rc<Slot>, stream: Stream, rest: Rest) -> Run {
+    let input = if rest.bytes.is_empty() { Some(None) } else { pooled(shard, &rest.bytes).map(Some) };
+    let fits = input.is_some();
+    let mut conn = Conn::new(slot, stream, shard.snapshot().settings.limits, input.flatten(), rest.wait);
+    if !fits {
+        Box::pin(refuse(shard, &mut conn, &Kind::NoBuffer.into(), false)).await;
+    }
+    while fits && !conn.gone {
+        let keep = match conn.head(shard).await {
+            Ok(Arrival::Closed) => false,
+            Ok(Arrival::Quiet(waited_ms)) => return Run::After(After::Idle(waited_ms, conn.watch.take())),
+            Ok(Arrival::Request) => match request(shard, &mut conn).await {
+                ControlFlow::Continue(keep) => keep,
+                ControlFlow::Break(run) => return run,
+            },
             Err(refusal) => Box::pin(refuse(shard, &mut conn, &refusal, false)).await,
         };
-        if next == Next::Close || conn.gone {
+        if !keep {
             break;
         }
     }
@@ -91,22 +163,33 @@ async fn busy(shard: &Shard, slot: Rc<Slot>, stream: Stream) -> After {
     if let Some(watch) = conn.watch.take() {
         let _ = watch.await;
     }
-    After::Closed
+    Run::After(After::Closed)
 }
 
-async fn request(shard: &Shard, conn: &mut Conn) -> Next {
+/// Serves one request. Goes on with whether the connection may carry another one.
+async fn request(shard: &Shard, conn: &mut Conn) -> ControlFlow<Run, bool> {
     let mut body = None;
     let result = pipeline::serve(shard, conn, &mut body).await;
+    if let Ok(Next::HandOver(to)) = result {
+        return ControlFlow::Break(Run::HandOver(to, rest_of(conn, conn.received(body.as_ref()))));
+    }
+    conn.slot.handed.set(false);
     // Where the next request begins; unknown when this one's body was neither read nor is here whole.
     let body = body.or_else(|| unread_body(conn));
     let keep = conn.head.keep_alive && !conn.is_leaving(shard) && body.is_some();
     let next = match result {
+        Ok(Next::Stream(tap)) => {
+            if let Some(body) = body {
+                conn.done_with(&body);
+            }
+            return ControlFlow::Break(Run::Stream(tap, keep, rest_of(conn, conn.bytes().to_vec())));
+        }
         Ok(next) => {
             if body.is_none() && !conn.gone {
                 // A close with unread bytes resets the connection, and the client may never see the answer.
                 Box::pin(conn.drain(shard, REFUSED_BODY_DRAIN_BYTES_MAX)).await;
             }
-            next
+            matches!(next, Next::Keep)
         }
         // The one catch point: whatever was refused on the way is written here.
         Err(refusal) => Box::pin(refuse(shard, conn, &refusal, keep)).await,
@@ -114,11 +197,41 @@ async fn request(shard: &Shard, conn: &mut Conn) -> Next {
     if let Some(body) = body {
         conn.done_with(&body);
     }
-    if keep { next } else { Next::Close }
+    ControlFlow::Continue(keep && next)
 }
 
-/// Writes a refusal. The connection is kept only where the next request's first byte is certain.
-async fn refuse(shard: &Shard, conn: &mut Conn, refusal: &Refusal, keep: bool) -> Next {
+fn rest_of(conn: &mut Conn, bytes: Vec<u8>) -> Rest {
+    Rest { bytes, wait: conn.watch.take() }
+}
+
+/// The bytes in a buffer of the pool, if that has one.
+fn pooled(shard: &Shard, bytes: &[u8]) -> Option<Buffer> {
+    let mut buffer = shard.buffers.get(bytes.len().max(WAITING_BYTES))?;
+    buffer.extend_from_slice(bytes).then_some(buffer)
+}
+
+/// Tells a client that there is no room, and waits a little for what it sends, because a close with unread bytes would
+/// destroy the answer on its way.
+pub(super) async fn turn_down(shard: &Shard, stream: &Stream, kind: Kind) {
+    let until = shard.timers.now().mono.plus_ms(REFUSED_BODY_DRAIN_MS_MAX);
+    let _guard = shard.timers.deadline(stream.socket(), until);
+    if let Some(answer) = pooled(shard, &answer_of(&kind.into(), false, true)) {
+        let (sent, mut room) = stream.send(answer).await;
+        stream.shutdown_write();
+        while sent.is_ok() {
+            room.clear();
+            let (read, back) = stream.recv(room).await;
+            room = back;
+            if !matches!(read, Ok(n) if n > 0) {
+                break;
+            }
+        }
+    }
+    stream.shutdown();
+}
+
+/// Writes a refusal. The connection is kept only where the next request's first byte is certain; says whether it is.
+async fn refuse(shard: &Shard, conn: &mut Conn, refusal: &Refusal, keep: bool) -> bool {
     let row = refusal.kind.row();
     if row.status == 429 {
         // Whoever repeats at once would cost the others more than the call that was refused.
@@ -131,7 +244,7 @@ async fn refuse(shard: &Shard, conn: &mut Conn, refusal: &Refusal, keep: bool) -
         // A close with unread bytes resets the connection, and the client may never see the answer.
         conn.drain(shard, REFUSED_BODY_DRAIN_BYTES_MAX).await;
     }
-    if keep && sent { Next::Keep } else { Next::Close }
+    keep && sent
 }
 
 /// A refusal as bytes: its head, and its body unless the method has none.
@@ -188,12 +301,13 @@ mod tests {
     /// task's head and the kernel's operation, about 500 bytes together (and with TLS the session).
     #[test]
     fn an_idle_connection_is_small() {
-        let task = size_of_future(|(shard, slot)| connection(shard, slot, 0));
+        let task = size_of_future(|(shard, slot)| connection(shard, slot, Begin::Accepted(0)));
         let wait = size_of_future(|stream: &'static Stream| stream.readable());
         let slot = size_of::<Slot>() + 2 * size_of::<usize>();
         assert!(task + wait + slot <= 1536, "{task} + {wait} + {slot}");
         // What it is there for: a request needs far more, and is not there while nobody asks.
-        let request = size_of_future(|(shard, slot, stream): (&'static Shard, _, _)| busy(shard, slot, stream));
+        let request =
+            size_of_future(|(shard, slot, stream): (&'static Shard, _, _)| busy(shard, slot, stream, Rest::default()));
         assert!(request > task + wait, "{request}");
     }
 }

@@ -13,7 +13,6 @@ use crate::http::reply;
 use crate::identity::active::active_task;
 use crate::identity::caller::Caller;
 use crate::mcp::revision::{Era, Revision};
-use crate::session::owner::Session;
 use crate::upstream::exchange::{Abort, Answer, Clearance, Request};
 
 use super::answer::{Media, deadline, media, retire};
@@ -21,8 +20,8 @@ use super::conn::Conn;
 use super::exchange::{USER_AGENT, lane, legacy_fields, watched};
 use super::flight::{Flight, Next, Taken, failed, reasoned};
 use super::load::Class;
-use super::mail::Letter;
 use super::refusal::{Kind, Refusal};
+use super::sessions::{self, Live};
 use super::shard::{Held, Shard};
 use super::stream::{self, Carries};
 
@@ -44,6 +43,9 @@ pub(super) async fn serve(
         });
     }
     let session = session_of(shard, conn, &snapshot, &caller, endpoint)?;
+    if let Some(next) = conn.hand_over_to(shard, session.home).filter(|_| method == Method::Get) {
+        return Ok(next);
+    }
     let named = conn.head.get(conn.bytes(), Known::PortcullisTask);
     let task = active_task(&caller, named, None, snapshot.settings.policy.tasks())
         .ok()
@@ -61,6 +63,8 @@ pub(super) async fn serve(
         id: None,
         method: None,
         session: Some(session.clone()),
+        profile: None,
+        succeeded: Cell::new(false),
         in_flight: Cell::new(None),
         taken: Cell::new(if method == Method::Get { Taken::Stream } else { Taken::Nothing }),
         began,
@@ -71,7 +75,11 @@ pub(super) async fn serve(
         snapshot,
         caller,
     };
-    let result = exchanged(shard, conn, &flight, &session).await;
+    let result = if method == Method::Get {
+        exchanged(shard, conn, &flight, &session).await
+    } else {
+        ended(shard, conn, &flight, &session).await
+    };
     flight.over(shard);
     result.map_err(|refusal| refusal.to(Era::Legacy, None))
 }
@@ -84,22 +92,31 @@ fn afford(shard: &Shard, snapshot: &Held, caller: &Caller) -> Result<(), Kind> {
     shard.load.stream(caller.principal, &snapshot.settings.limits)
 }
 
-/// The request, and the answer's way back.
-async fn exchanged(shard: &Shard, conn: &mut Conn, flight: &Flight, session: &Session) -> Result<Next, Refusal> {
-    let method = conn.head.method;
+/// A session's end, as its client wishes: whether its server can be reached or not, it is over here.
+async fn ended(shard: &Shard, conn: &mut Conn, flight: &Flight, session: &Live) -> Result<Next, Refusal> {
+    sessions::end(shard, flight, session).await?;
+    let mut out = Vec::with_capacity(64);
+    conn.write_status(shard, &mut out, 204);
+    reply::finish(&mut out, Framing::None);
+    conn.send(shard, &out).await;
+    Ok(Next::Keep)
+}
+
+/// A stream's request, and the answer's way back.
+async fn exchanged(shard: &Shard, conn: &mut Conn, flight: &Flight, session: &Live) -> Result<Next, Refusal> {
+    let method = Method::Get;
     let lane = lane(&flight.snapshot, flight.server);
+    let upstream = session.upstream(sessions::digest(flight));
     let resume = conn.head.get(conn.bytes(), Known::LastEventId).map(<[u8]>::to_vec);
     let mut fields: SmallVec<[(&'static str, &[u8]); 12]> = SmallVec::new();
-    if method == Method::Get {
-        fields.push(("accept", b"text/event-stream"));
-    }
+    fields.push(("accept", b"text/event-stream"));
     fields.push(("user-agent", USER_AGENT));
-    legacy_fields(flight, &mut fields);
-    if let Some(resume) = resume.as_deref().filter(|_| method == Method::Get) {
+    legacy_fields(flight, upstream.as_deref(), &mut fields);
+    if let Some(resume) = resume.as_deref() {
         fields.push((Known::LastEventId.name(), resume));
     }
     let request = Request { method, fields: &fields, params: &[], body: None, repeatable: true };
-    let clearance = Clearance::Session(session);
+    let clearance = Clearance::Session(session.proof());
     let request = shard.upstreams.compose(clearance, &lane, &request).ok_or(Kind::NoBuffer)?;
     let deadline = deadline(shard, flight.snapshot.settings.servers[flight.server.index()].timeout_ms);
     let slot = conn.slot.clone();
@@ -121,7 +138,7 @@ fn session_of(
     snapshot: &Held,
     caller: &Caller,
     endpoint: EndpointId,
-) -> Result<Session, Refusal> {
+) -> Result<Rc<Live>, Refusal> {
     let legacy = |kind: Kind| Refusal::from(kind).to(Era::Legacy, None);
     let bytes = conn.bytes();
     let Some(id) = conn.head.get(bytes, Known::McpSessionId) else {
@@ -134,7 +151,8 @@ fn session_of(
     let digest = snapshot.prepared.endpoints[endpoint.index()].digest;
     match shard.open_session(id, caller, digest) {
         Ok(session) if conn.head.count(Known::McpSessionId) == 1 => Ok(session),
-        _ => Err(legacy(Kind::SessionUnknown)),
+        Ok(_) => Err(legacy(Kind::SessionUnknown)),
+        Err(fault) => Err(legacy(sessions::unopened(fault))),
     }
 }
 
@@ -146,25 +164,9 @@ async fn answered(
     abort: &Abort,
     resumed: bool,
 ) -> Result<Next, Refusal> {
-    match (conn.head.method, answer.status(), media(&answer)) {
-        (Method::Get, 200, Media::Events) => {
-            stream::relay(shard, conn, flight, answer, abort, Carries::Session { resumed }).await
-        }
-        (Method::Delete, 200 | 202 | 204, _) => {
-            let status = answer.status();
-            if let Some(session) = &flight.session {
-                // In every shard's box before the client hears that it is over.
-                shard.control.mail.send(Letter::SessionEnded(session.nonce16));
-            }
-            retire(shard, answer).await;
-            let mut out = Vec::with_capacity(64);
-            conn.write_status(shard, &mut out, status);
-            let framing = if status == 204 { Framing::None } else { Framing::Length(0) };
-            reply::finish(&mut out, framing);
-            conn.send(shard, &out).await;
-            Ok(Next::Keep)
-        }
-        (_, status, _) => {
+    match (answer.status(), media(&answer)) {
+        (200, Media::Events) => stream::relay(shard, conn, flight, answer, abort, Carries::Session { resumed }).await,
+        (status, _) => {
             retire(shard, answer).await;
             Err(match status {
                 404 => Kind::SessionUnknown.into(),

@@ -2,7 +2,6 @@
 //! shared with another shard; what comes from the plane comes through `Control`.
 
 use std::cell::{Cell, RefCell, RefMut};
-use std::collections::{HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,7 +10,7 @@ use std::task::Waker;
 use ::ring::rand::{SecureRandom, SystemRandom};
 
 use crate::base::ids::ShardId;
-use crate::base::limits::{SESSIONS_ENDED_MAX, SHARD_BUFFER_BYTES_MAX};
+use crate::base::limits::SHARD_BUFFER_BYTES_MAX;
 use crate::base::slab::Slab;
 use crate::config::Limits;
 use crate::config::snapshot::Snapshot;
@@ -20,7 +19,7 @@ use crate::identity::caller::Caller;
 use crate::jsonrpc::answer::AnswerScan;
 use crate::jsonrpc::scan::Reader;
 use crate::record::Writer;
-use crate::session::owner::{self, SealingKey, Session, SessionFault};
+use crate::session::owner::SealingKey;
 use crate::upstream::exchange::{Abort, Upstreams};
 use crate::uring::buffer::Pool;
 use crate::uring::socket::Socket;
@@ -28,7 +27,9 @@ use crate::uring::wait::Timers;
 
 use super::control::Control;
 use super::load::{Class, Load};
-use super::mail::Letter;
+use super::mail::{Cancel, Letter};
+use super::sessions::Sessions;
+use super::tally::Count;
 
 /// What a connection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,9 +51,11 @@ pub(super) struct Slot {
     /// Wakes the connection's task to look at the shard's state.
     pub(super) waker: RefCell<Option<Waker>>,
     /// Ends the exchange it waits for.
-    pub(super) abort: Abort,
+    pub(super) abort: Rc<Abort>,
     /// It has carried a request.
     pub(super) asked: Cell<bool>,
+    /// It came here for the request that is being served, which is served here whatever else is true.
+    pub(super) handed: Cell<bool>,
 }
 
 /// Everything a connection's task may use.
@@ -71,8 +74,12 @@ pub(super) struct Shard {
     tokens: RefCell<(u64, TokenCache)>,
     snapshot: RefCell<Rc<Held>>,
     pub(super) connections: RefCell<Slab<Rc<Slot>>>,
-    /// Sessions that their clients ended, the latest ones.
-    ended: RefCell<EndedSessions>,
+    /// The sessions it has seen lately. Not to be held across an await.
+    pub(super) sessions: RefCell<Sessions>,
+    /// Servers are being told of sessions that expired.
+    pub(super) expiring: Cell<bool>,
+    /// Cancellations that were read and not looked at yet.
+    cancels: RefCell<Vec<Arc<Cancel>>>,
     pub(super) draining: Cell<bool>,
     /// What is under way, for whom.
     pub(super) load: Load,
@@ -91,26 +98,6 @@ impl std::ops::Deref for Held {
     type Target = Snapshot;
     fn deref(&self) -> &Snapshot {
         &self.0
-    }
-}
-
-/// The sessions that ended last. One that has been pushed out is still unknown to its server.
-#[derive(Default)]
-struct EndedSessions {
-    set: HashSet<[u8; 16]>,
-    order: VecDeque<[u8; 16]>,
-}
-
-impl EndedSessions {
-    fn insert(&mut self, nonce: [u8; 16]) {
-        if self.set.insert(nonce) {
-            self.order.push_back(nonce);
-        }
-        if self.order.len() > SESSIONS_ENDED_MAX
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.set.remove(&oldest);
-        }
     }
 }
 
@@ -146,7 +133,9 @@ impl Shard {
             snapshot: RefCell::new(Rc::new(Held(snapshot))),
             control,
             connections: RefCell::new(Slab::new()),
-            ended: RefCell::new(EndedSessions::default()),
+            sessions: RefCell::new(Sessions::default()),
+            expiring: Cell::new(false),
+            cancels: RefCell::default(),
             draining: Cell::new(false),
             load,
             hand: Cell::new(0),
@@ -168,15 +157,35 @@ impl Shard {
         held.clone()
     }
 
-    /// Opens a session id for the caller that presents it at an endpoint. Every way in which it is not theirs is an
-    /// error, and one that was ended is too.
-    pub(super) fn open_session(&self, id: &[u8], caller: &Caller, digest: u64) -> Result<Session, SessionFault> {
-        let seal = owner::open(&self.sealing, id)?.owned_by(&caller.owner, digest)?;
-        let mut ended = self.ended.borrow_mut();
+    /// Reads what other shards have written.
+    pub(super) fn read_letters(&self) {
+        let (mut sessions, mut cancels) = (self.sessions.borrow_mut(), self.cancels.borrow_mut());
         self.control.mail.take(self.id, |letter| match letter {
-            Letter::SessionEnded(nonce) => ended.insert(nonce),
+            Letter::SessionEnded(nonce) => sessions.remove(&nonce),
+            Letter::Cancelled(cancel) => cancels.push(cancel),
+            // The ledger knows which have ended: each is asked for again.
+            Letter::Missed => {
+                self.count(Count::LettersMissed);
+                *sessions = Sessions::default();
+            }
         });
-        if ended.set.contains(&seal.nonce16) { Err(SessionFault::Forged) } else { Ok(seal) }
+    }
+
+    /// The cancellations read since this was last asked. The bell rings for each of them, so none is forgotten.
+    pub(super) fn take_cancels(&self) -> Vec<Arc<Cancel>> {
+        self.cancels.take()
+    }
+
+    /// The shard on which a session is at home; the same on all of them. A process may have fewer than the one that
+    /// opened the session.
+    pub(super) fn home(&self, named: ShardId) -> ShardId {
+        let shards = u16::try_from(self.control.shards()).unwrap_or(u16::MAX).max(1);
+        ShardId(named.0 % shards)
+    }
+
+    /// One more of these.
+    pub(super) fn count(&self, count: Count) {
+        self.control.tally.add(self.id, count);
     }
 
     /// Whether work of this class is still taken.

@@ -5,7 +5,7 @@ use std::pin::pin;
 
 use smallvec::SmallVec;
 
-use crate::base::limits::{ASK_REFUSED_MS_MAX, STREAM_ACKNOWLEDGED_MS_MAX, STREAM_KEEPALIVE_MS};
+use crate::base::limits::{ASK_REFUSED_MS_MAX, STREAM_ACKNOWLEDGED_MS_MAX};
 use crate::base::time::Moment;
 use crate::http::head::{Framing, Method, Version};
 use crate::http::sse::{self, Event, EventParser};
@@ -25,6 +25,7 @@ use super::conn::Conn;
 use super::exchange::{USER_AGENT, lane, legacy_fields, watched};
 use super::flight::{Ended, Flight, NEVER, Next, end, reasoned};
 use super::refusal::{Kind, Refusal};
+use super::sessions;
 use super::shard::{Phase, Shard};
 use super::watch::{self, Woke};
 
@@ -89,6 +90,8 @@ enum End {
     Clean,
     /// The client left.
     Gone,
+    /// The client took its request back.
+    Cancelled,
     /// The server's side broke, or what it said was wrong.
     Broken(UpstreamFault),
     /// The answer was withheld.
@@ -181,13 +184,14 @@ impl Relay<'_> {
             if streaming { answer.fill_late(&shard.buffers).await } else { answer.fill(&shard.buffers).await }
         });
         loop {
-            let until = self.spoken.plus_ms(STREAM_KEEPALIVE_MS);
+            let until = self.spoken.plus_ms(self.flight.snapshot.settings.limits.keepalive_ms);
             let until = if streaming { until.min(self.expires) } else { until };
             match watch::next(shard, conn, work.as_mut(), until, self.client_matters(), streaming).await {
                 Woke::Done(Ok(())) => {
                     self.heed_silence(conn, false);
                     return None;
                 }
+                Woke::Done(Err(_)) if self.flight.is_cancelled(shard) => return Some(End::Cancelled),
                 Woke::Done(Err(_)) if abort.fired() => {
                     return Some(if conn.gone { End::Gone } else { End::Broken(UpstreamFault::Cut) });
                 }
@@ -303,6 +307,8 @@ impl Relay<'_> {
                 clean = false;
                 Ended::of(Status::Cancelled, 0)
             }
+            // Nobody waits for an answer any more, so there is none (MCP 2025-11-25 basic/utilities/cancellation).
+            End::Cancelled => Ended::of(Status::Cancelled, 200),
             End::Withheld(kind) => self.error(kind, Status::Invalid),
             End::Broken(fault) => {
                 let (kind, status) = match fault {
@@ -449,13 +455,14 @@ async fn refuse_ask(shard: &Shard, conn: &mut Conn, flight: &Flight, id: &[u8]) 
         b",\"error\":{\"code\":-32601,\"message\":\"The gateway's policy does not let this server ask that.\"}}",
     );
     let lane = lane(&flight.snapshot, flight.server);
+    let upstream = session.upstream(sessions::digest(flight));
     let mut fields: SmallVec<[(&'static str, &[u8]); 12]> = SmallVec::new();
     fields.push(("content-type", b"application/json"));
     fields.push(("accept", b"application/json, text/event-stream"));
     fields.push(("user-agent", USER_AGENT));
-    legacy_fields(flight, &mut fields);
+    legacy_fields(flight, upstream.as_deref(), &mut fields);
     let request = Request { method: Method::Post, fields: &fields, params: &[], body: Some(&body), repeatable: false };
-    let clearance = Clearance::Session(session);
+    let clearance = Clearance::Session(session.proof());
     let Some(request) = shard.upstreams.compose(clearance, &lane, &request) else { return };
     let deadline = deadline(shard, ASK_REFUSED_MS_MAX);
     let abort = Abort::default();
@@ -465,11 +472,11 @@ async fn refuse_ask(shard: &Shard, conn: &mut Conn, flight: &Flight, id: &[u8]) 
     }
 }
 
-/// The final message of a stream that is read whole: the answer to an `initialize`.
-pub(super) async fn final_message(
+/// The one message that is waited for on a stream of which nothing else is given on: the answer to an `initialize`.
+pub(super) async fn event_with(
     shard: &Shard,
-    flight: &Flight,
     answer: &mut Answer,
+    ours: impl Fn(&[u8]) -> bool,
 ) -> Result<Vec<u8>, UpstreamFault> {
     let mut parser = EventParser::new();
     let mut raw = Vec::new();
@@ -480,9 +487,7 @@ pub(super) async fn final_message(
             at += parser.push(&raw[at..]).map_err(|_| UpstreamFault::BadAnswer)?;
             let event = parser.event();
             let data = event.data.filter(|data| parser.ready() && !data.is_empty());
-            let Some(data) = data else { continue };
-            let facts = shard.answers().read(data).map_err(|_| UpstreamFault::BadAnswer)?;
-            if accept(shard, flight, &facts, data, 200).is_ok() {
+            if let Some(data) = data.filter(|data| ours(data)) {
                 return Ok(data.to_vec());
             }
         }

@@ -11,6 +11,7 @@ pub mod fuzz;
 pub mod headers;
 pub mod input;
 pub mod method;
+pub mod profile;
 pub mod request;
 pub mod revision;
 mod walk;

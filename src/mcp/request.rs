@@ -62,6 +62,34 @@ pub fn notify_initialized() -> Vec<u8> {
     out
 }
 
+/// A request for this log level (MCP 2025-11-25 server/utilities/logging), a number of [`level`]'s.
+#[must_use]
+pub fn request_set_level(id: u64, level: u8) -> Vec<u8> {
+    let mut out = start(Some(id), "logging/setLevel");
+    out.extend_from_slice(b",\"params\":{\"level\":");
+    write_string(&mut out, LEVELS.get(usize::from(level)).copied().unwrap_or("info"));
+    out.extend_from_slice(b"}}");
+    out
+}
+
+/// A request to be told when a resource changes (MCP 2025-11-25 server/resources).
+#[must_use]
+pub fn request_subscribe(id: u64, uri: &str) -> Vec<u8> {
+    let mut out = start(Some(id), "resources/subscribe");
+    out.extend_from_slice(b",\"params\":{\"uri\":");
+    write_string(&mut out, uri);
+    out.extend_from_slice(b"}}");
+    out
+}
+
+/// A log level as a number, from `debug`, 0, to `emergency`, 7 (RFC 5424, in rising order).
+#[must_use]
+pub fn level(name: &str) -> Option<u8> {
+    LEVELS.iter().position(|level| *level == name).and_then(|index| u8::try_from(index).ok())
+}
+
+const LEVELS: [&str; 8] = ["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"];
+
 /// A request for one page of a list: the first, or the one at `cursor`.
 #[must_use]
 pub fn request_list(id: u64, kind: ListKind, era: Era, cursor: Option<&str>) -> Vec<u8> {

@@ -12,6 +12,7 @@ use serde_json::json;
 use crate::base::ids::ServerId;
 use crate::base::limits::{ADMIN_ANSWER_MS_MAX, HEAD_BYTES_MAX, HOUSEKEEPING_MS};
 use crate::gateway::control::{Control, Life};
+use crate::gateway::tally::Section;
 use crate::http::head::{Framing, Method, Progress, RequestHead};
 use crate::http::reply;
 use crate::mcp::catalog::{ListKind, ServerCatalog};
@@ -177,7 +178,11 @@ fn page(path: &[u8], control: &Control, health: &Health) -> (u16, String) {
                 200,
                 format!(
                     "{:#}\n",
-                    json!({ "version": version, "ready": ready, "recording": recording, "servers": servers })
+                    json!({
+                        "version": version, "ready": ready, "recording": recording, "servers": servers,
+                        "happened": control.tally.under(Section::Happened),
+                        "dropped": control.tally.under(Section::Dropped),
+                    })
                 ),
             )
         }

@@ -2,7 +2,7 @@
 //! key, without asking anyone and after any restart.
 //!
 //! ```text
-//! base64url( version 1 | key id 4 | nonce 12 | AES-256-GCM(fields) | tag 16 )
+//! base64url( version 2 | key id 4 | nonce 12 | AES-256-GCM(fields) | tag 16 )
 //!            '---- additional data ----'
 //! ```
 
@@ -10,11 +10,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use ring::{digest, hkdf};
-use smallvec::SmallVec;
 use thiserror::Error;
 
 use crate::base::ids::ShardId;
-use crate::base::limits::{SESSION_ID_BYTES_MAX, UPSTREAM_SESSION_BYTES_MAX};
+use crate::base::limits::SESSION_ID_BYTES_MAX;
 use crate::identity::caller::Owner;
 use crate::mcp::revision::Revision;
 
@@ -75,8 +74,6 @@ pub struct SessionSeal {
     pub issued_at: u64,
     /// Random: two sessions of one owner in one second are two.
     pub nonce16: [u8; 16],
-    /// The upstream's own session id; at most `limits::UPSTREAM_SESSION_BYTES_MAX`, empty for none.
-    pub upstream_session: SmallVec<[u8; 40]>,
 }
 
 /// Why a session id is not one. All have the same answer (404); the difference is for the record.
@@ -97,45 +94,38 @@ pub enum SessionFault {
     /// Of another endpoint.
     #[error("a session of another endpoint")]
     Elsewhere,
+    /// It has ended: by its client, by its age, or for want of use.
+    #[error("a session that has ended")]
+    Ended,
+    /// What was known of it is lost, and there is no room to begin anew.
+    #[error("no room for one more session")]
+    NoRoom,
 }
 
-/// Seals a session id: visible ASCII, at most `limits::SESSION_ID_BYTES_MAX` characters.
-///
-/// # Errors
-/// `None` when the upstream's session id is over `limits::UPSTREAM_SESSION_BYTES_MAX`.
+/// Seals a session id: visible ASCII, `limits::SESSION_ID_BYTES_MAX` characters.
 ///
 /// # Panics
 /// Never with a `nonce` that differs for each message under one key; that it does is the caller's duty, and a nonce
 /// used twice would break the seal of both (NIST SP 800-38D, 8).
 #[must_use]
-pub fn seal(key: &SealingKey, session: &SessionSeal, nonce: [u8; 12]) -> Option<String> {
-    let upstream = session.upstream_session.as_slice();
-    let length = u16::try_from(upstream.len()).ok().filter(|&n| usize::from(n) <= UPSTREAM_SESSION_BYTES_MAX)?;
-    let mut sealed: SmallVec<[u8; SEALED_BYTES_MAX]> = SmallVec::new();
-    sealed.push(VERSION);
-    sealed.extend_from_slice(&key.id);
-    sealed.extend_from_slice(&nonce);
-    sealed.extend_from_slice(&session.node.to_be_bytes());
-    sealed.extend_from_slice(&session.home.0.to_be_bytes());
-    sealed.extend_from_slice(&session.owner.0);
-    sealed.extend_from_slice(&session.endpoint_hash.to_be_bytes());
-    sealed.push(revision_code(session.revision));
-    sealed.extend_from_slice(&session.capabilities.to_be_bytes());
-    sealed.extend_from_slice(&session.issued_at.to_be_bytes());
-    sealed.extend_from_slice(&session.nonce16);
-    sealed.extend_from_slice(&length.to_be_bytes());
-    sealed.extend_from_slice(upstream);
-    let (clear, fields) = sealed.split_at_mut(CLEAR_BYTES);
-    let tag = key
+pub fn seal(key: &SealingKey, session: &SessionSeal, nonce: [u8; 12]) -> String {
+    let mut sealed = [0; SEALED_BYTES];
+    let (clear, rest) = sealed.split_at_mut(CLEAR_BYTES);
+    let (fields, tag) = rest.split_at_mut(FIELDS_BYTES);
+    clear[0] = VERSION;
+    clear[1..AAD_BYTES].copy_from_slice(&key.id);
+    clear[AAD_BYTES..].copy_from_slice(&nonce);
+    write(session, fields);
+    let made = key
         .key
         .seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), Aad::from(&clear[..AAD_BYTES]), fields)
-        .expect("a few hundred bytes are within AES-GCM's bound");
-    sealed.extend_from_slice(tag.as_ref());
-    Some(URL_SAFE_NO_PAD.encode(&sealed))
+        .expect("some tens of bytes are within AES-GCM's bound");
+    tag.copy_from_slice(made.as_ref());
+    URL_SAFE_NO_PAD.encode(sealed)
 }
 
 /// Opens a session id with whichever of the keys sealed it. Whose it is, is asked next: [`SessionSeal::check`].
-/// Allocates nothing for upstream ids of up to 40 bytes.
+/// Allocates nothing.
 ///
 /// # Errors
 /// [`SessionFault::Unreadable`], [`SessionFault::KeyUnknown`], [`SessionFault::Forged`].
@@ -143,10 +133,9 @@ pub fn open(keys: &[SealingKey], id: &[u8]) -> Result<SessionSeal, SessionFault>
     if id.len() > SESSION_ID_BYTES_MAX {
         return Err(SessionFault::Unreadable);
     }
-    let mut decoded = [0; SEALED_BYTES_MAX];
-    let length = URL_SAFE_NO_PAD.decode_slice(id, &mut decoded).map_err(|_| SessionFault::Unreadable)?;
-    let sealed = &mut decoded[..length];
-    if length < CLEAR_BYTES + FIELDS_BYTES_MIN + TAG_BYTES || sealed[0] != VERSION {
+    let mut sealed = [0; SEALED_BYTES];
+    let length = URL_SAFE_NO_PAD.decode_slice(id, &mut sealed).map_err(|_| SessionFault::Unreadable)?;
+    if length != SEALED_BYTES || sealed[0] != VERSION {
         return Err(SessionFault::Unreadable);
     }
     let (clear, fields) = sealed.split_at_mut(CLEAR_BYTES);
@@ -194,6 +183,12 @@ impl SessionSeal {
     }
 }
 
+/// A server by its name, the same in every process; told apart as endpoints are.
+#[must_use]
+pub fn name_hash(name: &str) -> u64 {
+    endpoint_hash(name)
+}
+
 /// An endpoint by its path, the same in every process: the first 64 bits of its SHA-256. Endpoints come from the
 /// operator, so nobody searches for two that collide.
 ///
@@ -205,6 +200,24 @@ pub fn endpoint_hash(path: &str) -> u64 {
     u64::from_be_bytes(*whole.as_ref().first_chunk().expect("SHA-256 has 32 bytes"))
 }
 
+/// The fields, one behind the other; `into` is as long as they are.
+fn write(session: &SessionSeal, into: &mut [u8]) {
+    let mut rest = into;
+    let mut put = |bytes: &[u8]| {
+        let (here, behind) = std::mem::take(&mut rest).split_at_mut(bytes.len());
+        here.copy_from_slice(bytes);
+        rest = behind;
+    };
+    put(&session.node.to_be_bytes());
+    put(&session.home.0.to_be_bytes());
+    put(&session.owner.0);
+    put(&session.endpoint_hash.to_be_bytes());
+    put(&[revision_code(session.revision)]);
+    put(&session.capabilities.to_be_bytes());
+    put(&session.issued_at.to_be_bytes());
+    put(&session.nonce16);
+}
+
 fn read(fields: &[u8]) -> Option<SessionSeal> {
     let (node, fields) = fields.split_first_chunk()?;
     let (home, fields) = fields.split_first_chunk()?;
@@ -214,8 +227,7 @@ fn read(fields: &[u8]) -> Option<SessionSeal> {
     let (capabilities, fields) = fields.split_first_chunk()?;
     let (issued_at, fields) = fields.split_first_chunk()?;
     let (nonce16, fields) = fields.split_first_chunk()?;
-    let (length, upstream) = fields.split_first_chunk()?;
-    if usize::from(u16::from_be_bytes(*length)) != upstream.len() {
+    if !fields.is_empty() {
         return None;
     }
     Some(SessionSeal {
@@ -227,7 +239,6 @@ fn read(fields: &[u8]) -> Option<SessionSeal> {
         capabilities: u32::from_be_bytes(*capabilities),
         issued_at: u64::from_be_bytes(*issued_at),
         nonce16: *nonce16,
-        upstream_session: SmallVec::from_slice(upstream),
     })
 }
 
@@ -245,18 +256,16 @@ const REVISIONS: [(u8, Revision); 5] = [
 ];
 
 /// Changes with the layout of the fields.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// Version and key id.
 const AAD_BYTES: usize = 1 + 4;
 /// What is not encrypted: the above and the nonce.
 const CLEAR_BYTES: usize = AAD_BYTES + 12;
-/// The fields without an upstream session.
-const FIELDS_BYTES_MIN: usize = 2 + 2 + 16 + 8 + 1 + 4 + 8 + 16 + 2;
+const FIELDS_BYTES: usize = 2 + 2 + 16 + 8 + 1 + 4 + 8 + 16;
 const TAG_BYTES: usize = 16;
-const SEALED_BYTES_MAX: usize = CLEAR_BYTES + FIELDS_BYTES_MIN + UPSTREAM_SESSION_BYTES_MAX + TAG_BYTES;
+const SEALED_BYTES: usize = CLEAR_BYTES + FIELDS_BYTES + TAG_BYTES;
 
-const _: () =
-    assert!(SEALED_BYTES_MAX.div_ceil(3) * 4 <= SESSION_ID_BYTES_MAX, "the longest sealed id is within what is read");
+const _: () = assert!((SEALED_BYTES * 4).div_ceil(3) == SESSION_ID_BYTES_MAX, "a sealed id is as long as what is read");
 
 #[cfg(test)]
 mod tests {
@@ -264,7 +273,7 @@ mod tests {
 
     use super::*;
 
-    fn session(upstream: &[u8]) -> SessionSeal {
+    fn session() -> SessionSeal {
         SessionSeal {
             node: 3,
             home: ShardId(5),
@@ -274,7 +283,6 @@ mod tests {
             capabilities: 0b1011,
             issued_at: 1_800_000_000,
             nonce16: [1; 16],
-            upstream_session: SmallVec::from_slice(upstream),
         }
     }
 
@@ -285,33 +293,28 @@ mod tests {
     #[test]
     fn what_was_sealed_is_opened_by_its_key_alone() {
         let (old, new) = (SealingKey::derive(&[1; 32]), SealingKey::derive(&[2; 32]));
-        let id = seal(&old, &session(b"up"), [4; 12]).unwrap();
+        let id = seal(&old, &session(), [4; 12]);
         assert!(id.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')));
-        check(std::slice::from_ref(&old), id.as_bytes(), Ok(session(b"up")));
+        check(std::slice::from_ref(&old), id.as_bytes(), Ok(session()));
         check(std::slice::from_ref(&new), id.as_bytes(), Err(SessionFault::KeyUnknown));
         check(&[], id.as_bytes(), Err(SessionFault::KeyUnknown));
         // Derived anew, as after a restart or on another node.
-        check(&[new, SealingKey::derive(&[1; 32])], id.as_bytes(), Ok(session(b"up")));
+        check(&[new, SealingKey::derive(&[1; 32])], id.as_bytes(), Ok(session()));
         // Same id, other key: as if a peer had guessed which key is in use.
         let imposter = SealingKey { id: old.id, ..SealingKey::derive(&[3; 32]) };
         check(&[imposter], id.as_bytes(), Err(SessionFault::Forged));
     }
 
     #[test]
-    fn the_longest_upstream_id_fits() {
+    fn an_id_has_one_length() {
         let key = [SealingKey::derive(&[1; 32])];
-        let longest = session(&[b'x'; UPSTREAM_SESSION_BYTES_MAX]);
-        let id = seal(&key[0], &longest, [0; 12]).unwrap();
-        assert_eq!(id.len(), 464);
-        check(&key, id.as_bytes(), Ok(longest));
-        assert_eq!(seal(&key[0], &session(&[b'x'; UPSTREAM_SESSION_BYTES_MAX + 1]), [0; 12]), None);
-        assert_eq!(seal(&key[0], &session(b""), [0; 12]).unwrap().len(), 123);
+        assert_eq!(seal(&key[0], &session(), [0; 12]).len(), SESSION_ID_BYTES_MAX);
     }
 
     #[test]
     fn junk_is_unreadable() {
         let key = [SealingKey::derive(&[1; 32])];
-        let id = seal(&key[0], &session(b"up"), [0; 12]).unwrap();
+        let id = seal(&key[0], &session(), [0; 12]);
         let other_version = format!("B{}", &id[1..]);
         let long = "A".repeat(10_000);
         for junk in ["", "A", "AQ", "abc def", "0b7c6ad4-2d0b-4a70-a2f5-9f9e3d1c9f55", &id[..40], &other_version, &long]
@@ -327,7 +330,7 @@ mod tests {
 
     #[test]
     fn another_owner_or_endpoint_is_told_apart() {
-        let session = session(b"");
+        let session = session();
         assert_eq!(session.check(&Owner([9; 16]), endpoint_hash("/mcp")), Ok(()));
         assert_eq!(session.check(&Owner([8; 16]), endpoint_hash("/mcp")), Err(SessionFault::Foreign));
         assert_eq!(session.check(&Owner([9; 16]), endpoint_hash("/s/a/mcp")), Err(SessionFault::Elsewhere));
@@ -337,8 +340,8 @@ mod tests {
     fn every_revision_survives() {
         let key = [SealingKey::derive(&[1; 32])];
         for revision in Revision::ALL {
-            let session = SessionSeal { revision, ..session(b"") };
-            let id = seal(&key[0], &session, [0; 12]).unwrap();
+            let session = SessionSeal { revision, ..session() };
+            let id = seal(&key[0], &session, [0; 12]);
             check(&key, id.as_bytes(), Ok(session));
         }
     }
@@ -346,7 +349,7 @@ mod tests {
     #[test]
     fn no_single_character_can_be_changed() {
         let key = [SealingKey::derive(&[1; 32])];
-        let id = seal(&key[0], &session(b"upstream"), [7; 12]).unwrap().into_bytes();
+        let id = seal(&key[0], &session(), [7; 12]).into_bytes();
         for index in 0..id.len() {
             for other in *b"ABQgw-_019" {
                 let mut changed = id.clone();
@@ -361,14 +364,12 @@ mod tests {
         fn seal_and_open_agree(
             (node, home, capabilities, issued_at) in any::<(u16, u16, u32, u64)>(),
             (owner, nonce16, nonce) in any::<([u8; 16], [u8; 16], [u8; 12])>(),
-            upstream in prop::collection::vec(any::<u8>(), 0..=UPSTREAM_SESSION_BYTES_MAX),
         ) {
             let key = [SealingKey::derive(&[1; 32])];
             let session = SessionSeal {
-                node, home: ShardId(home), owner: Owner(owner), capabilities, issued_at, nonce16,
-                upstream_session: SmallVec::from_vec(upstream), ..session(b"")
+                node, home: ShardId(home), owner: Owner(owner), capabilities, issued_at, nonce16, ..session()
             };
-            let id = seal(&key[0], &session, nonce).unwrap();
+            let id = seal(&key[0], &session, nonce);
             prop_assert_eq!(open(&key, id.as_bytes()), Ok(session));
         }
 

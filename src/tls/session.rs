@@ -42,6 +42,15 @@ enum End {
     Fault(TlsFault),
 }
 
+/// A session of ours as server, with nothing of its shard: what was in its buffers is here as bytes.
+pub(super) struct Moved {
+    server: Box<UnbufferedServerConnection>,
+    incoming: Vec<u8>,
+    outgoing: Vec<u8>,
+    plain: Vec<u8>,
+    end: Option<End>,
+}
+
 /// What [`Session::advance`] came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
@@ -89,6 +98,28 @@ struct Room<'a> {
 impl Session {
     pub(super) fn new(side: Side, buffers: &Pool) -> Self {
         Self { side, buffers: buffers.clone(), incoming: None, outgoing: None, plain: None, end: None }
+    }
+
+    /// Takes it off its shard; `None` where it is a client's.
+    pub(super) fn leave(self) -> Option<Moved> {
+        let Side::Server(server) = self.side else { return None };
+        let bytes = |buffer: Option<Buffer>| buffer.map_or_else(Vec::new, |buffer| buffer.to_vec());
+        let (incoming, outgoing, plain) = (bytes(self.incoming), bytes(self.outgoing), bytes(self.plain));
+        Some(Moved { server: Box::new(server), incoming, outgoing, plain, end: self.end })
+    }
+
+    /// Goes on with it on this shard; `None` where the pool has no room for what has come or is to be sent.
+    pub(super) fn arrive(moved: Moved, buffers: &Pool) -> Option<Self> {
+        let Moved { server, incoming, outgoing, plain, end } = moved;
+        let buffer = |bytes: Vec<u8>| {
+            if bytes.is_empty() {
+                return Some(None);
+            }
+            let mut buffer = buffers.get(bytes.len())?;
+            buffer.extend_from_slice(&bytes).then_some(Some(buffer))
+        };
+        let (incoming, outgoing, plain) = (buffer(incoming)?, buffer(outgoing)?, buffer(plain)?);
+        Some(Self { side: Side::Server(*server), buffers: buffers.clone(), incoming, outgoing, plain, end })
     }
 
     /// Decrypts all that has come in; into `into` as far as that has room, and the rest is kept. An error is the

@@ -7,6 +7,7 @@
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
@@ -22,9 +23,9 @@ use crate::base::limits::{
 use crate::base::time::Moment;
 use crate::tls::config::ClientSide;
 use crate::tls::fault::TlsFault;
-use crate::tls::session::{Session, Side, Step};
+use crate::tls::session::{Moved, Session, Side, Step};
 use crate::uring::buffer::{Buffer, Pool};
-use crate::uring::socket::{Peek, Socket};
+use crate::uring::socket::{Given, Peek, Socket};
 use crate::uring::wait::Timers;
 
 /// A connection, plain or encrypted. Clones are the same connection.
@@ -40,6 +41,18 @@ pub struct Stream {
 enum Kind {
     Plain(Socket),
     Tls(Rc<Tls>),
+}
+
+/// A connection between two shards, with what TLS knows of it.
+pub struct Parts {
+    given: Given,
+    tls: Option<TlsParts>,
+}
+
+struct TlsParts {
+    session: Moved,
+    server_name: Option<Box<str>>,
+    client_verified: bool,
 }
 
 struct Tls {
@@ -89,6 +102,38 @@ impl Stream {
         let session = Session::new(Side::Client(client.map_err(TlsFault::Config)?), buffers);
         let session = Box::pin(handshake(&socket, session, TLS_INCOMING_BYTES_MAX)).await?;
         Ok(Self::tls(socket, session, None, false))
+    }
+
+    /// Gives the connection away, to be taken by [`Stream::from_parts`] on another shard. Nothing may be in flight but
+    /// `wait`, which holds the stored wait of [`Stream::readable`] if there is one, and ends here; no clone may be left.
+    ///
+    /// # Errors
+    /// Both come back as they were when the process may open no more files. `None`, and the connection is over, when
+    /// there was a clone, or it is one that we began.
+    pub fn into_parts<W>(self, wait: W) -> Result<Parts, Option<(Self, W)>> {
+        let Ok(given) = self.socket().give() else { return Err(Some((self, wait))) };
+        // Not before: the end of a wait ends its connection otherwise.
+        drop(wait);
+        match self.kind {
+            Kind::Plain(_) => Ok(Parts { given, tls: None }),
+            Kind::Tls(tls) => {
+                let tls = Rc::try_unwrap(tls).ok().and_then(TlsParts::of).ok_or(None)?;
+                Ok(Parts { given, tls: Some(tls) })
+            }
+        }
+    }
+
+    /// Goes on with a connection that another shard has given away.
+    ///
+    /// # Errors
+    /// What epoll_ctl(2) says; `OutOfMemory` where the pool has no room for what has come.
+    pub fn from_parts(parts: Parts, buffers: &Pool) -> io::Result<Self> {
+        let socket = Socket::take(parts.given)?;
+        let Some(TlsParts { session, server_name, client_verified }) = parts.tls else {
+            return Ok(Self::plain(socket));
+        };
+        let session = Session::arrive(session, buffers).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Self::tls(socket, session, server_name.map(Rc::from), client_verified))
     }
 
     /// The socket below, for deadlines and addresses. What is sent or received on it goes past the encryption.
@@ -224,6 +269,22 @@ impl Stream {
         let (receiving, writing) = (Cell::new(false), Cell::new(false));
         let session = RefCell::new(session);
         Self { kind: Kind::Tls(Rc::new(Tls { socket, session, receiving, writing, server_name, client_verified })) }
+    }
+}
+
+impl Parts {
+    /// The other end.
+    #[must_use]
+    pub fn peer_addr(&self) -> SocketAddr {
+        self.given.peer_addr()
+    }
+}
+
+impl TlsParts {
+    fn of(tls: Tls) -> Option<Self> {
+        let Tls { session, server_name, client_verified, .. } = tls;
+        let session = session.into_inner().leave()?;
+        Some(Self { session, server_name: server_name.as_deref().map(Box::from), client_verified })
     }
 }
 

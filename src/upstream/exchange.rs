@@ -15,6 +15,7 @@ use crate::http::field::Known;
 use crate::http::head::{Framing, Method, Progress, ResponseHead};
 use crate::http::reply::{self, WriteFault};
 use crate::record::Recorded;
+use crate::session::ledger::Upstream;
 use crate::session::owner::Session;
 use crate::tls::config::ClientSide;
 use crate::tls::stream::Stream;
@@ -32,6 +33,8 @@ pub enum Clearance<'a> {
     Call(&'a Recorded),
     /// The owner of a session opens or ends its own stream or session.
     Session(&'a Session),
+    /// A server's session whose own has ended is ended too.
+    Orphan(&'a Upstream),
 }
 
 /// Where it goes.

@@ -7,6 +7,7 @@
 //! The house rule on I/O: nothing in flight is ever dropped. What must end early is ended from outside, by
 //! `shutdown(2)` on its socket (a deadline, a drain, a peer that is gone), and then ends by itself.
 
+pub mod bell;
 pub mod buffer;
 pub mod cpu;
 pub mod ring;

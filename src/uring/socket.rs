@@ -6,7 +6,7 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::mem;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
@@ -180,6 +180,22 @@ struct Inner {
     canceller: RefCell<Option<Canceller>>,
 }
 
+/// A connection between two shards: nothing reads or writes it, and any thread may hold it.
+#[derive(Debug)]
+pub struct Given {
+    fd: OwnedFd,
+    peer_addr: SocketAddr,
+    deaf: bool,
+}
+
+impl Given {
+    /// The other end.
+    #[must_use]
+    pub fn peer_addr(&self) -> SocketAddr {
+        self.peer_addr
+    }
+}
+
 /// What a look at a connection that should be quiet shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peek {
@@ -219,6 +235,34 @@ impl Socket {
             rustix::io::ioctl_fionbio(socket.inner.fd(), false)?;
         }
         Ok(socket)
+    }
+
+    /// A connection that another shard gave away, on this one.
+    ///
+    /// # Errors
+    /// What epoll_ctl(2) says.
+    pub fn take(given: Given) -> io::Result<Self> {
+        let socket = Self::adopt(given.fd, given.peer_addr)?;
+        socket.inner.deaf.set(given.deaf);
+        Ok(socket)
+    }
+
+    /// A socket that somebody else made, in the mode that the driver needs.
+    pub(super) fn adopt(fd: OwnedFd, peer_addr: SocketAddr) -> io::Result<Self> {
+        Ok(Self::new(TcpStream::from_std(fd.into())?, peer_addr))
+    }
+
+    /// Gives the connection away. From then on this handle and its clones are ends that were shut down, and whatever is
+    /// done to them does nothing to the connection: no deadline or drain of this shard ends what is another's. A stored
+    /// wait ([`Socket::readable`]) may be dropped then, and only then; nothing else may be in flight.
+    ///
+    /// # Errors
+    /// The process may open no more files; nothing has changed then.
+    pub fn give(&self) -> io::Result<Given> {
+        // A second descriptor, because the first is closed by its driver in its own time.
+        let fd = rustix::io::fcntl_dupfd_cloexec(self.inner.fd(), 0)?;
+        self.inner.shut.set(true);
+        Ok(Given { fd, peer_addr: self.inner.peer_addr, deaf: self.inner.deaf.get() })
     }
 
     /// Receives some bytes behind those that `buffer` holds already. `Ok(0)` is the end of the peer's direction, or
@@ -357,16 +401,26 @@ impl Socket {
         Ok(rustix::net::send(self.inner.fd(), bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?)
     }
 
+    /// Throws away a little of what has come, without waiting; `false` at the end of the peer's direction.
+    pub(super) fn discard(&self) -> bool {
+        let received = rustix::net::recv(self.inner.fd(), &mut [0; 16][..], RecvFlags::DONTWAIT);
+        !matches!(received, Ok((_, 0)))
+    }
+
     /// Tells the peer that nothing more comes from here; receiving goes on.
     pub fn shutdown_write(&self) {
-        // A connection that has ended already needs no telling.
-        let _ = rustix::net::shutdown(self.inner.fd(), Shutdown::Write);
+        if !self.is_shutdown() {
+            // A connection that has ended already needs no telling.
+            let _ = rustix::net::shutdown(self.inner.fd(), Shutdown::Write);
+        }
     }
 
     /// Receives nothing more but what has arrived already; sending goes on.
     pub fn shutdown_read(&self) {
-        self.inner.deaf.set(true);
-        let _ = rustix::net::shutdown(self.inner.fd(), Shutdown::Read);
+        if !self.is_shutdown() {
+            self.inner.deaf.set(true);
+            let _ = rustix::net::shutdown(self.inner.fd(), Shutdown::Read);
+        }
     }
 
     /// What was sent must be acknowledged within so many milliseconds, else the connection is over (TCP_USER_TIMEOUT,
@@ -390,7 +444,7 @@ impl Socket {
         self.inner.shutdown();
     }
 
-    /// Whether this side was shut down.
+    /// Whether this side was shut down, or the connection given away.
     #[must_use]
     pub fn is_shutdown(&self) -> bool {
         self.inner.shut.get()

@@ -7,7 +7,8 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::process::Command;
 use std::rc::Rc;
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,7 @@ use monoio::{IoUringDriver, RuntimeBuilder};
 use rustix::fs::OFlags;
 use rustix::io::FdFlags;
 
+use super::bell;
 use super::buffer::{Buffer, Pool};
 use super::ring::{Choice, Driver, sleep, spawn};
 use super::socket::{Listener, Options, Peek, Socket};
@@ -819,6 +821,103 @@ fn a_try_waits_for_nothing() {
             assert_eq!(server.try_recv(&mut held).unwrap_err().kind(), io::ErrorKind::StorageFull);
             server.shutdown();
             assert!(server.try_send(b"x").is_err());
+        })
+    });
+}
+
+/// Each ring is heard, however many come at once; and what was written before it is there.
+#[test]
+fn a_bell_wakes_a_shard_from_another_thread() {
+    const RINGS: usize = 2_000;
+    on_both(|| {
+        Box::pin(async {
+            let (bell, ear) = bell::pair().unwrap();
+            let said = Arc::new(AtomicUsize::new(0));
+            let listening = ear.listen().unwrap();
+            let ringers: Vec<_> = {
+                let bell = Arc::new(bell);
+                let ringer = |_| {
+                    let (bell, said) = (bell.clone(), said.clone());
+                    std::thread::spawn(move || {
+                        for turn in 0..RINGS {
+                            said.fetch_add(1, Ordering::Relaxed);
+                            bell.ring();
+                            if turn % 64 == 0 {
+                                std::thread::sleep(ms(1));
+                            }
+                        }
+                        bell
+                    })
+                };
+                (0..2).map(ringer).collect()
+            };
+            // Would hang where the last ring is lost.
+            while said.load(Ordering::Relaxed) < 2 * RINGS {
+                assert!(listening.rung().await);
+            }
+            let bells: Vec<_> = ringers.into_iter().map(|ringer| ringer.join().unwrap()).collect();
+            bells[0].ring();
+            assert!(listening.rung().await);
+            // Stopped while it waits.
+            let ended = Rc::new(Cell::new(false));
+            let (waiting, mark) = (listening.clone(), ended.clone());
+            spawn(async move { mark.set(!waiting.rung().await) });
+            sleep(ms(10)).await;
+            assert!(!ended.get());
+            listening.stop();
+            while !ended.get() {
+                sleep(ms(1)).await;
+            }
+            assert!(!listening.rung().await);
+        })
+    });
+}
+
+/// A connection that was given away is another shard's, stored wait and all: what this one still does to its handle
+/// does nothing to it.
+#[test]
+fn a_connection_moves_between_shards() {
+    on_both(|| {
+        Box::pin(async {
+            let (timers, pool) = (timers(), pool());
+            let (client, server) = one_pair(&timers).await;
+            let mut wait = Box::pin(server.readable());
+            let pending = poll_fn(|cx| Poll::Ready(wait.as_mut().poll(cx).is_pending())).await;
+            assert!(pending);
+            let guard = timers.deadline(&server, after(20));
+            let given = server.give().unwrap();
+            drop(wait);
+            drop(guard);
+            server.shutdown_read();
+            server.shutdown_write();
+            server.shutdown();
+            assert!(server.is_shutdown());
+            drop(server);
+            let epoll = monoio::utils::is_legacy();
+            let there = std::thread::spawn(move || {
+                let driver = Driver::probe(if epoll { Choice::Epoll } else { Choice::IoUring }).unwrap();
+                let moved = driver.run(async move {
+                    let pool = self::pool();
+                    let server = Socket::take(given).unwrap();
+                    assert!(!server.is_deaf());
+                    let got = receive(&server, &pool, 4).await;
+                    server.send(buffer(&pool, &got)).await.0.unwrap();
+                    server.shutdown_read();
+                    let given = server.give().unwrap();
+                    drop(server);
+                    given
+                });
+                moved.unwrap()
+            });
+            client.send(buffer(&pool, b"ping")).await.0.unwrap();
+            assert_eq!(receive(&client, &pool, 4).await, b"ping");
+            // And back again, with what was done to it.
+            let server = Socket::take(there.join().unwrap()).unwrap();
+            assert!(server.is_deaf());
+            server.send(buffer(&pool, b"pong")).await.0.unwrap();
+            assert_eq!(receive(&client, &pool, 4).await, b"pong");
+            drop(server);
+            assert!(receive(&client, &pool, 1).await.is_empty());
         })
     });
 }

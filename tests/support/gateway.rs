@@ -20,6 +20,7 @@ use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::http::Wire;
 use super::peers::{Run, finish};
 
 /// The binary under test.
@@ -342,6 +343,15 @@ impl Gateway {
     pub(crate) fn said(&self, words: &str) -> usize {
         let lines = self.stderr.lock().unwrap_or_else(|held| held.into_inner());
         lines.iter().filter(|line| line.contains(words)).count()
+    }
+
+    /// What it has counted under this name, of what happened or of what it dropped.
+    #[track_caller]
+    pub(crate) fn counted(&self, name: &str) -> u64 {
+        let ask = format!("GET /status HTTP/1.1\r\nhost: {}\r\n\r\n", self.admin);
+        let status = Wire::to(self.admin).ask(ask.as_bytes()).json();
+        let count = ["happened", "dropped"].iter().find_map(|section| status[section][name].as_u64());
+        count.unwrap_or_else(|| panic!("nothing is counted as {name}: {status:#}"))
     }
 
     /// Its process id.

@@ -343,7 +343,7 @@ fn judged(gateway: &Gateway, upstreams: &[(&str, &Upstream)], due: &[&str], clai
 
 fn entries(server: &str, upstream: &Upstream) -> Vec<Entry> {
     let entry = |tool: &str, value: &str| Entry { server: server.into(), tool: tool.into(), value: value.into() };
-    upstream.calls().iter().map(|call| entry(call.name(), call.value())).collect()
+    upstream.calls().iter().filter(|call| !call.refused).map(|call| entry(call.name(), call.value())).collect()
 }
 
 /// The record alone, of processes that have ended: numbers are given once, and outcomes belong to permits, one each.

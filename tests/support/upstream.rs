@@ -45,6 +45,8 @@ pub(crate) struct Seen {
     pub(crate) body: Vec<u8>,
     /// The body as JSON; null where it is none.
     pub(crate) message: Value,
+    /// It was turned away unread: its session is not known here.
+    pub(crate) refused: bool,
 }
 
 impl Seen {
@@ -167,6 +169,15 @@ impl Out<'_> {
         self.socket.take_error().is_ok_and(|error| error.is_some())
     }
 
+    /// Says that this request was turned away unread: it does not count as executed.
+    pub(crate) fn refused(&self, seen: &Seen) {
+        let mut state = self.shared.state();
+        let ours = |other: &&mut Seen| (other.connection, other.nth) == (seen.connection, seen.nth);
+        if let Some(seen) = state.seen.iter_mut().rev().find(ours) {
+            seen.refused = true;
+        }
+    }
+
     /// Writes a word down for the test to wait for.
     pub(crate) fn note(&self, word: impl Into<String>) {
         self.shared.note(word.into());
@@ -175,6 +186,12 @@ impl Out<'_> {
     /// Whether the test lets scripts go on past `gate`.
     pub(crate) fn passes(&self, gate: &str) -> bool {
         self.shared.state().gates.iter().any(|open| open == gate)
+    }
+
+    /// Lets scripts go on past `gate` from now on.
+    pub(crate) fn lets_pass(&self, gate: &str) {
+        self.shared.state().gates.push(gate.into());
+        self.shared.changed.notify_all();
     }
 
     /// Waits until the test lets scripts go on past `gate`.
@@ -195,6 +212,8 @@ struct State {
     /// Sessions given out, and whether they are still alive.
     sessions: HashMap<String, bool>,
     streams: Vec<mpsc::Sender<String>>,
+    /// Open connections, by number.
+    sockets: HashMap<usize, TcpStream>,
 }
 
 struct Shared {
@@ -434,6 +453,10 @@ impl Drop for Upstream {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Release);
         self.shared.changed.notify_all();
+        // As when its process ends.
+        for socket in self.shared.state().sockets.values() {
+            let _ = socket.shutdown(Shutdown::Both);
+        }
         // The listening thread wakes up, sees that it is over, and closes the port.
         let _ = TcpStream::connect_timeout(&self.address, Duration::from_millis(100));
     }
@@ -469,6 +492,9 @@ pub(crate) fn progress(seen: &Seen, step: u32) -> Value {
 fn connection(shared: &Shared, socket: &TcpStream) {
     let number = shared.connections.fetch_add(1, Ordering::Relaxed);
     let _ = socket.set_nodelay(true);
+    if let Ok(socket) = socket.try_clone() {
+        shared.state().sockets.insert(number, socket);
+    }
     let mut bytes = Vec::new();
     let mut nth = 0;
     while let Some(mut seen) = read_request(shared, socket, &mut bytes) {
@@ -486,12 +512,14 @@ fn connection(shared: &Shared, socket: &TcpStream) {
             answer(&seen, &mut out);
         }
         if out.reset {
+            shared.state().sockets.remove(&number);
             return;
         }
         if !out.open {
             break;
         }
     }
+    shared.state().sockets.remove(&number);
     let _ = socket.shutdown(Shutdown::Both);
 }
 
@@ -519,7 +547,8 @@ fn read_request(shared: &Shared, socket: &TcpStream, bytes: &mut Vec<u8>) -> Opt
         .filter_map(|line| line.split_once(':'))
         .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
         .collect();
-    let mut seen = Seen { connection: 0, nth: 0, http, target, fields, body: Vec::new(), message: Value::Null };
+    let mut seen =
+        Seen { connection: 0, nth: 0, http, target, fields, body: Vec::new(), message: Value::Null, refused: false };
     if let Acted::Done = (shared.hasty)(&seen, &mut Out { socket, shared, open: true, reset: false }) {
         return None;
     }
@@ -550,6 +579,7 @@ fn answer(seen: &Seen, out: &mut Out<'_>) {
     if !session.is_empty() && out.shared.state().sessions.get(session) != Some(&true) {
         let body =
             json!({ "jsonrpc": "2.0", "id": null, "error": { "code": -32_001, "message": "Session not found" } });
+        out.refused(seen);
         return out.json(404, "", &body);
     }
     match seen.http.as_str() {

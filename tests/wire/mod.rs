@@ -16,6 +16,8 @@ mod notify;
 mod policy;
 mod probe;
 mod record;
+mod reopen;
+mod roads;
 mod sessions;
 mod shares;
 mod streams;

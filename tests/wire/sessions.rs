@@ -150,18 +150,6 @@ fn over_is_over_on_every_connection() {
     oracle::check(&gateway, &[("up", &upstream)]);
 }
 
-#[test]
-fn a_session_the_server_forgot_is_over() {
-    let (gateway, upstream) = pair();
-    let session = open_session(&gateway, |post| post);
-    upstream.forget_sessions();
-    let answer = Post::legacy_call(&session, "echo").to(&gateway);
-    assert_eq!(answer.status(), 404, "{}", answer.text());
-    let again = open_session(&gateway, |post| post);
-    Post::legacy_call(&again, "echo").echoed(&gateway);
-    oracle::check(&gateway, &[("up", &upstream)]);
-}
-
 /// Sealing keys are kept in `state`, so a session outlives the process.
 #[test]
 fn a_session_survives_a_restart() {

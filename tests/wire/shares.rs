@@ -153,13 +153,17 @@ fn what_ends_a_call_is_none() {
     let (gateway, upstream) = house(&json!({ "calls_per_subject": 1 }));
     let ada = token(&gateway, "ada");
     let session = open_session(&gateway, |post| post.token(&ada));
-    let answer = json!({ "jsonrpc": "2.0", "id": "ask-1", "result": { "action": "accept", "content": {} } });
+    let answer = json!({ "jsonrpc": "2.0", "id": 0, "result": { "action": "accept", "content": {} } });
     let cancelled =
         json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": { "requestId": 1, "reason": "r" } });
-    for told in [answer, cancelled] {
+    for mut told in [answer, cancelled] {
         let post = Post::legacy_call(&session, "ask").token(&ada);
         let mut events = post.stream(&gateway);
-        assert_eq!(events.message()["id"], "ask-1");
+        let asked = events.message();
+        assert_eq!(asked["method"], "elicitation/create");
+        if told.get("id").is_some() {
+            told["id"] = asked["id"].clone();
+        }
         let over = Post::legacy_call(&session, "echo").id(2).token(&ada);
         turned_away(&over.to(&gateway), 429, &json!(2));
         let told = Post::tell(&session, told).token(&ada).to(&gateway);

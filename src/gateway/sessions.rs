@@ -1,0 +1,567 @@
+//! Legacy sessions as a shard knows them: which of a server's sessions is whose, and opening one anew when its server
+//! has forgotten it. What all shards must agree on is in the ledger; a shard asks it once per session, and when what it
+//! knows has turned out stale.
+
+use std::cell::{Cell, RefCell};
+use std::ops::Deref;
+use std::rc::Rc;
+
+use ::ring::rand::SecureRandom as _;
+use hashbrown::HashMap;
+use smallvec::SmallVec;
+
+use crate::base::ids::ServerId;
+use crate::base::limits::{
+    EVENT_BYTES_MAX, LEASE_MS, SESSION_END_MS_MAX, SESSION_TOUCH_S, SESSIONS_EXPIRED_AT_ONCE_MAX, SESSIONS_KNOWN_MAX,
+    TICK_MS, UPSTREAM_SESSION_BYTES_MAX, WAY_WAIT_MS,
+};
+use crate::base::time::Moment;
+use crate::http::field::Known as Field;
+use crate::http::head::Method;
+use crate::identity::caller::Caller;
+use crate::jsonrpc::edit::splice;
+use crate::jsonrpc::scan::{Kind as Json, Shape};
+use crate::jsonrpc::{id, text};
+use crate::mcp::call::Call;
+use crate::mcp::method::Verb;
+use crate::mcp::profile::{Capabilities, request_initialize_again};
+use crate::mcp::request;
+use crate::mcp::revision::Revision;
+use crate::session::ledger::{Claim, Known, LedgerFault, Opened, Profile, SessionKey, Terms, Upstream, Visit};
+use crate::session::owner::{self, Session, SessionFault, SessionSeal};
+use crate::session::way::{Claimed, Do, In, Reach, Way, WayFault};
+use crate::upstream::exchange::{Abort, Answer, Clearance, Request};
+use crate::uring::ring;
+
+use super::answer::{Media, media, retire};
+use super::exchange::{USER_AGENT, lane};
+use super::flight::Flight;
+use super::mail::Letter;
+use super::refusal::{Kind, Refusal};
+use super::shard::{Held, Shard};
+use super::stream;
+use super::tally::Count;
+
+/// A session, as this shard knows it.
+pub(super) struct Live {
+    session: Session,
+    /// The servers' own sessions, at most one of each server.
+    upstreams: RefCell<SmallVec<[Rc<Upstream>; 1]>>,
+    ended: Cell<bool>,
+    /// When the ledger last heard that it is in use, seconds since 1970.
+    touched_s: Cell<u64>,
+}
+
+impl Deref for Live {
+    type Target = Session;
+
+    fn deref(&self) -> &Session {
+        &self.session
+    }
+}
+
+impl Live {
+    fn new(session: Session, known: SmallVec<[Upstream; 1]>, now_s: u64) -> Self {
+        let upstreams = known.into_iter().map(Rc::new).collect();
+        Self { session, upstreams: RefCell::new(upstreams), ended: Cell::new(false), touched_s: Cell::new(now_s) }
+    }
+
+    /// How the ledger knows it.
+    pub(super) fn key(&self) -> SessionKey {
+        SessionKey { owner: self.session.owner, nonce: self.session.nonce16 }
+    }
+
+    fn terms(&self) -> Terms {
+        terms(&self.session)
+    }
+
+    /// The proof that its owner uses it.
+    pub(super) fn proof(&self) -> &Session {
+        &self.session
+    }
+
+    /// Its session at a server, by [`crate::config::snapshot::PreparedServer::digest`].
+    pub(super) fn upstream(&self, server: u64) -> Option<Rc<Upstream>> {
+        self.upstreams.borrow().iter().find(|upstream| upstream.server == server).cloned()
+    }
+
+    /// How new that is; 0 when there is none.
+    pub(super) fn epoch(&self, server: u64) -> u32 {
+        self.upstream(server).map_or(0, |upstream| upstream.epoch)
+    }
+
+    fn learn(&self, upstream: Upstream) {
+        let mut upstreams = self.upstreams.borrow_mut();
+        upstreams.retain(|known| known.server != upstream.server);
+        upstreams.push(Rc::new(upstream));
+    }
+
+    /// Whether it has ended, as far as this shard has heard.
+    pub(super) fn is_over(&self) -> bool {
+        self.ended.get()
+    }
+}
+
+fn terms(seal: &SessionSeal) -> Terms {
+    Terms {
+        endpoint: seal.endpoint_hash,
+        revision: seal.revision,
+        capabilities: seal.capabilities,
+        issued_s: seal.issued_at,
+    }
+}
+
+/// By their random bits, which we made: nobody can choose ones that collide.
+type Generation = HashMap<[u8; 16], Rc<Live>, foldhash::fast::RandomState>;
+
+/// The sessions that this shard has seen lately: two generations, so that those in use stay and no walk is needed.
+#[derive(Default)]
+pub(super) struct Sessions {
+    young: Generation,
+    old: Generation,
+}
+
+impl Sessions {
+    pub(super) fn get(&mut self, nonce: &[u8; 16]) -> Option<Rc<Live>> {
+        if let Some(live) = self.young.get(nonce) {
+            return Some(live.clone());
+        }
+        let live = self.old.remove(nonce)?;
+        self.insert(live.clone());
+        Some(live)
+    }
+
+    pub(super) fn insert(&mut self, live: Rc<Live>) {
+        if self.young.len() >= SESSIONS_KNOWN_MAX / 2 {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(live.nonce16, live);
+    }
+
+    pub(super) fn remove(&mut self, nonce: &[u8; 16]) {
+        for generation in [&mut self.young, &mut self.old] {
+            if let Some(live) = generation.remove(nonce) {
+                live.ended.set(true);
+            }
+        }
+    }
+}
+
+impl Shard {
+    /// Opens a session id for the caller that presents it at an endpoint. Every way in which it is not theirs is an
+    /// error, and one that has ended is too.
+    pub(super) fn open_session(&self, id: &[u8], caller: &Caller, digest: u64) -> Result<Rc<Live>, SessionFault> {
+        let session = owner::open(&self.sealing, id)?.owned_by(&caller.owner, digest)?;
+        self.read_letters();
+        let now_s = self.timers.last().unix_s();
+        let known = self.sessions.borrow_mut().get(&session.nonce16);
+        if let Some(live) = known {
+            if now_s.saturating_sub(live.touched_s.get()) >= SESSION_TOUCH_S {
+                live.touched_s.set(now_s);
+                if !self.control.ledger.touch(&live.key(), now_s) {
+                    self.sessions.borrow_mut().remove(&live.nonce16);
+                    return Err(SessionFault::Ended);
+                }
+            }
+            return Ok(live);
+        }
+        let key = SessionKey { owner: session.owner, nonce: session.nonce16 };
+        let known = match self.control.ledger.visit(&key, terms(&session), now_s) {
+            Visit::Known(known) => known.upstreams,
+            Visit::Lost => SmallVec::new(),
+            Visit::Ended => return Err(SessionFault::Ended),
+            Visit::Full => return Err(SessionFault::NoRoom),
+        };
+        let live = Rc::new(Live::new(session, known, now_s));
+        self.sessions.borrow_mut().insert(live.clone());
+        Ok(live)
+    }
+}
+
+/// A session that its server has just opened: the client's id for it.
+pub(super) fn begin(shard: &Shard, flight: &Flight, id: &[u8], revision: Revision) -> Result<String, Kind> {
+    if id.len() > UPSTREAM_SESSION_BYTES_MAX {
+        return Err(Kind::ServerInvalid);
+    }
+    let profile = flight.profile.as_deref().unwrap_or_default();
+    let (mut nonce, mut nonce16) = ([0; 12], [0; 16]);
+    let random = shard.random.fill(&mut nonce).and_then(|()| shard.random.fill(&mut nonce16));
+    let key = shard.sealing.first().filter(|_| random.is_ok()).ok_or(Kind::ServerInvalid)?;
+    let now_s = shard.timers.now().unix_s();
+    let seal = SessionSeal {
+        node: 0,
+        home: shard.id,
+        owner: flight.caller.owner,
+        endpoint_hash: flight.snapshot.prepared.endpoints[flight.endpoint.index()].digest,
+        revision,
+        capabilities: Capabilities::of(profile).0,
+        issued_at: now_s,
+        nonce16,
+    };
+    let upstream = Upstream { server: digest(flight), epoch: 1, revision, id: id.into() };
+    let session = SessionKey { owner: seal.owner, nonce: nonce16 };
+    shard.control.ledger.enter(session, terms(&seal), profile, upstream, now_s).map_err(|fault| match fault {
+        LedgerFault::OwnerFull => Kind::SessionsBusy,
+        _ => Kind::SessionsFull,
+    })?;
+    Ok(owner::seal(key, &seal, nonce))
+}
+
+/// A flight's server, as the ledger knows it.
+pub(super) fn digest(flight: &Flight) -> u64 {
+    flight.snapshot.prepared.servers[flight.server.index()].digest
+}
+
+/// Does what a message's way asks for until it is to be sent; gives the server's session that it goes to.
+pub(super) async fn reach(
+    shard: &Shard,
+    flight: &Flight,
+    live: &Live,
+    way: &mut Way,
+    first: Do,
+) -> Result<Rc<Upstream>, WayFault> {
+    let server = digest(flight);
+    let (mut next, mut lead) = (first, 0);
+    loop {
+        let came = match next {
+            Do::Send { epoch } => match live.upstream(server).filter(|upstream| upstream.epoch == epoch) {
+                Some(upstream) => return Ok(upstream),
+                // Another call of this shard has learned of a newer one meanwhile.
+                None => In::Forgotten,
+            },
+            Do::Refuse(fault) => return Err(fault),
+            // A shard knows a session before it has a flight in it; a way is delivered by whoever sent.
+            Do::Visit | Do::Deliver => return Err(WayFault::OutOfTurn),
+            Do::Claim { stale } => {
+                let (claimed, epoch) = claim(shard, live, server, stale);
+                lead = epoch;
+                In::Claimed(claimed)
+            }
+            Do::Open => open(shard, flight, live, lead).await,
+            Do::Wait => {
+                shard.timers.sleep_until(shard.timers.now().mono.plus_ms(WAY_WAIT_MS)).await;
+                In::Time
+            }
+        };
+        next = way.step(came, shard.timers.now().mono);
+    }
+}
+
+/// What the ledger says, and the epoch of the session that is to be opened.
+fn claim(shard: &Shard, live: &Live, server: u64, stale: u32) -> (Claimed, u32) {
+    match shard.control.ledger.claim(&live.key(), server, stale, shard.timers.now()) {
+        Claim::Open(upstream) => {
+            let epoch = upstream.epoch;
+            live.learn(upstream);
+            (Claimed::Open { epoch }, 0)
+        }
+        Claim::Lead { epoch } => (Claimed::Lead, epoch),
+        Claim::Wait => (Claimed::Wait, 0),
+        Claim::Ended => (Claimed::Ended, 0),
+    }
+}
+
+/// Opens the session anew where its server has forgotten it: for a stream, which is no message.
+///
+/// # Errors
+/// A refusal when it cannot be had.
+pub(super) async fn reopen(shard: &Shard, flight: &Flight) -> Result<(), Refusal> {
+    let Some(live) = &flight.session else { return Err(Kind::SessionUnknown.into()) };
+    let until = shard.timers.now().mono.plus_ms(timeout(flight));
+    let (mut way, first) = Way::new(Some(live.epoch(digest(flight))), Reach::Newest, until);
+    let first = match first {
+        Do::Send { .. } => way.step(In::Forgotten, shard.timers.now().mono),
+        other => other,
+    };
+    reach(shard, flight, live, &mut way, first).await.map(|_| ()).map_err(refused)
+}
+
+/// What the client is told of a session id that does not open. Another owner's, another endpoint's, a forged and an
+/// ended one are one and the same to its bearer.
+pub(super) fn unopened(fault: SessionFault) -> Kind {
+    match fault {
+        SessionFault::NoRoom => Kind::SessionsFull,
+        _ => Kind::SessionUnknown,
+    }
+}
+
+/// What the client is told when its message did not get to its server.
+pub(super) fn refused(fault: WayFault) -> Refusal {
+    match fault {
+        WayFault::Unreachable | WayFault::Late => super::flight::reasoned(Kind::ServerUnreachable),
+        _ => Kind::SessionUnknown.into(),
+    }
+}
+
+fn timeout(flight: &Flight) -> u64 {
+    flight.snapshot.settings.servers[flight.server.index()].timeout_ms
+}
+
+/// Opens a session at the server as the client that this one belongs to, and tells the ledger.
+async fn open(shard: &Shard, flight: &Flight, live: &Live, epoch: u32) -> In {
+    let (key, server) = (live.key(), digest(flight));
+    let known = match shard.control.ledger.visit(&key, live.terms(), shard.timers.now().unix_s()) {
+        Visit::Known(known) => Some(known),
+        Visit::Lost => None,
+        Visit::Ended | Visit::Full => return In::Ended,
+    };
+    let opened = Box::pin(shake_hands(shard, flight, live, known.as_ref())).await;
+    let id = match opened {
+        Ok(id) => id,
+        Err(came) => {
+            shard.control.ledger.not_opened(&key, server, epoch);
+            return came;
+        }
+    };
+    let upstream = Upstream { server, epoch, revision: live.revision, id };
+    match shard.control.ledger.opened(&key, upstream.clone()) {
+        Opened::Kept => {
+            live.learn(upstream);
+            shard.count(Count::SessionsReopened);
+            In::Opened { epoch }
+        }
+        lost => {
+            end_upstream(shard, &flight.snapshot, flight.server, &upstream).await;
+            if lost == Opened::Ended { In::Ended } else { In::Overtaken }
+        }
+    }
+}
+
+/// The handshake (MCP basic/lifecycle), and what the client had set in the session that is gone.
+async fn shake_hands(shard: &Shard, flight: &Flight, live: &Live, known: Option<&Known>) -> Result<Box<[u8]>, In> {
+    let capabilities = Capabilities(live.capabilities);
+    let profile = known.and_then(|known| known.profile.as_deref()).map(Profile::json);
+    let body = request_initialize_again(0, live.revision, profile, capabilities);
+    let until = shard.timers.now().mono.plus_ms(timeout(flight).min(LEASE_MS));
+    let mut answer = post(shard, flight, live, None, &body, until).await?;
+    let message = match (answer.status(), media(&answer)) {
+        (200, Media::Json | Media::Events) => whole(shard, &mut answer, b"0").await,
+        (400..=499, _) => return Err(In::Declined),
+        _ => return Err(In::Unreachable),
+    };
+    let agreed = agreed(shard, &message.ok_or(In::Unreachable)?);
+    let id: Box<[u8]> = answer.field(Field::McpSessionId).unwrap_or_default().into();
+    retire(shard, answer).await;
+    // The client speaks what it has agreed on; a server that will not is for a new session to find out.
+    if agreed != Some(live.revision) || id.len() > UPSTREAM_SESSION_BYTES_MAX {
+        return Err(In::Declined);
+    }
+    let upstream = Upstream { server: digest(flight), epoch: 0, revision: live.revision, id };
+    for (number, body) in restoring(known).iter().enumerate() {
+        let mut answer = post(shard, flight, live, Some(&upstream), body, until).await?;
+        if number > 0 && media(&answer) == Media::Events {
+            let _ = whole(shard, &mut answer, itoa::Buffer::new().format(number).as_bytes()).await;
+        }
+        retire(shard, answer).await;
+    }
+    Ok(upstream.id)
+}
+
+/// What brings a new session to where the old one was: `initialized`, the log level, the subscriptions. The requests
+/// among them have their place as id.
+fn restoring(known: Option<&Known>) -> Vec<Vec<u8>> {
+    let mut bodies = vec![request::notify_initialized()];
+    let Some(known) = known else { return bodies };
+    if let Some(level) = known.level {
+        bodies.push(request::request_set_level(bodies.len() as u64, level));
+    }
+    for uri in &known.subscriptions {
+        bodies.push(request::request_subscribe(bodies.len() as u64, uri));
+    }
+    bodies
+}
+
+/// Sends a message of the gateway's own in a session, and waits for the head of its answer.
+async fn post(
+    shard: &Shard,
+    flight: &Flight,
+    live: &Live,
+    upstream: Option<&Upstream>,
+    body: &[u8],
+    until: Moment,
+) -> Result<Answer, In> {
+    let mut fields: SmallVec<[(&'static str, &[u8]); 12]> = SmallVec::new();
+    fields.push(("content-type", b"application/json"));
+    fields.push(("accept", b"application/json, text/event-stream"));
+    fields.push(("user-agent", USER_AGENT));
+    if let Some(upstream) = upstream {
+        session_fields(upstream, &mut fields);
+    }
+    let request = Request { method: Method::Post, fields: &fields, params: &[], body: Some(body), repeatable: true };
+    let lane = lane(&flight.snapshot, flight.server);
+    let request = shard.upstreams.compose(Clearance::Session(live.proof()), &lane, &request).ok_or(In::Unreachable)?;
+    // Whoever waits for this session may be another client than the one that began: nobody can call it off.
+    shard.upstreams.exchange(&lane, request, until, &Abort::default()).await.map_err(|_| In::Unreachable)
+}
+
+/// Session and version, as the server knows them.
+pub(super) fn session_fields<'a>(upstream: &'a Upstream, fields: &mut SmallVec<[(&'static str, &'a [u8]); 12]>) {
+    if !upstream.id.is_empty() {
+        fields.push((Field::McpSessionId.name(), &upstream.id));
+    }
+    // The header came with 2025-06-18.
+    if upstream.revision >= Revision::R2025_06_18 {
+        fields.push((Field::McpProtocolVersion.name(), upstream.revision.as_str().as_bytes()));
+    }
+}
+
+/// The answer with this id, in either form.
+async fn whole(shard: &Shard, answer: &mut Answer, id: &[u8]) -> Option<Vec<u8>> {
+    if media(answer) == Media::Events {
+        let ours = |data: &[u8]| {
+            let mut reader = shard.reader();
+            let Ok(envelope) = reader.read(data) else { return false };
+            envelope.shape == Shape::Result && envelope.id.is_some_and(|given| given.raw(data) == id)
+        };
+        return stream::event_with(shard, answer, ours).await.ok();
+    }
+    let mut body = Vec::new();
+    loop {
+        let done = answer.decode(|data| body.extend_from_slice(data)).ok()?;
+        if done {
+            return Some(body);
+        }
+        if body.len() > EVENT_BYTES_MAX || answer.fill(&shard.buffers).await.is_err() {
+            return None;
+        }
+    }
+}
+
+/// The version that an `initialize` result settled on; `None` for an error.
+pub(super) fn agreed(shard: &Shard, body: &[u8]) -> Option<Revision> {
+    let mut reader = shard.reader();
+    let envelope = reader.read(body).ok()?;
+    let version = envelope.result(body, "protocolVersion").filter(|member| member.kind == Json::String)?;
+    Revision::parse(version.text()?.of(body)).filter(|revision| !revision.is_modern())
+}
+
+/// Whether an answer says that the server does not know the session, and so has not looked at the message: 404 (MCP
+/// basic/transports, "Session Management"), or the 400 that many servers send instead: an error that answers no
+/// request, about the session. `body` is that 400's, whole.
+pub(super) fn is_forgotten(shard: &Shard, status: u16, body: &[u8], asked: Option<&[u8]>) -> bool {
+    if status != 400 {
+        return status == 404;
+    }
+    let mut reader = shard.reader();
+    let Ok(envelope) = reader.read(body) else { return false };
+    let answers = envelope.id.is_some_and(|given| asked.is_some_and(|asked| id::same(asked, given.raw(body))));
+    envelope.shape == Shape::Error && !answers && memchr::memmem::find(&body.to_ascii_lowercase(), b"session").is_some()
+}
+
+/// What a message that a server has accepted changed in its session: brought along when it has to be opened anew.
+pub(super) fn keep(shard: &Shard, flight: &Flight, verb: Verb, body: &[u8]) {
+    let Some(live) = &flight.session else { return };
+    let name = match verb {
+        Verb::SetLevel => "level",
+        Verb::ResourcesSubscribe | Verb::ResourcesUnsubscribe => "uri",
+        _ => return,
+    };
+    let mut reader = shard.reader();
+    let Ok(envelope) = reader.read(body) else { return };
+    let mut scratch = Vec::new();
+    let text = envelope.param(body, name).and_then(|member| member.text());
+    let Some(text) = text.and_then(|span| text::unescape(span.of(body), &mut scratch).ok()) else { return };
+    let (ledger, key) = (&shard.control.ledger, live.key());
+    if verb != Verb::SetLevel {
+        ledger.subscribe(&key, text, verb == Verb::ResourcesSubscribe);
+    } else if let Some(level) = request::level(text) {
+        ledger.set_level(&key, level);
+    }
+}
+
+/// The params of an `initialize`, as JSON text: what a client says of itself.
+pub(super) fn profile(shard: &Shard, body: &[u8]) -> Option<Box<[u8]>> {
+    let mut reader = shard.reader();
+    let envelope = reader.read(body).ok()?;
+    Some(envelope.body?.value.of(body).into())
+}
+
+/// A client's answer to what a server asked of it, with the id that the server gave its request.
+pub(super) struct Restored {
+    pub(super) body: Vec<u8>,
+    /// Of the server's session in which it asked: the answer means nothing in another.
+    pub(super) epoch: u32,
+}
+
+/// Finds the request that a client's answer is for, and takes it out: nobody answers it a second time. `None` for an
+/// answer that nobody waits for: a late one, a second one, one to another session's request.
+pub(super) fn restored(shard: &Shard, flight: &Flight, call: &Call, text: &[u8]) -> Option<Restored> {
+    let live = flight.session.as_ref()?;
+    let id = call.id?;
+    let minted = std::str::from_utf8(id.raw(text)).ok()?.parse().ok()?;
+    let ask = shard.control.asks.take(live.nonce16, minted, shard.timers.last().mono)?;
+    let mut body = Vec::with_capacity(text.len() + ask.id.len());
+    splice(text, &[(id.span, &ask.id)], &mut body);
+    (ask.server == digest(flight)).then_some(Restored { body, epoch: ask.epoch })
+}
+
+/// Ends a session: no shard serves it when this returns, and no restart brings it back. Its servers are told.
+pub(super) async fn end(shard: &Shard, flight: &Flight, live: &Live) -> Result<(), Refusal> {
+    let ended = shard.control.ledger.end(&live.key(), live.terms(), shard.timers.now().unix_s());
+    // In every shard's box before the client hears that it is over.
+    shard.control.mail.send(&Letter::SessionEnded(live.nonce16));
+    shard.control.asks.forget(live.nonce16);
+    shard.count(Count::SessionsEnded);
+    for upstream in &ended.upstreams {
+        if upstream.server == digest(flight) {
+            end_upstream(shard, &flight.snapshot, flight.server, upstream).await;
+        }
+    }
+    let until = shard.timers.now().mono.plus_ms(SESSION_END_MS_MAX);
+    while !shard.control.ledger.is_kept(ended.mark) {
+        if shard.timers.now().mono >= until {
+            return Err(Kind::StateFull.into());
+        }
+        shard.timers.sleep_until(shard.timers.now().mono.plus_ms(TICK_MS)).await;
+    }
+    Ok(())
+}
+
+/// Ends a server's session that belongs to nobody any more. That it may fail is the server's own idle bound's affair.
+pub(super) async fn end_upstream(shard: &Shard, snapshot: &Held, server: ServerId, upstream: &Upstream) {
+    if upstream.id.is_empty() {
+        return;
+    }
+    let mut fields: SmallVec<[(&'static str, &[u8]); 12]> = SmallVec::new();
+    fields.push(("user-agent", USER_AGENT));
+    session_fields(upstream, &mut fields);
+    let request = Request { method: Method::Delete, fields: &fields, params: &[], body: None, repeatable: true };
+    let lane = lane(snapshot, server);
+    let Some(request) = shard.upstreams.compose(Clearance::Orphan(upstream), &lane, &request) else { return };
+    let until = shard.timers.now().mono.plus_ms(SESSION_END_MS_MAX);
+    if let Ok(answer) = shard.upstreams.exchange(&lane, request, until, &Abort::default()).await {
+        retire(shard, answer).await;
+    }
+}
+
+/// Ends the sessions of this shard's part of the ledger that are idle or old; their servers are told in the background,
+/// one after the other.
+pub(super) fn expire(shard: &Rc<Shard>) {
+    if shard.expiring.get() {
+        return;
+    }
+    let now_s = shard.timers.now().unix_s();
+    let mut orphans = Vec::new();
+    let parts = shard.control.shards();
+    shard.control.ledger.sweep(shard.id.index(), parts, now_s, SESSIONS_EXPIRED_AT_ONCE_MAX, |(key, upstreams)| {
+        shard.control.asks.forget(key.nonce);
+        shard.control.mail.send(&Letter::SessionEnded(key.nonce));
+        shard.count(Count::SessionsExpired);
+        orphans.extend(upstreams);
+    });
+    if orphans.is_empty() {
+        return;
+    }
+    shard.expiring.set(true);
+    let shard = shard.clone();
+    ring::spawn(async move {
+        let snapshot = shard.snapshot();
+        for orphan in &orphans {
+            let server = snapshot.prepared.servers.iter().position(|server| server.digest == orphan.server);
+            if let Some(server) = server.filter(|_| !shard.draining()) {
+                end_upstream(&shard, &snapshot, ServerId::from_index(server), orphan).await;
+            }
+        }
+        shard.expiring.set(false);
+    });
+}

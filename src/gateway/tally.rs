@@ -1,0 +1,130 @@
+//! What is counted, one row each: a page of counters per shard, written by that shard, read by whoever shows them.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::base::ids::ShardId;
+
+/// What is counted. To add one: here, and a row in [`ROWS`], in the same place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the table below is the documentation")]
+pub enum Count {
+    CancelsLate,
+    CancelsSessionless,
+    LettersMissed,
+    Cancelled,
+    ConnectionsMoved,
+    ConnectionsNotMoved,
+    AnswersDropped,
+    SessionsReopened,
+    SessionsEnded,
+    SessionsExpired,
+}
+
+/// Which heading it stands under.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Section {
+    /// A message or event that went no further.
+    Dropped,
+    /// Something that came about.
+    Happened,
+}
+
+/// One row: a count as people see it.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    /// What is counted.
+    pub count: Count,
+    /// Its heading.
+    pub section: Section,
+    /// Its name, in snake case.
+    pub name: &'static str,
+    /// What it means, in one sentence.
+    pub help: &'static str,
+}
+
+const fn row(count: Count, section: Section, name: &'static str, help: &'static str) -> Row {
+    Row { count, section, name, help }
+}
+
+/// The table, in the order of [`Count`].
+#[rustfmt::skip]
+pub const ROWS: &[Row] = &[
+    row(Count::CancelsLate,         Section::Dropped,  "cancels_late",          "Cancellations of requests that were not under way."),
+    row(Count::CancelsSessionless,  Section::Dropped,  "cancels_sessionless",   "Cancellations outside of a session, which could have met another caller's request."),
+    row(Count::LettersMissed,       Section::Dropped,  "letters_missed",        "Times that a shard had so much mail that letters were left out."),
+    row(Count::Cancelled,           Section::Happened, "requests_cancelled",    "Requests ended because their client took them back and their server went on."),
+    row(Count::ConnectionsMoved,    Section::Happened, "connections_moved",     "Connections handed to the shard that their request belongs to."),
+    row(Count::ConnectionsNotMoved, Section::Happened, "connections_not_moved", "Connections that the shard had no room for; their clients were told to try again."),
+    row(Count::AnswersDropped,      Section::Dropped,  "answers_dropped",       "Clients' answers to requests that no server waits on: late, second, or another session's."),
+    row(Count::SessionsReopened,    Section::Happened, "sessions_reopened",     "Sessions opened anew at a server that had forgotten them."),
+    row(Count::SessionsEnded,       Section::Happened, "sessions_ended",        "Sessions ended by their clients."),
+    row(Count::SessionsExpired,     Section::Happened, "sessions_expired",      "Sessions ended for want of use, by age, or to make room."),
+];
+
+/// The counters of all shards.
+#[derive(Debug)]
+pub struct Tally {
+    pages: Vec<Page>,
+}
+
+/// One shard's counters, on cache lines of their own.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Page([AtomicU64; ROWS.len()]);
+
+impl Tally {
+    /// For so many shards, nothing counted yet.
+    #[must_use]
+    pub fn new(shards: usize) -> Self {
+        Self { pages: (0..shards).map(|_| Page::default()).collect() }
+    }
+
+    /// One more, on a shard's page.
+    pub fn add(&self, shard: ShardId, count: Count) {
+        if let Some(Page(counters)) = self.pages.get(shard.index())
+            && let Some(counter) = counters.get(count as usize)
+        {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// How many on all shards.
+    #[must_use]
+    pub fn total(&self, count: Count) -> u64 {
+        let of = |page: &Page| page.0.get(count as usize).map_or(0, |counter| counter.load(Ordering::Relaxed));
+        self.pages.iter().map(of).sum()
+    }
+
+    /// What stands under a heading, by name.
+    #[must_use]
+    pub fn under(&self, section: Section) -> serde_json::Map<String, serde_json::Value> {
+        let rows = ROWS.iter().filter(|row| row.section == section);
+        rows.map(|row| (row.name.to_owned(), self.total(row.count).into())).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_count_has_its_row() {
+        for (place, row) in ROWS.iter().enumerate() {
+            assert_eq!(row.count as usize, place, "{}", row.name);
+            assert!(row.name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{}", row.name);
+            assert!(row.help.ends_with('.'), "{}", row.name);
+            assert_eq!(ROWS.iter().filter(|other| other.name == row.name).count(), 1, "{}", row.name);
+        }
+    }
+
+    #[test]
+    fn shards_count_together() {
+        let tally = Tally::new(2);
+        tally.add(ShardId(0), Count::Cancelled);
+        tally.add(ShardId(1), Count::Cancelled);
+        tally.add(ShardId(2), Count::Cancelled);
+        assert_eq!(tally.total(Count::Cancelled), 2, "and a shard that is none does not");
+        assert_eq!(tally.under(Section::Happened)["requests_cancelled"], 2);
+        assert_eq!(tally.under(Section::Dropped)["cancels_late"], 0);
+    }
+}
