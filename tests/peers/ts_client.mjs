@@ -17,7 +17,11 @@ const STEPS = {
   fail: { name: 'fail', arguments: {} },
   progress: { name: 'slow', arguments: { steps: 3, step_ms: 20, label: 'progress' } },
   cancel: { name: 'slow', arguments: { steps: 100, step_ms: 100 }, probe: 'was_cancelled' },
-  elicit: { name: 'elicit', arguments: {}, answer: { colour: 'blue' } }
+  elicit: { name: 'elicit', arguments: {}, answer: { colour: 'blue' } },
+  sample: { name: 'sample', arguments: {} },
+  roots: { name: 'roots', arguments: {} },
+  resume: { name: 'slow', arguments: { steps: 8, step_ms: 100, label: 'resume' } },
+  touch: { name: 'touch', arguments: {} }
 };
 const MODES = { legacy: 'legacy', auto: 'auto', modern: { pin: '2026-07-28' } };
 const STEP_TIMEOUT_MS = 20_000;
@@ -159,15 +163,15 @@ async function told(client, act) {
 /** Touches the resource until we hear of it: a stream may be on its way back. */
 async function touchUntil(client, count) {
   for (let i = 0; i < 50 && heard.updated < count; i += 1) {
-    await plain(client, 'touch');
+    await call(client, steps.touch);
     await until('an update', () => heard.updated >= count, 200).catch(() => {});
   }
   if (heard.updated < count) throw new Error(`heard of ${heard.updated} updates`);
 }
 
 const MORE = {
-  sample: async client => answer(await plain(client, 'sample')),
-  roots: async client => answer(await plain(client, 'roots')),
+  sample: async client => answer(await call(client, steps.sample)),
+  roots: async client => answer(await call(client, steps.roots)),
   url: async client => ({ ...answer(await plain(client, 'elicit_url')), urls: heard.urls }),
   log: async client => {
     heard.logs.length = 0;
@@ -177,7 +181,7 @@ const MORE = {
   },
   updated: client => told(client, async () => {
     heard.updated = 0;
-    await plain(client, 'touch');
+    await call(client, steps.touch);
     await until('the update', () => heard.updated > 0);
     return { updated: heard.updated };
   }),
@@ -190,25 +194,28 @@ const MORE = {
   hang_up: async client => answer(await plain(client, 'hang_up')),
   resume: async client => {
     await arranged('a cut at notifications/progress');
-    return withProgress(client, { name: 'slow', arguments: { steps: 8, step_ms: 100, label: 'resume' } });
+    return withProgress(client, steps.resume);
   },
   resume_get: client => told(client, async () => {
     heard.updated = 0;
     await arranged('a cut at notifications/resources/updated');
-    await plain(client, 'touch');
+    await call(client, steps.touch);
     await until('the first update', () => heard.updated === 1);
-    await plain(client, 'touch');
+    await call(client, steps.touch);
     await until('the second update', () => heard.updated === 2);
     await sleep(200);
     return { updated: heard.updated };
   }),
-  restart: client => told(client, async () => {
-    heard.updated = 0;
-    await arranged('another server');
-    const result = answer(await call(client, steps.call));
-    await touchUntil(client, 1);
-    return result;
-  }),
+  restart: async client => {
+    const act = async () => {
+      heard.updated = 0;
+      await arranged('another server');
+      const result = answer(await call(client, steps.call));
+      if (steps.touch) await touchUntil(client, 1);
+      return result;
+    };
+    return steps.touch ? told(client, act) : act();
+  },
   ended: async client => {
     await arranged('the end of the session');
     return answer(await call(client, steps.call));

@@ -101,6 +101,10 @@ pub(crate) fn everything_steps() -> Value {
         "progress": {"name": long, "arguments": {"duration": 0.1, "steps": 3}},
         "cancel": {"name": long, "arguments": {"duration": 5, "steps": 50}},
         "elicit": {"name": "trigger-elicitation-request", "arguments": {}, "answer": {"name": "Ada"}},
+        "sample": {"name": "trigger-sampling-request", "arguments": {"prompt": "a question", "maxTokens": 10}},
+        "roots": {"name": "get-roots-list", "arguments": {}},
+        "resume": {"name": long, "arguments": {"duration": 0.8, "steps": 8}},
+        "touch": null,
     })
 }
 
