@@ -268,6 +268,14 @@ pub const LEASES_MAX: usize = 256;
 pub const LEASE_MS: u64 = 10_000;
 /// Places that a sweep looks at while it holds a stripe.
 pub const SWEEP_LOOKS: usize = 64;
+/// One entry of the journal of sessions, bytes.
+pub const JOURNAL_ENTRY_BYTES_MAX: usize = 64 * 1024;
+/// What a stripe has changed, and nobody has written down yet, bytes; beyond that all of it is written down anew.
+pub const JOURNAL_PENDING_BYTES_MAX: usize = 128 * 1024;
+/// How often the journal is written, milliseconds.
+pub const JOURNAL_PAUSE_MS: u64 = 20;
+/// A journal shorter than this is not written anew, bytes.
+pub const JOURNAL_BYTES_MIN: u64 = 256 * 1024;
 /// Questions of servers that one session has not answered.
 pub const SESSION_ASKS_MAX: usize = 64;
 /// And all sessions.
@@ -352,6 +360,8 @@ pub const ADMIN_ANSWER_MS_MAX: u64 = 2_000;
 /// The kernel lets go of a killed predecessor's listeners with its ring, some time after its end: a start waits for a
 /// port so long, milliseconds.
 pub const PORT_WAIT_MS_MAX: u64 = 2_000;
+/// And for the state folder of one that is about to end, milliseconds.
+pub const STATE_WAIT_MS_MAX: u64 = 2_000;
 /// At start, the servers get so long to introduce themselves before the gateway says what it knows, milliseconds.
 pub const START_WAIT_MS_MAX: u64 = 500;
 /// A supervisor's watchdog below this is missed by a busy machine now and then, milliseconds.
@@ -392,6 +402,8 @@ pub const NAME_BYTES_MAX: usize = 128;
 pub const REASON_BYTES_MAX: usize = 512;
 /// A duration of the configuration, milliseconds: a day.
 pub const CONFIG_MS_MAX: u64 = 24 * 60 * 60 * 1000;
+/// One that is about sessions, milliseconds: thirty days.
+pub const CONFIG_SESSION_MS_MAX: u64 = 30 * CONFIG_MS_MAX;
 
 // ---- demo -----------------------------------------------------------------------------------------------------
 /// Connections of one of the demo's servers.

@@ -15,6 +15,7 @@ use crate::config::{routes, rules};
 use crate::identity::claims::ClaimPath;
 use crate::identity::keys::{Algorithm, KeySet};
 use crate::identity::token::{Issuer, TYP_DEFAULT};
+use crate::session::ledger::Bounds;
 
 /// A configuration that can be used.
 #[derive(Clone, Debug)]
@@ -81,6 +82,7 @@ impl Check<'_> {
             endpoints,
             policy,
             limits,
+            sessions: self.sessions(),
             front,
         };
         settings.name_resources();
@@ -225,6 +227,19 @@ impl Check<'_> {
             body_time_ms_max: amount("body_time").unwrap_or(default.body_time_ms_max),
             keepalive_ms: amount("keepalive").unwrap_or(default.keepalive_ms),
             resume_ms: amount("resume").unwrap_or(default.resume_ms),
+        }
+    }
+
+    fn sessions(&self) -> Bounds {
+        let sessions = self.root.get("sessions");
+        let amount = |key: &str| sessions.and_then(|sessions| sessions.get(key)).and_then(Node::amount);
+        let count = |key: &str| amount(key).and_then(|amount| usize::try_from(amount).ok());
+        let default = Bounds::default();
+        Bounds {
+            sessions_max: count("max").unwrap_or(default.sessions_max),
+            per_owner_max: count("per_subject").unwrap_or(default.per_owner_max),
+            idle_s: amount("idle").map_or(default.idle_s, |ms| ms.div_ceil(1000)),
+            lifetime_s: amount("lifetime").map_or(default.lifetime_s, |ms| ms.div_ceil(1000)),
         }
     }
 

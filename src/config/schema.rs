@@ -4,8 +4,8 @@
 use serde_json::{Map, Value, json};
 
 use crate::base::limits::{
-    BODY_BYTES_MAX, CONFIG_MS_MAX, CONNECTIONS_MAX, NAME_BYTES_MAX, PROCESS_CONNECTIONS_MAX, REASON_BYTES_MAX,
-    SHARDS_MAX, STREAM_KEEPALIVE_MS_MAX, STREAM_RESUME_MS_MAX,
+    BODY_BYTES_MAX, CONFIG_MS_MAX, CONFIG_SESSION_MS_MAX, CONNECTIONS_MAX, NAME_BYTES_MAX, PROCESS_CONNECTIONS_MAX,
+    PROCESS_SESSIONS_MAX, REASON_BYTES_MAX, SHARDS_MAX, STREAM_KEEPALIVE_MS_MAX, STREAM_RESUME_MS_MAX,
 };
 
 /// One key of a block.
@@ -129,8 +129,7 @@ pub(crate) const ROOT: &[Key] = &[
     Key::new("limits", Kind::Block(LIMITS), "Bounds of the gateway itself. The defaults suit most."),
     Key::new("telemetry", Kind::Any, "Export of metrics and traces.")
         .later("nothing is exported yet: read the record and the admin listener's /status; leave it out"),
-    Key::new("sessions", Kind::Any, "Keys for session ids that several nodes share.")
-        .later("one node keeps its keys in `state`; leave `sessions` out"),
+    Key::new("sessions", Kind::Block(SESSIONS), "How many sessions of clients there may be, and for how long."),
 ];
 
 const LISTENER: Kind = Kind::Either(&[
@@ -395,8 +394,24 @@ const LIMITS: &[Key] = &[
     ),
 ];
 
+const SESSIONS: &[Key] = &[
+    Key::new("idle", SESSION_DURATION, "A session without a request ends after this. Default: `8h`."),
+    Key::new("lifetime", SESSION_DURATION, "A session ends after this, whether it is in use or not. Default: `7d`."),
+    Key::new("max", SESSION_COUNT, "Sessions of all callers. Default: 131072."),
+    Key::new(
+        "per_subject",
+        SESSION_COUNT,
+        "Sessions of one subject and agent. A further one takes the place of the one that was unused longest, if that \
+         is a minute. Default: 4096.",
+    ),
+    Key::new("keys", Kind::Any, "Keys for session ids that several nodes share.")
+        .later("one node keeps its keys in `state`; leave it out"),
+];
+
 const PATTERNS: Kind = Kind::List(&Kind::Form(&PATTERN));
 const DURATION: Kind = Kind::Duration(1, CONFIG_MS_MAX);
+const SESSION_DURATION: Kind = Kind::Duration(1000, CONFIG_SESSION_MS_MAX);
+const SESSION_COUNT: Kind = Kind::Count(1, PROCESS_SESSIONS_MAX as u64);
 /// A count over all shards.
 const COUNT: Kind = Kind::Count(1, PROCESS_CONNECTIONS_MAX as u64);
 
@@ -497,7 +512,7 @@ fn kind(kind_of: &Kind) -> Value {
         Kind::Form(form) => text(form.pattern),
         Kind::Flag => json!({ "type": "boolean" }),
         Kind::Count(least, most) => json!({ "type": "integer", "minimum": least, "maximum": most }),
-        Kind::Duration(..) => text(r"^\d+(ms|s|m|h)$"),
+        Kind::Duration(..) => text(r"^\d+(ms|s|m|h|d)$"),
         Kind::Size(..) => text(r"^\d+(B|KiB|MiB|GiB)$"),
         Kind::Word(words) => {
             let served = words.iter().filter(|word| matches!(word.state, State::Served));

@@ -9,6 +9,7 @@ use crate::base::limits;
 use crate::config::front::Front;
 use crate::identity::token::Issuer;
 use crate::policy::rule::PolicySet;
+use crate::session::ledger::Bounds;
 pub use crate::tls::config::ClientCert;
 
 /// The whole gateway, as its operator wants it. Made by [`super::load`] only, so every name in it refers to something
@@ -43,6 +44,8 @@ pub struct Settings {
     pub policy: Arc<PolicySet>,
     /// Bounds that the operator may move.
     pub limits: Limits,
+    /// How many sessions there may be, and for how long.
+    pub sessions: Bounds,
     /// What the file says about the gateway's names, for [`Settings::bound`].
     pub(crate) front: Front,
 }

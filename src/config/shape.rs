@@ -271,7 +271,8 @@ fn unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
 /// An amount as the file would say it.
 fn spell(kind: &Kind, amount: u64) -> String {
     let units: &[(&str, u64)] = match kind {
-        Kind::Duration(..) => &MS_UNITS,
+        // A day is said in hours.
+        Kind::Duration(..) => &MS_UNITS[..4],
         Kind::Size(..) => &BYTE_UNITS,
         _ => &[("", 1)],
     };
@@ -366,7 +367,7 @@ fn below(written: &str, kind: &'static Kind, path: &str) -> Option<String> {
     }
 }
 
-const MS_UNITS: [(&str, u64); 4] = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000)];
+const MS_UNITS: [(&str, u64); 5] = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
 const BYTE_UNITS: [(&str, u64); 4] = [("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
 const QUOTED_CHARS: usize = 80;
 
@@ -381,6 +382,7 @@ mod tests {
         check("20s", Some(20_000), None);
         check("10m", Some(600_000), None);
         check("24h", Some(86_400_000), None);
+        check("7d", Some(604_800_000), None);
         check("64KiB", None, Some(65_536));
         check("1MiB", None, Some(1 << 20));
         check("2GiB", None, Some(2 << 30));

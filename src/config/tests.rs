@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::session::ledger::Bounds;
+
 use super::*;
 
 struct House;
@@ -366,7 +368,7 @@ policy: { include: [x.yaml], rates: [], rules: [ { id: a, permit: ["a/*"], scope
             "4:10: audit.durability: this version does not do `durability` yet (a record is in the log milliseconds after its decision, and not before; leave it out)",
             "4:28: audit.json: this version does not do `json` yet (the record is written as JSON lines anyway; leave it out)",
             "4:40: audit.subject: this version does not do `subject` yet (subjects are written as they are; leave it out)",
-            "5:1: sessions: this version does not do `sessions` yet (one node keeps its keys in `state`; leave `sessions` out)",
+            "5:13: sessions.keys: this version does not do `keys` yet (one node keeps its keys in `state`; leave it out)",
             "6:11: policy.include: this version does not do `include` yet (write all tasks and rules in this file)",
             "6:30: policy.rates: this version does not do `rates` yet (limit rates in front of the gateway)",
             "6:76: policy.rules[0].scopes: this version does not do `scopes` yet (give those tokens a task and write it under `tasks`)",
@@ -767,6 +769,31 @@ limits:
     assert_eq!(counts, [4096, 16384, 1024, 16384, 256]);
     let times = [default.head_ms_max, default.handshake_ms_max, default.write_stall_ms_max, default.body_time_ms_max];
     assert_eq!(times, [10_000, 5_000, 30_000, 30_000]);
+}
+
+#[test]
+fn sessions() {
+    let bounds = |sessions: &str| {
+        let text = "auth: { anonymous: allow }\nservers: { a: { url: http://127.0.0.1:1/ } }\n";
+        read(&format!("{text}{sessions}")).unwrap_or_else(|faults| panic!("{faults:?}")).settings.sessions
+    };
+    let default = Bounds { sessions_max: 131_072, per_owner_max: 4096, idle_s: 28_800, lifetime_s: 604_800 };
+    assert_eq!(bounds(""), default);
+    let few = Bounds { sessions_max: 2, per_owner_max: 1, idle_s: 2, lifetime_s: 86_400 };
+    assert_eq!(bounds("sessions: { idle: 1500ms, lifetime: 1d, max: 2, per_subject: 1 }"), few);
+    check(
+        r#"auth: { anonymous: allow }
+servers: { a: { url: http://127.0.0.1:1/ } }
+policy: { rules: [{ id: open, permit: ["*/*"] }] }
+sessions: { idle: 500ms, lifetime: 31d, max: 0, per_subject: 1048577 }
+"#,
+        &[
+            "4:19: sessions.idle: must be from 1s to 720h",
+            "4:36: sessions.lifetime: must be from 1s to 720h",
+            "4:46: sessions.max: must be from 1 to 1048576",
+            "4:62: sessions.per_subject: must be from 1 to 1048576",
+        ],
+    );
 }
 
 #[test]

@@ -12,7 +12,6 @@ use crate::base::ids::{ServerId, ShardId};
 use crate::config::snapshot::Snapshot;
 use crate::ledger::Ledger;
 use crate::ledger::asks::Asks;
-use crate::session::ledger::Bounds;
 
 use super::mail::Mail;
 use super::tally::Tally;
@@ -68,10 +67,11 @@ impl Control {
     /// When the process may open no more files.
     pub fn new(snapshot: Snapshot, shards: usize, servers: usize) -> std::io::Result<Self> {
         let pokes = (0..servers).map(|_| Poke::new()).collect::<std::io::Result<_>>()?;
+        let ledger = Arc::new(Ledger::new(snapshot.settings.sessions));
         Ok(Self {
             snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
             mail: Mail::new(shards)?,
-            ledger: Arc::new(Ledger::new(Bounds::default())),
+            ledger,
             asks: Asks::new(),
             tally: Tally::new(shards),
             beats: Beats::new(shards),

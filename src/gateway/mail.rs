@@ -88,15 +88,21 @@ impl Mail {
         self.boxes.get(shard.index())?.ear.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Puts a letter into every box, the writer's own too. A box that has been full gets [`Letter::Missed`] instead.
+    /// Puts a letter into every box, the writer's own too. A full box gets [`Letter::Missed`] instead; a cancellation is
+    /// just left out, and of a box that is half full already: many of them must not crowd out what has to be known.
     pub fn send(&self, letter: &Letter) {
         for letterbox in &self.boxes {
             {
                 let mut inside = letterbox.inside();
-                if inside.letters.len() < LETTERS_MAX {
-                    inside.letters.push(letter.clone());
-                } else if let Some(last) = inside.letters.last_mut() {
-                    *last = Letter::Missed;
+                match letter {
+                    Letter::Cancelled(cancel) if inside.letters.len() >= LETTERS_MAX / 2 => {
+                        cancel.is_vain(false);
+                    }
+                    letter if inside.letters.len() < LETTERS_MAX => inside.letters.push(letter.clone()),
+                    _ => {
+                        inside.letters.pop();
+                        inside.letters.push(Letter::Missed);
+                    }
                 }
                 letterbox.flag.store(true, Ordering::Release);
             }
@@ -178,7 +184,6 @@ impl Cancel {
     }
 
     /// One more shard has looked for it. Whether now all have, and none has found it: it came too late, or was made up.
-    #[must_use]
     pub fn is_vain(&self, found: bool) -> bool {
         if found {
             self.found.store(true, Ordering::Relaxed);
@@ -221,11 +226,18 @@ mod tests {
     #[test]
     fn a_full_box_says_so() {
         let mail = Mail::new(1).unwrap();
-        for _ in 0..LETTERS_MAX + 2 {
+        let cancel = Arc::new(Cancel::new([1; 16], b"7", 1));
+        for _ in 0..LETTERS_MAX {
+            mail.send(&Letter::Cancelled(cancel.clone()));
+        }
+        for _ in 0..LETTERS_MAX / 2 + 2 {
             mail.send(&Letter::SessionEnded([1; 16]));
         }
         let got = taken(&mail, 0);
+        let count = |what: fn(&Letter) -> bool| got.iter().filter(|letter| what(letter)).count();
         assert_eq!(got.len(), LETTERS_MAX);
+        assert_eq!(count(|letter| matches!(letter, Letter::Cancelled(_))), LETTERS_MAX / 2);
+        assert_eq!(count(|letter| matches!(letter, Letter::Missed)), 1);
         assert!(matches!(got.last(), Some(Letter::Missed)));
     }
 

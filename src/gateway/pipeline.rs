@@ -40,7 +40,7 @@ struct Read {
     id: Option<IdBytes>,
     cursor: bool,
     /// The request that it takes back.
-    cancels: Option<IdBytes>,
+    taken_back: Option<IdBytes>,
 }
 
 /// Serves one request whose head has arrived.
@@ -88,17 +88,16 @@ async fn post(
     let server = snapshot.prepared.endpoints[endpoint.index()].server;
 
     let session = session(shard, conn, &snapshot, &caller, endpoint);
-    let read = read(shard, conn, body, session.as_ref().and_then(|opened| opened.as_ref().ok()))?;
-    let Read { call, id, cursor, cancels } = read;
-    let answerable = call.shape == Shape::Request;
+    let mut read = read(shard, conn, body, session.as_ref().and_then(|opened| opened.as_ref().ok()))?;
+    let answerable = read.call.shape == Shape::Request;
     let mut flight = Flight {
         task: ActiveTask::None,
         endpoint,
         server,
-        era: call.era,
-        revision: call.revision,
-        id,
-        method: call.method,
+        era: read.call.era,
+        revision: read.call.revision,
+        id: read.id.take(),
+        method: read.call.method,
         session: None,
         profile: None,
         succeeded: Cell::new(false),
@@ -112,7 +111,7 @@ async fn post(
         snapshot,
         caller,
     };
-    let result = judged(shard, conn, body, &mut flight, call, session, cursor, cancels).await;
+    let result = judged(shard, conn, body, &mut flight, read, session).await;
     // Whatever it had taken is given back, whichever way it ended.
     flight.over(shard);
     result.map_err(|refusal| {
@@ -129,11 +128,10 @@ async fn judged(
     conn: &mut Conn,
     body: &Body,
     flight: &mut Flight,
-    call: Call,
+    read: Read,
     session: Option<Result<Rc<Live>, SessionFault>>,
-    cursor: bool,
-    cancels: Option<IdBytes>,
 ) -> Result<Next, Refusal> {
+    let Read { call, cursor, taken_back, .. } = read;
     era_offered(flight)?;
     let initialize = call.method.is_some_and(|method| method.verb == Verb::Initialize);
     if call.era == Era::Legacy && !initialize {
@@ -152,6 +150,12 @@ async fn judged(
         // Over HTTP a modern client cancels by closing its stream; what it notifies beside that concerns nobody.
         return accepted(shard, conn).await;
     }
+    let cancels = is_cancellation(&call);
+    if cancels && flight.session.is_none() {
+        // A server without sessions could not tell whose request is meant.
+        shard.count(Count::CancelsSessionless);
+        return accepted(shard, conn).await;
+    }
     let mut restored = None;
     if matches!(call.shape, Shape::Result | Shape::Error) {
         restored = sessions::restored(shard, flight, &call, conn.body_bytes(body));
@@ -160,18 +164,14 @@ async fn judged(
             return accepted(shard, conn).await;
         }
     }
-    if is_cancellation(&call) && flight.session.is_none() {
-        // A server without sessions could not tell whose request is meant.
-        shard.count(Count::CancelsSessionless);
-        return accepted(shard, conn).await;
-    }
     let judge = Judge::new(shard, conn, body, flight);
     let permit = judge.decide(call)?;
     judge.params_agree(&permit)?;
     let recorded = judge.record(permit)?;
     flight.seq = recorded.seq();
-    if let (Some(session), Some(id)) = (&flight.session, cancels) {
-        let cancel = Cancel::new(session.nonce16, &id, shard.control.shards());
+    if let Some(session) = flight.session.as_ref().filter(|_| cancels) {
+        // Whichever shard has the request ends it, if its server does not.
+        let cancel = Cancel::new(session.nonce16, taken_back.as_deref().unwrap_or_default(), shard.control.shards());
         shard.control.mail.send(&Letter::Cancelled(Arc::new(cancel)));
     }
     forward::serve(shard, conn, body, flight, recorded, restored).await
@@ -239,9 +239,10 @@ fn read(shard: &Shard, conn: &Conn, body: &Body, session: Option<&Rc<Live>>) -> 
         if envelope.shape == Shape::Request { refusal } else { refusal.unanswerable() }
     })?;
     let cursor = call.method.is_some_and(|method| method.list.is_some()) && envelope.param(text, "cursor").is_some();
-    let cancels = envelope.param(text, "requestId").filter(|_| is_cancellation(&call));
-    let cancels = cancels.map(|id| SmallVec::from_slice(id.value.of(text))).filter(|id| id.len() <= ID_BYTES_MAX);
-    Ok(Read { call, id: id.map(SmallVec::from_slice), cursor, cancels })
+    let named = if is_cancellation(&call) { envelope.param(text, "requestId") } else { None };
+    let named = named.map(|member| member.value.of(text)).filter(|id| id.len() <= ID_BYTES_MAX);
+    let taken_back = named.map(SmallVec::from_slice);
+    Ok(Read { call, id: id.map(SmallVec::from_slice), cursor, taken_back })
 }
 
 /// A notification of the handshake era that takes a request back.

@@ -158,9 +158,9 @@ fn begin(shard: &Rc<Shard>, socket: Socket, begin: Begin) {
 /// Sends a connection to its shard; where that takes no more, its client is told to try again.
 fn hand_over(shard: &Rc<Shard>, to: ShardId, parcel: Parcel) {
     match shard.control.mail.hand(to, parcel) {
-        Ok(()) => shard.control.tally.add(shard.id, Count::ConnectionsMoved),
+        Ok(()) => shard.count(Count::ConnectionsMoved),
         Err(parcel) => {
-            shard.control.tally.add(shard.id, Count::ConnectionsNotMoved);
+            shard.count(Count::ConnectionsNotMoved);
             if let Ok(stream) = Stream::from_parts(parcel.parts, &shard.buffers) {
                 send_away(shard, stream);
             }
@@ -178,7 +178,7 @@ fn take_in(shard: &Rc<Shard>, parcel: Parcel) {
     if has_room(shard, peer, &shard.snapshot().settings.limits) {
         begin(shard, stream.socket().clone(), Begin::Handed(stream, received));
     } else {
-        shard.control.tally.add(shard.id, Count::ConnectionsNotMoved);
+        shard.count(Count::ConnectionsNotMoved);
         send_away(shard, stream);
     }
 }
@@ -200,7 +200,7 @@ async fn hear(shard: Rc<Shard>, ear: Listening) {
 fn take_back(shard: &Rc<Shard>, cancel: &Cancel) {
     let found = shard.load.cancel(&cancel.nonce, &cancel.id);
     if cancel.is_vain(found != Found::Nothing) {
-        shard.control.tally.add(shard.id, Count::CancelsLate);
+        shard.count(Count::CancelsLate);
     }
     let Found::Flight(flight) = found else { return };
     let shard = shard.clone();
@@ -208,7 +208,7 @@ fn take_back(shard: &Rc<Shard>, cancel: &Cancel) {
     ring::spawn(async move {
         shard.timers.sleep_until(shard.timers.now().mono.plus_ms(CANCEL_GRACE_MS)).await;
         if shard.load.cancel_now(flight) {
-            shard.control.tally.add(shard.id, Count::Cancelled);
+            shard.count(Count::Cancelled);
         }
     });
 }

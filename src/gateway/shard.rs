@@ -10,7 +10,7 @@ use std::task::Waker;
 use ::ring::rand::{SecureRandom, SystemRandom};
 
 use crate::base::ids::ShardId;
-use crate::base::limits::SHARD_BUFFER_BYTES_MAX;
+use crate::base::limits::{LETTERS_MAX, SHARD_BUFFER_BYTES_MAX};
 use crate::base::slab::Slab;
 use crate::config::Limits;
 use crate::config::snapshot::Snapshot;
@@ -162,7 +162,9 @@ impl Shard {
         let (mut sessions, mut cancels) = (self.sessions.borrow_mut(), self.cancels.borrow_mut());
         self.control.mail.take(self.id, |letter| match letter {
             Letter::SessionEnded(nonce) => sessions.remove(&nonce),
-            Letter::Cancelled(cancel) => cancels.push(cancel),
+            Letter::Cancelled(cancel) if cancels.len() < LETTERS_MAX => cancels.push(cancel),
+            // Nobody takes them: the shard does not hear its bell.
+            Letter::Cancelled(_) => {}
             // The ledger knows which have ended: each is asked for again.
             Letter::Missed => {
                 self.count(Count::LettersMissed);

@@ -13,8 +13,15 @@ use crate::mcp::input;
 /// Requests of servers without an answer, by session and minted id.
 #[derive(Debug)]
 pub struct Asks {
-    stripes: Box<[Mutex<Sessions>]>,
+    stripes: Box<[Mutex<Part>]>,
     len: AtomicUsize,
+}
+
+/// Those of some sessions, by the session's random bits, in the order they were put.
+#[derive(Debug, Default)]
+struct Part {
+    sessions: HashMap<[u8; 16], Vec<(u64, Ask)>, foldhash::fast::RandomState>,
+    len: usize,
 }
 
 /// One request of a server.
@@ -31,9 +38,6 @@ pub struct Ask {
     /// An answer after this is late.
     pub until: Moment,
 }
-
-/// By the session's random bits; those are unguessable, so their own bits hash well.
-type Sessions = HashMap<[u8; 16], Vec<(u64, Ask)>, foldhash::fast::RandomState>;
 
 impl Default for Asks {
     fn default() -> Self {
@@ -67,11 +71,12 @@ impl Asks {
         if self.len() >= ASKS_MAX {
             return false;
         }
-        self.with(&nonce, |sessions| {
-            let asks = sessions.entry(nonce).or_default();
+        self.with(&nonce, |part| {
+            let asks = part.sessions.entry(nonce).or_default();
             let fits = asks.len() < SESSION_ASKS_MAX;
             if fits {
                 asks.push((minted, ask));
+                part.len += 1;
             }
             fits
         })
@@ -90,17 +95,19 @@ impl Asks {
         self.pull(nonce, |_, ask| ask.server == server && *ask.id == *id).map(|(minted, _)| minted)
     }
 
-    /// The session is over.
+    /// The session is over, and so is what it was asked.
     pub fn forget(&self, nonce: [u8; 16]) {
-        self.with(&nonce, |sessions| sessions.remove(&nonce));
+        self.with(&nonce, |part| part.len -= part.sessions.remove(&nonce).map_or(0, |asks| asks.len()));
     }
 
-    /// Drops those whose time is over; each call looks at one stripe more, the first at the first.
+    /// Drops those whose time is over.
     pub fn sweep(&self, now: Moment) {
         for stripe in &self.stripes {
-            self.within(stripe, |sessions| {
-                sessions.retain(|_, asks| {
+            self.within(stripe, |part| {
+                part.sessions.retain(|_, asks| {
+                    let before = asks.len();
                     asks.retain(|(_, ask)| ask.until >= now);
+                    part.len -= before - asks.len();
                     !asks.is_empty()
                 });
             });
@@ -108,27 +115,79 @@ impl Asks {
     }
 
     fn pull(&self, nonce: [u8; 16], which: impl Fn(u64, &Ask) -> bool) -> Option<(u64, Ask)> {
-        self.with(&nonce, |sessions| {
-            let asks = sessions.get_mut(&nonce)?;
+        self.with(&nonce, |part| {
+            let asks = part.sessions.get_mut(&nonce)?;
             // The newest first: a server that has used an id again means that one.
-            let found = asks.iter().rposition(|(minted, ask)| which(*minted, ask)).map(|at| asks.remove(at));
+            let at = asks.iter().rposition(|(minted, ask)| which(*minted, ask))?;
+            let found = asks.remove(at);
+            part.len -= 1;
             if asks.is_empty() {
-                sessions.remove(&nonce);
+                part.sessions.remove(&nonce);
             }
-            found
+            Some(found)
         })
     }
 
-    fn with<T>(&self, nonce: &[u8; 16], work: impl FnOnce(&mut Sessions) -> T) -> T {
+    fn with<T>(&self, nonce: &[u8; 16], work: impl FnOnce(&mut Part) -> T) -> T {
         self.within(&self.stripes[usize::from(nonce[0]) % LEDGER_STRIPES], work)
     }
 
-    fn within<T>(&self, stripe: &Mutex<Sessions>, work: impl FnOnce(&mut Sessions) -> T) -> T {
-        let mut sessions = stripe.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = |sessions: &Sessions| sessions.values().map(Vec::len).sum::<usize>();
-        let before = count(&sessions);
-        let result = work(&mut sessions);
-        self.len.fetch_add(count(&sessions).wrapping_sub(before), Ordering::Relaxed);
+    fn within<T>(&self, stripe: &Mutex<Part>, work: impl FnOnce(&mut Part) -> T) -> T {
+        let mut part = stripe.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = part.len;
+        let result = work(&mut part);
+        self.len.fetch_add(part.len.wrapping_sub(before), Ordering::Relaxed);
         result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ask(server: u64, id: &[u8]) -> Ask {
+        Ask { server, epoch: 1, id: id.into(), kind: Some(input::Ask::Elicitation), until: Moment(100) }
+    }
+
+    #[test]
+    fn an_answer_finds_its_question_once() {
+        let asks = Asks::new();
+        assert!(asks.put([1; 16], 5, ask(1, br#""a""#)) && asks.put([1; 16], 6, ask(1, b"1")));
+        assert_eq!(asks.take([2; 16], 5, Moment(1)), None, "another session's");
+        assert_eq!(asks.take([1; 16], 5, Moment(1)), Some(ask(1, br#""a""#)));
+        assert_eq!(asks.take([1; 16], 5, Moment(1)), None, "a second answer");
+        assert_eq!(asks.take([1; 16], 6, Moment(101)), None, "late");
+        assert!(asks.is_empty());
+    }
+
+    #[test]
+    fn a_server_withdraws_its_own_newest() {
+        let asks = Asks::new();
+        assert!(asks.put([1; 16], 5, ask(1, b"1")) && asks.put([1; 16], 6, ask(2, b"1")));
+        assert!(asks.put([1; 16], 7, ask(1, b"1")));
+        assert_eq!(asks.withdraw([1; 16], 1, br#""1""#), None);
+        let withdrawn: Vec<_> = (0..3).map(|_| asks.withdraw([1; 16], 1, b"1")).collect();
+        assert_eq!(withdrawn, [Some(7), Some(5), None]);
+        assert_eq!(asks.len(), 1);
+        asks.forget([1; 16]);
+        assert!(asks.is_empty());
+    }
+
+    #[test]
+    fn there_are_no_more_than_fit() {
+        let asks = Asks::new();
+        let put = (0..100).filter(|minted| asks.put([1; 16], *minted, ask(1, b"1"))).count();
+        assert_eq!((put, asks.len()), (SESSION_ASKS_MAX, SESSION_ASKS_MAX));
+        let mut all = 0;
+        for session in 0..=u16::MAX {
+            let mut nonce = [0; 16];
+            nonce[..2].copy_from_slice(&session.to_be_bytes());
+            all += usize::from(asks.put(nonce, 1, ask(1, b"1")));
+        }
+        assert_eq!((all + put, asks.len()), (ASKS_MAX, ASKS_MAX));
+        asks.sweep(Moment(100));
+        assert_eq!(asks.len(), ASKS_MAX);
+        asks.sweep(Moment(101));
+        assert!(asks.is_empty());
     }
 }

@@ -6,26 +6,34 @@
 //! Spec: MCP 2025-03-26 to 2025-11-25 basic/transports, "Session Management".
 
 pub mod asks;
+#[cfg(test)]
+mod tests;
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use smallvec::SmallVec;
 
-use crate::base::limits::{LEDGER_STRIPES, LEDGER_SUBSCRIBED_BYTES_MAX, PROFILES_MAX, SWEEP_LOOKS};
+use crate::base::limits::{
+    JOURNAL_PENDING_BYTES_MAX, LEDGER_STRIPES, LEDGER_SUBSCRIBED_BYTES_MAX, PROFILES_MAX, SWEEP_LOOKS,
+};
 use crate::base::time::Now;
+use crate::session::journal::{self, JournalFault, Reader, Tail};
 use crate::session::ledger::{
-    Bounds, Claim, LedgerFault, Opened, Parting, Profile, SessionKey, Stripe, Terms, Upstream, Visit, profile_digest,
+    Bounds, Claim, LedgerFault, Opened, Parting, Profile, SessionKey, Stripe, Terms, Upstream, Visit,
 };
 
 /// The sessions of all shards.
 #[derive(Debug)]
 pub struct Ledger {
     stripes: Box<[Mutex<Stripe>]>,
-    profiles: Mutex<Vec<Arc<Profile>>>,
+    profiles: Mutex<Profiles>,
     sessions_max: AtomicUsize,
     len: AtomicUsize,
     subscribed_bytes: AtomicUsize,
+    /// Something has changed since the journal was taken.
+    changed: AtomicBool,
     /// How often the journal was taken.
     taken: AtomicU64,
     /// Up to which of those it is written.
@@ -43,6 +51,34 @@ pub struct Ended {
     pub mark: u64,
 }
 
+/// What sessions began with, each once.
+#[derive(Debug, Default)]
+struct Profiles {
+    known: HashMap<[u8; 16], Arc<Profile>>,
+    /// New since the journal was last taken.
+    journal: Vec<u8>,
+    /// They were too many to keep: only a picture of the whole can follow.
+    overrun: bool,
+}
+
+/// What there is for the journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// To be confirmed by [`Ledger::set_kept`] once it is written.
+    pub mark: u64,
+    /// It is all there is. Else the journal must begin anew, with [`Ledger::picture`].
+    pub whole: bool,
+}
+
+/// What came of reading a journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Restored {
+    /// Its bytes up to the end of the last whole entry.
+    pub used: usize,
+    /// What is behind those.
+    pub tail: Tail,
+}
+
 impl Ledger {
     /// An empty ledger.
     #[must_use]
@@ -53,6 +89,7 @@ impl Ledger {
             sessions_max: AtomicUsize::new(bounds.sessions_max),
             len: AtomicUsize::new(0),
             subscribed_bytes: AtomicUsize::new(0),
+            changed: AtomicBool::new(false),
             taken: AtomicU64::new(0),
             kept: AtomicU64::new(0),
         }
@@ -142,7 +179,8 @@ impl Ledger {
             let upstreams = stripe.end(key, terms.issued_s, now_s);
             let already = upstreams.is_none();
             // Under the lock: the next round of the journal has not been here yet.
-            let mark = self.taken.load(Ordering::Acquire) + 1;
+            self.changed.store(true, Ordering::SeqCst);
+            let mark = self.taken.load(Ordering::SeqCst) + 1;
             Ended { upstreams: upstreams.unwrap_or_default(), already, mark }
         })
     }
@@ -162,17 +200,114 @@ impl Ledger {
             let mut looks = lock(stripe).places().div_ceil(LEDGER_STRIPES).max(SWEEP_LOOKS);
             while looks > 0 && out.len() < max {
                 let now = looks.min(SWEEP_LOOKS);
-                self.within(stripe, |stripe| stripe.sweep(now_s, now, max - out.len(), &mut out));
+                self.with(stripe, |stripe| stripe.sweep(now_s, now, max - out.len(), &mut out));
                 looks -= now;
             }
         }
         out.into_iter().for_each(&mut each);
     }
 
-    /// What has changed since this was last taken, for the journal. All of it, once written, is to be confirmed by
-    /// [`Ledger::set_kept`] with the mark that this gives.
-    pub fn take_journal(&self, _out: &mut Vec<u8>) -> u64 {
-        self.taken.fetch_add(1, Ordering::AcqRel) + 1
+    /// What has changed since this was last taken, for the journal.
+    pub fn take_journal(&self, out: &mut Vec<u8>) -> Taken {
+        // Whoever reads the count under a stripe's lock before this line is met by the walk; whoever reads it after has
+        // the next mark. The order of these two and those in `with` and `end` must be the same for all threads.
+        let mark = self.taken.fetch_add(1, Ordering::SeqCst) + 1;
+        if !self.changed.swap(false, Ordering::SeqCst) {
+            return Taken { mark, whole: true };
+        }
+        let mut entries = Vec::new();
+        let mut whole = true;
+        for stripe in &self.stripes {
+            whole &= lock(stripe).take_journal(&mut entries);
+        }
+        // A profile is there before a session refers to it: taken after the sessions, written before them.
+        let mut profiles = lock(&self.profiles);
+        whole &= !profiles.overrun;
+        out.append(&mut profiles.journal);
+        drop(profiles);
+        out.append(&mut entries);
+        if !whole {
+            self.changed.store(true, Ordering::SeqCst);
+        }
+        Taken { mark, whole }
+    }
+
+    /// Writes all there is in pieces of some 10 KiB, as a journal that begins anew; no lock is held while one is
+    /// written. What it gives is as that of [`Ledger::take_journal`]. When it fails, or is not whole, a picture must be
+    /// taken again before anything else can follow.
+    ///
+    /// # Errors
+    /// Those of `write`.
+    pub fn picture<E>(&self, mut write: impl FnMut(&[u8]) -> Result<(), E>) -> Result<Taken, E> {
+        write(&journal::HEADER)?;
+        let mut written = HashSet::new();
+        let mut out = Vec::new();
+        self.stripes.iter().for_each(|stripe| lock(stripe).begin_picture());
+        let profiles = {
+            let mut profiles = lock(&self.profiles);
+            profiles.journal.clear();
+            profiles.overrun = false;
+            profiles.known.clone()
+        };
+        for (digest, profile) in &profiles {
+            written.insert(*digest);
+            journal::write_profile(&mut out, profile);
+            write(&out)?;
+            out.clear();
+        }
+        let mut sessions = Vec::new();
+        for (place, stripe) in (0_u8..).zip(&self.stripes) {
+            let mut from = Some(0);
+            while let Some(at) = from {
+                from = lock(stripe).picture(place, at, SWEEP_LOOKS, &mut sessions, |profile| {
+                    // One that is newer than the picture's begin.
+                    if written.insert(profile.digest()) {
+                        journal::write_profile(&mut out, profile);
+                    }
+                });
+                write(&out)?;
+                write(&sessions)?;
+                out.clear();
+                sessions.clear();
+            }
+        }
+        let taken = self.take_journal(&mut out);
+        write(&out)?;
+        Ok(taken)
+    }
+
+    /// Makes the table again that a journal tells of. The ledger must be empty and in nobody's hands yet.
+    ///
+    /// # Errors
+    /// `JournalFault`; nothing has been read then.
+    pub fn restore(&self, bytes: &[u8]) -> Result<Restored, JournalFault> {
+        let mut reader = Reader::open(bytes)?;
+        let mut profiles: HashMap<[u8; 16], Arc<Profile>> = HashMap::new();
+        while let Some(entry) = reader.next() {
+            let done = match entry.profile() {
+                Some(json) => Profile::new(json).is_some_and(|profile| {
+                    profiles.entry(profile.digest()).or_insert_with(|| Arc::new(profile));
+                    true
+                }),
+                None => self.with(&self.stripes[usize::from(entry.place()) % LEDGER_STRIPES], |stripe| {
+                    stripe.replay(&entry, |digest| profiles.get(digest).cloned())
+                }),
+            };
+            if !done {
+                reader.reject(&entry);
+            }
+        }
+        self.stripes.iter().for_each(|stripe| lock(stripe).settle());
+        let used = profiles.into_iter().filter(|(_, profile)| Arc::strong_count(profile) > 1);
+        lock(&self.profiles).known = used.take(PROFILES_MAX).collect();
+        Ok(Restored { used: reader.used(), tail: reader.tail() })
+    }
+
+    /// Records may be missing that were not lost in a crash: sessions issued until now that have none are over.
+    pub fn distrust(&self, now_s: u64) {
+        for (place, stripe) in (0_u8..).zip(&self.stripes) {
+            self.with(stripe, |stripe| stripe.distrust(place, now_s));
+        }
     }
 
     /// What was taken up to this mark is written.
@@ -187,32 +322,42 @@ impl Ledger {
     /// The one copy of this profile; `None` when it is too long, or there are too many.
     fn intern(&self, json: &[u8]) -> Option<Arc<Profile>> {
         let profile = Profile::new(json)?;
-        let digest = profile_digest(json);
-        let mut profiles = self.profiles.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = profiles.iter().find(|known| known.digest() == digest) {
+        let mut profiles = lock(&self.profiles);
+        if let Some(known) = profiles.known.get(&profile.digest()) {
             return Some(known.clone());
         }
-        if profiles.len() >= PROFILES_MAX {
-            profiles.retain(|known| Arc::strong_count(known) > 1);
+        if profiles.known.len() >= PROFILES_MAX {
+            profiles.known.retain(|_, known| Arc::strong_count(known) > 1);
         }
-        (profiles.len() < PROFILES_MAX).then(|| {
-            let profile = Arc::new(profile);
-            profiles.push(profile.clone());
-            profile
-        })
+        if profiles.known.len() >= PROFILES_MAX {
+            return None;
+        }
+        let profile = Arc::new(profile);
+        if profiles.journal.len() > JOURNAL_PENDING_BYTES_MAX {
+            profiles.journal = Vec::new();
+            profiles.overrun = true;
+        }
+        if !profiles.overrun {
+            journal::write_profile(&mut profiles.journal, &profile);
+        }
+        profiles.known.insert(profile.digest(), profile.clone());
+        Some(profile)
     }
 
     fn at<T>(&self, key: &SessionKey, work: impl FnOnce(&mut Stripe) -> T) -> T {
-        self.within(&self.stripes[usize::from(key.owner.0[0]) % LEDGER_STRIPES], work)
+        self.with(&self.stripes[usize::from(key.owner.0[0]) % LEDGER_STRIPES], work)
     }
 
     /// Does something with a stripe, and keeps the counts of all right.
-    fn within<T>(&self, stripe: &Mutex<Stripe>, work: impl FnOnce(&mut Stripe) -> T) -> T {
+    fn with<T>(&self, stripe: &Mutex<Stripe>, work: impl FnOnce(&mut Stripe) -> T) -> T {
         let mut stripe = lock(stripe);
         let (len, bytes) = (stripe.len(), stripe.subscribed_bytes());
         let result = work(&mut stripe);
         self.len.fetch_add(stripe.len().wrapping_sub(len), Ordering::Relaxed);
         self.subscribed_bytes.fetch_add(stripe.subscribed_bytes().wrapping_sub(bytes), Ordering::Relaxed);
+        if stripe.is_changed() {
+            self.changed.store(true, Ordering::SeqCst);
+        }
         result
     }
 }
@@ -220,3 +365,5 @@ impl Ledger {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+const _: () = assert!(LEDGER_STRIPES <= 256 && LEDGER_STRIPES.is_power_of_two(), "a stripe is a byte of an owner");

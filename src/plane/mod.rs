@@ -1,6 +1,6 @@
 //! plane: everything that is not a request.
 //! Colour: plane. Owns: start and stop, the catalogue's upkeep, names to addresses, the log of the record, the admin
-//! listener, certificates, secrets in the state folder.
+//! listener, certificates, secrets and sessions in the state folder.
 //! Not here: anything between a byte of a client and its answer.
 //! Start at `start::Gateway::start`.
 //! Spec: README "Running it"; MCP 2026-07-28 basic/versioning (era probe), server/utilities/caching.
@@ -10,6 +10,7 @@ pub mod audit;
 pub mod banner;
 mod certs;
 mod client;
+mod journal;
 mod keeper;
 pub mod log;
 pub mod notify;
@@ -40,6 +41,17 @@ pub enum PlaneFault {
     /// Others than its owner may read the sealing key.
     #[error("the key file {0} can be read by others: whoever has it can make session ids; chmod 600 {0}")]
     KeyOpen(String),
+    /// Two gateways would write over each other's sessions.
+    #[error("the state folder {0} is in use by another gateway; give each its own ('state' in the configuration)")]
+    StateTaken(String),
+    /// The journal of sessions is not one that this build can read.
+    #[error("the journal of sessions {path} cannot be used: {fault}; remove it to start without those sessions")]
+    Journal {
+        /// Where it is.
+        path: String,
+        /// What is wrong with it.
+        fault: crate::session::journal::JournalFault,
+    },
     /// An address cannot be listened on.
     #[error(
         "cannot listen on {address}: {error}; is another process using it? ('listen' and 'admin' in the configuration set the addresses)"

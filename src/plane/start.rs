@@ -23,6 +23,7 @@ use crate::uring::{cpu, socket};
 use super::admin::{self, Health};
 use super::certs::Certs;
 use super::client::Target;
+use super::journal::{self, Journal};
 use super::keeper::Keeper;
 use super::log::{self, Log, Watcher};
 use super::publish::Publisher;
@@ -52,6 +53,7 @@ pub struct Gateway {
     control: Arc<Control>,
     threads: Vec<JoinHandle<Result<(), RingFault>>>,
     log: log::Running,
+    journal: journal::Running,
 }
 
 /// Ends a gateway from elsewhere.
@@ -104,6 +106,7 @@ impl Gateway {
         let control = Control::new(snapshot, shards, settings.servers.len())
             .map_err(|error| PlaneFault::System { what: "an event descriptor", error })?;
         let control = Arc::new(control);
+        let journal = Journal::open(&settings.state, control.ledger.clone())?.start()?;
         let health = Arc::new(Health::new(settings.servers.iter().map(|server| &*server.name)));
 
         let (writers, readers): (Vec<Writer>, Vec<_>) =
@@ -129,7 +132,7 @@ impl Gateway {
             };
             threads.push(run_shard(start, cpus.get(index % cpus.len().max(1)).copied())?);
         }
-        Ok(Self { settings, driver, shards, admin, health, control, threads, log })
+        Ok(Self { settings, driver, shards, admin, health, control, threads, log, journal })
     }
 
     /// To end it from another thread.
@@ -160,7 +163,9 @@ impl Gateway {
         let path = self.settings.audit_dir.display().to_string();
         let written =
             self.log.finish().map_err(|error| PlaneFault::File { what: "the last records are lost:", path, error });
-        result.and(written)
+        let path = self.settings.state.display().to_string();
+        let kept = self.journal.finish().map_err(|error| PlaneFault::File { what: "sessions are lost:", path, error });
+        result.and(written).and(kept)
     }
 }
 

@@ -1,11 +1,17 @@
-//! The state folder: what must outlive a restart and is no configuration. For now the key that seals session ids.
+//! The state folder: what must outlive a restart and is no configuration: the key that seals session ids, and the
+//! journal of sessions (`plane::journal`).
 
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use ring::rand::{SecureRandom as _, SystemRandom};
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+
+use crate::base::limits::{STATE_WAIT_MS_MAX, TICK_MS};
 
 use super::PlaneFault;
 
@@ -42,6 +48,26 @@ pub fn sealing_secret(state: &Path) -> Result<[u8; 32], PlaneFault> {
     }
     let text = fs::read_to_string(&path).map_err(fault)?;
     parse(text.trim()).ok_or_else(|| PlaneFault::Key(path.display().to_string()))
+}
+
+/// Takes the state folder for this process, as long as the file that this gives is open. Waits a little for a
+/// predecessor that was killed.
+///
+/// # Errors
+/// `PlaneFault::StateTaken`; `PlaneFault::File` when it cannot be opened.
+pub fn claim(state: &Path) -> Result<fs::File, PlaneFault> {
+    folder("the state folder", state)?;
+    let fault = |error| PlaneFault::File { what: "the state folder", path: state.display().to_string(), error };
+    let folder = fs::File::open(state).map_err(fault)?;
+    let until = Instant::now() + Duration::from_millis(STATE_WAIT_MS_MAX);
+    loop {
+        match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(folder),
+            Err(Errno::WOULDBLOCK) if Instant::now() < until => std::thread::sleep(Duration::from_millis(TICK_MS)),
+            Err(Errno::WOULDBLOCK) => return Err(PlaneFault::StateTaken(state.display().to_string())),
+            Err(error) => return Err(fault(error.into())),
+        }
+    }
 }
 
 /// Writes a new key, unless somebody else who starts at the same time was faster: then theirs is the key.
@@ -105,6 +131,15 @@ mod tests {
         make_key(folder.path(), &path).unwrap();
         assert_eq!(sealing_secret(folder.path()).unwrap(), first);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing else is left");
+    }
+
+    #[test]
+    fn a_folder_is_one_gateways() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = claim(folder.path()).unwrap();
+        assert!(matches!(claim(folder.path()), Err(PlaneFault::StateTaken(_))));
+        drop(first);
+        claim(folder.path()).unwrap();
     }
 
     #[test]

@@ -8,17 +8,20 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use hashbrown::HashTable;
+use ring::digest;
 use smallvec::SmallVec;
 use thiserror::Error;
 
 use crate::base::limits::{
-    LEASE_MS, LEASES_MAX, PARTINGS_MAX, PROFILE_BYTES_MAX, SESSION_IDLE_MS_MAX, SESSION_LIFETIME_MS_MAX,
-    SESSION_SERVERS_MAX, SESSION_SPARE_S, SESSION_TOUCH_S, SESSIONS_MAX, SESSIONS_PER_SUBJECT_MAX,
-    SUBSCRIBED_BYTES_MAX, SUBSCRIPTIONS_MAX, TOMBSTONES_MAX, UPSTREAM_SESSION_BYTES_MAX,
+    JOURNAL_PENDING_BYTES_MAX, LEASE_MS, LEASES_MAX, PARTINGS_MAX, PROFILE_BYTES_MAX, SESSION_IDLE_MS_MAX,
+    SESSION_LIFETIME_MS_MAX, SESSION_SERVERS_MAX, SESSION_SPARE_S, SESSION_TOUCH_S, SESSIONS_MAX,
+    SESSIONS_PER_SUBJECT_MAX, SUBSCRIBED_BYTES_MAX, SUBSCRIPTIONS_MAX, TOMBSTONES_MAX, UPSTREAM_SESSION_BYTES_MAX,
 };
 use crate::base::time::{Moment, Now};
 use crate::identity::caller::Owner;
 use crate::mcp::revision::Revision;
+
+use super::journal::{self, Change, Entry};
 
 /// Which session: whose, and its random bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -168,7 +171,8 @@ impl Profile {
     #[must_use]
     pub fn new(json: &[u8]) -> Option<Self> {
         let fits = !json.is_empty() && json.len() <= PROFILE_BYTES_MAX;
-        fits.then(|| Self { digest: profile_digest(json), json: json.into() })
+        let whole = fits.then(|| digest::digest(&digest::SHA256, json))?;
+        Some(Self { digest: *whole.as_ref().first_chunk()?, json: json.into() })
     }
 
     /// The JSON text.
@@ -182,14 +186,6 @@ impl Profile {
     pub fn digest(&self) -> [u8; 16] {
         self.digest
     }
-}
-
-/// [`Profile::digest`] of a profile with this text.
-#[must_use]
-pub fn profile_digest(json: &[u8]) -> [u8; 16] {
-    let mut cut = [0; 16];
-    cut.copy_from_slice(&ring::digest::digest(&ring::digest::SHA256, json).as_ref()[..16]);
-    cut
 }
 
 /// The sessions of some owners: an owner's are all in one stripe.
@@ -210,18 +206,22 @@ pub struct Stripe {
     /// Where the next sweep goes on.
     cursor: usize,
     subscribed_bytes: usize,
+    /// What has changed since the journal was last taken.
+    journal: Vec<u8>,
+    /// It was too much: only a picture of the whole can follow.
+    overrun: bool,
 }
 
 /// What is remembered of one session.
 #[derive(Debug)]
-struct Record {
-    key: SessionKey,
-    terms: Terms,
-    used_s: u64,
-    level: Option<u8>,
-    profile: Option<Arc<Profile>>,
-    subscriptions: Box<[Box<str>]>,
-    upstreams: SmallVec<[Upstream; 1]>,
+pub(super) struct Record {
+    pub(super) key: SessionKey,
+    pub(super) terms: Terms,
+    pub(super) used_s: u64,
+    pub(super) level: Option<u8>,
+    pub(super) profile: Option<Arc<Profile>>,
+    pub(super) subscriptions: Box<[Box<str>]>,
+    pub(super) upstreams: SmallVec<[Upstream; 1]>,
     /// Its owner's next older one by use, and next newer one; `NONE` for no such.
     older: u32,
     newer: u32,
@@ -260,6 +260,8 @@ impl Stripe {
             partings: Vec::new(),
             cursor: 0,
             subscribed_bytes: 0,
+            journal: Vec::new(),
+            overrun: false,
         }
     }
 
@@ -306,17 +308,9 @@ impl Stripe {
         self.make_room(&key.owner, now_s, room)?;
         self.epochs = self.epochs.max(upstream.as_ref().map_or(0, |upstream| upstream.epoch));
         let upstreams = upstream.into_iter().filter(|upstream| upstream.id.len() <= UPSTREAM_SESSION_BYTES_MAX);
-        self.insert(Record {
-            key,
-            terms,
-            used_s: now_s,
-            level: None,
-            profile,
-            subscriptions: Box::default(),
-            upstreams: upstreams.collect(),
-            older: NONE,
-            newer: NONE,
-        });
+        let record = Record::new(key, terms, now_s, None, profile, Box::default(), upstreams.collect());
+        self.note(|out| journal::write_session(out, &record));
+        self.insert(record);
         Ok(())
     }
 
@@ -371,7 +365,8 @@ impl Stripe {
         if lease.is_none() || upstream.id.len() > UPSTREAM_SESSION_BYTES_MAX {
             return Opened::Overtaken;
         }
-        record.opened(upstream);
+        record.opened(upstream.clone());
+        self.note(|out| journal::write_opened(out, key, &upstream));
         Opened::Kept
     }
 
@@ -393,6 +388,7 @@ impl Stripe {
     pub fn set_level(&mut self, key: &SessionKey, level: u8) {
         if let Some(record) = self.find(key).and_then(|at| self.slots.get_mut(at)) {
             record.level = Some(level);
+            self.note(|out| journal::write_level(out, key, level));
         }
     }
 
@@ -407,9 +403,9 @@ impl Stripe {
             return false;
         }
         if on != there {
-            let kept = std::mem::take(&mut record.subscriptions).into_iter().filter(|other| **other != *uri);
-            record.subscriptions = kept.chain(on.then(|| uri.into())).collect();
+            record.subscribe(uri, on);
             self.subscribed_bytes = self.subscribed_bytes + record.subscribed_bytes() - before;
+            self.note(|out| journal::write_subscribed(out, key, on, uri));
         }
         true
     }
@@ -417,12 +413,13 @@ impl Stripe {
     /// The client ends its session: what is to be ended for it at servers; `None` when it was over already.
     pub fn end(&mut self, key: &SessionKey, issued_s: u64, now_s: u64) -> Option<SmallVec<[Upstream; 1]>> {
         if let Some(at) = self.live(key, now_s) {
-            return self.remove(at, now_s).map(|record| record.upstreams);
+            return self.close(at, now_s).map(|record| record.upstreams);
         }
         if self.is_over(key, issued_s, now_s) {
             return None;
         }
         self.bury(issued_s, key.nonce, now_s);
+        self.note(|out| journal::write_ended(out, key.owner.0[0], &key.nonce, issued_s));
         Some(SmallVec::new())
     }
 
@@ -440,7 +437,7 @@ impl Stripe {
             self.cursor = at + 1;
             let at = u32::try_from(at).unwrap_or(NONE);
             if self.slots.get(at).is_some_and(|record| record.is_over(&self.bounds, now_s)) {
-                out.extend(self.remove(at, now_s).map(|record| (record.key, record.upstreams)));
+                out.extend(self.close(at, now_s).map(|record| (record.key, record.upstreams)));
             }
         }
         self.forget_tombstones(now_s, looks);
@@ -454,14 +451,147 @@ impl Stripe {
     }
 
     /// What was issued up to `now_s` and has no record is over: records may be missing that were not just lost.
-    pub fn distrust(&mut self, now_s: u64) {
+    pub fn distrust(&mut self, place: u8, now_s: u64) {
         self.over_before_s = self.over_before_s.max(now_s.saturating_add(1));
+        let over_before_s = self.over_before_s;
+        self.note(|out| journal::write_over_before(out, place, over_before_s));
+    }
+
+    /// Whether anything has changed since the journal was last taken.
+    #[must_use]
+    pub fn is_changed(&self) -> bool {
+        self.overrun || !self.journal.is_empty()
+    }
+
+    /// Hands out what has changed. False when that was too much to keep: only a picture can follow then.
+    #[must_use]
+    pub fn take_journal(&mut self, out: &mut Vec<u8>) -> bool {
+        out.extend_from_slice(&self.journal);
+        self.journal.clear();
+        self.journal.shrink_to(JOURNAL_KEPT_BYTES);
+        !self.overrun
+    }
+
+    /// A picture begins: what has changed before is in it, what changes from now on is handed out after it.
+    pub fn begin_picture(&mut self) {
+        self.journal = Vec::new();
+        self.overrun = false;
+    }
+
+    /// Writes down the sessions at `looks` places from `from` on, those that ended first. `profile` sees what they refer
+    /// to. Where to go on; `None` at the end. `place` stands for the stripe.
+    pub fn picture(
+        &self,
+        place: u8,
+        from: usize,
+        looks: usize,
+        out: &mut Vec<u8>,
+        mut profile: impl FnMut(&Arc<Profile>),
+    ) -> Option<usize> {
+        if from == 0 {
+            journal::write_over_before(out, place, self.over_before_s);
+            self.tombstones.iter().for_each(|(issued_s, nonce)| journal::write_ended(out, place, nonce, *issued_s));
+        }
+        let to = (from + looks).min(self.slots.places());
+        for at in from..to {
+            if let Some(record) = u32::try_from(at).ok().and_then(|at| self.slots.get(at)) {
+                record.profile.iter().for_each(&mut profile);
+                journal::write_session(out, record);
+            }
+        }
+        (to < self.slots.places()).then_some(to)
+    }
+
+    /// Does again what an entry of the journal says. False when it says nothing that can be done. After the last one:
+    /// [`Stripe::settle`].
+    #[must_use]
+    pub fn replay(&mut self, entry: &Entry<'_>, profile: impl FnOnce(&[u8; 16]) -> Option<Arc<Profile>>) -> bool {
+        let Some(change) = entry.change() else { return false };
+        if let Change::Session { mut record, profile: digest } = change {
+            let key = (record.terms.issued_s, record.key.nonce);
+            if self.find_nonce(&record.key.nonce).is_none() && !self.tombstones.contains(&key) {
+                record.profile = digest.as_ref().and_then(profile);
+                self.epochs = record.upstreams.iter().map(|upstream| upstream.epoch).fold(self.epochs, u32::max);
+                self.insert(*record);
+            }
+            return true;
+        }
+        let (nonce, change) = match change {
+            Change::Ended { nonce, issued_s } => {
+                match self.find_nonce(&nonce) {
+                    Some(at) => drop(self.remove(at, 0)),
+                    None => self.bury(issued_s, nonce, 0),
+                }
+                return true;
+            }
+            Change::OverBefore { s } => {
+                self.over_before_s = self.over_before_s.max(s);
+                return true;
+            }
+            Change::Opened { nonce, .. }
+            | Change::Used { nonce, .. }
+            | Change::Level { nonce, .. }
+            | Change::Subscribed { nonce, .. } => (nonce, change),
+            Change::Session { .. } => return false,
+        };
+        // Its session may have ended before the picture was taken that this follows.
+        let Some(record) = self.find_nonce(&nonce).and_then(|at| self.slots.get_mut(at)) else { return true };
+        let before = record.subscribed_bytes();
+        match change {
+            Change::Opened { upstream, .. } => {
+                self.epochs = self.epochs.max(upstream.epoch);
+                record.opened(upstream);
+            }
+            Change::Used { used_s, .. } => record.used_s = record.used_s.max(used_s),
+            Change::Level { level, .. } => record.level = Some(level),
+            Change::Subscribed { on, uri, .. } => record.subscribe(uri, on),
+            _ => {}
+        }
+        self.subscribed_bytes = self.subscribed_bytes + record.subscribed_bytes() - before;
+        true
+    }
+
+    /// Puts each owner's sessions into the order of their use, after a journal was read.
+    pub fn settle(&mut self) {
+        let places = 0..u32::try_from(self.slots.places()).unwrap_or(0);
+        let used = |at: u32| self.slots.get(at).map(|record| (record.used_s, at, record.key.owner));
+        let mut order: Vec<_> = places.filter_map(used).collect();
+        order.sort_unstable_by_key(|(used_s, at, _)| (*used_s, *at));
+        self.owners.clear();
+        for (_, at, owner) in order {
+            self.link(at, &owner);
+        }
+    }
+
+    /// All that lasts, as texts in one order. Tombstones that say nothing any more are left out.
+    #[cfg(test)]
+    pub(crate) fn summary(&self, now_s: u64) -> Vec<String> {
+        let says = |(issued_s, _): &&(u64, [u8; 16])| {
+            *issued_s >= self.over_before_s && issued_s + self.bounds.lifetime_s >= now_s
+        };
+        let mut all: Vec<String> = self.tombstones.iter().filter(says).map(|stone| format!("over {stone:?}")).collect();
+        for record in (0..u32::MAX).map_while(|at| (at < self.slots.places() as u32).then(|| self.slots.get(at))) {
+            let Some(record) = record else { continue };
+            let mut known = record.known();
+            known.subscriptions.sort_unstable();
+            known.upstreams.sort_unstable_by_key(|upstream| upstream.server);
+            all.push(format!("{:?} {:?} {} {known:?}", record.key, record.terms, record.used_s));
+        }
+        all.sort_unstable();
+        all
     }
 
     /// Where the record is, whether or not its time is over.
     fn find(&self, key: &SessionKey) -> Option<u32> {
         let slots = &self.slots;
         self.index.find(nonce_hash(&key.nonce), |at| slots.get(*at).is_some_and(|record| record.key == *key)).copied()
+    }
+
+    fn find_nonce(&self, nonce: &[u8; 16]) -> Option<u32> {
+        let slots = &self.slots;
+        self.index
+            .find(nonce_hash(nonce), |at| slots.get(*at).is_some_and(|record| record.key.nonce == *nonce))
+            .copied()
     }
 
     /// Where the record is; a session whose time is over ends here.
@@ -501,9 +631,28 @@ impl Stripe {
 
     /// Ends a session that nobody here asked to end: who sweeps next tells the others, and its servers.
     fn part(&mut self, at: u32, now_s: u64) {
-        let record = self.remove(at, now_s);
+        let record = self.close(at, now_s);
         if let Some(record) = record.filter(|_| self.partings.len() < PARTINGS_MAX) {
             self.partings.push((record.key, record.upstreams));
+        }
+    }
+
+    /// Ends a session, and writes it down.
+    fn close(&mut self, at: u32, now_s: u64) -> Option<Record> {
+        let record = self.remove(at, now_s)?;
+        let (key, issued_s) = (record.key, record.terms.issued_s);
+        self.note(|out| journal::write_ended(out, key.owner.0[0], &key.nonce, issued_s));
+        Some(record)
+    }
+
+    fn note(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        if self.overrun {
+            return;
+        }
+        write(&mut self.journal);
+        if self.journal.len() > JOURNAL_PENDING_BYTES_MAX {
+            self.journal = Vec::new();
+            self.overrun = true;
         }
     }
 
@@ -558,9 +707,10 @@ impl Stripe {
             return;
         }
         record.used_s = now_s;
-        let owner = record.key.owner;
+        let key = record.key;
+        self.note(|out| journal::write_used(out, &key, now_s));
         self.unlink(at);
-        self.link(at, &owner);
+        self.link(at, &key.owner);
     }
 
     fn is_row_of(&self, row: &OwnerRow, owner: &Owner) -> bool {
@@ -615,6 +765,18 @@ impl Stripe {
 }
 
 impl Record {
+    pub(super) fn new(
+        key: SessionKey,
+        terms: Terms,
+        used_s: u64,
+        level: Option<u8>,
+        profile: Option<Arc<Profile>>,
+        subscriptions: Box<[Box<str>]>,
+        upstreams: SmallVec<[Upstream; 1]>,
+    ) -> Self {
+        Self { key, terms, used_s, level, profile, subscriptions, upstreams, older: NONE, newer: NONE }
+    }
+
     fn known(&self) -> Known {
         Known {
             upstreams: self.upstreams.clone(),
@@ -630,6 +792,11 @@ impl Record {
             Some(_) => {}
             None => self.upstreams.push(upstream),
         }
+    }
+
+    fn subscribe(&mut self, uri: &str, on: bool) {
+        let kept = std::mem::take(&mut self.subscriptions).into_iter().filter(|other| **other != *uri);
+        self.subscriptions = kept.chain(on.then(|| uri.into())).collect();
     }
 
     fn is_over(&self, bounds: &Bounds, now_s: u64) -> bool {
@@ -692,6 +859,8 @@ fn owner_hash(owner: &Owner) -> u64 {
     u64::from_le_bytes([bytes[8], bytes[9], bytes[10], bytes[11], bytes[12], bytes[13], bytes[14], bytes[15]])
 }
 
+/// What a stripe's journal keeps of its buffer once taken, bytes.
+const JOURNAL_KEPT_BYTES: usize = 1024;
 /// No place.
 const NONE: u32 = u32::MAX;
 /// Places that a stripe grows by.
@@ -757,5 +926,126 @@ mod tests {
         assert_eq!(stripe.visit(&key(1, 1), terms(1000), 1001, true), Visit::Ended);
         assert!(!stripe.touch(&key(1, 1), 1001));
         assert_eq!(stripe.len(), 1);
+        // Nor one that was lost when it ended.
+        assert_eq!(stripe.end(&key(1, 3), 1000, 1001), Some(SmallVec::new()));
+        assert_eq!(stripe.visit(&key(1, 3), terms(1000), 1001, true), Visit::Ended);
+        // Nor one whose tombstone is gone, because its time is over.
+        stripe.forget_tombstones(20_000, 10);
+        assert_eq!(stripe.tombstones.len(), 0);
+        assert_eq!(stripe.visit(&key(1, 1), terms(1000), 20_000, true), Visit::Ended);
+    }
+
+    #[test]
+    fn a_session_is_its_owners() {
+        let mut stripe = stripe(&[(1, 1)]);
+        let stranger = key(2, 1);
+        assert!(!stripe.touch(&stranger, 1001));
+        assert_eq!(stripe.claim(&stranger, 1, 0, now(1001)), Claim::Ended);
+        assert_eq!(stripe.end(&stranger, 5, 1001), Some(SmallVec::new()));
+        assert!(stripe.touch(&key(1, 1), 1001));
+    }
+
+    #[test]
+    fn sessions_end_by_themselves() {
+        let mut stripe = stripe(&[(1, 1), (1, 2), (2, 3)]);
+        assert!(stripe.touch(&key(1, 2), 4000));
+        // Idle for longer than an hour, found by a use and by a sweep.
+        assert_eq!(stripe.visit(&key(1, 1), terms(1000), 4601, true), Visit::Ended);
+        let mut out = Vec::new();
+        stripe.sweep(4601, CHUNK, 10, &mut out);
+        let keys: Vec<_> = out.iter().map(|parting| parting.0).collect();
+        assert_eq!(keys, [key(1, 1), key(2, 3)]);
+        // In use, and too old.
+        assert!((0..7).all(|hour| stripe.touch(&key(1, 2), 4000 + hour * 1000)));
+        assert!(stripe.touch(&key(1, 2), 11_000));
+        out.clear();
+        stripe.sweep(11_001, CHUNK, 10, &mut out);
+        assert_eq!(out.len(), 1);
+        assert!(stripe.is_empty() && stripe.owners.is_empty());
+    }
+
+    #[test]
+    fn a_sweep_goes_on_where_it_was() {
+        let mut stripe = Stripe::new(Bounds { per_owner_max: 1000, ..stripe(&[]).bounds });
+        for nonce in 0..200 {
+            stripe.enter(key(1, nonce), terms(1000), None, None, 1000, true).unwrap();
+        }
+        let mut out = Vec::new();
+        assert!(stripe.sweep(9000, 150, 100, &mut out), "there may be more");
+        assert_eq!(out.len(), 100);
+        while stripe.sweep(9000, CHUNK, 100, &mut out) || !stripe.is_empty() {}
+        assert_eq!((out.len(), stripe.len()), (200, 0));
+    }
+
+    #[test]
+    fn an_owner_with_too_many_loses_the_one_unused_longest() {
+        let mut stripe = stripe(&[(1, 1), (1, 2), (1, 3), (2, 9)]);
+        let mut enter = |nonce, s| stripe.enter(key(1, nonce), terms(s), None, None, s, true);
+        assert_eq!(enter(4, 1119), Err(LedgerFault::OwnerFull));
+        assert_eq!(enter(4, 1120), Ok(()), "a minute, and a minute that may not have been told");
+        assert_eq!(stripe.visit(&key(1, 1), terms(1000), 1120, true), Visit::Ended);
+        // The second is used, so the third goes.
+        assert!(stripe.touch(&key(1, 2), 1130));
+        assert_eq!(stripe.enter(key(1, 5), terms(1130), None, None, 1130, true), Ok(()));
+        assert!(stripe.touch(&key(1, 2), 1130) && !stripe.touch(&key(1, 3), 1130));
+        assert_eq!(stripe.len(), 4);
+        let mut out = Vec::new();
+        stripe.sweep(1130, CHUNK, 10, &mut out);
+        let gone: Vec<_> = out.into_iter().map(|(key, upstreams)| (key, upstreams.to_vec())).collect();
+        assert_eq!(gone, [(key(1, 1), vec![upstream(1, b"a")]), (key(1, 3), vec![upstream(1, b"a")])]);
+    }
+
+    #[test]
+    fn when_all_is_full_an_owner_has_what_it_has() {
+        let mut stripe = stripe(&[(1, 1)]);
+        assert_eq!(stripe.enter(key(2, 2), terms(5000), None, None, 2000, false), Err(LedgerFault::Full));
+        assert_eq!(stripe.visit(&key(2, 2), terms(1000), 2000, false), Visit::Full);
+        assert_eq!(stripe.enter(key(1, 2), terms(5000), None, None, 1001, false), Err(LedgerFault::Full));
+        assert_eq!(stripe.enter(key(1, 2), terms(5000), None, None, 2000, false), Ok(()));
+        assert_eq!(stripe.len(), 1);
+    }
+
+    #[test]
+    fn tombstones_that_are_pushed_out_raise_the_mark() {
+        let mut stripe = stripe(&[(1, 1)]);
+        let nonce = |number: usize| SessionKey { owner: Owner([1; 16]), nonce: (number as u128).to_be_bytes() };
+        for number in 0..TOMBSTONES_MAX {
+            assert!(stripe.end(&nonce(number), 2000 + number as u64, 4000).is_some());
+        }
+        assert_eq!(stripe.visit(&key(2, 2), terms(1500), 4000, true), Visit::Lost);
+        assert!(stripe.end(&nonce(usize::MAX), 4000, 4000).is_some());
+        assert_eq!(stripe.tombstones.len(), TOMBSTONES_MAX);
+        // The oldest was pushed out: what is as old as that and has no record is over, what has one is not.
+        for (number, issued_s) in [(0, 2000), (9, 2000), (9, 1)] {
+            assert_eq!(stripe.visit(&nonce(number), terms(issued_s), 4000, true), Visit::Ended);
+        }
+        assert!(matches!(stripe.visit(&key(1, 1), terms(1000), 4000, true), Visit::Known(_)));
+        assert!(matches!(stripe.visit(&key(2, 2), terms(1500), 4000, true), Visit::Known(_)));
+        assert_eq!(stripe.visit(&nonce(9_999_999), terms(2001), 4000, true), Visit::Lost);
+        for number in 0..TOMBSTONES_MAX {
+            assert_eq!(stripe.visit(&nonce(number), terms(2000 + number as u64), 4000, true), Visit::Ended);
+        }
+    }
+
+    #[test]
+    fn subscriptions_are_bounded() {
+        let mut stripe = stripe(&[(1, 1)]);
+        let key = key(1, 1);
+        assert!(stripe.subscribe(&key, "file:///a", true, true) && stripe.subscribe(&key, "file:///a", true, true));
+        assert_eq!(stripe.subscribed_bytes(), 9);
+        assert!(!stripe.subscribe(&key, "file:///b", true, false));
+        assert!(!stripe.subscribe(&key, &"b".repeat(SUBSCRIBED_BYTES_MAX), true, true));
+        let many = (0..1000).filter(|n| stripe.subscribe(&key, &n.to_string(), true, true)).count();
+        assert_eq!(many, SUBSCRIPTIONS_MAX - 1);
+        assert!(stripe.subscribe(&key, "file:///a", false, false));
+        let Visit::Known(known) = stripe.visit(&key, terms(1000), 1000, true) else { panic!("it is there") };
+        assert_eq!(known.subscriptions.len(), SUBSCRIPTIONS_MAX - 1);
+        stripe.end(&key, 1000, 1000).unwrap();
+        assert_eq!(stripe.subscribed_bytes(), 0);
+    }
+
+    #[test]
+    fn a_record_is_small() {
+        assert!(size_of::<Option<Record>>() <= 144, "{} bytes", size_of::<Option<Record>>());
     }
 }

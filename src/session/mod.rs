@@ -7,6 +7,7 @@
 
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+pub mod journal;
 pub mod ledger;
 pub mod owner;
 pub mod way;

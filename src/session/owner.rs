@@ -235,15 +235,19 @@ fn read(fields: &[u8]) -> Option<SessionSeal> {
         home: ShardId(u16::from_be_bytes(*home)),
         owner: Owner(*owner),
         endpoint_hash: u64::from_be_bytes(*endpoint_hash),
-        revision: REVISIONS.iter().find(|row| row.0 == *revision)?.1,
+        revision: revision_of(*revision)?,
         capabilities: u32::from_be_bytes(*capabilities),
         issued_at: u64::from_be_bytes(*issued_at),
         nonce16: *nonce16,
     })
 }
 
-fn revision_code(revision: Revision) -> u8 {
+pub(super) fn revision_code(revision: Revision) -> u8 {
     REVISIONS.iter().find(|row| row.1 == revision).expect("every revision has a code").0
+}
+
+pub(super) fn revision_of(code: u8) -> Option<Revision> {
+    REVISIONS.iter().find(|row| row.0 == code).map(|row| row.1)
 }
 
 /// Codes outlive builds: a row is added, never changed.
