@@ -36,12 +36,19 @@ pub const MEMBER_NAME_BYTES_MAX: usize = 16 * 1024;
 pub const MEMBERS_RECORDED_MAX: usize = 64;
 /// Members of all objects of a long answer that are open at one moment; lists of any length have few.
 pub const ANSWER_MEMBERS_OPEN_MAX: usize = 64 * 1024;
+/// Messages of one batch (default of `limits.batch`).
+pub const BATCH_MESSAGES_DEFAULT: usize = 64;
+/// And the most that `limits.batch` can be: each message's id is compared with those before it.
+pub const BATCH_MESSAGES_MAX: usize = 256;
 
 // ---- gateway --------------------------------------------------------------------------------------------------
 /// What one send takes: with it a slow reader's stall is noticed before much is buffered.
 pub const SEND_PIECE_BYTES: usize = 256 * 1024;
 /// Answers up to this size are read whole, checked, and sent in one piece; longer ones are relayed as they come.
 pub const ANSWER_WHOLE_BYTES_MAX: usize = 64 * 1024;
+/// Answers to the messages of one batch that are kept to leave in one piece, bytes in all; beyond that the answer
+/// becomes an event stream.
+pub const BATCH_ANSWER_BYTES_MAX: usize = 1024 * 1024;
 /// Buffered for a slow reader of a stream before its upstream is paused, bytes.
 pub const STREAM_BUFFERED_BYTES_MAX: usize = 256 * 1024;
 /// From accept, or the first byte on a kept connection, to the end of the head (default of `limits.head`).
@@ -226,6 +233,10 @@ pub const TOKENS_CACHED_BYTES_MAX: usize = 8 * 1024 * 1024;
 pub const UPSTREAM_SESSION_BYTES_MAX: usize = 256;
 /// A sealed session id, characters: no shorter and no longer.
 pub const SESSION_ID_BYTES_MAX: usize = 120;
+/// A server's own task id inside a sealed one, bytes.
+pub const TASK_ID_BYTES_MAX: usize = 256;
+/// A sealed task id as presented, characters.
+pub const TASK_HANDLE_BYTES_MAX: usize = 512;
 /// A message looks again so often whether the session that another opens is there, milliseconds.
 pub const WAY_WAIT_MS: u64 = 10;
 
@@ -304,6 +315,8 @@ pub const PARAM_HEADERS_MAX: usize = 64;
 pub const INPUT_REQUESTS_MAX: usize = 64;
 /// URIs of one `subscriptions/listen`.
 pub const LISTEN_URIS_MAX: usize = 1_024;
+/// Tasks of the tasks extension in one `subscriptions/listen`.
+pub const LISTEN_TASKS_MAX: usize = 256;
 /// One pattern of a rule, bytes.
 pub const PATTERN_BYTES_MAX: usize = 1_024;
 /// A resource's URI or template that policy looks at, bytes; a longer one is refused.
@@ -424,6 +437,7 @@ const _: () = assert!(ANSWER_WHOLE_BYTES_MAX >= BUFFER_BYTES, "a short answer is
 const _: () =
     assert!(CONNECTIONS_MAX * OUTCOME_BYTES_MAX <= RECORD_RING_KEPT_FREE_BYTES, "every call under way can be ended");
 const _: () = assert!(RECORD_BYTES_MAX < RECORD_RING_BYTES / 4, "one record never fills the ring");
+const _: () = assert!(BATCH_MESSAGES_DEFAULT <= BATCH_MESSAGES_MAX, "what holds if nothing is said can be said");
 const _: () = assert!(CALLS_PER_SUBJECT_MAX <= CALLS_MAX, "one subject's share is part of the whole");
 const _: () = assert!(STREAMS_PER_SUBJECT_MAX <= STREAMS_MAX, "one subject's share is part of the whole");
 const _: () = assert!(CALLS_MAX <= PROCESS_CONNECTIONS_MAX, "every call has a connection");

@@ -227,6 +227,7 @@ impl Check<'_> {
             body_time_ms_max: amount("body_time").unwrap_or(default.body_time_ms_max),
             keepalive_ms: amount("keepalive").unwrap_or(default.keepalive_ms),
             resume_ms: amount("resume").unwrap_or(default.resume_ms),
+            batch_messages_max: size("batch").unwrap_or(default.batch_messages_max),
         }
     }
 

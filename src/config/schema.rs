@@ -4,8 +4,9 @@
 use serde_json::{Map, Value, json};
 
 use crate::base::limits::{
-    BODY_BYTES_MAX, CONFIG_MS_MAX, CONFIG_SESSION_MS_MAX, CONNECTIONS_MAX, NAME_BYTES_MAX, PROCESS_CONNECTIONS_MAX,
-    PROCESS_SESSIONS_MAX, REASON_BYTES_MAX, SHARDS_MAX, STREAM_KEEPALIVE_MS_MAX, STREAM_RESUME_MS_MAX,
+    BATCH_MESSAGES_MAX, BODY_BYTES_MAX, CONFIG_MS_MAX, CONFIG_SESSION_MS_MAX, CONNECTIONS_MAX, NAME_BYTES_MAX,
+    PROCESS_CONNECTIONS_MAX, PROCESS_SESSIONS_MAX, REASON_BYTES_MAX, SHARDS_MAX, STREAM_KEEPALIVE_MS_MAX,
+    STREAM_RESUME_MS_MAX,
 };
 
 /// One key of a block.
@@ -391,6 +392,11 @@ const LIMITS: &[Key] = &[
         "resume",
         Kind::Duration(0, STREAM_RESUME_MS_MAX),
         "How long an event stream of a session that was cut is kept for its client to come back. Default: `60s`.",
+    ),
+    Key::new(
+        "batch",
+        Kind::Count(0, BATCH_MESSAGES_MAX as u64),
+        "Messages of one batch, which only revision 2025-03-26 has; 0 refuses batches. Default: 64.",
     ),
 ];
 

@@ -233,6 +233,8 @@ pub struct Limits {
     pub keepalive_ms: u64,
     /// A cut event stream of a session is kept so long, milliseconds.
     pub resume_ms: u64,
+    /// Messages of one batch; none are taken when it is 0.
+    pub batch_messages_max: usize,
 }
 
 impl Default for Limits {
@@ -255,6 +257,7 @@ impl Default for Limits {
             body_time_ms_max: limits::BODY_MS_MAX,
             keepalive_ms: limits::STREAM_KEEPALIVE_MS,
             resume_ms: limits::STREAM_RESUME_MS,
+            batch_messages_max: limits::BATCH_MESSAGES_DEFAULT,
         }
     }
 }

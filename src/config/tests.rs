@@ -741,6 +741,7 @@ limits:
   body_time: 24h
   keepalive: 60s
   resume: 0s
+  batch: 0
 "#;
     let limits = read(text).unwrap_or_else(|faults| panic!("{faults:?}")).settings.limits;
     let want = Limits {
@@ -755,6 +756,7 @@ limits:
         body_time_ms_max: 86_400_000,
         keepalive_ms: 60_000,
         resume_ms: 0,
+        batch_messages_max: 0,
         ..Limits::default()
     };
     assert_eq!(limits, want);
@@ -765,8 +767,9 @@ limits:
         default.calls_per_subject_max,
         default.streams_max,
         default.streams_per_subject_max,
+        default.batch_messages_max,
     ];
-    assert_eq!(counts, [4096, 16384, 1024, 16384, 256]);
+    assert_eq!(counts, [4096, 16384, 1024, 16384, 256, 64]);
     let times = [default.head_ms_max, default.handshake_ms_max, default.write_stall_ms_max, default.body_time_ms_max];
     assert_eq!(times, [10_000, 5_000, 30_000, 30_000]);
 }
@@ -802,7 +805,7 @@ fn limits_have_bounds() {
         r#"auth: { anonymous: allow }
 servers: { a: { url: http://127.0.0.1:1/ } }
 policy: { rules: [{ id: open, permit: ["*/*"] }] }
-limits: { calls: 0, streams: 10240001, connections_per_address: 1.5, head: 0s, handshake: 25h, write_stall: 30, body_tme: 1s }
+limits: { calls: 0, streams: 10240001, connections_per_address: 1.5, head: 0s, handshake: 25h, write_stall: 30, body_tme: 1s, batch: 257 }
 "#,
         &[
             "4:18: limits.calls: must be from 1 to 10240000",
@@ -812,6 +815,7 @@ limits: { calls: 0, streams: 10240001, connections_per_address: 1.5, head: 0s, h
             "4:91: limits.handshake: must be from 1ms to 24h",
             "4:109: limits.write_stall: expected a duration, found a number (with its unit: 30ms or 30s)",
             "4:113: limits.body_tme: is not a key (did you mean `body_time`?)",
+            "4:134: limits.batch: must be from 0 to 256",
         ],
     );
 }

@@ -5,17 +5,16 @@ use crate::base::time::Moment;
 use crate::http::field::Known;
 use crate::http::head::Framing;
 use crate::http::reply;
-use crate::jsonrpc::answer::{Answer as Facts, ResultType};
+use crate::jsonrpc::answer::Answer as Facts;
 use crate::jsonrpc::id;
 use crate::jsonrpc::scan::Shape;
-use crate::mcp::input::{self, Ask};
 use crate::mcp::revision::Era;
-use crate::policy::decide;
 use crate::record::frame::Status;
 use crate::upstream::exchange::Answer;
 
 use super::conn::Conn;
 use super::flight::{Ended, Flight, Next};
+use super::modern;
 use super::refusal::{Kind, Refusal};
 use super::shard::Shard;
 
@@ -52,26 +51,7 @@ pub(super) fn accept(shard: &Shard, flight: &Flight, facts: &Facts, body: &[u8],
         return Err(Kind::ServerInvalid);
     }
     flight.succeeded.set(facts.shape == Shape::Result);
-    if flight.era == Era::Modern && facts.result_type == ResultType::InputRequired {
-        return asked(shard, flight, body);
-    }
-    Ok(())
-}
-
-/// Policy decides what a server may ask of the client, inside an `input_required` result too.
-fn asked(shard: &Shard, flight: &Flight, body: &[u8]) -> Result<(), Kind> {
-    let allowed = |ask: Ask| {
-        let (table, caller) = (&flight.snapshot.table, &flight.caller);
-        decide::asks(table, caller, flight.task, flight.server, ask).is_ok()
-    };
-    if body.is_empty() {
-        return if Ask::ALL.into_iter().all(allowed) { Ok(()) } else { Err(Kind::AskForbidden) };
-    }
-    let mut reader = shard.reader();
-    let envelope = reader.read(body).map_err(|_| Kind::ServerInvalid)?;
-    let result = envelope.body.ok_or(Kind::ServerInvalid)?.value.of(body);
-    let asks = input::asks(result).map_err(|_| Kind::ServerInvalid)?;
-    if asks.iter().all(allowed) { Ok(()) } else { Err(Kind::AskForbidden) }
+    if flight.era == Era::Modern { modern::accept(shard, flight, facts, body) } else { Ok(()) }
 }
 
 /// The outcome that an accepted answer is.

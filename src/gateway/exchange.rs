@@ -29,22 +29,29 @@ pub(super) async fn watched(
     deadline: Moment,
     abort: &Abort,
 ) -> Result<Answer, UpstreamFault> {
-    let mut work = pin!(shard.upstreams.exchange(lane, request, deadline, abort));
+    let mut work = pin!(sent(shard, lane, request, deadline, abort));
     loop {
         match watch::next(shard, conn, work.as_mut(), NEVER, cancels, false).await {
-            Woke::Done(result) => {
-                if matches!(
-                    result,
-                    Err(UpstreamFault::Unreachable | UpstreamFault::Untrusted | UpstreamFault::NoAddress)
-                ) {
-                    shard.control.poke(lane.server).unreachable();
-                }
-                return result;
-            }
+            Woke::Done(result) => return result,
             Woke::Gone => abort.fire(),
             Woke::Time | Woke::Draining => {}
         }
     }
+}
+
+/// One exchange. The plane hears of a server that could not be reached.
+pub(super) async fn sent(
+    shard: &Shard,
+    lane: &Lane<'_>,
+    request: Composed,
+    deadline: Moment,
+    abort: &Abort,
+) -> Result<Answer, UpstreamFault> {
+    let result = shard.upstreams.exchange(lane, request, deadline, abort).await;
+    if matches!(result, Err(UpstreamFault::Unreachable | UpstreamFault::Untrusted | UpstreamFault::NoAddress)) {
+        shard.control.poke(lane.server).unreachable();
+    }
+    result
 }
 
 /// Where calls to a server go, under this snapshot.

@@ -10,12 +10,14 @@ use crate::base::ids::{EndpointId, ServerId, ShardId};
 use crate::base::time::{Moment, Now};
 use crate::identity::active::ActiveTask;
 use crate::identity::caller::Caller;
+use crate::jsonrpc::scan::Shape;
 use crate::mcp::method as methods;
 use crate::mcp::revision::{Era, Revision};
 use crate::record::Seq;
 use crate::record::frame::{Outcome, Status};
 use crate::upstream::UpstreamFault;
 
+use super::modern::Opted;
 use super::refusal::{Kind, Refusal};
 use super::sessions::Live;
 use super::shard::{Held, Shard};
@@ -36,6 +38,8 @@ pub(super) struct Flight {
     pub(super) id: Option<IdBytes>,
     pub(super) method: Option<&'static methods::Method>,
     pub(super) session: Option<Rc<Live>>,
+    /// What the request lets its server send; modern only.
+    pub(super) opted: Opted,
     /// Of an `initialize`: what the client says of itself.
     pub(super) profile: Option<Box<[u8]>>,
     /// Its server has answered it with a result.
@@ -70,6 +74,14 @@ impl Flight {
     /// Whether its client has taken it back, and its server did not end it in time.
     pub(super) fn is_cancelled(&self, shard: &Shard) -> bool {
         self.in_flight.get().is_some_and(|key| shard.load.is_cancelled(key))
+    }
+
+    /// A refusal as the answer to it, a message of this shape.
+    pub(super) fn answering(&self, refusal: Refusal, shape: Shape) -> Refusal {
+        let mut refusal = refusal.to(self.era, self.id.as_deref());
+        refusal.method = self.method.map_or("", |method| method.wire);
+        refusal.answerable &= shape == Shape::Request;
+        refusal
     }
 
     /// It is over, whichever way it ended: whatever it still has is given back.

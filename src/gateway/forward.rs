@@ -1,9 +1,6 @@
 //! A permitted, recorded message on its way to its server: the head written anew, the body as received, the wait that
 //! notices when nobody waits any more, and the one outcome.
 
-use serde::Deserialize;
-use serde::de::IgnoredAny;
-use serde_json::value::RawValue;
 use smallvec::SmallVec;
 
 use crate::base::limits::ANSWER_WHOLE_BYTES_MAX;
@@ -12,13 +9,15 @@ use crate::base::time::Moment;
 use crate::http::field::Known;
 use crate::http::head::Method;
 use crate::jsonrpc::edit::splice;
-use crate::mcp::call::{Call, Object};
+use crate::jsonrpc::text::write_string;
+use crate::mcp::call::{Call, Object, TaskName};
+use crate::mcp::headers::encode_value;
 use crate::mcp::method::Verb;
 use crate::mcp::revision::Era;
 use crate::record::Recorded;
 use crate::record::frame::Status;
 use crate::session::ledger::Upstream;
-use crate::session::way::{In, Reach, Way};
+use crate::session::way::{Do, In, Reach, Way, WayFault};
 use crate::upstream::UpstreamFault;
 use crate::upstream::exchange::{Abort, Answer, Clearance, Composed, Lane, Request};
 
@@ -26,9 +25,10 @@ use super::answer::{Media, media};
 use super::conn::{Body, Conn};
 use super::exchange::{USER_AGENT, lane, legacy_fields, watched};
 use super::flight::{Ended, Flight, Next, end, failed};
+use super::modern::Opted;
 use super::refusal::{Kind, Refusal};
 use super::sessions::{Live, Restored};
-use super::shard::Shard;
+use super::shard::{Held, Shard};
 use super::{relay, sessions};
 
 /// Sends a permitted message and gives the client what comes back.
@@ -40,15 +40,16 @@ pub(super) async fn serve(
     recorded: Recorded,
     restored: Option<Restored>,
 ) -> Result<Next, Refusal> {
+    if flight.era == Era::Modern {
+        flight.opted = Opted::of(recorded.permit().call(), flight.id.as_deref(), conn.body_bytes(body));
+    }
     let snapshot = flight.snapshot.clone();
-    let lane = lane(&snapshot, flight.server);
     let call = recorded.permit().call();
     let verb = call.method.map(|method| method.verb);
     if verb == Some(Verb::Initialize) {
         flight.profile = sessions::profile(shard, conn.body_bytes(body));
     }
-    let timeout = snapshot.settings.servers[flight.server.index()].timeout_ms;
-    let trip = Trip { lane, recorded: &recorded, restored, timeout };
+    let trip = Trip::new(&snapshot, flight, &recorded, restored);
     let slot = conn.slot.clone();
     let abort = &slot.abort;
     abort.reset();
@@ -64,13 +65,26 @@ pub(super) async fn serve(
 }
 
 /// What a message is sent with.
-struct Trip<'a> {
-    lane: Lane<'a>,
+pub(super) struct Trip<'a> {
+    pub(super) lane: Lane<'a>,
     recorded: &'a Recorded,
     /// What goes instead of the body as received: an answer to a server's request, under that request's own id.
     restored: Option<Restored>,
     /// Milliseconds.
-    timeout: u64,
+    pub(super) timeout: u64,
+}
+
+impl<'a> Trip<'a> {
+    pub(super) fn new(snapshot: &'a Held, flight: &Flight, recorded: &'a Recorded, restored: Option<Restored>) -> Self {
+        let timeout = snapshot.settings.servers[flight.server.index()].timeout_ms;
+        Self { lane: lane(snapshot, flight.server), recorded, restored, timeout }
+    }
+
+    /// The way of a message that may go to one server's session alone, or to whichever is the newest.
+    pub(super) fn way(&self, flight: &Flight, live: &Live, deadline: Moment) -> (Way, Do) {
+        let reach = self.restored.as_ref().map_or(Reach::Newest, |restored| Reach::Epoch(restored.epoch));
+        Way::new(Some(live.epoch(sessions::digest(flight))), reach, deadline)
+    }
 }
 
 /// A message that stands alone.
@@ -101,16 +115,11 @@ async fn in_session(
     abort: &Abort,
 ) -> Result<Next, Refusal> {
     let deadline = shard.timers.last().mono.plus_ms(trip.timeout);
-    let reach = trip.restored.as_ref().map_or(Reach::Newest, |restored| Reach::Epoch(restored.epoch));
-    let (mut way, mut next) = Way::new(Some(live.epoch(sessions::digest(flight))), reach, deadline);
+    let (mut way, mut next) = trip.way(flight, live, deadline);
     loop {
         let upstream = match sessions::reach(shard, flight, live, &mut way, next).await {
             Ok(upstream) => upstream,
-            Err(fault) => {
-                let refusal = sessions::refused(fault);
-                end(shard, flight, Ended::of(Status::Unreachable, refusal.status()));
-                return Err(refusal.recorded());
-            }
+            Err(fault) => return Err(unsent(shard, flight, fault)),
         };
         let mut answer = match send(shard, conn, body, flight, trip, Some(&upstream), deadline, abort).await? {
             Ok(answer) => answer,
@@ -135,6 +144,13 @@ async fn in_session(
             None => relay::answer(shard, conn, flight, answer, abort, trip.timeout).await,
         };
     }
+}
+
+/// What became of a message that no session of its server could be had for; recorded.
+pub(super) fn unsent(shard: &Shard, flight: &Flight, fault: WayFault) -> Refusal {
+    let refusal = sessions::refused(fault);
+    end(shard, flight, Ended::of(Status::Unreachable, refusal.status()));
+    refusal.recorded()
 }
 
 /// Sends it, and waits for the head of the answer. The outer fault is one after which nothing was sent.
@@ -165,7 +181,7 @@ async fn send(
 
 /// The request as the server gets it. Of the caller's head only what MCP defines is written anew; nothing of it is
 /// copied through, least of all its credentials.
-fn compose(
+pub(super) fn compose(
     shard: &Shard,
     conn: &Conn,
     body: &Body,
@@ -177,6 +193,10 @@ fn compose(
     let head = &conn.head;
     let call = trip.recorded.permit().call();
     let text = conn.body_bytes(body);
+    let mut task = Vec::new();
+    if let Object::Task(name) = &call.subject {
+        encode_value(theirs(name), &mut task);
+    }
     let mut fields: SmallVec<[(&'static str, &[u8]); 12]> = SmallVec::new();
     fields.push(("content-type", b"application/json"));
     fields.push(("accept", b"application/json, text/event-stream"));
@@ -185,9 +205,12 @@ fn compose(
     let mut params: SmallVec<[(&[u8], &[u8]); 4]> = SmallVec::new();
     match flight.era {
         Era::Modern => {
-            for known in [Known::McpProtocolVersion, Known::McpMethod, Known::McpName] {
+            for known in [Known::McpProtocolVersion, Known::McpMethod] {
                 fields.extend(head.get(bytes, known).map(|value| (known.name(), value)));
             }
+            // The name that the server knows, where the client knows another.
+            let name = if task.is_empty() { head.get(bytes, Known::McpName) } else { Some(&*task) };
+            fields.extend(name.map(|value| (Known::McpName.name(), value)));
             // Some servers read `_` in a field's name as `-` (RFC 3875, 4.1.18): one that is not checked against the
             // body could pass for one that is.
             params.extend(head.params(bytes).filter(|(name, _)| !name.contains(&b'_')));
@@ -197,7 +220,7 @@ fn compose(
     for known in [Known::Traceparent, Known::Tracestate] {
         fields.extend(head.get(bytes, known).map(|value| (known.name(), value)));
     }
-    let edited = edited(call, text)?;
+    let edited = edited(call, text);
     let text = trip.restored.as_ref().map_or(text, |restored| &restored.body);
     let request = Request {
         method: Method::Post,
@@ -210,42 +233,56 @@ fn compose(
     shard.upstreams.compose(Clearance::Call(trip.recorded), &trip.lane, &request)
 }
 
-/// The body with the one edit that a decision can ask for: a listen stream loses the resources that may not be read.
-/// `Some(None)` where nothing is to be changed; `None` where the edit cannot be made, and so nothing may be sent.
-#[expect(clippy::option_option, reason = "no edit and no way to edit are the two ends of the matter")]
-fn edited(call: &Call, text: &[u8]) -> Option<Option<Vec<u8>>> {
-    let Object::Listen(listen) = &call.subject else { return Some(None) };
-    // Raw values: whatever else the message holds is neither read nor written anew.
-    let message: ListenMessage<'_> = serde_json::from_slice(text).ok()?;
-    let Some(asked) = message.params.notifications.resources.map(RawValue::get) else { return Some(None) };
-    let count = serde_json::from_str::<Vec<IgnoredAny>>(asked).ok()?.len();
-    if count == listen.uris.len() {
-        return Some(None);
+/// The body with the edits that a decision asks for: a listen stream loses the resources that may not be read, and tasks
+/// go by their server's own names. `None` where it goes as it came.
+fn edited(call: &Call, text: &[u8]) -> Option<Vec<u8>> {
+    let mut edits: SmallVec<[(Span, Vec<u8>); 2]> = SmallVec::new();
+    match &call.subject {
+        Object::Task(task) => {
+            let inside = task.text.span;
+            edits.push((Span::new(inside.start as usize - 1, inside.end as usize + 1), json_text(theirs(task))));
+        }
+        Object::Listen(listen) => {
+            if let Some(place) = listen.uris_place.filter(|_| listen.uris.len() < listen.uris_asked) {
+                edits.push((place, json_texts(listen.uris.iter().map(|uri| uri.of(text)))));
+            }
+            if let Some(place) = listen.tasks_place {
+                edits.push((place, json_texts(listen.tasks.iter().map(theirs))));
+            }
+        }
+        _ => {}
     }
-    let start = (asked.as_ptr() as usize).checked_sub(text.as_ptr() as usize)?;
-    let kept: Vec<&str> = listen.uris.iter().map(|uri| uri.of(text)).collect();
-    let kept = serde_json::to_vec(&kept).ok()?;
-    let mut out = Vec::with_capacity(text.len());
-    splice(text, &[(Span::new(start, start + asked.len()), &kept)], &mut out);
-    Some(Some(out))
+    if edits.is_empty() {
+        return None;
+    }
+    edits.sort_unstable_by_key(|(place, _)| place.start);
+    let edits: SmallVec<[(Span, &[u8]); 2]> = edits.iter().map(|(place, new)| (*place, &**new)).collect();
+    let mut out = Vec::new();
+    splice(text, &edits, &mut out);
+    Some(out)
 }
 
-#[derive(Deserialize)]
-struct ListenMessage<'a> {
-    #[serde(borrow)]
-    params: ListenParams<'a>,
+/// The server's own name of a task. A permit has only tasks that were opened; no name at all would be nobody's task.
+fn theirs(task: &TaskName) -> &str {
+    task.opened.as_deref().unwrap_or_default()
 }
 
-#[derive(Deserialize)]
-struct ListenParams<'a> {
-    #[serde(borrow)]
-    notifications: ListenFilter<'a>,
+fn json_text(text: &str) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len() + 2);
+    write_string(&mut out, text);
+    out
 }
 
-#[derive(Deserialize)]
-struct ListenFilter<'a> {
-    #[serde(borrow, rename = "resourceSubscriptions")]
-    resources: Option<&'a RawValue>,
+fn json_texts<'a>(texts: impl Iterator<Item = &'a str>) -> Vec<u8> {
+    let mut out = vec![b'['];
+    for text in texts {
+        if out.len() > 1 {
+            out.push(b',');
+        }
+        write_string(&mut out, text);
+    }
+    out.push(b']');
+    out
 }
 
 #[cfg(test)]
@@ -255,38 +292,72 @@ mod tests {
 
     use super::*;
 
-    /// The body that goes when of the two resources asked for only the first may be read; the rest of it is `extra`.
-    fn check(extra: &str, keep: usize) -> Option<Option<String>> {
-        let body = format!(
-            "{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"subscriptions/listen\",\"params\":{{{extra}\"notifications\":\
-             {{\"resourceSubscriptions\": [\"a:open\", \"a:shut\"] }},\"_meta\":{{\
-             \"io.modelcontextprotocol/protocolVersion\":\"2026-07-28\",\
-             \"io.modelcontextprotocol/clientCapabilities\":{{}}}}}}}}"
-        );
+    /// The body that goes when of the two resources asked for only `keep` may be read, and only the second task is the
+    /// caller's; the rest of it is `extra`.
+    fn check(extra: &str, filters: &str, keep: usize, want: Option<&str>) {
+        let body = |filters: &str| {
+            format!(
+                "{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"subscriptions/listen\",\"params\":{{{extra}\"notifications\":\
+                 {{{filters}}},\"_meta\":{{\
+                 \"io.modelcontextprotocol/protocolVersion\":\"2026-07-28\",\
+                 \"io.modelcontextprotocol/clientCapabilities\":{{}}}}}}}}"
+            )
+        };
+        let asked = body(filters);
+        let mut call = read(&asked, "subscriptions/listen", None);
+        let Object::Listen(listen) = &mut call.subject else { panic!("not a listen") };
+        listen.uris.truncate(keep);
+        if !listen.tasks.is_empty() {
+            listen.tasks.remove(0);
+            listen.tasks[0].opened = Some("b\"2".into());
+        }
+        let sent = edited(&call, asked.as_bytes()).map(|sent| String::from_utf8(sent).unwrap());
+        assert_eq!(sent, want.map(body), "every other byte as it came");
+    }
+
+    fn read(body: &str, method: &str, name: Option<&str>) -> Call {
         let given = Given {
             version: Some(b"2026-07-28"),
             version_count: 1,
-            method: Some(b"subscriptions/listen"),
+            method: Some(method.as_bytes()),
             method_count: 1,
+            name: name.map(str::as_bytes),
+            name_count: usize::from(name.is_some()),
             ..Given::default()
         };
         let envelope = scan::read(body.as_bytes()).unwrap();
-        let mut call = call::read(&given, body.as_bytes(), &envelope).unwrap();
-        let Object::Listen(listen) = &mut call.subject else { panic!("not a listen") };
-        listen.uris.truncate(keep);
-        let sent = edited(&call, body.as_bytes())?;
-        let whole = body.replace("[\"a:open\", \"a:shut\"]", "[\"a:open\"]");
-        if let Some(sent) = &sent {
-            assert_eq!(std::str::from_utf8(sent), Ok(&*whole), "every other byte as it came");
-        }
-        Some(sent.map(|sent| String::from_utf8(sent).unwrap()))
+        call::read(&given, body.as_bytes(), &envelope).unwrap()
     }
 
     #[test]
     fn what_may_not_be_read_is_not_asked_for() {
-        assert_eq!(check("", 2), Some(None));
-        assert!(check("", 1).flatten().is_some());
+        let uris = r#""resourceSubscriptions": ["a:open", "a:shut"] "#;
+        let open = r#""resourceSubscriptions": ["a:open"] "#;
+        check("", uris, 2, None);
+        check("", uris, 1, Some(open));
         // Numbers that no float holds are legal, and must neither stop the edit nor be written anew.
-        assert!(check("\"x\":[1e999,123456789012345678901234567890],", 1).flatten().is_some());
+        check("\"x\":[1e999,123456789012345678901234567890],", uris, 1, Some(open));
+        let tasks = r#""taskIds":[ "A1" , "B2" ]"#;
+        let own = r#""taskIds":["b\"2"]"#;
+        check("", tasks, 0, Some(own));
+        check("", &format!("{tasks},{uris}"), 1, Some(&format!("{own},{open}")));
+        check("", &format!("{uris},{tasks}"), 1, Some(&format!("{open},{own}")));
+    }
+
+    #[test]
+    fn a_task_goes_by_its_servers_name() {
+        let body = |id: &str| {
+            format!(
+                "{{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tasks/get\",\"params\":{{\"taskId\": {id},\"_meta\":{{\
+                 \"io.modelcontextprotocol/protocolVersion\":\"2026-07-28\",\
+                 \"io.modelcontextprotocol/clientCapabilities\":{{}}}}}}}}"
+            )
+        };
+        let asked = body("\"A1\"");
+        let mut call = read(&asked, "tasks/get", Some("A1"));
+        let Object::Task(task) = &mut call.subject else { panic!("not a task") };
+        task.opened = Some("786512e2".into());
+        let sent = edited(&call, asked.as_bytes()).map(|sent| String::from_utf8(sent).unwrap());
+        assert_eq!(sent, Some(body("\"786512e2\"")));
     }
 }

@@ -1,16 +1,19 @@
 //! The decision about one message, and its record: what the pipeline asks between reading a message and sending it.
 
+use serde_json::json;
 use smallvec::SmallVec;
 
 use crate::base::ids::RuleId;
 use crate::http::field::Known;
 use crate::identity::active::{ActiveTask, active_task};
-use crate::mcp::call::{Call, Object};
-use crate::mcp::headers;
+use crate::mcp::call::{Call, Object, TaskName};
+use crate::mcp::optin::{Declared, TASKS_EXTENSION};
 use crate::mcp::revision::Era;
+use crate::mcp::{catalog, headers};
 use crate::policy::decide::{self, Denied, Permit, Why};
 use crate::record::frame::{Decision, TargetKind, Verdict};
 use crate::record::{RecordFault, Recorded};
+use crate::session::tasks;
 
 use super::conn::{Body, Conn};
 use super::flight::{Flight, sentence};
@@ -44,6 +47,43 @@ impl<'a> Judge<'a> {
         }
     }
 
+    /// The MCP tasks that a message names, each opened: found to be this caller's, at this server, under this active
+    /// task (MCP tasks extension). Of a subscription those that are not stay shut, and are left out by the decision.
+    pub(super) fn opened(&self, mut call: Call) -> Result<Call, Refusal> {
+        match &mut call.subject {
+            Object::Task(_) => {}
+            Object::Listen(listen) if listen.tasks_place.is_some() => {}
+            _ => return Ok(call),
+        }
+        let Flight { snapshot, server, era, .. } = self.flight;
+        let offered = snapshot.catalog.server(*server).and_then(|server| server.era(*era));
+        // Where nothing is known of the server, the decision says so.
+        let Some(offered) = offered else { return Ok(call) };
+        let served = catalog::extension(offered, TASKS_EXTENSION);
+        if !served && matches!(call.subject, Object::Task(_)) {
+            return Err(self.refused(&call, &[], Kind::MethodUnknown));
+        }
+        let declared = call.meta.capabilities.map(|span| Declared::read(span.of(self.text)));
+        if !declared.unwrap_or_default().has(Declared::TASKS) {
+            let needed = json!({ "requiredCapabilities": { "extensions": { TASKS_EXTENSION: {} } } });
+            return Err(self.refused(&call, &[], Kind::CapabilityMissing).with(needed.to_string()));
+        }
+        let open = |task: &mut TaskName| task.opened = self.open_task(task.text.of(self.text)).filter(|_| served);
+        match &mut call.subject {
+            Object::Task(task) => open(task),
+            Object::Listen(listen) => listen.tasks.iter_mut().for_each(open),
+            _ => {}
+        }
+        Ok(call)
+    }
+
+    /// The server's own id of a task, when `handle` is this caller's name for it.
+    fn open_task(&self, handle: &str) -> Option<Box<str>> {
+        let opened = tasks::open(&self.shard.sealing, handle.as_bytes()).ok()?;
+        let (server, active) = marks(self.flight);
+        opened.owned_by(&self.flight.caller.owner, server, active).ok()
+    }
+
     /// The decision. It alone hands out permits.
     pub(super) fn decide(&self, call: Call) -> Result<Permit, Refusal> {
         let Flight { snapshot, caller, task, server, .. } = self.flight;
@@ -75,6 +115,7 @@ impl<'a> Judge<'a> {
             (Why::Hidden, Object::Tool(_)) => naming(Kind::ToolUnknown),
             (Why::Hidden, Object::Prompt(_)) => naming(Kind::PromptUnknown),
             (Why::Hidden, Object::CompletePrompt(_) | Object::CompleteResource(_)) => Kind::CompletionUnknown.into(),
+            (Why::Hidden, Object::Task(_)) => Kind::TaskIdUnknown.into(),
             (Why::Hidden, Object::Resource(_) | Object::Listen(_) | Object::None) => {
                 naming(Kind::ResourceUnknown).with(serde_json::json!({ "uri": name }).to_string())
             }
@@ -163,6 +204,13 @@ impl<'a> Judge<'a> {
     }
 }
 
+/// What ties a task to its server and to the active task of the call that made it.
+pub(super) fn marks(flight: &Flight) -> (u64, u64) {
+    let settings = &flight.snapshot.settings;
+    let server = tasks::server_mark(&settings.servers[flight.server.index()].name);
+    (server, tasks::active_mark(flight.task, settings.policy.tasks()))
+}
+
 /// A visible refusal: for a tool a result that the model can read, else a JSON-RPC error.
 fn forbidden(subject: &Object, reason: &str) -> Refusal {
     let detail = serde_json::json!({ "portcullis/refusal": { "kind": "forbid", "reason": reason } }).to_string();
@@ -176,7 +224,7 @@ fn target<'a>(call: &'a Call, text: &'a [u8]) -> (&'a str, TargetKind) {
         Object::Tool(_) => TargetKind::Tool,
         Object::Prompt(_) | Object::CompletePrompt(_) => TargetKind::Prompt,
         Object::Resource(_) | Object::CompleteResource(_) => TargetKind::Resource,
-        Object::Listen(_) | Object::None => TargetKind::None,
+        Object::Listen(_) | Object::Task(_) | Object::None => TargetKind::None,
     };
     (name, kind)
 }

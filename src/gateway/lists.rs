@@ -18,29 +18,12 @@ use super::shard::Shard;
 pub(super) async fn serve(
     shard: &Shard,
     conn: &mut Conn,
-    flight: &mut Flight,
+    flight: &Flight,
     kind: ListKind,
     cursor: bool,
 ) -> Result<Next, Refusal> {
-    let Some(offered) = flight.snapshot.catalog.server(flight.server).and_then(|server| server.era(flight.era)) else {
-        return Err(Kind::CatalogUnknown.into());
-    };
-    let Some(listing) = offered.list(kind) else { return Err(Kind::MethodUnknown.into()) };
-    if cursor {
-        return Err(Kind::CursorInvalid.into());
-    }
-    let (table, caller) = (&flight.snapshot.table, &flight.caller);
-    let shown = listing.items.iter().filter(|item| listed(table, caller, flight.task, flight.server, kind, item));
-    let mut body = Vec::with_capacity(4096);
-    body.extend_from_slice(b"{\"jsonrpc\":\"2.0\",\"id\":");
-    body.extend_from_slice(flight.id.as_deref().unwrap_or(b"null"));
-    body.extend_from_slice(b",\"result\":");
-    let ttl_ms = listing.ttl_ms.unwrap_or(0);
-    write_list_result(&mut body, kind, flight.era, shown, ttl_ms, offered.server_info.as_deref());
-    body.push(b'}');
-
-    // In the form in which the server itself answers lists, so that nothing tells the two apart.
-    let media = if offered.events && accepts_events(conn) {
+    let (mut body, events) = page(flight, kind, cursor)?;
+    let media = if events && accepts_events(conn) {
         let mut event = Vec::with_capacity(body.len() + 32);
         let message = Event { id: None, name: Some(b"message"), data: Some(&body), retry: None };
         sse::write_event(&mut event, &message).map_err(|_| Kind::ServerInvalid)?;
@@ -57,7 +40,29 @@ pub(super) async fn serve(
     Ok(Next::Keep)
 }
 
-fn accepts_events(conn: &Conn) -> bool {
+/// The answer to a list request, and whether the server itself answers such with events: in that form nothing tells the
+/// two apart.
+pub(super) fn page(flight: &Flight, kind: ListKind, cursor: bool) -> Result<(Vec<u8>, bool), Refusal> {
+    let Some(offered) = flight.snapshot.catalog.server(flight.server).and_then(|server| server.era(flight.era)) else {
+        return Err(Kind::CatalogUnknown.into());
+    };
+    let Some(listing) = offered.list(kind) else { return Err(Kind::MethodUnknown.into()) };
+    if cursor {
+        return Err(Kind::CursorInvalid.into());
+    }
+    let (table, caller) = (&flight.snapshot.table, &flight.caller);
+    let shown = listing.items.iter().filter(|item| listed(table, caller, flight.task, flight.server, kind, item));
+    let mut body = Vec::with_capacity(4096);
+    body.extend_from_slice(b"{\"jsonrpc\":\"2.0\",\"id\":");
+    body.extend_from_slice(flight.id.as_deref().unwrap_or(b"null"));
+    body.extend_from_slice(b",\"result\":");
+    let ttl_ms = listing.ttl_ms.unwrap_or(0);
+    write_list_result(&mut body, kind, flight.era, shown, ttl_ms, offered.server_info.as_deref());
+    body.push(b'}');
+    Ok((body, offered.events))
+}
+
+pub(super) fn accepts_events(conn: &Conn) -> bool {
     let accept = conn.head.get(conn.bytes(), Known::Accept).unwrap_or_default();
     accept.split(|byte| *byte == b',').any(|media| media.trim_ascii().starts_with(b"text/event-stream"))
 }

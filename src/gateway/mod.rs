@@ -5,16 +5,20 @@
 //! Spec: MCP basic/transports (2025-03-26 to 2026-07-28); RFC 6750, RFC 9728 for refusals.
 
 mod answer;
+mod apart;
+mod batch;
 mod conn;
 pub mod control;
 mod exchange;
 mod flight;
 mod forward;
 mod gate;
+mod joined;
 mod judge;
 mod lists;
 mod load;
 pub mod mail;
+mod modern;
 mod pipeline;
 pub mod refusal;
 mod relay;

@@ -15,10 +15,12 @@ use crate::http::head::{Framing, Method, Version};
 use crate::http::reply;
 use crate::identity::active::ActiveTask;
 use crate::identity::caller::Caller;
-use crate::jsonrpc::scan::Shape;
+use crate::jsonrpc::scan::{Reader, ScanFault, Shape};
 use crate::mcp::call::{self, Call, CallFault, Given};
+use crate::mcp::catalog::ListKind;
 use crate::mcp::method::{self as methods, Verb};
 use crate::mcp::revision::{Era, Revision};
+use crate::record::Recorded;
 use crate::record::frame::Decision;
 use crate::session::owner::SessionFault;
 
@@ -28,19 +30,47 @@ use super::flight::{Flight, IdBytes, Next, Taken, sentence};
 use super::judge::Judge;
 use super::load::Class;
 use super::mail::{Cancel, Letter};
+use super::modern::Opted;
 use super::refusal::{self, Kind, Refusal};
-use super::sessions::Live;
+use super::sessions::{Live, Restored};
 use super::shard::{Held, Shard};
 use super::tally::Count;
-use super::{forward, gate, lists, session, sessions};
+use super::{batch, forward, gate, lists, session, sessions};
+
+/// Who asks, where, and under which configuration.
+pub(super) struct Asked {
+    pub(super) snapshot: Rc<Held>,
+    pub(super) caller: Rc<Caller>,
+    pub(super) endpoint: EndpointId,
+    pub(super) began: Now,
+}
 
 /// A message as read: the call, and what of the body is asked for later.
-struct Read {
-    call: Call,
+pub(super) struct Read {
+    pub(super) call: Call,
     id: Option<IdBytes>,
-    cursor: bool,
+    pub(super) cursor: bool,
     /// The request that it takes back.
     taken_back: Option<IdBytes>,
+}
+
+/// What a body was found to hold.
+#[expect(clippy::large_enum_variant, reason = "taken apart at once; a box would cost every call an allocation")]
+pub(super) enum Reading {
+    One(Read),
+    /// Several messages, in the revision that has that.
+    Batch,
+}
+
+/// What is due for a message that was not refused.
+#[expect(clippy::large_enum_variant, reason = "taken apart at once; a box would cost every call an allocation")]
+pub(super) enum Due {
+    /// Its answer from the catalogue.
+    List(ListKind),
+    /// No more than that it was heard.
+    Nothing,
+    /// To send it: as received, or as an answer that has found what it answers.
+    Call(Recorded, Option<Restored>),
 }
 
 /// Serves one request whose head has arrived.
@@ -84,54 +114,36 @@ async fn post(
     } else {
         gate::caller(shard, &current, conn, endpoint)?
     };
-    let snapshot = current;
-    let server = snapshot.prepared.endpoints[endpoint.index()].server;
+    let asked = Asked { snapshot: current, caller, endpoint, began };
 
-    let session = session(shard, conn, &snapshot, &caller, endpoint);
-    let mut read = read(shard, conn, body, session.as_ref().and_then(|opened| opened.as_ref().ok()))?;
-    let answerable = read.call.shape == Shape::Request;
-    let mut flight = Flight {
-        task: ActiveTask::None,
-        endpoint,
-        server,
-        era: read.call.era,
-        revision: read.call.revision,
-        id: read.id.take(),
-        method: read.call.method,
-        session: None,
-        profile: None,
-        succeeded: Cell::new(false),
-        in_flight: Cell::new(None),
-        taken: Cell::new(Taken::Nothing),
-        began,
-        sent: began.mono,
-        answered: began.mono,
-        request_bytes: conn.body_bytes(body).len(),
-        seq: None,
-        snapshot,
-        caller,
+    let session = session(shard, conn, &asked);
+    let mut read = match read(shard, conn, body, &asked, session.as_ref().and_then(|opened| opened.as_ref().ok()))? {
+        Reading::One(read) => read,
+        Reading::Batch => return Box::pin(batch::serve(shard, conn, body, &asked)).await,
     };
-    let result = judged(shard, conn, body, &mut flight, read, session).await;
+    let (shape, cursor) = (read.call.shape, read.cursor);
+    let mut flight = asked.flight(&mut read, conn.body_bytes(body).len());
+    let result = match judged(shard, conn, body, &mut flight, read, session).await {
+        Ok(Due::Call(recorded, restored)) => forward::serve(shard, conn, body, &mut flight, recorded, restored).await,
+        Ok(Due::List(kind)) => Box::pin(lists::serve(shard, conn, &flight, kind, cursor)).await,
+        Ok(Due::Nothing) => accepted(shard, conn).await,
+        Err(refusal) => Err(refusal),
+    };
     // Whatever it had taken is given back, whichever way it ended.
     flight.over(shard);
-    result.map_err(|refusal| {
-        let mut refusal = refusal.to(flight.era, flight.id.as_deref());
-        refusal.method = flight.method.map_or("", |method| method.wire);
-        refusal.answerable &= answerable;
-        refusal
-    })
+    result.map_err(|refusal| flight.answering(refusal, shape))
 }
 
 /// The part from the decision on, where every refusal knows whom it answers.
-async fn judged(
+pub(super) async fn judged(
     shard: &Shard,
-    conn: &mut Conn,
+    conn: &Conn,
     body: &Body,
     flight: &mut Flight,
     read: Read,
     session: Option<Result<Rc<Live>, SessionFault>>,
-) -> Result<Next, Refusal> {
-    let Read { call, cursor, taken_back, .. } = read;
+) -> Result<Due, Refusal> {
+    let Read { call, taken_back, .. } = read;
     era_offered(flight)?;
     let initialize = call.method.is_some_and(|method| method.verb == Verb::Initialize);
     if call.era == Era::Legacy && !initialize {
@@ -144,27 +156,28 @@ async fn judged(
         lists::fresh(shard, flight).await;
     }
     if let Some(kind) = call.method.and_then(|method| method.list) {
-        return Box::pin(lists::serve(shard, conn, flight, kind, cursor)).await;
+        return Ok(Due::List(kind));
     }
     if call.era == Era::Modern && call.shape == Shape::Notification {
         // Over HTTP a modern client cancels by closing its stream; what it notifies beside that concerns nobody.
-        return accepted(shard, conn).await;
+        return Ok(Due::Nothing);
     }
     let cancels = is_cancellation(&call);
     if cancels && flight.session.is_none() {
         // A server without sessions could not tell whose request is meant.
         shard.count(Count::CancelsSessionless);
-        return accepted(shard, conn).await;
+        return Ok(Due::Nothing);
     }
     let mut restored = None;
     if matches!(call.shape, Shape::Result | Shape::Error) {
         restored = sessions::restored(shard, flight, &call, conn.body_bytes(body));
         if restored.is_none() {
             shard.count(Count::AnswersDropped);
-            return accepted(shard, conn).await;
+            return Ok(Due::Nothing);
         }
     }
     let judge = Judge::new(shard, conn, body, flight);
+    let call = judge.opened(call)?;
     let permit = judge.decide(call)?;
     judge.params_agree(&permit)?;
     let recorded = judge.record(permit)?;
@@ -174,7 +187,7 @@ async fn judged(
         let cancel = Cancel::new(session.nonce16, taken_back.as_deref().unwrap_or_default(), shard.control.shards());
         shard.control.mail.send(&Letter::Cancelled(Arc::new(cancel)));
     }
-    forward::serve(shard, conn, body, flight, recorded, restored).await
+    Ok(Due::Call(recorded, restored))
 }
 
 /// Whether there is room for it: by what it is worth, by what its subject has under way, by its id. Notifications and
@@ -210,18 +223,16 @@ fn afford(shard: &Shard, conn: &Conn, flight: &mut Flight, call: &Call) -> Resul
 }
 
 /// Reads the message: one scan, then its meaning, agreed with the head.
-fn read(shard: &Shard, conn: &Conn, body: &Body, session: Option<&Rc<Live>>) -> Result<Read, Refusal> {
+pub(super) fn read(
+    shard: &Shard,
+    conn: &Conn,
+    body: &Body,
+    asked: &Asked,
+    session: Option<&Rc<Live>>,
+) -> Result<Reading, Refusal> {
     let head = &conn.head;
     let bytes = conn.bytes();
     let text = conn.body_bytes(body);
-    let mut reader = shard.reader();
-    if let Err(fault) = reader.read(text) {
-        let kind = if fault.code() == -32_700 { Kind::JsonMalformed } else { Kind::EnvelopeInvalid };
-        let id = reader.id().map(|id| id.raw(text));
-        let message = format!("{} (at byte {})", fault, reader.position());
-        return Err(Refusal::from(kind).saying(message).to(Era::Modern, id));
-    }
-    let envelope = reader.envelope();
     let given = Given {
         version: head.get(bytes, Known::McpProtocolVersion),
         version_count: head.count(Known::McpProtocolVersion),
@@ -233,6 +244,15 @@ fn read(shard: &Shard, conn: &Conn, body: &Body, session: Option<&Rc<Live>>) -> 
         session_count: head.count(Known::McpSessionId),
         session_revision: session.map(|session| session.revision),
     };
+    let mut reader = shard.reader();
+    if let Err(fault) = reader.read(text) {
+        let batches = asked.snapshot.settings.limits.batch_messages_max > 0;
+        if fault == ScanFault::Batch && batches && call::takes_batch(&given) {
+            return Ok(Reading::Batch);
+        }
+        return Err(unreadable(fault, &reader, text));
+    }
+    let envelope = reader.envelope();
     let id = envelope.id.map(|id| id.raw(text));
     let call = call::read(&given, text, envelope).map_err(|fault| {
         let refusal = of_fault(&fault, given.version, id);
@@ -242,13 +262,49 @@ fn read(shard: &Shard, conn: &Conn, body: &Body, session: Option<&Rc<Live>>) -> 
     let named = if is_cancellation(&call) { envelope.param(text, "requestId") } else { None };
     let named = named.map(|member| member.value.of(text)).filter(|id| id.len() <= ID_BYTES_MAX);
     let taken_back = named.map(SmallVec::from_slice);
-    Ok(Read { call, id: id.map(SmallVec::from_slice), cursor, taken_back })
+    Ok(Reading::One(Read { call, id: id.map(SmallVec::from_slice), cursor, taken_back }))
 }
 
 /// A notification of the handshake era that takes a request back.
 fn is_cancellation(call: &Call) -> bool {
     let cancels = call.method.is_some_and(|method| method.verb == Verb::Cancelled);
     cancels && call.era == Era::Legacy && call.shape == Shape::Notification
+}
+
+/// What the scanner refused.
+pub(super) fn unreadable(fault: ScanFault, reader: &Reader, text: &[u8]) -> Refusal {
+    let kind = if fault.code() == -32_700 { Kind::JsonMalformed } else { Kind::EnvelopeInvalid };
+    let id = reader.id().map(|id| id.raw(text));
+    let message = format!("{} (at byte {})", fault, reader.position());
+    Refusal::from(kind).saying(message).to(Era::Modern, id)
+}
+
+impl Asked {
+    /// A message on its way. Its id is taken along.
+    pub(super) fn flight(self, read: &mut Read, request_bytes: usize) -> Flight {
+        Flight {
+            task: ActiveTask::None,
+            endpoint: self.endpoint,
+            server: self.snapshot.prepared.endpoints[self.endpoint.index()].server,
+            era: read.call.era,
+            revision: read.call.revision,
+            id: read.id.take(),
+            method: read.call.method,
+            session: None,
+            opted: Opted::default(),
+            profile: None,
+            succeeded: Cell::new(false),
+            in_flight: Cell::new(None),
+            taken: Cell::new(Taken::Nothing),
+            began: self.began,
+            sent: self.began.mono,
+            answered: self.began.mono,
+            request_bytes,
+            seq: None,
+            snapshot: self.snapshot,
+            caller: self.caller,
+        }
+    }
 }
 
 fn of_fault(fault: &CallFault, version: Option<&[u8]>, id: Option<&[u8]>) -> Refusal {
@@ -271,16 +327,10 @@ fn unsupported(refusal: Refusal, requested: Option<&[u8]>) -> Refusal {
 }
 
 /// The session that the request names, opened and checked; `None` where it names none.
-fn session(
-    shard: &Shard,
-    conn: &Conn,
-    snapshot: &Held,
-    caller: &Caller,
-    endpoint: EndpointId,
-) -> Option<Result<Rc<Live>, SessionFault>> {
+pub(super) fn session(shard: &Shard, conn: &Conn, asked: &Asked) -> Option<Result<Rc<Live>, SessionFault>> {
     let id = conn.head.get(conn.bytes(), Known::McpSessionId)?;
-    let digest = snapshot.prepared.endpoints[endpoint.index()].digest;
-    Some(shard.open_session(id, caller, digest))
+    let digest = asked.snapshot.prepared.endpoints[asked.endpoint.index()].digest;
+    Some(shard.open_session(id, &asked.caller, digest))
 }
 
 /// Whether the server speaks the caller's era. Where it is not known yet, the server itself will tell.
@@ -298,7 +348,7 @@ fn era_offered(flight: &Flight) -> Result<(), Refusal> {
 }
 
 /// A refusal that was not decided on (a malformed message, an unknown session) leaves a note of who it was.
-fn note_caller(shard: &Shard, snapshot: &Held, caller: &Caller, endpoint: EndpointId, refusal: &Refusal) {
+pub(super) fn note_caller(shard: &Shard, snapshot: &Held, caller: &Caller, endpoint: EndpointId, refusal: &Refusal) {
     // A 405 to a GET is how a server says that it has no stream there: an answer, which clients ask for as a habit.
     if refusal.recorded || refusal.kind == Kind::MethodNotAllowed {
         return;

@@ -8,6 +8,7 @@ use crate::http::body as chunks;
 use crate::http::field::Known;
 use crate::http::head::{Framing, Version};
 use crate::mcp::method::Verb;
+use crate::mcp::optin::TASKS_EXTENSION;
 use crate::mcp::revision::Era;
 use crate::record::frame::Status;
 use crate::session::ledger::Upstream;
@@ -18,6 +19,7 @@ use crate::uring::buffer::Buffer;
 use super::answer::{Media, accept, accepted, media, of_facts, retire, write_head};
 use super::conn::Conn;
 use super::flight::{Ended, Flight, NEVER, Next, end, failed, reasoned};
+use super::modern;
 use super::refusal::{Kind, Refusal};
 use super::sessions;
 use super::shard::Shard;
@@ -55,7 +57,7 @@ pub(super) async fn answer(
 }
 
 /// An answer that the client must not see.
-fn withheld(shard: &Shard, flight: &Flight, answer: Answer, kind: Kind) -> Refusal {
+pub(super) fn withheld(shard: &Shard, flight: &Flight, answer: Answer, kind: Kind) -> Refusal {
     answer.abandon();
     let refusal = reasoned(kind);
     end(shard, flight, Ended { code: kind.row().code, ..Ended::of(Status::Invalid, refusal.status()) });
@@ -78,9 +80,13 @@ pub(super) async fn json(
     abort: &Abort,
     collected: Option<Buffer>,
 ) -> Result<Next, Refusal> {
+    let verb = flight.method.map(|method| method.verb);
+    // A task's state is renamed on its way, wherever in it the name stands.
+    let whole = matches!(verb, Some(Verb::TasksGet | Verb::TasksUpdate | Verb::TasksCancel));
+    let max = if whole { EVENT_BYTES_MAX } else { ANSWER_WHOLE_BYTES_MAX };
     let body = match collected {
         Some(body) => Ok(body),
-        None => collect(shard, conn, flight, &mut answer, abort, ANSWER_WHOLE_BYTES_MAX).await,
+        None => collect(shard, conn, flight, &mut answer, abort, max).await,
     };
     let body = match body {
         Ok(body) => body,
@@ -89,22 +95,23 @@ pub(super) async fn json(
             return Err(failed(shard, flight, fault));
         }
     };
+    if !answer.done() && whole {
+        return Err(withheld(shard, flight, answer, Kind::ServerInvalid));
+    }
     if !answer.done() {
         return Box::pin(long(shard, conn, flight, answer, abort, &body)).await;
     }
     let status = answer.status();
-    let facts = shard.answers().read(&body).ok();
-    let facts = match facts
-        .map_or(Err(Kind::ServerInvalid), |facts| accept(shard, flight, &facts, &body, status).map(|()| facts))
-    {
-        Ok(facts) => facts,
+    let facts = shard.answers().read(&body).map_err(|_| Kind::ServerInvalid);
+    let facts = facts.and_then(|facts| accept(shard, flight, &facts, &body, status).map(|()| facts));
+    let accepted = facts.and_then(|facts| modern::rewritten(shard, flight, &facts, &body).map(|other| (facts, other)));
+    let (facts, other) = match accepted {
+        Ok(accepted) => accepted,
         Err(kind) => return Err(withheld(shard, flight, answer, kind)),
     };
     shard.upstreams.finish(answer);
-    let discover = flight.method.is_some_and(|method| method.verb == Verb::Discover);
-    let honest = if discover { without_tasks(&body) } else { None };
     flight.answer_leaves(shard);
-    send_json(shard, conn, status, None, honest.as_deref().unwrap_or(&body)).await;
+    send_json(shard, conn, status, None, other.as_deref().unwrap_or(&body)).await;
     end(shard, flight, of_facts(&facts, status, body.len()));
     Ok(Next::Keep)
 }
@@ -281,7 +288,7 @@ async fn initialize(
     if !accepted {
         return Err(withheld(shard, flight, answer, Kind::ServerInvalid));
     }
-    let body = without_tasks(&body).unwrap_or(body);
+    let body = without_tasks(&body, false).unwrap_or(body);
     let upstream = answer.field(Known::McpSessionId).map(<[u8]>::to_vec);
     let session = match (upstream, agreed) {
         (Some(upstream), Some(revision)) => match sessions::begin(shard, flight, &upstream, revision) {
@@ -301,15 +308,16 @@ async fn initialize(
     Ok(Next::Keep)
 }
 
-/// What a server says of itself, without the one capability that this gateway does not pass on: `tasks/*` have no
-/// owner here. `None` where it does not declare it.
-fn without_tasks(body: &[u8]) -> Option<Vec<u8>> {
+/// What a server says of itself, without what this gateway does not pass on: the tasks of 2025-11-25, and where it is
+/// not kept the extension that came after them. `None` where it declares neither.
+pub(super) fn without_tasks(body: &[u8], keep_extension: bool) -> Option<Vec<u8>> {
     memchr::memmem::find(body, b"tasks")?;
     let mut message: serde_json::Value = serde_json::from_slice(body).ok()?;
     let capabilities = message.pointer_mut("/result/capabilities")?.as_object_mut()?;
     let core = capabilities.remove("tasks");
     let extensions = capabilities.get_mut("extensions").and_then(serde_json::Value::as_object_mut);
-    let extension = extensions.and_then(|extensions| extensions.remove("io.modelcontextprotocol/tasks"));
+    let extensions = extensions.filter(|_| !keep_extension);
+    let extension = extensions.and_then(|extensions| extensions.remove(TASKS_EXTENSION));
     core.or(extension)?;
     serde_json::to_vec(&message).ok()
 }
@@ -320,15 +328,19 @@ mod tests {
 
     #[test]
     fn tasks_are_not_promised() {
-        let check = |capabilities: &str, want: Option<&str>| {
+        let check = |capabilities: &str, keep: bool, want: Option<&str>| {
             let message =
                 |inside: &str| format!("{{\"id\":1,\"jsonrpc\":\"2.0\",\"result\":{{\"capabilities\":{inside}}}}}");
-            let got = without_tasks(message(capabilities).as_bytes());
+            let got = without_tasks(message(capabilities).as_bytes(), keep);
             assert_eq!(got, want.map(|want| message(want).into_bytes()), "{capabilities}");
         };
-        check(r#"{"tools":{}}"#, None);
-        check(r#"{"experimental":{"tasks":{}}}"#, None);
-        check(r#"{"tasks":{"list":{}},"tools":{}}"#, Some(r#"{"tools":{}}"#));
-        check(r#"{"extensions":{"a/b":{},"io.modelcontextprotocol/tasks":{}}}"#, Some(r#"{"extensions":{"a/b":{}}}"#));
+        let extension = r#"{"extensions":{"a/b":{},"io.modelcontextprotocol/tasks":{}}}"#;
+        for keep in [false, true] {
+            check(r#"{"tools":{}}"#, keep, None);
+            check(r#"{"experimental":{"tasks":{}}}"#, keep, None);
+            check(r#"{"tasks":{"list":{}},"tools":{}}"#, keep, Some(r#"{"tools":{}}"#));
+        }
+        check(extension, false, Some(r#"{"extensions":{"a/b":{}}}"#));
+        check(extension, true, None);
     }
 }

@@ -20,6 +20,7 @@ use super::conn::Conn;
 use super::exchange::{USER_AGENT, lane, legacy_fields, watched};
 use super::flight::{Flight, Next, Taken, failed, reasoned};
 use super::load::Class;
+use super::modern::Opted;
 use super::refusal::{Kind, Refusal};
 use super::sessions::{self, Live};
 use super::shard::{Held, Shard};
@@ -63,6 +64,7 @@ pub(super) async fn serve(
         id: None,
         method: None,
         session: Some(session.clone()),
+        opted: Opted::default(),
         profile: None,
         succeeded: Cell::new(false),
         in_flight: Cell::new(None),

@@ -12,8 +12,8 @@ use smallvec::SmallVec;
 
 use crate::base::ids::ServerId;
 use crate::base::limits::{
-    EVENT_BYTES_MAX, LEASE_MS, SESSION_END_MS_MAX, SESSION_TOUCH_S, SESSIONS_EXPIRED_AT_ONCE_MAX, SESSIONS_KNOWN_MAX,
-    TICK_MS, UPSTREAM_SESSION_BYTES_MAX, WAY_WAIT_MS,
+    EVENT_BYTES_MAX, LEASE_MS, SESSION_END_MS_MAX, SESSIONS_EXPIRED_AT_ONCE_MAX, SESSIONS_KNOWN_MAX, TICK_MS,
+    UPSTREAM_SESSION_BYTES_MAX, WAY_WAIT_MS,
 };
 use crate::base::time::Moment;
 use crate::http::field::Known as Field;
@@ -24,6 +24,7 @@ use crate::jsonrpc::scan::{Kind as Json, Shape};
 use crate::jsonrpc::{id, text};
 use crate::mcp::call::Call;
 use crate::mcp::method::Verb;
+use crate::mcp::optin::LogLevel;
 use crate::mcp::profile::{Capabilities, request_initialize_again};
 use crate::mcp::request;
 use crate::mcp::revision::Revision;
@@ -34,7 +35,7 @@ use crate::upstream::exchange::{Abort, Answer, Clearance, Request};
 use crate::uring::ring;
 
 use super::answer::{Media, media, retire};
-use super::exchange::{USER_AGENT, lane};
+use super::exchange::{USER_AGENT, lane, sent};
 use super::flight::Flight;
 use super::mail::Letter;
 use super::refusal::{Kind, Refusal};
@@ -156,7 +157,7 @@ impl Shard {
         let now_s = self.timers.last().unix_s();
         let known = self.sessions.borrow_mut().get(&session.nonce16);
         if let Some(live) = known {
-            if now_s.saturating_sub(live.touched_s.get()) >= SESSION_TOUCH_S {
+            if now_s.saturating_sub(live.touched_s.get()) >= self.snapshot().settings.sessions.touch_s() {
                 live.touched_s.set(now_s);
                 if !self.control.ledger.touch(&live.key(), now_s) {
                     self.sessions.borrow_mut().remove(&live.nonce16);
@@ -362,7 +363,7 @@ async fn shake_hands(shard: &Shard, flight: &Flight, live: &Live, known: Option<
 fn restoring(known: Option<&Known>) -> Vec<Vec<u8>> {
     let mut bodies = vec![request::notify_initialized()];
     let Some(known) = known else { return bodies };
-    if let Some(level) = known.level {
+    if let Some(level) = known.level.and_then(LogLevel::of) {
         bodies.push(request::request_set_level(bodies.len() as u64, level));
     }
     for uri in &known.subscriptions {
@@ -391,7 +392,7 @@ async fn post(
     let lane = lane(&flight.snapshot, flight.server);
     let request = shard.upstreams.compose(Clearance::Session(live.proof()), &lane, &request).ok_or(In::Unreachable)?;
     // Whoever waits for this session may be another client than the one that began: nobody can call it off.
-    shard.upstreams.exchange(&lane, request, until, &Abort::default()).await.map_err(|_| In::Unreachable)
+    sent(shard, &lane, request, until, &Abort::default()).await.map_err(|_| In::Unreachable)
 }
 
 /// Session and version, as the server knows them.
@@ -464,8 +465,8 @@ pub(super) fn keep(shard: &Shard, flight: &Flight, verb: Verb, body: &[u8]) {
     let (ledger, key) = (&shard.control.ledger, live.key());
     if verb != Verb::SetLevel {
         ledger.subscribe(&key, text, verb == Verb::ResourcesSubscribe);
-    } else if let Some(level) = request::level(text) {
-        ledger.set_level(&key, level);
+    } else if let Some(level) = LogLevel::parse(text.as_bytes()) {
+        ledger.set_level(&key, level as u8);
     }
 }
 

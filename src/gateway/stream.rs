@@ -15,6 +15,7 @@ use crate::jsonrpc::scan::Shape;
 use crate::jsonrpc::{id, text};
 use crate::mcp::method::{self as methods, Sender, Verb};
 use crate::mcp::revision::Era;
+use crate::mcp::subscription;
 use crate::policy::decide;
 use crate::record::frame::Status;
 use crate::upstream::UpstreamFault;
@@ -24,6 +25,7 @@ use super::answer::{accept, deadline, of_facts, retire};
 use super::conn::Conn;
 use super::exchange::{USER_AGENT, lane, legacy_fields, watched};
 use super::flight::{Ended, Flight, NEVER, Next, end, reasoned};
+use super::modern;
 use super::refusal::{Kind, Refusal};
 use super::sessions;
 use super::shard::{Phase, Shard};
@@ -47,11 +49,15 @@ pub(super) enum Carries {
 }
 
 /// What an event is to become.
-enum Judged {
+pub(super) enum Judged {
     Forward,
+    /// This instead of its data.
+    Instead(Vec<u8>),
     Drop,
-    /// The answer.
-    Final(Facts),
+    /// The answer; as it came, or this instead of its data.
+    Final(Facts, Option<Vec<u8>>),
+    /// The end, without a message of the server's.
+    Over,
     /// A request of the server that policy refuses; its id.
     Refused(Vec<u8>),
     /// Not a message.
@@ -246,16 +252,25 @@ impl Relay<'_> {
                 Err(_) => ended = Some(End::Broken(UpstreamFault::BadAnswer)),
             }
             if self.parser.ready() && ended.is_none() {
-                let event = self.parser.event();
+                let mut event = self.parser.event();
+                if self.flight.era == Era::Modern {
+                    // Nothing of it can be resumed (MCP 2026-07-28 basic/transports/streamable-http).
+                    (event.id, event.retry) = (None, None);
+                }
                 match judge(self.shard, self.flight, self.carries, &event) {
                     Judged::Forward => {
                         self.resumable |= event.id.is_some_and(|id| !id.is_empty());
                         let _ = sse::write_event(&mut events, &event);
                     }
-                    Judged::Final(facts) => {
-                        let _ = sse::write_event(&mut events, &event);
+                    Judged::Instead(data) => {
+                        let _ = sse::write_event(&mut events, &Event { data: Some(&data), ..event });
+                    }
+                    Judged::Final(facts, other) => {
+                        let data = other.as_deref().or(event.data);
+                        let _ = sse::write_event(&mut events, &Event { data, ..event });
                         ended = Some(End::Answered(facts));
                     }
+                    Judged::Over => ended = Some(End::Clean),
                     Judged::Refused(id) => refused.push(id),
                     Judged::Drop => {}
                     Judged::Invalid => ended = Some(End::Broken(UpstreamFault::BadAnswer)),
@@ -358,12 +373,8 @@ impl Relay<'_> {
         if self.carries != Carries::Subscription {
             return;
         }
-        let id = String::from_utf8_lossy(self.flight.id.as_deref().unwrap_or(b"null")).into_owned();
-        let message = format!(
-            "{{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":{{\"resultType\":\"complete\",\"_meta\":{{\
-             \"io.modelcontextprotocol/subscriptionId\":{id}}}}}}}"
-        );
-        self.message(message.as_bytes());
+        let message = subscription::end(self.flight.id.as_deref().unwrap_or(b"null"));
+        self.message(&message);
     }
 
     fn message(&mut self, data: &[u8]) {
@@ -384,12 +395,15 @@ fn expiry(shard: &Shard, flight: &Flight) -> Moment {
 }
 
 /// What an event of the server may become.
-fn judge(shard: &Shard, flight: &Flight, carries: Carries, event: &Event<'_>) -> Judged {
+pub(super) fn judge(shard: &Shard, flight: &Flight, carries: Carries, event: &Event<'_>) -> Judged {
     let Some(data) = event.data.filter(|data| !data.is_empty()) else {
         // Primes resumption (MCP 2025-11-25); a modern stream cannot be resumed.
         return if flight.era == Era::Legacy { Judged::Forward } else { Judged::Drop };
     };
     let Ok(facts) = shard.answers().read(data) else { return Judged::Invalid };
+    if flight.era == Era::Modern {
+        return modern::judge(shard, flight, facts, data);
+    }
     match facts.shape {
         Shape::Result | Shape::Error => answer_event(shard, flight, carries, facts, data),
         Shape::Request | Shape::Notification => server_event(shard, flight, data),
@@ -409,7 +423,7 @@ fn answer_event(shard: &Shard, flight: &Flight, carries: Carries, facts: Facts, 
                 return Judged::Drop;
             }
             match accept(shard, flight, &facts, data, 200) {
-                Ok(()) => Judged::Final(facts),
+                Ok(()) => Judged::Final(facts, None),
                 Err(kind) => Judged::Withheld(kind),
             }
         }
@@ -424,9 +438,6 @@ fn server_event(shard: &Shard, flight: &Flight, data: &[u8]) -> Judged {
     let Some(method) = methods::find(name, flight.revision, Sender::Server) else { return Judged::Drop };
     let (table, caller) = (&flight.snapshot.table, &flight.caller);
     if envelope.shape == Shape::Request {
-        if flight.era == Era::Modern {
-            return Judged::Drop;
-        }
         let refused =
             method.ask().is_some_and(|ask| decide::asks(table, caller, flight.task, flight.server, ask).is_err());
         let id = envelope.id.map(|id| id.raw(data).to_vec()).unwrap_or_default();
@@ -446,7 +457,7 @@ fn server_event(shard: &Shard, flight: &Flight, data: &[u8]) -> Judged {
 }
 
 /// Tells a legacy server that its request will not be answered, so that it does not wait.
-async fn refuse_ask(shard: &Shard, conn: &mut Conn, flight: &Flight, id: &[u8]) {
+pub(super) async fn refuse_ask(shard: &Shard, conn: &mut Conn, flight: &Flight, id: &[u8]) {
     let Some(session) = &flight.session else { return };
     let mut body = Vec::with_capacity(160);
     body.extend_from_slice(b"{\"jsonrpc\":\"2.0\",\"id\":");

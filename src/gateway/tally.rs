@@ -18,6 +18,13 @@ pub enum Count {
     SessionsReopened,
     SessionsEnded,
     SessionsExpired,
+    ServerUnasked,
+    ServerEarly,
+    ServerForeign,
+    ServerSecond,
+    ServerRequests,
+    ServerHidden,
+    ServerMalformed,
 }
 
 /// Which heading it stands under.
@@ -59,6 +66,13 @@ pub const ROWS: &[Row] = &[
     row(Count::SessionsReopened,    Section::Happened, "sessions_reopened",     "Sessions opened anew at a server that had forgotten them."),
     row(Count::SessionsEnded,       Section::Happened, "sessions_ended",        "Sessions ended by their clients."),
     row(Count::SessionsExpired,     Section::Happened, "sessions_expired",      "Sessions ended for want of use, by age, or to make room."),
+    row(Count::ServerUnasked,       Section::Dropped,  "server_unasked",        "Messages of modern servers of kinds that the request had not opted in to."),
+    row(Count::ServerEarly,         Section::Dropped,  "server_early",          "Messages of modern servers before a subscription's acknowledgement."),
+    row(Count::ServerForeign,       Section::Dropped,  "server_foreign",        "Messages of modern servers that belong to another request, subscription or task."),
+    row(Count::ServerSecond,        Section::Dropped,  "server_second",         "Second acknowledgements of one subscription."),
+    row(Count::ServerRequests,      Section::Dropped,  "server_requests",       "Requests of modern servers, which have none to make."),
+    row(Count::ServerHidden,        Section::Dropped,  "server_hidden",         "Notifications of modern servers about what policy hides from the caller."),
+    row(Count::ServerMalformed,     Section::Dropped,  "server_malformed",      "Notifications of modern servers that no method has, or not in this form."),
 ];
 
 /// The counters of all shards.

@@ -139,7 +139,9 @@ pub enum ResultType {
     Complete,
     /// `"input_required"`
     InputRequired,
-    /// An extension's, or no string.
+    /// `"task"`, of the extension `io.modelcontextprotocol/tasks`.
+    Task,
+    /// Another extension's, or no string.
     Other,
 }
 
@@ -205,6 +207,7 @@ impl Notes {
                 self.result_type = match () {
                     () if is(b"complete") => ResultType::Complete,
                     () if is(b"input_required") => ResultType::InputRequired,
+                    () if is(b"task") => ResultType::Task,
                     () => ResultType::Other,
                 };
             }

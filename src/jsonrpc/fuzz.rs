@@ -1,13 +1,15 @@
 //! What must be true of any bytes that come as a message. See `base::fuzz` for how these are run.
 
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::answer::{Answer, AnswerScan, ResultType};
 use super::edit::{splice, spliced_len};
-use super::id::Id;
+use super::id::{self, Id};
 use super::scan::{Envelope, Kind, Member, Reader, ScanFault, Shape, read};
 use super::text;
 use crate::base::fuzz::cuts;
+use crate::base::limits::BATCH_MESSAGES_DEFAULT;
 use crate::base::span::Span;
 
 /// A message: the same however it comes; what is accepted means to serde_json what it means to us, each part stands
@@ -69,6 +71,43 @@ pub fn answer(data: &[u8]) {
             let complete = value["result"]["resultType"] == "complete";
             assert_eq!(said.result_type == ResultType::Complete, complete && said.shape == Shape::Result);
         }
+    }
+}
+
+/// A batch: its elements are those that serde_json finds, each read as it would be alone; and what is no batch for us
+/// is none for others, or breaks a rule that they do not have.
+///
+/// # Panics
+/// When one of these is not true.
+pub fn batch(data: &[u8]) {
+    let mut reader = Reader::new(7);
+    let elements = match reader.read_batch(data, BATCH_MESSAGES_DEFAULT) {
+        Ok(elements) => elements,
+        Err(fault) => {
+            assert!(reader.id().is_none() && reader.position() <= data.len() as u64);
+            let theirs = value(data);
+            assert!(!fault.is_grammar() || theirs.is_none() || theirs.is_some_and(|it| !it.is_array()), "{fault}");
+            return;
+        }
+    };
+    assert!((1..=BATCH_MESSAGES_DEFAULT).contains(&elements.len()));
+    let theirs: Vec<&RawValue> = serde_json::from_slice(data).expect("serde_json takes it");
+    assert_eq!(elements.len(), theirs.len());
+    let mut ids: Vec<&[u8]> = Vec::new();
+    let mut asking = None;
+    for (element, theirs) in elements.iter().zip(theirs) {
+        let text = element.of(data);
+        assert_eq!(text, theirs.get().as_bytes());
+        let mut alone = Reader::new(8);
+        assert_eq!(element.shape, alone.read(text).map(|envelope| envelope.shape));
+        assert_eq!(element.id, alone.id());
+        if let Ok(shape) = element.shape {
+            let asks = matches!(shape, Shape::Request | Shape::Notification);
+            assert_eq!(*asking.get_or_insert(asks), asks, "requests and answers in one batch");
+        }
+        let id = element.id.filter(|_| element.shape == Ok(Shape::Request)).map(|id| id.raw(text));
+        assert_eq!(element.repeats, id.is_some_and(|id| ids.iter().any(|other| id::same(other, id))));
+        ids.extend(id);
     }
 }
 
@@ -287,6 +326,12 @@ mod tests {
     #[test]
     fn envelopes_hold() {
         hold("jsonrpc_envelope", envelope);
+    }
+
+    /// [E6]
+    #[test]
+    fn batches_hold() {
+        hold("jsonrpc_batch", batch);
     }
 
     #[test]

@@ -124,6 +124,17 @@ impl Machine {
         self.names.clear();
     }
 
+    /// The same, for a message that begins at this offset of what is read; offsets count on from there.
+    pub(super) fn reset_at(&mut self, base: u64) {
+        self.reset();
+        (self.base, self.position) = (base, base);
+    }
+
+    /// Refuses what is read, at this offset, for a fault that is none of one message.
+    pub(super) fn refuse(&mut self, fault: ScanFault, at: u64) {
+        (self.failed, self.position) = (Some(fault), at);
+    }
+
     /// The next bytes. After a fault every further call repeats it.
     pub(super) fn feed<W: Witness>(&mut self, piece: &[u8], witness: &mut W) -> Result<(), ScanFault> {
         if let Some(fault) = self.failed {

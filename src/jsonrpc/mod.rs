@@ -2,9 +2,10 @@
 //! Colour: pure. Owns: the grammar of JSON, the shape of a JSON-RPC message, ids, spans into a body and edits on them.
 //! Not here: what a method or a member means, HTTP, sockets, values (numbers and texts stay bytes).
 //! Start at `scan::Reader::read`; long answers at `answer::AnswerScan::feed`.
-//! Spec: RFC 8259; JSON-RPC 2.0; MCP basic (ids are strings or integers, `params` is an object, no batches).
+//! Spec: RFC 8259; JSON-RPC 2.0; MCP basic (ids are strings or integers, `params` is an object); 2025-03-26 basic, batching.
 
 pub mod answer;
+pub mod batch;
 pub mod edit;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;

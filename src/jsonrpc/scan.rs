@@ -23,8 +23,8 @@ pub fn read(bytes: &[u8]) -> Result<Envelope, ScanFault> {
 /// Reads message after message with the same tables: no allocation once they have grown.
 #[derive(Debug)]
 pub struct Reader {
-    machine: Machine,
-    envelope: Envelope,
+    pub(super) machine: Machine,
+    pub(super) envelope: Envelope,
 }
 
 impl Reader {
@@ -186,7 +186,7 @@ impl Envelope {
         }
     }
 
-    fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         (self.id, self.method, self.body) = (None, None, None);
         (self.known, self.id_twice) = ([None; KNOWN], false);
         self.tables.iter_mut().for_each(Vec::clear);
@@ -333,9 +333,18 @@ pub enum ScanFault {
     #[error("the message is too long")]
     TooLong,
 
-    /// An array of messages: no revision that we serve takes them.
+    /// An array of messages where one message is to be: only one revision takes them, see `batch`.
     #[error("batches are not served")]
     Batch,
+    /// An array of no messages.
+    #[error("the batch is empty")]
+    BatchEmpty,
+    /// An array of more messages than are taken at once.
+    #[error("the batch has too many messages")]
+    BatchTooLong,
+    /// An array with requests or notifications in it, and answers too.
+    #[error("the batch holds both requests and answers")]
+    BatchMixed,
     /// A JSON value that is no object.
     #[error("the message is not an object")]
     NotObject,

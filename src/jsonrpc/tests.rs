@@ -323,7 +323,8 @@ fn answers_tell_their_outcome() {
         (r#""complete""#, ResultType::Complete),
         (r#""input_required""#, ResultType::InputRequired),
         (r#""input\u005frequired""#, ResultType::InputRequired),
-        (r#""task""#, ResultType::Other),
+        (r#""task""#, ResultType::Task),
+        (r#""tasks""#, ResultType::Other),
         ("null", ResultType::Other),
         ("{}", ResultType::Other),
     ] {

@@ -2,13 +2,14 @@
 
 use thiserror::Error;
 
-use crate::base::limits::LISTEN_URIS_MAX;
+use crate::base::limits::{LISTEN_TASKS_MAX, LISTEN_URIS_MAX};
 use crate::base::span::Span;
 use crate::jsonrpc::id::Id;
 use crate::jsonrpc::scan::{Envelope, Kind, Member, Shape};
 use crate::jsonrpc::text;
 use crate::mcp::headers::{Header, HeaderFault, decode_value};
 use crate::mcp::method::{Form, Method, Sender, Subject, find};
+use crate::mcp::optin::LogLevel;
 use crate::mcp::revision::{Era, Revision};
 use crate::mcp::walk;
 
@@ -74,6 +75,8 @@ pub enum Object {
     CompleteResource(Text),
     /// `subscriptions/listen`.
     Listen(Box<Listen>),
+    /// `tasks/get`, `tasks/update`, `tasks/cancel`: the MCP task.
+    Task(Box<TaskName>),
 }
 
 /// What a listen stream is to carry.
@@ -87,6 +90,23 @@ pub struct Listen {
     pub resources: bool,
     /// `resourceSubscriptions`.
     pub uris: Vec<Text>,
+    /// Where that array stands.
+    pub uris_place: Option<Span>,
+    /// How many it has: `uris` may lose some on the way.
+    pub uris_asked: usize,
+    /// `taskIds` of the tasks extension.
+    pub tasks: Vec<TaskName>,
+    /// Where that array stands.
+    pub tasks_place: Option<Span>,
+}
+
+/// An MCP task, as a client names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskName {
+    /// The client's name for it: what the gateway sealed.
+    pub text: Text,
+    /// The server's own, once the client's was opened and found to be this caller's. Nothing goes to a server without.
+    pub opened: Option<Box<str>>,
 }
 
 /// A JSON string of the body.
@@ -113,6 +133,8 @@ pub struct Meta {
     pub baggage: Option<Span>,
     /// `io.modelcontextprotocol/clientCapabilities`, as JSON text; modern only.
     pub capabilities: Option<Span>,
+    /// `io.modelcontextprotocol/logLevel`; modern only.
+    pub log_level: Option<LogLevel>,
 }
 
 /// Everything a message can be refused for here. The status is 400 where nothing else is said.
@@ -184,22 +206,34 @@ pub enum Param {
     Notifications,
     /// `protocolVersion` of an `initialize`.
     ProtocolVersion,
-    /// `_meta`, or its `progressToken`.
+    /// `_meta`, its `progressToken` or its `logLevel`.
     Meta,
+    /// `taskId`.
+    TaskId,
 }
 
 /// Reads a message from a client: `given` in the head, `body` as received, `envelope` as scanned from it.
 ///
 /// # Errors
 /// The first fault, in the order the specification's conformance suite expects: `_meta` complete, version of header and
-/// body equal, version supported, other headers equal, method known, parameters well-formed. A message in a batch never
-/// gets here: the scanner refuses arrays.
+/// body equal, version supported, other headers equal, method known, parameters well-formed. A batch never gets here, only its
+/// messages do: the scanner refuses arrays.
 pub fn read(given: &Given<'_>, body: &[u8], envelope: &Envelope) -> Result<Call, CallFault> {
     let message = Message { given, body, envelope, at: Places::find(body, envelope) };
     match message.spoken()? {
         Spoken::Modern => message.read_modern(),
         Spoken::Legacy(revision) => message.read_legacy(revision),
     }
+}
+
+/// Whether a batch may come under this head: what it says of the revision, by the rules of [`read`], means the one that
+/// has batches. Each message of the batch is read under the same head by itself.
+#[must_use]
+pub fn takes_batch(given: &Given<'_>) -> bool {
+    let once = given.version_count <= 1 && given.session_count <= 1;
+    let said = given.version.map_or(Some(Revision::UNSAID), Revision::parse);
+    let spoken = said.map(|said| given.session_revision.filter(|_| !said.is_modern()).unwrap_or(said));
+    once && spoken.is_some_and(Revision::takes_batches)
 }
 
 impl Text {
@@ -234,7 +268,7 @@ impl Object {
             | Self::Resource(text)
             | Self::CompletePrompt(text)
             | Self::CompleteResource(text) => Some(text),
-            Self::None | Self::Listen(_) => None,
+            Self::None | Self::Listen(_) | Self::Task(_) => None,
         }
     }
 }
@@ -264,6 +298,7 @@ struct Places {
     reference: Option<Member>,
     notifications: Option<Member>,
     protocol_version: Option<Member>,
+    task_id: Option<Member>,
     // Of its `_meta`.
     said: Option<Member>,
     capabilities: Option<Member>,
@@ -272,6 +307,7 @@ struct Places {
     traceparent: Option<Member>,
     tracestate: Option<Member>,
     baggage: Option<Member>,
+    log_level: Option<Member>,
 }
 
 impl Places {
@@ -291,6 +327,7 @@ impl Places {
                 b"ref" => &mut at.reference,
                 b"notifications" => &mut at.notifications,
                 b"protocolVersion" => &mut at.protocol_version,
+                b"taskId" => &mut at.task_id,
                 _ => continue,
             };
             *place = Some(*member);
@@ -304,6 +341,7 @@ impl Places {
                 PROTOCOL_VERSION => &mut at.said,
                 CLIENT_CAPABILITIES => &mut at.capabilities,
                 TASK => &mut at.task,
+                LOG_LEVEL => &mut at.log_level,
                 "progressToken" => &mut at.progress_token,
                 "traceparent" => &mut at.traceparent,
                 "tracestate" => &mut at.tracestate,
@@ -366,6 +404,7 @@ impl Message<'_> {
         let row = find(self.method(), revision, Sender::Client);
         match row.filter(|_| request).and_then(Method::named_by) {
             Some("name") => self.check_name(self.at.name)?,
+            Some("taskId") => self.check_name(self.at.task_id)?,
             Some(_) => self.check_name(self.at.uri)?,
             None => {}
         }
@@ -474,6 +513,10 @@ impl Message<'_> {
             }
             Subject::Completion => self.completed(era)?,
             Subject::Listen => Object::Listen(Box::new(self.listen(era)?)),
+            Subject::Task => {
+                let text = self.named(self.at.task_id, CallFault::ParamsInvalid(era, Param::TaskId))?;
+                Object::Task(Box::new(TaskName { text, opened: None }))
+            }
         })
     }
 
@@ -502,20 +545,28 @@ impl Message<'_> {
         }
     }
 
-    /// `notifications` of `subscriptions/listen`. A filter we do not know (`taskIds` of the tasks extension is one)
-    /// would ask the server for what no rule has looked at, so it is refused.
+    /// `notifications` of `subscriptions/listen`. A filter we do not know would ask the server for what no rule has
+    /// looked at, so it is refused.
     fn listen(&self, era: Era) -> Result<Listen, CallFault> {
         let fault = CallFault::ParamsInvalid(era, Param::Notifications);
         let filters = self.at.notifications.filter(|member| member.kind == Kind::Object).ok_or(fault)?;
-        let names = ["toolsListChanged", "promptsListChanged", "resourcesListChanged", "resourceSubscriptions"];
+        let names =
+            ["toolsListChanged", "promptsListChanged", "resourcesListChanged", "resourceSubscriptions", "taskIds"];
         let mut listen = Listen::default();
         for (key, value) in walk::members(self.body, filters.value) {
             let flag = match self.known(key, &names, fault)?.ok_or(fault)? {
                 0 => &mut listen.tools,
                 1 => &mut listen.prompts,
                 2 => &mut listen.resources,
+                3 => {
+                    listen.uris = self.texts(value, LISTEN_URIS_MAX, fault)?;
+                    (listen.uris_place, listen.uris_asked) = (Some(value), listen.uris.len());
+                    continue;
+                }
                 _ => {
-                    listen.uris = self.uris(value, fault)?;
+                    let tasks = self.texts(value, LISTEN_TASKS_MAX, fault)?;
+                    listen.tasks = tasks.into_iter().map(|text| TaskName { text, opened: None }).collect();
+                    listen.tasks_place = Some(value);
                     continue;
                 }
             };
@@ -528,19 +579,20 @@ impl Message<'_> {
         Ok(listen)
     }
 
-    fn uris(&self, value: Span, fault: CallFault) -> Result<Vec<Text>, CallFault> {
+    /// An array of at most `max` strings.
+    fn texts(&self, value: Span, max: usize, fault: CallFault) -> Result<Vec<Text>, CallFault> {
         if value.of(self.body).first() != Some(&b'[') {
             return Err(fault);
         }
-        let mut uris = Vec::new();
+        let mut texts = Vec::new();
         for element in walk::elements(self.body, value) {
-            if uris.len() == LISTEN_URIS_MAX {
+            if texts.len() == max {
                 return Err(fault);
             }
             let text = walk::string(self.body, element).and_then(|span| Text::read(self.body, span));
-            uris.push(self.clean(text.ok_or(fault)?)?);
+            texts.push(self.clean(text.ok_or(fault)?)?);
         }
-        Ok(uris)
+        Ok(texts)
     }
 
     /// What `_meta` says to the gateway.
@@ -559,7 +611,17 @@ impl Message<'_> {
             tracestate: self.at.tracestate.and_then(Member::text),
             baggage: self.at.baggage.and_then(Member::text),
             capabilities: self.at.capabilities.filter(|_| era == Era::Modern).map(|member| member.value),
+            log_level: self
+                .at
+                .log_level
+                .filter(|_| era == Era::Modern)
+                .map(|it| self.level(it).ok_or(fault))
+                .transpose()?,
         })
+    }
+
+    fn level(&self, member: Member) -> Option<LogLevel> {
+        LogLevel::parse(member.text()?.of(self.body))
     }
 
     /// A `progressToken`: a string or an integer.
@@ -635,6 +697,8 @@ fn is_traceparent(value: &[u8]) -> bool {
 pub(crate) const PROTOCOL_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
 /// `_meta` key: what the client can do.
 pub(crate) const CLIENT_CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
+/// `_meta` key: the least severe log messages that are wanted.
+const LOG_LEVEL: &str = "io.modelcontextprotocol/logLevel";
 /// `_meta` key: the task a call belongs to.
 const TASK: &str = "portcullis/task";
 

@@ -399,6 +399,13 @@ pub fn capability(catalog: &EraCatalog, name: &str) -> bool {
     catalog.capabilities.get(name).is_some_and(Value::is_object)
 }
 
+/// Whether an extension of this name is declared.
+#[must_use]
+pub fn extension(catalog: &EraCatalog, name: &str) -> bool {
+    let extensions = catalog.capabilities.get("extensions");
+    extensions.and_then(|extensions| extensions.get(name)).is_some_and(Value::is_object)
+}
+
 /// Writes the `result` object of a list that the gateway answers itself, on one page. `server_info` (JSON text) goes
 /// into the `_meta` of a modern answer. What one caller may see is nobody else's, so a modern answer is always private
 /// (MCP 2026-07-28 server/utilities/caching).

@@ -2,10 +2,13 @@
 
 use super::call::{self, Call, CallFault, Given, Object};
 use super::headers::{self, Header, HeaderFault, ParamHeader, ParamKind};
+use super::method::Verb;
 use super::revision::{Era, Revision};
+use super::subscription::{Becomes, Subscription, Wants};
+use super::tasks::TaskLink;
 use crate::base::span::Span;
 use crate::jsonrpc::text::write_string;
-use crate::jsonrpc::{Envelope, Shape, read};
+use crate::jsonrpc::{Envelope, Shape, answer_of, read};
 
 /// A header value: what is decoded is text that encodes to a value that decodes to it; one text has one spelling in
 /// base64; and an argument is agreed with exactly when it is the same text.
@@ -53,7 +56,7 @@ pub fn call(data: &[u8]) {
         }
     }
     let method = envelope.method_name(data).unwrap_or_default();
-    let named = ["name", "uri"].map(|member| name_of(data, &envelope, member));
+    let named = ["name", "uri", "taskId"].map(|member| name_of(data, &envelope, member));
     for name in named.iter().flatten().map(|name| Some(&name[..])).chain([None]) {
         let right = Given {
             version: Some(Revision::NEWEST.as_str().as_bytes()),
@@ -71,6 +74,63 @@ pub fn call(data: &[u8]) {
         if call.era == Era::Modern {
             assert_lies_are_found(data, &envelope, &right, &call);
         }
+    }
+}
+
+/// A server's message, on a subscription to everything: what becomes of it is a message that the scanner takes, with
+/// the subscription's id, and names no task but by its client's name.
+///
+/// # Panics
+/// When one of these is not true.
+pub fn subscription(data: &[u8]) {
+    const ID: &[u8] = b"\"s\"";
+    let Ok(facts) = answer_of(data) else {
+        return;
+    };
+    let task = TaskLink { client: b"\"Q2xpZW50\""[..].into(), server: "t".into() };
+    let wants = Wants { tools: true, prompts: true, resources: true, uris: vec!["a:b".into()], tasks: vec![task] };
+    let mut stream = Subscription::new(ID, wants);
+    assert!(!stream.is_end(data) || facts.shape == Shape::Result);
+    if facts.shape != Shape::Notification {
+        return;
+    }
+    assert!(matches!(stream.take(Verb::ToolsChanged, data), Becomes::Dropped(_)), "nothing comes first");
+    assert_told(&mut stream.clone(), Verb::Acknowledged, data);
+    let acknowledgement = br#"{"jsonrpc":"2.0","method":"a","params":{"notifications":{}}}"#;
+    assert!(matches!(stream.take(Verb::Acknowledged, acknowledgement), Becomes::Instead(_)));
+    for verb in [Verb::ToolsChanged, Verb::ResourceUpdated, Verb::TaskChanged, Verb::Progress] {
+        assert_told(&mut stream, verb, data);
+    }
+}
+
+fn assert_told(stream: &mut Subscription, verb: Verb, data: &[u8]) {
+    let told = match stream.take(verb, data) {
+        Becomes::Itself => data.to_vec(),
+        Becomes::Instead(told) => told,
+        Becomes::Dropped(_) => return,
+    };
+    let text = String::from_utf8_lossy(&told);
+    assert!(verb != Verb::Progress, "nobody asked for it: {text}");
+    let shape = answer_of(&told).map(|facts| facts.shape);
+    assert_eq!(shape, Ok(Shape::Notification), "{text}");
+    // Numbers that no float holds are no matter of ours.
+    let Ok(value) = serde_json::from_slice::<serde_json::Value>(&told) else { return };
+    let params = &value["params"];
+    assert_eq!(params["_meta"]["io.modelcontextprotocol/subscriptionId"], "s", "{text}");
+    match verb {
+        Verb::TaskChanged => assert_eq!(params["taskId"], "Q2xpZW50", "{text}"),
+        Verb::Acknowledged => {
+            let served = params["notifications"].as_object().expect("an object");
+            for (name, value) in served {
+                let flag = name.ends_with("Changed") && *value == true;
+                let own = [("resourceSubscriptions", "a:b"), ("taskIds", "Q2xpZW50")];
+                assert!(
+                    flag || own.iter().any(|(list, one)| name == list && *value == serde_json::json!([one])),
+                    "{text}"
+                );
+            }
+        }
+        _ => {}
     }
 }
 
@@ -125,6 +185,11 @@ fn assert_sound(data: &[u8], envelope: &Envelope, call: &Call) {
     }
     if let Object::Listen(listen) = &call.subject {
         assert!(listen.uris.iter().all(|uri| uri.of(data).len() <= data.len()));
+        assert_eq!(listen.uris.len(), listen.uris_asked);
+        assert!(listen.tasks.iter().all(|task| task.opened.is_none()), "nobody has opened a task yet");
+    }
+    if let Object::Task(task) = &call.subject {
+        assert!(task.opened.is_none(), "nobody has opened it yet");
     }
     let meta = &call.meta;
     let spans =
@@ -172,6 +237,11 @@ mod tests {
     #[test]
     fn header_values_hold() {
         hold("mcp_header_value", header_value);
+    }
+
+    #[test]
+    fn subscriptions_hold() {
+        hold("mcp_subscription", subscription);
     }
 
     /// [E8] [E9] The headers of a modern call say what its body says, or it is refused.

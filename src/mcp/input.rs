@@ -5,6 +5,7 @@ use thiserror::Error;
 use crate::base::limits::INPUT_REQUESTS_MAX;
 use crate::base::span::Span;
 use crate::jsonrpc::text;
+use crate::mcp::optin::Declared;
 use crate::mcp::walk;
 
 /// What a server may ask of a client: as a request in the legacy era, inside an `input_required` result in the modern.
@@ -20,13 +21,23 @@ pub enum Ask {
 
 /// The kinds asked for by one result.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Asks(u8);
+pub struct Asks {
+    kinds: u8,
+    needs: Declared,
+}
 
 impl Asks {
     /// Whether this kind is among them.
     #[must_use]
     pub fn has(self, ask: Ask) -> bool {
-        self.0 & ask.bit() != 0
+        self.kinds & ask.bit() != 0
+    }
+
+    /// What the client must have declared to be asked this, the modes of an elicitation and the tools of a sampling
+    /// included.
+    #[must_use]
+    pub fn needs(self) -> Declared {
+        self.needs
     }
 
     /// Each kind once.
@@ -89,28 +100,57 @@ pub fn asks(result: &[u8]) -> Result<Asks, InputFault> {
     if requests.is_none() && walk::member(result, value, "requestState").is_none() {
         return Err(InputFault::Empty);
     }
-    let mut asks = Asks::default();
-    let Some(requests) = requests else {
-        return Ok(asks);
-    };
-    if requests.of(result).first() != Some(&b'{') {
+    requests.map_or(Ok(Asks::default()), |requests| entries(result, requests))
+}
+
+/// The same of a task's state, which may ask for input too: `inputRequests` of the object at `task` in `message`.
+///
+/// # Errors
+/// As for [`asks`], but for `Empty`: a task need not ask for anything.
+pub(crate) fn task_asks(message: &[u8], task: Span) -> Result<Asks, InputFault> {
+    let requests = walk::member(message, task, "inputRequests");
+    requests.map_or(Ok(Asks::default()), |requests| entries(message, requests))
+}
+
+fn entries(bytes: &[u8], requests: Span) -> Result<Asks, InputFault> {
+    if requests.of(bytes).first() != Some(&b'{') {
         return Err(InputFault::Malformed);
     }
-    for (count, (_, request)) in walk::members(result, requests).enumerate() {
+    let mut asks = Asks::default();
+    for (count, (_, request)) in walk::members(bytes, requests).enumerate() {
         if count == INPUT_REQUESTS_MAX {
             return Err(InputFault::TooMany);
         }
-        asks.0 |= asked(result, request)?.bit();
+        let ask = asked(bytes, request)?;
+        asks.kinds |= ask.bit();
+        asks.needs = asks.needs.and(needed(bytes, request, ask));
     }
     Ok(asks)
 }
 
 /// What one entry of `inputRequests` asks.
-fn asked(result: &[u8], request: Span) -> Result<Ask, InputFault> {
-    let method = walk::member(result, request, "method").and_then(|value| walk::string(result, value));
-    let method = method.ok_or(InputFault::Malformed)?.of(result);
+fn asked(bytes: &[u8], request: Span) -> Result<Ask, InputFault> {
+    let method = walk::member(bytes, request, "method").and_then(|value| walk::string(bytes, value));
+    let method = method.ok_or(InputFault::Malformed)?.of(bytes);
     let ask = Ask::ALL.into_iter().find(|ask| text::same_text(method, ask.wire().as_bytes()));
     ask.ok_or(InputFault::UnknownMethod)
+}
+
+/// What a client that is asked this must have declared (MCP 2026-07-28 client/elicitation, client/sampling).
+fn needed(bytes: &[u8], request: Span, ask: Ask) -> Declared {
+    let param = |name| walk::member(bytes, walk::member(bytes, request, "params")?, name);
+    match ask {
+        Ask::Roots => Declared::ROOTS,
+        Ask::Sampling if param("tools").or(param("toolChoice")).is_some() => {
+            Declared::SAMPLING.and(Declared::SAMPLING_TOOLS)
+        }
+        Ask::Sampling => Declared::SAMPLING,
+        Ask::Elicitation => {
+            let mode = param("mode").and_then(|mode| walk::string(bytes, mode));
+            let url = mode.is_some_and(|mode| text::same_text(mode.of(bytes), b"url"));
+            if url { Declared::URL } else { Declared::FORM }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -133,6 +173,28 @@ mod tests {
             Ok(&[Ask::Sampling, Ask::Roots]),
         );
         check(r#"{"input\u0052equests":{"k":{"method":"roots/list"}}}"#, Ok(&[Ask::Roots]));
+    }
+
+    #[test]
+    fn what_a_client_must_have_declared() {
+        let check = |request: &str, want: Declared| {
+            let result = format!("{{\"inputRequests\":{{\"a\":{{\"method\":\"roots/list\"}},\"b\":{request}}}}}");
+            let needs = asks(result.as_bytes()).unwrap().needs();
+            assert_eq!(needs, want.and(Declared::ROOTS), "{result}");
+            // A task that is no longer waiting asks for nothing.
+            let task = format!("{{\"taskId\":\"t\",\"status\":\"input_required\",{}", &result[1..]);
+            let of = |task: &str| task_asks(task.as_bytes(), walk::whole(task.as_bytes())).map(Asks::needs);
+            assert_eq!(of(&task), Ok(needs));
+            assert_eq!(of(r#"{"taskId":"t","status":"working"}"#), Ok(Declared::NONE));
+        };
+        check(r#"{"method":"roots/list"}"#, Declared::NONE);
+        check(r#"{"method":"sampling/createMessage","params":{"messages":[]}}"#, Declared::SAMPLING);
+        let tools = Declared::SAMPLING.and(Declared::SAMPLING_TOOLS);
+        check(r#"{"method":"sampling/createMessage","params":{"tools":[]}}"#, tools);
+        check(r#"{"params":{"toolChoice":{}},"method":"sampling/createMessage"}"#, tools);
+        check(r#"{"method":"elicitation/create"}"#, Declared::FORM);
+        check(r#"{"method":"elicitation/create","params":{"mode":"form"}}"#, Declared::FORM);
+        check(r#"{"method":"elicitation/create","params":{"mode":"u\u0072l"}}"#, Declared::URL);
     }
 
     #[test]

@@ -48,6 +48,9 @@ pub enum Verb {
     Complete,
     SetLevel,
     Listen,
+    TasksGet,
+    TasksUpdate,
+    TasksCancel,
     SamplingCreate,
     RootsList,
     ElicitationCreate,
@@ -62,6 +65,7 @@ pub enum Verb {
     ResourceUpdated,
     ElicitationComplete,
     Acknowledged,
+    TaskChanged,
 }
 
 /// Whether an answer is due.
@@ -101,6 +105,8 @@ pub enum Subject {
     Subscribe,
     /// The resources of `params.notifications.resourceSubscriptions`; follows reading.
     Listen,
+    /// The MCP task of `params.taskId`: it is its creator's, and needs no rule.
+    Task,
 }
 
 /// The kind of answer a method has.
@@ -117,8 +123,9 @@ pub enum Answer {
 }
 
 /// Every method there is, with the first and the last revision that serve it. A name has a second row where a revision
-/// changed who sends it. `tasks/*` are not served. What a modern server asks of its client (sampling, elicitation,
-/// roots) is no message of its own but stands in an `input_required` result. The first rows are found first.
+/// changed who sends it. Of tasks the modern extension (`io.modelcontextprotocol/tasks`) is served, the experiment of
+/// 2025-11-25 is not. What a modern server asks of its client (sampling, elicitation, roots) is no message of its own
+/// but stands in an `input_required` result. The first rows are found first.
 #[rustfmt::skip]
 pub const METHODS: &[Method] = &[
     request(     "tools/call",                               Verb::ToolsCall,            R2024_11_05, R2026_07_28, Sender::Client, Subject::Tool,       Answer::MayStream),
@@ -136,6 +143,9 @@ pub const METHODS: &[Method] = &[
     request(     "completion/complete",                      Verb::Complete,             R2024_11_05, R2026_07_28, Sender::Client, Subject::Completion, Answer::Single),
     request(     "logging/setLevel",                         Verb::SetLevel,             R2024_11_05, R2025_11_25, Sender::Client, Subject::None,       Answer::Single),
     request(     "subscriptions/listen",                     Verb::Listen,               R2026_07_28, R2026_07_28, Sender::Client, Subject::Listen,     Answer::LongLived),
+    request(     "tasks/get",                                Verb::TasksGet,             R2026_07_28, R2026_07_28, Sender::Client, Subject::Task,       Answer::Single),
+    request(     "tasks/update",                             Verb::TasksUpdate,          R2026_07_28, R2026_07_28, Sender::Client, Subject::Task,       Answer::Single),
+    request(     "tasks/cancel",                             Verb::TasksCancel,          R2026_07_28, R2026_07_28, Sender::Client, Subject::Task,       Answer::Single),
     request(     "sampling/createMessage",                   Verb::SamplingCreate,       R2024_11_05, R2025_11_25, Sender::Server, Subject::None,       Answer::Single),
     request(     "roots/list",                               Verb::RootsList,            R2024_11_05, R2025_11_25, Sender::Server, Subject::None,       Answer::Single),
     request(     "elicitation/create",                       Verb::ElicitationCreate,    R2025_06_18, R2025_11_25, Sender::Server, Subject::None,       Answer::Single),
@@ -151,6 +161,7 @@ pub const METHODS: &[Method] = &[
     notification("notifications/resources/updated",          Verb::ResourceUpdated,      R2024_11_05, R2026_07_28, Sender::Server),
     notification("notifications/elicitation/complete",       Verb::ElicitationComplete,  R2025_11_25, R2025_11_25, Sender::Server),
     notification("notifications/subscriptions/acknowledged", Verb::Acknowledged,         R2026_07_28, R2026_07_28, Sender::Server),
+    notification("notifications/tasks",                      Verb::TaskChanged,          R2026_07_28, R2026_07_28, Sender::Server),
 ];
 
 /// The row of `wire` in `revision`, as sent by `sender`: `Client` or `Server`; rows of `Both` answer to either.
@@ -172,6 +183,13 @@ impl Method {
         matches!(self.verb, Verb::ToolsChanged | Verb::PromptsChanged | Verb::ResourcesChanged)
     }
 
+    /// Whether it may stand in a batch: what comes before the handshake cannot, for there is nothing to send along with
+    /// it (2025-03-26 basic/lifecycle).
+    #[must_use]
+    pub fn batchable(&self) -> bool {
+        self.verb != Verb::Initialize
+    }
+
     /// What a server asks of the client with it: sampling, elicitation, roots.
     #[must_use]
     pub fn ask(&self) -> Option<Ask> {
@@ -189,6 +207,7 @@ impl Method {
         match self.verb {
             Verb::ToolsCall | Verb::PromptsGet => Some("name"),
             Verb::ResourcesRead => Some("uri"),
+            Verb::TasksGet | Verb::TasksUpdate | Verb::TasksCancel => Some("taskId"),
             _ => None,
         }
     }
@@ -258,11 +277,13 @@ mod tests {
         ] {
             check(wire, Sender::Client, &Revision::ALL);
         }
-        for wire in ["server/discover", "subscriptions/listen"] {
+        for wire in ["server/discover", "subscriptions/listen", "tasks/get", "tasks/update", "tasks/cancel"] {
             check(wire, Sender::Client, &[R2026_07_28]);
             check(wire, Sender::Server, &[]);
         }
-        for wire in ["tasks/get", "tasks/list", "TOOLS/CALL", "tools/call ", "", "rpc.discover"] {
+        for wire in
+            ["tasks/result", "tasks/list", "notifications/tasks", "TOOLS/CALL", "tools/call ", "", "rpc.discover"]
+        {
             check(wire, Sender::Client, &[]);
         }
     }
@@ -275,6 +296,8 @@ mod tests {
         check("elicitation/create", Sender::Server, &[R2025_06_18, R2025_11_25]);
         check("notifications/elicitation/complete", Sender::Server, &[R2025_11_25]);
         check("notifications/subscriptions/acknowledged", Sender::Server, &[R2026_07_28]);
+        check("notifications/tasks", Sender::Server, &[R2026_07_28]);
+        check("notifications/tasks/status", Sender::Server, &[]);
         for wire in [
             "notifications/cancelled",
             "notifications/progress",

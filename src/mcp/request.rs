@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 use crate::jsonrpc::text::write_string;
 use crate::mcp::call::{CLIENT_CAPABILITIES, PROTOCOL_VERSION};
 use crate::mcp::catalog::{CatalogFault, ListKind, milliseconds};
+use crate::mcp::optin::LogLevel;
 use crate::mcp::revision::{Era, Revision};
 
 /// The name the gateway gives itself in `clientInfo` and `serverInfo`.
@@ -62,12 +63,12 @@ pub fn notify_initialized() -> Vec<u8> {
     out
 }
 
-/// A request for this log level (MCP 2025-11-25 server/utilities/logging), a number of [`level`]'s.
+/// A request for this log level (MCP 2025-11-25 server/utilities/logging).
 #[must_use]
-pub fn request_set_level(id: u64, level: u8) -> Vec<u8> {
+pub fn request_set_level(id: u64, level: LogLevel) -> Vec<u8> {
     let mut out = start(Some(id), "logging/setLevel");
     out.extend_from_slice(b",\"params\":{\"level\":");
-    write_string(&mut out, LEVELS.get(usize::from(level)).copied().unwrap_or("info"));
+    write_string(&mut out, level.as_str());
     out.extend_from_slice(b"}}");
     out
 }
@@ -81,14 +82,6 @@ pub fn request_subscribe(id: u64, uri: &str) -> Vec<u8> {
     out.extend_from_slice(b"}}");
     out
 }
-
-/// A log level as a number, from `debug`, 0, to `emergency`, 7 (RFC 5424, in rising order).
-#[must_use]
-pub fn level(name: &str) -> Option<u8> {
-    LEVELS.iter().position(|level| *level == name).and_then(|index| u8::try_from(index).ok())
-}
-
-const LEVELS: [&str; 8] = ["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"];
 
 /// A request for one page of a list: the first, or the one at `cursor`.
 #[must_use]

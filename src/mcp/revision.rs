@@ -62,6 +62,13 @@ impl Revision {
         self >= Self::R2026_07_28
     }
 
+    /// Whether several messages may come in one array: one revision had that, and the next took it back (2025-03-26
+    /// basic, "Batching").
+    #[must_use]
+    pub fn takes_batches(self) -> bool {
+        self == Self::R2025_03_26
+    }
+
     /// The era this revision belongs to.
     #[must_use]
     pub fn era(self) -> Era {
@@ -91,6 +98,7 @@ mod tests {
             assert_eq!(Revision::parse(text.as_bytes()), None, "{text}");
         }
         assert!(Revision::ALL.is_sorted());
+        assert_eq!(Revision::ALL.map(Revision::takes_batches), [false, true, false, false, false]);
     }
 
     #[test]

@@ -100,7 +100,8 @@ pub struct Verdict {
 }
 
 impl Permit {
-    /// The call it is for. Of `subscriptions/listen` only the resources that may be read are left.
+    /// The call it is for. Of `subscriptions/listen` only the resources that may be read and the caller's own tasks are
+    /// left.
     #[must_use]
     pub fn call(&self) -> &Call {
         &self.call
@@ -123,8 +124,8 @@ impl Permit {
 /// unescaped from the body, without an endpoint's prefix. It is not looked at where the call has no target.
 ///
 /// # Errors
-/// [`Denied`], which hands the call back. A listen stream with resources goes through [`decide_listen`]; here it is
-/// denied.
+/// [`Denied`], which hands the call back. A listen stream with resources or tasks goes through [`decide_listen`]; here
+/// it is denied. So is a call about an MCP task that nobody has found to be the caller's; one that was needs no rule.
 #[expect(clippy::result_large_err, reason = "a refusal carries its call back; boxing it would allocate per refusal")]
 pub fn decide(
     table: &Table,
@@ -140,10 +141,13 @@ pub fn decide(
         Object::Resource(_) => Question::Read(name),
         Object::CompletePrompt(_) => Question::CompletePrompt(name),
         Object::CompleteResource(_) => Question::CompleteTemplate(name),
-        Object::Listen(listen) if !listen.uris.is_empty() => {
+        Object::Listen(listen) if !listen.uris.is_empty() || !listen.tasks.is_empty() => {
             return Err(Denied { call, why: Why::Hidden, rules: Rules::new() });
         }
-        Object::None | Object::Listen(_) => {
+        Object::Task(task) if task.opened.is_none() => {
+            return Err(Denied { call, why: Why::Hidden, rules: Rules::new() });
+        }
+        Object::None | Object::Listen(_) | Object::Task(_) => {
             return Ok(Permit { call, server, rules: Rules::new() });
         }
     };
@@ -155,7 +159,8 @@ pub fn decide(
 }
 
 /// Decides on a `subscriptions/listen` for `server`: subscribing follows reading. The permit's call keeps the resources
-/// that may be read there, and loses the others as if they did not exist. `body` is what the call was read from.
+/// that may be read there and the tasks that were found to be the caller's, and loses the others as if they did not
+/// exist. `body` is what the call was read from.
 ///
 /// # Errors
 /// [`Denied`] for any other call: those are for [`decide`].
@@ -179,6 +184,7 @@ pub fn decide_listen(
         }
         verdict.outcome.is_ok()
     });
+    listen.tasks.retain(|task| task.opened.is_some());
     Ok(Permit { call, server, rules })
 }
 

@@ -1,11 +1,12 @@
-//! What must be true of any bytes that come as a session id. See `base::fuzz` for how these are run.
+//! What must be true of any bytes that come as a session id or a task id. See `base::fuzz` for how these are run.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::owner::{SealingKey, SessionFault, SessionSeal, endpoint_hash, open, seal};
+use super::tasks::{self, HandleFault, TaskHandle};
 use crate::base::ids::ShardId;
-use crate::base::limits::SESSION_ID_BYTES_MAX;
+use crate::base::limits::{SESSION_ID_BYTES_MAX, TASK_HANDLE_BYTES_MAX, TASK_ID_BYTES_MAX};
 use crate::identity::caller::Owner;
 use crate::mcp::revision::Revision;
 
@@ -23,6 +24,43 @@ pub fn session_id(data: &[u8]) {
         assert_eq!(seal(key, &session, *nonce).as_bytes(), data, "nobody has sealed this");
     }
     assert_seals(&keys, data);
+}
+
+/// A task id: opened only when sealing what it says gives the very same bytes; and what is sealed from the data opens to
+/// itself, for its owner at its server under its active task alone, and does not with one bit changed.
+///
+/// # Panics
+/// When one of these is not true.
+pub fn task_id(data: &[u8]) {
+    let keys = [SealingKey::derive(&[1; 32]), SealingKey::derive(&[2; 32])];
+    if let Ok(task) = tasks::open(&keys, data) {
+        let sealed = URL_SAFE_NO_PAD.decode(data).expect("what opens is base64url");
+        let nonce = sealed[5..].first_chunk().expect("with a nonce in it");
+        let key = keys.iter().find(|key| key.id() == sealed[1..5]).expect("and the id of a key");
+        assert_eq!(tasks::seal(key, &task, *nonce).as_deref().map(str::as_bytes), Some(data), "nobody has sealed this");
+    }
+    let id: Box<str> = String::from_utf8_lossy(data).into();
+    let owner = Owner([data.first().copied().unwrap_or_default(); 16]);
+    let task = TaskHandle { owner, server: 7, active: data.len() as u64, issued_at: 1, id };
+    let key = &keys[data.len() % 2];
+    let Some(handle) = tasks::seal(key, &task, [3; 12]) else {
+        assert!(task.id.is_empty() || task.id.len() > TASK_ID_BYTES_MAX);
+        return;
+    };
+    assert!(handle.len() <= TASK_HANDLE_BYTES_MAX && handle.bytes().all(|byte| byte.is_ascii_graphic()));
+    assert!(tasks::open(&keys[..0], handle.as_bytes()).is_err());
+    let opened = tasks::open(&keys, handle.as_bytes());
+    assert_eq!(opened.as_ref(), Ok(&task));
+    let opened = opened.expect("it was just opened");
+    let of = |server, active| opened.clone().owned_by(&owner, server, active);
+    assert_eq!(of(7, task.active).as_ref(), Ok(&task.id));
+    assert_eq!((of(8, task.active), of(7, task.active + 1)), (Err(HandleFault::Foreign), Err(HandleFault::Foreign)));
+    let mut sealed = URL_SAFE_NO_PAD.decode(&handle).expect("what we seal is base64url");
+    for at in [0, 1, 5, 17, sealed.len() / 2, sealed.len() - 1, data.len() % sealed.len()] {
+        sealed[at] ^= 1 << (at % 8);
+        assert!(tasks::open(&keys, URL_SAFE_NO_PAD.encode(&sealed).as_bytes()).is_err(), "changed at {at}");
+        sealed[at] ^= 1 << (at % 8);
+    }
 }
 
 fn assert_seals(keys: &[SealingKey; 2], data: &[u8]) {
@@ -65,5 +103,10 @@ mod tests {
     #[test]
     fn session_ids_hold() {
         hold("session_id", session_id);
+    }
+
+    #[test]
+    fn task_ids_hold() {
+        hold("task_id", task_id);
     }
 }

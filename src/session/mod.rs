@@ -1,6 +1,5 @@
 //! session: what is remembered between two calls.
-//! Colour: pure. Owns: sealed session ids, and whose they are; a message's way to its server's session.
-//! Colour: pure. Owns: sealed session ids and whose they are; one stripe of the ledger.
+//! Colour: pure. Owns: sealed session and task ids, and whose they are; a message's way; one stripe of the ledger.
 //! Not here: sockets, clocks, random sources, secrets on disk, JSON text, policy.
 //! Start at `owner::open`.
 //! Spec: MCP 2025-03-26 to 2025-11-25 basic/transports, "Session Management"; NIST SP 800-38D; RFC 5869.
@@ -10,4 +9,5 @@ pub mod fuzz;
 pub mod journal;
 pub mod ledger;
 pub mod owner;
+pub mod tasks;
 pub mod way;

@@ -20,7 +20,7 @@ use crate::mcp::revision::Revision;
 /// A key that seals and opens session ids; derived once per secret.
 pub struct SealingKey {
     id: [u8; 4],
-    key: LessSafeKey,
+    pub(super) key: LessSafeKey,
 }
 
 impl SealingKey {

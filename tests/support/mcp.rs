@@ -33,8 +33,8 @@ impl Post {
     pub(crate) fn modern(method: &str, mut params: Value) -> Self {
         params["_meta"][VERSION_KEY] = json!(MODERN);
         params["_meta"][CAPABILITIES_KEY] = json!({ "elicitation": {} });
-        let name = [&params["name"], &params["uri"]].into_iter().find_map(Value::as_str);
-        let named = matches!(method, "tools/call" | "prompts/get" | "resources/read");
+        let name = [&params["name"], &params["uri"], &params["taskId"]].into_iter().find_map(Value::as_str);
+        let named = matches!(method, "tools/call" | "prompts/get" | "resources/read") || method.starts_with("tasks/");
         let name = name.filter(|_| named).map(|name| ("mcp-name".to_owned(), name.to_owned()));
         let mut post = Self::message(json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params }));
         post.fields.push(("mcp-protocol-version".into(), MODERN.into()));
@@ -90,6 +90,11 @@ impl Post {
         self
     }
 
+    /// The tool it calls.
+    pub(crate) fn tool(&self) -> &str {
+        self.message["params"]["name"].as_str().unwrap_or_default()
+    }
+
     /// Its id.
     pub(crate) fn request_id(&self) -> &Value {
         &self.message["id"]
@@ -115,6 +120,11 @@ impl Post {
         }
         *at = value;
         self
+    }
+
+    /// Declaring these capabilities, in the modern era.
+    pub(crate) fn declaring(self, capabilities: Value) -> Self {
+        self.param(&format!("/_meta/{}", CAPABILITIES_KEY.replace('/', "~1")), capabilities)
     }
 
     /// To another path.

@@ -130,7 +130,7 @@ fn methods_that_do_not_exist() {
             answer.text()
         );
     }
-    for method in ["initialize", "logging/setLevel", "resources/subscribe", "tasks/get", "sampling/createMessage"] {
+    for method in ["initialize", "logging/setLevel", "resources/subscribe", "tasks/list", "sampling/createMessage"] {
         let answer = Post::modern(method, json!({})).to(&gateway);
         assert_eq!(
             (answer.status(), &answer.json()["error"]["code"]),

@@ -1,6 +1,7 @@
 //! The gateway on the wire: what clients see, what servers see, and what the record says about both.
 
 mod auth;
+mod batch;
 mod bounds;
 mod corpus;
 mod events;
@@ -11,6 +12,7 @@ mod happy;
 mod http;
 mod life;
 mod lists;
+mod modern;
 mod origin;
 mod notify;
 mod policy;
@@ -21,6 +23,7 @@ mod roads;
 mod sessions;
 mod shares;
 mod streams;
+mod tasks;
 mod tls;
 mod tls_servers;
 mod tokens;

@@ -261,7 +261,9 @@ fn methods_belong_to_their_era() {
     for method in ["initialize", "ping", "logging/setLevel", "resources/subscribe", "resources/unsubscribe"] {
         assert_eq!(modern(method, "", r#""uri":"file:///a""#), gone, "{method}");
     }
-    for method in ["tasks/get", "tools/nope", "sampling/createMessage", "notifications/initialized", ""] {
+    for method in
+        ["tasks/list", "tasks/result", "tools/nope", "sampling/createMessage", "notifications/initialized", ""]
+    {
         // An empty Mcp-Method cannot be told from none by this helper.
         let want = if method.is_empty() { Err(HeaderFault::Missing(Header::Method).into()) } else { gone.clone() };
         assert_eq!(modern(method, "", ""), want, "{method}");
@@ -442,6 +444,7 @@ fn listening_names_its_resources() {
         Ok((false, true, true, vec![]))
     );
     let many = vec![r#""x""#; LISTEN_URIS_MAX + 1].join(",");
+    let tasks = vec![r#""x""#; LISTEN_TASKS_MAX + 1].join(",");
     let fault = CallFault::ParamsInvalid(Era::Modern, Param::Notifications);
     for filters in [
         "null",
@@ -451,13 +454,17 @@ fn listening_names_its_resources() {
         r#"{"resourceSubscriptions":"file:///a"}"#,
         r#"{"resourceSubscriptions":[1]}"#,
         r#"{"resourceSubscriptions":{"a":"b"}}"#,
-        r#"{"taskIds":["t"]}"#,
+        r#"{"taskIds":"t"}"#,
+        r#"{"taskIds":[null]}"#,
+        &format!(r#"{{"taskIds":[{tasks}]}}"#),
         r#"{"resource\u0053ubscriptions":["file:///a"]}"#,
         &format!(r#"{{"resourceSubscriptions":[{many}]}}"#),
     ] {
         assert_eq!(read(filters), Err(fault), "{filters}");
     }
-    assert_eq!(read(r#"{"resourcesubscriptions":[]}"#), Err(CallFault::CaseTwin));
+    for twin in [r#"{"resourcesubscriptions":[]}"#, r#"{"taskIds":["t"],"taskids":["u"]}"#] {
+        assert_eq!(read(twin), Err(CallFault::CaseTwin));
+    }
     assert_eq!(modern("subscriptions/listen", "", ""), Err(fault));
 }
 
@@ -509,4 +516,78 @@ fn only_a_proper_traceparent_counts() {
 fn a_call_may_be_kept_without_its_body() {
     fn kept<T: Send + Sync + Clone + 'static>() {}
     kept::<Call>();
+}
+
+/// [E6] Batches are 2025-03-26's, whether the session says so, the header, or nothing.
+#[test]
+fn one_revision_has_batches() {
+    let takes = |version: Option<&str>, session: Option<Revision>| {
+        let given = Given {
+            version: version.map(str::as_bytes),
+            version_count: usize::from(version.is_some()),
+            session: session.map(|_| &b"id"[..]),
+            session_count: usize::from(session.is_some()),
+            session_revision: session,
+            ..Given::default()
+        };
+        assert!(!takes_batch(&Given { version_count: 2, ..given }));
+        assert!(!takes_batch(&Given { session_count: 2, ..given }));
+        takes_batch(&given)
+    };
+    assert!(takes(None, None));
+    for revision in Revision::ALL {
+        let one = revision == Revision::R2025_03_26;
+        assert_eq!(takes(Some(revision.as_str()), None), one, "{revision:?}");
+        if !revision.is_modern() {
+            // What was negotiated holds, whatever legacy version the header names.
+            assert_eq!(takes(None, Some(revision)), one, "{revision:?}");
+            assert_eq!(takes(Some("2025-11-25"), Some(revision)), one, "{revision:?}");
+        }
+        assert!(!takes(Some(MODERN), Some(revision)), "{revision:?}");
+        assert!(!takes(Some("1.0"), Some(revision)), "{revision:?}");
+    }
+}
+
+#[test]
+fn tasks_go_by_their_id_in_body_and_header() {
+    let fault = |fault: HeaderFault| Err(CallFault::from(fault));
+    for method in ["tasks/get", "tasks/update", "tasks/cancel"] {
+        let read = |name: &str, params: &str| modern(method, name, params).map(|call| call.subject);
+        let Ok(Object::Task(task)) = read("t-1", r#""taskId":"t\u002d1","inputResponses":{}"#) else {
+            panic!("{method} is about a task");
+        };
+        assert_eq!((task.opened, task.text.unescaped.as_deref()), (None, Some("t-1")));
+        assert_eq!(read("t-2", r#""taskId":"t-1""#), fault(HeaderFault::Differs(Header::Name)));
+        assert_eq!(read("", r#""taskId":"t-1""#), fault(HeaderFault::Missing(Header::Name)));
+        assert_eq!(read("t-1", ""), fault(HeaderFault::Differs(Header::Name)));
+        for params in ["", r#""taskId":1"#, r#""taskId":null"#] {
+            assert_eq!(read("", params), Err(CallFault::ParamsInvalid(Era::Modern, Param::TaskId)), "{params}");
+        }
+        assert_eq!(read("a", r#""taskId":"a\u0000""#), fault(HeaderFault::Differs(Header::Name)));
+        assert_eq!(legacy(method, r#""taskId":"t-1""#), Err(CallFault::MethodUnknown(Era::Legacy)), "{method}");
+    }
+    let body = shaped(MODERN, "subscriptions/listen", r#""notifications":{"taskIds":["a","b"]}"#);
+    let head = Head { version: MODERN, method: "subscriptions/listen", ..Head::default() };
+    let Object::Listen(listen) = check(head, &body).unwrap().subject else { panic!("a subscription") };
+    let names: Vec<&str> = listen.tasks.iter().map(|task| task.text.of(body.as_bytes())).collect();
+    assert_eq!(names, ["a", "b"]);
+    assert_eq!(listen.tasks_place.map(|place| place.of(body.as_bytes())), Some(&br#"["a","b"]"#[..]));
+}
+
+#[test]
+fn a_request_says_how_severe_a_log_message_must_be() {
+    let read = |level: &str| {
+        let body = shaped(MODERN, "tools/call", r#""name":"t""#);
+        let body = body.replace(r#""_meta":{"#, &format!(r#""_meta":{{"io.modelcontextprotocol/logLevel":{level},"#));
+        let head = Head { version: MODERN, method: "tools/call", name: "t", ..Head::default() };
+        check(head, &body).map(|call| call.meta.log_level)
+    };
+    assert_eq!(read("\"warning\""), Ok(Some(LogLevel::Warning)));
+    for level in ["\"loud\"", "4", "null"] {
+        assert_eq!(read(level), Err(CallFault::ParamsInvalid(Era::Modern, Param::Meta)), "{level}");
+    }
+    assert_eq!(modern("tools/call", "t", r#""name":"t""#).unwrap().meta.log_level, None);
+    // It means nothing to the legacy era.
+    let meta = r#""name":"t","_meta":{"io.modelcontextprotocol/logLevel":"loud"}"#;
+    assert_eq!(legacy("tools/call", meta).unwrap().meta.log_level, None);
 }
