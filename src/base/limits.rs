@@ -196,6 +196,8 @@ pub const CATALOG_RETRY_MS_MAX: u64 = 5_000;
 pub const PLANE_ANSWER_MS_MAX: u64 = 10_000;
 /// And its size, bytes.
 pub const PLANE_ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Messages of a server kept while the plane waits for an answer on the same stream.
+pub const PLANE_HEARD_MAX: usize = 64;
 /// A request of this size fits the kernel's buffers; a longer one may have to wait for its server to read.
 pub const SENT_AT_ONCE_BYTES: usize = 16 * 1024;
 /// The plane waits so long to say farewell on an encrypted connection, milliseconds.
@@ -209,6 +211,17 @@ pub const UPSTREAM_HEADS_KEPT: usize = 256;
 pub const UPSTREAM_IDLE_MS_MAX: u64 = 4_000;
 /// The rest of an answer that nobody needs is read for so long, so that its connection can be kept, milliseconds.
 pub const RETIRE_MS_MAX: u64 = 100;
+
+/// Sessions of HTTP+SSE servers on one shard: each is a connection.
+pub const LINES_MAX: usize = 4 * 1024;
+/// Messages under way to the server in one of them.
+pub const LINE_POSTS_MAX: usize = 2 * LINE_CALLS_MAX;
+/// Kept for a session's own stream while nobody reads it, bytes; what comes beyond is dropped.
+pub const LINE_WAITING_BYTES_MAX: usize = 64 * 1024;
+/// From the GET until the `endpoint` event, milliseconds.
+pub const LINE_OPEN_MS_MAX: u64 = 10_000;
+/// Until the server has taken a message, milliseconds; its answer may come later.
+pub const LINE_POST_MS_MAX: u64 = 60_000;
 
 // ---- identity -------------------------------------------------------------------------------------------------
 /// A bearer token, bytes.
@@ -239,6 +252,31 @@ pub const TASK_ID_BYTES_MAX: usize = 256;
 pub const TASK_HANDLE_BYTES_MAX: usize = 512;
 /// A message looks again so often whether the session that another opens is there, milliseconds.
 pub const WAY_WAIT_MS: u64 = 10;
+/// What a stream's connection is sent at once, bytes; more of one event only.
+pub const STREAM_PIECE_BYTES: usize = 32 * 1024;
+/// A client whose connection was cut comes back after this long, milliseconds, and a server's stream that has ended is
+/// asked for again.
+pub const STREAM_RETRY_MS: u64 = 1_000;
+/// And after this long at the latest.
+pub const STREAM_RETRY_MS_MAX: u64 = 30_000;
+/// The id of a server's event, where its stream is to go on, bytes.
+pub const UPSTREAM_EVENT_ID_BYTES_MAX: usize = 1024;
+/// Streams that nobody reads, and that a shard keeps for a while: those of sessions and those that were answers, each.
+pub const FEEDS_ALONE_MAX: usize = 4096;
+/// Events that a shard keeps, of all streams, bytes.
+pub const FEEDS_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// A client may take so long to answer what a server asks, milliseconds.
+pub const ASK_MS_MAX: u64 = 10 * 60 * 1000;
+/// Connections that read one session's events at a time; the oldest ends when there is one more.
+pub const OUTLET_TAPS_MAX: usize = 8;
+/// Streams of one session's events that can be resumed: the latest.
+pub const OUTLET_STREAMS_MAX: usize = 16;
+/// Events of a stream that wait to be sent before its upstream is paused.
+pub const STREAM_WAITING_EVENTS_MAX: usize = 4096;
+/// Events that were sent are kept to be sent again: of each stream so many bytes.
+pub const STREAM_KEPT_BYTES_MAX: usize = 64 * 1024;
+/// And so many events.
+pub const STREAM_KEPT_EVENTS_MAX: usize = 1024;
 
 // ---- ledger ---------------------------------------------------------------------------------------------------
 /// Sessions of all owners (default of `sessions.max`).
@@ -292,6 +330,9 @@ pub const SESSION_ASKS_MAX: usize = 64;
 /// And all sessions.
 pub const ASKS_MAX: usize = 16 * 1024;
 
+/// Calls under way in one session of an HTTP+SSE server.
+pub const LINE_CALLS_MAX: usize = 256;
+
 // ---- mcp, policy ----------------------------------------------------------------------------------------------
 /// Tools and prompts of all servers together.
 pub const ITEMS_MAX: usize = 64 * 1024;
@@ -313,6 +354,8 @@ pub const ITEM_NAME_BYTES_MAX: usize = 1_024;
 pub const PARAM_HEADERS_MAX: usize = 64;
 /// Entries of `inputRequests` in one result.
 pub const INPUT_REQUESTS_MAX: usize = 64;
+/// The URI that an HTTP+SSE server names for messages, bytes.
+pub const ENDPOINT_BYTES_MAX: usize = 2 * 1024;
 /// URIs of one `subscriptions/listen`.
 pub const LISTEN_URIS_MAX: usize = 1_024;
 /// Tasks of the tasks extension in one `subscriptions/listen`.

@@ -15,6 +15,7 @@ use crate::uring::buffer::Buffer;
 
 use super::answer::{Media, accept, deadline, media, of_facts, retire};
 use super::conn::{Body, Conn};
+use super::events as asks;
 use super::exchange::sent;
 use super::flight::{Ended, Flight, end, failed};
 use super::forward::{self, Trip};
@@ -23,7 +24,7 @@ use super::refusal::{Kind, Refusal};
 use super::relay::withheld;
 use super::sessions::{self, Restored};
 use super::shard::Shard;
-use super::stream::{self, Carries, Judged};
+use super::stream::{self, Judged};
 
 /// Sends a permitted message, and puts what comes back into `joined`: nothing for a message that nobody waits to be
 /// answered, else its answer, after the messages that the server sent before it. A legacy client that leaves cancels
@@ -220,9 +221,7 @@ async fn events(
             }
             let event = parser.event();
             let data = event.data.unwrap_or_default();
-            match stream::judge(shard, flight, Carries::Answer { timeout }, &event) {
-                // An event without a message is for a stream that can be resumed; this one cannot.
-                Judged::Forward if data.is_empty() => {}
+            match stream::judge(shard, flight, &event) {
                 Judged::Forward => {
                     bytes += data.len();
                     joined.message(shard, conn, data).await;
@@ -234,7 +233,7 @@ async fn events(
                     retire(shard, answer).await;
                     return Ok(());
                 }
-                Judged::Refused(id) => stream::refuse_ask(shard, conn, flight, &id).await,
+                Judged::Refused(id, why) => Box::pin(asks::refuse_of(shard, flight, &id, why)).await,
                 Judged::Instead(data) => {
                     bytes += data.len();
                     joined.message(shard, conn, &data).await;

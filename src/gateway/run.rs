@@ -59,6 +59,7 @@ pub fn run(start: Start) -> Result<(), RingFault> {
         let listeners: Vec<Listener> = start.listeners.into_iter().filter_map(|l| Listener::from_std(l).ok()).collect();
         let connections_max = connections_max(start.files, start.control.shards());
         let shard = Rc::new(Shard::new(start.id, start.control, start.record, start.sealing, connections_max));
+        shard.feeds.belong_to(&shard);
         ring::spawn(shard.timers.clone().run());
         let ear = shard.control.mail.ear(shard.id).and_then(|ear| ear.listen().ok());
         match &ear {
@@ -264,16 +265,28 @@ impl Shard {
         while self.control.life() == Life::Run {
             let now = self.timers.now().mono;
             self.control.beat(self.id);
-            self.upstreams.pool.prune(now);
+            self.upstreams.prune(now);
+            self.feeds.sweep(self);
             if now >= trim {
                 trim = now.plus_ms(TRIM_MS);
                 self.buffers.trim();
                 give_back();
                 sessions::expire(self);
+                self.look_at_lines(now);
+                if self.id == ShardId(0) {
+                    self.control.asks.sweep(now);
+                }
             }
             self.timers.sleep_until(now.plus_ms(HOUSEKEEPING_MS)).await;
         }
         self.drain(listeners).await;
+    }
+
+    /// Servers whose sessions are connections: those that nobody uses any more end.
+    fn look_at_lines(&self, now: Moment) {
+        let idle_ms = self.snapshot().settings.sessions.idle_s.saturating_mul(1000);
+        self.upstreams.end_lines(now.less_ms(idle_ms));
+        self.control.tally.raise(self.id, Count::LinesDropped, self.upstreams.take_dropped());
     }
 
     /// No new connections; idle ones end at once, streams get their clean end, calls their time.
@@ -293,12 +306,14 @@ impl Shard {
             Phase::Stream => wake(slot),
             Phase::Arriving | Phase::Busy => {}
         });
+        self.feeds.wake_all();
         loop {
             let now = self.timers.now().mono;
             if self.connections().is_empty() {
                 self.last_parcels();
             }
-            if self.connections().is_empty() || now >= until || self.control.life() == Life::Stop {
+            let empty = self.connections().is_empty() && self.feeds.tasks() == 0;
+            if empty || now >= until || self.control.life() == Life::Stop {
                 break;
             }
             if now >= streams_until {
@@ -312,7 +327,7 @@ impl Shard {
         }
         self.last_parcels();
         self.cut().await;
-        self.upstreams.pool.clear();
+        self.upstreams.clear();
     }
 
     /// Takes in the connections that are on their way here; from now on no others come.

@@ -1,30 +1,31 @@
 //! GET and DELETE: a legacy session's own stream, and its end.
 
 use std::cell::Cell;
+use std::pin::pin;
 use std::rc::Rc;
 
-use smallvec::SmallVec;
-
 use crate::base::ids::EndpointId;
+use crate::base::limits::STREAM_RETRY_MS;
 use crate::base::time::Now;
 use crate::http::field::Known;
 use crate::http::head::{Framing, Method, Version};
-use crate::http::reply;
+use crate::http::{body as chunks, reply};
 use crate::identity::active::active_task;
 use crate::identity::caller::Caller;
 use crate::mcp::revision::{Era, Revision};
-use crate::upstream::exchange::{Abort, Answer, Clearance, Request};
+use crate::session::outlet::EventId;
 
-use super::answer::{Media, deadline, media, retire};
 use super::conn::Conn;
-use super::exchange::{USER_AGENT, lane, legacy_fields, watched};
-use super::flight::{Flight, Next, Taken, failed, reasoned};
+use super::flight::{Flight, NEVER, Next, Taken};
+use super::live::{self, Feed, Who};
 use super::load::Class;
 use super::modern::Opted;
+use super::pipeline;
 use super::refusal::{Kind, Refusal};
 use super::sessions::{self, Live};
 use super::shard::{Held, Shard};
-use super::stream::{self, Carries};
+use super::tap::Tap;
+use super::watch::{self, Woke};
 
 /// Serves a GET or DELETE (MCP 2025-03-26 to 2025-11-25 basic/transports).
 pub(super) async fn serve(
@@ -44,7 +45,15 @@ pub(super) async fn serve(
         });
     }
     let session = session_of(shard, conn, &snapshot, &caller, endpoint)?;
-    if let Some(next) = conn.hand_over_to(shard, session.home).filter(|_| method == Method::Get) {
+    let server = snapshot.prepared.endpoints[endpoint.index()].server;
+    let event = last_event(conn);
+    let home = if method == Method::Get {
+        // What is resumed is where its events are; a session's own stream is at its home.
+        conn.hand_over_to(shard, event.map_or(session.home, |event| event.shard))
+    } else {
+        pipeline::at_home(shard, conn, &snapshot, server, &session)
+    };
+    if let Some(next) = home {
         return Ok(next);
     }
     let named = conn.head.get(conn.bytes(), Known::PortcullisTask);
@@ -57,7 +66,7 @@ pub(super) async fn serve(
     }
     let flight = Flight {
         task,
-        server: snapshot.prepared.endpoints[endpoint.index()].server,
+        server,
         endpoint,
         era: Era::Legacy,
         revision: session.revision,
@@ -78,7 +87,7 @@ pub(super) async fn serve(
         caller,
     };
     let result = if method == Method::Get {
-        exchanged(shard, conn, &flight, &session).await
+        stream(shard, conn, &flight, event).await
     } else {
         ended(shard, conn, &flight, &session).await
     };
@@ -104,33 +113,69 @@ async fn ended(shard: &Shard, conn: &mut Conn, flight: &Flight, session: &Live) 
     Ok(Next::Keep)
 }
 
-/// A stream's request, and the answer's way back.
-async fn exchanged(shard: &Shard, conn: &mut Conn, flight: &Flight, session: &Live) -> Result<Next, Refusal> {
-    let method = Method::Get;
-    let lane = lane(&flight.snapshot, flight.server);
-    let upstream = session.upstream(sessions::digest(flight));
-    let resume = conn.head.get(conn.bytes(), Known::LastEventId).map(<[u8]>::to_vec);
-    let mut fields: SmallVec<[(&'static str, &[u8]); 12]> = SmallVec::new();
-    fields.push(("accept", b"text/event-stream"));
-    fields.push(("user-agent", USER_AGENT));
-    legacy_fields(flight, upstream.as_deref(), &mut fields);
-    if let Some(resume) = resume.as_deref() {
-        fields.push((Known::LastEventId.name(), resume));
-    }
-    let request = Request { method, fields: &fields, params: &[], body: None, repeatable: true };
-    let clearance = Clearance::Session(session.proof());
-    let request = shard.upstreams.compose(clearance, &lane, &request).ok_or(Kind::NoBuffer)?;
-    let deadline = deadline(shard, flight.snapshot.settings.servers[flight.server.index()].timeout_ms);
-    let slot = conn.slot.clone();
-    let abort = &slot.abort;
-    abort.reset();
-    let sent = watched(shard, conn, true, &lane, request, deadline, abort).await;
-    let result = match sent {
-        Ok(answer) => answered(shard, conn, flight, answer, abort, resume.is_some()).await,
-        Err(fault) => Err(failed(shard, flight, fault).unanswerable()),
+/// The event that a client saw last, where it says so and it is one of ours.
+fn last_event(conn: &Conn) -> Option<EventId> {
+    let id = conn.head.get(conn.bytes(), Known::LastEventId).filter(|_| conn.head.count(Known::LastEventId) == 1);
+    id.and_then(EventId::parse)
+}
+
+/// A stream: the one that goes on behind `event`, else the session's own.
+async fn stream(shard: &Shard, conn: &mut Conn, flight: &Flight, event: Option<EventId>) -> Result<Next, Refusal> {
+    let resumed = event.filter(|event| event.shard == shard.id).and_then(|it| shard.feeds.resume(shard, flight, it));
+    let (feed, key) = match resumed {
+        Some(resumed) => resumed,
+        None => {
+            let home = flight.session.as_ref().map_or(shard.id, |session| shard.home(session.home));
+            // Also when it has made its way here: for a stream that is forgotten.
+            let lost = event.is_some_and(|event| event.shard == shard.id);
+            if home != shard.id && (lost || !conn.slot.handed.get()) {
+                return Ok(Next::HandOver(home));
+            }
+            let feed = shard.feeds.home(shard, flight).ok_or(Kind::SessionUnknown)?;
+            match opened(shard, conn, &feed).await {
+                Some(opened) => opened?,
+                None => return Ok(Next::Close),
+            }
+            let key = shard.feeds.attach(shard, flight, &feed);
+            (feed, key)
+        }
     };
-    abort.reset();
-    result
+    let mut out = Vec::with_capacity(256);
+    write_head(conn, shard, &mut out, Framing::Chunked);
+    if flight.revision.primes_streams() {
+        let mut event = Vec::with_capacity(64);
+        feed.outlet.borrow().prime(key, STREAM_RETRY_MS, &mut event);
+        chunks::write_chunk(&mut out, &event);
+    }
+    // From here on it is the tap's: the place at the stream, and its subject's share.
+    let tap = Tap { feed, key, who: Rc::new(Who::of(flight)) };
+    flight.taken.set(Taken::Nothing);
+    conn.send(shard, &out).await;
+    Ok(Next::Stream(tap))
+}
+
+/// The head of an answer that is a stream.
+pub(super) fn write_head(conn: &Conn, shard: &Shard, out: &mut Vec<u8>, framing: Framing) {
+    conn.write_status(shard, out, 200);
+    for (name, value) in
+        [("content-type", "text/event-stream"), ("cache-control", "no-cache"), ("x-accel-buffering", "no")]
+    {
+        let _ = reply::write_field(out, name, value.as_bytes());
+    }
+    reply::finish(out, framing);
+}
+
+/// Waits for the server's word on a session's own stream; `None` when the client has left meanwhile.
+async fn opened(shard: &Shard, conn: &mut Conn, feed: &Rc<Feed>) -> Option<Result<(), Refusal>> {
+    loop {
+        if let Some(opened) = live::opened(feed) {
+            return Some(opened);
+        }
+        let mut work = pin!(live::changed(shard, feed, NEVER));
+        if let Woke::Gone = watch::next(shard, conn, work.as_mut(), NEVER, true, false).await {
+            return None;
+        }
+    }
 }
 
 /// The session that a GET or DELETE must name. Servers without sessions have no such streams.
@@ -155,27 +200,5 @@ fn session_of(
         Ok(session) if conn.head.count(Known::McpSessionId) == 1 => Ok(session),
         Ok(_) => Err(legacy(Kind::SessionUnknown)),
         Err(fault) => Err(legacy(sessions::unopened(fault))),
-    }
-}
-
-async fn answered(
-    shard: &Shard,
-    conn: &mut Conn,
-    flight: &Flight,
-    answer: Answer,
-    abort: &Abort,
-    resumed: bool,
-) -> Result<Next, Refusal> {
-    match (answer.status(), media(&answer)) {
-        (200, Media::Events) => stream::relay(shard, conn, flight, answer, abort, Carries::Session { resumed }).await,
-        (status, _) => {
-            retire(shard, answer).await;
-            Err(match status {
-                404 => Kind::SessionUnknown.into(),
-                405 => Refusal { allow: Some("POST, DELETE"), ..Kind::MethodNotAllowed.into() },
-                400..=499 => Refusal::from(Kind::RequestBad).saying("The server refused this stream request."),
-                _ => reasoned(Kind::ServerInvalid).unanswerable(),
-            })
-        }
     }
 }

@@ -28,6 +28,7 @@ use crate::mcp::optin::LogLevel;
 use crate::mcp::profile::{Capabilities, request_initialize_again};
 use crate::mcp::request;
 use crate::mcp::revision::Revision;
+use crate::mcp::transport::Transport;
 use crate::session::ledger::{Claim, Known, LedgerFault, Opened, Profile, SessionKey, Terms, Upstream, Visit};
 use crate::session::owner::{self, Session, SessionFault, SessionSeal};
 use crate::session::way::{Claimed, Do, In, Reach, Way, WayFault};
@@ -97,6 +98,19 @@ impl Live {
         upstreams.push(Rc::new(upstream));
     }
 
+    /// It is in use: the ledger hears so now and then, and says whether it still is a session.
+    pub(super) fn touch(&self, shard: &Shard) -> bool {
+        let now_s = shard.timers.last().unix_s();
+        if now_s.saturating_sub(self.touched_s.get()) >= shard.snapshot().settings.sessions.touch_s() {
+            self.touched_s.set(now_s);
+            if !shard.control.ledger.touch(&self.key(), now_s) {
+                shard.sessions.borrow_mut().remove(&self.nonce16);
+                self.ended.set(true);
+            }
+        }
+        !self.ended.get()
+    }
+
     /// Whether it has ended, as far as this shard has heard.
     pub(super) fn is_over(&self) -> bool {
         self.ended.get()
@@ -139,11 +153,20 @@ impl Sessions {
         self.young.insert(live.nonce16, live);
     }
 
-    pub(super) fn remove(&mut self, nonce: &[u8; 16]) {
-        for generation in [&mut self.young, &mut self.old] {
-            if let Some(live) = generation.remove(nonce) {
-                live.ended.set(true);
-            }
+    pub(super) fn remove(&mut self, nonce: &[u8; 16]) -> Option<Rc<Live>> {
+        let live = self.young.remove(nonce).or_else(|| self.old.remove(nonce))?;
+        live.ended.set(true);
+        Some(live)
+    }
+}
+
+/// A session has ended: where a server's own is a connection of this shard, that ends too.
+pub(super) fn hang_up(shard: &Shard, live: &Live) {
+    let snapshot = shard.snapshot();
+    for upstream in live.upstreams.borrow().iter() {
+        let server = snapshot.prepared.servers.iter().position(|server| server.digest == upstream.server);
+        if server.is_some_and(|server| snapshot.transport(ServerId::from_index(server)) == Transport::Sse) {
+            shard.upstreams.hang_up(&upstream.id);
         }
     }
 }
@@ -157,14 +180,7 @@ impl Shard {
         let now_s = self.timers.last().unix_s();
         let known = self.sessions.borrow_mut().get(&session.nonce16);
         if let Some(live) = known {
-            if now_s.saturating_sub(live.touched_s.get()) >= self.snapshot().settings.sessions.touch_s() {
-                live.touched_s.set(now_s);
-                if !self.control.ledger.touch(&live.key(), now_s) {
-                    self.sessions.borrow_mut().remove(&live.nonce16);
-                    return Err(SessionFault::Ended);
-                }
-            }
-            return Ok(live);
+            return if live.touch(self) { Ok(live) } else { Err(SessionFault::Ended) };
         }
         let key = SessionKey { owner: session.owner, nonce: session.nonce16 };
         let known = match self.control.ledger.visit(&key, terms(&session), now_s) {

@@ -26,9 +26,10 @@ use crate::uring::socket::Socket;
 use crate::uring::wait::Timers;
 
 use super::control::Control;
+use super::live::Feeds;
 use super::load::{Class, Load};
 use super::mail::{Cancel, Letter};
-use super::sessions::Sessions;
+use super::sessions::{self, Sessions};
 use super::tally::Count;
 
 /// What a connection is doing.
@@ -80,6 +81,8 @@ pub(super) struct Shard {
     pub(super) expiring: Cell<bool>,
     /// Cancellations that were read and not looked at yet.
     cancels: RefCell<Vec<Arc<Cancel>>>,
+    /// The streams that outlive their connections.
+    pub(super) feeds: Feeds,
     pub(super) draining: Cell<bool>,
     /// What is under way, for whom.
     pub(super) load: Load,
@@ -117,10 +120,11 @@ impl Shard {
         let timers = Timers::new();
         let buffers = Pool::new(SHARD_BUFFER_BYTES_MAX);
         let snapshot = control.snapshot.load_full();
-        let load = Load::new(control.shards(), timers.last().mono);
+        let begun = timers.last();
+        let load = Load::new(control.shards(), begun.mono);
         Self {
             id,
-            upstreams: Upstreams::new(timers.clone(), buffers.clone()),
+            upstreams: Upstreams::new(timers.clone(), buffers.clone(), seed),
             timers,
             buffers,
             record,
@@ -136,6 +140,7 @@ impl Shard {
             sessions: RefCell::new(Sessions::default()),
             expiring: Cell::new(false),
             cancels: RefCell::default(),
+            feeds: Feeds::new(begun),
             draining: Cell::new(false),
             load,
             hand: Cell::new(0),
@@ -150,7 +155,7 @@ impl Shard {
         let mut held = self.snapshot.borrow_mut();
         if !Arc::ptr_eq(&current, &held.0) {
             if is_elsewhere(&held.0, &current) {
-                self.upstreams.pool.renew();
+                self.upstreams.renew();
             }
             *held = Rc::new(Held(arc_swap::Guard::into_inner(current)));
         }
@@ -159,18 +164,24 @@ impl Shard {
 
     /// Reads what other shards have written.
     pub(super) fn read_letters(&self) {
-        let (mut sessions, mut cancels) = (self.sessions.borrow_mut(), self.cancels.borrow_mut());
+        let mut ended = Vec::new();
         self.control.mail.take(self.id, |letter| match letter {
-            Letter::SessionEnded(nonce) => sessions.remove(&nonce),
-            Letter::Cancelled(cancel) if cancels.len() < LETTERS_MAX => cancels.push(cancel),
+            Letter::SessionEnded(nonce) => {
+                ended.extend(self.sessions.borrow_mut().remove(&nonce));
+                self.feeds.session_ended(&nonce);
+            }
+            Letter::Cancelled(cancel) if self.cancels.borrow().len() < LETTERS_MAX => {
+                self.cancels.borrow_mut().push(cancel);
+            }
             // Nobody takes them: the shard does not hear its bell.
             Letter::Cancelled(_) => {}
             // The ledger knows which have ended: each is asked for again.
             Letter::Missed => {
                 self.count(Count::LettersMissed);
-                *sessions = Sessions::default();
+                *self.sessions.borrow_mut() = Sessions::default();
             }
         });
+        ended.iter().for_each(|live| sessions::hang_up(self, live));
     }
 
     /// The cancellations read since this was last asked. The bell rings for each of them, so none is forgotten.

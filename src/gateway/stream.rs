@@ -1,34 +1,35 @@
-//! Event streams, parsed and written anew: the answer to a request that comes as events, a subscription, a legacy
-//! session's GET stream; and the DELETE that ends a session.
+//! Event streams, parsed and written anew: the answer to a request that comes as events, and a subscription. Of an
+//! answer in a session a log is kept, so that its client can come back for what it missed.
 
 use std::pin::pin;
+use std::rc::Rc;
 
-use smallvec::SmallVec;
-
-use crate::base::limits::{ASK_REFUSED_MS_MAX, STREAM_ACKNOWLEDGED_MS_MAX};
+use crate::base::limits::{HOUSEKEEPING_MS, STREAM_ACKNOWLEDGED_MS_MAX, STREAM_RETRY_MS};
 use crate::base::time::Moment;
-use crate::http::head::{Framing, Method, Version};
+use crate::http::body as chunks;
+use crate::http::head::{Framing, Version};
 use crate::http::sse::{self, Event, EventParser};
-use crate::http::{body as chunks, reply};
 use crate::jsonrpc::answer::Answer as Facts;
+use crate::jsonrpc::id;
 use crate::jsonrpc::scan::Shape;
-use crate::jsonrpc::{id, text};
-use crate::mcp::method::{self as methods, Sender, Verb};
 use crate::mcp::revision::Era;
 use crate::mcp::subscription;
-use crate::policy::decide;
 use crate::record::frame::Status;
+use crate::session::outlet::{Taken, TapKey};
 use crate::upstream::UpstreamFault;
-use crate::upstream::exchange::{Abort, Answer, Clearance, Request};
+use crate::upstream::exchange::{Abort, Answer};
 
 use super::answer::{accept, deadline, of_facts, retire};
 use super::conn::Conn;
-use super::exchange::{USER_AGENT, lane, legacy_fields, watched};
+use super::events::{self, Eyes, Said, Why};
 use super::flight::{Ended, Flight, NEVER, Next, end, reasoned};
+use super::live::{self, Feed, Source};
 use super::modern;
 use super::refusal::{Kind, Refusal};
-use super::sessions;
+use super::session::write_head;
 use super::shard::{Phase, Shard};
+use super::tally::Count;
+use super::tap::expiry;
 use super::watch::{self, Woke};
 
 /// What a stream is for.
@@ -41,11 +42,6 @@ pub(super) enum Carries {
     },
     /// Notifications that were asked for, until one side ends it.
     Subscription,
-    /// A session's own messages.
-    Session {
-        /// It goes on where another stream ended, so answers may come too.
-        resumed: bool,
-    },
 }
 
 /// What an event is to become.
@@ -58,8 +54,8 @@ pub(super) enum Judged {
     Final(Facts, Option<Vec<u8>>),
     /// The end, without a message of the server's.
     Over,
-    /// A request of the server that policy refuses; its id.
-    Refused(Vec<u8>),
+    /// A request of the server that its client does not get; its id.
+    Refused(Vec<u8>, Why),
     /// Not a message.
     Invalid,
     /// The answer is one that must be withheld.
@@ -77,8 +73,8 @@ struct Relay<'a> {
     raw: Vec<u8>,
     /// To be sent.
     out: Vec<u8>,
-    /// Events had ids: the client can resume.
-    resumable: bool,
+    /// What is kept of it.
+    kept: Option<Kept>,
     bytes: usize,
     /// When the client was last sent something.
     spoken: Moment,
@@ -86,6 +82,15 @@ struct Relay<'a> {
     heeded: bool,
     /// When the caller's token ends.
     expires: Moment,
+}
+
+/// What is kept of an answer in a session.
+struct Kept {
+    feed: Rc<Feed>,
+    /// The client's place at it, for as long as it reads here.
+    tap: Option<TapKey>,
+    /// Where the server's stream goes on, if the server can do that.
+    source: Source,
 }
 
 /// How a stream ended.
@@ -126,27 +131,32 @@ pub(super) async fn relay(
         parser: EventParser::new(),
         raw: Vec::new(),
         out: Vec::new(),
-        resumable: false,
+        kept: None,
         bytes: 0,
         spoken: shard.timers.now().mono,
         heeded: false,
-        expires: expiry(shard, flight),
+        expires: expiry(shard, flight.caller.expires),
     };
-    relay.write_head(conn);
+    write_head(conn, shard, &mut relay.out, framing);
+    relay.keep(conn);
     let ended = relay.run(conn, &mut answer, abort).await;
     let next = relay.finish(conn, answer, ended).await;
     Ok(next)
 }
 
 impl Relay<'_> {
-    fn write_head(&mut self, conn: &Conn) {
-        conn.write_status(self.shard, &mut self.out, 200);
-        for (name, value) in
-            [("content-type", "text/event-stream"), ("cache-control", "no-cache"), ("x-accel-buffering", "no")]
-        {
-            let _ = reply::write_field(&mut self.out, name, value.as_bytes());
+    /// Begins to keep what can be asked for again: an answer in a session.
+    fn keep(&mut self, conn: &Conn) {
+        if self.flight.era != Era::Legacy || !matches!(self.carries, Carries::Answer { .. }) {
+            return;
         }
-        reply::finish(&mut self.out, self.framing);
+        let Some((feed, tap)) = self.shard.feeds.answer(self.shard, self.flight, &conn.slot.socket) else { return };
+        if self.flight.revision.primes_streams() {
+            let mut event = Vec::with_capacity(64);
+            feed.outlet.borrow().prime(tap, STREAM_RETRY_MS, &mut event);
+            self.put(&event);
+        }
+        self.kept = Some(Kept { feed, tap: Some(tap), source: Source::default() });
     }
 
     async fn run(&mut self, conn: &mut Conn, answer: &mut Answer, abort: &Abort) -> End {
@@ -155,20 +165,22 @@ impl Relay<'_> {
             if ended.is_some() {
                 self.flight.answer_leaves(self.shard);
             }
-            if !self.flush(conn).await && self.client_matters() {
-                return End::Gone;
+            self.pour(conn);
+            if !self.flush(conn).await {
+                if self.client_matters() {
+                    return End::Gone;
+                }
+                self.cut();
             }
-            for id in refused {
-                refuse_ask(self.shard, conn, self.flight, &id).await;
+            for (id, why) in refused {
+                Box::pin(events::refuse_of(self.shard, self.flight, &id, why)).await;
             }
             if let Some(ended) = ended {
                 return ended;
             }
+            self.wait_for_room(answer, abort).await;
             if !matches!(self.carries, Carries::Answer { .. }) && self.expires <= self.shard.timers.now().mono {
                 return End::Clean;
-            }
-            if let Carries::Answer { timeout } = self.carries {
-                answer.allow_until(deadline(self.shard, timeout));
             }
             if let Some(ended) = self.wait(conn, answer, abort).await {
                 return ended;
@@ -192,7 +204,8 @@ impl Relay<'_> {
         loop {
             let until = self.spoken.plus_ms(self.flight.snapshot.settings.limits.keepalive_ms);
             let until = if streaming { until.min(self.expires) } else { until };
-            match watch::next(shard, conn, work.as_mut(), until, self.client_matters(), streaming).await {
+            let watched = self.client_matters() || self.kept.as_ref().is_some_and(|kept| kept.tap.is_some());
+            match watch::next(shard, conn, work.as_mut(), until, watched, streaming).await {
                 Woke::Done(Ok(())) => {
                     self.heed_silence(conn, false);
                     return None;
@@ -202,7 +215,8 @@ impl Relay<'_> {
                     return Some(if conn.gone { End::Gone } else { End::Broken(UpstreamFault::Cut) });
                 }
                 Woke::Done(Err(fault)) => return Some(End::Broken(fault)),
-                Woke::Gone => abort.fire(),
+                Woke::Gone if self.client_matters() => abort.fire(),
+                Woke::Gone => self.cut(),
                 Woke::Draining => {
                     abort.fire();
                     // What was in flight ends by itself now.
@@ -235,7 +249,7 @@ impl Relay<'_> {
     }
 
     /// Turns everything that has arrived into output. Also gives the ids of requests that policy refuses.
-    fn take(&mut self, answer: &mut Answer) -> (Option<End>, Vec<Vec<u8>>) {
+    fn take(&mut self, answer: &mut Answer) -> (Option<End>, Vec<(Vec<u8>, Why)>) {
         let mut refused = Vec::new();
         let raw = &mut self.raw;
         let done = match answer.decode(|data| raw.extend_from_slice(data)) {
@@ -252,27 +266,27 @@ impl Relay<'_> {
                 Err(_) => ended = Some(End::Broken(UpstreamFault::BadAnswer)),
             }
             if self.parser.ready() && ended.is_none() {
-                let mut event = self.parser.event();
-                if self.flight.era == Era::Modern {
-                    // Nothing of it can be resumed (MCP 2026-07-28 basic/transports/streamable-http).
-                    (event.id, event.retry) = (None, None);
+                let event = self.parser.event();
+                let judged = judge(self.shard, self.flight, &event);
+                let data = match &judged {
+                    Judged::Instead(data) | Judged::Final(_, Some(data)) => Some(&**data),
+                    Judged::Forward | Judged::Final(_, None) => event.data,
+                    _ => None,
+                };
+                if let Some(kept) = &mut self.kept {
+                    kept.source.note(&event);
+                    if let Some(data) = data {
+                        kept.feed.outlet.borrow_mut().push(data);
+                    }
+                } else if data.is_some() {
+                    // No ids: what cannot be resumed must not look as if it could.
+                    let _ = sse::write_event(&mut events, &Event { id: None, data, retry: None, ..event });
                 }
-                match judge(self.shard, self.flight, self.carries, &event) {
-                    Judged::Forward => {
-                        self.resumable |= event.id.is_some_and(|id| !id.is_empty());
-                        let _ = sse::write_event(&mut events, &event);
-                    }
-                    Judged::Instead(data) => {
-                        let _ = sse::write_event(&mut events, &Event { data: Some(&data), ..event });
-                    }
-                    Judged::Final(facts, other) => {
-                        let data = other.as_deref().or(event.data);
-                        let _ = sse::write_event(&mut events, &Event { data, ..event });
-                        ended = Some(End::Answered(facts));
-                    }
+                match judged {
+                    Judged::Final(facts, _) => ended = Some(End::Answered(facts)),
                     Judged::Over => ended = Some(End::Clean),
-                    Judged::Refused(id) => refused.push(id),
-                    Judged::Drop => {}
+                    Judged::Refused(id, why) => refused.push((id, why)),
+                    Judged::Forward | Judged::Instead(_) | Judged::Drop => {}
                     Judged::Invalid => ended = Some(End::Broken(UpstreamFault::BadAnswer)),
                     Judged::Withheld(kind) => ended = Some(End::Withheld(kind)),
                 }
@@ -280,6 +294,49 @@ impl Relay<'_> {
         }
         self.put(&events);
         (ended.or(done.then_some(End::Clean)), refused)
+    }
+
+    /// Puts what the log has for this client into the output; for another connection that reads it, wakes that.
+    fn pour(&mut self, conn: &mut Conn) {
+        let Some(kept) = &mut self.kept else { return };
+        let Some(tap) = kept.tap else {
+            self.shard.feeds.settle(&kept.feed);
+            return kept.feed.changed();
+        };
+        let mut events = Vec::new();
+        let taken = kept.feed.outlet.borrow_mut().take(tap, usize::MAX, &mut events);
+        self.shard.feeds.settle(&kept.feed);
+        if taken == Taken::Gone {
+            // It came back on another connection.
+            conn.gone = true;
+            conn.stream.shutdown();
+            self.cut();
+        }
+        self.put(&events);
+    }
+
+    /// The client does not read here any more: what it misses is kept for a while.
+    fn cut(&mut self) {
+        if let Some(kept) = &mut self.kept
+            && let Some(tap) = kept.tap.take()
+        {
+            self.shard.feeds.leave(self.shard, &kept.feed, tap);
+        }
+    }
+
+    /// While the log is full the server is not read: until somebody comes for what is in it, or its time is over.
+    async fn wait_for_room(&self, answer: &Answer, abort: &Abort) {
+        if let Some(kept) = &self.kept {
+            while !self.shard.feeds.room(&kept.feed) && !abort.fired() {
+                answer.allow_until(NEVER);
+                kept.feed.pause();
+                let until = self.shard.timers.now().mono.plus_ms(HOUSEKEEPING_MS);
+                live::changed(self.shard, &kept.feed, until).await;
+            }
+        }
+        if let Carries::Answer { timeout } = self.carries {
+            answer.allow_until(deadline(self.shard, timeout));
+        }
     }
 
     /// Puts stream bytes into the output, framed.
@@ -316,7 +373,7 @@ impl Relay<'_> {
                 Ended::of(Status::Ok, 200)
             }
             // Polling (SEP-1699): the server hung up on purpose, and its client comes back for the rest.
-            End::Clean if self.resumable => Ended::of(Status::Detached, 200),
+            End::Clean if self.hang_up() => Ended::of(Status::Detached, 200),
             End::Clean => self.error(Kind::ServerCut, Status::Cut),
             End::Gone => {
                 clean = false;
@@ -331,7 +388,7 @@ impl Relay<'_> {
                     UpstreamFault::BadAnswer => (Kind::ServerInvalid, Status::Invalid),
                     _ => (Kind::ServerCut, Status::Cut),
                 };
-                if waiting && !self.resumable {
+                if waiting && (fault == UpstreamFault::BadAnswer || !self.hang_up()) {
                     self.error(kind, status)
                 } else {
                     // A client that can resume must see a broken stream, not the end of one.
@@ -341,6 +398,7 @@ impl Relay<'_> {
             }
         };
         self.heed_silence(conn, false);
+        self.leave(conn);
         if clean {
             if self.framing == Framing::Chunked {
                 chunks::write_last_chunk(&mut self.out);
@@ -357,6 +415,25 @@ impl Relay<'_> {
         }
         conn.slot.phase.set(Phase::Busy);
         next
+    }
+
+    /// The server may go on with the answer behind its last event; `false` where it cannot.
+    fn hang_up(&self) -> bool {
+        let Some(Kept { feed, source: Source { at: Some(at), retry }, .. }) = &self.kept else { return false };
+        feed.outlet.borrow_mut().hang_up(*retry, at);
+        true
+    }
+
+    /// The end of what is fed here. The log stays for a while, for a client that did not get all of it.
+    fn leave(&mut self, conn: &mut Conn) {
+        if let Some(kept) = &self.kept {
+            let mut outlet = kept.feed.outlet.borrow_mut();
+            if !outlet.is_hung_up() {
+                outlet.finish();
+            }
+        }
+        self.pour(conn);
+        self.cut();
     }
 
     /// An error in the stream, where the answer should be (MCP 2026-07-28 basic/transports/streamable-http).
@@ -378,6 +455,10 @@ impl Relay<'_> {
     }
 
     fn message(&mut self, data: &[u8]) {
+        if let Some(kept) = &self.kept {
+            kept.feed.outlet.borrow_mut().push(data);
+            return;
+        }
         let event = Event { id: None, name: Some(b"message"), data: Some(data), retry: None };
         let mut bytes = Vec::with_capacity(data.len() + 32);
         let _ = sse::write_event(&mut bytes, &event);
@@ -385,101 +466,50 @@ impl Relay<'_> {
     }
 }
 
-/// The moment at which the caller's token ends.
-fn expiry(shard: &Shard, flight: &Flight) -> Moment {
-    let now = shard.timers.now();
-    match flight.caller.expires {
-        u64::MAX => NEVER,
-        expires => now.mono.plus_ms(expires.saturating_mul(1000).saturating_sub(now.unix_ms)),
-    }
-}
-
 /// What an event of the server may become.
-pub(super) fn judge(shard: &Shard, flight: &Flight, carries: Carries, event: &Event<'_>) -> Judged {
-    let Some(data) = event.data.filter(|data| !data.is_empty()) else {
-        // Primes resumption (MCP 2025-11-25); a modern stream cannot be resumed.
-        return if flight.era == Era::Legacy { Judged::Forward } else { Judged::Drop };
-    };
+pub(super) fn judge(shard: &Shard, flight: &Flight, event: &Event<'_>) -> Judged {
+    // Without data it only primes resumption (MCP 2025-11-25), which is between the gateway and each side.
+    let message = flight.era == Era::Modern || is_message(event);
+    let Some(data) = event.data.filter(|data| message && !data.is_empty()) else { return Judged::Drop };
     let Ok(facts) = shard.answers().read(data) else { return Judged::Invalid };
     if flight.era == Era::Modern {
         return modern::judge(shard, flight, facts, data);
     }
     match facts.shape {
-        Shape::Result | Shape::Error => answer_event(shard, flight, carries, facts, data),
+        Shape::Result | Shape::Error => answer_event(shard, flight, facts, data),
         Shape::Request | Shape::Notification => server_event(shard, flight, data),
     }
 }
 
-fn answer_event(shard: &Shard, flight: &Flight, carries: Carries, facts: Facts, data: &[u8]) -> Judged {
-    match carries {
-        Carries::Session { resumed: true } => Judged::Forward,
-        Carries::Session { resumed: false } => Judged::Drop,
-        Carries::Answer { .. } | Carries::Subscription => {
-            let ours = match (&flight.id, &facts.id) {
-                (Some(asked), Some(given)) => id::same(asked, given),
-                _ => false,
-            };
-            if !ours {
-                return Judged::Drop;
-            }
-            match accept(shard, flight, &facts, data, 200) {
-                Ok(()) => Judged::Final(facts, None),
-                Err(kind) => Judged::Withheld(kind),
-            }
-        }
+/// Whether an event carries a message: those of other names mean nothing here (WHATWG HTML 9.2.6).
+pub(super) fn is_message(event: &Event<'_>) -> bool {
+    event.name.is_none_or(|name| name.is_empty() || name == b"message")
+}
+
+fn answer_event(shard: &Shard, flight: &Flight, facts: Facts, data: &[u8]) -> Judged {
+    let ours = match (&flight.id, &facts.id) {
+        (Some(asked), Some(given)) => id::same(asked, given),
+        _ => false,
+    };
+    if !ours {
+        shard.count(Count::EventsForeign);
+        return Judged::Drop;
+    }
+    match accept(shard, flight, &facts, data, 200) {
+        Ok(()) => Judged::Final(facts, None),
+        Err(kind) => Judged::Withheld(kind),
     }
 }
 
 /// A request or notification of the server.
 fn server_event(shard: &Shard, flight: &Flight, data: &[u8]) -> Judged {
-    let mut reader = shard.reader();
-    let Ok(envelope) = reader.read(data) else { return Judged::Invalid };
-    let name = envelope.method_name(data).unwrap_or_default();
-    let Some(method) = methods::find(name, flight.revision, Sender::Server) else { return Judged::Drop };
-    let (table, caller) = (&flight.snapshot.table, &flight.caller);
-    if envelope.shape == Shape::Request {
-        let refused =
-            method.ask().is_some_and(|ask| decide::asks(table, caller, flight.task, flight.server, ask).is_err());
-        let id = envelope.id.map(|id| id.raw(data).to_vec()).unwrap_or_default();
-        return if refused { Judged::Refused(id) } else { Judged::Forward };
-    }
-    if method.announces_change() {
-        shard.control.poke(flight.server).changed();
-    }
-    if method.verb == Verb::ResourceUpdated {
-        let uri = envelope.param(data, "uri").and_then(|member| member.text());
-        let mut scratch = Vec::new();
-        let uri = uri.and_then(|span| text::unescape(span.of(data), &mut scratch).ok());
-        let readable = uri.is_some_and(|uri| decide::readable(table, caller, flight.task, flight.server, uri));
-        return if readable { Judged::Forward } else { Judged::Drop };
-    }
-    Judged::Forward
-}
-
-/// Tells a legacy server that its request will not be answered, so that it does not wait.
-pub(super) async fn refuse_ask(shard: &Shard, conn: &mut Conn, flight: &Flight, id: &[u8]) {
-    let Some(session) = &flight.session else { return };
-    let mut body = Vec::with_capacity(160);
-    body.extend_from_slice(b"{\"jsonrpc\":\"2.0\",\"id\":");
-    body.extend_from_slice(id);
-    body.extend_from_slice(
-        b",\"error\":{\"code\":-32601,\"message\":\"The gateway's policy does not let this server ask that.\"}}",
-    );
-    let lane = lane(&flight.snapshot, flight.server);
-    let upstream = session.upstream(sessions::digest(flight));
-    let mut fields: SmallVec<[(&'static str, &[u8]); 12]> = SmallVec::new();
-    fields.push(("content-type", b"application/json"));
-    fields.push(("accept", b"application/json, text/event-stream"));
-    fields.push(("user-agent", USER_AGENT));
-    legacy_fields(flight, upstream.as_deref(), &mut fields);
-    let request = Request { method: Method::Post, fields: &fields, params: &[], body: Some(&body), repeatable: false };
-    let clearance = Clearance::Session(session.proof());
-    let Some(request) = shard.upstreams.compose(clearance, &lane, &request) else { return };
-    let deadline = deadline(shard, ASK_REFUSED_MS_MAX);
-    let abort = Abort::default();
-    let sent = watched(shard, conn, false, &lane, request, deadline, &abort).await;
-    if let Ok(answer) = sent {
-        retire(shard, answer).await;
+    let current = shard.snapshot();
+    match events::said(shard, &Eyes::of(flight, &current), data) {
+        Said::Forward => Judged::Forward,
+        Said::Changed(data) => Judged::Instead(data),
+        Said::Drop => Judged::Drop,
+        Said::Invalid => Judged::Invalid,
+        Said::Refused(id, why) => Judged::Refused(id, why),
     }
 }
 

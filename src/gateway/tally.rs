@@ -18,6 +18,12 @@ pub enum Count {
     SessionsReopened,
     SessionsEnded,
     SessionsExpired,
+    StreamsResumed,
+    StreamsTorn,
+    EventsForeign,
+    EventsInvalid,
+    AsksFull,
+    WithdrawalsLate,
     ServerUnasked,
     ServerEarly,
     ServerForeign,
@@ -25,6 +31,7 @@ pub enum Count {
     ServerRequests,
     ServerHidden,
     ServerMalformed,
+    LinesDropped,
 }
 
 /// Which heading it stands under.
@@ -66,6 +73,12 @@ pub const ROWS: &[Row] = &[
     row(Count::SessionsReopened,    Section::Happened, "sessions_reopened",     "Sessions opened anew at a server that had forgotten them."),
     row(Count::SessionsEnded,       Section::Happened, "sessions_ended",        "Sessions ended by their clients."),
     row(Count::SessionsExpired,     Section::Happened, "sessions_expired",      "Sessions ended for want of use, by age, or to make room."),
+    row(Count::StreamsResumed,      Section::Happened, "streams_resumed",       "Streams that went on where their client had left."),
+    row(Count::StreamsTorn,         Section::Dropped,  "streams_torn",          "Streams that went on with a gap: what their client had missed was kept no more."),
+    row(Count::EventsForeign,       Section::Dropped,  "events_foreign",        "Servers' answers on a stream where nobody asked for them."),
+    row(Count::EventsInvalid,       Section::Dropped,  "events_invalid",        "Servers' events that were no messages, on sessions' own streams."),
+    row(Count::AsksFull,            Section::Dropped,  "asks_full",             "Servers' requests refused because too many waited for an answer."),
+    row(Count::WithdrawalsLate,     Section::Dropped,  "withdrawals_late",      "Requests that servers took back after they had been answered, or had never asked."),
     row(Count::ServerUnasked,       Section::Dropped,  "server_unasked",        "Messages of modern servers of kinds that the request had not opted in to."),
     row(Count::ServerEarly,         Section::Dropped,  "server_early",          "Messages of modern servers before a subscription's acknowledgement."),
     row(Count::ServerForeign,       Section::Dropped,  "server_foreign",        "Messages of modern servers that belong to another request, subscription or task."),
@@ -73,6 +86,7 @@ pub const ROWS: &[Row] = &[
     row(Count::ServerRequests,      Section::Dropped,  "server_requests",       "Requests of modern servers, which have none to make."),
     row(Count::ServerHidden,        Section::Dropped,  "server_hidden",         "Notifications of modern servers about what policy hides from the caller."),
     row(Count::ServerMalformed,     Section::Dropped,  "server_malformed",      "Notifications of modern servers that no method has, or not in this form."),
+    row(Count::LinesDropped,        Section::Dropped,  "sse_messages_dropped",  "Messages of HTTP+SSE servers that nobody waited for: late answers, unknown progress, more than a session without a stream keeps."),
 ];
 
 /// The counters of all shards.
@@ -95,10 +109,15 @@ impl Tally {
 
     /// One more, on a shard's page.
     pub fn add(&self, shard: ShardId, count: Count) {
+        self.raise(shard, count, 1);
+    }
+
+    /// So many more.
+    pub fn raise(&self, shard: ShardId, count: Count, by: u64) {
         if let Some(Page(counters)) = self.pages.get(shard.index())
             && let Some(counter) = counters.get(count as usize)
         {
-            counter.fetch_add(1, Ordering::Relaxed);
+            counter.fetch_add(by, Ordering::Relaxed);
         }
     }
 

@@ -62,6 +62,13 @@ impl Revision {
         self >= Self::R2026_07_28
     }
 
+    /// Whether a stream begins with an event without data, by which its client can come back before it got any
+    /// (2025-11-25 basic/transports): readers of earlier ones would take it for a broken message.
+    #[must_use]
+    pub fn primes_streams(self) -> bool {
+        self == Self::R2025_11_25
+    }
+
     /// Whether several messages may come in one array: one revision had that, and the next took it back (2025-03-26
     /// basic, "Batching").
     #[must_use]
@@ -93,6 +100,7 @@ mod tests {
             assert_eq!(Revision::parse(revision.as_str().as_bytes()), Some(revision));
             assert_eq!(revision.is_modern(), Revision::MODERN.contains(&revision));
             assert_eq!(revision.era() == Era::Modern, revision.is_modern());
+            assert_eq!(revision.primes_streams(), revision == Revision::NEWEST_LEGACY);
         }
         for text in ["", "2026-07-28 ", "2026-7-28", "2024-10-07", "DRAFT-2026-v1", "1.0"] {
             assert_eq!(Revision::parse(text.as_bytes()), None, "{text}");

@@ -570,8 +570,7 @@ impl Stripe {
             *issued_s >= self.over_before_s && issued_s + self.bounds.lifetime_s >= now_s
         };
         let mut all: Vec<String> = self.tombstones.iter().filter(says).map(|stone| format!("over {stone:?}")).collect();
-        for record in (0..u32::MAX).map_while(|at| (at < self.slots.places() as u32).then(|| self.slots.get(at))) {
-            let Some(record) = record else { continue };
+        for record in self.slots.chunks.iter().flat_map(|chunk| chunk.iter().flatten()) {
             let mut known = record.known();
             known.subscriptions.sort_unstable();
             known.upstreams.sort_unstable_by_key(|upstream| upstream.server);
@@ -832,9 +831,9 @@ impl Slots {
 
     fn insert(&mut self, record: Record) -> u32 {
         if self.free.is_empty() {
-            let first = u32::try_from(self.places()).expect("sessions are bounded far below 2^32");
+            let place = |at: usize| u32::try_from(at).expect("sessions are bounded far below 2^32");
+            self.free.extend((self.places()..self.places() + CHUNK).rev().map(place));
             self.chunks.push((0..CHUNK).map(|_| None).collect());
-            self.free.extend((first..first + CHUNK as u32).rev());
         }
         let at = self.free.pop().expect("a chunk has just been added");
         self.chunks[at as usize / CHUNK][at as usize % CHUNK] = Some(record);

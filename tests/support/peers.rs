@@ -29,6 +29,8 @@ pub(crate) const PY_SERVER: &str = "py_server.py";
 pub(crate) const PY1_SERVER: &str = "py1_server.py";
 /// On fastmcp: both eras.
 pub(crate) const FASTMCP_SERVER: &str = "fastmcp_server.py";
+/// The same tools on the Python SDK 1.30.0, over HTTP+SSE of 2024-11-05 only, at `/sse`.
+pub(crate) const PY_SSE_SERVER: &str = "py_sse_server.py";
 /// `@modelcontextprotocol/server-everything`: legacy only. Its steps are [`everything_steps`].
 pub(crate) const EVERYTHING_SERVER: &str = "everything-server.mjs";
 /// `@modelcontextprotocol/client` in every era; with `"sdk": 1` `@modelcontextprotocol/sdk` in the legacy one.

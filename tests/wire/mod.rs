@@ -22,6 +22,7 @@ mod reopen;
 mod roads;
 mod sessions;
 mod shares;
+mod sse_servers;
 mod streams;
 mod tasks;
 mod tls;

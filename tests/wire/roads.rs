@@ -153,7 +153,8 @@ fn connections_move_with_their_encryption() {
 #[test]
 fn streams_are_served_at_home() {
     for (driver, tls) in [("auto", false), ("epoll", true)] {
-        let crossing = Crossing::new(Plan::tools(&["echo"]), driver, tls, |setup| setup);
+        let brief = |setup: Setup| setup.set("/limits/resume", json!("500ms"));
+        let crossing = Crossing::new(Plan::tools(&["echo"]), driver, tls, brief);
         let session = crossing.sessions(1).remove(0);
         let mut wires = crossing.wires(CONNECTIONS);
         for wire in &mut wires {

@@ -1,0 +1,224 @@
+//! What a server says on a stream beside answers: its notifications and its requests, weighed before a client gets them.
+
+use smallvec::SmallVec;
+
+use crate::base::ids::{ServerId, ShardId};
+use crate::base::limits::{ASK_MS_MAX, ASK_REFUSED_MS_MAX};
+use crate::http::head::Method;
+use crate::identity::active::ActiveTask;
+use crate::identity::caller::Caller;
+use crate::jsonrpc::edit::splice;
+use crate::jsonrpc::scan::{Envelope, Shape};
+use crate::jsonrpc::text;
+use crate::ledger::asks::Ask;
+use crate::mcp::method::{self as methods, Sender, Verb};
+use crate::mcp::revision::{Era, Revision};
+use crate::policy::decide;
+use crate::upstream::exchange::{Abort, Clearance, Request};
+
+use super::answer::{deadline, retire};
+use super::exchange::{USER_AGENT, lane};
+use super::flight::Flight;
+use super::sessions::{Live, session_fields};
+use super::shard::{Held, Shard};
+use super::tally::Count;
+
+/// For whom a stream is read, and by which rules.
+#[derive(Clone, Copy)]
+pub(super) struct Eyes<'a> {
+    pub(super) snapshot: &'a Held,
+    pub(super) caller: &'a Caller,
+    pub(super) task: ActiveTask,
+    pub(super) server: ServerId,
+    pub(super) revision: Revision,
+    pub(super) session: Option<&'a Live>,
+}
+
+/// What becomes of a message.
+pub(super) enum Said {
+    /// It goes on as it is.
+    Forward,
+    /// It goes on, changed so.
+    Changed(Vec<u8>),
+    /// It does not concern this client.
+    Drop,
+    /// A request that the client will not get: its id, as the server wrote it, and why.
+    Refused(Vec<u8>, Why),
+    /// It is no message.
+    Invalid,
+}
+
+/// Why a request of a server is not given on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Why {
+    /// The rules do not let this server ask that.
+    Policy,
+    /// Too many of its requests wait for an answer.
+    Full,
+}
+
+impl<'a> Eyes<'a> {
+    /// Those of a request's caller. The rules may be newer than the request, as long as its caller is known under them.
+    pub(super) fn of(flight: &'a Flight, current: &'a Held) -> Self {
+        let same = current.auth_epoch == flight.snapshot.auth_epoch;
+        Self {
+            snapshot: if same { current } else { &flight.snapshot },
+            caller: &flight.caller,
+            task: flight.task,
+            server: flight.server,
+            revision: flight.revision,
+            session: flight.session.as_deref(),
+        }
+    }
+
+    fn digest(&self) -> u64 {
+        self.snapshot.prepared.servers[self.server.index()].digest
+    }
+
+    fn may_ask(&self, method: &methods::Method) -> bool {
+        let asks = |ask| decide::asks(&self.snapshot.table, self.caller, self.task, self.server, ask).is_ok();
+        method.ask().is_none_or(asks)
+    }
+
+    fn may_read(&self, uri: &str) -> bool {
+        decide::readable(&self.snapshot.table, self.caller, self.task, self.server, uri)
+    }
+}
+
+/// Weighs a request or notification of the server.
+pub(super) fn said(shard: &Shard, eyes: &Eyes<'_>, data: &[u8]) -> Said {
+    let mut reader = shard.reader();
+    let Ok(envelope) = reader.read(data) else { return Said::Invalid };
+    let name = envelope.method_name(data).unwrap_or_default();
+    let Some(method) = methods::find(name, eyes.revision, Sender::Server) else { return Said::Drop };
+    if envelope.shape == Shape::Request {
+        return if eyes.revision.era() == Era::Modern {
+            Said::Drop
+        } else {
+            asked(shard, eyes, method, envelope, data)
+        };
+    }
+    if method.announces_change() {
+        shard.control.poke(eyes.server).changed();
+    }
+    match method.verb {
+        Verb::ResourceUpdated if !is_readable(eyes, envelope, data) => Said::Drop,
+        Verb::Cancelled if eyes.session.is_some() => withdrawn(shard, eyes, envelope, data),
+        _ => Said::Forward,
+    }
+}
+
+/// Whether a message that was weighed before, for somebody with other rights, may still go on. Else the id, as it is
+/// in the message, of a request that nobody will answer.
+pub(super) fn still_allowed(shard: &Shard, eyes: &Eyes<'_>, data: &[u8]) -> Result<(), Option<u64>> {
+    let mut reader = shard.reader();
+    let Ok(envelope) = reader.read(data) else { return Err(None) };
+    let name = envelope.method_name(data).unwrap_or_default();
+    let Some(method) = methods::find(name, eyes.revision, Sender::Server) else { return Ok(()) };
+    let allowed = match envelope.shape {
+        Shape::Request => eyes.may_ask(method),
+        Shape::Notification if method.verb == Verb::ResourceUpdated => is_readable(eyes, envelope, data),
+        _ => true,
+    };
+    let id = || std::str::from_utf8(envelope.id?.raw(data)).ok()?.parse().ok();
+    if allowed { Ok(()) } else { Err(id()) }
+}
+
+fn is_readable(eyes: &Eyes<'_>, envelope: &Envelope, data: &[u8]) -> bool {
+    let uri = envelope.param(data, "uri").and_then(|member| member.text());
+    let mut scratch = Vec::new();
+    let uri = uri.and_then(|span| text::unescape(span.of(data), &mut scratch).ok());
+    uri.is_some_and(|uri| eyes.may_read(uri))
+}
+
+/// A server's request to its client. In a session it goes on under an id of the gateway's own, by which the answer
+/// finds its way back from any shard.
+fn asked(shard: &Shard, eyes: &Eyes<'_>, method: &methods::Method, envelope: &Envelope, data: &[u8]) -> Said {
+    let Some(id) = envelope.id else { return Said::Invalid };
+    if !eyes.may_ask(method) {
+        return Said::Refused(id.raw(data).to_vec(), Why::Policy);
+    }
+    // Without a session the server could not tell whose an answer is, and the client has nowhere else to send it.
+    let Some(session) = eyes.session else { return Said::Forward };
+    let server = eyes.digest();
+    let minted = shard.feeds.mint(shard.id);
+    let ask = Ask {
+        server,
+        epoch: session.epoch(server),
+        id: id.raw(data).into(),
+        kind: method.ask(),
+        until: shard.timers.last().mono.plus_ms(ASK_MS_MAX),
+    };
+    if !shard.control.asks.put(session.nonce16, minted, ask) {
+        shard.count(Count::AsksFull);
+        return Said::Refused(id.raw(data).to_vec(), Why::Full);
+    }
+    let mut out = Vec::with_capacity(data.len() + 20);
+    splice(data, &[(id.span, itoa::Buffer::new().format(minted).as_bytes())], &mut out);
+    Said::Changed(out)
+}
+
+/// A server takes a request of its own back: the client knows it by the minted id.
+fn withdrawn(shard: &Shard, eyes: &Eyes<'_>, envelope: &Envelope, data: &[u8]) -> Said {
+    let (Some(session), Some(id)) = (eyes.session, envelope.param(data, "requestId")) else { return Said::Drop };
+    let Some(minted) = shard.control.asks.withdraw(session.nonce16, eyes.digest(), id.value.of(data)) else {
+        shard.count(Count::WithdrawalsLate);
+        return Said::Drop;
+    };
+    let mut out = Vec::with_capacity(data.len() + 20);
+    splice(data, &[(id.value, itoa::Buffer::new().format(minted).as_bytes())], &mut out);
+    Said::Changed(out)
+}
+
+/// An id that no other request to a client has: the shard's number in front of a count that begins at its start's time.
+/// An integer that every JSON reader holds exactly.
+pub(super) fn minted(shard: ShardId, count: u64) -> u64 {
+    u64::from(shard.0) << COUNT_BITS | count & ((1 << COUNT_BITS) - 1)
+}
+
+const COUNT_BITS: u32 = 44;
+
+/// As [`refuse`], for what was asked while a request is under way.
+pub(super) async fn refuse_of(shard: &Shard, flight: &Flight, id: &[u8], why: Why) {
+    if let Some(session) = &flight.session {
+        refuse(shard, &flight.snapshot, flight.server, session, id, why).await;
+    }
+}
+
+/// Tells a legacy server that its request will not be answered, so that it does not wait.
+pub(super) async fn refuse(shard: &Shard, snapshot: &Held, server: ServerId, session: &Live, id: &[u8], why: Why) {
+    let words: &[u8] = match why {
+        Why::Policy => b"-32601,\"message\":\"The gateway's policy does not let this server ask that.",
+        Why::Full => b"-32603,\"message\":\"Too many requests of this server wait for an answer.",
+    };
+    let body = [b"{\"jsonrpc\":\"2.0\",\"id\":", id, b",\"error\":{\"code\":", words, b"\"}}"].concat();
+    let upstream = session.upstream(snapshot.prepared.servers[server.index()].digest);
+    let mut fields: SmallVec<[(&'static str, &[u8]); 12]> = SmallVec::new();
+    fields.push(("content-type", b"application/json"));
+    fields.push(("accept", b"application/json, text/event-stream"));
+    fields.push(("user-agent", USER_AGENT));
+    if let Some(upstream) = &upstream {
+        session_fields(upstream, &mut fields);
+    }
+    let request = Request { method: Method::Post, fields: &fields, params: &[], body: Some(&body), repeatable: false };
+    let lane = lane(snapshot, server);
+    let Some(request) = shard.upstreams.compose(Clearance::Session(session.proof()), &lane, &request) else { return };
+    let until = deadline(shard, ASK_REFUSED_MS_MAX);
+    if let Ok(answer) = shard.upstreams.exchange(&lane, request, until, &Abort::default()).await {
+        retire(shard, answer).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::limits::SHARDS_MAX;
+
+    #[test]
+    fn minted_ids_are_exact_in_every_json_reader() {
+        const YEAR_2500_MS: u64 = 16_725_225_600_000;
+        assert!(minted(ShardId(SHARDS_MAX - 1), YEAR_2500_MS) < 1 << 53);
+        assert!(YEAR_2500_MS < 1 << COUNT_BITS);
+        assert_ne!(minted(ShardId(1), 7), minted(ShardId(2), 7));
+    }
+}

@@ -1,0 +1,837 @@
+//! Streams that outlive their connections: what is kept of them between a server and its client, and the task that
+//! keeps a session's own one fed.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::rc::{Rc, Weak};
+use std::task::{Context, Poll, Waker};
+
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+use smallvec::SmallVec;
+
+use crate::base::ids::{EndpointId, ServerId, ShardId};
+use crate::base::limits::{
+    FEEDS_ALONE_MAX, FEEDS_BYTES_MAX, STREAM_BUFFERED_BYTES_MAX, STREAM_KEPT_BYTES_MAX, STREAM_KEPT_EVENTS_MAX,
+    STREAM_RETRY_MS, STREAM_RETRY_MS_MAX, STREAM_WAITING_EVENTS_MAX, UPSTREAM_EVENT_ID_BYTES_MAX,
+};
+use crate::base::time::{Moment, Now};
+use crate::http::field::Known;
+use crate::http::head::Method;
+use crate::http::sse::{Event, EventParser};
+use crate::identity::active::ActiveTask;
+use crate::identity::caller::Caller;
+use crate::jsonrpc::id;
+use crate::jsonrpc::scan::Shape;
+use crate::mcp::revision::{Era, Revision};
+use crate::session::outlet::{Bounds, EventId, Outlet, TapKey};
+use crate::upstream::UpstreamFault;
+use crate::upstream::exchange::{Abort, Answer, Clearance, Request};
+use crate::uring::ring;
+use crate::uring::socket::Socket;
+
+use super::answer::{Media, deadline, media, retire};
+use super::events::{self, Eyes, Said, Why};
+use super::exchange::{USER_AGENT, lane};
+use super::flight::{Flight, IdBytes, NEVER, Taken, reasoned};
+use super::modern::Opted;
+use super::refusal::{Kind, Refusal};
+use super::sessions::{self, Live, session_fields};
+use super::shard::{Held, Shard};
+use super::stream::is_message;
+use super::tally::Count;
+
+/// Whose rights count.
+#[derive(Debug)]
+pub(super) struct Who {
+    pub(super) caller: Rc<Caller>,
+    pub(super) task: ActiveTask,
+    /// The caller is known under snapshots of this epoch.
+    pub(super) epoch: u64,
+}
+
+impl Who {
+    pub(super) fn of(flight: &Flight) -> Self {
+        Self { caller: flight.caller.clone(), task: flight.task, epoch: flight.snapshot.auth_epoch }
+    }
+
+    fn has_rights_of(&self, other: &Self) -> bool {
+        let (mine, theirs) = (&self.caller, &other.caller);
+        self.task == other.task
+            && self.epoch == other.epoch
+            && (mine.issuer == theirs.issuer && mine.subject == theirs.subject && mine.agent == theirs.agent)
+            && mine.tasks == theirs.tasks
+    }
+}
+
+/// A session's own stream, or an answer that comes as events: its log, and everybody who waits for it to change.
+pub(super) struct Feed {
+    session: Rc<Live>,
+    endpoint: EndpointId,
+    server: ServerId,
+    pub(super) revision: Revision,
+    /// Of an answer: its request's id.
+    asked: Option<IdBytes>,
+    pub(super) outlet: RefCell<Outlet>,
+    /// Who reads, or did last.
+    who: RefCell<Rc<Who>>,
+    opening: Cell<Opening>,
+    /// Requests of the server that its client does not get: their ids, and why.
+    refusals: RefCell<Vec<(Box<[u8]>, Why)>>,
+    /// Its session is over.
+    ended: Cell<bool>,
+    /// Its server is not read, because there is no room.
+    paused: Cell<bool>,
+    /// Of an answer: the number of its first stream.
+    stream: u64,
+    /// Ends what its task waits for.
+    abort: Abort,
+    turn: Cell<u64>,
+    waiting: RefCell<SmallVec<[Waker; 2]>>,
+    /// What of its log is counted.
+    held: Cell<usize>,
+    /// Of an answer: the connection that asked for it.
+    line: RefCell<Option<Socket>>,
+}
+
+/// How far a session's own stream is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Opening {
+    /// The server has not answered yet.
+    Trying,
+    /// It has one.
+    Open,
+    /// It has none, and said so with this status.
+    Refused(u16),
+    /// It did not say.
+    Failed(UpstreamFault),
+}
+
+impl std::fmt::Debug for Feed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Feed").field("outlet", &self.outlet).finish_non_exhaustive()
+    }
+}
+
+impl Feed {
+    fn new(shard: &Shard, flight: &Flight, session: Rc<Live>, asked: Option<IdBytes>, stream: u64) -> Self {
+        Self {
+            session,
+            endpoint: flight.endpoint,
+            server: flight.server,
+            revision: flight.revision,
+            asked,
+            outlet: RefCell::new(Outlet::new(shard.id, BOUNDS, shard.timers.last().mono)),
+            who: RefCell::new(Rc::new(Who::of(flight))),
+            opening: Cell::new(Opening::Trying),
+            refusals: RefCell::default(),
+            ended: Cell::new(false),
+            paused: Cell::new(false),
+            stream,
+            abort: Abort::default(),
+            turn: Cell::new(0),
+            waiting: RefCell::default(),
+            held: Cell::new(0),
+            line: RefCell::default(),
+        }
+    }
+
+    /// Counts its changes: whoever waits compares.
+    pub(super) fn turn(&self) -> u64 {
+        self.turn.get()
+    }
+
+    /// Wakes everybody who waits for it.
+    pub(super) fn changed(&self) {
+        self.turn.set(self.turn.get() + 1);
+        let waiting = std::mem::take(&mut *self.waiting.borrow_mut());
+        waiting.into_iter().for_each(Waker::wake);
+    }
+
+    /// Wakes this task at the next change.
+    pub(super) fn remember(&self, waker: &Waker) {
+        let mut waiting = self.waiting.borrow_mut();
+        if !waiting.iter().any(|known| known.will_wake(waker)) {
+            waiting.push(waker.clone());
+        }
+    }
+
+    /// The session whose stream it is.
+    pub(super) fn session(&self) -> &Live {
+        &self.session
+    }
+
+    /// From now on this is who reads. What was weighed for another one and waits is weighed again.
+    pub(super) fn read_by(&self, shard: &Shard, who: &Rc<Who>) {
+        let before = self.who.replace(who.clone());
+        if Rc::ptr_eq(&before, who) || before.has_rights_of(who) || !self.outlet.borrow().waits() {
+            return;
+        }
+        let snapshot = shard.snapshot();
+        let eyes = self.eyes(&snapshot, who);
+        let mut refused = Vec::new();
+        self.outlet.borrow_mut().retain_waiting(|data| match events::still_allowed(shard, &eyes, data) {
+            Ok(()) => true,
+            Err(id) => {
+                refused.extend(id);
+                false
+            }
+        });
+        for minted in refused {
+            let ask = shard.control.asks.take(self.session.nonce16, minted, Moment(0));
+            self.refusals.borrow_mut().extend(ask.map(|ask| (ask.id, Why::Policy)));
+        }
+    }
+
+    fn eyes<'a>(&'a self, snapshot: &'a Held, who: &'a Who) -> Eyes<'a> {
+        Eyes {
+            snapshot,
+            caller: &who.caller,
+            task: who.task,
+            server: self.server,
+            revision: self.revision,
+            session: Some(&self.session),
+        }
+    }
+
+    /// What a request of the gateway's own in this session carries.
+    fn flight(&self, shard: &Shard) -> Flight {
+        let (now, who) = (shard.timers.now(), self.who.borrow().clone());
+        Flight {
+            task: who.task,
+            server: self.server,
+            endpoint: self.endpoint,
+            era: Era::Legacy,
+            revision: self.revision,
+            id: None,
+            method: None,
+            session: Some(self.session.clone()),
+            profile: None,
+            opted: Opted::default(),
+            succeeded: Cell::new(false),
+            in_flight: Cell::new(None),
+            taken: Cell::new(Taken::Nothing),
+            began: now,
+            sent: now.mono,
+            answered: now.mono,
+            request_bytes: 0,
+            seq: None,
+            snapshot: shard.snapshot(),
+            caller: who.caller.clone(),
+        }
+    }
+
+    /// Until when somebody may still come and read.
+    fn alone_until(&self, shard: &Shard) -> Moment {
+        let resume_ms = shard.snapshot().settings.limits.resume_ms;
+        self.outlet.borrow().alone_since().map_or(NEVER, |since| since.plus_ms(resume_ms))
+    }
+
+    /// Until when its server is read.
+    fn until(&self, shard: &Shard) -> Moment {
+        if self.opening.get() == Opening::Trying { NEVER } else { self.alone_until(shard) }
+    }
+
+    /// Whether its server is still to be read.
+    fn is_wanted(&self, shard: &Shard) -> bool {
+        if self.is_over() || self.outlet.borrow().is_shut() {
+            return false;
+        }
+        // Who waits to hear whether there is one is told, also while the shard drains.
+        self.opening.get() == Opening::Trying || !shard.draining() && shard.timers.now().mono < self.until(shard)
+    }
+
+    /// Whether its session is.
+    pub(super) fn is_over(&self) -> bool {
+        self.ended.get() || self.session.is_over()
+    }
+
+    /// Whoever takes something is to wake whoever feeds.
+    pub(super) fn pause(&self) {
+        self.paused.set(true);
+    }
+
+    /// Its reader has taken something: there may be room again.
+    pub(super) fn fed(&self) {
+        if self.paused.replace(false) {
+            self.changed();
+        }
+    }
+}
+
+/// The streams of a shard.
+pub(super) struct Feeds {
+    shard: OnceCell<Weak<Shard>>,
+    /// Each session's own, by its random bits.
+    homes: RefCell<HashMap<[u8; 16], Rc<Feed>, RandomState>>,
+    /// Answers, by the number of their stream.
+    answers: RefCell<HashMap<u64, Rc<Feed>, RandomState>>,
+    /// Answers that nobody reads, or that have ended: forgotten from then on. In order.
+    leaving: RefCell<VecDeque<(Moment, u64)>>,
+    /// Sessions whose own stream nobody reads, in the order in which that came to be.
+    alone: RefCell<VecDeque<[u8; 16]>>,
+    streams: Cell<u64>,
+    asks: Cell<u64>,
+    bytes: Cell<usize>,
+    /// Tasks that feed.
+    tasks: Cell<usize>,
+    epoch: Cell<u64>,
+}
+
+impl Feeds {
+    /// None yet. What is numbered here is numbered from the time on, so that nothing from before a restart has the same
+    /// number.
+    pub(super) fn new(now: Now) -> Self {
+        Self {
+            shard: OnceCell::new(),
+            homes: RefCell::default(),
+            answers: RefCell::default(),
+            leaving: RefCell::default(),
+            alone: RefCell::default(),
+            streams: Cell::new(now.unix_ms),
+            asks: Cell::new(now.unix_ms),
+            bytes: Cell::new(0),
+            tasks: Cell::new(0),
+            epoch: Cell::new(0),
+        }
+    }
+
+    /// The shard whose streams they are: its tasks run there.
+    pub(super) fn belong_to(&self, shard: &Rc<Shard>) {
+        let _ = self.shard.set(Rc::downgrade(shard));
+    }
+
+    /// An id for a request of a server, towards its client.
+    pub(super) fn mint(&self, shard: ShardId) -> u64 {
+        events::minted(shard, next(&self.asks))
+    }
+
+    /// Tasks that still run.
+    pub(super) fn tasks(&self) -> usize {
+        self.tasks.get()
+    }
+
+    /// What is kept of an answer that comes as events, read by the connection that asked for it.
+    pub(super) fn answer(&self, shard: &Shard, flight: &Flight, line: &Socket) -> Option<(Rc<Feed>, TapKey)> {
+        let session = flight.session.clone()?;
+        let stream = next(&self.streams);
+        let feed = Rc::new(Feed::new(shard, flight, session, flight.id.clone(), stream));
+        feed.line.replace(Some(line.clone()));
+        let tap = feed.outlet.borrow_mut().attach(stream);
+        self.answers.borrow_mut().insert(stream, feed.clone());
+        Some((feed, tap))
+    }
+
+    /// The connection that asked for an answer does not read it any more.
+    pub(super) fn leave(&self, shard: &Shard, feed: &Feed, tap: TapKey) {
+        let now = shard.timers.now().mono;
+        feed.outlet.borrow_mut().detach(tap, now);
+        feed.line.replace(None);
+        let until = now.plus_ms(shard.snapshot().settings.limits.resume_ms);
+        self.leaving.borrow_mut().push_back((until, feed.stream));
+        self.settle(feed);
+        feed.changed();
+    }
+
+    /// A connection with which a stream of this shard goes on behind an event, if the stream is this session's.
+    pub(super) fn resume(&self, shard: &Shard, flight: &Flight, event: EventId) -> Option<(Rc<Feed>, TapKey)> {
+        let session = flight.session.as_ref()?;
+        let answer = self.answers.borrow().get(&event.stream).cloned();
+        let home = || self.homes.borrow().get(&session.nonce16).cloned();
+        let feed = answer.filter(|feed| feed.session.nonce16 == session.nonce16).or_else(home)?;
+        let resumed = feed.outlet.borrow_mut().resume(event.stream, event.seq).ok()?;
+        if resumed.spent {
+            // Its client has all of it, and must not ask for ever after: it gets the session's own stream.
+            feed.outlet.borrow_mut().detach(resumed.tap, shard.timers.now().mono);
+            return None;
+        }
+        shard.count(if resumed.torn { Count::StreamsTorn } else { Count::StreamsResumed });
+        if let Some(line) = feed.line.take() {
+            // Its client does not listen there any more.
+            line.shutdown();
+        }
+        let at = feed.outlet.borrow_mut().go_on();
+        if let Some(at) = at {
+            self.feed(&feed, Some(at));
+        }
+        feed.read_by(shard, &Rc::new(Who::of(flight)));
+        feed.changed();
+        Some((feed, resumed.tap))
+    }
+
+    /// The session's own stream, asked for if there is none yet. `None` where it cannot be.
+    pub(super) fn home(&self, shard: &Shard, flight: &Flight) -> Option<Rc<Feed>> {
+        let session = flight.session.as_ref()?;
+        let known = self.homes.borrow().get(&session.nonce16).cloned();
+        if let Some(feed) = known {
+            return Some(feed);
+        }
+        let feed = Rc::new(Feed::new(shard, flight, session.clone(), None, 0));
+        self.homes.borrow_mut().insert(session.nonce16, feed.clone());
+        self.feed(&feed, None);
+        Some(feed)
+    }
+
+    /// A connection with a stream of its own.
+    pub(super) fn attach(&self, shard: &Shard, flight: &Flight, feed: &Feed) -> TapKey {
+        let tap = feed.outlet.borrow_mut().attach(next(&self.streams));
+        feed.read_by(shard, &Rc::new(Who::of(flight)));
+        // The one before it has nothing new to wait for.
+        feed.changed();
+        tap
+    }
+
+    /// A connection of a session's own stream has ended.
+    pub(super) fn detach(&self, shard: &Shard, feed: &Feed, tap: TapKey) {
+        feed.outlet.borrow_mut().detach(tap, shard.timers.now().mono);
+        if feed.asked.is_none() && feed.outlet.borrow().taps() == 0 {
+            self.alone.borrow_mut().push_back(feed.session.nonce16);
+        }
+        feed.changed();
+        self.settle(feed);
+    }
+
+    /// Counts what a log holds now.
+    pub(super) fn settle(&self, feed: &Feed) {
+        let mut outlet = feed.outlet.borrow_mut();
+        if self.bytes.get() > FEEDS_BYTES_MAX {
+            outlet.trim(0);
+        }
+        let held = outlet.held();
+        let before = feed.held.replace(held);
+        self.bytes.set((self.bytes.get() + held).saturating_sub(before));
+    }
+
+    /// Whether a log may take more.
+    pub(super) fn room(&self, feed: &Feed) -> bool {
+        let outlet = feed.outlet.borrow();
+        outlet.room() && (self.bytes.get() < FEEDS_BYTES_MAX || !outlet.waits() || outlet.is_shut())
+    }
+
+    /// Forgets what nobody came back for; looks whether callers are still who they were.
+    pub(super) fn sweep(&self, shard: &Shard) {
+        let now = shard.timers.last().mono;
+        let looks = self.leaving.borrow().len();
+        for _ in 0..looks {
+            let many = self.leaving.borrow().len() > FEEDS_ALONE_MAX || self.bytes.get() > FEEDS_BYTES_MAX;
+            let due = self.leaving.borrow_mut().pop_front_if(|(at, _)| *at <= now || many);
+            let Some((_, stream)) = due else { break };
+            self.forget(shard, stream, now, many);
+        }
+        while self.alone.borrow().len() > FEEDS_ALONE_MAX {
+            let Some(nonce) = self.alone.borrow_mut().pop_front() else { break };
+            let home = self.homes.borrow().get(&nonce).cloned();
+            if let Some(feed) = home.filter(|feed| feed.outlet.borrow().taps() == 0) {
+                feed.outlet.borrow_mut().shut();
+                feed.changed();
+            }
+        }
+        let epoch = shard.snapshot().auth_epoch;
+        if self.epoch.replace(epoch) != epoch {
+            self.wake_all();
+        }
+    }
+
+    /// Forgets an answer, unless somebody came back for it: then it is looked at again later.
+    fn forget(&self, shard: &Shard, stream: u64, now: Moment, early: bool) {
+        let Some(feed) = self.answers.borrow().get(&stream).cloned() else { return };
+        let read = feed.outlet.borrow().taps() > 0;
+        let until = if read { now.plus_ms(STREAM_RETRY_MS_MAX) } else { feed.alone_until(shard) };
+        if read || until > now && !early {
+            self.leaving.borrow_mut().push_back((until, stream));
+            return;
+        }
+        self.answers.borrow_mut().remove(&stream);
+        feed.outlet.borrow_mut().shut();
+        self.settle(&feed);
+        feed.changed();
+    }
+
+    /// A session is over: so is its stream.
+    pub(super) fn session_ended(&self, nonce: &[u8; 16]) {
+        let home = self.homes.borrow().get(nonce).cloned();
+        if let Some(feed) = home {
+            feed.ended.set(true);
+            feed.changed();
+        }
+    }
+
+    /// Everybody looks around: the shard drains.
+    pub(super) fn wake_all(&self) {
+        let homes: Vec<Rc<Feed>> = self.homes.borrow().values().cloned().collect();
+        let answers: Vec<Rc<Feed>> = self.answers.borrow().values().cloned().collect();
+        homes.iter().chain(&answers).for_each(|feed| feed.changed());
+    }
+
+    /// Starts the task that feeds a log from its server, behind the server's event `at`.
+    fn feed(&self, feed: &Rc<Feed>, at: Option<Box<[u8]>>) {
+        let Some(shard) = self.shard.get().and_then(Weak::upgrade) else { return };
+        let feed = feed.clone();
+        self.tasks.set(self.tasks.get() + 1);
+        ring::spawn(async move {
+            if feed.asked.is_some() {
+                go_on(&shard, &feed, at).await;
+            } else {
+                keep_fed(&shard, &feed).await;
+                let mut homes = shard.feeds.homes.borrow_mut();
+                if homes.get(&feed.session.nonce16).is_some_and(|known| Rc::ptr_eq(known, &feed)) {
+                    homes.remove(&feed.session.nonce16);
+                }
+            }
+            shard.feeds.settle(&feed);
+            feed.changed();
+            shard.feeds.tasks.set(shard.feeds.tasks.get() - 1);
+        });
+    }
+}
+
+/// Waits until a session's own stream is there, or is not; `None` while that is not known.
+pub(super) fn opened(feed: &Feed) -> Option<Result<(), Refusal>> {
+    Some(match feed.opening.get() {
+        Opening::Trying => return None,
+        Opening::Open => Ok(()),
+        Opening::Refused(404) => Err(Kind::SessionUnknown.into()),
+        Opening::Refused(405) => Err(Refusal { allow: Some("POST, DELETE"), ..Refusal::from(Kind::MethodNotAllowed) }),
+        Opening::Refused(400..=499) => {
+            Err(Refusal::from(Kind::RequestBad).saying("The server refused this stream request."))
+        }
+        Opening::Refused(_) => Err(reasoned(Kind::ServerInvalid).unanswerable()),
+        Opening::Failed(fault) => Err(reasoned(match fault {
+            UpstreamFault::Unreachable | UpstreamFault::NoAddress => Kind::ServerUnreachable,
+            UpstreamFault::Untrusted => Kind::ServerUntrusted,
+            UpstreamFault::NoBuffer => Kind::NoBuffer,
+            UpstreamFault::Timeout => Kind::ServerTimeout,
+            UpstreamFault::BadAnswer => Kind::ServerInvalid,
+            UpstreamFault::Cut | UpstreamFault::Abandoned => Kind::ServerCut,
+        })
+        .unanswerable()),
+    })
+}
+
+/// How reading a server's stream ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Over {
+    /// With the answer.
+    Answered,
+    /// The server ended it.
+    Clean,
+    /// It broke.
+    Broken,
+    /// What came is no message, and nothing can follow it.
+    Invalid,
+    /// Nobody needs it any more.
+    Unwanted,
+}
+
+/// What is known of a server's stream.
+#[derive(Default)]
+pub(super) struct Source {
+    /// Its last event with an id: where it goes on.
+    pub(super) at: Option<Box<[u8]>>,
+    /// When its server wants to be asked again, milliseconds.
+    pub(super) retry: Option<u64>,
+}
+
+impl Source {
+    /// Keeps what an event says of the stream itself.
+    pub(super) fn note(&mut self, event: &Event<'_>) {
+        if let Some(id) = event.id {
+            let usable = !id.is_empty() && id.len() <= UPSTREAM_EVENT_ID_BYTES_MAX && is_field_value(id);
+            if usable && self.at.as_deref() != Some(id) {
+                self.at = Some(id.into());
+            } else if !usable {
+                self.at = None;
+            }
+        }
+        self.retry = event.retry.or(self.retry);
+    }
+}
+
+fn is_field_value(bytes: &[u8]) -> bool {
+    bytes.iter().all(|byte| matches!(byte, 0x20..=0x7e)) && bytes.first() != Some(&b' ') && bytes.last() != Some(&b' ')
+}
+
+/// Feeds a session's own stream for as long as somebody reads it, and a while longer.
+async fn keep_fed(shard: &Rc<Shard>, feed: &Rc<Feed>) {
+    let mut source = Source::default();
+    let mut pause_ms = 0;
+    while feed.is_wanted(shard) {
+        let begun = shard.timers.now().mono;
+        let first = feed.opening.get() == Opening::Trying;
+        match open(shard, feed, source.at.as_deref()).await {
+            Ok(answer) => {
+                feed.opening.set(Opening::Open);
+                feed.changed();
+                Box::pin(read(shard, feed, answer, &mut source)).await;
+            }
+            Err(refused) if first => {
+                feed.opening.set(refused);
+                break;
+            }
+            // It had one, and has none any more: its client will hear so when it asks again.
+            Err(Opening::Refused(_)) => break,
+            Err(_) => {}
+        }
+        // One that lasted is asked for again soon, one that ends as it begins less and less often.
+        let lasted = shard.timers.now().mono >= begun.plus_ms(STREAM_RETRY_MS_MAX);
+        let least_ms = source.retry.unwrap_or(STREAM_RETRY_MS).min(STREAM_RETRY_MS_MAX);
+        pause_ms = if lasted { least_ms } else { (2 * pause_ms).clamp(least_ms, STREAM_RETRY_MS_MAX) };
+        let until = shard.timers.now().mono.plus_ms(pause_ms);
+        while shard.timers.now().mono < until && feed.is_wanted(shard) {
+            changed(shard, feed, until.min(feed.until(shard))).await;
+        }
+    }
+    if feed.opening.get() == Opening::Trying {
+        feed.opening.set(Opening::Refused(404));
+    }
+    feed.outlet.borrow_mut().finish();
+}
+
+/// Reads the rest of an answer whose server had hung up.
+async fn go_on(shard: &Rc<Shard>, feed: &Rc<Feed>, at: Option<Box<[u8]>>) {
+    let mut source = Source { at, retry: None };
+    let answer = open(shard, feed, source.at.as_deref()).await;
+    feed.opening.set(Opening::Open);
+    let kind = match answer {
+        Ok(answer) => match Box::pin(read(shard, feed, answer, &mut source)).await {
+            Over::Answered | Over::Unwanted => return feed.outlet.borrow_mut().finish(),
+            Over::Clean | Over::Broken if source.at.is_some() => {
+                let at = source.at.as_deref().unwrap_or_default();
+                return feed.outlet.borrow_mut().hang_up(source.retry, at);
+            }
+            Over::Clean | Over::Broken => Kind::ServerCut,
+            Over::Invalid => Kind::ServerInvalid,
+        },
+        Err(_) => Kind::ServerCut,
+    };
+    let mut message = Vec::with_capacity(256);
+    reasoned(kind).to(Era::Legacy, feed.asked.as_deref()).write_body(&mut message);
+    let mut outlet = feed.outlet.borrow_mut();
+    outlet.push(&message);
+    outlet.finish();
+}
+
+/// Asks the server for a stream, behind its event `at`. A session that it has forgotten is opened again first.
+async fn open(shard: &Shard, feed: &Feed, at: Option<&[u8]>) -> Result<Answer, Opening> {
+    let digest = shard.snapshot().prepared.servers[feed.server.index()].digest;
+    let mut again = feed.session.upstream(digest).is_none();
+    for tries in 0..2 {
+        if again && Box::pin(sessions::reopen(shard, &feed.flight(shard))).await.is_err() {
+            return Err(Opening::Refused(404));
+        }
+        // What the old session's events were numbered with means nothing in the new one.
+        let answer = ask(shard, feed, at.filter(|_| !again)).await.map_err(Opening::Failed)?;
+        match (answer.status(), media(&answer)) {
+            (200, Media::Events) => return Ok(answer),
+            (404, _) if tries == 0 && !again => {
+                again = true;
+                retire(shard, answer).await;
+            }
+            (status, _) => {
+                retire(shard, answer).await;
+                return Err(Opening::Refused(status));
+            }
+        }
+    }
+    Err(Opening::Refused(404))
+}
+
+async fn ask(shard: &Shard, feed: &Feed, at: Option<&[u8]>) -> Result<Answer, UpstreamFault> {
+    let snapshot = shard.snapshot();
+    let upstream = feed.session.upstream(snapshot.prepared.servers[feed.server.index()].digest);
+    let mut fields: SmallVec<[(&'static str, &[u8]); 12]> = SmallVec::new();
+    fields.push(("accept", b"text/event-stream"));
+    fields.push(("user-agent", USER_AGENT));
+    if let Some(upstream) = &upstream {
+        session_fields(upstream, &mut fields);
+    }
+    fields.extend(at.map(|at| (Known::LastEventId.name(), at)));
+    let request = Request { method: Method::Get, fields: &fields, params: &[], body: None, repeatable: true };
+    let lane = lane(&snapshot, feed.server);
+    let clearance = Clearance::Session(feed.session.proof());
+    let request = shard.upstreams.compose(clearance, &lane, &request).ok_or(UpstreamFault::NoBuffer)?;
+    let until = deadline(shard, snapshot.settings.servers[feed.server.index()].timeout_ms);
+    feed.abort.reset();
+    let mut work = pin!(shard.upstreams.exchange(&lane, request, until, &feed.abort));
+    let result = finished(shard, feed, work.as_mut()).await;
+    if matches!(result, Err(UpstreamFault::Unreachable | UpstreamFault::NoAddress)) {
+        shard.control.poke(feed.server).unreachable();
+    }
+    result
+}
+
+/// Reads a server's stream into the log.
+async fn read(shard: &Rc<Shard>, feed: &Rc<Feed>, mut answer: Answer, source: &mut Source) -> Over {
+    answer.allow_until(NEVER);
+    let mut parser = EventParser::new();
+    loop {
+        let mut raw = Vec::new();
+        let over = match answer.decode(|data| raw.extend_from_slice(data)) {
+            Ok(done) => take(shard, feed, &mut parser, &raw, source).or(done.then_some(Over::Clean)),
+            Err(_) => Some(Over::Broken),
+        };
+        drop(raw);
+        tell_refused(shard, feed).await;
+        if let Some(over) = over {
+            // Whose connection it is next, is no affair of this stream's.
+            feed.abort.reset();
+            if answer.done() {
+                retire(shard, answer).await;
+            } else {
+                answer.abandon();
+            }
+            return over;
+        }
+        while !shard.feeds.room(feed) && feed.is_wanted(shard) {
+            feed.pause();
+            changed(shard, feed, feed.until(shard)).await;
+        }
+        let filled = finished(shard, feed, pin!(answer.fill_late(&shard.buffers))).await;
+        if filled.is_err() {
+            answer.abandon();
+            return if feed.is_wanted(shard) { Over::Broken } else { Over::Unwanted };
+        }
+    }
+}
+
+/// Turns what has arrived into messages of the log.
+fn take(shard: &Shard, feed: &Feed, parser: &mut EventParser, raw: &[u8], source: &mut Source) -> Option<Over> {
+    let (mut at, mut over, mut pushed) = (0, None, false);
+    while at < raw.len() && over.is_none() {
+        match parser.push(&raw[at..]) {
+            Ok(consumed) => at += consumed,
+            Err(_) => over = Some(Over::Invalid),
+        }
+        if !parser.ready() || over.is_some() {
+            continue;
+        }
+        let event = parser.event();
+        match weigh(shard, feed, &event) {
+            Weighed::Forward => pushed |= feed.push(event.data.unwrap_or_default()),
+            Weighed::Changed(data) => pushed |= feed.push(&data),
+            Weighed::Final => {
+                pushed |= feed.push(event.data.unwrap_or_default());
+                over = Some(Over::Answered);
+            }
+            Weighed::Invalid if feed.asked.is_some() => over = Some(Over::Invalid),
+            Weighed::Invalid | Weighed::Drop => {}
+        }
+        source.note(&event);
+    }
+    if pushed {
+        if over == Some(Over::Answered) {
+            feed.outlet.borrow_mut().finish();
+        }
+        shard.feeds.settle(feed);
+        feed.changed();
+    }
+    over
+}
+
+impl Feed {
+    fn push(&self, message: &[u8]) -> bool {
+        self.outlet.borrow_mut().push(message);
+        true
+    }
+}
+
+enum Weighed {
+    Forward,
+    Changed(Vec<u8>),
+    Final,
+    Drop,
+    Invalid,
+}
+
+fn weigh(shard: &Shard, feed: &Feed, event: &Event<'_>) -> Weighed {
+    let Some(data) = event.data.filter(|data| is_message(event) && !data.is_empty()) else { return Weighed::Drop };
+    let Ok(facts) = shard.answers().read(data) else {
+        shard.count(Count::EventsInvalid);
+        return Weighed::Invalid;
+    };
+    if matches!(facts.shape, Shape::Result | Shape::Error) {
+        // On a session's own stream there are none (MCP 2025-11-25 basic/transports).
+        let ours = match (&feed.asked, &facts.id) {
+            (Some(asked), Some(given)) => id::same(asked, given),
+            _ => false,
+        };
+        if !ours {
+            shard.count(Count::EventsForeign);
+        }
+        return if ours { Weighed::Final } else { Weighed::Drop };
+    }
+    let (snapshot, who) = (shard.snapshot(), feed.who.borrow().clone());
+    match events::said(shard, &feed.eyes(&snapshot, &who), data) {
+        Said::Forward => Weighed::Forward,
+        Said::Changed(data) => Weighed::Changed(data),
+        Said::Drop => Weighed::Drop,
+        Said::Invalid => Weighed::Invalid,
+        Said::Refused(id, why) => {
+            feed.refusals.borrow_mut().push((id.into(), why));
+            Weighed::Drop
+        }
+    }
+}
+
+async fn tell_refused(shard: &Shard, feed: &Feed) {
+    loop {
+        let Some((id, why)) = feed.refusals.borrow_mut().pop() else { return };
+        let snapshot = shard.snapshot();
+        Box::pin(events::refuse(shard, &snapshot, feed.server, &feed.session, &id, why)).await;
+    }
+}
+
+/// Waits for something in flight, which ends early when nobody needs the stream any more.
+async fn finished<F: Future>(shard: &Shard, feed: &Feed, mut work: Pin<&mut F>) -> F::Output {
+    loop {
+        let turn = feed.turn();
+        let wanted = feed.is_wanted(shard);
+        if !wanted {
+            // What is in flight ends by itself then.
+            feed.abort.fire();
+        }
+        let until = if wanted { feed.until(shard) } else { NEVER };
+        tell_refused(shard, feed).await;
+        let mut alarm = pin!(shard.timers.sleep_until(until));
+        let poll = |cx: &mut Context<'_>| {
+            if let Poll::Ready(done) = work.as_mut().poll(cx) {
+                return Poll::Ready(Some(done));
+            }
+            if feed.turn() != turn || alarm.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(None);
+            }
+            feed.remember(cx.waker());
+            Poll::Pending
+        };
+        if let Some(done) = poll_fn(poll).await {
+            return done;
+        }
+    }
+}
+
+/// Waits for a change of the stream until `until`. What has changed is looked at before, without a wait between.
+pub(super) async fn changed(shard: &Shard, feed: &Feed, until: Moment) {
+    let turn = feed.turn();
+    let mut alarm = pin!(shard.timers.sleep_until(until));
+    poll_fn(|cx| {
+        if feed.turn() != turn || alarm.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        feed.remember(cx.waker());
+        Poll::Pending
+    })
+    .await;
+}
+
+fn next(count: &Cell<u64>) -> u64 {
+    count.replace(count.get() + 1)
+}
+
+const BOUNDS: Bounds = Bounds {
+    waiting_bytes: STREAM_BUFFERED_BYTES_MAX,
+    waiting_events: STREAM_WAITING_EVENTS_MAX,
+    kept_bytes: STREAM_KEPT_BYTES_MAX,
+    kept_events: STREAM_KEPT_EVENTS_MAX,
+};
