@@ -333,7 +333,8 @@ fn say(client: Peer, server: Peer, era: &str, report: &Value, more: &[&str], sta
 #[test]
 fn every_sdk_is_on_both_sides() {
     for peer in Peer::CLIENTS {
-        let servers: Vec<Peer> = PAIRS.iter().filter(|(client, _)| *client == peer).map(|(_, server)| *server).collect();
+        let servers: Vec<Peer> =
+            PAIRS.iter().filter(|(client, _)| *client == peer).map(|(_, server)| *server).collect();
         assert!(servers.contains(&peer), "{peer:?} with its own server");
         assert!(servers.iter().any(|server| matches!(server, Everything | Python2)), "{peer:?} with a common one");
         assert!(PAIRS.contains(&(TypeScript2, peer)), "{peer:?}'s server with the common client");
