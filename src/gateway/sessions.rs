@@ -98,6 +98,14 @@ impl Live {
         upstreams.push(Rc::new(upstream));
     }
 
+    /// Learns what other shards have told the ledger.
+    fn catch_up(&self, shard: &Shard) {
+        if let Visit::Known(known) = shard.control.ledger.visit(&self.key(), self.terms(), shard.timers.last().unix_s())
+        {
+            known.upstreams.into_iter().for_each(|upstream| self.learn(upstream));
+        }
+    }
+
     /// It is in use: the ledger hears so now and then, and says whether it still is a session.
     pub(super) fn touch(&self, shard: &Shard) -> bool {
         let now_s = shard.timers.last().unix_s();
@@ -531,6 +539,9 @@ pub(super) fn restored(shard: &Shard, flight: &Flight, call: &Call, text: &[u8])
     let id = call.id?;
     let minted = std::str::from_utf8(id.raw(text)).ok()?.parse().ok()?;
     let ask = shard.control.asks.take(live.nonce16, minted, shard.timers.last().mono)?;
+    if ask.epoch > live.epoch(ask.server) {
+        live.catch_up(shard);
+    }
     let mut body = Vec::with_capacity(text.len() + ask.id.len());
     splice(text, &[(id.span, &ask.id)], &mut body);
     (ask.server == digest(flight)).then_some(Restored { body, epoch: ask.epoch })
