@@ -7,9 +7,9 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use crate::support::gateway::{Gateway, Setup, Who};
+use crate::support::gateway::{Gateway, Setup, Who, eventually};
 use crate::support::http::Wire;
-use crate::support::mcp::session_request;
+use crate::support::mcp::{Post, session_request};
 use crate::support::oracle;
 use crate::support::peers::{
     CONFORMANCE_SERVER, EVERYTHING_SERVER, FASTMCP_SERVER, PY_CLIENT, PY_SERVER, PY1_SERVER, Peers, RMCP_CLIENT,
@@ -155,11 +155,6 @@ impl Peer {
         }
     }
 
-    /// Whether the pair's server can be watched: with others, a restart is only called through.
-    fn tells(self, era: &str) -> bool {
-        self.can_as_server("updated", era)
-    }
-
     /// The tool that policy hides.
     fn hidden(self) -> &'static str {
         if self == Everything { "get-env" } else { "secret" }
@@ -198,6 +193,9 @@ impl Course {
         let who = Who { subject: "real", agent: Some("client"), tasks: &["work"], expires_s: 600 };
         let token = gateway.token_for(&who, &[&front.url(PATH)]);
         front.aim(gateway.address);
+        // Where the machine is busy, it goes on without waiting for its server.
+        let list = Post::modern("tools/list", json!({})).at(PATH).token(&token);
+        eventually("the server is known", || !list.to(&gateway).text().contains("not been reached yet"));
         Some(Self { front, gateway, back, server: running, maker, script, token })
     }
 
@@ -234,10 +232,7 @@ fn pass(client: Peer, driver: &Peers, server: Peer, era: &str, mut course: Cours
     let both = |step: &str| client.can_as_client(step, era) && server.can_as_server(step, era);
     let more = STEPS.iter().filter(|step| step.eras.contains(&era) && both(step.name)).map(|step| step.name);
     let more: Vec<&str> = more.collect();
-    let mut steps = if server == Everything { everything_steps() } else { json!({}) };
-    if !(client.can_as_client("updated", era) && server.tells(era)) {
-        steps["touch"] = Value::Null;
-    }
+    let steps = if server == Everything { everything_steps() } else { json!({}) };
     let url = course.front.url(PATH);
     let spec = json!({
         "url": url, "era": era, "token": course.token, "steps": steps, "more": more,
