@@ -8,7 +8,9 @@ mod conformance;
 mod demo;
 mod faults;
 mod floors;
+mod pairs;
 mod security;
+mod sim;
 mod tuning;
 mod fuzz;
 mod wire;
@@ -30,6 +32,7 @@ mod support {
     pub(crate) mod mcp;
     pub(crate) mod oracle;
     pub(crate) mod peers;
+    pub(crate) mod relay;
     pub(crate) mod sse_server;
     pub(crate) mod tls;
     pub(crate) mod upstream;

@@ -367,19 +367,43 @@ async fn shake_hands(shard: &Shard, flight: &Flight, live: &Live, known: Option<
     let agreed = agreed(shard, &message.ok_or(In::Unreachable)?);
     let id: Box<[u8]> = answer.field(Field::McpSessionId).unwrap_or_default().into();
     retire(shard, answer).await;
-    // The client speaks what it has agreed on; a server that will not is for a new session to find out.
-    if agreed != Some(live.revision) || id.len() > UPSTREAM_SESSION_BYTES_MAX {
+    if id.len() > UPSTREAM_SESSION_BYTES_MAX {
         return Err(In::Declined);
     }
     let upstream = Upstream { server: digest(flight), epoch: 0, revision: live.revision, id };
+    let came = match agreed {
+        Some(agreed) if agreed == live.revision => restore(shard, flight, live, known, &upstream, until).await,
+        // The client speaks what it has agreed on; a server that will not is for a new session to find out.
+        _ => Err(In::Declined),
+    };
+    if let Err(came) = came {
+        end_upstream(shard, &flight.snapshot, flight.server, &upstream).await;
+        return Err(came);
+    }
+    Ok(upstream.id)
+}
+
+/// Brings a new session to where the old one was.
+async fn restore(
+    shard: &Shard,
+    flight: &Flight,
+    live: &Live,
+    known: Option<&Known>,
+    upstream: &Upstream,
+    until: Moment,
+) -> Result<(), In> {
     for (number, body) in restoring(known).iter().enumerate() {
-        let mut answer = post(shard, flight, live, Some(&upstream), body, until).await?;
+        let mut answer = post(shard, flight, live, Some(upstream), body, until).await?;
         if number > 0 && media(&answer) == Media::Events {
             let _ = whole(shard, &mut answer, itoa::Buffer::new().format(number).as_bytes()).await;
         }
+        let status = answer.status();
         retire(shard, answer).await;
+        if status == 404 {
+            return Err(In::Declined);
+        }
     }
-    Ok(upstream.id)
+    Ok(())
 }
 
 /// What brings a new session to where the old one was: `initialized`, the log level, the subscriptions. The requests
