@@ -688,10 +688,17 @@ async fn read(shard: &Rc<Shard>, feed: &Rc<Feed>, mut answer: Answer, source: &m
             feed.pause();
             changed(shard, feed, feed.until(shard)).await;
         }
-        let filled = finished(shard, feed, pin!(answer.fill_late(&shard.buffers))).await;
-        if filled.is_err() {
+        let filled = if feed.is_wanted(shard) {
+            finished(shard, feed, pin!(answer.fill_late(&shard.buffers))).await
+        } else {
+            Err(UpstreamFault::Abandoned)
+        };
+        // What a socket has received before it was shut can still be read.
+        let wanted = feed.is_wanted(shard);
+        if filled.is_err() || !wanted {
+            feed.abort.reset();
             answer.abandon();
-            return if feed.is_wanted(shard) { Over::Broken } else { Over::Unwanted };
+            return if wanted { Over::Broken } else { Over::Unwanted };
         }
     }
 }
