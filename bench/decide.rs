@@ -43,7 +43,7 @@ fn catalog() -> Catalog {
             server_info: None,
             lists: [Some(tools), None, None, None],
         };
-        Some(ServerCatalog { modern: Some(era), legacy: None })
+        Some(ServerCatalog { modern: Some(era), ..ServerCatalog::default() })
     };
     Catalog::build((0..SERVERS).map(server).collect())
 }

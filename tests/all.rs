@@ -8,7 +8,9 @@ mod conformance;
 mod demo;
 mod faults;
 mod floors;
+mod pairs;
 mod security;
+mod sim;
 mod tuning;
 mod fuzz;
 mod wire;
@@ -16,7 +18,11 @@ mod wire;
 mod support {
     pub(crate) mod chaos;
     pub(crate) mod chaos_client;
+    pub(crate) mod chaos_mix;
+    pub(crate) mod chaos_mix_client;
+    pub(crate) mod chaos_mix_server;
     pub(crate) mod chaos_server;
+    pub(crate) mod chaos_wire;
     pub(crate) mod clock;
     pub(crate) mod conformance;
     pub(crate) mod gateway;
@@ -26,6 +32,8 @@ mod support {
     pub(crate) mod mcp;
     pub(crate) mod oracle;
     pub(crate) mod peers;
+    pub(crate) mod relay;
+    pub(crate) mod sse_server;
     pub(crate) mod tls;
     pub(crate) mod upstream;
 }

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use crate::support::gateway::{Gateway, Setup, Who};
 use crate::support::oracle;
 use crate::support::peers::{
-    CONFORMANCE_SERVER, EVERYTHING_SERVER, PY_CLIENT, PY_SERVER, Peers, Sdk, TS_CLIENT, everything_steps, node_peers,
-    python_peers,
+    CONFORMANCE_SERVER, EVERYTHING_SERVER, PY_CLIENT, PY_SERVER, PY_SSE_SERVER, Peers, Sdk, TS_CLIENT,
+    everything_steps, node_peers, python_peers,
 };
 use crate::support::tls::{Authority, Manner, Shelf, Terminator};
 
@@ -119,6 +119,22 @@ fn all_eras(client: &Client, gateway: &Gateway) {
     assert!(refused.iter().all(|it| it["task"] == "work" && it["rules"] == json!(["hide"])), "{refused:?}");
 }
 
+/// Drives a client against a server that speaks HTTP+SSE of 2024-11-05 only, and knows the same tools.
+fn against_sse(client: Option<Client>) {
+    let (Some(client), Some(server)) = (client, python_peers(Sdk::V1)) else { return };
+    let server = server.serve(PY_SSE_SERVER);
+    let gateway = gateway(&format!("http://{}/sse", server.address()), "secret");
+    for era in client.eras.iter().filter(|era| **era != "modern") {
+        let report = drive(&client, &gateway, era, &json!({}));
+        well_served(&report, "secret", "5");
+        assert_eq!(report["fail"]["isError"], true, "{:#}", report["fail"]);
+        assert_eq!(report["cancel"]["noticed"], true, "{:#}", report["cancel"]);
+        assert!(report["elicit"]["text"].as_str().is_some_and(|text| text.contains("blue")), "{:#}", report["elicit"]);
+        assert_eq!(report["connect"]["session"], true, "{era}");
+    }
+    oracle::check(&gateway, &[]);
+}
+
 /// The everything server speaks the legacy era only; clients of both eras find that out.
 fn against_everything(client: Option<Client>) {
     let (Some(client), Some(node)) = (client, node_peers()) else { return };
@@ -145,6 +161,21 @@ fn typescript_to_python() {
 #[test]
 fn typescript_to_everything() {
     against_everything(typescript());
+}
+
+#[test]
+fn typescript_to_sse() {
+    against_sse(typescript());
+}
+
+#[test]
+fn python_1_to_sse() {
+    against_sse(python(Sdk::V1));
+}
+
+#[test]
+fn python_2_to_sse() {
+    against_sse(python(Sdk::V2));
 }
 
 #[test]

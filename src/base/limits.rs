@@ -196,6 +196,8 @@ pub const CATALOG_RETRY_MS_MAX: u64 = 5_000;
 pub const PLANE_ANSWER_MS_MAX: u64 = 10_000;
 /// And its size, bytes.
 pub const PLANE_ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Messages of a server kept while the plane waits for an answer on the same stream.
+pub const PLANE_HEARD_MAX: usize = 64;
 /// A request of this size fits the kernel's buffers; a longer one may have to wait for its server to read.
 pub const SENT_AT_ONCE_BYTES: usize = 16 * 1024;
 /// The plane waits so long to say farewell on an encrypted connection, milliseconds.
@@ -209,6 +211,17 @@ pub const UPSTREAM_HEADS_KEPT: usize = 256;
 pub const UPSTREAM_IDLE_MS_MAX: u64 = 4_000;
 /// The rest of an answer that nobody needs is read for so long, so that its connection can be kept, milliseconds.
 pub const RETIRE_MS_MAX: u64 = 100;
+
+/// Sessions of HTTP+SSE servers on one shard: each is a connection.
+pub const LINES_MAX: usize = 4 * 1024;
+/// Messages under way to the server in one of them.
+pub const LINE_POSTS_MAX: usize = 2 * LINE_CALLS_MAX;
+/// Kept for a session's own stream while nobody reads it, bytes; what comes beyond is dropped.
+pub const LINE_WAITING_BYTES_MAX: usize = 64 * 1024;
+/// From the GET until the `endpoint` event, milliseconds.
+pub const LINE_OPEN_MS_MAX: u64 = 10_000;
+/// Until the server has taken a message, milliseconds; its answer may come later.
+pub const LINE_POST_MS_MAX: u64 = 60_000;
 
 // ---- identity -------------------------------------------------------------------------------------------------
 /// A bearer token, bytes.
@@ -317,6 +330,9 @@ pub const SESSION_ASKS_MAX: usize = 64;
 /// And all sessions.
 pub const ASKS_MAX: usize = 16 * 1024;
 
+/// Calls under way in one session of an HTTP+SSE server.
+pub const LINE_CALLS_MAX: usize = 256;
+
 // ---- mcp, policy ----------------------------------------------------------------------------------------------
 /// Tools and prompts of all servers together.
 pub const ITEMS_MAX: usize = 64 * 1024;
@@ -338,6 +354,8 @@ pub const ITEM_NAME_BYTES_MAX: usize = 1_024;
 pub const PARAM_HEADERS_MAX: usize = 64;
 /// Entries of `inputRequests` in one result.
 pub const INPUT_REQUESTS_MAX: usize = 64;
+/// The URI that an HTTP+SSE server names for messages, bytes.
+pub const ENDPOINT_BYTES_MAX: usize = 2 * 1024;
 /// URIs of one `subscriptions/listen`.
 pub const LISTEN_URIS_MAX: usize = 1_024;
 /// Tasks of the tasks extension in one `subscriptions/listen`.

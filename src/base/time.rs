@@ -13,6 +13,12 @@ impl Moment {
         Self(self.0.saturating_add(ms.saturating_mul(1_000_000)))
     }
 
+    /// This moment so many milliseconds before; the first one of all where there is none.
+    #[must_use]
+    pub fn less_ms(self, ms: u64) -> Self {
+        Self(self.0.saturating_sub(ms.saturating_mul(1_000_000)))
+    }
+
     /// What has passed since `earlier`; zero when `earlier` is later.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {

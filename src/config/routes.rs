@@ -12,6 +12,7 @@ use crate::config::raw::{Entry, Node};
 use crate::config::settings::{EndpointSettings, Limits, Scheme, ServerSettings};
 use crate::config::shape::{join, quote, quoted};
 use crate::config::tls;
+use crate::mcp::transport::Transport;
 
 /// The servers, in the order of the file; those at fault are left out.
 pub(crate) fn servers(root: &Node, limits: &Limits, files: Files<'_>, faults: &mut Faults) -> Vec<ServerSettings> {
@@ -111,6 +112,9 @@ fn server(entry: &Entry, limits: &Limits, files: Files<'_>, faults: &mut Faults)
         path: place.target,
         timeout_ms: node.get("timeout").and_then(Node::amount).unwrap_or(limits.call_ms_max),
         tls,
+        transport: node.get("transport").and_then(Node::text).and_then(|word| {
+            [Transport::Http, Transport::Sse].into_iter().find(|transport| transport.as_str() == word)
+        }),
     })
 }
 

@@ -254,6 +254,15 @@ const SERVER: &[Key] = &[
     Key::new("command", Kind::Any, "A program that speaks MCP over its pipes.")
         .later("run it behind an stdio-to-HTTP bridge and name that with `url`"),
     Key::new("timeout", DURATION, "From a call's first byte to its answer. Default: `limits.call`."),
+    Key::new(
+        "transport",
+        Kind::Word(&[
+            Word::new("auto", "It is asked: streamable HTTP first, then HTTP+SSE."),
+            Word::new("http", "Streamable HTTP."),
+            Word::new("sse", "HTTP+SSE of 2024-11-05, which is deprecated; the URL is the event stream's."),
+        ]),
+        "How messages travel to it. Default: `auto`.",
+    ),
     Key::new("tls", Kind::Block(SERVER_TLS), "How an https server is known, and how the gateway shows itself to it."),
     Key::new(
         "credentials",

@@ -8,6 +8,7 @@ use crate::base::ids::ServerId;
 use crate::base::limits;
 use crate::config::front::Front;
 use crate::identity::token::Issuer;
+use crate::mcp::transport::Transport;
 use crate::policy::rule::PolicySet;
 use crate::session::ledger::Bounds;
 pub use crate::tls::config::ClientCert;
@@ -134,6 +135,8 @@ pub struct ServerSettings {
     pub timeout_ms: u64,
     /// What it takes to speak TLS to it; `Some` exactly for [`Scheme::Https`].
     pub tls: Option<ServerTls>,
+    /// How messages travel to it; `None` where that is to be found out.
+    pub transport: Option<Transport>,
 }
 
 impl ServerSettings {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::base::ids::{EndpointId, ServerId};
 use crate::mcp::catalog::Catalog;
+use crate::mcp::transport::Transport;
 use crate::policy::compile::Warning;
 use crate::policy::table::Table;
 use crate::session::owner::{endpoint_hash, name_hash};
@@ -139,6 +140,15 @@ impl Snapshot {
         let names: Vec<Arc<str>> = settings.servers.iter().map(|server| server.name.clone()).collect();
         let (table, warnings) = Table::compile(&settings.policy, &names, &catalog);
         (Self { settings, prepared, catalog, table, addresses, tls, auth_epoch, number }, warnings)
+    }
+}
+
+impl Snapshot {
+    /// How messages travel to a server: as it was found to be, or as the operator says while that is not known.
+    #[must_use]
+    pub fn transport(&self, server: ServerId) -> Transport {
+        let said = || self.settings.servers.get(server.index()).and_then(|server| server.transport);
+        self.catalog.server(server).map_or_else(|| said().unwrap_or_default(), |catalog| catalog.transport)
     }
 }
 

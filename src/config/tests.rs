@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::session::ledger::Bounds;
 
 use super::*;
+use crate::mcp::transport::Transport;
 
 struct House;
 
@@ -893,3 +894,23 @@ proptest::proptest! {
 const JWKS: &str = r#"{"keys": [{"kty": "EC", "crv": "P-256", "kid": "1", "use": "sig", "alg": "ES256", "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU", "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}]}"#;
 const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n";
 const KEY: &str = "-----BEGIN PRIVATE KEY-----\nMAA=\n-----END PRIVATE KEY-----\n";
+
+#[test]
+fn how_messages_travel() {
+    let text = r"auth: { anonymous: allow }
+servers:
+  a: { url: http://127.0.0.1:1/mcp }
+  b: { url: http://127.0.0.1:1/mcp, transport: auto }
+  c: { url: http://127.0.0.1:1/mcp, transport: http }
+  d: { url: http://127.0.0.1:1/sse, transport: sse }
+endpoints: {}
+policy: { rules: [{ id: open, permit: ['*/*'] }] }
+";
+    let settings = read(text).expect("it is sound").settings;
+    let transports: Vec<_> = settings.servers.iter().map(|server| server.transport).collect();
+    assert_eq!(transports, [None, None, Some(Transport::Http), Some(Transport::Sse)]);
+    check(
+        &text.replace("transport: sse", "transport: ssse"),
+        &["6:48: servers.d.transport: `ssse` is not `auto`, `http` or `sse` (did you mean `sse`?)"],
+    );
+}

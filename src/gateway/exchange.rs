@@ -63,6 +63,7 @@ pub(super) fn lane(snapshot: &Held, server: ServerId) -> Lane<'_> {
         path: &snapshot.settings.servers[server.index()].path,
         connect_ms: snapshot.settings.limits.connect_ms_max,
         tls: snapshot.tls.servers.get(server.index()).and_then(Option::as_ref),
+        transport: snapshot.transport(server),
     }
 }
 

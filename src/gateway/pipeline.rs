@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use crate::base::ids::EndpointId;
+use crate::base::ids::{EndpointId, ServerId};
 use crate::base::limits::ID_BYTES_MAX;
 use crate::base::time::Now;
 use crate::config::snapshot::Route;
@@ -20,6 +20,7 @@ use crate::mcp::call::{self, Call, CallFault, Given};
 use crate::mcp::catalog::ListKind;
 use crate::mcp::method::{self as methods, Verb};
 use crate::mcp::revision::{Era, Revision};
+use crate::mcp::transport::Transport;
 use crate::record::Recorded;
 use crate::record::frame::Decision;
 use crate::session::owner::SessionFault;
@@ -117,6 +118,12 @@ async fn post(
     let asked = Asked { snapshot: current, caller, endpoint, began };
 
     let session = session(shard, conn, &asked);
+    let server = asked.snapshot.prepared.endpoints[endpoint.index()].server;
+    if let Some(Ok(live)) = &session
+        && let Some(next) = at_home(shard, conn, &asked.snapshot, server, live)
+    {
+        return Ok(next);
+    }
     let mut read = match read(shard, conn, body, &asked, session.as_ref().and_then(|opened| opened.as_ref().ok()))? {
         Reading::One(read) => read,
         Reading::Batch => return Box::pin(batch::serve(shard, conn, body, &asked)).await,
@@ -132,6 +139,13 @@ async fn post(
     // Whatever it had taken is given back, whichever way it ended.
     flight.over(shard);
     result.map_err(|refusal| flight.answering(refusal, shape))
+}
+
+/// The way to the shard that has the connection which is this session at its server: HTTP+SSE (MCP 2024-11-05
+/// basic/transports). `None` for every other transport, and where it is here.
+pub(super) fn at_home(shard: &Shard, conn: &Conn, snapshot: &Held, server: ServerId, live: &Live) -> Option<Next> {
+    let one = snapshot.transport(server) == Transport::Sse;
+    one.then(|| conn.hand_over_to(shard, live.home)).flatten()
 }
 
 /// The part from the decision on, where every refusal knows whom it answers.

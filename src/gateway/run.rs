@@ -265,13 +265,14 @@ impl Shard {
         while self.control.life() == Life::Run {
             let now = self.timers.now().mono;
             self.control.beat(self.id);
-            self.upstreams.pool.prune(now);
+            self.upstreams.prune(now);
             self.feeds.sweep(self);
             if now >= trim {
                 trim = now.plus_ms(TRIM_MS);
                 self.buffers.trim();
                 give_back();
                 sessions::expire(self);
+                self.look_at_lines(now);
                 if self.id == ShardId(0) {
                     self.control.asks.sweep(now);
                 }
@@ -279,6 +280,13 @@ impl Shard {
             self.timers.sleep_until(now.plus_ms(HOUSEKEEPING_MS)).await;
         }
         self.drain(listeners).await;
+    }
+
+    /// Servers whose sessions are connections: those that nobody uses any more end.
+    fn look_at_lines(&self, now: Moment) {
+        let idle_ms = self.snapshot().settings.sessions.idle_s.saturating_mul(1000);
+        self.upstreams.end_lines(now.less_ms(idle_ms));
+        self.control.tally.raise(self.id, Count::LinesDropped, self.upstreams.take_dropped());
     }
 
     /// No new connections; idle ones end at once, streams get their clean end, calls their time.
@@ -319,7 +327,7 @@ impl Shard {
         }
         self.last_parcels();
         self.cut().await;
-        self.upstreams.pool.clear();
+        self.upstreams.clear();
     }
 
     /// Takes in the connections that are on their way here; from now on no others come.

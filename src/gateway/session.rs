@@ -20,6 +20,7 @@ use super::flight::{Flight, NEVER, Next, Taken};
 use super::live::{self, Feed, Who};
 use super::load::Class;
 use super::modern::Opted;
+use super::pipeline;
 use super::refusal::{Kind, Refusal};
 use super::sessions::{self, Live};
 use super::shard::{Held, Shard};
@@ -44,10 +45,15 @@ pub(super) async fn serve(
         });
     }
     let session = session_of(shard, conn, &snapshot, &caller, endpoint)?;
+    let server = snapshot.prepared.endpoints[endpoint.index()].server;
     let event = last_event(conn);
-    // What is resumed is where its events are; a session's own stream is at its home.
-    let home = event.map_or(session.home, |event| event.shard);
-    if let Some(next) = conn.hand_over_to(shard, home).filter(|_| method == Method::Get) {
+    let home = if method == Method::Get {
+        // What is resumed is where its events are; a session's own stream is at its home.
+        conn.hand_over_to(shard, event.map_or(session.home, |event| event.shard))
+    } else {
+        pipeline::at_home(shard, conn, &snapshot, server, &session)
+    };
+    if let Some(next) = home {
         return Ok(next);
     }
     let named = conn.head.get(conn.bytes(), Known::PortcullisTask);
@@ -60,7 +66,7 @@ pub(super) async fn serve(
     }
     let flight = Flight {
         task,
-        server: snapshot.prepared.endpoints[endpoint.index()].server,
+        server,
         endpoint,
         era: Era::Legacy,
         revision: session.revision,

@@ -28,6 +28,7 @@ use crate::mcp::optin::LogLevel;
 use crate::mcp::profile::{Capabilities, request_initialize_again};
 use crate::mcp::request;
 use crate::mcp::revision::Revision;
+use crate::mcp::transport::Transport;
 use crate::session::ledger::{Claim, Known, LedgerFault, Opened, Profile, SessionKey, Terms, Upstream, Visit};
 use crate::session::owner::{self, Session, SessionFault, SessionSeal};
 use crate::session::way::{Claimed, Do, In, Reach, Way, WayFault};
@@ -97,6 +98,14 @@ impl Live {
         upstreams.push(Rc::new(upstream));
     }
 
+    /// Learns what other shards have told the ledger.
+    fn catch_up(&self, shard: &Shard) {
+        if let Visit::Known(known) = shard.control.ledger.visit(&self.key(), self.terms(), shard.timers.last().unix_s())
+        {
+            known.upstreams.into_iter().for_each(|upstream| self.learn(upstream));
+        }
+    }
+
     /// It is in use: the ledger hears so now and then, and says whether it still is a session.
     pub(super) fn touch(&self, shard: &Shard) -> bool {
         let now_s = shard.timers.last().unix_s();
@@ -152,11 +161,20 @@ impl Sessions {
         self.young.insert(live.nonce16, live);
     }
 
-    pub(super) fn remove(&mut self, nonce: &[u8; 16]) {
-        for generation in [&mut self.young, &mut self.old] {
-            if let Some(live) = generation.remove(nonce) {
-                live.ended.set(true);
-            }
+    pub(super) fn remove(&mut self, nonce: &[u8; 16]) -> Option<Rc<Live>> {
+        let live = self.young.remove(nonce).or_else(|| self.old.remove(nonce))?;
+        live.ended.set(true);
+        Some(live)
+    }
+}
+
+/// A session has ended: where a server's own is a connection of this shard, that ends too.
+pub(super) fn hang_up(shard: &Shard, live: &Live) {
+    let snapshot = shard.snapshot();
+    for upstream in live.upstreams.borrow().iter() {
+        let server = snapshot.prepared.servers.iter().position(|server| server.digest == upstream.server);
+        if server.is_some_and(|server| snapshot.transport(ServerId::from_index(server)) == Transport::Sse) {
+            shard.upstreams.hang_up(&upstream.id);
         }
     }
 }
@@ -349,19 +367,43 @@ async fn shake_hands(shard: &Shard, flight: &Flight, live: &Live, known: Option<
     let agreed = agreed(shard, &message.ok_or(In::Unreachable)?);
     let id: Box<[u8]> = answer.field(Field::McpSessionId).unwrap_or_default().into();
     retire(shard, answer).await;
-    // The client speaks what it has agreed on; a server that will not is for a new session to find out.
-    if agreed != Some(live.revision) || id.len() > UPSTREAM_SESSION_BYTES_MAX {
+    if id.len() > UPSTREAM_SESSION_BYTES_MAX {
         return Err(In::Declined);
     }
     let upstream = Upstream { server: digest(flight), epoch: 0, revision: live.revision, id };
+    let came = match agreed {
+        Some(agreed) if agreed == live.revision => restore(shard, flight, live, known, &upstream, until).await,
+        // The client speaks what it has agreed on; a server that will not is for a new session to find out.
+        _ => Err(In::Declined),
+    };
+    if let Err(came) = came {
+        end_upstream(shard, &flight.snapshot, flight.server, &upstream).await;
+        return Err(came);
+    }
+    Ok(upstream.id)
+}
+
+/// Brings a new session to where the old one was.
+async fn restore(
+    shard: &Shard,
+    flight: &Flight,
+    live: &Live,
+    known: Option<&Known>,
+    upstream: &Upstream,
+    until: Moment,
+) -> Result<(), In> {
     for (number, body) in restoring(known).iter().enumerate() {
-        let mut answer = post(shard, flight, live, Some(&upstream), body, until).await?;
+        let mut answer = post(shard, flight, live, Some(upstream), body, until).await?;
         if number > 0 && media(&answer) == Media::Events {
             let _ = whole(shard, &mut answer, itoa::Buffer::new().format(number).as_bytes()).await;
         }
+        let status = answer.status();
         retire(shard, answer).await;
+        if status == 404 {
+            return Err(In::Declined);
+        }
     }
-    Ok(upstream.id)
+    Ok(())
 }
 
 /// What brings a new session to where the old one was: `initialized`, the log level, the subscriptions. The requests
@@ -497,6 +539,9 @@ pub(super) fn restored(shard: &Shard, flight: &Flight, call: &Call, text: &[u8])
     let id = call.id?;
     let minted = std::str::from_utf8(id.raw(text)).ok()?.parse().ok()?;
     let ask = shard.control.asks.take(live.nonce16, minted, shard.timers.last().mono)?;
+    if ask.epoch > live.epoch(ask.server) {
+        live.catch_up(shard);
+    }
     let mut body = Vec::with_capacity(text.len() + ask.id.len());
     splice(text, &[(id.span, &ask.id)], &mut body);
     (ask.server == digest(flight)).then_some(Restored { body, epoch: ask.epoch })

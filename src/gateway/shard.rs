@@ -29,7 +29,7 @@ use super::control::Control;
 use super::live::Feeds;
 use super::load::{Class, Load};
 use super::mail::{Cancel, Letter};
-use super::sessions::Sessions;
+use super::sessions::{self, Sessions};
 use super::tally::Count;
 
 /// What a connection is doing.
@@ -124,7 +124,7 @@ impl Shard {
         let load = Load::new(control.shards(), begun.mono);
         Self {
             id,
-            upstreams: Upstreams::new(timers.clone(), buffers.clone()),
+            upstreams: Upstreams::new(timers.clone(), buffers.clone(), seed),
             timers,
             buffers,
             record,
@@ -155,7 +155,7 @@ impl Shard {
         let mut held = self.snapshot.borrow_mut();
         if !Arc::ptr_eq(&current, &held.0) {
             if is_elsewhere(&held.0, &current) {
-                self.upstreams.pool.renew();
+                self.upstreams.renew();
             }
             *held = Rc::new(Held(arc_swap::Guard::into_inner(current)));
         }
@@ -164,21 +164,24 @@ impl Shard {
 
     /// Reads what other shards have written.
     pub(super) fn read_letters(&self) {
-        let (mut sessions, mut cancels) = (self.sessions.borrow_mut(), self.cancels.borrow_mut());
+        let mut ended = Vec::new();
         self.control.mail.take(self.id, |letter| match letter {
             Letter::SessionEnded(nonce) => {
-                sessions.remove(&nonce);
+                ended.extend(self.sessions.borrow_mut().remove(&nonce));
                 self.feeds.session_ended(&nonce);
             }
-            Letter::Cancelled(cancel) if cancels.len() < LETTERS_MAX => cancels.push(cancel),
+            Letter::Cancelled(cancel) if self.cancels.borrow().len() < LETTERS_MAX => {
+                self.cancels.borrow_mut().push(cancel);
+            }
             // Nobody takes them: the shard does not hear its bell.
             Letter::Cancelled(_) => {}
             // The ledger knows which have ended: each is asked for again.
             Letter::Missed => {
                 self.count(Count::LettersMissed);
-                *sessions = Sessions::default();
+                *self.sessions.borrow_mut() = Sessions::default();
             }
         });
+        ended.iter().for_each(|live| sessions::hang_up(self, live));
     }
 
     /// The cancellations read since this was last asked. The bell rings for each of them, so none is forgotten.

@@ -31,6 +31,7 @@ pub enum Count {
     ServerRequests,
     ServerHidden,
     ServerMalformed,
+    LinesDropped,
 }
 
 /// Which heading it stands under.
@@ -85,6 +86,7 @@ pub const ROWS: &[Row] = &[
     row(Count::ServerRequests,      Section::Dropped,  "server_requests",       "Requests of modern servers, which have none to make."),
     row(Count::ServerHidden,        Section::Dropped,  "server_hidden",         "Notifications of modern servers about what policy hides from the caller."),
     row(Count::ServerMalformed,     Section::Dropped,  "server_malformed",      "Notifications of modern servers that no method has, or not in this form."),
+    row(Count::LinesDropped,        Section::Dropped,  "sse_messages_dropped",  "Messages of HTTP+SSE servers that nobody waited for: late answers, unknown progress, more than a session without a stream keeps."),
 ];
 
 /// The counters of all shards.
@@ -107,10 +109,15 @@ impl Tally {
 
     /// One more, on a shard's page.
     pub fn add(&self, shard: ShardId, count: Count) {
+        self.raise(shard, count, 1);
+    }
+
+    /// So many more.
+    pub fn raise(&self, shard: ShardId, count: Count, by: u64) {
         if let Some(Page(counters)) = self.pages.get(shard.index())
             && let Some(counter) = counters.get(count as usize)
         {
-            counter.fetch_add(1, Ordering::Relaxed);
+            counter.fetch_add(by, Ordering::Relaxed);
         }
     }
 

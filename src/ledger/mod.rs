@@ -30,6 +30,7 @@ pub struct Ledger {
     stripes: Box<[Mutex<Stripe>]>,
     profiles: Mutex<Profiles>,
     sessions_max: AtomicUsize,
+    touch_s: AtomicU64,
     len: AtomicUsize,
     subscribed_bytes: AtomicUsize,
     /// Something has changed since the journal was taken.
@@ -87,6 +88,7 @@ impl Ledger {
             stripes: (0..LEDGER_STRIPES).map(|_| Mutex::new(Stripe::new(bounds))).collect(),
             profiles: Mutex::default(),
             sessions_max: AtomicUsize::new(bounds.sessions_max),
+            touch_s: AtomicU64::new(bounds.touch_s()),
             len: AtomicUsize::new(0),
             subscribed_bytes: AtomicUsize::new(0),
             changed: AtomicBool::new(false),
@@ -98,6 +100,7 @@ impl Ledger {
     /// Other bounds, from now on.
     pub fn set_bounds(&self, bounds: Bounds) {
         self.sessions_max.store(bounds.sessions_max, Ordering::Relaxed);
+        self.touch_s.store(bounds.touch_s(), Ordering::Relaxed);
         for stripe in &self.stripes {
             lock(stripe).set_bounds(bounds);
         }
@@ -156,7 +159,13 @@ impl Ledger {
         self.at(key, |stripe| stripe.not_opened(key, server, epoch));
     }
 
-    /// The session is in use; said every `limits::SESSION_TOUCH_S` at most. Whether it is still there.
+    /// How often a shard says that a session is in use, seconds: [`Bounds::touch_s`].
+    #[must_use]
+    pub fn touch_s(&self) -> u64 {
+        self.touch_s.load(Ordering::Relaxed)
+    }
+
+    /// The session is in use; said every [`Ledger::touch_s`]. Whether it is still there.
     pub fn touch(&self, key: &SessionKey, now_s: u64) -> bool {
         self.at(key, |stripe| stripe.touch(key, now_s))
     }

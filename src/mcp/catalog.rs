@@ -12,6 +12,7 @@ use crate::base::ids::{ItemId, ServerId};
 use crate::base::limits::{DEFINITION_BYTES_MAX, ITEM_NAME_BYTES_MAX, ITEMS_MAX, LIST_ITEMS_MAX};
 use crate::mcp::headers::{ParamHeader, SchemaFault, param_headers};
 use crate::mcp::revision::{Era, Revision};
+use crate::mcp::transport::Transport;
 
 /// The four lists of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -77,6 +78,8 @@ pub struct ServerCatalog {
     pub modern: Option<EraCatalog>,
     /// To callers of the legacy era.
     pub legacy: Option<EraCatalog>,
+    /// How it is spoken to.
+    pub transport: Transport,
 }
 
 /// What all servers offer.
@@ -642,9 +645,13 @@ mod tests {
             Some(ServerCatalog {
                 modern: Some(offer(Revision::R2026_07_28, &["a", "b"], &["a"])),
                 legacy: Some(offer(Revision::R2025_11_25, &["b", "c"], &[])),
+                ..ServerCatalog::default()
             }),
             None,
-            Some(ServerCatalog { modern: None, legacy: Some(offer(Revision::R2025_06_18, &["a", "a"], &[])) }),
+            Some(ServerCatalog {
+                legacy: Some(offer(Revision::R2025_06_18, &["a", "a"], &[])),
+                ..ServerCatalog::default()
+            }),
         ]);
         let numbered: Vec<_> =
             catalog.numbered().map(|(id, server, kind, name)| (id.0, server.0, kind, name)).collect();
@@ -686,7 +693,8 @@ mod tests {
     fn there_are_only_so_many_numbers() {
         let names: Vec<String> = (0..LIST_ITEMS_MAX).map(|n| format!("t{n}")).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let server = || Some(ServerCatalog { modern: Some(offer(Revision::NEWEST, &names, &[])), legacy: None });
+        let server =
+            || Some(ServerCatalog { modern: Some(offer(Revision::NEWEST, &names, &[])), ..ServerCatalog::default() });
         let servers = ITEMS_MAX / LIST_ITEMS_MAX + 1;
         let catalog = Catalog::build((0..servers).map(|_| server()).collect());
         assert_eq!(catalog.items(), ITEMS_MAX);

@@ -17,4 +17,5 @@ pub mod request;
 pub mod revision;
 pub mod subscription;
 pub mod tasks;
+pub mod transport;
 mod walk;

@@ -16,6 +16,7 @@ use crate::gateway::tally::Section;
 use crate::http::head::{Framing, Method, Progress, RequestHead};
 use crate::http::reply;
 use crate::mcp::catalog::{ListKind, ServerCatalog};
+use crate::mcp::transport::Transport;
 
 use super::PlaneFault;
 
@@ -36,6 +37,8 @@ pub struct ServerHealth {
     pub known: bool,
     /// The eras it speaks, newest first.
     pub eras: Vec<&'static str>,
+    /// How messages travel to it, where that is known.
+    pub transport: Option<Transport>,
     /// How many tools it offers.
     pub tools: usize,
     /// What is wrong with it.
@@ -71,6 +74,7 @@ impl Health {
         let Some(health) = servers.get_mut(server.index()) else { return };
         health.known = catalog.is_some();
         health.trouble = trouble.map(str::to_owned);
+        health.transport = catalog.map(|catalog| catalog.transport);
         health.eras.clear();
         health.tools = 0;
         for era in catalog.iter().flat_map(|catalog| [catalog.modern.as_ref(), catalog.legacy.as_ref()]).flatten() {
@@ -169,6 +173,7 @@ fn page(path: &[u8], control: &Control, health: &Health) -> (u16, String) {
                 .map(|server| {
                     json!({
                         "name": server.name, "known": server.known, "protocols": server.eras,
+                        "transport": server.transport.map(Transport::as_str),
                         "tools": server.tools, "trouble": server.trouble,
                     })
                 })

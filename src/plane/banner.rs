@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::config::Settings;
+use crate::mcp::transport::Transport;
 
 use super::start::Gateway;
 
@@ -25,7 +26,10 @@ pub fn text(gateway: &Gateway) -> String {
     for server in gateway.health.servers() {
         let state = match (&server.trouble, server.known) {
             (Some(trouble), _) => format!("not reachable: {trouble}"),
-            (None, true) => format!("reachable, MCP {}, {}", server.eras.join(" and "), count(server.tools, "tool")),
+            (None, true) => {
+                let over = if server.transport == Some(Transport::Sse) { " over HTTP+SSE (deprecated)" } else { "" };
+                format!("reachable, MCP {}{over}, {}", server.eras.join(" and "), count(server.tools, "tool"))
+            }
             (None, false) => "not reached yet; tried again in the background".to_owned(),
         };
         line("server", &format!("{} ({state})", server.name));

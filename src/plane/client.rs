@@ -44,6 +44,8 @@ pub(super) enum ClientFault {
     Timeout,
     #[error("it closed the connection before it had answered")]
     Cut,
+    #[error("it refused a message with status {0}")]
+    Refused(u16),
 }
 
 impl From<std::io::Error> for ClientFault {
@@ -92,6 +94,26 @@ pub(super) struct Stream {
     at: usize,
 }
 
+/// What is found in what a stream has brought.
+pub(super) enum Parsed {
+    /// An event with data.
+    Message,
+    /// Nothing whole yet.
+    Hungry,
+    /// It has ended, or is none.
+    End,
+}
+
+/// A request that was sent.
+pub(super) struct Begun {
+    wire: Wire,
+    method: Method,
+    raw: Vec<u8>,
+    head: ResponseHead,
+    interim: usize,
+    until: Instant,
+}
+
 struct Opened {
     wire: Wire,
     head: ResponseHead,
@@ -108,7 +130,7 @@ pub(super) fn ask(
     body: Option<&[u8]>,
     wanted: impl Fn(&[u8]) -> bool,
 ) -> Result<Response, ClientFault> {
-    let opened = open(target, method, fields, body, true)?;
+    let opened = begin(target, method, fields, body, true)?.opened()?;
     let status = opened.head.status;
     let session = text(&opened, Known::McpSessionId);
     let events = is_events(&opened);
@@ -160,7 +182,7 @@ pub(super) fn listen(
     fields: &[(&str, &str)],
     body: Option<&[u8]>,
 ) -> Result<Option<Stream>, ClientFault> {
-    let opened = open(target, method, fields, body, false)?;
+    let opened = begin(target, method, fields, body, false)?.opened()?;
     if opened.head.status != 200 || !is_events(&opened) {
         return Ok(None);
     }
@@ -179,20 +201,10 @@ impl Stream {
     pub(super) fn next(&mut self, bell: &OwnedFd, patience: Duration) -> Heard {
         let until = Instant::now() + patience;
         loop {
-            while self.at < self.decoded.len() {
-                let Ok(consumed) = self.parser.push(&self.decoded[self.at..]) else { return Heard::End };
-                self.at += consumed;
-                if let Some(data) = self.parser.event().data.filter(|data| self.parser.ready() && !data.is_empty()) {
-                    return Heard::Message(data.to_vec());
-                }
-            }
-            self.decoded.clear();
-            self.at = 0;
-            match decode(&mut self.decoder, &mut self.raw, &mut self.decoded) {
-                Ok(true) if self.decoded.is_empty() => return Heard::End,
-                Err(_) => return Heard::End,
-                Ok(_) if !self.decoded.is_empty() => continue,
-                Ok(_) => {}
+            match self.parse() {
+                Parsed::Message => return Heard::Message(self.data().to_vec()),
+                Parsed::End => return Heard::End,
+                Parsed::Hungry => {}
             }
             let left = until.saturating_duration_since(Instant::now());
             if !self.wire.has_more() {
@@ -204,13 +216,76 @@ impl Stream {
                     return Heard::Silence;
                 }
             }
-            match read_some(&mut self.wire, &mut self.raw, Instant::now() + Duration::from_secs(1)) {
-                Ok(Some(got)) if got > 0 => {}
-                // A part of a record, or the protocol's own talk.
-                Ok(None) => {}
-                _ => return Heard::End,
+            if self.receive().is_err() {
+                return Heard::End;
             }
         }
+    }
+
+    /// The name and the data of the next event that has data; the name is empty where it has none.
+    pub(super) fn event(&mut self, until: Instant) -> Result<(Vec<u8>, Vec<u8>), ClientFault> {
+        loop {
+            match self.parse() {
+                Parsed::Message => {
+                    let name = self.parser.event().name.unwrap_or_default().to_vec();
+                    return Ok((name, self.data().to_vec()));
+                }
+                Parsed::End => return Err(ClientFault::Cut),
+                Parsed::Hungry => {}
+            }
+            if !read(&mut self.wire, &mut self.raw, until)? {
+                return Err(ClientFault::Cut);
+            }
+        }
+    }
+
+    /// Goes on to the next event that has data.
+    pub(super) fn parse(&mut self) -> Parsed {
+        loop {
+            while self.at < self.decoded.len() {
+                let Ok(consumed) = self.parser.push(&self.decoded[self.at..]) else { return Parsed::End };
+                self.at += consumed;
+                if self.parser.ready() && !self.data().is_empty() {
+                    return Parsed::Message;
+                }
+            }
+            self.decoded.clear();
+            self.at = 0;
+            match decode(&mut self.decoder, &mut self.raw, &mut self.decoded) {
+                Ok(true) if self.decoded.is_empty() => return Parsed::End,
+                Err(_) => return Parsed::End,
+                Ok(_) if self.decoded.is_empty() => return Parsed::Hungry,
+                Ok(_) => {}
+            }
+        }
+    }
+
+    pub(super) fn data(&self) -> &[u8] {
+        self.parser.event().data.unwrap_or_default()
+    }
+
+    /// Receives once, when there is something.
+    pub(super) fn receive(&mut self) -> Result<(), ClientFault> {
+        match read_some(&mut self.wire, &mut self.raw, Instant::now() + Duration::from_secs(1))? {
+            Some(0) => Err(ClientFault::Cut),
+            // A part of a record, or the protocol's own talk, is nothing for us.
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Waits until one of two connections has something, the second perhaps not there, or the end of `patience`.
+pub(super) fn either(stream: &mut Stream, begun: Option<&mut Begun>, patience: Duration) -> (bool, bool) {
+    let mut begun = begun;
+    let more = (stream.wire.has_more(), begun.as_mut().is_some_and(|begun| begun.wire.has_more()));
+    if more.0 || more.1 {
+        return more;
+    }
+    let mut fds = vec![PollFd::new(stream.wire.socket(), PollFlags::IN)];
+    fds.extend(begun.as_ref().map(|begun| PollFd::new(begun.wire.socket(), PollFlags::IN)));
+    match poll(&mut fds, Some(&timespec(patience))) {
+        Ok(_) => (!fds[0].revents().is_empty(), fds.get(1).is_some_and(|fd| !fd.revents().is_empty())),
+        Err(_) => (false, false),
     }
 }
 
@@ -220,24 +295,25 @@ pub(super) fn wait(socket: Option<&TcpStream>, bell: &OwnedFd, patience: Duratio
     if let Some(socket) = socket {
         fds.push(PollFd::new(socket, PollFlags::IN));
     }
-    let timeout = Timespec {
-        tv_sec: i64::try_from(patience.as_secs()).unwrap_or(i64::MAX),
-        tv_nsec: patience.subsec_nanos().into(),
-    };
-    match poll(&mut fds, Some(&timeout)) {
+    match poll(&mut fds, Some(&timespec(patience))) {
         Ok(_) => (fds.get(1).is_some_and(|fd| !fd.revents().is_empty()), !fds[0].revents().is_empty()),
         // Interrupted: the caller looks again at what it waits for.
         Err(_) => (false, false),
     }
 }
 
-fn open(
+fn timespec(patience: Duration) -> Timespec {
+    Timespec { tv_sec: i64::try_from(patience.as_secs()).unwrap_or(i64::MAX), tv_nsec: patience.subsec_nanos().into() }
+}
+
+/// Sends a request, and does not wait for what comes back.
+pub(super) fn begin(
     target: &Target,
     method: Method,
     fields: &[(&str, &str)],
     body: Option<&[u8]>,
     once: bool,
-) -> Result<Opened, ClientFault> {
+) -> Result<Begun, ClientFault> {
     let until = Instant::now() + Duration::from_millis(PLANE_ANSWER_MS_MAX);
     let mut wire = Wire::new(connect(target)?, target.tls.as_ref(), until)?;
     let mut out = Vec::with_capacity(512 + body.map_or(0, <[u8]>::len));
@@ -253,22 +329,46 @@ fn open(
     reply::finish(&mut out, body.map_or(Framing::None, |body| Framing::Length(body.len() as u64)));
     out.extend_from_slice(body.unwrap_or_default());
     wire.write_all(&out, until)?;
-    let mut raw = Vec::new();
-    let mut head = ResponseHead::new();
-    for _ in 0..=INTERIM_HEADS_MAX {
-        while head.parse(&raw, method).map_err(|_| ClientFault::BadAnswer)? == Progress::Partial {
-            if !read(&mut wire, &mut raw, until)? {
+    Ok(Begun { wire, method, raw: Vec::new(), head: ResponseHead::new(), interim: 0, until })
+}
+
+impl Begun {
+    /// Waits for the head of the answer.
+    fn opened(mut self) -> Result<Opened, ClientFault> {
+        loop {
+            if self.complete()? {
+                let rest = self.raw.split_off(self.head.end);
+                return Ok(Opened { wire: self.wire, head: self.head, head_bytes: self.raw, rest, until: self.until });
+            }
+            if !read(&mut self.wire, &mut self.raw, self.until)? {
                 return Err(ClientFault::Cut);
             }
         }
-        let rest = raw.split_off(head.end);
-        if !head.is_interim() {
-            return Ok(Opened { wire, head, head_bytes: raw, rest, until });
-        }
-        head = ResponseHead::new();
-        raw = rest;
     }
-    Err(ClientFault::BadAnswer)
+
+    /// Whether the final head is here.
+    fn complete(&mut self) -> Result<bool, ClientFault> {
+        while self.head.parse(&self.raw, self.method).map_err(|_| ClientFault::BadAnswer)? == Progress::Complete {
+            if !self.head.is_interim() {
+                return Ok(true);
+            }
+            self.interim += 1;
+            if self.interim > INTERIM_HEADS_MAX {
+                return Err(ClientFault::BadAnswer);
+            }
+            self.raw.drain(..self.head.end);
+            self.head = ResponseHead::new();
+        }
+        Ok(false)
+    }
+
+    /// Receives once, when there is something; the status, once it is here.
+    pub(super) fn receive(&mut self) -> Result<Option<u16>, ClientFault> {
+        if read_some(&mut self.wire, &mut self.raw, Instant::now() + Duration::from_secs(1))? == Some(0) {
+            return Err(ClientFault::Cut);
+        }
+        Ok(self.complete()?.then_some(self.head.status))
+    }
 }
 
 fn connect(target: &Target) -> Result<TcpStream, ClientFault> {

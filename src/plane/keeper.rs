@@ -11,7 +11,10 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::base::ids::ServerId;
-use crate::base::limits::{CATALOG_MS_DEFAULT, CATALOG_MS_MIN, CATALOG_RETRY_MS_MAX, LIST_PAGES_MAX, RESOLVE_MS};
+use crate::base::limits::{
+    CATALOG_MS_DEFAULT, CATALOG_MS_MIN, CATALOG_RETRY_MS_MAX, LIST_PAGES_MAX, PLANE_HEARD_MAX, RESOLVE_MS,
+};
+use crate::config::{Scheme, ServerSettings};
 use crate::gateway::control::{Control, Life, Poke};
 use crate::http::head::Method;
 use crate::jsonrpc::scan;
@@ -19,9 +22,11 @@ use crate::mcp::catalog::{EraCatalog, ListKind, Listing, ServerCatalog, capabili
 use crate::mcp::method::{self as methods, Sender as From_, Verb};
 use crate::mcp::request;
 use crate::mcp::revision::{Era, Revision};
+use crate::mcp::transport::{Transport, hints_at_sse};
 use crate::tls::config::Materials;
 
 use super::client::{self, ClientFault, Heard, Response, Stream, Target};
+use super::talk::{Talk, TalkFault};
 
 /// News of a server, or of files.
 #[derive(Debug)]
@@ -42,10 +47,17 @@ pub(super) struct Keeper {
     pub(super) name: Arc<str>,
     pub(super) host: String,
     pub(super) port: u16,
+    scheme: Scheme,
+    /// As the operator says; `None` where it is to be found out.
+    told: Option<Transport>,
     pub(super) target: Target,
     pub(super) control: Arc<Control>,
     pub(super) news: Sender<News>,
     session: Option<Session>,
+    /// The stream of that session, where the server speaks HTTP+SSE.
+    talk: Option<Talk>,
+    /// A refused handshake looked like an HTTP+SSE server's.
+    hinted: bool,
     resolved: Option<Instant>,
     next_id: u64,
 }
@@ -67,18 +79,34 @@ enum Trouble {
     Unusable(&'static str),
     #[error("its session has ended")]
     SessionEnded,
+    #[error(transparent)]
+    Talk(#[from] TalkFault),
 }
 
 impl Keeper {
     pub(super) fn new(
         server: ServerId,
-        name: Arc<str>,
-        (host, port): (String, u16),
+        settings: &ServerSettings,
         target: Target,
         control: Arc<Control>,
         news: Sender<News>,
     ) -> Self {
-        Self { server, name, host, port, target, control, news, session: None, resolved: None, next_id: 1 }
+        Self {
+            server,
+            name: settings.name.clone(),
+            host: settings.host.clone(),
+            port: settings.port,
+            scheme: settings.scheme,
+            told: settings.transport,
+            target,
+            control,
+            news,
+            session: None,
+            talk: None,
+            hinted: false,
+            resolved: None,
+            next_id: 1,
+        }
     }
 
     pub(super) fn run(mut self) {
@@ -96,7 +124,7 @@ impl Keeper {
                     self.linger(announced, patience, listens, modern);
                 }
                 Err(trouble) => {
-                    self.session = None;
+                    self.forget();
                     self.tell(News::Trouble(self.server, trouble.to_string()));
                     self.pause(Duration::from_millis(retry_ms));
                     retry_ms = (retry_ms * 2).min(CATALOG_RETRY_MS_MAX);
@@ -135,9 +163,53 @@ impl Keeper {
         }
     }
 
+    /// Everything the server offers, over the transport it speaks. That is found by asking: where a POST is refused as
+    /// an HTTP+SSE server would, an event stream is looked for (MCP 2026-07-28 basic/transports/streamable-http,
+    /// "HTTP+SSE").
+    fn survey(&mut self) -> Result<ServerCatalog, Trouble> {
+        if self.talk.is_some() || self.told == Some(Transport::Sse) {
+            return self.over_sse();
+        }
+        self.hinted = false;
+        match self.over_http() {
+            Err(Trouble::NoEra) if self.hinted && self.told.is_none() => match self.over_sse() {
+                // Not such a server either; what it said first is what is wrong with it.
+                Err(Trouble::Talk(TalkFault::NoStream)) => Err(Trouble::NoEra),
+                other => other,
+            },
+            other => other,
+        }
+    }
+
+    /// The handshake and the lists on an event stream. A session that broke since the last time is opened anew, once.
+    fn over_sse(&mut self) -> Result<ServerCatalog, Trouble> {
+        if self.talk.is_some() {
+            match self.spoken() {
+                Err(Trouble::Client(_)) => self.forget(),
+                other => return other,
+            }
+        }
+        let fields = [("accept", "text/event-stream"), ("user-agent", USER_AGENT)];
+        self.talk = Some(Talk::open(&self.target, self.scheme.as_str(), &fields)?);
+        self.spoken()
+    }
+
+    fn spoken(&mut self) -> Result<ServerCatalog, Trouble> {
+        let introduction = self.handshake()?.ok_or(Trouble::NoEra)?;
+        let revision = introduction.revisions.first().copied().unwrap_or(Revision::NEWEST_LEGACY);
+        let legacy = Some(self.offers(Era::Legacy, revision, introduction)?);
+        Ok(ServerCatalog { modern: None, legacy, transport: Transport::Sse })
+    }
+
+    /// The plane's own session is over.
+    fn forget(&mut self) {
+        self.session = None;
+        self.talk = None;
+    }
+
     /// Everything the server offers, in each era it speaks. Era is found by asking, never by calling a tool
     /// (MCP 2026-07-28 basic/versioning).
-    fn survey(&mut self) -> Result<ServerCatalog, Trouble> {
+    fn over_http(&mut self) -> Result<ServerCatalog, Trouble> {
         let modern = self.discover()?;
         let modern = match modern {
             Some(introduction) => Some(self.offers(Era::Modern, Revision::NEWEST, introduction)?),
@@ -161,7 +233,7 @@ impl Keeper {
         if modern.is_none() && legacy.is_none() {
             return Err(Trouble::NoEra);
         }
-        Ok(ServerCatalog { modern, legacy })
+        Ok(ServerCatalog { modern, legacy, transport: Transport::Http })
     }
 
     fn discover(&mut self) -> Result<Option<request::Introduction>, Trouble> {
@@ -180,6 +252,7 @@ impl Keeper {
         let response = self.post(Era::Legacy, Verb::Initialize, id, &body)?;
         let Some(introduction) = result_of(&response, id).and_then(|result| request::read_initialize(&result).ok())
         else {
+            self.hinted = hints_at_sse(response.status, any_error_of(&response));
             return Ok(None);
         };
         self.session = Some(Session { id: response.session, introduction: introduction.clone() });
@@ -254,7 +327,7 @@ impl Keeper {
     /// Waits until it is time to look again, listening where the server offers a stream.
     fn linger(&mut self, announced: u64, patience: Duration, listens: bool, modern: bool) {
         let until = Instant::now() + patience;
-        let mut stream = if listens { self.listen(modern) } else { None };
+        let mut stream = if listens && self.talk.is_none() { self.listen(modern) } else { None };
         loop {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() || self.control.life() != Life::Run || self.poke().announced() > announced {
@@ -264,20 +337,23 @@ impl Keeper {
                 self.resolved = None;
                 return;
             }
-            match stream.as_mut().map(|stream| stream.next(self.control.poke(self.server).bell(), left)) {
+            let bell = self.control.poke(self.server).bell();
+            let heard = match (&mut self.talk, &mut stream) {
+                (Some(talk), _) => Some(talk.next(bell, left)),
+                (None, stream) => stream.as_mut().map(|stream| stream.next(bell, left)),
+            };
+            match heard {
                 None => {
                     self.pause(left);
                 }
-                Some(Heard::Message(message)) => {
-                    if announces_change(&message) {
-                        self.poke().changed();
-                    }
-                    self.decline(&message);
-                }
+                Some(Heard::Message(message)) => self.heed(&message),
                 Some(Heard::Bell) => self.poke().hush(),
                 Some(Heard::Silence) => return,
                 Some(Heard::End) => {
                     // It may have restarted with other tools; or it ends its streams as a habit.
+                    if self.talk.is_some() {
+                        self.forget();
+                    }
                     self.pause(Duration::from_millis(CATALOG_MS_MIN));
                     return;
                 }
@@ -293,8 +369,16 @@ impl Keeper {
         }
     }
 
+    /// A message of the server that is no answer.
+    fn heed(&mut self, message: &[u8]) {
+        if announces_change(message) {
+            self.poke().changed();
+        }
+        self.decline(message);
+    }
+
     /// The plane declares what clients can do, so that a server shows all it has; asked itself, it has nothing to say.
-    fn decline(&self, message: &[u8]) {
+    fn decline(&mut self, message: &[u8]) {
         let Ok(envelope) = scan::read(message) else { return };
         let Some(id) = envelope.id.filter(|_| envelope.shape == scan::Shape::Request) else { return };
         let id = String::from_utf8_lossy(id.raw(message)).into_owned();
@@ -336,17 +420,28 @@ impl Keeper {
         self.next_id
     }
 
-    fn post(&self, era: Era, verb: Verb, id: u64, body: &[u8]) -> Result<Response, Trouble> {
+    fn post(&mut self, era: Era, verb: Verb, id: u64, body: &[u8]) -> Result<Response, Trouble> {
         let fields = self.fields(era, verb);
         let borrowed: Vec<(&str, &str)> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        Ok(client::ask(&self.target, Method::Post, &borrowed, Some(body), |message| answers(message, id))?)
+        let wanted = |message: &[u8]| answers(message, id);
+        let Some(talk) = &mut self.talk else {
+            return Ok(client::ask(&self.target, Method::Post, &borrowed, Some(body), wanted)?);
+        };
+        let answer = talk.say(&borrowed, body, (id != 0).then_some(&wanted))?;
+        // A server may wait for its own answers before it goes on.
+        let most = if id == 0 { 0 } else { PLANE_HEARD_MAX };
+        for _ in 0..most {
+            let Some(message) = self.talk.as_mut().and_then(Talk::heard) else { break };
+            self.heed(&message);
+        }
+        Ok(Response { status: 200, session: None, events: false, messages: answer.into_iter().collect() })
     }
 
     fn fields(&self, era: Era, verb: Verb) -> Vec<(&'static str, String)> {
         let mut fields = vec![
             ("content-type", "application/json".to_owned()),
             ("accept", "application/json, text/event-stream".to_owned()),
-            ("user-agent", concat!("portcullis/", env!("CARGO_PKG_VERSION")).to_owned()),
+            ("user-agent", USER_AGENT.to_owned()),
         ];
         match (era, &self.session) {
             (Era::Modern, _) => {
@@ -428,6 +523,16 @@ fn result_of(response: &Response, id: u64) -> Option<Vec<u8>> {
     parts.result.map(|result| result.get().as_bytes().to_vec())
 }
 
+/// The code of an error, whomever it answers: servers that know no session leave the id out.
+fn any_error_of(response: &Response) -> Option<i64> {
+    #[derive(serde::Deserialize)]
+    struct Refused {
+        error: Value,
+    }
+    let refused: Refused = response.messages.iter().find_map(|message| serde_json::from_slice(message).ok())?;
+    refused.error.get("code")?.as_i64()
+}
+
 fn error_of(response: &Response, id: u64) -> Option<i64> {
     let parts = response.messages.iter().find_map(|message| parts(message, id))?;
     parts.error?.get("code")?.as_i64()
@@ -441,3 +546,5 @@ fn announces_change(message: &[u8]) -> bool {
     let method = eras.into_iter().find_map(|revision| methods::find(name, revision, From_::Server));
     method.is_some_and(methods::Method::announces_change)
 }
+
+const USER_AGENT: &str = concat!("portcullis/", env!("CARGO_PKG_VERSION"));

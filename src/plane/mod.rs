@@ -18,6 +18,7 @@ mod publish;
 pub mod signals;
 pub mod start;
 pub mod state;
+mod talk;
 mod wire;
 
 /// What keeps the plane from doing its work.

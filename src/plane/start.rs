@@ -223,14 +223,8 @@ fn keep(
     for (index, server) in settings.servers.iter().enumerate() {
         let host = prepared.servers[index].host.clone();
         let target = Target { addresses: Vec::new(), host, path: server.path.clone(), tls: None };
-        let keeper = Keeper::new(
-            ServerId::from_index(index),
-            server.name.clone(),
-            (server.host.clone(), server.port),
-            target,
-            control.clone(),
-            news.clone(),
-        );
+        let id = ServerId::from_index(index);
+        let keeper = Keeper::new(id, server, target, control.clone(), news.clone());
         let name: String = format!("plane-{}", server.name).chars().take(15).collect();
         std::thread::Builder::new()
             .name(name)

@@ -58,7 +58,7 @@ fn offers(tools: &[&str]) -> ServerCatalog {
         server_info: None,
         lists: [list(tools), list(&PROMPTS), list(&RESOURCES), list(&TEMPLATES)],
     };
-    ServerCatalog { modern: Some(era), legacy: None }
+    ServerCatalog { modern: Some(era), ..ServerCatalog::default() }
 }
 
 fn world(rules: Vec<Rule>) -> World {

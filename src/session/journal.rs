@@ -359,16 +359,16 @@ fn crc(mut sum: u32, bytes: &[u8]) -> u32 {
 
 const fn crc_table() -> [u32; 256] {
     let mut table = [0; 256];
-    let mut at = 0;
+    let (mut at, mut byte) = (0, 0_u32);
     while at < 256 {
-        let mut sum = at as u32;
+        let mut sum = byte;
         let mut bit = 0;
         while bit < 8 {
             sum = if sum & 1 == 1 { sum >> 1 ^ 0xEDB8_8320 } else { sum >> 1 };
             bit += 1;
         }
         table[at] = sum;
-        at += 1;
+        (at, byte) = (at + 1, byte + 1);
     }
     table
 }

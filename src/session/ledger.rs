@@ -570,8 +570,7 @@ impl Stripe {
             *issued_s >= self.over_before_s && issued_s + self.bounds.lifetime_s >= now_s
         };
         let mut all: Vec<String> = self.tombstones.iter().filter(says).map(|stone| format!("over {stone:?}")).collect();
-        for record in (0..u32::MAX).map_while(|at| (at < self.slots.places() as u32).then(|| self.slots.get(at))) {
-            let Some(record) = record else { continue };
+        for record in self.slots.chunks.iter().flat_map(|chunk| chunk.iter().flatten()) {
             let mut known = record.known();
             known.subscriptions.sort_unstable();
             known.upstreams.sort_unstable_by_key(|upstream| upstream.server);
@@ -678,7 +677,12 @@ impl Stripe {
     }
 
     fn bury(&mut self, issued_s: u64, nonce: [u8; 16], now_s: u64) {
-        if issued_s < self.over_before_s || issued_s.saturating_add(self.bounds.lifetime_s) < now_s {
+        if issued_s < self.over_before_s {
+            return;
+        }
+        if issued_s.saturating_add(self.bounds.lifetime_s) < now_s {
+            // Too old to be opened; and so it stays when the clock is set back.
+            self.over_before_s = issued_s.saturating_add(1);
             return;
         }
         self.tombstones.insert((issued_s, nonce));
@@ -697,6 +701,7 @@ impl Stripe {
                 return;
             }
             self.tombstones.pop_first();
+            self.over_before_s = self.over_before_s.max(issued_s.saturating_add(1));
         }
     }
 
@@ -832,9 +837,9 @@ impl Slots {
 
     fn insert(&mut self, record: Record) -> u32 {
         if self.free.is_empty() {
-            let first = u32::try_from(self.places()).expect("sessions are bounded far below 2^32");
+            let place = |at: usize| u32::try_from(at).expect("sessions are bounded far below 2^32");
+            self.free.extend((self.places()..self.places() + CHUNK).rev().map(place));
             self.chunks.push((0..CHUNK).map(|_| None).collect());
-            self.free.extend((first..first + CHUNK as u32).rev());
         }
         let at = self.free.pop().expect("a chunk has just been added");
         self.chunks[at as usize / CHUNK][at as usize % CHUNK] = Some(record);
@@ -933,6 +938,8 @@ mod tests {
         stripe.forget_tombstones(20_000, 10);
         assert_eq!(stripe.tombstones.len(), 0);
         assert_eq!(stripe.visit(&key(1, 1), terms(1000), 20_000, true), Visit::Ended);
+        // Nor when the clock, which was wrong, is set back.
+        assert_eq!(stripe.visit(&key(1, 1), terms(1000), 1001, true), Visit::Ended);
     }
 
     #[test]

@@ -9,6 +9,7 @@
 pub mod fuzz;
 pub mod journal;
 pub mod ledger;
+pub mod line;
 pub mod outlet;
 pub mod owner;
 pub mod tasks;

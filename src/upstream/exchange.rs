@@ -5,6 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::future::{Future as _, poll_fn};
 use std::net::SocketAddr;
 use std::pin::pin;
+use std::rc::Rc;
 use std::task::Poll;
 
 use crate::base::ids::ServerId;
@@ -14,6 +15,7 @@ use crate::http::body::{BodyDecoder, Piece};
 use crate::http::field::Known;
 use crate::http::head::{Framing, Method, Progress, ResponseHead};
 use crate::http::reply::{self, WriteFault};
+use crate::mcp::transport::Transport;
 use crate::record::Recorded;
 use crate::session::ledger::Upstream;
 use crate::session::owner::Session;
@@ -24,6 +26,7 @@ use crate::uring::socket::Socket;
 use crate::uring::wait::{Deadline, Timers};
 
 use super::UpstreamFault;
+use super::bridge::{self, Bridge};
 use super::pool::Pool;
 
 /// The proof that something may be sent.
@@ -52,6 +55,8 @@ pub struct Lane<'a> {
     pub connect_ms: u64,
     /// How to speak TLS to it; `None` for plain HTTP.
     pub tls: Option<&'a ClientSide>,
+    /// How messages travel to it.
+    pub transport: Transport,
 }
 
 /// What goes. Heads are written anew: only these fields, and those that HTTP itself needs, reach the server.
@@ -130,6 +135,8 @@ pub struct Upstreams {
     /// Heads to parse into again.
     #[expect(clippy::vec_box, reason = "the box is what a call carries; taken apart it would have to be made anew")]
     heads: RefCell<Vec<Box<Head>>>,
+    /// To servers that speak HTTP+SSE; `None` on its own far side.
+    bridge: Option<Rc<Bridge>>,
 }
 
 /// An answer whose head has arrived. Its body is read with `next_piece`, or `fill` and `decode`.
@@ -151,8 +158,49 @@ pub struct Answer {
 impl Upstreams {
     /// Nothing connected yet.
     #[must_use]
-    pub fn new(timers: Timers, buffers: buffer::Pool) -> Self {
-        Self { pool: Pool::default(), timers, buffers, heads: RefCell::new(Vec::new()) }
+    pub fn new(timers: Timers, buffers: buffer::Pool, seed: u64) -> Self {
+        let far = Self::direct(timers.clone(), buffers.clone());
+        let bridge = Rc::new(Bridge::new(far, timers.clone(), buffers.clone(), seed));
+        Self { bridge: Some(bridge), ..Self::direct(timers, buffers) }
+    }
+
+    fn direct(timers: Timers, buffers: buffer::Pool) -> Self {
+        Self { pool: Pool::default(), timers, buffers, heads: RefCell::new(Vec::new()), bridge: None }
+    }
+
+    fn pools(&self) -> impl Iterator<Item = &Pool> {
+        std::iter::once(&self.pool).chain(self.bridge.iter().map(|bridge| bridge.pool()))
+    }
+
+    /// Connections made until now are not used again: authorities, certificates or addresses have changed.
+    pub fn renew(&self) {
+        self.pools().for_each(Pool::renew);
+    }
+
+    /// Closes connections that have been idle for too long.
+    pub fn prune(&self, now: Moment) {
+        self.pools().for_each(|pool| pool.prune(now));
+    }
+
+    /// Closes every idle connection, and every session of an HTTP+SSE server.
+    pub fn clear(&self) {
+        self.pools().for_each(Pool::clear);
+        self.end_lines(Moment(u64::MAX));
+    }
+
+    /// Ends the sessions of HTTP+SSE servers that have been out of use since `then`, on this shard.
+    pub fn end_lines(&self, then: Moment) {
+        self.bridge.iter().for_each(|bridge| bridge.prune(then));
+    }
+
+    /// Ends the session of an HTTP+SSE server that has this id, if it is one of this shard's.
+    pub fn hang_up(&self, id: &[u8]) {
+        self.bridge.iter().for_each(|bridge| bridge.hang_up(id));
+    }
+
+    /// How many messages of HTTP+SSE servers found nobody, since this was asked last.
+    pub fn take_dropped(&self) -> u64 {
+        self.bridge.as_ref().map_or(0, |bridge| bridge.take_dropped())
     }
 
     /// Sends `request` and waits for the answer's head until `deadline`, which goes on to hold for the body.
@@ -166,6 +214,9 @@ impl Upstreams {
         deadline: Moment,
         abort: &Abort,
     ) -> Result<Answer, UpstreamFault> {
+        if lane.transport == Transport::Sse {
+            return Box::pin(self.bridged(lane, request, deadline, abort)).await;
+        }
         let mut request = request;
         if let Some(stream) = self.pool.take(lane.server, self.timers.last().mono) {
             match self.converse(lane, request, deadline, abort, stream).await {
@@ -178,6 +229,26 @@ impl Upstreams {
         }
         let stream = Box::pin(self.connect(lane, deadline, abort)).await?;
         self.converse(lane, request, deadline, abort, stream).await.map_err(|failed| failed.fault)
+    }
+
+    /// As [`Upstreams::exchange`], with a server that speaks HTTP+SSE: with the bridge in front of it.
+    async fn bridged(
+        &self,
+        lane: &Lane<'_>,
+        request: Composed,
+        deadline: Moment,
+        abort: &Abort,
+    ) -> Result<Answer, UpstreamFault> {
+        let bridge = self.bridge.as_ref().ok_or(UpstreamFault::Unreachable)?;
+        let stream = bridge.dial(lane).map_err(|_| UpstreamFault::NoBuffer)?;
+        let answer = self.converse(lane, request, deadline, abort, stream).await.map_err(|failed| failed.fault)?;
+        match bridge::fault_of(answer.status()) {
+            None => Ok(answer),
+            Some(fault) => {
+                answer.abandon();
+                Err(fault)
+            }
+        }
     }
 
     /// Keeps the answer's connection if it can carry another request. The body must have been read to its end.
@@ -368,6 +439,11 @@ impl Upstreams {
     /// What is cleared, as bytes: head and body in one buffer. `None` when no buffer is free, or a value is not one that a head may carry.
     #[must_use]
     pub fn compose(&self, _clearance: Clearance<'_>, lane: &Lane<'_>, request: &Request<'_>) -> Option<Composed> {
+        self.compose_again(lane, request)
+    }
+
+    /// The same, for what was cleared before.
+    pub(super) fn compose_again(&self, lane: &Lane<'_>, request: &Request<'_>) -> Option<Composed> {
         let body = request.body.unwrap_or_default();
         let mut bytes = self.buffers.get(request.head_bytes_max(lane) + body.len())?;
         bytes.append_with(|out| write_head(out, lane, request)).ok()?;

@@ -4,7 +4,9 @@
 //! Start at `exchange::Upstreams::exchange`.
 //! Spec: RFC 9112 (HTTP/1.1) as a client; MCP basic/transports.
 
+mod bridge;
 pub mod exchange;
+mod lines;
 pub mod pool;
 
 /// What went wrong between us and a server. The caller learns only the kind.

@@ -237,6 +237,20 @@ impl Socket {
         Ok(socket)
     }
 
+    /// Two sockets that are connected to each other, and to nothing else. They have no address.
+    ///
+    /// # Errors
+    /// No descriptor or no memory is left.
+    pub fn pair() -> io::Result<(Self, Self)> {
+        let (one, other) = socket2::Socket::pair(Domain::UNIX, Type::STREAM, None)?;
+        let socket = |socket: socket2::Socket| {
+            // As for a connect: epoll needs it to be non-blocking, io_uring needs it not to be.
+            socket.set_nonblocking(monoio::utils::is_legacy())?;
+            Self::adopt(socket.into(), ([0, 0, 0, 0], 0).into())
+        };
+        Ok((socket(one)?, socket(other)?))
+    }
+
     /// A connection that another shard gave away, on this one.
     ///
     /// # Errors

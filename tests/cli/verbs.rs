@@ -79,6 +79,30 @@ fn an_address_that_is_taken_is_four() {
     assert!(run.stderr.contains(&address.to_string()), "{}", run.stderr);
 }
 
+/// Two gateways would write over each other's sessions, and one that cannot read them must not begin without.
+#[test]
+fn a_state_folder_that_is_no_use_is_four() {
+    let gateway = Setup::new().server("a", "http://127.0.0.1:1/mcp").start();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let config = |state: &Path| {
+        let config = json!({
+            "listen": "127.0.0.1:0", "admin": "off", "auth": { "anonymous": "allow" },
+            "servers": { "a": { "url": "http://127.0.0.1:1/mcp" } }, "audit": { "dir": "./audit" }, "state": state,
+        });
+        fs::write(folder.path().join("c.yaml"), config.to_string()).expect("it can be written");
+        run(folder.path(), &["run", "--config", "c.yaml"])
+    };
+    let second = config(&gateway.audit().with_file_name("state"));
+    assert_eq!(code(&second), Some(4), "{}", second.stderr);
+    assert!(second.stderr.contains("is in use by another gateway"), "{}", second.stderr);
+    let state = folder.path().join("state");
+    fs::create_dir(&state).expect("it can be made");
+    fs::write(state.join("sessions.journal"), b"pc-sess\xff").expect("it can be written");
+    let newer = config(&state);
+    assert_eq!(code(&newer), Some(4), "{}", newer.stderr);
+    assert!(newer.stderr.contains("sessions.journal cannot be used: its version is 255"), "{}", newer.stderr);
+}
+
 #[test]
 fn the_record_that_cannot_be_written_is_four() {
     let folder = tempfile::tempdir().expect("a temporary folder");

@@ -170,6 +170,16 @@ impl Out<'_> {
         gone
     }
 
+    /// The connection itself, for events that other requests bring about.
+    pub(crate) fn keep(&self) -> TcpStream {
+        self.socket.try_clone().expect("a descriptor is left")
+    }
+
+    /// The tools that are offered now.
+    pub(crate) fn tools(&self) -> Vec<Value> {
+        self.shared.state().tools.clone()
+    }
+
     fn broken(&self) -> bool {
         self.socket.take_error().is_ok_and(|error| error.is_some())
     }
@@ -181,6 +191,11 @@ impl Out<'_> {
         if let Some(seen) = state.seen.iter_mut().rev().find(ours) {
             seen.refused = true;
         }
+    }
+
+    /// Whether a request's session is known here.
+    pub(crate) fn knows(&self, seen: &Seen) -> bool {
+        self.shared.state().sessions.get(seen.field("mcp-session-id")) == Some(&true)
     }
 
     /// Writes a word down for the test to wait for.
@@ -617,22 +632,27 @@ fn speaks(eras: Eras, seen: &Seen) -> bool {
 fn initialize(seen: &Seen, out: &mut Out<'_>) {
     let id = format!("up-{}-{}", seen.connection, seen.nth);
     out.shared.state().sessions.insert(id.clone(), true);
-    let body = result(
+    out.json(200, &format!("mcp-session-id: {id}\r\n"), &introduced(seen));
+}
+
+/// The answer to `initialize`.
+pub(crate) fn introduced(seen: &Seen) -> Value {
+    result(
         seen,
         json!({
             "protocolVersion": seen.message["params"]["protocolVersion"],
             "capabilities": capabilities(),
             "serverInfo": { "name": "recorder", "version": "1" },
         }),
-    );
-    out.json(200, &format!("mcp-session-id: {id}\r\n"), &body);
+    )
 }
 
 fn capabilities() -> Value {
     json!({ "tools": { "listChanged": true }, "prompts": {}, "resources": { "subscribe": true }, "completions": {}, "logging": {} })
 }
 
-fn standard(seen: &Seen, method: &str, tools: &[Value]) -> Value {
+/// The answer to a request that is neither the handshake nor a call of a tool.
+pub(crate) fn standard(seen: &Seen, method: &str, tools: &[Value]) -> Value {
     let answer = |mut body: Value| {
         if seen.is_modern() {
             body["ttlMs"] = json!(60_000);

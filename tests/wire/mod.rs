@@ -23,6 +23,7 @@ mod resume;
 mod roads;
 mod sessions;
 mod shares;
+mod sse_servers;
 mod streams;
 mod tasks;
 mod tls;

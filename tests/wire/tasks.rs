@@ -133,6 +133,14 @@ fn begin(gateway: &Gateway, tool: &str, change: impl Fn(Post) -> Post) -> (Strin
     (id, format!("{tool}|{}", own_id(&post.value)))
 }
 
+/// So many decisions are like this, once all of them are in the record.
+#[track_caller]
+fn decided(gateway: &Gateway, count: usize, like: impl Fn(&Value) -> bool) {
+    let found = |records: &[Value]| oracle::of_kind(records, "decision").filter(|it| like(it)).count();
+    let records = gateway.records_until("all decisions", |records| found(records) >= count);
+    assert_eq!(found(&records), count);
+}
+
 #[test]
 fn a_tasks_life() {
     let (gateway, upstream) = open();
@@ -163,10 +171,9 @@ fn a_tasks_life() {
         assert_eq!(tasks("cancel", &id).to(&gateway).status(), 200);
         upstream.wait("the cancel", |seen| seen.method() == "tasks/cancel" && seen.message["params"]["taskId"] == *own);
     }
-    let records = oracle::check(&gateway, &[("up", &upstream)]);
+    oracle::check(&gateway, &[("up", &upstream)]);
     for method in ["tasks/get", "tasks/update", "tasks/cancel"] {
-        let decisions = oracle::of_kind(&records, "decision").filter(|it| it["method"] == method);
-        assert_eq!(decisions.filter(|it| it["verdict"] == "permit").count(), 2, "{method}");
+        decided(&gateway, 2, |it| it["method"] == method && it["verdict"] == "permit");
     }
 }
 
@@ -227,10 +234,9 @@ fn a_task_is_its_callers_alone() {
         alike("none", at(tasks(method, "").without("mcp-name").field("mcp-name", ""), "/s/one/mcp", &mine));
     }
     assert_eq!((polls(&one), polls(&other)), (before, 0), "no server heard of it");
-    let records = oracle::check(&gateway, &[("one", &one), ("other", &other)]);
-    let refused =
-        oracle::of_kind(&records, "decision").filter(|it| it["verdict"] == "refuse" && it["reason"] == "no_match");
-    assert_eq!(refused.count(), 3 * 13, "each is on record");
+    oracle::check(&gateway, &[("one", &one), ("other", &other)]);
+    // Each is on record.
+    decided(&gateway, 3 * 13, |it| it["verdict"] == "refuse" && it["reason"] == "no_match");
 }
 
 /// A name as it stands in a field that cannot hold it (MCP 2026-07-28 basic/transports/streamable-http).
@@ -279,9 +285,8 @@ fn a_caller_that_knows_no_tasks() {
     }
     let heard = upstream.seen().into_iter().filter(|seen| seen.method().starts_with("tasks/"));
     assert_eq!(heard.count(), 0);
-    let records = oracle::check(&gateway, &[("up", &upstream)]);
-    let refused = oracle::of_kind(&records, "decision").filter(|it| it["reason"] == "capability");
-    assert_eq!(refused.count(), 4);
+    oracle::check(&gateway, &[("up", &upstream)]);
+    decided(&gateway, 4, |it| it["reason"] == "capability");
 }
 
 /// Only a tool call becomes a task.
@@ -301,6 +306,27 @@ fn what_is_no_tool_call_does_not_become_a_task() {
     let gateway = Setup::new().server("up", &upstream.url()).open().start();
     let answer = Post::modern("prompts/get", json!({ "name": "greet" })).declaring(able()).to(&gateway).json();
     assert_eq!(answer["error"]["data"]["reason"], "server_invalid", "{answer}");
+}
+
+/// A long answer goes on as it comes, so a task in one cannot be renamed: it is cut off, and is no answer.
+#[test]
+fn a_long_task_is_cut_off() {
+    let upstream = Plan::tools(&["work"])
+        .script(|seen, out| {
+            if seen.method() != "tools/call" {
+                return Acted::Default;
+            }
+            let long = json!({ "statusMessage": "x".repeat(200_000) });
+            let mut answer = result(seen, state(&json!("own/1"), &long));
+            answer["result"]["resultType"] = json!("task");
+            out.json(200, "", &answer);
+            Acted::Done
+        })
+        .start();
+    let gateway = Setup::new().server("up", &upstream.url()).open().start();
+    let answer = Post::call("work").declaring(able()).begin(&gateway).try_response();
+    assert!(answer.is_err(), "{:?}", answer.map(|answer| answer.body.len()));
+    oracle::check(&gateway, &[("up", &upstream)]);
 }
 
 /// A task without a name, or with one that cannot be sealed, is none.

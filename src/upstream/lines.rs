@@ -1,0 +1,347 @@
+//! This shard's sessions with HTTP+SSE servers: for each a connection with its event stream, which is the session, and
+//! messages on their way there.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::task::{Poll, Waker};
+
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+
+use crate::base::ids::ServerId;
+use crate::base::limits::{LINE_POST_MS_MAX, LINE_POSTS_MAX, LINE_WAITING_BYTES_MAX, STREAM_BUFFERED_BYTES_MAX};
+use crate::base::time::Moment;
+use crate::http::head::Method;
+use crate::http::sse::EventParser;
+use crate::mcp::transport::Transport;
+use crate::session::line::{Line, Ticket, Where};
+use crate::tls::config::ClientSide;
+use crate::uring::ring;
+
+use super::UpstreamFault;
+use super::bridge::Bridge;
+use super::exchange::{Abort, Answer, Lane, Request};
+
+/// A lane that outlives the snapshot it was made from.
+pub(super) struct Road {
+    server: ServerId,
+    addresses: Box<[SocketAddr]>,
+    pub(super) host: Box<str>,
+    pub(super) path: Box<str>,
+    connect_ms: u64,
+    tls: Option<ClientSide>,
+}
+
+impl Road {
+    pub(super) fn of(lane: &Lane<'_>) -> Self {
+        Self {
+            server: lane.server,
+            addresses: lane.addresses.into(),
+            host: lane.host.into(),
+            path: lane.path.into(),
+            connect_ms: lane.connect_ms,
+            tls: lane.tls.cloned(),
+        }
+    }
+
+    /// To another path of the same origin.
+    pub(super) fn lane<'a>(&'a self, path: &'a str) -> Lane<'a> {
+        Lane {
+            server: self.server,
+            addresses: &self.addresses,
+            host: &self.host,
+            path,
+            connect_ms: self.connect_ms,
+            tls: self.tls.as_ref(),
+            transport: Transport::Http,
+        }
+    }
+
+    pub(super) fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "https" } else { "http" }
+    }
+}
+
+/// Wakes a task of this shard that waits for something to become so.
+#[derive(Default)]
+pub(super) struct Nudge(RefCell<Option<Waker>>);
+
+impl Nudge {
+    pub(super) fn ring(&self) {
+        let waker = self.0.borrow_mut().take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Waits until `so`. One task at a time; dropping it early is fine.
+    pub(super) async fn until(&self, so: impl Fn() -> bool) {
+        poll_fn(|cx| {
+            if so() {
+                return Poll::Ready(());
+            }
+            *self.0.borrow_mut() = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+/// What came for somebody.
+pub(super) struct Said {
+    pub(super) message: Vec<u8>,
+    /// It is the answer.
+    pub(super) last: bool,
+}
+
+/// Messages for one call, or for a session's own stream.
+#[derive(Default)]
+pub(super) struct Inbox {
+    said: RefCell<VecDeque<Said>>,
+    bytes: Cell<usize>,
+    /// What the server said to the message itself, or what went wrong with it.
+    pub(super) posted: Cell<Option<Result<u16, UpstreamFault>>>,
+    nudge: RefCell<Rc<Nudge>>,
+}
+
+impl Inbox {
+    pub(super) fn new(nudge: &Rc<Nudge>) -> Rc<Self> {
+        Rc::new(Self { nudge: RefCell::new(nudge.clone()), ..Self::default() })
+    }
+
+    /// From now on somebody else waits for it.
+    pub(super) fn read_by(&self, nudge: &Rc<Nudge>) {
+        let before = self.nudge.replace(nudge.clone());
+        before.ring();
+    }
+
+    fn push(&self, said: Said) {
+        self.bytes.set(self.bytes.get() + said.message.len());
+        self.said.borrow_mut().push_back(said);
+        self.ring();
+    }
+
+    fn ring(&self) {
+        let nudge = self.nudge.borrow().clone();
+        nudge.ring();
+    }
+
+    pub(super) fn take(&self) -> Option<Said> {
+        let said = self.said.borrow_mut().pop_front()?;
+        self.bytes.set(self.bytes.get() - said.message.len());
+        Some(said)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.said.borrow().is_empty()
+    }
+
+    /// The message did not get to its server, as far as is known.
+    pub(super) fn failed(&self) -> Option<Result<u16, UpstreamFault>> {
+        self.posted.get().filter(|posted| !matches!(posted, Ok(200..=299)))
+    }
+}
+
+/// A session with a server: as long as its event stream.
+pub(super) struct Link {
+    pub(super) number: u64,
+    road: Rc<Road>,
+    /// Where messages go.
+    endpoint: Box<str>,
+    pub(super) line: RefCell<Line>,
+    calls: RefCell<HashMap<Ticket, Rc<Inbox>, RandomState>>,
+    /// For the session's own stream.
+    pub(super) own: Rc<Inbox>,
+    /// Which reader of that stream is the newest, from 1.
+    pub(super) reader: Cell<u64>,
+    /// There is one.
+    pub(super) listened: Cell<bool>,
+    posts: Cell<usize>,
+    /// Ends the stream.
+    stream: Rc<Abort>,
+    closed: Cell<bool>,
+    used: Cell<Moment>,
+    /// Rung when there is room again.
+    room: Nudge,
+}
+
+impl Link {
+    pub(super) fn new(number: u64, road: Rc<Road>, endpoint: Box<str>, stream: Rc<Abort>, now: Moment) -> Rc<Self> {
+        Rc::new(Self {
+            number,
+            road,
+            endpoint,
+            line: RefCell::default(),
+            calls: RefCell::default(),
+            own: Rc::default(),
+            reader: Cell::new(0),
+            listened: Cell::new(false),
+            posts: Cell::new(0),
+            stream,
+            closed: Cell::new(false),
+            used: Cell::new(now),
+            room: Nudge::default(),
+        })
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.get()
+    }
+
+    /// Whether nobody has used it since `then`.
+    pub(super) fn is_idle(&self, then: Moment) -> bool {
+        self.used.get() <= then && self.calls.borrow().is_empty() && !self.listened.get()
+    }
+
+    /// It is in use.
+    pub(super) fn touch(&self, now: Moment) {
+        self.used.set(now);
+    }
+
+    /// Whether another message may be sent.
+    pub(super) fn has_room(&self) -> bool {
+        self.posts.get() < LINE_POSTS_MAX
+    }
+
+    pub(super) fn begin(&self, ticket: Ticket, inbox: &Rc<Inbox>) {
+        self.calls.borrow_mut().insert(ticket, inbox.clone());
+    }
+
+    /// Nobody waits for this call any more.
+    pub(super) fn leave(&self, ticket: Ticket) {
+        self.line.borrow_mut().leave(ticket);
+        self.calls.borrow_mut().remove(&ticket);
+        self.room.ring();
+    }
+
+    /// Something was taken out of an inbox.
+    pub(super) fn taken(&self) {
+        self.room.ring();
+    }
+
+    /// The session is over: its stream ends, and whoever waits for it hears so.
+    pub(super) fn close(&self) {
+        if self.closed.replace(true) {
+            return;
+        }
+        self.stream.fire();
+        let calls: Vec<Rc<Inbox>> = self.calls.borrow_mut().drain().map(|(_, inbox)| inbox).collect();
+        calls.iter().for_each(|inbox| inbox.ring());
+        self.own.ring();
+        self.room.ring();
+    }
+
+    /// Sends a message in the background; `inbox` hears what the server says to it. `repeatable`: once more, when a
+    /// kept connection turns out to have been closed.
+    pub(super) fn post(
+        self: &Rc<Self>,
+        bridge: &Rc<Bridge>,
+        fields: &[(&'static str, &[u8])],
+        (body, repeatable): (&[u8], bool),
+        inbox: Rc<Inbox>,
+    ) -> Rc<Abort> {
+        let abort = Rc::new(Abort::default());
+        let now = bridge.timers.now().mono;
+        self.touch(now);
+        let lane = self.road.lane(&self.endpoint);
+        let request = Request { method: Method::Post, fields, params: &[], body: Some(body), repeatable };
+        let Some(request) = bridge.far.compose_again(&lane, &request) else {
+            inbox.posted.set(Some(Err(UpstreamFault::NoBuffer)));
+            return abort;
+        };
+        self.posts.set(self.posts.get() + 1);
+        let (link, bridge, until, wire) = (self.clone(), bridge.clone(), now.plus_ms(LINE_POST_MS_MAX), abort.clone());
+        ring::spawn(async move {
+            let lane = link.road.lane(&link.endpoint);
+            let posted = match bridge.far.exchange(&lane, request, until, &wire).await {
+                Ok(answer) => {
+                    let status = answer.status();
+                    bridge.retire(answer).await;
+                    Ok(status)
+                }
+                Err(fault) => Err(fault),
+            };
+            link.posts.set(link.posts.get() - 1);
+            inbox.posted.set(Some(posted));
+            inbox.ring();
+        });
+        abort
+    }
+
+    /// Reads the stream to its end.
+    pub(super) async fn listen(
+        self: Rc<Self>,
+        bridge: Rc<Bridge>,
+        mut answer: Answer,
+        mut parser: EventParser,
+        rest: Vec<u8>,
+    ) {
+        let mut raw = rest;
+        while let Ok(done) = answer.decode(|data| raw.extend_from_slice(data)) {
+            if !self.hear(&bridge, &mut parser, &raw) || done {
+                break;
+            }
+            // A session that falls idle holds no buffer.
+            raw = Vec::new();
+            let _ = parser.push(&raw);
+            // A reader that is slow makes the server slow: nothing is received while this waits.
+            self.room.until(|| self.closed.get() || self.all_have_room()).await;
+            if self.closed.get() || answer.fill_late(&bridge.buffers).await.is_err() {
+                break;
+            }
+        }
+        bridge.end(&self);
+        answer.abandon();
+    }
+
+    fn all_have_room(&self) -> bool {
+        self.calls.borrow().values().all(|inbox| inbox.bytes.get() < STREAM_BUFFERED_BYTES_MAX)
+    }
+
+    /// Whether the stream makes sense so far.
+    fn hear(self: &Rc<Self>, bridge: &Rc<Bridge>, parser: &mut EventParser, raw: &[u8]) -> bool {
+        let mut at = 0;
+        while at < raw.len() {
+            let Ok(consumed) = parser.push(&raw[at..]) else { return false };
+            at += consumed;
+            let event = parser.event();
+            let named = event.name.is_none_or(|name| name.is_empty() || name == b"message");
+            let data = event.data.filter(|data| parser.ready() && named && !data.is_empty());
+            if data.is_some_and(|data| !self.sort(bridge, data)) {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn sort(self: &Rc<Self>, bridge: &Rc<Bridge>, data: &[u8]) -> bool {
+        let mut message = Vec::with_capacity(data.len() + 16);
+        let place = {
+            let (answers, reader) = &mut *bridge.scans.borrow_mut();
+            self.line.borrow_mut().hear(data, (answers, reader), self.listened.get(), &mut message)
+        };
+        match place {
+            Err(_) => return false,
+            Ok(Where::Last(ticket)) => {
+                let inbox = self.calls.borrow_mut().remove(&ticket);
+                inbox.iter().for_each(|inbox| inbox.push(Said { message: std::mem::take(&mut message), last: true }));
+            }
+            Ok(Where::Call(ticket)) => {
+                let inbox = self.calls.borrow().get(&ticket).cloned();
+                inbox.iter().for_each(|inbox| inbox.push(Said { message: std::mem::take(&mut message), last: false }));
+            }
+            // Not waited for: while nobody reads it, calls go on.
+            Ok(Where::Session) if self.own.bytes.get() + message.len() <= LINE_WAITING_BYTES_MAX => {
+                self.own.push(Said { message, last: false });
+            }
+            Ok(Where::Back) if self.has_room() => {
+                self.post(bridge, &bridge.fields(), (&message, true), Rc::default());
+            }
+            Ok(Where::Session | Where::Back | Where::Nowhere) => bridge.dropped(),
+        }
+        true
+    }
+}
