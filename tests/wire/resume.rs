@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::gateway::{Gateway, Setup, eventually};
+use crate::support::gateway::{Gateway, Setup, Who, eventually};
 use crate::support::http::{Event, Events, Wire};
 use crate::support::mcp::{LEGACY, Post, open_session, session_request, text_of};
 use crate::support::oracle;
@@ -540,5 +540,86 @@ fn a_session_ends_with_its_stream() {
     let next = Post::call("echo");
     next.is_echoed(&end.expect("the stream ends as it should").ask(&next.bytes(&gateway)));
     assert!(wire.response().status() < 300);
+    oracle::check(&gateway, &[("up", &upstream)]);
+}
+
+/// [S4] Who hears nothing for a while hears that nothing has happened.
+#[test]
+fn a_silent_stream_of_its_own_is_kept_alive() {
+    let upstream = plan().start();
+    let gateway = Setup::new().server("up", &upstream.url()).set("/limits/keepalive", json!("200ms")).open().start();
+    let session = open_session(&gateway, |post| post);
+    let mut events = get(&gateway, &session, None);
+    primed(&mut events);
+    let mut wire = events.into_wire();
+    let mut said = String::new();
+    while said.matches(": keep-alive\n\n").count() < 3 {
+        said.push_str(&String::from_utf8(wire.more()).expect("comments are text"));
+    }
+    assert!(!said.contains("data:"), "{said}");
+    oracle::check(&gateway, &[("up", &upstream)]);
+}
+
+/// What waits is weighed again for whoever comes for it: another task has other rights.
+#[test]
+fn what_waits_is_weighed_for_who_reads_it() {
+    let upstream = plan().start();
+    let gateway = Setup::new()
+        .server("up", &upstream.url())
+        .tokens("deny")
+        .task("ask")
+        .task("look")
+        .rule(json!({ "id": "calls", "permit": ["up/*"] }))
+        .rule(json!({ "id": "asks", "tasks": ["ask"], "permit": ["up!elicitation", "up!resource:note://open"] }))
+        .start();
+    let token = gateway.token(&Who { tasks: &["ask", "look"], ..Who::default() });
+    let session = open_session(&gateway, |post| post.token(&token));
+    let get = |task: &str| {
+        let mut wire = Wire::to(gateway.address);
+        let more = format!("authorization: Bearer {token}\r\nportcullis-task: {task}\r\n");
+        wire.send(&session_request(&gateway, "GET", "/mcp", &session, &more));
+        wire.events()
+    };
+    let ask =
+        |id: &str| json!({ "jsonrpc": "2.0", "id": id, "method": "elicitation/create", "params": { "message": "?" } });
+    let updated =
+        json!({ "jsonrpc": "2.0", "method": "notifications/resources/updated", "params": { "uri": "note://open" } });
+    let mut events = get("ask");
+    primed(&mut events);
+    eventually("both of the server's streams are open", || upstream.open_streams() >= 2);
+    upstream.say(&ask("one"));
+    assert_eq!(message(&event(&mut events))["method"], "elicitation/create");
+    drop(events);
+    upstream.say(&ask("two"));
+    upstream.say(&updated);
+    upstream.say(&note("for all"));
+    let mut events = get("look");
+    primed(&mut events);
+    assert_eq!(message(&event(&mut events)), note("for all"));
+    let refusal = upstream.wait("a refusal", |seen| seen.message.get("error").is_some());
+    assert_eq!((&refusal.message["id"], &refusal.message["error"]["code"]), (&json!("two"), &json!(-32_601)));
+    oracle::check(&gateway, &[("up", &upstream)]);
+}
+
+/// A server may say with 400 that it does not know the session, as many do.
+#[test]
+fn a_forgotten_session_by_another_status() {
+    let upstream = Plan::tools(&["echo"])
+        .script(|seen, out| {
+            let forgotten = out.passes("forgotten") && out.passes(&format!("theirs {}", seen.field("mcp-session-id")));
+            if seen.http != "GET" || !forgotten {
+                return Acted::Default;
+            }
+            let error = json!({ "code": -32_000, "message": "Bad Request: No valid session ID provided" });
+            out.json(400, "", &json!({ "jsonrpc": "2.0", "id": null, "error": error }));
+            Acted::Done
+        })
+        .start();
+    let gateway = Setup::new().server("up", &upstream.url()).open().start();
+    let session = open_session(&gateway, |post| post);
+    theirs(&gateway, &upstream, &session);
+    upstream.open("forgotten");
+    primed(&mut get(&gateway, &session, None));
+    assert_eq!(gateway.counted("sessions_reopened"), 1);
     oracle::check(&gateway, &[("up", &upstream)]);
 }
