@@ -458,6 +458,41 @@ fn a_slow_reader_of_its_own_stream() {
     oracle::check(&gateway, &[("up", &upstream)]);
 }
 
+/// The same of an answer. Nobody comes back for it; its server is read to the end all the same, because a client that
+/// leaves cancels nothing.
+#[test]
+fn a_slow_reader_of_an_answer() {
+    const EVENTS: usize = 400;
+    let upstream = Plan::tools(&["flood"])
+        .script(|seen, out| {
+            if !seen.calls("flood") {
+                return Acted::Default;
+            }
+            let large = note(&"x".repeat(64 * 1024));
+            out.stream();
+            for _ in 0..EVENTS {
+                out.event(&large);
+            }
+            out.event(&said(seen, seen.value()));
+            out.stream_end();
+            out.note(format!("flooded {}", out.is_open()));
+            Acted::Done
+        })
+        .start();
+    let limits = json!({ "write_stall": "1s", "resume": "2s" });
+    let gateway = Setup::new().server("up", &upstream.url()).set("/limits", limits).open().start();
+    let session = open_session(&gateway, |post| post);
+    let before = gateway.resident_bytes();
+    let post = Post::legacy_call(&session, "flood");
+    let wire = post.begin(&gateway);
+    upstream.noted("flooded true");
+    let records = oracle::check(&gateway, &[("up", &upstream)]);
+    assert_eq!(oracle::outcome(&records, &post.value)["status"], "ok");
+    let grown = gateway.resident_bytes().saturating_sub(before);
+    assert!(grown < 8 << 20, "{grown} bytes");
+    drop(wire);
+}
+
 /// On whichever shard a client comes back: its events are on the one that served it, or at its session's home.
 #[test]
 fn streams_go_on_over_shards() {
