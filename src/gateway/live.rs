@@ -646,7 +646,8 @@ fn epoch(shard: &Shard, feed: &Feed) -> u32 {
 async fn open(shard: &Shard, feed: &Feed, at: Option<&[u8]>) -> Result<Answer, Opening> {
     let digest = shard.snapshot().prepared.servers[feed.server.index()].digest;
     let mut again = feed.session.upstream(digest).is_none();
-    for tries in 0..2 {
+    // The second time the shard may just have been behind the others.
+    for last in [false, false, true] {
         if again && Box::pin(sessions::reopen(shard, &feed.flight(shard))).await.is_err() {
             return Err(Opening::Refused(404));
         }
@@ -656,7 +657,7 @@ async fn open(shard: &Shard, feed: &Feed, at: Option<&[u8]>) -> Result<Answer, O
             (200, Media::Events) => return Ok(answer),
             (status, _) => {
                 let forgotten = is_forgotten(shard, answer).await;
-                if !forgotten || again || tries > 0 {
+                if !forgotten || last {
                     return Err(Opening::Refused(if forgotten { 404 } else { status }));
                 }
                 again = true;
