@@ -1,5 +1,6 @@
 //! The oracle itself: of a world in which all is well it says nothing, and of each way to break a promise it says which.
 
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use serde_json::json;
@@ -9,7 +10,7 @@ use crate::support::gateway::Setup;
 use crate::support::http::Wire;
 use crate::support::level::Level;
 use crate::support::mcp::{Post, fresh};
-use crate::support::oracle::{self, Claim, Due, End, Entry, Line};
+use crate::support::oracle::{self, Claim, Due, End, Entry, Heard, Line};
 use crate::support::upstream::Plan;
 
 /// A permitted call that was answered, a refused one, and one whose client left.
@@ -110,6 +111,10 @@ fn each_broken_promise_is_noticed() {
             world.ledger.remove(0);
         }),
         ("P4", "one number twice", |world| world.lines[2].seq = 1),
+        ("P3", "another call's answer, on a stream that went on", |world| {
+            world.claims[0].end = End::Resumed("left".into());
+        }),
+        ("P4", "an answer to what was taken back", |world| world.claims[0].end = End::TakenBack),
         ("P4", "no outcome", |world| {
             world.lines.remove(1);
         }),
@@ -134,6 +139,41 @@ fn each_broken_promise_is_noticed() {
         let faults = world.faults();
         let named = faults.iter().any(|fault| fault.starts_with(&format!("[{promise}]")));
         assert!(named, "{what}: {faults:?}");
+    }
+}
+
+/// What was said on streams, and heard there: each way to mix it up is noticed, and which it is.
+#[test]
+fn each_mix_up_is_noticed() {
+    type Break = fn(&mut Vec<Heard>);
+    const ROWS: &[(&str, &str, Break)] = &[
+        ("", "nothing", |_| ()),
+        ("", "less than all, where nobody heard the end", |heard| {
+            heard.retain(|it| it.owner != "cut" || it.place == 0)
+        }),
+        ("P3", "somebody else's message", |heard| heard[0].of = "other".into()),
+        ("P3", "a message that is nobody's", |heard| heard[0].of.clear()),
+        ("P2", "a message twice", |heard| {
+            let again = Heard { event: Some("again".into()), ..heard[1].clone() };
+            heard.push(again);
+        }),
+        ("P2", "two events with one id", |heard| heard[0].event = heard[2].event.clone()),
+        ("P7", "a message that is missing between others", |heard| drop(heard.remove(0))),
+        ("P7", "a message that is missing at the end", |heard| heard.retain(|it| it.owner != "whole" || it.place == 0)),
+        ("P7", "two in the wrong order", |heard| heard.swap(0, 1)),
+    ];
+    let said: HashMap<String, u64> = [("whole".into(), 2), ("cut".into(), 2)].into();
+    let heard = |owner: &str, place: u64| {
+        let event = Some(format!("{owner}-{place}"));
+        Heard { owner: owner.into(), of: owner.into(), place, event }
+    };
+    for (promise, what, change) in ROWS {
+        let mut all = vec![heard("whole", 0), heard("whole", 1), heard("cut", 0), heard("cut", 1)];
+        change(&mut all);
+        let faults = oracle::mixups(&said, &HashSet::from(["whole"]), &all);
+        let named = faults.iter().any(|fault| fault.starts_with(&format!("[{promise}]")));
+        assert_eq!(named, !promise.is_empty(), "{what}: {faults:?}");
+        assert!(named || faults.is_empty(), "{what}: {faults:?}");
     }
 }
 

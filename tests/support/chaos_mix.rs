@@ -125,7 +125,7 @@ impl Mix {
         if modern || held || polled || deed == Deed::Batch && forgets == Forgets::After {
             forgets = Forgets::Nothing;
         }
-        let steps = draw.within(2..6) as u64;
+        let steps = draw.within(2..6);
         Self {
             number,
             value: value(seed, number),
@@ -133,8 +133,8 @@ impl Mix {
             deed,
             form,
             forgets,
-            steps,
-            cut_after: 1 + draw.below(steps as usize - 1) as u64,
+            steps: steps as u64,
+            cut_after: 1 + draw.below(steps - 1) as u64,
             asks_apart,
             heeds: draw.chance(40),
             own_cut: draw.chance(12),

@@ -234,7 +234,7 @@ impl<'a> Client<'a> {
                 Deed::Left => {
                     thread::sleep(Duration::from_millis(mix.delay));
                     self.claim(mix, &going, Due::PermitOrNothing, End::Left);
-                    return self.leave_session(mix.number % 2 == 0);
+                    return self.leave_session(mix.number.is_multiple_of(2));
                 }
                 Deed::EndedAmid => {
                     self.leave_session(true);
@@ -246,7 +246,7 @@ impl<'a> Client<'a> {
                     let end = self.read(mix, &mut going, Some(mix.cut_after));
                     let end = if let End::Cut = end { End::Left } else { end };
                     self.claim(mix, &going, Due::Permit, end);
-                    return self.leave_session(mix.number % 2 == 0);
+                    return self.leave_session(mix.number.is_multiple_of(2));
                 }
                 Deed::Cut => self.read(mix, &mut going, Some(mix.cut_after)),
                 Deed::Heard | Deed::HeardCut => self.hearing(mix, &mut going),
@@ -401,7 +401,7 @@ impl<'a> Client<'a> {
     /// Comes back for the rest of a stream.
     fn resume(&mut self, mix: &Mix, going: &mut Going) -> Result<(), End> {
         let (Some(session), Some(last)) = (&self.session, &going.last) else { return Err(End::Cut) };
-        if mix.number % 3 == 0 {
+        if mix.number.is_multiple_of(3) {
             going.wire.reset();
         }
         going.wire = self.clients.wire();
