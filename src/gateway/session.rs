@@ -23,6 +23,7 @@ use super::modern::Opted;
 use super::pipeline;
 use super::refusal::{Kind, Refusal};
 use super::sessions::{self, Live};
+use super::sse;
 use super::shard::{Held, Shard};
 use super::tap::Tap;
 use super::watch::{self, Woke};
@@ -44,10 +45,16 @@ pub(super) async fn serve(
             ..Refusal::from(Kind::MethodNotAllowed).to(Era::Legacy, None)
         });
     }
-    let session = session_of(shard, conn, &snapshot, &caller, endpoint)?;
+    let promised = sse::promised(shard, conn, &snapshot, &caller, endpoint)?;
+    let session = match &promised {
+        Some((session, _)) => session.clone(),
+        None => session_of(shard, conn, &snapshot, &caller, endpoint)?,
+    };
     let server = snapshot.prepared.endpoints[endpoint.index()].server;
     let event = last_event(conn);
-    let home = if method == Method::Get {
+    let home = if promised.is_some() {
+        None
+    } else if method == Method::Get {
         // What is resumed is where its events are; a session's own stream is at its home.
         conn.hand_over_to(shard, event.map_or(session.home, |event| event.shard))
     } else {
@@ -69,7 +76,7 @@ pub(super) async fn serve(
         server,
         endpoint,
         era: Era::Legacy,
-        revision: session.revision,
+        revision: session.speaks(),
         id: None,
         method: None,
         session: Some(session.clone()),
@@ -86,10 +93,12 @@ pub(super) async fn serve(
         snapshot,
         caller,
     };
-    let result = if method == Method::Get {
+    let result = if let Some((_, id)) = promised {
+        sse::open(shard, conn, &flight, &id).await
+    } else if method == Method::Get {
         stream(shard, conn, &flight, event).await
     } else {
-        ended(shard, conn, &flight, &session).await
+        ended(shard, conn, &session).await
     };
     flight.over(shard);
     result.map_err(|refusal| refusal.to(Era::Legacy, None))
@@ -104,8 +113,8 @@ fn afford(shard: &Shard, snapshot: &Held, caller: &Caller) -> Result<(), Kind> {
 }
 
 /// A session's end, as its client wishes: whether its server can be reached or not, it is over here.
-async fn ended(shard: &Shard, conn: &mut Conn, flight: &Flight, session: &Live) -> Result<Next, Refusal> {
-    sessions::end(shard, flight, session).await?;
+async fn ended(shard: &Shard, conn: &mut Conn, session: &Live) -> Result<Next, Refusal> {
+    sessions::end(shard, session).await?;
     let mut out = Vec::with_capacity(64);
     conn.write_status(shard, &mut out, 204);
     reply::finish(&mut out, Framing::None);

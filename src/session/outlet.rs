@@ -37,7 +37,7 @@ pub struct Bounds {
     pub waiting_events: usize,
     /// Sent, and kept to be sent again: the latest events, at most so many bytes.
     pub kept_bytes: usize,
-    /// And so many events.
+    /// And so many events. With none nothing can be resumed, and events have no ids.
     pub kept_events: usize,
 }
 
@@ -278,7 +278,8 @@ impl Outlet {
             }
             if let Some(data) = entry.data.as_deref().filter(|_| entry.stream == stream) {
                 let id = EventId { shard: self.shard, stream, seq }.text();
-                let event = Event { id: Some(&id), name: Some(b"message"), data: Some(data), retry: None };
+                let id = (self.bounds.kept_events > 0).then_some(&*id);
+                let event = Event { id, name: Some(b"message"), data: Some(data), retry: None };
                 let _ = sse::write_event(out, &event);
                 if let Some(known) = self.streams.iter_mut().find(|known| known.id == stream) {
                     known.last = known.last.max(seq);
