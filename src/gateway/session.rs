@@ -23,8 +23,8 @@ use super::modern::Opted;
 use super::pipeline;
 use super::refusal::{Kind, Refusal};
 use super::sessions::{self, Live};
-use super::sse;
 use super::shard::{Held, Shard};
+use super::sse;
 use super::tap::Tap;
 use super::watch::{self, Woke};
 

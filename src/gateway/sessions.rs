@@ -123,7 +123,8 @@ impl Live {
     pub(super) fn touch(&self, shard: &Shard) -> bool {
         let now_s = shard.timers.last().unix_s();
         if self.entered.get()
-            && now_s.saturating_sub(self.touched_s.get()) >= shard.snapshot().settings.sessions.touch_s() {
+            && now_s.saturating_sub(self.touched_s.get()) >= shard.snapshot().settings.sessions.touch_s()
+        {
             self.touched_s.set(now_s);
             if !shard.control.ledger.touch(&self.key(), now_s) {
                 shard.sessions.borrow_mut().remove(&self.nonce16);

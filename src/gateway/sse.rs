@@ -54,10 +54,7 @@ pub(super) async fn open(shard: &Shard, conn: &mut Conn, flight: &Flight, id: &s
     let key = shard.feeds.attach(shard, flight, &feed);
     let place = [conn.head.path.of(conn.bytes()), b"?", NAME, id.as_bytes()].concat();
     let mut event = Vec::with_capacity(place.len() + 32);
-    let _ = sse::write_event(
-        &mut event,
-        &Event { id: None, name: Some(b"endpoint"), data: Some(&place), retry: None },
-    );
+    let _ = sse::write_event(&mut event, &Event { id: None, name: Some(b"endpoint"), data: Some(&place), retry: None });
     let mut out = Vec::with_capacity(256 + event.len());
     write_head(conn, shard, &mut out, Framing::Chunked);
     chunks::write_chunk(&mut out, &event);
@@ -94,8 +91,14 @@ pub(super) async fn post(shard: &Shard, conn: &mut Conn, body: &Body, asked: Ask
         Ok(Reading::One(read)) => Ok(read),
         // This transport is older than batches, and what came after them has none.
         Ok(Reading::Batch) => return Err(Refusal::from(Kind::EnvelopeInvalid).to(Era::Legacy, None)),
-        Err(refusal) if matches!(refusal.kind, Kind::JsonMalformed | Kind::EnvelopeInvalid) => return Err(refusal),
-        Err(refusal) => Err(refusal),
+        Err(refusal) => match refusal.kind {
+            Kind::JsonMalformed | Kind::EnvelopeInvalid => return Err(refusal),
+            // Whatever is wrong with a modern message: none is right here.
+            Kind::HeaderMismatch | Kind::MetaMissing | Kind::ProtocolUnsupported => {
+                Err(Refusal { kind: Kind::RequestBad, data: None, ..refusal }.saying(LEGACY_ONLY))
+            }
+            _ => Err(refusal),
+        },
     };
     if let Some(turn) = feed.turn_of() {
         let mut joined = Joined::on(shard, feed.clone());
@@ -179,7 +182,7 @@ async fn one(
 fn in_order(feed: &Feed, read: &Read, turn: &mut Turn<'_>) -> Result<(), Refusal> {
     let refused = |why: &'static str| Err(Refusal::from(Kind::RequestBad).saying(why));
     if read.call.era != Era::Legacy {
-        return refused("Bad Request: over HTTP+SSE only the versions up to 2025-11-25 are spoken; send initialize.");
+        return refused(LEGACY_ONLY);
     }
     let initialize = read.call.method.is_some_and(|method| method.verb == Verb::Initialize);
     match (initialize, feed.session().has_begun()) {
@@ -214,6 +217,8 @@ async fn refused(shard: &Shard, conn: &mut Conn, joined: &mut Joined, asked: &As
     refusal.write_body(&mut message);
     joined.answer(shard, conn, &message).await;
 }
+
+const LEGACY_ONLY: &str = "Bad Request: over HTTP+SSE only versions up to 2025-11-25 are spoken; send initialize.";
 
 /// What a session's id follows in a target's query.
 const NAME: &[u8] = b"session=";
