@@ -10,7 +10,7 @@ use crate::base::time::Now;
 use crate::http::field::Known;
 use crate::http::head::{Framing, Method, Version};
 use crate::http::{body as chunks, reply};
-use crate::identity::active::active_task;
+use crate::identity::active::{ActiveTask, active_task};
 use crate::identity::caller::Caller;
 use crate::mcp::revision::{Era, Revision};
 use crate::session::outlet::EventId;
@@ -63,11 +63,7 @@ pub(super) async fn serve(
     if let Some(next) = home {
         return Ok(next);
     }
-    let named = conn.head.get(conn.bytes(), Known::PortcullisTask);
-    let task = active_task(&caller, named, None, snapshot.settings.policy.tasks())
-        .ok()
-        .filter(|_| conn.head.count(Known::PortcullisTask) <= 1)
-        .ok_or_else(|| Refusal::from(Kind::TaskUnavailable).to(Era::Legacy, None))?;
+    let task = task(conn, &snapshot, &caller)?;
     if method == Method::Get {
         afford(shard, &snapshot, &caller).map_err(|kind| Refusal::from(kind).to(Era::Legacy, None))?;
     }
@@ -102,6 +98,14 @@ pub(super) async fn serve(
     };
     flight.over(shard);
     result.map_err(|refusal| refusal.to(Era::Legacy, None))
+}
+
+/// The active task, as the head names it.
+fn task(conn: &Conn, snapshot: &Held, caller: &Caller) -> Result<ActiveTask, Refusal> {
+    let named = conn.head.get(conn.bytes(), Known::PortcullisTask);
+    let task = active_task(caller, named, None, snapshot.settings.policy.tasks()).ok();
+    let task = task.filter(|_| conn.head.count(Known::PortcullisTask) <= 1);
+    task.ok_or_else(|| Refusal::from(Kind::TaskUnavailable).to(Era::Legacy, None))
 }
 
 /// Whether there is room for one more stream of this caller.

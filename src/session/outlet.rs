@@ -465,6 +465,17 @@ mod tests {
     const SMALL: Bounds = Bounds { waiting_bytes: 400, waiting_events: 6, kept_bytes: 300, kept_events: 4 };
     const T0: Moment = Moment(0);
 
+    #[test]
+    fn what_is_not_kept_has_no_id() {
+        let mut outlet = Outlet::new(ShardId(0), Bounds { kept_bytes: 0, kept_events: 0, ..SMALL }, T0);
+        let tap = outlet.attach(1);
+        outlet.push(b"a");
+        let mut out = Vec::new();
+        assert_eq!(outlet.take(tap, usize::MAX, &mut out), Taken::All);
+        assert_eq!(out, b"event: message\ndata: a\n\n");
+        assert_eq!(outlet.held(), 0);
+    }
+
     fn outlet() -> Outlet {
         Outlet::new(ShardId(3), SMALL, T0)
     }

@@ -3,6 +3,7 @@
 python py_client.py '{"url": "http://…/mcp", "era": "legacy" | "modern" | "auto", "token": "…", "headers": {…}, "steps": {…}}'
 
 Runs on `mcp` 2.x (every era) and 1.x (legacy only): `Two` and `One` below hide the difference.
+`"transport": "sse"` speaks the deprecated HTTP+SSE instead of streamable HTTP.
 `steps` replaces single entries of STEPS; null leaves a step out. The outcomes are those of ts_client.mjs.
 """
 
@@ -65,6 +66,14 @@ def settings(spec: dict[str, Any], wire: Wire) -> dict[str, Any]:
     }
 
 
+def over_sse(spec: dict[str, Any]) -> Any:
+    """The deprecated transport; it makes its own HTTP client."""
+    from mcp.client.sse import sse_client
+
+    headers = {**(spec.get("headers") or {}), "authorization": f"Bearer {spec['token']}"}
+    return sse_client(spec["url"], headers=headers)
+
+
 class Two:
     """`mcp` 2.x: `Client`, httpx2, snake case; cancelling the call is cancelling the request."""
 
@@ -83,7 +92,8 @@ class Two:
         self.stack = stack
         self.http = httpx2.AsyncClient(**settings(spec, wire))
         mode = {"modern": "2026-07-28"}.get(spec["era"], spec["era"])
-        transport = streamable_http_client(spec["url"], http_client=self.http)
+        old = spec.get("transport") == "sse"
+        transport = over_sse(spec) if old else streamable_http_client(spec["url"], http_client=self.http)
         self.client = Client(transport, mode=mode, elicitation_callback=on_elicit)
 
     async def connect(self) -> Outcome:
@@ -128,7 +138,7 @@ class One:
             self.asked.append(params.message)
             return types.ElicitResult(action="accept", content=answer)
 
-        self.stack, self.url, self.on_elicit = stack, spec["url"], on_elicit
+        self.stack, self.spec, self.on_elicit = stack, spec, on_elicit
         self.http = httpx.AsyncClient(**settings(spec, wire))
         assert spec["era"] == "legacy", "mcp 1.x speaks no modern revision"
 
@@ -137,7 +147,11 @@ class One:
         from mcp.client.streamable_http import streamable_http_client
 
         await self.stack.enter_async_context(self.http)
-        read, write, _ = await self.stack.enter_async_context(streamable_http_client(self.url, http_client=self.http))
+        if self.spec.get("transport") == "sse":
+            transport = over_sse(self.spec)
+        else:
+            transport = streamable_http_client(self.spec["url"], http_client=self.http)
+        read, write, *_ = await self.stack.enter_async_context(transport)
         self.session = await self.stack.enter_async_context(
             ClientSession(read, write, elicitation_callback=self.on_elicit)
         )

@@ -2,10 +2,11 @@
 //
 //   node ts_client.mjs '{"url": "http://…/mcp", "era": "legacy" | "modern" | "auto", "token": "…", "headers": {…}, "steps": {…}}'
 //
+// `"transport": "sse"` speaks the deprecated HTTP+SSE instead of streamable HTTP.
 // `steps` replaces single entries of STEPS below; null leaves a step out. The outcomes are those of py_client.py.
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import { Client, StreamableHTTPClientTransport } from '@modelcontextprotocol/client';
+import { Client, SSEClientTransport, StreamableHTTPClientTransport } from '@modelcontextprotocol/client';
 
 const STEPS = {
   call: { name: 'add', arguments: { a: 2, b: 3 } },
@@ -89,7 +90,8 @@ async function run() {
     return { action: 'accept', content: steps.elicit.answer };
   });
   const headers = { ...spec.headers, ...(spec.token && { authorization: `Bearer ${spec.token}` }) };
-  const transport = new StreamableHTTPClientTransport(new URL(spec.url), { requestInit: { headers }, fetch: watched });
+  const Transport = spec.transport === 'sse' ? SSEClientTransport : StreamableHTTPClientTransport;
+  const transport = new Transport(new URL(spec.url), { requestInit: { headers }, fetch: watched });
   out.connect = await outcome(async () => {
     await client.connect(transport, { timeout: STEP_TIMEOUT_MS });
     return { protocol: client.getNegotiatedProtocolVersion(), server: client.getServerVersion()?.name, session: transport.sessionId !== undefined };

@@ -236,7 +236,7 @@ fn the_same_ids_at_once() {
     oracle::check(&gateway, &[("up", &upstream)]);
 }
 
-/// A place is its owner's, at its endpoint, over its transport; and there is none behind the stream's end.
+/// [O8] A place is its owner's, at its endpoint, over its transport; and there is none behind the stream's end.
 #[test]
 fn a_place_is_its_owners() {
     let upstream = upstream();
