@@ -11,7 +11,7 @@ use crate::mcp::method::Verb;
 use crate::record::Recorded;
 use crate::record::frame::Status;
 use crate::session::ledger::Upstream;
-use crate::session::way::In;
+use crate::session::way::{In, WayFault};
 use crate::upstream::UpstreamFault;
 use crate::upstream::exchange::{Abort, Answer};
 use crate::uring::buffer::Buffer;
@@ -28,6 +28,7 @@ use super::relay::{self, withheld};
 use super::sessions::{self, Restored};
 use super::shard::Shard;
 use super::stream::{self, Judged};
+use super::tally::Count;
 
 /// Sends a permitted message, and puts what comes back into `joined`: nothing for a message that nobody waits to be
 /// answered, else its answer, after the messages that the server sent before it. A legacy client that leaves cancels
@@ -53,8 +54,14 @@ pub(super) async fn serve(
     loop {
         let mut upstream = None;
         if let (Some(live), Some((way, next))) = (&live, &mut way) {
-            let reached = joined.wait(shard, conn, sessions::reach(shard, flight, live, way, *next)).await;
-            upstream = Some(reached.map_err(|fault| forward::unsent(shard, flight, fault))?);
+            match joined.wait(shard, conn, sessions::reach(shard, flight, live, way, *next)).await {
+                Ok(reached) => upstream = Some(reached),
+                Err(WayFault::Gone) => {
+                    shard.count(Count::AnswersDropped);
+                    return Ok(());
+                }
+                Err(fault) => return Err(forward::unsent(shard, flight, fault)),
+            }
         }
         let Some(request) = forward::compose(shard, conn, body, flight, &trip, upstream.as_deref()) else {
             end(shard, flight, Ended::of(Status::Unreachable, 503));

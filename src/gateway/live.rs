@@ -551,7 +551,9 @@ impl Feeds {
         let looks = self.leaving.borrow().len();
         for _ in 0..looks {
             let many = self.leaving.borrow().len() > FEEDS_ALONE_MAX || self.bytes.get() > FEEDS_BYTES_MAX;
-            let due = self.leaving.borrow_mut().pop_front_if(|(at, _)| *at <= now || many);
+            let mut leaving = self.leaving.borrow_mut();
+            let due = leaving.front().is_some_and(|(at, _)| *at <= now || many).then(|| leaving.pop_front()).flatten();
+            drop(leaving);
             let Some((_, stream)) = due else { break };
             self.forget(shard, stream, now, many);
         }
@@ -670,6 +672,8 @@ pub(super) struct Source {
     pub(super) at: Option<Box<[u8]>>,
     /// When its server wants to be asked again, milliseconds.
     pub(super) retry: Option<u64>,
+    /// The upstream session that the event belongs to.
+    pub(super) epoch: u32,
 }
 
 impl Source {
@@ -698,11 +702,22 @@ async fn keep_fed(shard: &Rc<Shard>, feed: &Rc<Feed>) {
     while feed.is_wanted(shard) {
         let begun = shard.timers.now().mono;
         let first = feed.opening.get() == Opening::Trying;
+        // Another call may have opened the session again meanwhile.
+        if source.epoch != epoch(shard, feed) {
+            source.at = None;
+        }
         match open(shard, feed, source.at.as_deref()).await {
             Ok(answer) => {
                 feed.opening.set(Opening::Open);
                 feed.changed();
-                Box::pin(read(shard, feed, answer, &mut source)).await;
+                source.epoch = epoch(shard, feed);
+                let resumed = source.at.clone();
+                let over = Box::pin(read(shard, feed, answer, &mut source)).await;
+                let soon = shard.timers.now().mono < begun.plus_ms(STREAM_RETRY_MS_MAX);
+                if over == Over::Clean && soon && resumed.is_some() && source.at == resumed {
+                    // Nothing came behind it, and nothing will: the server no longer has the stream that it is of.
+                    source.at = None;
+                }
             }
             Err(refused) if first => {
                 feed.opening.set(refused);
@@ -728,7 +743,7 @@ async fn keep_fed(shard: &Rc<Shard>, feed: &Rc<Feed>) {
 
 /// Reads the rest of an answer whose server had hung up.
 async fn go_on(shard: &Rc<Shard>, feed: &Rc<Feed>, at: Option<Box<[u8]>>) {
-    let mut source = Source { at, retry: None };
+    let mut source = Source { at, ..Source::default() };
     let answer = open(shard, feed, source.at.as_deref()).await;
     feed.opening.set(Opening::Open);
     let kind = match answer {
@@ -748,6 +763,12 @@ async fn go_on(shard: &Rc<Shard>, feed: &Rc<Feed>, at: Option<Box<[u8]>>) {
     let mut outlet = feed.outlet.borrow_mut();
     outlet.push(&message);
     outlet.finish();
+}
+
+/// Which of the session's upstream sessions is in use; none: 0.
+fn epoch(shard: &Shard, feed: &Feed) -> u32 {
+    let digest = shard.snapshot().prepared.servers[feed.server.index()].digest;
+    feed.session.upstream(digest).map_or(0, |upstream| upstream.epoch)
 }
 
 /// Asks the server for a stream, behind its event `at`. A session that it has forgotten is opened again first.

@@ -119,6 +119,14 @@ impl Live {
         upstreams.push(Rc::new(upstream));
     }
 
+    /// Learns what other shards have told the ledger.
+    fn catch_up(&self, shard: &Shard) {
+        if let Visit::Known(known) = shard.control.ledger.visit(&self.key(), self.terms(), shard.timers.last().unix_s())
+        {
+            known.upstreams.into_iter().for_each(|upstream| self.learn(upstream));
+        }
+    }
+
     /// It is in use: the ledger hears so now and then, and says whether it still is a session.
     pub(super) fn touch(&self, shard: &Shard) -> bool {
         let now_s = shard.timers.last().unix_s();
@@ -427,19 +435,43 @@ async fn shake_hands(shard: &Shard, flight: &Flight, live: &Live, known: Option<
     let agreed = agreed(shard, &message.ok_or(In::Unreachable)?);
     let id: Box<[u8]> = answer.field(Field::McpSessionId).unwrap_or_default().into();
     retire(shard, answer).await;
-    // The client speaks what it has agreed on; a server that will not is for a new session to find out.
-    if agreed != Some(live.speaks()) || id.len() > UPSTREAM_SESSION_BYTES_MAX {
+    if id.len() > UPSTREAM_SESSION_BYTES_MAX {
         return Err(In::Declined);
     }
     let upstream = Upstream { server: digest(flight), epoch: 0, revision: live.speaks(), id };
+    let came = match agreed {
+        Some(agreed) if agreed == live.speaks() => restore(shard, flight, live, known, &upstream, until).await,
+        // The client speaks what it has agreed on; a server that will not is for a new session to find out.
+        _ => Err(In::Declined),
+    };
+    if let Err(came) = came {
+        end_upstream(shard, &flight.snapshot, flight.server, &upstream).await;
+        return Err(came);
+    }
+    Ok(upstream.id)
+}
+
+/// Brings a new session to where the old one was.
+async fn restore(
+    shard: &Shard,
+    flight: &Flight,
+    live: &Live,
+    known: Option<&Known>,
+    upstream: &Upstream,
+    until: Moment,
+) -> Result<(), In> {
     for (number, body) in restoring(known).iter().enumerate() {
-        let mut answer = post(shard, flight, live, Some(&upstream), body, until).await?;
+        let mut answer = post(shard, flight, live, Some(upstream), body, until).await?;
         if number > 0 && media(&answer) == Media::Events {
             let _ = whole(shard, &mut answer, itoa::Buffer::new().format(number).as_bytes()).await;
         }
+        let status = answer.status();
         retire(shard, answer).await;
+        if status == 404 {
+            return Err(In::Declined);
+        }
     }
-    Ok(upstream.id)
+    Ok(())
 }
 
 /// What brings a new session to where the old one was: `initialized`, the log level, the subscriptions. The requests
@@ -575,6 +607,9 @@ pub(super) fn restored(shard: &Shard, flight: &Flight, call: &Call, text: &[u8])
     let id = call.id?;
     let minted = std::str::from_utf8(id.raw(text)).ok()?.parse().ok()?;
     let ask = shard.control.asks.take(live.nonce16, minted, shard.timers.last().mono)?;
+    if ask.epoch > live.epoch(ask.server) {
+        live.catch_up(shard);
+    }
     let mut body = Vec::with_capacity(text.len() + ask.id.len());
     splice(text, &[(id.span, &ask.id)], &mut body);
     (ask.server == digest(flight)).then_some(Restored { body, epoch: ask.epoch })

@@ -419,7 +419,7 @@ impl Relay<'_> {
 
     /// The server may go on with the answer behind its last event; `false` where it cannot.
     fn hang_up(&self) -> bool {
-        let Some(Kept { feed, source: Source { at: Some(at), retry }, .. }) = &self.kept else { return false };
+        let Some(Kept { feed, source: Source { at: Some(at), retry, .. }, .. }) = &self.kept else { return false };
         feed.outlet.borrow_mut().hang_up(*retry, at);
         true
     }

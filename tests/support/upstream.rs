@@ -188,6 +188,11 @@ impl Out<'_> {
         }
     }
 
+    /// Whether a request's session is known here.
+    pub(crate) fn knows(&self, seen: &Seen) -> bool {
+        self.shared.state().sessions.get(seen.field("mcp-session-id")) == Some(&true)
+    }
+
     /// Writes a word down for the test to wait for.
     pub(crate) fn note(&self, word: impl Into<String>) {
         self.shared.note(word.into());
