@@ -92,6 +92,8 @@ pub const HOUSEKEEPING_MS: u64 = 50;
 pub const LIST_FRESH_MS_MAX: u64 = 2_000;
 /// When a drain begins, streams get this long for their clean end, milliseconds.
 pub const STREAM_END_MS_MAX: u64 = 5_000;
+/// A client's message over HTTP+SSE waits so long for those of its notifications and answers that came before it.
+pub const TELLING_MS_MAX: u64 = 1_000;
 /// Connections of one shard.
 pub const CONNECTIONS_MAX: usize = 20_000;
 /// A connection without a request keeps its buffer and its place in the pipeline for so long, milliseconds; then

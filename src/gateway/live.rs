@@ -14,9 +14,9 @@ use smallvec::SmallVec;
 
 use crate::base::ids::{EndpointId, ServerId, ShardId};
 use crate::base::limits::{
-    FEEDS_ALONE_MAX, FEEDS_BYTES_MAX, REFUSAL_BYTES_MAX, STREAM_BUFFERED_BYTES_MAX, STREAM_KEPT_BYTES_MAX,
-    STREAM_KEPT_EVENTS_MAX, STREAM_RETRY_MS, STREAM_RETRY_MS_MAX, STREAM_WAITING_EVENTS_MAX,
-    UPSTREAM_EVENT_ID_BYTES_MAX,
+    FEEDS_ALONE_MAX, FEEDS_BYTES_MAX, HOUSEKEEPING_MS, REFUSAL_BYTES_MAX, STREAM_BUFFERED_BYTES_MAX,
+    STREAM_KEPT_BYTES_MAX, STREAM_KEPT_EVENTS_MAX, STREAM_RETRY_MS, STREAM_RETRY_MS_MAX, STREAM_WAITING_EVENTS_MAX,
+    TELLING_MS_MAX, UPSTREAM_EVENT_ID_BYTES_MAX,
 };
 use crate::base::time::{Moment, Now};
 use crate::http::field::Known;
@@ -26,7 +26,7 @@ use crate::identity::active::ActiveTask;
 use crate::identity::caller::Caller;
 use crate::jsonrpc::id;
 use crate::jsonrpc::scan::Shape;
-use crate::mcp::revision::{Era, Revision};
+use crate::mcp::revision::Era;
 use crate::session::outlet::{Bounds, EventId, Outlet, TapKey};
 use crate::upstream::UpstreamFault;
 use crate::upstream::exchange::{Abort, Answer, Clearance, Request};
@@ -72,7 +72,8 @@ pub(super) struct Feed {
     session: Rc<Live>,
     endpoint: EndpointId,
     server: ServerId,
-    pub(super) revision: Revision,
+    /// Of a client of HTTP+SSE: all that its session says, answers too.
+    all: Option<All>,
     /// Of an answer: its request's id.
     asked: Option<IdBytes>,
     pub(super) outlet: RefCell<Outlet>,
@@ -95,6 +96,67 @@ pub(super) struct Feed {
     held: Cell<usize>,
     /// Of an answer: the connection that asked for it.
     line: RefCell<Option<Socket>>,
+}
+
+/// What there is to know of a stream that is all of a session (MCP 2024-11-05 basic/transports).
+#[derive(Default)]
+struct All {
+    /// Its handshake is under way.
+    shaking: Cell<bool>,
+    /// Its server's own stream was asked for.
+    listening: Cell<bool>,
+    /// Messages under way.
+    messages: Cell<usize>,
+    /// How many there were.
+    numbers: Cell<u64>,
+    /// Notifications and answers under way: later messages wait for them.
+    telling: RefCell<SmallVec<[u64; 4]>>,
+}
+
+/// A client's message on its way over HTTP+SSE.
+pub(super) struct Turn<'a> {
+    feed: &'a Feed,
+    all: &'a All,
+    number: u64,
+    shakes: bool,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.all.messages.set(self.all.messages.get() - 1);
+        self.all.telling.borrow_mut().retain(|number| *number != self.number);
+        if self.shakes {
+            self.all.shaking.set(false);
+        }
+        self.feed.changed();
+    }
+}
+
+impl Turn<'_> {
+    /// It begins the session; `false` where another has, or does.
+    pub(super) fn shake(&mut self) -> bool {
+        self.shakes = !self.feed.session.has_begun() && !self.all.shaking.replace(true);
+        self.shakes
+    }
+
+    /// Whether it begins the session.
+    pub(super) fn is_first(&self) -> bool {
+        self.shakes
+    }
+
+    /// It is none that is answered: those behind it are to come after it.
+    pub(super) fn tells(&self) {
+        self.all.telling.borrow_mut().push(self.number);
+    }
+
+    /// Waits until what its client told the server before has arrived there, or has had its time.
+    pub(super) async fn comes(&self, shard: &Shard) {
+        let until = shard.timers.now().mono.plus_ms(TELLING_MS_MAX);
+        let waits = || self.all.telling.borrow().iter().any(|number| *number < self.number);
+        while waits() && shard.timers.now().mono < until && !self.feed.is_over() {
+            changed(shard, self.feed, until).await;
+        }
+    }
 }
 
 /// How far a session's own stream is.
@@ -122,7 +184,7 @@ impl Feed {
             session,
             endpoint: flight.endpoint,
             server: flight.server,
-            revision: flight.revision,
+            all: None,
             asked,
             outlet: RefCell::new(Outlet::new(shard.id, BOUNDS, shard.timers.last().mono)),
             who: RefCell::new(Rc::new(Who::of(flight))),
@@ -160,8 +222,37 @@ impl Feed {
     }
 
     /// The session whose stream it is.
-    pub(super) fn session(&self) -> &Live {
+    pub(super) fn session(&self) -> &Rc<Live> {
         &self.session
+    }
+
+    /// Of a stream that is all of a session: a message of its client's begins.
+    pub(super) fn turn_of(&self) -> Option<Turn<'_>> {
+        let all = self.all.as_ref()?;
+        let number = all.numbers.replace(all.numbers.get() + 1);
+        all.messages.set(all.messages.get() + 1);
+        Some(Turn { feed: self, all, number, shakes: false })
+    }
+
+    /// Whether it is all of a session: what ends it ends that.
+    pub(super) fn is_all(&self) -> bool {
+        self.all.is_some()
+    }
+
+    /// Whether a drain has to wait: an answer is still to come on this stream, which has no other way.
+    pub(super) fn expects(&self) -> bool {
+        self.all.as_ref().is_some_and(|all| all.messages.get() > 0 || self.outlet.borrow().waits())
+    }
+
+    /// Says something on the stream, once there is room for it.
+    pub(super) async fn say(&self, shard: &Shard, message: &[u8]) {
+        while !shard.feeds.room(self) && !self.is_over() {
+            self.pause();
+            changed(shard, self, shard.timers.now().mono.plus_ms(HOUSEKEEPING_MS)).await;
+        }
+        self.push(message);
+        shard.feeds.settle(self);
+        self.changed();
     }
 
     /// From now on this is who reads. What was weighed for another one and waits is weighed again.
@@ -192,7 +283,7 @@ impl Feed {
             caller: &who.caller,
             task: who.task,
             server: self.server,
-            revision: self.revision,
+            revision: self.session.speaks(),
             session: Some(&self.session),
         }
     }
@@ -205,7 +296,7 @@ impl Feed {
             server: self.server,
             endpoint: self.endpoint,
             era: Era::Legacy,
-            revision: self.revision,
+            revision: self.session.speaks(),
             id: None,
             method: None,
             session: Some(self.session.clone()),
@@ -376,6 +467,47 @@ impl Feeds {
         Some(feed)
     }
 
+    /// A stream that is all of a session, which nobody reads yet.
+    pub(super) fn all(&self, shard: &Shard, flight: &Flight) -> Option<Rc<Feed>> {
+        let session = flight.session.clone()?;
+        let nonce = session.nonce16;
+        let mut feed = Feed::new(shard, flight, session, None, 0);
+        feed.all = Some(All::default());
+        feed.outlet = RefCell::new(Outlet::new(shard.id, BOUNDS_ALL, shard.timers.last().mono));
+        let feed = Rc::new(feed);
+        self.homes.borrow_mut().insert(nonce, feed.clone());
+        Some(feed)
+    }
+
+    /// The stream that is all of this session, while it lasts.
+    pub(super) fn all_of(&self, nonce: &[u8; 16]) -> Option<Rc<Feed>> {
+        self.homes.borrow().get(nonce).filter(|feed| feed.all.is_some() && !feed.is_over()).cloned()
+    }
+
+    /// Puts what the server says unasked on such a stream too, once.
+    pub(super) fn listen(&self, feed: &Rc<Feed>) {
+        if feed.all.as_ref().is_some_and(|all| !all.listening.replace(true)) {
+            self.feed(feed, None);
+        }
+    }
+
+    /// Such a stream has ended, and so has its session.
+    fn end_all(&self, feed: &Feed) {
+        let Some(feed) = self.homes.borrow_mut().remove(&feed.session.nonce16) else { return };
+        feed.ended.set(true);
+        feed.outlet.borrow_mut().shut();
+        let shard = self.shard.get().and_then(Weak::upgrade);
+        let Some(shard) = shard.filter(|_| feed.session.has_begun()) else { return };
+        self.tasks.set(self.tasks.get() + 1);
+        ring::spawn(async move {
+            // Nobody is there to be told.
+            let _ = sessions::end(&shard, &feed.session).await;
+            // Where it was over before, its server's connection is still here.
+            sessions::hang_up(&shard, &feed.session);
+            shard.feeds.tasks.set(shard.feeds.tasks.get() - 1);
+        });
+    }
+
     /// A connection with a stream of its own.
     pub(super) fn attach(&self, shard: &Shard, flight: &Flight, feed: &Feed) -> TapKey {
         let tap = feed.outlet.borrow_mut().attach(next(&self.streams));
@@ -388,7 +520,9 @@ impl Feeds {
     /// A connection of a session's own stream has ended.
     pub(super) fn detach(&self, shard: &Shard, feed: &Feed, tap: TapKey) {
         feed.outlet.borrow_mut().detach(tap, shard.timers.now().mono);
-        if feed.asked.is_none() && feed.outlet.borrow().taps() == 0 {
+        if feed.all.is_some() {
+            self.end_all(feed);
+        } else if feed.asked.is_none() && feed.outlet.borrow().taps() == 0 {
             self.alone.borrow_mut().push_back(feed.session.nonce16);
         }
         feed.changed();
@@ -485,6 +619,9 @@ impl Feeds {
                 go_on(&shard, &feed, at).await;
             } else {
                 keep_fed(&shard, &feed).await;
+            }
+            if feed.asked.is_none() && feed.all.is_none() {
+                feed.outlet.borrow_mut().finish();
                 let mut homes = shard.feeds.homes.borrow_mut();
                 if homes.get(&feed.session.nonce16).is_some_and(|known| Rc::ptr_eq(known, &feed)) {
                     homes.remove(&feed.session.nonce16);
@@ -609,7 +746,6 @@ async fn keep_fed(shard: &Rc<Shard>, feed: &Rc<Feed>) {
     if feed.opening.get() == Opening::Trying {
         feed.opening.set(Opening::Refused(404));
     }
-    feed.outlet.borrow_mut().finish();
 }
 
 /// Reads the rest of an answer whose server had hung up.
@@ -876,6 +1012,9 @@ pub(super) async fn changed(shard: &Shard, feed: &Feed, until: Moment) {
 fn next(count: &Cell<u64>) -> u64 {
     count.replace(count.get() + 1)
 }
+
+/// Of a stream that cannot be resumed.
+const BOUNDS_ALL: Bounds = Bounds { kept_bytes: 0, kept_events: 0, ..BOUNDS };
 
 const BOUNDS: Bounds = Bounds {
     waiting_bytes: STREAM_BUFFERED_BYTES_MAX,

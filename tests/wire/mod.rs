@@ -15,6 +15,7 @@ mod lists;
 mod modern;
 mod origin;
 mod notify;
+mod old_clients;
 mod policy;
 mod probe;
 mod record;
