@@ -210,6 +210,7 @@ impl Feed {
             method: None,
             session: Some(self.session.clone()),
             profile: None,
+            change: Cell::new(None),
             opted: Opted::default(),
             succeeded: Cell::new(false),
             in_flight: Cell::new(None),
