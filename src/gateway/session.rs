@@ -127,7 +127,7 @@ async fn stream(shard: &Shard, conn: &mut Conn, flight: &Flight, event: Option<E
         None => {
             let home = flight.session.as_ref().map_or(shard.id, |session| shard.home(session.home));
             // Also when it has made its way here: for a stream that is forgotten.
-            let lost = event.is_some_and(|event| event.shard == shard.id);
+            let lost = event.is_some_and(|event| shard.home(event.shard) == shard.id);
             if home != shard.id && (lost || !conn.slot.handed.get()) {
                 return Ok(Next::HandOver(home));
             }

@@ -69,8 +69,7 @@ fn status_of(fault: UpstreamFault) -> u16 {
 
 impl Bridge {
     pub(super) fn new(far: Upstreams, timers: Timers, buffers: buffer::Pool, seed: u64) -> Self {
-        // Numbers of an earlier process must not be this one's.
-        let next = timers.last().unix_ms << 20;
+        let next = first_number(seed, timers.last().unix_ms);
         Self {
             far,
             timers,
@@ -155,6 +154,13 @@ impl Bridge {
         let number: u64 = std::str::from_utf8(id).ok()?.parse().ok()?;
         self.links.borrow().get(&number).cloned()
     }
+}
+
+/// Where a shard begins to count its sessions. Its numbers must not be an earlier process's, nor another shard's, though
+/// all start within a millisecond: a session that is asked for where it is not would be somebody else's. The seed is
+/// random; the time is for a system that has no random bits.
+fn first_number(seed: u64, unix_ms: u64) -> u64 {
+    seed ^ unix_ms << 20
 }
 
 /// The far end of a pair.
@@ -319,7 +325,7 @@ impl Serving {
         };
         answer.allow_until(Moment(u64::MAX));
         let number = bridge.next.get();
-        bridge.next.set(number + 1);
+        bridge.next.set(number.wrapping_add(1));
         let link = Link::new(number, road.clone(), endpoint, abort, bridge.timers.last().mono);
         bridge.links.borrow_mut().insert(number, link.clone());
         ring::spawn(link.clone().listen(bridge.clone(), answer, parser, rest));
@@ -535,3 +541,15 @@ fn is_events(answer: &Answer) -> bool {
 const USER_AGENT: &[u8] = concat!("portcullis/", env!("CARGO_PKG_VERSION")).as_bytes();
 /// A client's message, and what a restored id may add to it.
 const MESSAGE_BYTES_MAX: usize = BODY_BYTES_MAX + 16 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_that_start_together_count_apart() {
+        let now_ms = 1_800_000_000_000;
+        assert_ne!(first_number(1 << 40, now_ms), first_number(2 << 40, now_ms));
+        assert_ne!(first_number(7, now_ms), first_number(7, now_ms + 1));
+    }
+}
