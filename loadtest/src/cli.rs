@@ -26,6 +26,12 @@ pub(crate) enum Verb {
     Compare(Compare),
     /// Start Portcullis, do to it what an attacker or a thoughtless client does, and say what that costs.
     Floods(Floods),
+    /// Open many sessions, and say what they cost in memory and how long a restart with them takes.
+    Sessions(Sessions),
+    /// Open many event streams of sessions, and say what they cost in memory: both halves, and the client's alone.
+    Streams(Streams),
+    /// CPU time of a call in a session against that of a modern one, in turn.
+    Legacy(Legacy),
 }
 
 /// What the calls look like; the same for `run` and `compare`.
@@ -226,6 +232,71 @@ pub(crate) struct Floods {
     /// Keep the configurations and logs of what was started, and say where.
     #[arg(long)]
     pub(crate) keep: bool,
+}
+
+/// What a measurement of one gateway stands on.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Stand {
+    /// The gateway's program; left out: `portcullis` beside this program, or target/release/portcullis.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) portcullis: Option<PathBuf>,
+    /// How many rules the gateway's policy has.
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) rules: u32,
+    /// The core of the gateway.
+    #[arg(long, value_name = "CORE", default_value_t = 0)]
+    pub(crate) proxy_core: usize,
+    /// The core of load and canned server.
+    #[arg(long, value_name = "CORE", default_value_t = 1)]
+    pub(crate) load_core: usize,
+    /// Where to write all figures as JSON; left out: target/VERB.json.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    /// Keep the configurations and logs of what was started, and say where.
+    #[arg(long)]
+    pub(crate) keep: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Sessions {
+    /// How many.
+    #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) count: u32,
+    /// How often the gateway is started again, each time by a signal and by a kill.
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) restarts: u32,
+    #[command(flatten)]
+    pub(crate) stand: Stand,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Streams {
+    /// How many, each of a session of its own.
+    #[arg(long, value_name = "N", default_value_t = 9_000, value_parser = clap::value_parser!(u32).range(4..=20_000))]
+    pub(crate) count: u32,
+    #[command(flatten)]
+    pub(crate) stand: Stand,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Legacy {
+    /// Connections of each point, one call in flight on each; in sessions, one session each.
+    #[arg(long, short, value_name = "N,…", value_delimiter = ',', default_values_t = [1, 16, 64], value_parser = clap::value_parser!(u32).range(1..=4_096))]
+    pub(crate) connections: Vec<u32>,
+    /// How often each point is measured; the eras take turns within a repetition.
+    #[arg(long, value_name = "N", default_value_t = 9, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub(crate) repetitions: u32,
+    /// How long one measurement takes, seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 1.0, value_parser = seconds)]
+    pub(crate) seconds: f64,
+    /// How long to send before each measurement, seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 0.3, value_parser = seconds)]
+    pub(crate) warmup: f64,
+    /// How long a request's body is, bytes.
+    #[arg(long, value_name = "BYTES", default_value_t = 350)]
+    pub(crate) body_bytes: usize,
+    #[command(flatten)]
+    pub(crate) stand: Stand,
 }
 
 fn seconds(text: &str) -> Result<f64, String> {

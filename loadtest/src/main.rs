@@ -1,6 +1,6 @@
 //! Load for MCP gateways. `run` sends calls and checks every answer, `upstream` is a canned MCP server to stand behind
 //! the gateway, `compare` measures Portcullis and nginx side by side on the same traffic, `floods` what many clients,
-//! slow ones and hostile ones cost.
+//! slow ones and hostile ones cost, `sessions`, `streams` and `legacy` what the handshake era does.
 
 mod answer;
 mod cli;
@@ -8,6 +8,7 @@ mod compare;
 mod exchange;
 mod floods;
 mod generator;
+mod lasting;
 mod measure;
 mod net;
 mod reply;
@@ -49,5 +50,8 @@ fn run(cli: Cli) -> anyhow::Result<bool> {
         Verb::Upstream(upstream) => upstream::command(&upstream, &stop),
         Verb::Compare(compare) => compare::command(&compare, &stop),
         Verb::Floods(floods) => floods::command(&floods, &stop),
+        Verb::Sessions(sessions) => lasting::sessions::command(&sessions, &stop),
+        Verb::Streams(streams) => lasting::streams::command(&streams, &stop),
+        Verb::Legacy(legacy) => lasting::legacy::command(&legacy, &stop),
     }
 }

@@ -416,7 +416,9 @@ impl Feeds {
         let looks = self.leaving.borrow().len();
         for _ in 0..looks {
             let many = self.leaving.borrow().len() > FEEDS_ALONE_MAX || self.bytes.get() > FEEDS_BYTES_MAX;
-            let due = self.leaving.borrow_mut().pop_front_if(|(at, _)| *at <= now || many);
+            let mut leaving = self.leaving.borrow_mut();
+            let due = leaving.front().is_some_and(|(at, _)| *at <= now || many).then(|| leaving.pop_front()).flatten();
+            drop(leaving);
             let Some((_, stream)) = due else { break };
             self.forget(shard, stream, now, many);
         }

@@ -438,27 +438,27 @@ fn a_confirmed_end_is_in_the_journal() {
 #[test]
 #[ignore = "measures the whole process"]
 fn a_hundred_thousand_sessions() {
-    for owners in [100_000, 100] {
-        let mut file = Vec::new();
-        let before = resident();
-        let ledger = Ledger::new(Bounds::default());
-        let began = std::time::Instant::now();
-        fill(&ledger, owners);
-        let entered = began.elapsed();
-        let each = (resident() - before) / 100_000;
-        let Ok(_) = ledger.picture(|piece| {
-            file.extend_from_slice(piece);
-            Ok::<_, Infallible>(())
-        });
-        drop(ledger);
+    let before = resident();
+    let ledger = Ledger::new(Bounds::default());
+    let began = std::time::Instant::now();
+    // An owner each: that takes the most.
+    fill(&ledger, 100_000);
+    let entered = began.elapsed();
+    let each = (resident() - before) / 100_000;
+    let mut file = Vec::new();
+    let Ok(_) = ledger.picture(|piece| {
+        file.extend_from_slice(piece);
+        Ok::<_, Infallible>(())
+    });
+    println!("{each} B each, entered in {entered:?}, {} B written", file.len());
+    for _ in 0..3 {
         let began = std::time::Instant::now();
         let again = Ledger::new(Bounds::default());
         again.restore(&file).unwrap();
-        let restored = began.elapsed();
-        println!("{owners} owners: {each} B each, entered in {entered:?}; {} B, restored in {restored:?}", file.len());
+        println!("restored in {:?}", began.elapsed());
         assert_eq!(again.len(), 100_000);
-        assert!(each <= 350, "{each} B each");
     }
+    assert!(each <= 350, "{each} B each");
 }
 
 fn fill(ledger: &Ledger, owners: u64) {

@@ -21,6 +21,9 @@ pub(super) struct Talk {
     heard: VecDeque<Vec<u8>>,
 }
 
+/// Says whether a message is the answer.
+pub(super) type Wanted<'a> = &'a dyn Fn(&[u8]) -> bool;
+
 /// Why there is no session.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum TalkFault {
@@ -55,7 +58,7 @@ impl Talk {
         &mut self,
         fields: &[(&str, &str)],
         body: &[u8],
-        wanted: Option<&dyn Fn(&[u8]) -> bool>,
+        wanted: Option<Wanted<'_>>,
     ) -> Result<Option<Vec<u8>>, ClientFault> {
         let until = Instant::now() + Duration::from_millis(PLANE_ANSWER_MS_MAX);
         let mut post = Some(client::begin(&self.endpoint, Method::Post, fields, Some(body), true)?);

@@ -677,7 +677,12 @@ impl Stripe {
     }
 
     fn bury(&mut self, issued_s: u64, nonce: [u8; 16], now_s: u64) {
-        if issued_s < self.over_before_s || issued_s.saturating_add(self.bounds.lifetime_s) < now_s {
+        if issued_s < self.over_before_s {
+            return;
+        }
+        if issued_s.saturating_add(self.bounds.lifetime_s) < now_s {
+            // Too old to be opened; and so it stays when the clock is set back.
+            self.over_before_s = issued_s.saturating_add(1);
             return;
         }
         self.tombstones.insert((issued_s, nonce));
@@ -696,6 +701,7 @@ impl Stripe {
                 return;
             }
             self.tombstones.pop_first();
+            self.over_before_s = self.over_before_s.max(issued_s.saturating_add(1));
         }
     }
 

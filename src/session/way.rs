@@ -77,6 +77,8 @@ pub enum Visited {
     Lost,
     /// It has ended, or can no longer be told from one that has.
     Ended,
+    /// As lost, but there is no room for it to begin anew.
+    Full,
 }
 
 /// What the ledger says to who would open a session at a server.
@@ -126,6 +128,9 @@ pub enum WayFault {
     /// The session has ended. The client is told that it is unknown (404), and opens a new one.
     #[error("the session has ended")]
     Ended,
+    /// The session was lost in a crash, and others have taken its room.
+    #[error("there is no room for the session to begin anew")]
+    Full,
     /// The server forgot a session that it had just opened, so it keeps none (404 to the client).
     #[error("the server forgets its sessions at once")]
     Forgotten,
@@ -164,6 +169,7 @@ impl Way {
         match (self.state, input) {
             (State::Visiting, In::Visited(Visited::Known { epoch })) => self.known(epoch),
             (State::Visiting, In::Visited(Visited::Lost)) => self.known(0),
+            (State::Visiting, In::Visited(Visited::Full)) => self.refuse(WayFault::Full),
             (State::Visiting, In::Visited(Visited::Ended))
             | (State::Claiming, In::Claimed(Claimed::Ended))
             | (State::Opening, In::Ended) => self.refuse(WayFault::Ended),
@@ -273,6 +279,8 @@ mod tests {
         check(None, Reach::Newest, &[known(2), In::Answered], &[Do::Visit, Do::Send { epoch: 2 }, Do::Deliver]);
         let ended = In::Visited(Visited::Ended);
         check(None, Reach::Newest, &[ended], &[Do::Visit, Do::Refuse(WayFault::Ended)]);
+        let full = In::Visited(Visited::Full);
+        check(None, Reach::Newest, &[full], &[Do::Visit, Do::Refuse(WayFault::Full)]);
     }
 
     #[test]

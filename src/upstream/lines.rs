@@ -280,12 +280,13 @@ impl Link {
         rest: Vec<u8>,
     ) {
         let mut raw = rest;
-        loop {
-            let Ok(done) = answer.decode(|data| raw.extend_from_slice(data)) else { break };
+        while let Ok(done) = answer.decode(|data| raw.extend_from_slice(data)) {
             if !self.hear(&bridge, &mut parser, &raw) || done {
                 break;
             }
-            raw.clear();
+            // A session that falls idle holds no buffer.
+            raw = Vec::new();
+            let _ = parser.push(&raw);
             // A reader that is slow makes the server slow: nothing is received while this waits.
             self.room.until(|| self.closed.get() || self.all_have_room()).await;
             if self.closed.get() || answer.fill_late(&bridge.buffers).await.is_err() {

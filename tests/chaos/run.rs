@@ -117,7 +117,7 @@ fn assert_ready(gateway: &Gateway) {
 }
 
 /// The record as it was written.
-fn record(gateway: &Gateway) -> Vec<Line> {
+pub(super) fn record(gateway: &Gateway) -> Vec<Line> {
     let folder = fs::read_dir(gateway.audit()).expect("the folder of the record is there");
     let mut files: Vec<_> = folder.filter_map(Result::ok).map(|entry| entry.path()).collect();
     files.sort();

@@ -17,11 +17,12 @@ import {
   inputRequired, inputResponse, isInitializeRequest, isLegacyRequest, McpServer, ResourceTemplate
 } from '@modelcontextprotocol/server';
 import { z } from 'zod';
+import { Events } from './events.mjs';
 
 const RED_PIXEL = 'iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8DwHwAFBQIAX8jx0gAAAABJRU5ErkJggg==';
 const SILENT_WAV = 'UklGRiYAAABXQVZFZm10IBAAAAABAAEAQB8AAAB9AAACABAAZGF0YQIAAAAAAA==';
-const EVENTS_KEPT_MAX = 1000;
 const RETRY_MS = 100;
+const WATCHED = 'note://watched';
 
 const text = value => ({ content: [{ type: 'text', text: value }] });
 const userText = value => ({ role: 'user', content: { type: 'text', text: value } });
@@ -211,8 +212,8 @@ function schemaTools(server) {
     ({ region }) => text(`region ${region}`));
 }
 
-/** The tools that py_server.py has too, for the client scripts. */
-function peerTools(tool) {
+/** The tools that the other servers have too, for the client scripts. */
+function peerTools(tool, server, era) {
   tool('echo', 'Says it back', { text: z.string() }, it => text(it.text));
   tool('add', 'Adds two numbers', { a: z.number(), b: z.number() }, ({ a, b }) => text(String(a + b)));
   tool('fail', 'Always fails', {}, () => { throw new Error('failed on purpose'); });
@@ -230,6 +231,35 @@ function peerTools(tool) {
     ({ label }) => text(String(world.cancelled.has(label))));
   tool('elicit', 'Asks for a colour', {}, (_, { mcpReq }) =>
     once(acceptedContent(mcpReq.inputResponses, 'colour'), { colour: ask('Which colour?', { colour: string }) }, it => `chose ${it.colour}`));
+  tool('elicit_url', 'Sends the user to a page', {}, (_, { mcpReq }) => {
+    const went = inputResponse(mcpReq.inputResponses, 'page');
+    const page = inputRequired.elicitUrl({ message: 'Please sign', url: 'https://sign.test/1' });
+    return went.kind === 'elicit' ? text(`page: ${went.action}`) : inputRequired({ inputRequests: { page } });
+  });
+  tool('sample', 'Asks the model', {}, (_, { mcpReq }) =>
+    once(inputResponse(mcpReq.inputResponses, 'answer').result, { answer: sample('a question', 10) }, it => `model: ${[it.content].flat()[0].text}`));
+  tool('roots', 'Asks for the roots', {}, (_, { mcpReq }) =>
+    once(inputResponse(mcpReq.inputResponses, 'roots').roots, { roots: inputRequired.listRoots() }, it => it.map(root => root.uri).join(' ')));
+  tool('log', 'One message of each of four levels', {}, async (_, { mcpReq }) => {
+    for (const level of ['debug', 'info', 'warning', 'error']) await mcpReq.log(level, `a message of level ${level}`);
+    return text('logged');
+  });
+  tool('hang_up', 'Closes its stream before it answers', {}, async (_, { http }) => {
+    http?.closeSSE?.();
+    await sleep(300);
+    return text('answered later');
+  });
+  tool('touch', 'Tells those who watch the note', {}, async () => {
+    modern.notify.resourceUpdated(WATCHED);
+    if (server.watches) await server.server.sendResourceUpdated({ uri: WATCHED });
+    return text('touched');
+  });
+  tool('toggle', 'Another tool comes or goes', {}, () => {
+    world.extraTool = !world.extraTool;
+    modern.notify.toolsChanged();
+    if (era === 'legacy') server.sendToolListChanged();
+    return text('toggled');
+  });
 }
 
 function resources(server) {
@@ -238,6 +268,7 @@ function resources(server) {
       () => ({ contents: [{ uri, mimeType, ...content }] }));
   fixed('static-text', 'test://static-text', 'text/plain', { text: 'This is the content of the static text resource.' });
   fixed('static-binary', 'test://static-binary', 'image/png', { blob: RED_PIXEL });
+  fixed('note', WATCHED, 'text/plain', { text: 'a note' });
   fixed('watched', 'test://watched-resource', 'text/plain', { text: 'watched' });
   fixed('example', 'test://example-resource', 'text/plain', { text: 'example' });
   server.registerResource('template', new ResourceTemplate('test://template/{id}/data', { list: undefined }),
@@ -279,7 +310,7 @@ function makeServer({ era }) {
     requestState: { verify: state.verify }
   });
   const tool = (name, description, args, run) => server.registerTool(name, { description, inputSchema: z.object(args) }, run);
-  peerTools(tool);
+  peerTools(tool, server, era);
   contentTools(tool);
   streamTools(tool);
   askingTools(tool);
@@ -289,37 +320,14 @@ function makeServer({ era }) {
   resources(server);
   prompts(server);
   if (era === 'legacy') {
-    for (const method of ['resources/subscribe', 'resources/unsubscribe']) server.server.setRequestHandler(method, () => ({}));
+    for (const [method, on] of [['resources/subscribe', true], ['resources/unsubscribe', false]]) {
+      server.server.setRequestHandler(method, ({ params }) => {
+        if (params.uri === WATCHED) server.watches = on;
+        return {};
+      });
+    }
   }
   return server;
-}
-
-/** The last events of one session, in the order they were sent. */
-class Events {
-  #kept = new Map();
-  #next = 0;
-
-  async storeEvent(stream, message) {
-    const id = `${this.#next++}~${stream}`;
-    this.#kept.set(id, { stream, message });
-    if (this.#kept.size > EVENTS_KEPT_MAX) this.#kept.delete(this.#kept.keys().next().value);
-    return id;
-  }
-
-  async getStreamIdForEventId(id) {
-    return this.#kept.get(id)?.stream;
-  }
-
-  async replayEventsAfter(last, { send }) {
-    const stream = this.#kept.get(last)?.stream ?? '';
-    let seen = false;
-    for (const [id, event] of [...this.#kept]) {
-      // The event that opens a stream carries no message.
-      if (seen && event.stream === stream && event.message.jsonrpc) await send(id, event.message);
-      seen ||= id === last;
-    }
-    return stream;
-  }
 }
 
 const sessions = new Map();

@@ -1,11 +1,14 @@
-// Drives one MCP server through the TypeScript client, and prints what happened as one JSON object.
+// Drives one MCP server through a TypeScript client, and prints what happened as one JSON object.
 //
-//   node ts_client.mjs '{"url": "http://…/mcp", "era": "legacy" | "modern" | "auto", "token": "…", "headers": {…}, "steps": {…}}'
+//   node ts_client.mjs '{"url": "http://…/mcp", "era": "legacy" | "modern" | "auto", "sdk": 1 | 2, "token": "…",
+//                        "headers": {…}, "steps": {…}, "more": […]}'
 //
-// `steps` replaces single entries of STEPS below; null leaves a step out. The outcomes are those of py_client.py.
+// `sdk` 1 is `@modelcontextprotocol/sdk`, 2 (the default) `@modelcontextprotocol/client`. `steps` replaces single entries
+// of STEPS below; null leaves a step out. `more` names entries of MORE, which are done in that order. A step that needs
+// something done to the world prints `waiting for WHAT` and waits for a line. The outcomes are those of py_client.py.
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import { Client, StreamableHTTPClientTransport } from '@modelcontextprotocol/client';
+import { createInterface } from 'node:readline';
 
 const STEPS = {
   call: { name: 'add', arguments: { a: 2, b: 3 } },
@@ -14,11 +17,18 @@ const STEPS = {
   fail: { name: 'fail', arguments: {} },
   progress: { name: 'slow', arguments: { steps: 3, step_ms: 20, label: 'progress' } },
   cancel: { name: 'slow', arguments: { steps: 100, step_ms: 100 }, probe: 'was_cancelled' },
-  elicit: { name: 'elicit', arguments: {}, answer: { colour: 'blue' } }
+  elicit: { name: 'elicit', arguments: {}, answer: { colour: 'blue' } },
+  sample: { name: 'sample', arguments: {} },
+  roots: { name: 'roots', arguments: {} },
+  resume: { name: 'slow', arguments: { steps: 8, step_ms: 100, label: 'resume' } },
+  touch: { name: 'touch', arguments: {} }
 };
 const MODES = { legacy: 'legacy', auto: 'auto', modern: { pin: '2026-07-28' } };
 const STEP_TIMEOUT_MS = 20_000;
 const PROBES_MAX = 40;
+const LEVEL_KEY = 'io.modelcontextprotocol/logLevel';
+const WATCHED = 'note://watched';
+const RECONNECT = { initialReconnectionDelay: 100, maxReconnectionDelay: 1000, reconnectionDelayGrowFactor: 1.5, maxRetries: 20 };
 
 const spec = JSON.parse(process.argv[2]);
 const steps = { ...STEPS, ...spec.steps };
@@ -49,7 +59,7 @@ async function outcome(act) {
 
 const answer = result => ({ text: textOf(result), isError: result.isError === true });
 const call = (client, step, options) =>
-  client.callTool({ name: step.name, arguments: step.arguments }, { timeout: STEP_TIMEOUT_MS, ...options });
+  client.callTool({ name: step.name, arguments: step.arguments }, ...(spec.sdk === 1 ? [undefined] : []), { timeout: STEP_TIMEOUT_MS, ...options });
 
 async function withProgress(client, step) {
   const notifications = [];
@@ -78,21 +88,150 @@ async function noticed(client, probe, label) {
   return false;
 }
 
-async function run() {
-  const out = { client: `typescript ${version()}`, era: spec.era };
+/** What the client heard, and was asked. */
+const heard = { asked: [], urls: [], logs: [], updated: 0, changed: 0 };
+
+/** Both generations of the SDK, as the steps want them. */
+async function sdk() {
+  if (spec.sdk !== 1) {
+    const { Client, StreamableHTTPClientTransport } = await import('@modelcontextprotocol/client');
+    return { Client, Transport: StreamableHTTPClientTransport, schema: method => method, main: '@modelcontextprotocol/client' };
+  }
+  const { Client } = await import('@modelcontextprotocol/sdk/client/index.js');
+  const { StreamableHTTPClientTransport } = await import('@modelcontextprotocol/sdk/client/streamableHttp.js');
+  const types = await import('@modelcontextprotocol/sdk/types.js');
+  const schemas = {
+    'elicitation/create': types.ElicitRequestSchema, 'sampling/createMessage': types.CreateMessageRequestSchema,
+    'roots/list': types.ListRootsRequestSchema, 'notifications/message': types.LoggingMessageNotificationSchema,
+    'notifications/resources/updated': types.ResourceUpdatedNotificationSchema,
+    'notifications/tools/list_changed': types.ToolListChangedNotificationSchema
+  };
+  return { Client, Transport: StreamableHTTPClientTransport, schema: method => schemas[method], main: '@modelcontextprotocol/sdk/client/index.js' };
+}
+
+function makeClient({ Client, schema }) {
   const client = new Client({ name: 'portcullis-ts-peer', version: '1' }, {
-    capabilities: { elicitation: {} }, versionNegotiation: { mode: MODES[spec.era] }
+    capabilities: { elicitation: { form: {}, url: {} }, sampling: {}, roots: { listChanged: true } },
+    versionNegotiation: { mode: MODES[spec.era] }
   });
-  const asked = [];
-  client.setRequestHandler('elicitation/create', request => {
-    asked.push(request.params.message);
-    return { action: 'accept', content: steps.elicit.answer };
+  client.setRequestHandler(schema('elicitation/create'), ({ params }) => {
+    heard.asked.push(params.message);
+    if (params.mode === 'url') heard.urls.push(params.url);
+    return { action: 'accept', ...(params.mode !== 'url' && { content: steps.elicit.answer }) };
   });
+  client.setRequestHandler(schema('sampling/createMessage'), ({ params }) => {
+    const content = { type: 'text', text: `heard ${[params.messages[0].content].flat()[0].text}` };
+    return { role: 'assistant', model: 'none', content, stopReason: 'endTurn' };
+  });
+  client.setRequestHandler(schema('roots/list'), () => ({ roots: [{ uri: 'file:///work', name: 'work' }] }));
+  client.setNotificationHandler(schema('notifications/message'), ({ params }) => void heard.logs.push(params.level));
+  client.setNotificationHandler(schema('notifications/resources/updated'), () => void (heard.updated += 1));
+  client.setNotificationHandler(schema('notifications/tools/list_changed'), () => void (heard.changed += 1));
+  return client;
+}
+
+const stdin = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
+/** Asks whoever started us to do something to the world, and waits until it is done. */
+async function arranged(what) {
+  process.stdout.write(`waiting for ${what}\n`);
+  await stdin.next();
+}
+
+async function until(what, so, ms = 10_000) {
+  const end = Date.now() + ms;
+  while (!so()) {
+    if (Date.now() > end) throw new Error(`never: ${what}`);
+    await sleep(10);
+  }
+}
+
+const plain = (client, name, args = {}, options) => call(client, { name, arguments: args }, options);
+const modern = client => (client.getProtocolEra?.() ?? 'legacy') === 'modern';
+
+/** Runs `act` while updates of the watched resource and changes of the tools are told. */
+async function told(client, act) {
+  if (modern(client)) {
+    const listening = await client.listen({ toolsListChanged: true, resourceSubscriptions: [WATCHED] });
+    return act().finally(() => listening.close());
+  }
+  await client.subscribeResource({ uri: WATCHED });
+  // The stream for what belongs to no request opens beside us.
+  await until('a stream for messages', () => wire.some(line => line.http === 'GET' && line.status === 200));
+  return act().finally(() => client.unsubscribeResource({ uri: WATCHED }).catch(() => {}));
+}
+
+/** Touches the resource until we hear of it: a stream may be on its way back. */
+async function touchUntil(client, count) {
+  for (let i = 0; i < 50 && heard.updated < count; i += 1) {
+    await call(client, steps.touch);
+    await until('an update', () => heard.updated >= count, 200).catch(() => {});
+  }
+  if (heard.updated < count) throw new Error(`heard of ${heard.updated} updates`);
+}
+
+const MORE = {
+  sample: async client => answer(await call(client, steps.sample)),
+  roots: async client => answer(await call(client, steps.roots)),
+  url: async client => ({ ...answer(await plain(client, 'elicit_url')), urls: heard.urls }),
+  log: async client => {
+    heard.logs.length = 0;
+    if (!modern(client)) await client.setLoggingLevel('warning');
+    const result = await client.callTool({ name: 'log', arguments: {}, ...(modern(client) && { _meta: { [LEVEL_KEY]: 'warning' } }) });
+    return { ...answer(result), levels: heard.logs };
+  },
+  updated: client => told(client, async () => {
+    heard.updated = 0;
+    await call(client, steps.touch);
+    await until('the update', () => heard.updated > 0);
+    return { updated: heard.updated };
+  }),
+  changed: client => told(client, async () => {
+    heard.changed = 0;
+    await plain(client, 'toggle');
+    await until('the change', () => heard.changed > 0);
+    return { tools: (await client.listTools()).tools.map(tool => tool.name) };
+  }),
+  hang_up: async client => answer(await plain(client, 'hang_up')),
+  resume: async client => {
+    await arranged('a cut at notifications/progress');
+    return withProgress(client, steps.resume);
+  },
+  resume_get: client => told(client, async () => {
+    heard.updated = 0;
+    await arranged('a cut at notifications/resources/updated');
+    await call(client, steps.touch);
+    await until('the first update', () => heard.updated === 1);
+    await call(client, steps.touch);
+    await until('the second update', () => heard.updated === 2);
+    await sleep(200);
+    return { updated: heard.updated };
+  }),
+  restart: async client => {
+    const act = async () => {
+      heard.updated = 0;
+      await arranged('another server');
+      const result = answer(await call(client, steps.call));
+      if (steps.touch) await touchUntil(client, 1);
+      return result;
+    };
+    return steps.touch ? told(client, act) : act();
+  },
+  ended: async client => {
+    await arranged('the end of the session');
+    return answer(await call(client, steps.call));
+  }
+};
+
+async function run() {
+  const kind = await sdk();
+  const out = { client: `typescript ${version(kind.main)}`, era: spec.era };
+  const client = makeClient(kind);
   const headers = { ...spec.headers, ...(spec.token && { authorization: `Bearer ${spec.token}` }) };
-  const transport = new StreamableHTTPClientTransport(new URL(spec.url), { requestInit: { headers }, fetch: watched });
+  const transport = new kind.Transport(new URL(spec.url), { requestInit: { headers }, fetch: watched, reconnectionOptions: RECONNECT });
   out.connect = await outcome(async () => {
     await client.connect(transport, { timeout: STEP_TIMEOUT_MS });
-    return { protocol: client.getNegotiatedProtocolVersion(), server: client.getServerVersion()?.name, session: transport.sessionId !== undefined };
+    const protocol = client.getNegotiatedProtocolVersion?.() ?? transport.protocolVersion;
+    return { protocol, server: client.getServerVersion()?.name, session: transport.sessionId !== undefined };
   });
   if (out.connect.ok) {
     out.list = await outcome(async () => ({ tools: (await client.listTools()).tools.map(tool => tool.name) }));
@@ -103,17 +242,18 @@ async function run() {
     }
     if (steps.progress) out.progress = await outcome(() => withProgress(client, steps.progress));
     if (steps.cancel) out.cancel = await outcome(() => cancelled(client, steps.cancel));
-    if (steps.elicit) out.elicit = await outcome(async () => ({ ...answer(await call(client, steps.elicit)), asked }));
+    if (steps.elicit) out.elicit = await outcome(async () => ({ ...answer(await call(client, steps.elicit)), asked: [...heard.asked] }));
+    for (const name of spec.more ?? []) out[name] = await outcome(() => MORE[name](client));
     out.close = await outcome(async () => {
-      if (transport.sessionId) await transport.terminateSession();
+      if (transport.sessionId && !spec.more?.includes('ended')) await transport.terminateSession();
       await client.close();
     });
   }
   return { ...out, wire };
 }
 
-function version() {
-  const main = createRequire(import.meta.url).resolve('@modelcontextprotocol/client');
+function version(entry) {
+  const main = createRequire(import.meta.url).resolve(entry);
   return JSON.parse(readFileSync(`${main.split('/dist/')[0]}/package.json`, 'utf8')).version;
 }
 

@@ -24,7 +24,7 @@ pub(crate) const CALLERS: [(&str, &str, &[&str]); 5] = [
 ];
 
 /// A row of how often each of a kind is drawn.
-type Odds<T> = (T, u32);
+pub(crate) type Odds<T> = (T, u32);
 
 /// A tool, and what the policy says to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -250,7 +250,8 @@ impl Draw {
         all[self.below(all.len())]
     }
 
-    fn among<T: Copy>(&mut self, odds: &[Odds<T>]) -> T {
+    /// One of them, as often as their weights say.
+    pub(crate) fn among<T: Copy>(&mut self, odds: &[Odds<T>]) -> T {
         let total: u32 = odds.iter().map(|(_, weight)| weight).sum();
         let mut left = u32::try_from(self.below(total as usize)).expect("it is below a u32");
         for (what, weight) in odds {

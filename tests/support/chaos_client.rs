@@ -1,8 +1,8 @@
 //! The clients of a chaos run: each sends its calls as they were drawn, well or badly, and writes down how they ended.
 
 use std::collections::HashMap;
-use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use socket2::SockRef;
 
 use super::chaos::{BLOCK, BODY_BYTES_MAX, CALLERS, Call, Doing, Draw, SERVERS, TIMEOUT, Verdict};
+use super::chaos_wire::{Answer, Lost, Wire, events};
 use super::gateway::{Gateway, PATIENCE, Who};
 use super::mcp::{LEGACY, MODERN};
 use super::oracle::{Claim, Due, End};
@@ -40,33 +41,6 @@ struct Client<'a> {
     /// Session ids by caller and server.
     sessions: HashMap<(usize, usize), String>,
     claims: Vec<Claim>,
-}
-
-/// A connection to the gateway.
-struct Wire {
-    socket: TcpStream,
-    /// Received and not taken yet.
-    bytes: Vec<u8>,
-    /// Reads little at a time.
-    slow: bool,
-}
-
-/// A whole answer.
-struct Answer {
-    status: u16,
-    /// The gateway will close the connection.
-    closes: bool,
-    events: bool,
-    session: Option<String>,
-    body: Vec<u8>,
-}
-
-/// What came in place of a whole answer.
-enum Lost {
-    /// The end of the connection; and what had come.
-    Closed(Vec<u8>),
-    Hung,
-    Garbled(String),
 }
 
 /// A request, ready to be sent.
@@ -508,27 +482,6 @@ impl Call {
     }
 }
 
-/// The messages of an event stream.
-fn events(body: &[u8]) -> Vec<serde_json::Result<Value>> {
-    let text = String::from_utf8_lossy(body);
-    let data = |block: &str| {
-        let lines: Vec<&str> = block.lines().filter_map(|line| line.strip_prefix("data:")).collect();
-        lines.join("\n")
-    };
-    let blocks = text.split("\n\n").map(data).filter(|data| !data.trim().is_empty());
-    blocks.map(|data| serde_json::from_str(&data)).collect()
-}
-
-impl From<Lost> for End {
-    fn from(lost: Lost) -> Self {
-        match lost {
-            Lost::Closed(_) => Self::Cut,
-            Lost::Hung => Self::Hung,
-            Lost::Garbled(what) => Self::Garbled(what),
-        }
-    }
-}
-
 impl Request {
     /// The head, with these fields at its end.
     fn head_with(&self, last: &str) -> Vec<u8> {
@@ -614,154 +567,5 @@ impl Request {
         let pad = format!(",\"more\":\"{}\"}}", "m".repeat(BODY_BYTES_MAX));
         self.body.truncate(end);
         self.body.extend_from_slice(pad.as_bytes());
-    }
-}
-
-impl Wire {
-    fn to(address: SocketAddr) -> Self {
-        let socket = TcpStream::connect_timeout(&address, PATIENCE).expect("the gateway listens");
-        socket.set_nodelay(true).expect("a TCP socket has this option");
-        socket.set_read_timeout(Some(PATIENCE)).expect("a TCP socket has this option");
-        socket.set_write_timeout(Some(PATIENCE)).expect("a TCP socket has this option");
-        Self { socket, bytes: Vec::new(), slow: false }
-    }
-
-    /// Where the gateway has closed, reading will tell.
-    fn send(&mut self, bytes: &[u8]) {
-        let _ = self.socket.write_all(bytes);
-    }
-
-    fn send_in_pieces(&mut self, bytes: &[u8], draw: &mut Draw, most: usize, pause_us: std::ops::Range<usize>) {
-        let pieces = draw.within(1..most);
-        let mut start = 0;
-        for end in draw.cuts(bytes.len(), pieces) {
-            self.send(&bytes[start..end]);
-            thread::sleep(Duration::from_micros(draw.within(pause_us.clone()) as u64));
-            start = end;
-        }
-    }
-
-    /// Closing it will be a reset.
-    fn reset(&self) {
-        let _ = SockRef::from(&self.socket).set_linger(Some(Duration::ZERO));
-    }
-
-    /// Waits for `100 Continue`; gives what came instead.
-    fn go_ahead(&mut self) -> Option<Result<Answer, Lost>> {
-        match self.head() {
-            Ok(head) if head.starts_with("HTTP/1.1 100 ") => None,
-            Ok(head) => Some(self.rest(&head)),
-            Err(lost) => Some(Err(lost)),
-        }
-    }
-
-    fn answer(&mut self) -> Result<Answer, Lost> {
-        let head = self.head()?;
-        self.rest(&head)
-    }
-
-    fn head(&mut self) -> Result<String, Lost> {
-        loop {
-            if let Some(end) = memchr::memmem::find(&self.bytes, b"\r\n\r\n") {
-                let head = self.bytes.drain(..end + 4).collect();
-                return String::from_utf8(head).map_err(|fault| Lost::Garbled(fault.to_string()));
-            }
-            if !self.more()? {
-                return Err(Lost::Closed(std::mem::take(&mut self.bytes)));
-            }
-        }
-    }
-
-    /// The body behind a head.
-    fn rest(&mut self, head: &str) -> Result<Answer, Lost> {
-        let garbled = || Lost::Garbled(head.to_owned());
-        let status = head.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)?.parse().ok()).ok_or_else(garbled)?;
-        let field = |name: &str| {
-            let line = head.split("\r\n").find_map(|line| line.split_once(": ").filter(|(field, _)| *field == name));
-            line.map(|(_, value)| value.to_owned())
-        };
-        let mut answer = Answer {
-            status,
-            closes: field("connection").is_some_and(|value| value == "close"),
-            events: field("content-type").is_some_and(|value| value == "text/event-stream"),
-            session: field("mcp-session-id"),
-            body: Vec::new(),
-        };
-        match (field("content-length"), field("transfer-encoding")) {
-            (Some(length), None) => {
-                let length = length.parse().map_err(|_| garbled())?;
-                answer.body = self.take(length).map_err(|lost| lost.behind(&[]))?;
-            }
-            (None, Some(coding)) if coding == "chunked" => loop {
-                let line = self.chunk_line().map_err(|lost| lost.behind(&answer.body))?;
-                let size = usize::from_str_radix(&line, 16).map_err(|_| Lost::Garbled(format!("chunk {line:?}")))?;
-                let mut piece = self.take(size + 2).map_err(|lost| lost.behind(&answer.body))?;
-                if !piece.ends_with(b"\r\n") {
-                    return Err(Lost::Garbled("a chunk without its end".into()));
-                }
-                piece.truncate(size);
-                answer.body.extend_from_slice(&piece);
-                if size == 0 {
-                    break;
-                }
-            },
-            (None, None) if status == 202 || status == 204 => {}
-            _ => return Err(garbled()),
-        }
-        Ok(answer)
-    }
-
-    fn chunk_line(&mut self) -> Result<String, Lost> {
-        loop {
-            if let Some(end) = memchr::memmem::find(&self.bytes, b"\r\n") {
-                let line: Vec<u8> = self.bytes.drain(..end + 2).collect();
-                return Ok(String::from_utf8_lossy(&line[..end]).into_owned());
-            }
-            if !self.more()? {
-                return Err(Lost::Closed(std::mem::take(&mut self.bytes)));
-            }
-        }
-    }
-
-    fn take(&mut self, length: usize) -> Result<Vec<u8>, Lost> {
-        while self.bytes.len() < length {
-            if !self.more()? {
-                return Err(Lost::Closed(std::mem::take(&mut self.bytes)));
-            }
-        }
-        Ok(self.bytes.drain(..length).collect())
-    }
-
-    /// Receives more; `false` at the end, however the connection ended.
-    fn more(&mut self) -> Result<bool, Lost> {
-        let mut piece = [0; 32 * 1024];
-        let most = if self.slow { 2 * 1024 } else { piece.len() };
-        if self.slow {
-            thread::sleep(Duration::from_micros(300));
-        }
-        loop {
-            match self.socket.read(&mut piece[..most]) {
-                Ok(0) => return Ok(false),
-                Ok(n) => {
-                    self.bytes.extend_from_slice(&piece[..n]);
-                    return Ok(true);
-                }
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                    return Err(Lost::Hung);
-                }
-                Err(_) => return Ok(false),
-            }
-        }
-    }
-}
-
-impl Lost {
-    /// With what had come before it.
-    fn behind(self, had: &[u8]) -> Self {
-        match self {
-            Self::Closed(rest) => Self::Closed([had, &rest].concat()),
-            other => other,
-        }
     }
 }

@@ -491,20 +491,23 @@ fn is_modern(message: &Value) -> bool {
     message["params"]["_meta"].get(VERSION_KEY).is_some()
 }
 
-fn event(message: &str) -> String {
+/// An event that carries a message.
+pub(super) fn event(message: &str) -> String {
     format!("event: message\ndata: {message}\n\n")
 }
 
-fn head_of(status: u16, fields: &str) -> String {
+/// The head of a JSON answer.
+pub(super) fn head_of(status: u16, fields: &str) -> String {
     format!("HTTP/1.1 {status} Status\r\ncontent-type: application/json\r\n{fields}\r\n")
 }
 
-fn with_length(body: &str) -> String {
+/// A whole HTTP answer with this JSON.
+pub(super) fn with_length(body: &str) -> String {
     head_of(200, &format!("content-length: {}\r\n", body.len())) + body
 }
 
 /// The bytes as chunks that end at `cuts`, without the last chunk.
-fn chunked(bytes: &[u8], cuts: &[usize]) -> String {
+pub(super) fn chunked(bytes: &[u8], cuts: &[usize]) -> String {
     let mut out = String::new();
     let mut start = 0;
     for end in cuts.iter().filter(|end| **end > 0) {

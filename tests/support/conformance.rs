@@ -57,11 +57,21 @@ impl Scenario {
 /// Runs may go on at the same time, each against a server of its own: some scenarios change the
 /// server's lists, which others watch.
 pub(crate) fn run_suite(node: &Peers, url: &str, requirements: &str) -> BTreeMap<String, Scenario> {
+    run(node, url, &["--requirements", requirements])
+}
+
+/// Runs one scenario of it.
+pub(crate) fn run_scenario(node: &Peers, url: &str, requirements: &str, name: &str) -> Scenario {
+    let mut ran = run(node, url, &["--scenario", name, "--spec-version", requirements, "--force"]);
+    ran.remove(name).unwrap_or_else(|| panic!("{name} did not run: {:?}", ran.keys()))
+}
+
+fn run(node: &Peers, url: &str, what: &[&str]) -> BTreeMap<String, Scenario> {
     static RUNS: AtomicU32 = AtomicU32::new(0);
     let run = RUNS.fetch_add(1, Ordering::Relaxed);
-    let results = home().join(format!("results-{requirements}-{}-{run}", std::process::id()));
+    let results = home().join(format!("results-{}-{run}", std::process::id()));
     let mut command = node.command(Path::new(SUITE).join("dist/index.js"));
-    command.args(["server", "--url", url, "--requirements", requirements, "--output-dir"]).arg(&results);
+    command.args(["server", "--url", url]).args(what).arg("--output-dir").arg(&results);
     let run = finish(&mut command, Duration::from_millis(SUITE_MS_MAX));
     assert!(run.status.is_some(), "the conformance suite did not end:\n{}", run.stdout);
     let scenarios =
@@ -83,6 +93,12 @@ pub(crate) fn required(node: &Peers, requirements: &str) -> BTreeSet<String> {
         .collect();
     assert!(!names.is_empty(), "{} names no server scenarios", list.display());
     names
+}
+
+/// The scenarios that did not come to the same in two runs.
+pub(crate) fn differing(direct: &BTreeMap<String, Scenario>, through: &BTreeMap<String, Scenario>) -> Vec<String> {
+    let names = direct.keys().chain(through.keys()).collect::<BTreeSet<_>>();
+    names.into_iter().filter(|name| direct.get(*name) != through.get(*name)).cloned().collect()
 }
 
 /// Where two runs differ, a line for each: empty when they came to the same.

@@ -2,7 +2,8 @@
 //! joined, and held against the promises: [P1] nothing reaches a server without a permit for this subject, this tool and
 //! this policy; [P2] nothing is written twice; [P3] an answer goes to the call it belongs to; [P4] every decision stands
 //! in the record once, with one outcome or, where its process was killed, none; [P5] every call ends in time; [P6] what a
-//! fault took is given back (that is `level`'s to hold).
+//! fault took is given back (that is `level`'s to hold); [P7] whoever reads a stream to its end, or comes back for the
+//! rest, has heard all that was said to it, in order.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -62,6 +63,19 @@ pub(crate) struct Claim {
     pub(crate) within: Duration,
 }
 
+/// A message that came on a stream.
+#[derive(Clone, Debug)]
+pub(crate) struct Heard {
+    /// Whose stream it was: a call's value, or a session's tag.
+    pub(crate) owner: String,
+    /// Whose message it said it was.
+    pub(crate) of: String,
+    /// Its place among all that is said to that owner.
+    pub(crate) place: u64,
+    /// The event's id.
+    pub(crate) event: Option<String>,
+}
+
 /// What must become of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Due {
@@ -82,6 +96,8 @@ pub(crate) enum Due {
 pub(crate) enum End {
     /// The tool's answer, with the value that it carried.
     Echo(String),
+    /// The same, on a stream that its client came back for.
+    Resumed(String),
     /// The server's JSON-RPC error.
     Error(i64),
     /// The gateway's error for a server's fault: `data.reason`.
@@ -94,6 +110,8 @@ pub(crate) enum End {
     Cut,
     /// The client did not wait for it.
     Left,
+    /// The client took it back, and there was no answer.
+    TakenBack,
     /// Somebody else's: the value, or the id.
     Foreign(String),
     /// What came is no answer.
@@ -107,6 +125,8 @@ impl End {
     pub(crate) fn word(&self) -> &str {
         match self {
             Self::Echo(_) => "echo",
+            Self::Resumed(_) => "resumed",
+            Self::TakenBack => "taken back",
             Self::Error(_) => "error",
             Self::Fault(reason) => reason,
             Self::Refused => "refused",
@@ -123,6 +143,8 @@ impl End {
     fn statuses(&self) -> &'static [&'static str] {
         match self {
             Self::Echo(_) => &["ok"],
+            Self::Resumed(_) => &["ok", "detached"],
+            Self::TakenBack => &["cancelled"],
             Self::Error(_) => &["error"],
             Self::Fault(reason) => match reason.as_str() {
                 "unreachable" => &["unreachable"],
@@ -167,6 +189,37 @@ pub(crate) fn faults(lines: &[Line], ledger: &[Entry], claims: &[Claim]) -> Vec<
         let decided = decisions.get(claim.value.as_str()).map_or(&[][..], Vec::as_slice);
         let outcome = decided.first().and_then(|line| ended.get(&line.key())).copied();
         claim.check(decided, outcome, written.contains(claim.value.as_str()), &mut faults);
+    }
+    faults
+}
+
+/// Holds what was heard against what was said: `said` is how many messages there were for each owner, `whole` names the
+/// owners that heard their stream to its end.
+pub(crate) fn mixups(said: &HashMap<String, u64>, whole: &HashSet<&str>, heard: &[Heard]) -> Vec<String> {
+    let mut faults = Vec::new();
+    let mut next: HashMap<&str, u64> = HashMap::new();
+    let mut events = HashSet::new();
+    for one in heard {
+        if one.of != one.owner {
+            faults.push(format!("[P3] {} heard what was said to somebody else: {one:?}", one.owner));
+            continue;
+        }
+        if let Some(event) = one.event.as_ref().filter(|event| !events.insert(event.as_str())) {
+            faults.push(format!("[P2] two events with the id {event}: {one:?}"));
+        }
+        let due = next.entry(&one.owner).or_default();
+        match one.place {
+            place if place < *due => faults.push(format!("[P2] heard again, or too late, with {due} due: {one:?}")),
+            place if place > *due => faults.push(format!("[P7] not heard: {due} before {one:?}")),
+            _ => {}
+        }
+        *due = (*due).max(one.place + 1);
+    }
+    for owner in whole {
+        let (said, heard) = (said.get(*owner).copied().unwrap_or(0), next.get(owner).copied().unwrap_or(0));
+        if said > heard {
+            faults.push(format!("[P7] {owner} was to hear {said} messages, and heard {heard}"));
+        }
     }
     faults
 }
@@ -243,7 +296,7 @@ impl Claim {
             faults.push(format!("[{promise}] {what}: {self:?}; decided: {decided:?}; outcome: {outcome:?}"));
         };
         let mine = match &self.end {
-            End::Echo(value) => *value == self.value,
+            End::Echo(value) | End::Resumed(value) => *value == self.value,
             End::Foreign(_) => false,
             _ => true,
         };
@@ -274,10 +327,10 @@ impl Claim {
         if written && permit.is_none() {
             fault("P1", "it reached a server");
         }
-        if matches!(self.end, End::Echo(_) | End::Error(_)) && self.due == Due::Refusal {
+        if matches!(self.end, End::Echo(_) | End::Resumed(_) | End::Error(_)) && self.due == Due::Refusal {
             fault("P1", "a refused call was answered by a server");
         }
-        if matches!(self.end, End::Echo(_)) && !written {
+        if matches!(self.end, End::Echo(_) | End::Resumed(_)) && !written {
             fault("P3", "an answer to what no server has read");
         }
         let statuses = self.end.statuses();

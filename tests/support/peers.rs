@@ -18,19 +18,29 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-/// The TypeScript and Python servers of our own with the same seven tools (`echo`, `add`, `fail`,
-/// `secret`, `slow`, `was_cancelled`, `elicit`), both eras; the first has the suite's fixtures too.
+/// The servers of our own have the same tools (`echo`, `add`, `fail`, `secret`, `slow`, `was_cancelled`, and those that
+/// ask and tell). This one, on the TypeScript SDK 2.x, speaks both eras and has the suite's fixtures too.
 pub(crate) const CONFORMANCE_SERVER: &str = "conformance-server.mjs";
-/// See [`CONFORMANCE_SERVER`].
+/// On the TypeScript SDK 1.x: legacy only.
+pub(crate) const TS1_SERVER: &str = "ts1_server.mjs";
+/// On `mcp` 2.x: both eras.
 pub(crate) const PY_SERVER: &str = "py_server.py";
+/// On `mcp` 1.x: legacy only.
+pub(crate) const PY1_SERVER: &str = "py1_server.py";
+/// On fastmcp: both eras.
+pub(crate) const FASTMCP_SERVER: &str = "fastmcp_server.py";
 /// The same tools on the Python SDK 1.30.0, over HTTP+SSE of 2024-11-05 only, at `/sse`.
 pub(crate) const PY_SSE_SERVER: &str = "py_sse_server.py";
 /// `@modelcontextprotocol/server-everything`: legacy only. Its steps are [`everything_steps`].
 pub(crate) const EVERYTHING_SERVER: &str = "everything-server.mjs";
-/// `@modelcontextprotocol/client`, every era.
+/// `@modelcontextprotocol/client` in every era; with `"sdk": 1` `@modelcontextprotocol/sdk` in the legacy one.
 pub(crate) const TS_CLIENT: &str = "ts_client.mjs";
-/// `mcp` 2.3.0 in every era, 1.30.0 in the legacy one.
+/// `mcp` 2.3.0 and fastmcp in every era, `mcp` 1.30.0 in the legacy one.
 pub(crate) const PY_CLIENT: &str = "py_client.py";
+/// What [`rmcp_peers`] can do: be a client, or a server with the tools of the others, in every era.
+pub(crate) const RMCP_CLIENT: &str = "client";
+/// See [`RMCP_CLIENT`].
+pub(crate) const RMCP_SERVER: &str = "server";
 
 const START_MS_MAX: u64 = 30_000;
 const CLIENT_MS_MAX: u64 = 90_000;
@@ -43,6 +53,8 @@ pub(crate) enum Sdk {
     V2,
     /// `mcp` 1.30.0: legacy only.
     V1,
+    /// fastmcp, on `mcp` 2.3.0: both eras.
+    Fast,
 }
 
 /// One installed set of peers: an interpreter, and the scripts it can run.
@@ -65,11 +77,19 @@ pub(crate) fn node_peers() -> Option<Peers> {
 pub(crate) fn python_peers(sdk: Sdk) -> Option<Peers> {
     static V2: OnceLock<Option<Peers>> = OnceLock::new();
     static V1: OnceLock<Option<Peers>> = OnceLock::new();
-    let (cell, version) = match sdk {
-        Sdk::V2 => (&V2, "2.3.0"),
-        Sdk::V1 => (&V1, "1.30.0"),
+    static FAST: OnceLock<Option<Peers>> = OnceLock::new();
+    let (cell, package) = match sdk {
+        Sdk::V2 => (&V2, "mcp-2.3.0"),
+        Sdk::V1 => (&V1, "mcp-1.30.0"),
+        Sdk::Fast => (&FAST, "fastmcp-4.1.6"),
     };
-    cell.get_or_init(|| found("the Python peers", install_python(version))).clone()
+    cell.get_or_init(|| found("the Python peers", install_python(package))).clone()
+}
+
+/// The Rust SDK, built once. None and panics as with [`node_peers`].
+pub(crate) fn rmcp_peers() -> Option<Peers> {
+    static PEERS: OnceLock<Option<Peers>> = OnceLock::new();
+    PEERS.get_or_init(|| found("the Rust peer", build_rmcp())).clone()
 }
 
 /// What the client scripts do against the everything server, in place of their own steps: its
@@ -83,6 +103,10 @@ pub(crate) fn everything_steps() -> Value {
         "progress": {"name": long, "arguments": {"duration": 0.1, "steps": 3}},
         "cancel": {"name": long, "arguments": {"duration": 5, "steps": 50}},
         "elicit": {"name": "trigger-elicitation-request", "arguments": {}, "answer": {"name": "Ada"}},
+        "sample": {"name": "trigger-sampling-request", "arguments": {"prompt": "a question", "maxTokens": 10}},
+        "roots": {"name": "get-roots-list", "arguments": {}},
+        "resume": {"name": long, "arguments": {"duration": 0.8, "steps": 8}},
+        "touch": null,
     })
 }
 
@@ -122,14 +146,34 @@ impl Peers {
     }
 
     /// Runs a client script: `spec` is its argument (`url`, `era`, and where wanted `token`,
-    /// `headers`, `steps`), the answer the JSON object that it prints.
+    /// `headers`, `steps`, `more`), the answer the JSON object that it prints.
     pub(crate) fn drive(&self, script: &str, spec: &Value) -> Value {
+        self.drive_with(script, spec, |what| panic!("{script} waits for {what}"))
+    }
+
+    /// The same, of a script that now and then prints `waiting for WHAT` and goes on when `arrange` is done.
+    pub(crate) fn drive_with(&self, script: &str, spec: &Value, mut arrange: impl FnMut(&str)) -> Value {
         let mut command = self.command(script);
-        command.arg(spec.to_string());
-        let run = finish(&mut command, Duration::from_millis(CLIENT_MS_MAX));
-        let last = run.stdout.lines().next_back().unwrap_or_default();
-        serde_json::from_str(last).unwrap_or_else(|fault| {
-            panic!("{script} printed no JSON ({fault}), {}:\n{}{}", run.how(), run.stdout, run.stderr)
+        command.arg(spec.to_string()).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = Held(command.spawn().unwrap_or_else(|fault| panic!("{script} does not start: {fault}")));
+        let stderr = read_all(child.0.stderr.take().expect("stderr is piped"));
+        let mut stdin = child.0.stdin.take().expect("stdin is piped");
+        let lines = BufReader::new(child.0.stdout.take().expect("stdout is piped")).lines();
+        let (tell, told) = mpsc::channel();
+        thread::spawn(move || lines.map_while(Result::ok).for_each(|line| drop(tell.send(line))));
+        let end = Instant::now() + Duration::from_millis(CLIENT_MS_MAX);
+        let mut last = String::new();
+        while let Ok(line) = told.recv_timeout(end.saturating_duration_since(Instant::now())) {
+            if let Some(what) = line.strip_prefix("waiting for ") {
+                arrange(what);
+                let _ = stdin.write_all(b"\n").and_then(|()| stdin.flush());
+            }
+            last = line;
+        }
+        drop(child);
+        serde_json::from_str(&last).unwrap_or_else(|fault| {
+            let said = stderr.join().expect("a reader does not panic");
+            panic!("{script} printed no JSON ({fault}) before its deadline: {last}\n{said}")
         })
     }
 
@@ -184,6 +228,16 @@ impl Drop for Server {
     }
 }
 
+/// A client; ended when dropped, if it has not ended by itself.
+struct Held(Child);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// How a command that ended by itself, or did not, went.
 #[derive(Debug)]
 pub(crate) struct Run {
@@ -193,12 +247,6 @@ pub(crate) struct Run {
     pub(crate) stdout: String,
     /// All it wrote there.
     pub(crate) stderr: String,
-}
-
-impl Run {
-    fn how(&self) -> String {
-        self.status.map_or("killed at its deadline".into(), |status| status.to_string())
-    }
 }
 
 /// Runs a command to its end, or kills it at `limit`.
@@ -258,17 +306,30 @@ fn install_node() -> Result<Peers, String> {
     Ok(Peers { interpreter: folder.join("node_modules").join(node).join("bin/node"), scripts: folder, trusted: None })
 }
 
-fn install_python(version: &str) -> Result<Peers, String> {
-    let requirements = manifest(&format!("requirements-mcp-{version}.txt"))?;
-    let folder = installed(&format!("python-{version}"), &[&requirements], |folder| {
+fn install_python(package: &str) -> Result<Peers, String> {
+    let requirements = manifest(&format!("requirements-{package}.txt"))?;
+    let folder = installed(&format!("python-{package}"), &[&requirements], |folder| {
         let list = folder.join("requirements.txt");
         write(&list, &requirements)?;
         succeed(Command::new("python3").args(["-m", "venv"]).arg(folder.join("venv")))?;
-        let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"];
+        // The lists are whole.
+        let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--requirement"];
         succeed(Command::new(folder.join("venv/bin/python")).args(pip).arg(list))
     })?;
     stage(&folder, "py")?;
     Ok(Peers { interpreter: folder.join("venv/bin/python"), scripts: folder, trusted: None })
+}
+
+/// Outside the workspace: what it depends on stays out of the lock file of what is shipped.
+fn build_rmcp() -> Result<Peers, String> {
+    let (package, folder) = (sources().join("rmcp"), home().join("rmcp"));
+    fs::create_dir_all(&folder).map_err(|fault| format!("{}: {fault}", folder.display()))?;
+    // Cargo has a lock of its own on the folder.
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut build = Command::new(cargo);
+    build.args(["build", "--quiet", "--locked", "--manifest-path"]).arg(package.join("Cargo.toml"));
+    succeed(build.env("CARGO_TARGET_DIR", &folder).env_remove("RUSTFLAGS"))?;
+    Ok(Peers { interpreter: folder.join("debug/rmcp-peer"), scripts: package, trusted: None })
 }
 
 /// The folder for `name` at these manifests, made by `build` if no run before us finished it.

@@ -13,6 +13,9 @@ use crate::support::sse_server::{SsePlan, SseServer};
 use crate::support::tls::{Authority, Manner, Shelf, Terminator};
 use crate::support::upstream::{Acted, Eras, Plan, Reserved, progress, said, standard};
 
+/// What a stream begins with, by its number.
+type Opening = Box<dyn Fn(usize) -> String + Send + Sync>;
+
 /// What the status says of the one server.
 fn status(gateway: &Gateway) -> Value {
     let request = format!("GET /status HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", gateway.admin);
@@ -102,7 +105,7 @@ fn others_are_not_mistaken() {
 fn a_foreign_endpoint_gets_nothing() {
     let thief = Plan::tools(&[]).start();
     let elsewhere = thief.url();
-    let cases: [(Box<dyn Fn(usize) -> String + Send + Sync>, &str); 4] = [
+    let cases: [(Opening, &str); 4] = [
         (Box::new(move |_| format!("event: endpoint\ndata: {elsewhere}\n\n")), "another origin"),
         (Box::new(|_| "event: endpoint\ndata: //evil.test/m\n\n".into()), "another origin"),
         (Box::new(|_| "event: message\ndata: {}\n\n".into()), "does not begin with an `endpoint` event"),

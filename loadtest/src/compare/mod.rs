@@ -112,7 +112,15 @@ fn contestants(
         Some(program) => {
             let subjects: &[&str] = if options.anonymous { &[] } else { &["loadtest"] };
             let (program, rules) = (program.as_path(), options.rules);
-            let setup = gateway::Setup { program, cores: cores(options), rules, subjects, limits: &[], tls: None };
+            let setup = gateway::Setup {
+                program,
+                cores: cores(options),
+                rules,
+                subjects,
+                limits: &[],
+                sessions: &[],
+                tls: None,
+            };
             Some(gateway::start(&setup, folder, port)?)
         }
         None => None,

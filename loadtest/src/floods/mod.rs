@@ -158,6 +158,7 @@ impl Bench<'_> {
             rules: options.rules,
             subjects: &SUBJECTS,
             limits,
+            sessions: &[],
             tls,
         };
         gateway::start(&setup, self.folder, self.server_port)

@@ -24,6 +24,8 @@ pub(crate) struct Gateway {
     pub(crate) port: u16,
     /// One for each subject asked for; none where callers need none.
     pub(crate) tokens: Vec<String>,
+    /// Its configuration.
+    file: PathBuf,
 }
 
 /// How it is to be.
@@ -36,6 +38,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) subjects: &'a [&'a str],
     /// Lines of the configuration's `limits`.
     pub(crate) limits: &'a [(&'a str, String)],
+    /// Lines of its `sessions`.
+    pub(crate) sessions: &'a [(&'a str, String)],
     /// Certificate and key, as PEM.
     pub(crate) tls: Option<(&'a str, &'a str)>,
 }
@@ -68,10 +72,28 @@ pub(crate) fn start(setup: &Setup<'_>, folder: &Folder, upstream: u16) -> anyhow
     }
     let file = place.join("portcullis.yaml");
     fs::write(&file, config(setup, &base, port, upstream))?;
+    let process = launch(setup, &file, folder)?;
+    Ok(Gateway { process, port, tokens: tokens?, file })
+}
+
+/// Starts one that has ended again, on what it left behind.
+pub(crate) fn restart(setup: &Setup<'_>, folder: &Folder, gateway: Gateway) -> anyhow::Result<Gateway> {
+    let Gateway { port, tokens, file, .. } = gateway;
+    let process = launch(setup, &file, folder)?;
+    Ok(Gateway { process, port, tokens, file })
+}
+
+fn launch(setup: &Setup<'_>, file: &Path, folder: &Folder) -> anyhow::Result<Process> {
     let mut command = Command::new(setup.program);
-    command.arg("run").arg("--config").arg(&file).env("NO_COLOR", "1");
-    let process = Process::start("portcullis", command, setup.cores.proxy, setup.cores.load, folder)?;
-    Ok(Gateway { process, port, tokens: tokens? })
+    command.arg("run").arg("--config").arg(file).env("NO_COLOR", "1");
+    Process::start("portcullis", command, setup.cores.proxy, setup.cores.load, folder)
+}
+
+impl Gateway {
+    /// What it keeps in its state folder under this name, bytes.
+    pub(crate) fn state_bytes(&self, name: &str) -> u64 {
+        std::fs::metadata(self.file.with_file_name("state").join(name)).map_or(0, |file| file.len())
+    }
 }
 
 fn mint(program: &Path, place: &Path, base: &str, subject: &str) -> anyhow::Result<String> {
@@ -134,9 +156,11 @@ policy:
             _ => writeln!(out, "      permit: [canned/tool-{tool:04}]\n      tasks: [load, review]"),
         };
     }
-    if !setup.limits.is_empty() {
-        out.push_str("limits:\n");
-        for (name, value) in setup.limits {
+    for (block, lines) in [("limits", setup.limits), ("sessions", setup.sessions)] {
+        if !lines.is_empty() {
+            let _ = writeln!(out, "{block}:");
+        }
+        for (name, value) in lines {
             let _ = writeln!(out, "  {name}: {value}");
         }
     }
@@ -150,7 +174,7 @@ mod tests {
 
     fn setup<'a>(rules: u32, subjects: &'a [&'a str]) -> Setup<'a> {
         let cores = Cores { proxy: 0, load: 1 };
-        Setup { program: Path::new("x"), cores, rules, subjects, limits: &[], tls: None }
+        Setup { program: Path::new("x"), cores, rules, subjects, limits: &[], sessions: &[], tls: None }
     }
 
     #[test]
@@ -169,9 +193,10 @@ mod tests {
         let plain = config(&setup(1, &["a"]), "http://x", 1, 2);
         assert!(plain.contains("listen: 127.0.0.1:1\n") && !plain.contains("limits:") && !plain.contains("tls:"));
         let limits = [("idle", "5m".to_owned()), ("calls", "7".to_owned())];
-        let both = Setup { limits: &limits, tls: Some(("c", "k")), ..setup(1, &["a"]) };
+        let sessions = [("idle", "1h".to_owned())];
+        let both = Setup { limits: &limits, sessions: &sessions, tls: Some(("c", "k")), ..setup(1, &["a"]) };
         let text = config(&both, "https://x", 1, 2);
-        assert!(text.contains("limits:\n  idle: 5m\n  calls: 7\naudit:"), "{text}");
+        assert!(text.contains("limits:\n  idle: 5m\n  calls: 7\nsessions:\n  idle: 1h\naudit:"), "{text}");
         assert!(text.contains("listen:\n  - address: 127.0.0.1:1\n    tls: { cert: ./cert.pem, key: ./key.pem }\n"));
     }
 }

@@ -1,7 +1,9 @@
 //! What a measurement stands on: the gateway, the canned server behind it, and a folder for what they write.
 
 pub(crate) mod environment;
+pub(crate) mod figures;
 pub(crate) mod gateway;
+pub(crate) mod held;
 pub(crate) mod process;
 
 use std::path::Path;

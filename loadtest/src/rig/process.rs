@@ -122,6 +122,17 @@ impl Process {
         if tail.is_empty() { String::new() } else { format!("\n  {} said: {}", self.name, tail.join("\n    ")) }
     }
 
+    /// Ends it with this signal, and waits until it has ended.
+    pub(crate) fn end(&mut self, signal: Signal) -> anyhow::Result<()> {
+        Self::signal(self.child.id(), signal);
+        let until = Instant::now() + END_MAX;
+        while self.is_alive() {
+            anyhow::ensure!(Instant::now() < until, "{} does not end{}", self.name, self.tail(0));
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }
+
     fn signal(pid: u32, signal: Signal) {
         if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
             let _ = kill_process(pid, signal);
