@@ -8,7 +8,7 @@ use crate::jsonrpc::edit::splice;
 use crate::jsonrpc::scan::Shape;
 use crate::record::Recorded;
 use crate::record::frame::Status;
-use crate::session::way::In;
+use crate::session::way::{In, WayFault};
 use crate::upstream::UpstreamFault;
 use crate::upstream::exchange::{Abort, Answer};
 use crate::uring::buffer::Buffer;
@@ -51,7 +51,14 @@ pub(super) async fn serve(
         let mut upstream = None;
         if let (Some(live), Some((way, next))) = (&live, &mut way) {
             let reached = joined.wait(shard, conn, sessions::reach(shard, flight, live, way, *next)).await;
-            upstream = Some(reached.map_err(|fault| forward::unsent(shard, flight, fault))?);
+            upstream = match reached {
+                Ok(upstream) => Some(upstream),
+                Err(WayFault::Gone) => {
+                    forward::lost(shard, flight);
+                    return Ok(());
+                }
+                Err(fault) => return Err(forward::unsent(shard, flight, fault)),
+            };
         }
         let Some(request) = forward::compose(shard, conn, body, flight, &trip, upstream.as_deref()) else {
             end(shard, flight, Ended::of(Status::Unreachable, 503));

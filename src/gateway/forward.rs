@@ -21,7 +21,7 @@ use crate::session::way::{Do, In, Reach, Way, WayFault};
 use crate::upstream::UpstreamFault;
 use crate::upstream::exchange::{Abort, Answer, Clearance, Composed, Lane, Request};
 
-use super::answer::{Media, media};
+use super::answer::{Media, accepted, media};
 use super::conn::{Body, Conn};
 use super::exchange::{USER_AGENT, lane, legacy_fields, watched};
 use super::flight::{Ended, Flight, Next, end, failed};
@@ -29,6 +29,7 @@ use super::modern::Opted;
 use super::refusal::{Kind, Refusal};
 use super::sessions::{Live, Restored};
 use super::shard::{Held, Shard};
+use super::tally::Count;
 use super::{relay, sessions};
 
 /// Sends a permitted message and gives the client what comes back.
@@ -119,6 +120,10 @@ async fn in_session(
     loop {
         let upstream = match sessions::reach(shard, flight, live, &mut way, next).await {
             Ok(upstream) => upstream,
+            Err(WayFault::Gone) => {
+                lost(shard, flight);
+                return accepted(shard, conn).await;
+            }
             Err(fault) => return Err(unsent(shard, flight, fault)),
         };
         let mut answer = match send(shard, conn, body, flight, trip, Some(&upstream), deadline, abort).await? {
@@ -151,6 +156,13 @@ pub(super) fn unsent(shard: &Shard, flight: &Flight, fault: WayFault) -> Refusal
     let refusal = sessions::refused(fault);
     end(shard, flight, Ended::of(Status::Unreachable, refusal.status()));
     refusal.recorded()
+}
+
+/// A client's answer to what a server asked in a session that it has forgotten: it concerns nobody, and the client's own
+/// session goes on.
+pub(super) fn lost(shard: &Shard, flight: &Flight) {
+    shard.count(Count::AnswersDropped);
+    end(shard, flight, Ended::of(Status::Unreachable, 202));
 }
 
 /// Sends it, and waits for the head of the answer. The outer fault is one after which nothing was sent.

@@ -173,6 +173,8 @@ async fn opened(shard: &Shard, conn: &mut Conn, feed: &Rc<Feed>) -> Option<Resul
         }
         let mut work = pin!(live::changed(shard, feed, NEVER));
         if let Woke::Gone = watch::next(shard, conn, work.as_mut(), NEVER, true, false).await {
+            // Else the feed would remember every connection that left before its server answered.
+            feed.changed();
             return None;
         }
     }

@@ -13,7 +13,7 @@ use std::rc::Rc;
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 
-use crate::base::limits::{BODY_BYTES_MAX, BUFFER_BYTES, LINE_OPEN_MS_MAX, LINES_MAX, RETIRE_MS_MAX};
+use crate::base::limits::{BODY_BYTES_MAX, BUFFER_BYTES, LINE_OPEN_MS_MAX, LINE_SPARE_MS, LINES_MAX, RETIRE_MS_MAX};
 use crate::base::time::Moment;
 use crate::http::field::Known;
 use crate::http::head::{Framing, Method, Progress, RequestHead};
@@ -108,6 +108,18 @@ impl Bridge {
     pub(super) fn prune(&self, then: Moment) {
         let idle: Vec<Rc<Link>> = self.links.borrow().values().filter(|link| link.is_idle(then)).cloned().collect();
         idle.iter().for_each(|link| self.end(link));
+    }
+
+    /// Ends the session that was out of use for longest, where that is long enough; it is opened anew when its client
+    /// comes back. Whether there was one.
+    fn spare(&self) -> bool {
+        let then = self.timers.last().mono.less_ms(LINE_SPARE_MS);
+        let oldest = {
+            let links = self.links.borrow();
+            links.values().filter(|link| link.is_idle(then)).min_by_key(|link| link.used()).cloned()
+        };
+        oldest.iter().for_each(|link| self.end(link));
+        oldest.is_some()
     }
 
     pub(super) fn hang_up(&self, id: &[u8]) {
@@ -279,7 +291,7 @@ impl Serving {
             return self.status(400).await;
         }
         let open = self.bridge.links.borrow().len() + self.bridge.opening.get();
-        if open >= LINES_MAX {
+        if open >= LINES_MAX && !self.bridge.spare() {
             return self.status(status_of(UpstreamFault::NoBuffer)).await;
         }
         self.bridge.opening.set(self.bridge.opening.get() + 1);
