@@ -457,8 +457,7 @@ impl Feeds {
             let Some(first) = self.alone.borrow().front().map(Weak::upgrade) else { return };
             let lonely = self.lonely.get();
             let taken = shard.connections.borrow().len() + lonely;
-            let many =
-                lonely > FEEDS_ALONE_MAX || taken > shard.connections_max || self.bytes.get() > FEEDS_BYTES_MAX;
+            let many = lonely > FEEDS_ALONE_MAX || taken > shard.connections_max || self.bytes.get() > FEEDS_BYTES_MAX;
             let is_lonely = first.as_ref().is_some_and(|feed| feed.lonely.get());
             if is_lonely && !many {
                 return;
