@@ -28,7 +28,6 @@ use super::relay::{self, withheld};
 use super::sessions::{self, Restored};
 use super::shard::Shard;
 use super::stream::{self, Judged};
-use super::tally::Count;
 
 /// Sends a permitted message, and puts what comes back into `joined`: nothing for a message that nobody waits to be
 /// answered, else its answer, after the messages that the server sent before it. A legacy client that leaves cancels
@@ -56,14 +55,15 @@ pub(super) async fn serve(
     loop {
         let mut upstream = None;
         if let (Some(live), Some((way, next))) = (&live, &mut way) {
-            match joined.wait(shard, conn, sessions::reach(shard, flight, live, way, *next)).await {
-                Ok(reached) => upstream = Some(reached),
+            let reached = joined.wait(shard, conn, sessions::reach(shard, flight, live, way, *next)).await;
+            upstream = match reached {
+                Ok(upstream) => Some(upstream),
                 Err(WayFault::Gone) => {
-                    shard.count(Count::AnswersDropped);
+                    forward::lost(shard, flight);
                     return Ok(());
                 }
                 Err(fault) => return Err(forward::unsent(shard, flight, fault)),
-            }
+            };
         }
         let Some(request) = forward::compose(shard, conn, body, flight, &trip, upstream.as_deref()) else {
             end(shard, flight, Ended::of(Status::Unreachable, 503));

@@ -141,7 +141,7 @@ async fn stream(shard: &Shard, conn: &mut Conn, flight: &Flight, event: Option<E
         None => {
             let home = flight.session.as_ref().map_or(shard.id, |session| shard.home(session.home));
             // Also when it has made its way here: for a stream that is forgotten.
-            let lost = event.is_some_and(|event| event.shard == shard.id);
+            let lost = event.is_some_and(|event| shard.home(event.shard) == shard.id);
             if home != shard.id && (lost || !conn.slot.handed.get()) {
                 return Ok(Next::HandOver(home));
             }
@@ -187,6 +187,8 @@ async fn opened(shard: &Shard, conn: &mut Conn, feed: &Rc<Feed>) -> Option<Resul
         }
         let mut work = pin!(live::changed(shard, feed, NEVER));
         if let Woke::Gone = watch::next(shard, conn, work.as_mut(), NEVER, true, false).await {
+            // Else the feed would remember every connection that left before its server answered.
+            feed.changed();
             return None;
         }
     }

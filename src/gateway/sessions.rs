@@ -12,8 +12,8 @@ use smallvec::SmallVec;
 
 use crate::base::ids::ServerId;
 use crate::base::limits::{
-    EVENT_BYTES_MAX, LEASE_MS, SESSION_END_MS_MAX, SESSIONS_EXPIRED_AT_ONCE_MAX, SESSIONS_KNOWN_MAX, TICK_MS,
-    UPSTREAM_SESSION_BYTES_MAX, WAY_WAIT_MS,
+    EVENT_BYTES_MAX, LEASE_MS, SESSION_END_MS_MAX, SESSIONS_EXPIRED_AT_ONCE_MAX, SESSIONS_EXPIRED_MS_MAX,
+    SESSIONS_KNOWN_MAX, TICK_MS, UPSTREAM_SESSION_BYTES_MAX, WAY_WAIT_MS,
 };
 use crate::base::time::Moment;
 use crate::http::field::Known as Field;
@@ -130,9 +130,7 @@ impl Live {
     /// It is in use: the ledger hears so now and then, and says whether it still is a session.
     pub(super) fn touch(&self, shard: &Shard) -> bool {
         let now_s = shard.timers.last().unix_s();
-        if self.entered.get()
-            && now_s.saturating_sub(self.touched_s.get()) >= shard.snapshot().settings.sessions.touch_s()
-        {
+        if self.entered.get() && now_s.saturating_sub(self.touched_s.get()) >= shard.control.ledger.touch_s() {
             self.touched_s.set(now_s);
             if !shard.control.ledger.touch(&self.key(), now_s) {
                 shard.sessions.borrow_mut().remove(&self.nonce16);
@@ -700,8 +698,13 @@ pub(super) fn expire(shard: &Rc<Shard>) {
     let shard = shard.clone();
     ring::spawn(async move {
         let snapshot = shard.snapshot();
+        // A server that is slow to hear must not keep sessions of others from ending: what is not told by then is not.
+        let until = shard.timers.now().mono.plus_ms(SESSIONS_EXPIRED_MS_MAX);
         for orphan in &orphans {
-            if let Some(server) = server_of(&snapshot, orphan).filter(|_| !shard.draining()) {
+            if shard.draining() || shard.timers.now().mono >= until {
+                break;
+            }
+            if let Some(server) = server_of(&snapshot, orphan) {
                 end_upstream(&shard, &snapshot, server, orphan).await;
             }
         }
