@@ -43,6 +43,8 @@ pub(super) async fn serve(
     restored: Option<Restored>,
 ) -> Result<(), Refusal> {
     let snapshot = flight.snapshot.clone();
+    let verb = recorded.permit().call().method.map(|method| method.verb);
+    flight.change.set(verb.and_then(|verb| sessions::change(shard, flight, verb, conn.body_bytes(body))));
     let trip = Trip::new(&snapshot, flight, &recorded, restored);
     let live = flight.session.clone();
     let slot = conn.slot.clone();
