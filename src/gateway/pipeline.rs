@@ -300,13 +300,23 @@ impl Asked {
     /// A message on its way. Its id is taken along.
     pub(super) fn flight(self, read: &mut Read, request_bytes: usize) -> Flight {
         Flight {
+            id: read.id.take(),
+            method: read.call.method,
+            request_bytes,
+            ..self.start(read.call.era, read.call.revision)
+        }
+    }
+
+    /// On its way, with nothing known of it yet.
+    pub(super) fn start(self, era: Era, revision: Revision) -> Flight {
+        Flight {
             task: ActiveTask::None,
             endpoint: self.endpoint,
             server: self.snapshot.prepared.endpoints[self.endpoint.index()].server,
-            era: read.call.era,
-            revision: read.call.revision,
-            id: read.id.take(),
-            method: read.call.method,
+            era,
+            revision,
+            id: None,
+            method: None,
             session: None,
             opted: Opted::default(),
             profile: None,
@@ -317,7 +327,7 @@ impl Asked {
             began: self.began,
             sent: self.began.mono,
             answered: self.began.mono,
-            request_bytes,
+            request_bytes: 0,
             seq: None,
             snapshot: self.snapshot,
             caller: self.caller,

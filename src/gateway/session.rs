@@ -19,8 +19,7 @@ use super::conn::Conn;
 use super::flight::{Flight, NEVER, Next, Taken};
 use super::live::{self, Feed, Who};
 use super::load::Class;
-use super::modern::Opted;
-use super::pipeline;
+use super::pipeline::{self, Asked};
 use super::refusal::{Kind, Refusal};
 use super::sessions::{self, Live};
 use super::shard::{Held, Shard};
@@ -67,28 +66,12 @@ pub(super) async fn serve(
     if method == Method::Get {
         afford(shard, &snapshot, &caller).map_err(|kind| Refusal::from(kind).to(Era::Legacy, None))?;
     }
+    let asked = Asked { snapshot, caller, endpoint, began };
     let flight = Flight {
         task,
-        server,
-        endpoint,
-        era: Era::Legacy,
-        revision: session.speaks(),
-        id: None,
-        method: None,
         session: Some(session.clone()),
-        opted: Opted::default(),
-        profile: None,
-        change: Cell::new(None),
-        succeeded: Cell::new(false),
-        in_flight: Cell::new(None),
         taken: Cell::new(if method == Method::Get { Taken::Stream } else { Taken::Nothing }),
-        began,
-        sent: began.mono,
-        answered: began.mono,
-        request_bytes: 0,
-        seq: None,
-        snapshot,
-        caller,
+        ..asked.start(Era::Legacy, session.speaks())
     };
     let result = if let Some((_, id)) = promised {
         sse::open(shard, conn, &flight, &id).await
