@@ -153,7 +153,7 @@ impl Reading<'_> {
     fn is_over(&self) -> bool {
         let (shard, who) = (self.shard, &self.tap.who);
         shard.draining()
-            || self.tap.feed.session().is_over()
+            || self.tap.feed.is_over()
             || self.expires <= shard.timers.now().mono
             || shard.snapshot().auth_epoch != who.epoch
     }
