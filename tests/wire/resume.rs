@@ -530,7 +530,13 @@ fn streams_go_on_over_shards() {
             drop(own);
             let mut own = get(&gateway, &session, Some(&start));
             assert_eq!(primed(&mut own), start, "it is found where it was");
+            // What nobody knows on the shard it names is looked for no further: the session's own stream is at home.
+            for made_up in ["0-1-1", "1-1-1"] {
+                primed(&mut get(&gateway, &session, Some(made_up)));
+            }
         }
+        let asked = upstream.seen().into_iter().filter(|seen| seen.http == "GET").count();
+        assert_eq!(asked, 10, "each session has one stream at its server");
         assert!(gateway.counted("connections_moved") > 0);
         assert_eq!(gateway.counted("streams_resumed"), 20);
         oracle::check(&gateway, &[("up", &upstream)]);
