@@ -45,11 +45,11 @@ pub(super) async fn serve(
         flight.opted = Opted::of(recorded.permit().call(), flight.id.as_deref(), conn.body_bytes(body));
     }
     let snapshot = flight.snapshot.clone();
-    let call = recorded.permit().call();
-    let verb = call.method.map(|method| method.verb);
+    let verb = recorded.permit().call().method.map(|method| method.verb);
     if verb == Some(Verb::Initialize) {
         flight.profile = sessions::profile(shard, conn.body_bytes(body));
     }
+    flight.change.set(verb.and_then(|verb| sessions::change(shard, flight, verb, conn.body_bytes(body))));
     let trip = Trip::new(&snapshot, flight, &recorded, restored);
     let slot = conn.slot.clone();
     let abort = &slot.abort;
@@ -59,9 +59,6 @@ pub(super) async fn serve(
         None => once(shard, conn, body, flight, &trip, abort).await,
     };
     abort.reset();
-    if let Some(verb) = verb.filter(|_| flight.session.is_some() && flight.succeeded.get()) {
-        sessions::keep(shard, flight, verb, conn.body_bytes(body));
-    }
     result
 }
 
@@ -121,8 +118,7 @@ async fn in_session(
         let upstream = match sessions::reach(shard, flight, live, &mut way, next).await {
             Ok(upstream) => upstream,
             Err(WayFault::Gone) => {
-                // What was asked, was asked in a session of the server's that is no more.
-                shard.count(Count::AnswersDropped);
+                lost(shard, flight);
                 return accepted(shard, conn).await;
             }
             Err(fault) => return Err(unsent(shard, flight, fault)),
@@ -157,6 +153,13 @@ pub(super) fn unsent(shard: &Shard, flight: &Flight, fault: WayFault) -> Refusal
     let refusal = sessions::refused(fault);
     end(shard, flight, Ended::of(Status::Unreachable, refusal.status()));
     refusal.recorded()
+}
+
+/// A client's answer to what a server asked in a session that it has forgotten: it concerns nobody, and the client's own
+/// session goes on.
+pub(super) fn lost(shard: &Shard, flight: &Flight) {
+    shard.count(Count::AnswersDropped);
+    end(shard, flight, Ended::of(Status::Unreachable, 202));
 }
 
 /// Sends it, and waits for the head of the answer. The outer fault is one after which nothing was sent.
