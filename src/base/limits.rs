@@ -254,6 +254,8 @@ pub const TASK_ID_BYTES_MAX: usize = 256;
 pub const TASK_HANDLE_BYTES_MAX: usize = 512;
 /// A message looks again so often whether the session that another opens is there, milliseconds.
 pub const WAY_WAIT_MS: u64 = 10;
+/// Of a server's refusal of a stream so much is looked at, bytes.
+pub const REFUSAL_BYTES_MAX: usize = 16 * 1024;
 /// What a stream's connection is sent at once, bytes; more of one event only.
 pub const STREAM_PIECE_BYTES: usize = 32 * 1024;
 /// A client whose connection was cut comes back after this long, milliseconds, and a server's stream that has ended is

@@ -46,6 +46,8 @@ pub(super) async fn serve(
     restored: Option<Restored>,
 ) -> Result<(), Refusal> {
     let snapshot = flight.snapshot.clone();
+    let verb = recorded.permit().call().method.map(|method| method.verb);
+    flight.change.set(verb.and_then(|verb| sessions::change(shard, flight, verb, conn.body_bytes(body))));
     let trip = Trip::new(&snapshot, flight, &recorded, restored);
     let live = flight.session.clone();
     let slot = conn.slot.clone();
@@ -91,14 +93,10 @@ pub(super) async fn serve(
             *next = way.step(In::Forgotten, shard.timers.now().mono);
             continue;
         }
-        let result = match collected {
+        return match collected {
             Some(body) => json(shard, conn, joined, flight, answer, &slot.abort, Some(body)).await,
             None => answered(shard, conn, joined, flight, answer, &slot.abort, trip.timeout).await,
         };
-        if let Some(method) = flight.method.filter(|_| result.is_ok() && flight.succeeded.get()) {
-            sessions::keep(shard, flight, method.verb, conn.body_bytes(body));
-        }
-        return result;
     }
 }
 

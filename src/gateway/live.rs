@@ -14,9 +14,9 @@ use smallvec::SmallVec;
 
 use crate::base::ids::{EndpointId, ServerId, ShardId};
 use crate::base::limits::{
-    FEEDS_ALONE_MAX, FEEDS_BYTES_MAX, HOUSEKEEPING_MS, STREAM_BUFFERED_BYTES_MAX, STREAM_KEPT_BYTES_MAX,
-    STREAM_KEPT_EVENTS_MAX, STREAM_RETRY_MS, STREAM_RETRY_MS_MAX, STREAM_WAITING_EVENTS_MAX, TELLING_MS_MAX,
-    UPSTREAM_EVENT_ID_BYTES_MAX,
+    FEEDS_ALONE_MAX, FEEDS_BYTES_MAX, HOUSEKEEPING_MS, REFUSAL_BYTES_MAX, STREAM_BUFFERED_BYTES_MAX,
+    STREAM_KEPT_BYTES_MAX, STREAM_KEPT_EVENTS_MAX, STREAM_RETRY_MS, STREAM_RETRY_MS_MAX, STREAM_WAITING_EVENTS_MAX,
+    TELLING_MS_MAX, UPSTREAM_EVENT_ID_BYTES_MAX,
 };
 use crate::base::time::{Moment, Now};
 use crate::http::field::Known;
@@ -301,6 +301,7 @@ impl Feed {
             method: None,
             session: Some(self.session.clone()),
             profile: None,
+            change: Cell::new(None),
             opted: Opted::default(),
             succeeded: Cell::new(false),
             in_flight: Cell::new(None),
@@ -568,7 +569,13 @@ impl Feeds {
         let epoch = shard.snapshot().auth_epoch;
         if self.epoch.replace(epoch) != epoch {
             self.wake_all();
+            shard.wake_streams();
         }
+    }
+
+    /// The epoch under which callers were last looked at, at most some milliseconds ago.
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch.get()
     }
 
     /// Forgets an answer, unless somebody came back for it: then it is looked at again later.
@@ -783,17 +790,29 @@ async fn open(shard: &Shard, feed: &Feed, at: Option<&[u8]>) -> Result<Answer, O
         let answer = ask(shard, feed, at.filter(|_| !again)).await.map_err(Opening::Failed)?;
         match (answer.status(), media(&answer)) {
             (200, Media::Events) => return Ok(answer),
-            (404, _) if tries == 0 && !again => {
-                again = true;
-                retire(shard, answer).await;
-            }
             (status, _) => {
-                retire(shard, answer).await;
-                return Err(Opening::Refused(status));
+                let forgotten = is_forgotten(shard, answer).await;
+                if !forgotten || again || tries > 0 {
+                    return Err(Opening::Refused(if forgotten { 404 } else { status }));
+                }
+                again = true;
             }
         }
     }
     Err(Opening::Refused(404))
+}
+
+/// Whether the server says that it does not know the session.
+async fn is_forgotten(shard: &Shard, answer: Answer) -> bool {
+    let (status, mut answer, mut body) = (answer.status(), answer, Vec::new());
+    while status == 400 && body.len() <= REFUSAL_BYTES_MAX {
+        match answer.decode(|data| body.extend_from_slice(data)) {
+            Ok(false) if answer.fill(&shard.buffers).await.is_ok() => {}
+            _ => break,
+        }
+    }
+    retire(shard, answer).await;
+    sessions::is_forgotten(shard, status, &body, None)
 }
 
 async fn ask(shard: &Shard, feed: &Feed, at: Option<&[u8]>) -> Result<Answer, UpstreamFault> {
@@ -846,10 +865,17 @@ async fn read(shard: &Rc<Shard>, feed: &Rc<Feed>, mut answer: Answer, source: &m
             feed.pause();
             changed(shard, feed, feed.until(shard)).await;
         }
-        let filled = finished(shard, feed, pin!(answer.fill_late(&shard.buffers))).await;
-        if filled.is_err() {
+        let filled = if feed.is_wanted(shard) {
+            finished(shard, feed, pin!(answer.fill_late(&shard.buffers))).await
+        } else {
+            Err(UpstreamFault::Abandoned)
+        };
+        // What a socket has received before it was shut can still be read.
+        let wanted = feed.is_wanted(shard);
+        if filled.is_err() || !wanted {
+            feed.abort.reset();
             answer.abandon();
-            return if feed.is_wanted(shard) { Over::Broken } else { Over::Unwanted };
+            return if wanted { Over::Broken } else { Over::Unwanted };
         }
     }
 }

@@ -310,6 +310,7 @@ impl Asked {
             session: None,
             opted: Opted::default(),
             profile: None,
+            change: Cell::new(None),
             succeeded: Cell::new(false),
             in_flight: Cell::new(None),
             taken: Cell::new(Taken::Nothing),

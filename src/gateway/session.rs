@@ -78,6 +78,7 @@ pub(super) async fn serve(
         session: Some(session.clone()),
         opted: Opted::default(),
         profile: None,
+        change: Cell::new(None),
         succeeded: Cell::new(false),
         in_flight: Cell::new(None),
         taken: Cell::new(if method == Method::Get { Taken::Stream } else { Taken::Nothing }),

@@ -565,24 +565,42 @@ pub(super) fn is_forgotten(shard: &Shard, status: u16, body: &[u8], asked: Optio
     envelope.shape == Shape::Error && !answers && memchr::memmem::find(&body.to_ascii_lowercase(), b"session").is_some()
 }
 
-/// What a message that a server has accepted changed in its session: brought along when it has to be opened anew.
-pub(super) fn keep(shard: &Shard, flight: &Flight, verb: Verb, body: &[u8]) {
-    let Some(live) = &flight.session else { return };
+/// What a message changes in its server's session: brought along when that has to be opened anew.
+pub(super) enum Change {
+    Level(u8),
+    Subscription { uri: Box<str>, on: bool },
+}
+
+/// What a message is to change.
+pub(super) fn change(shard: &Shard, flight: &Flight, verb: Verb, body: &[u8]) -> Option<Box<Change>> {
+    flight.session.as_ref()?;
     let name = match verb {
         Verb::SetLevel => "level",
         Verb::ResourcesSubscribe | Verb::ResourcesUnsubscribe => "uri",
-        _ => return,
+        _ => return None,
     };
     let mut reader = shard.reader();
-    let Ok(envelope) = reader.read(body) else { return };
+    let envelope = reader.read(body).ok()?;
     let mut scratch = Vec::new();
-    let text = envelope.param(body, name).and_then(|member| member.text());
-    let Some(text) = text.and_then(|span| text::unescape(span.of(body), &mut scratch).ok()) else { return };
+    let text = envelope.param(body, name)?.text()?;
+    let text = text::unescape(text.of(body), &mut scratch).ok()?;
+    let change = match verb {
+        Verb::SetLevel => Change::Level(LogLevel::parse(text.as_bytes())? as u8),
+        _ => Change::Subscription { uri: text.into(), on: verb == Verb::ResourcesSubscribe },
+    };
+    Some(Box::new(change))
+}
+
+/// Keeps what the server has accepted. Before its client hears so: whatever that does next may find that the server has
+/// forgotten the session.
+pub(super) fn keep(shard: &Shard, live: &Live, change: &Change) {
     let (ledger, key) = (&shard.control.ledger, live.key());
-    if verb != Verb::SetLevel {
-        ledger.subscribe(&key, text, verb == Verb::ResourcesSubscribe);
-    } else if let Some(level) = LogLevel::parse(text.as_bytes()) {
-        ledger.set_level(&key, level as u8);
+    match change {
+        Change::Level(level) => ledger.set_level(&key, *level),
+        // One too many is not remembered.
+        Change::Subscription { uri, on } => {
+            let _ = ledger.subscribe(&key, uri, *on);
+        }
     }
 }
 

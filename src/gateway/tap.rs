@@ -245,3 +245,30 @@ impl Reading<'_> {
         false
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gateway::serve::{Begin, connection};
+
+    /// Of a future that nobody has to make for it.
+    fn size_of_future<A, F: Future>(_: impl FnOnce(A) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// What an idle stream's connection holds of ours, without TLS, counted as for an idle connection: its task's
+    /// future, the box of this wait, that of its wait for bytes, its slot, and the stream's log and reader, which are
+    /// its own as long as the session has one connection.
+    #[test]
+    fn an_idle_stream_is_small() {
+        type Arguments = (&'static Shard, &'static Rc<Slot>, &'static Stream, Tap, Option<Readable>);
+        let task = size_of_future(|(shard, slot)| connection(shard, slot, Begin::Accepted(0)));
+        let reading =
+            size_of_future(|(shard, slot, stream, tap, wait): Arguments| serve(shard, slot, stream, tap, wait));
+        let wait = size_of_future(|stream: &'static Stream| stream.readable());
+        let slot = size_of::<Slot>() + 2 * size_of::<usize>();
+        let stream = size_of::<Feed>() + size_of::<Who>() + 4 * size_of::<usize>();
+        let all = task + reading + wait + slot + stream;
+        assert!(all <= 3072, "{all}: {task} + {reading} + {wait} + {slot} + {stream}");
+    }
+}

@@ -34,7 +34,7 @@ STEPS: dict[str, Any] = {
     "resume": {"name": "slow", "arguments": {"steps": 8, "step_ms": 100, "label": "resume"}},
     "touch": {"name": "touch", "arguments": {}},
 }
-STEP_TIMEOUT_S = 20
+STEP_TIMEOUT_S = 60
 PROBES_MAX = 40
 CANCELLED_WAIT_S = 0.5
 LEVEL_KEY = "io.modelcontextprotocol/logLevel"
@@ -322,7 +322,7 @@ class One:
 Peer = One | Two
 
 
-async def until(what: str, so: Callable[[], bool], seconds: float = 10) -> None:
+async def until(what: str, so: Callable[[], bool], seconds: float = 20) -> None:
     for _ in range(int(seconds * 100)):
         if so():
             return
@@ -375,15 +375,17 @@ async def changed(peer: Peer, _: Any) -> Outcome:
         return {"tools": await peer.tools()}
 
 
-async def resume(peer: Peer, steps: Any) -> Outcome:
-    await arranged("a cut at notifications/progress")
+async def resumed(peer: Peer, steps: Any, cut: str) -> Outcome:
+    """An answer whose stream is cut after its first message, before us or behind the gateway."""
+    await arranged(f"{cut} notifications/progress")
     return await progress(peer, steps["resume"])
 
 
-async def resume_get(peer: Peer, _: Any) -> Outcome:
+async def resumed_get(peer: Peer, cut: str) -> Outcome:
+    """The same of the stream for what belongs to no request."""
     async with peer.told():
         peer.heard.updated = 0
-        await arranged("a cut at notifications/resources/updated")
+        await arranged(f"{cut} notifications/resources/updated")
         await plain(peer, "touch")
         await until("the first update", lambda: peer.heard.updated == 1)
         await plain(peer, "touch")
@@ -424,8 +426,10 @@ MORE: dict[str, Callable[[Peer, Any], Awaitable[Outcome]]] = {
     "updated": updated,
     "changed": changed,
     "hang_up": lambda peer, _: plain(peer, "hang_up"),
-    "resume": resume,
-    "resume_get": resume_get,
+    "resume": lambda peer, steps: resumed(peer, steps, "a cut at"),
+    "resume_get": lambda peer, _: resumed_get(peer, "a cut at"),
+    "behind": lambda peer, steps: resumed(peer, steps, "a cut behind at"),
+    "behind_get": lambda peer, _: resumed_get(peer, "a cut behind at"),
     "restart": restart,
     "ended": ended,
 }

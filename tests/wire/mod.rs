@@ -20,6 +20,7 @@ mod policy;
 mod probe;
 mod record;
 mod reopen;
+mod resume;
 mod roads;
 mod sessions;
 mod shares;
