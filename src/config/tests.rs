@@ -457,7 +457,7 @@ fn quickstart() {
 fn the_deprecated_transport_is_off_unless_asked_for() {
     let check = |sse: &str, want: bool| {
         let text = format!(
-            "listen: 127.0.0.1:8080\nservers: {{ a: {{ url: http://127.0.0.1:1/mcp }} }}\n\
+            "listen: 127.0.0.1:8080\nauth: {{ anonymous: allow }}\nservers: {{ a: {{ url: http://127.0.0.1:1/mcp }} }}\n\
              endpoints: {{ /old: {{ servers: [a]{sse} }} }}\n"
         );
         let settings = read(&text).map_err(|faults| format!("{faults:?}")).expect("it is sound").settings;
