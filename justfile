@@ -16,6 +16,10 @@ test:
 bench:
     cargo bench
 
+# Worlds of sessions and streams under faults, each by a seed; CI runs 256.
+sim SEEDS="10000":
+    PORTCULLIS_SIM_SEEDS={{SEEDS}} cargo test --test all sim:: -- --nocapture
+
 # nginx and Portcullis on the same traffic, in turn.
 load *ARGS:
     cargo build --release -p portcullis -p loadtest && target/release/loadtest compare {{ARGS}}

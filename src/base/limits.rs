@@ -94,6 +94,8 @@ pub const HOUSEKEEPING_MS: u64 = 50;
 pub const LIST_FRESH_MS_MAX: u64 = 2_000;
 /// When a drain begins, streams get this long for their clean end, milliseconds.
 pub const STREAM_END_MS_MAX: u64 = 5_000;
+/// A client's message over HTTP+SSE waits so long for those of its notifications and answers that came before it.
+pub const TELLING_MS_MAX: u64 = 1_000;
 /// Connections of one shard.
 pub const CONNECTIONS_MAX: usize = 20_000;
 /// A connection without a request keeps its buffer and its place in the pipeline for so long, milliseconds; then
@@ -256,6 +258,8 @@ pub const TASK_ID_BYTES_MAX: usize = 256;
 pub const TASK_HANDLE_BYTES_MAX: usize = 512;
 /// A message looks again so often whether the session that another opens is there, milliseconds.
 pub const WAY_WAIT_MS: u64 = 10;
+/// Of a server's refusal of a stream so much is looked at, bytes.
+pub const REFUSAL_BYTES_MAX: usize = 16 * 1024;
 /// What a stream's connection is sent at once, bytes; more of one event only.
 pub const STREAM_PIECE_BYTES: usize = 32 * 1024;
 /// A client whose connection was cut comes back after this long, milliseconds, and a server's stream that has ended is

@@ -19,7 +19,7 @@ use crate::upstream::UpstreamFault;
 
 use super::modern::Opted;
 use super::refusal::{Kind, Refusal};
-use super::sessions::Live;
+use super::sessions::{self, Change, Live};
 use super::shard::{Held, Shard};
 use super::tap::Tap;
 
@@ -42,6 +42,8 @@ pub(super) struct Flight {
     pub(super) opted: Opted,
     /// Of an `initialize`: what the client says of itself.
     pub(super) profile: Option<Box<[u8]>>,
+    /// What it changes in its server's session, if that accepts it.
+    pub(super) change: Cell<Option<Box<Change>>>,
     /// Its server has answered it with a result.
     pub(super) succeeded: Cell<bool>,
     /// Its request's place among those of its session that are under way.
@@ -59,9 +61,12 @@ pub(super) struct Flight {
 }
 
 impl Flight {
-    /// The last of its answer is about to leave: its id, and its place among its subject's calls, may be had again from
-    /// then on.
+    /// The last of its answer is about to leave: what it changed is known, and its id and its place among its subject's
+    /// calls may be had again from then on.
     pub(super) fn answer_leaves(&self, shard: &Shard) {
+        if let (Some(live), Some(change), true) = (&self.session, self.change.take(), self.succeeded.get()) {
+            sessions::keep(shard, live, &change);
+        }
         if let Some(key) = self.in_flight.take() {
             shard.load.id_ended(key);
         }

@@ -45,11 +45,11 @@ pub(super) async fn serve(
         flight.opted = Opted::of(recorded.permit().call(), flight.id.as_deref(), conn.body_bytes(body));
     }
     let snapshot = flight.snapshot.clone();
-    let call = recorded.permit().call();
-    let verb = call.method.map(|method| method.verb);
+    let verb = recorded.permit().call().method.map(|method| method.verb);
     if verb == Some(Verb::Initialize) {
         flight.profile = sessions::profile(shard, conn.body_bytes(body));
     }
+    flight.change.set(verb.and_then(|verb| sessions::change(shard, flight, verb, conn.body_bytes(body))));
     let trip = Trip::new(&snapshot, flight, &recorded, restored);
     let slot = conn.slot.clone();
     let abort = &slot.abort;
@@ -59,9 +59,6 @@ pub(super) async fn serve(
         None => once(shard, conn, body, flight, &trip, abort).await,
     };
     abort.reset();
-    if let Some(verb) = verb.filter(|_| flight.session.is_some() && flight.succeeded.get()) {
-        sessions::keep(shard, flight, verb, conn.body_bytes(body));
-    }
     result
 }
 

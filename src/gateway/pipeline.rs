@@ -36,7 +36,7 @@ use super::refusal::{self, Kind, Refusal};
 use super::sessions::{Live, Restored};
 use super::shard::{Held, Shard};
 use super::tally::Count;
-use super::{batch, forward, gate, lists, session, sessions};
+use super::{batch, forward, gate, lists, session, sessions, sse};
 
 /// Who asks, where, and under which configuration.
 pub(super) struct Asked {
@@ -117,6 +117,9 @@ async fn post(
     };
     let asked = Asked { snapshot: current, caller, endpoint, began };
 
+    if sse::names(conn, &asked.snapshot, endpoint).is_some() {
+        return Box::pin(sse::post(shard, conn, body, asked)).await;
+    }
     let session = session(shard, conn, &asked);
     let server = asked.snapshot.prepared.endpoints[endpoint.index()].server;
     if let Some(Ok(live)) = &session
@@ -256,7 +259,7 @@ pub(super) fn read(
         name_count: head.count(Known::McpName),
         session: head.get(bytes, Known::McpSessionId),
         session_count: head.count(Known::McpSessionId),
-        session_revision: session.map(|session| session.revision),
+        session_revision: session.map(|session| session.speaks()),
     };
     let mut reader = shard.reader();
     if let Err(fault) = reader.read(text) {
@@ -307,6 +310,7 @@ impl Asked {
             session: None,
             opted: Opted::default(),
             profile: None,
+            change: Cell::new(None),
             succeeded: Cell::new(false),
             in_flight: Cell::new(None),
             taken: Cell::new(Taken::Nothing),

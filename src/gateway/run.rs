@@ -330,6 +330,15 @@ impl Shard {
         self.upstreams.clear();
     }
 
+    /// Those that wait on streams look around.
+    pub(super) fn wake_streams(&self) {
+        self.each(|slot| {
+            if slot.phase.get() == Phase::Stream {
+                wake(slot);
+            }
+        });
+    }
+
     /// Takes in the connections that are on their way here; from now on no others come.
     fn last_parcels(self: &Rc<Self>) {
         for parcel in self.control.mail.last_parcels(self.id) {

@@ -179,13 +179,19 @@ impl Relay<'_> {
                 return ended;
             }
             self.wait_for_room(answer, abort).await;
-            if !matches!(self.carries, Carries::Answer { .. }) && self.expires <= self.shard.timers.now().mono {
+            if !matches!(self.carries, Carries::Answer { .. }) && self.is_over() {
                 return End::Clean;
             }
             if let Some(ended) = self.wait(conn, answer, abort).await {
                 return ended;
             }
         }
+    }
+
+    /// Whether its caller's token has ended, or is not known any more.
+    fn is_over(&self) -> bool {
+        let shard = self.shard;
+        self.expires <= shard.timers.now().mono || shard.snapshot().auth_epoch != self.flight.snapshot.auth_epoch
     }
 
     /// Whether the end of the client is the end of the stream: always but for a legacy call, which a disconnect does
@@ -224,7 +230,7 @@ impl Relay<'_> {
                     return Some(End::Clean);
                 }
                 Woke::Time => {
-                    if streaming && self.expires <= shard.timers.now().mono {
+                    if streaming && self.is_over() {
                         abort.fire();
                         let _ = work.as_mut().await;
                         return Some(End::Clean);
@@ -419,7 +425,7 @@ impl Relay<'_> {
 
     /// The server may go on with the answer behind its last event; `false` where it cannot.
     fn hang_up(&self) -> bool {
-        let Some(Kept { feed, source: Source { at: Some(at), retry }, .. }) = &self.kept else { return false };
+        let Some(Kept { feed, source: Source { at: Some(at), retry, .. }, .. }) = &self.kept else { return false };
         feed.outlet.borrow_mut().hang_up(*retry, at);
         true
     }

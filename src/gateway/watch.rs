@@ -25,8 +25,8 @@ pub(super) enum Woke<T> {
     Draining,
 }
 
-/// Waits for `work`, at most until `until`. Notices that the client is gone from the first timer tick on, once; and
-/// that the shard drains, where `streaming`.
+/// Waits for `work`, at most until `until`, and where `streaming` until callers are to be looked at again. Notices that
+/// the client is gone from the first timer tick on, once; and that the shard drains, where `streaming`.
 pub(super) async fn next<F: Future>(
     shard: &Shard,
     conn: &mut Conn,
@@ -44,6 +44,7 @@ pub(super) async fn next<F: Future>(
     let tick = shard.timers.last().mono.plus_ms(WATCH_AFTER_MS);
     let mut alarm = pin!(shard.timers.sleep_until(if conn.watch.is_some() { until } else { tick.min(until) }));
     let mut ticked = conn.watch.is_some() || tick >= until;
+    let epoch = shard.feeds.epoch();
     loop {
         let woke = poll_fn(|cx| {
             if let Poll::Ready(done) = work.as_mut().poll(cx) {
@@ -51,6 +52,9 @@ pub(super) async fn next<F: Future>(
             }
             if streaming && shard.draining() {
                 return Poll::Ready(Some(Woke::Draining));
+            }
+            if streaming && shard.feeds.epoch() != epoch {
+                return Poll::Ready(Some(Woke::Time));
             }
             if watch_client && !conn.gone && gone(conn, cx) {
                 return Poll::Ready(Some(Woke::Gone));

@@ -938,6 +938,8 @@ mod tests {
         stripe.forget_tombstones(20_000, 10);
         assert_eq!(stripe.tombstones.len(), 0);
         assert_eq!(stripe.visit(&key(1, 1), terms(1000), 20_000, true), Visit::Ended);
+        // Nor when the clock, which was wrong, is set back.
+        assert_eq!(stripe.visit(&key(1, 1), terms(1000), 1001, true), Visit::Ended);
     }
 
     #[test]

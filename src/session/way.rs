@@ -23,6 +23,8 @@ pub struct Way {
     /// The epoch it was sent to last, or is about to be; 0 for none.
     epoch: u32,
     forgotten: bool,
+    /// What was forgotten first was no news: another had opened a newer one already.
+    behind: bool,
     deadline: Moment,
 }
 
@@ -156,7 +158,7 @@ impl Way {
     /// none at this server yet), or not at all (`None`).
     #[must_use]
     pub fn new(seen: Option<u32>, reach: Reach, deadline: Moment) -> (Self, Do) {
-        let mut way = Self { state: State::Visiting, reach, epoch: 0, forgotten: false, deadline };
+        let mut way = Self { state: State::Visiting, reach, epoch: 0, forgotten: false, behind: false, deadline };
         let first = match seen {
             None => Do::Visit,
             Some(epoch) => way.known(epoch),
@@ -173,9 +175,13 @@ impl Way {
             (State::Visiting, In::Visited(Visited::Ended))
             | (State::Claiming, In::Claimed(Claimed::Ended))
             | (State::Opening, In::Ended) => self.refuse(WayFault::Ended),
-            (State::Claiming, In::Claimed(Claimed::Open { epoch })) | (State::Opening, In::Opened { epoch }) => {
+            (State::Claiming, In::Claimed(Claimed::Open { epoch })) => {
+                if self.forgotten && !self.behind {
+                    (self.forgotten, self.behind) = (false, true);
+                }
                 self.send(epoch)
             }
+            (State::Opening, In::Opened { epoch }) => self.send(epoch),
             (State::Claiming, In::Claimed(Claimed::Lead)) => self.turn(State::Opening, Do::Open),
             (State::Claiming, In::Claimed(Claimed::Wait)) if now < self.deadline => self.turn(State::Waiting, Do::Wait),
             (State::Waiting, In::Time) | (State::Opening, In::Overtaken) if now < self.deadline => self.claim(),
@@ -199,7 +205,7 @@ impl Way {
         }
     }
 
-    /// The one thing after which a message is sent again, and that once.
+    /// The one thing after which a message is sent again, and that once; twice where this shard was behind the others.
     fn forgotten(&mut self) -> Do {
         match self.reach {
             Reach::Epoch(_) => self.refuse(WayFault::Gone),
@@ -330,12 +336,24 @@ mod tests {
             &[In::Forgotten, LEAD, In::Opened { epoch: 5 }, In::Answered],
             &[Do::Send { epoch: 4 }, Do::Claim { stale: 4 }, Do::Open, Do::Send { epoch: 5 }, Do::Deliver],
         );
+        let refused = Do::Refuse(WayFault::Forgotten);
         check(
             Some(4),
             Reach::Newest,
-            &[In::Forgotten, open(6), In::Forgotten],
-            &[Do::Send { epoch: 4 }, Do::Claim { stale: 4 }, Do::Send { epoch: 6 }, Do::Refuse(WayFault::Forgotten)],
+            &[In::Forgotten, LEAD, In::Opened { epoch: 5 }, In::Forgotten],
+            &[Do::Send { epoch: 4 }, Do::Claim { stale: 4 }, Do::Open, Do::Send { epoch: 5 }, refused],
         );
+    }
+
+    #[test]
+    fn what_this_shard_had_missed_does_not_count() {
+        let first = [Do::Send { epoch: 4 }, Do::Claim { stale: 4 }, Do::Send { epoch: 6 }, Do::Claim { stale: 6 }];
+        let inputs = [In::Forgotten, open(6), In::Forgotten, LEAD, In::Opened { epoch: 7 }, In::Forgotten];
+        let refused = Do::Refuse(WayFault::Forgotten);
+        check(Some(4), Reach::Newest, &inputs, &[&first[..], &[Do::Open, Do::Send { epoch: 7 }, refused]].concat());
+        // And that once: a server whose sessions last for no call is not asked for ever.
+        let inputs = [In::Forgotten, open(6), In::Forgotten, open(8), In::Forgotten];
+        check(Some(4), Reach::Newest, &inputs, &[&first[..], &[Do::Send { epoch: 8 }, refused]].concat());
     }
 
     #[test]
@@ -416,7 +434,7 @@ mod tests {
                     prop_assert!(epoch > 0 && only.is_none_or(|only| only == epoch));
                     prop_assert!(!matches!(before, Do::Send { .. }), "two in a row");
                 }
-                prop_assert!(sends <= 1 + forgotten.min(1));
+                prop_assert!(sends <= 1 + forgotten.min(2));
                 prop_assert!(only.is_none() || !matches!(last, Do::Open | Do::Claim { .. }), "opened for an old one");
             }
         }

@@ -150,7 +150,8 @@ fn manners(seed: u64, claims: &[Claim], ledger: &[Entry], lines: &[Line]) -> Vec
                 // A kept connection may be closed by its server as the call is written to it, which then is not read;
                 // and where the machine is busy, time may run out, that for connecting too.
                 let late = matches!(ended.get(claim.value.as_str()), Some(&"timeout" | &"unreachable"));
-                fits || word == "server_cut" && !read.contains(claim.value.as_str()) || late
+                let taken_back = word == "cancelled" && call.doing == Doing::Cancel;
+                fits || taken_back || word == "server_cut" && !read.contains(claim.value.as_str()) || late
             }
             Due::Refusal => word == "refused",
             Due::Nothing => matches!(word, "rejected" | "cut" | "left"),

@@ -4,7 +4,8 @@ python py_client.py '{"url": "http://…/mcp", "era": "legacy" | "modern" | "aut
                       "steps": {…}, "more": […]}'
 
 Runs on fastmcp and `mcp` 2.x (every era), and `mcp` 1.x (legacy only), whichever is installed: `Fast`, `Two` and `One`
-below hide the difference. `steps` replaces single entries of STEPS; null leaves a step out. `more` names entries of
+below hide the difference. `"transport": "sse"` speaks the deprecated HTTP+SSE instead of streamable
+HTTP. `steps` replaces single entries of STEPS; null leaves a step out. `more` names entries of
 MORE, which are done in that order. A step that needs something done to the world prints `waiting for WHAT` and waits
 for a line. The outcomes are those of ts_client.mjs.
 """
@@ -33,7 +34,7 @@ STEPS: dict[str, Any] = {
     "resume": {"name": "slow", "arguments": {"steps": 8, "step_ms": 100, "label": "resume"}},
     "touch": {"name": "touch", "arguments": {}},
 }
-STEP_TIMEOUT_S = 20
+STEP_TIMEOUT_S = 60
 PROBES_MAX = 40
 CANCELLED_WAIT_S = 0.5
 LEVEL_KEY = "io.modelcontextprotocol/logLevel"
@@ -73,6 +74,14 @@ def settings(spec: dict[str, Any], wire: Wire) -> dict[str, Any]:
         "timeout": STEP_TIMEOUT_S,
         "event_hooks": {"request": [wire.request], "response": [wire.response]},
     }
+
+
+def over_sse(spec: dict[str, Any]) -> Any:
+    """The deprecated transport; it makes its own HTTP client."""
+    from mcp.client.sse import sse_client
+
+    headers = {**(spec.get("headers") or {}), "authorization": f"Bearer {spec['token']}"}
+    return sse_client(spec["url"], headers=headers)
 
 
 class Heard:
@@ -131,7 +140,8 @@ class Two:
         self.stack, self.wire, self.heard = stack, wire, Heard()
         self.http = httpx2.AsyncClient(**settings(spec, wire))
         mode = {"modern": "2026-07-28"}.get(spec["era"], spec["era"])
-        transport = streamable_http_client(spec["url"], http_client=self.http)
+        old = spec.get("transport") == "sse"
+        transport = over_sse(spec) if old else streamable_http_client(spec["url"], http_client=self.http)
         self.client = Client(transport, mode=mode, **callbacks(mcp_types, self.heard, answer))
 
     async def connect(self) -> Outcome:
@@ -243,7 +253,7 @@ class One:
         from mcp import types
 
         self.types = types
-        self.stack, self.url, self.wire, self.heard = stack, spec["url"], wire, Heard()
+        self.stack, self.spec, self.wire, self.heard = stack, spec, wire, Heard()
         self.on = callbacks(types, self.heard, answer)
         self.http = httpx.AsyncClient(**settings(spec, wire))
         assert spec["era"] == "legacy", "mcp 1.x speaks no modern revision"
@@ -253,7 +263,9 @@ class One:
         from mcp.client.streamable_http import streamable_http_client
 
         await self.stack.enter_async_context(self.http)
-        read, write, _ = await self.stack.enter_async_context(streamable_http_client(self.url, http_client=self.http))
+        old, url = self.spec.get("transport") == "sse", self.spec["url"]
+        transport = over_sse(self.spec) if old else streamable_http_client(url, http_client=self.http)
+        read, write, *_ = await self.stack.enter_async_context(transport)
         self.session = await self.stack.enter_async_context(ClientSession(read, write, **self.on))
         got = await self.session.initialize()
         return {"protocol": got.protocolVersion, "server": got.serverInfo.name}
@@ -310,7 +322,7 @@ class One:
 Peer = One | Two
 
 
-async def until(what: str, so: Callable[[], bool], seconds: float = 10) -> None:
+async def until(what: str, so: Callable[[], bool], seconds: float = 20) -> None:
     for _ in range(int(seconds * 100)):
         if so():
             return
@@ -363,15 +375,17 @@ async def changed(peer: Peer, _: Any) -> Outcome:
         return {"tools": await peer.tools()}
 
 
-async def resume(peer: Peer, steps: Any) -> Outcome:
-    await arranged("a cut at notifications/progress")
+async def resumed(peer: Peer, steps: Any, cut: str) -> Outcome:
+    """An answer whose stream is cut after its first message, before us or behind the gateway."""
+    await arranged(f"{cut} notifications/progress")
     return await progress(peer, steps["resume"])
 
 
-async def resume_get(peer: Peer, _: Any) -> Outcome:
+async def resumed_get(peer: Peer, cut: str) -> Outcome:
+    """The same of the stream for what belongs to no request."""
     async with peer.told():
         peer.heard.updated = 0
-        await arranged("a cut at notifications/resources/updated")
+        await arranged(f"{cut} notifications/resources/updated")
         await plain(peer, "touch")
         await until("the first update", lambda: peer.heard.updated == 1)
         await plain(peer, "touch")
@@ -381,11 +395,13 @@ async def resume_get(peer: Peer, _: Any) -> Outcome:
 
 
 async def restart(peer: Peer, steps: Any) -> Outcome:
-    async with peer.told() if steps["touch"] else nullcontext():
+    # In the modern era nobody takes a stream up again: who listened finds out, and listens anew.
+    watched = steps["touch"] and not peer.modern()
+    async with peer.told() if watched else nullcontext():
         peer.heard.updated = 0
         await arranged("another server")
         got = said(await peer.call(steps["call"]))
-        if not steps["touch"]:
+        if not watched:
             return got
         # A stream may be on its way back.
         for _ in range(50):
@@ -410,8 +426,10 @@ MORE: dict[str, Callable[[Peer, Any], Awaitable[Outcome]]] = {
     "updated": updated,
     "changed": changed,
     "hang_up": lambda peer, _: plain(peer, "hang_up"),
-    "resume": resume,
-    "resume_get": resume_get,
+    "resume": lambda peer, steps: resumed(peer, steps, "a cut at"),
+    "resume_get": lambda peer, _: resumed_get(peer, "a cut at"),
+    "behind": lambda peer, steps: resumed(peer, steps, "a cut behind at"),
+    "behind_get": lambda peer, _: resumed_get(peer, "a cut behind at"),
     "restart": restart,
     "ended": ended,
 }

@@ -3,7 +3,8 @@
 //   node ts_client.mjs '{"url": "http://…/mcp", "era": "legacy" | "modern" | "auto", "sdk": 1 | 2, "token": "…",
 //                        "headers": {…}, "steps": {…}, "more": […]}'
 //
-// `sdk` 1 is `@modelcontextprotocol/sdk`, 2 (the default) `@modelcontextprotocol/client`. `steps` replaces single entries
+// `sdk` 1 is `@modelcontextprotocol/sdk`, 2 (the default) `@modelcontextprotocol/client`. `"transport": "sse"`
+// speaks the deprecated HTTP+SSE instead of streamable HTTP. `steps` replaces single entries
 // of STEPS below; null leaves a step out. `more` names entries of MORE, which are done in that order. A step that needs
 // something done to the world prints `waiting for WHAT` and waits for a line. The outcomes are those of py_client.py.
 import { readFileSync } from 'node:fs';
@@ -24,7 +25,7 @@ const STEPS = {
   touch: { name: 'touch', arguments: {} }
 };
 const MODES = { legacy: 'legacy', auto: 'auto', modern: { pin: '2026-07-28' } };
-const STEP_TIMEOUT_MS = 20_000;
+const STEP_TIMEOUT_MS = 60_000;
 const PROBES_MAX = 40;
 const LEVEL_KEY = 'io.modelcontextprotocol/logLevel';
 const WATCHED = 'note://watched';
@@ -94,8 +95,9 @@ const heard = { asked: [], urls: [], logs: [], updated: 0, changed: 0 };
 /** Both generations of the SDK, as the steps want them. */
 async function sdk() {
   if (spec.sdk !== 1) {
-    const { Client, StreamableHTTPClientTransport } = await import('@modelcontextprotocol/client');
-    return { Client, Transport: StreamableHTTPClientTransport, schema: method => method, main: '@modelcontextprotocol/client' };
+    const { Client, SSEClientTransport, StreamableHTTPClientTransport } = await import('@modelcontextprotocol/client');
+    const Transport = spec.transport === 'sse' ? SSEClientTransport : StreamableHTTPClientTransport;
+    return { Client, Transport, schema: method => method, main: '@modelcontextprotocol/client' };
   }
   const { Client } = await import('@modelcontextprotocol/sdk/client/index.js');
   const { StreamableHTTPClientTransport } = await import('@modelcontextprotocol/sdk/client/streamableHttp.js');
@@ -137,7 +139,7 @@ async function arranged(what) {
   await stdin.next();
 }
 
-async function until(what, so, ms = 10_000) {
+async function until(what, so, ms = 20_000) {
   const end = Date.now() + ms;
   while (!so()) {
     if (Date.now() > end) throw new Error(`never: ${what}`);
@@ -169,6 +171,24 @@ async function touchUntil(client, count) {
   if (heard.updated < count) throw new Error(`heard of ${heard.updated} updates`);
 }
 
+/** An answer whose stream is cut after its first message, before us or behind the gateway. */
+async function resumed(client, cut) {
+  await arranged(`${cut} notifications/progress`);
+  return withProgress(client, steps.resume);
+}
+
+/** The same of the stream for what belongs to no request. */
+const resumedGet = (client, cut) => told(client, async () => {
+  heard.updated = 0;
+  await arranged(`${cut} notifications/resources/updated`);
+  await call(client, steps.touch);
+  await until('the first update', () => heard.updated === 1);
+  await call(client, steps.touch);
+  await until('the second update', () => heard.updated === 2);
+  await sleep(200);
+  return { updated: heard.updated };
+});
+
 const MORE = {
   sample: async client => answer(await call(client, steps.sample)),
   roots: async client => answer(await call(client, steps.roots)),
@@ -192,29 +212,21 @@ const MORE = {
     return { tools: (await client.listTools()).tools.map(tool => tool.name) };
   }),
   hang_up: async client => answer(await plain(client, 'hang_up')),
-  resume: async client => {
-    await arranged('a cut at notifications/progress');
-    return withProgress(client, steps.resume);
-  },
-  resume_get: client => told(client, async () => {
-    heard.updated = 0;
-    await arranged('a cut at notifications/resources/updated');
-    await call(client, steps.touch);
-    await until('the first update', () => heard.updated === 1);
-    await call(client, steps.touch);
-    await until('the second update', () => heard.updated === 2);
-    await sleep(200);
-    return { updated: heard.updated };
-  }),
+  resume: client => resumed(client, 'a cut at'),
+  resume_get: client => resumedGet(client, 'a cut at'),
+  behind: client => resumed(client, 'a cut behind at'),
+  behind_get: client => resumedGet(client, 'a cut behind at'),
   restart: async client => {
+    // In the modern era nobody takes a stream up again: who listened finds out, and listens anew.
+    const watched = steps.touch && !modern(client);
     const act = async () => {
       heard.updated = 0;
       await arranged('another server');
       const result = answer(await call(client, steps.call));
-      if (steps.touch) await touchUntil(client, 1);
+      if (watched) await touchUntil(client, 1);
       return result;
     };
-    return steps.touch ? told(client, act) : act();
+    return watched ? told(client, act) : act();
   },
   ended: async client => {
     await arranged('the end of the session');

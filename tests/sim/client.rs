@@ -124,6 +124,7 @@ impl World {
             78..=87 => self.cut_one(which),
             88..=91 => self.set_level(which, session),
             92..=95 => self.answer_again(which, session),
+            96..=97 if self.draw.chance(50) => self.ask_again(which),
             96..=97 => self.try_foreign(which),
             _ => self.try_ended(which),
         }
@@ -226,6 +227,20 @@ impl World {
         let request =
             if self.draw.chance(50) { Request::Get { session, after: None } } else { Request::Delete { session } };
         self.open_conn(which, None, request, None);
+    }
+
+    /// A stream of which its client has everything, or should not have any more.
+    fn ask_again(&mut self, which: usize) {
+        let over = |it: &usize| {
+            let it = &self.listeners[*it];
+            let session = &self.sessions[it.session];
+            it.done && it.conn.is_none() && it.call.is_some() && it.last.is_some() && session.client == which
+        };
+        let listeners: Vec<usize> = (0..self.listeners.len()).filter(over).collect();
+        if !listeners.is_empty() {
+            let listener = self.draw.one_of(&listeners);
+            self.listen(which, self.listeners[listener].session, Some(listener));
+        }
     }
 
     /// A session that its client knows to be over.

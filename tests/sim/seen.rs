@@ -96,6 +96,8 @@ seen! {
     resumed_with_events,
     /// Some of what it had missed was kept no more.
     torn,
+    /// There was nothing left of it.
+    spent,
     /// It was kept no more at all.
     replay_refused,
     /// Notifications that arrived.

@@ -37,6 +37,13 @@ impl World {
             self.torn(number);
             return self.reply(number, Reply::StreamGone);
         };
+        if resumed.spent {
+            // Its client has all of it, and must not ask for ever after.
+            self.seen.spent += 1;
+            let now = self.now.mono;
+            self.gateway.outlet(shard, outlet).into_iter().for_each(|out| out.outlet.detach(resumed.tap, now));
+            return self.reply(number, Reply::StreamGone);
+        }
         self.seen.resumed += 1;
         if resumed.torn {
             self.seen.torn += 1;

@@ -140,8 +140,9 @@ impl MixClients {
     }
 
     fn wire(&self) -> Wire {
-        let wire = Wire::to(self.address);
+        let mut wire = Wire::to(self.address);
         let _ = wire.socket.set_read_timeout(Some(PATIENT));
+        wire.until = Some(Instant::now() + PATIENT);
         wire
     }
 
@@ -486,6 +487,7 @@ impl<'a> Client<'a> {
         for _ in 0..RESUMES_MAX {
             let session = self.session.as_mut().ok_or("there is no session")?;
             let own = session.own.as_mut().ok_or("there is no stream")?;
+            own.wire.until = Some(Instant::now() + PATIENT);
             match own.wire.event(&mut own.decoded) {
                 Ok(Some(event)) => {
                     if event.id.is_some() {
@@ -690,6 +692,7 @@ impl<'a> Client<'a> {
         };
         self.delete(&session.id, session.server, session.revision);
         // Its stream has nothing more to say, and ends.
+        own.wire.until = Some(Instant::now() + PATIENT);
         loop {
             match own.wire.event(&mut own.decoded) {
                 Ok(Some(event)) if event.data.is_empty() => {}
@@ -718,8 +721,9 @@ impl<'a> Client<'a> {
 
     fn going(&mut self, alone: bool, server: usize) -> Going {
         let kept = if alone { None } else { self.kept.take() };
-        let wire = kept.unwrap_or_else(|| self.clients.wire());
+        let mut wire = kept.unwrap_or_else(|| self.clients.wire());
         let begun = Instant::now();
+        wire.until = Some(begun + PATIENT);
         Going { wire, server, begun, heard: 0, last: None, question: None, resumed: false, closes: false }
     }
 

@@ -41,6 +41,8 @@ struct World {
     forgotten: HashSet<String>,
     /// What came as answers to the questions that were put, by the values of their calls.
     questions: HashMap<String, Vec<String>>,
+    /// Whose sessions there have been.
+    tags: HashSet<String>,
     counts: HashMap<&'static str, usize>,
 }
 
@@ -61,6 +63,8 @@ struct Session {
 struct State {
     /// Whose it is, once its client has said so.
     tag: Option<String>,
+    /// It was opened for a call that had found another forgotten: to forget it too would be too much.
+    fresh: bool,
     over: bool,
     /// The session's own stream: its messages, how many were written, and where to.
     log: Vec<String>,
@@ -410,7 +414,11 @@ fn post(shared: &Shared, place: &Place, server: usize, request: &Request, line: 
     }
     if let (Some(session), "resources/subscribe") = (&session, method) {
         let tag = message["params"]["uri"].as_str().and_then(|uri| uri.strip_prefix("tag://"));
-        let before = session.state().tag.replace(tag.unwrap_or_default().to_owned());
+        let again = !shared.world().tags.insert(tag.unwrap_or_default().to_owned());
+        let mut state = session.state();
+        state.fresh = again;
+        let before = state.tag.replace(tag.unwrap_or_default().to_owned());
+        drop(state);
         if before.is_some_and(|before| Some(before.as_str()) != tag) {
             shared.fault(format!("[P3] a session of two clients: {}", request.session));
         }
@@ -501,7 +509,8 @@ fn call(
     let entry = Entry { server: SERVERS[server].into(), tool: text("/params/name"), value: value.clone() };
     let drawn = Mix::carrying(shared.seed, &value);
     let forgets = drawn.as_ref().map_or(Forgets::Nothing, |mix| mix.forgets);
-    let first = matches!(forgets, Forgets::Before | Forgets::Mumbling) && session.is_some();
+    let forgetful = matches!(forgets, Forgets::Before | Forgets::Mumbling);
+    let first = forgetful && session.is_some_and(|session| !std::mem::take(&mut session.state().fresh));
     if first && shared.world().forgotten.insert(value.clone()) {
         place.forget(&request.session);
         shared.count("forgotten before");

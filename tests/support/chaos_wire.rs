@@ -3,7 +3,7 @@
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use socket2::SockRef;
@@ -19,6 +19,8 @@ pub(crate) struct Wire {
     bytes: Vec<u8>,
     /// Reads little at a time.
     pub(crate) slow: bool,
+    /// Until when it waits, whatever else comes meanwhile.
+    pub(crate) until: Option<Instant>,
 }
 
 /// The head of an answer.
@@ -66,7 +68,7 @@ impl Wire {
         socket.set_nodelay(true).expect("a TCP socket has this option");
         socket.set_read_timeout(Some(PATIENCE)).expect("a TCP socket has this option");
         socket.set_write_timeout(Some(PATIENCE)).expect("a TCP socket has this option");
-        Self { socket, bytes: Vec::new(), slow: false }
+        Self { socket, bytes: Vec::new(), slow: false, until: None }
     }
 
     /// Where the gateway has closed, reading will tell.
@@ -199,6 +201,9 @@ impl Wire {
             thread::sleep(Duration::from_micros(300));
         }
         loop {
+            if self.until.is_some_and(|until| Instant::now() > until) {
+                return Err(Lost::Hung);
+            }
             match self.socket.read(&mut piece[..most]) {
                 Ok(0) => return Ok(false),
                 Ok(n) => {

@@ -461,6 +461,11 @@ impl Events {
         }
     }
 
+    /// Whether anything has come, be it the end, after `patience` at most.
+    pub(crate) fn comes(&mut self, patience: Duration) -> bool {
+        !self.decoded.is_empty() || self.wire.comes(patience)
+    }
+
     /// The connection, in the middle of the stream; events that were not asked for yet come first, without framing.
     pub(crate) fn into_wire(mut self) -> Wire {
         self.decoded.append(&mut self.wire.bytes);

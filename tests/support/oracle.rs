@@ -151,6 +151,8 @@ impl End {
                 "server_timeout" => &["timeout"],
                 // A client that closed its half was taken for gone.
                 "server_cut" => &["cut", "cancelled"],
+                // Its client took it back, and its server did not end it.
+                "cancelled" => &["cancelled"],
                 _ => &["invalid"],
             },
             Self::Cut => &["cut", "invalid", "timeout", "cancelled"],

@@ -43,7 +43,7 @@ pub(crate) const RMCP_CLIENT: &str = "client";
 pub(crate) const RMCP_SERVER: &str = "server";
 
 const START_MS_MAX: u64 = 30_000;
-const CLIENT_MS_MAX: u64 = 90_000;
+const CLIENT_MS_MAX: u64 = 240_000;
 const STDERR_LINES_KEPT: usize = 200;
 
 /// Which Python SDK.

@@ -10,7 +10,8 @@ use std::thread;
 const READ_BYTES: usize = 16 * 1024;
 /// A line that is longer holds no field that is looked for.
 const LINE_BYTES_MAX: usize = 64 * 1024;
-const EVENT_END: &[u8] = b"\n\n";
+/// An empty line, of both kinds: behind an event, and behind a head.
+const EMPTY_LINES: [&[u8]; 2] = [b"\n\n", b"\n\r\n"];
 
 /// A running hop; ended, with its connections, when dropped.
 pub(crate) struct Relay {
@@ -62,9 +63,10 @@ impl Relay {
         format!("http://{}{path}", self.address)
     }
 
-    /// Connections from now on go there.
+    /// Connections from now on go there; those there are have ended when this returns, as with a server that is gone.
     pub(crate) fn aim(&self, target: SocketAddr) {
         *held(&self.shared.target) = target;
+        held(&self.shared.live).drain(..).for_each(|socket| end(&socket));
     }
 
     /// Cuts the connection on which the next event with `words` goes to the client, right behind that event.
@@ -165,8 +167,7 @@ fn downward(mut server: TcpStream, mut client: &TcpStream, shared: &Shared) {
 fn cut_at(event: &mut Vec<u8>, before: usize, shared: &Shared) -> Option<usize> {
     let mut words = held(&shared.cut);
     let mut start = 0;
-    while let Some(length) = found(&event[start..], EVENT_END) {
-        let end = start + length + EVENT_END.len();
+    while let Some(end) = end_of_event(event, start) {
         if words.as_ref().is_some_and(|words| found(&event[start..end], words).is_some()) {
             *words = None;
             shared.cuts.fetch_add(1, Ordering::AcqRel);
@@ -176,6 +177,10 @@ fn cut_at(event: &mut Vec<u8>, before: usize, shared: &Shared) -> Option<usize> 
     }
     event.drain(..start.max(event.len().saturating_sub(LINE_BYTES_MAX)));
     None
+}
+
+fn end_of_event(text: &[u8], start: usize) -> Option<usize> {
+    EMPTY_LINES.iter().filter_map(|line| Some(start + found(&text[start..], line)? + line.len())).min()
 }
 
 fn found(text: &[u8], words: &[u8]) -> Option<usize> {

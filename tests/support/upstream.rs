@@ -99,7 +99,12 @@ pub(crate) struct Out<'a> {
 impl Out<'_> {
     /// Sends exactly these bytes.
     pub(crate) fn write(&mut self, bytes: impl AsRef<[u8]>) {
-        let _ = self.socket.write_all(bytes.as_ref());
+        self.open &= self.socket.write_all(bytes.as_ref()).is_ok();
+    }
+
+    /// Whether somebody takes what is sent, as far as is known.
+    pub(crate) fn is_open(&self) -> bool {
+        self.open
     }
 
     /// Sends a JSON answer.
@@ -186,6 +191,11 @@ impl Out<'_> {
         if let Some(seen) = state.seen.iter_mut().rev().find(ours) {
             seen.refused = true;
         }
+    }
+
+    /// Whether a request's session is known here.
+    pub(crate) fn knows(&self, seen: &Seen) -> bool {
+        self.shared.state().sessions.get(seen.field("mcp-session-id")) == Some(&true)
     }
 
     /// Writes a word down for the test to wait for.

@@ -16,6 +16,11 @@ use crate::support::upstream::{Acted, Plan, progress, said};
 /// How far ahead a server got of a client that does not read.
 static AHEAD: AtomicUsize = AtomicUsize::new(0);
 
+/// With the server's log: it is sent to those who ask for it.
+fn logged(post: Post) -> Post {
+    post.param("/_meta/io.modelcontextprotocol~1logLevel", json!("info"))
+}
+
 /// [S3] A client that does not read slows its server down; nothing piles up in between, and nothing is lost.
 #[test]
 fn a_slow_reader_slows_its_server() {
@@ -28,7 +33,7 @@ fn a_slow_reader_slows_its_server() {
             }
             out.stream();
             let note =
-                json!({ "jsonrpc": "2.0", "method": "notifications/message", "params": { "data": "x".repeat(PAD) } });
+                json!({ "jsonrpc": "2.0", "method": "notifications/message", "params": { "level": "info", "data": "x".repeat(PAD) } });
             let event = format!("data: {note}\n\n");
             for _ in 0..EVENTS {
                 out.event_bytes(&event);
@@ -40,7 +45,7 @@ fn a_slow_reader_slows_its_server() {
         })
         .start();
     let gateway = Setup::new().server("up", &upstream.url()).open().start();
-    let post = Post::call("flood");
+    let post = logged(Post::call("flood"));
     let mut events = post.stream(&gateway);
     // The server stops somewhere: what is under way fits the sockets' buffers and a little of the gateway's.
     let mut last = usize::MAX;
@@ -308,7 +313,7 @@ fn a_silent_stream_is_kept_alive() {
         })
         .start();
     let gateway = Setup::new().server("up", &upstream.url()).open().start();
-    let post = Post::call("quiet");
+    let post = Post::call("quiet").param("/_meta/progressToken", json!("p"));
     let mut wire = post.begin(&gateway);
     let mut head = Vec::new();
     let begun = Instant::now();
@@ -338,7 +343,7 @@ fn a_reader_that_stalls_is_given_up() {
             }
             out.stream();
             let note = json!({ "jsonrpc": "2.0", "method": "notifications/message",
-                "params": { "data": "x".repeat(64 * 1024) } });
+                "params": { "level": "info", "data": "x".repeat(64 * 1024) } });
             for _ in 0..1_000 {
                 out.event(&note);
             }
@@ -348,7 +353,7 @@ fn a_reader_that_stalls_is_given_up() {
         })
         .start();
     let gateway = Setup::new().server("up", &upstream.url()).open().set("/limits/write_stall", json!("3s")).start();
-    let post = Post::call("flood");
+    let post = logged(Post::call("flood"));
     let begun = Instant::now();
     let wire = post.begin(&gateway);
     let noted = format!("{} true", post.value);

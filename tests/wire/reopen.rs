@@ -43,6 +43,7 @@ fn delete(gateway: &Gateway, session: &str) -> u16 {
     Wire::to(gateway.address).ask(&session_request(gateway, "DELETE", "/mcp", session, "")).status()
 }
 
+/// [I4]
 /// Many calls on both shards find at once that the server has forgotten their session: it is opened once, by one of
 /// them, and each is executed once.
 #[test]
@@ -119,7 +120,7 @@ fn a_400_about_the_session_counts() {
     );
 }
 
-/// A server that forgets what it has just opened is asked twice, not for ever; its client opens a new session.
+/// [I4] A server that forgets what it has just opened is asked twice, not for ever; its client opens a new session.
 #[test]
 fn a_server_that_keeps_no_session() {
     let upstream = Plan::tools(&["echo"])
@@ -142,7 +143,7 @@ fn a_server_that_keeps_no_session() {
     assert_eq!((upstream.calls().len(), handshakes(&upstream).len()), (2, 2));
 }
 
-/// What a session was agreed on stays: a server that has other terms now is for a new session.
+/// [I4] What a session was agreed on stays: a server that has other terms now is for a new session.
 #[test]
 fn a_server_with_other_terms() {
     let upstream = Plan::tools(&["echo"])
@@ -185,7 +186,7 @@ fn a_server_that_was_started_again() {
     assert_eq!(handshakes(&upstream).len(), 1);
 }
 
-/// [L] An ended session stays ended: on each shard, after a restart, and after a kill right behind the answer.
+/// [I2] [L2] An ended session stays ended: on each shard, after a restart, and after a kill right behind the answer.
 #[test]
 fn over_is_over_for_good() {
     let (gateway, upstream) = pair();
@@ -218,7 +219,7 @@ fn a_session_ends_without_its_server() {
     assert_eq!(delete(&gateway, &session), 404);
 }
 
-/// Nobody uses it, and it is over; its server hears of it.
+/// [I3] Nobody uses it, and it is over; its server hears of it.
 #[test]
 fn an_idle_session_is_over() {
     let upstream = Plan::tools(&["echo"]).start();
@@ -235,7 +236,7 @@ fn an_idle_session_is_over() {
     }
 }
 
-/// Nobody takes all the room there is: neither one caller of the others', nor all together.
+/// [I3] Nobody takes all the room there is: neither one caller of the others', nor all together.
 #[test]
 fn there_are_so_many_sessions() {
     let upstream = Plan::tools(&["echo"]).start();

@@ -142,6 +142,7 @@ fn connections_move_and_go_on() {
     }
 }
 
+/// [I8] With all that was agreed on.
 #[test]
 fn connections_move_with_their_encryption() {
     for driver in DRIVERS {
@@ -281,7 +282,7 @@ fn cancelling(session: &str, id: &Value) -> Post {
     Post::tell(session, json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": params }))
 }
 
-/// [E5] A request is found on whichever shard it is, and nothing but that request.
+/// [E5] [I6] A request is found on whichever shard it is, and nothing but that request.
 #[test]
 fn a_cancellation_finds_its_request_on_any_shard() {
     const REPEATS: usize = 50;
@@ -364,7 +365,7 @@ fn a_server_may_still_answer() {
     assert_eq!(gateway.counted("requests_cancelled"), 1);
 }
 
-/// What is not under way cannot be cancelled, and outside of a session nothing can.
+/// [I6] What is not under way cannot be cancelled, and outside of a session nothing can.
 #[test]
 fn cancellations_in_vain_are_counted() {
     let crossing = Crossing::new(stubborn(), "auto", false, |setup| setup);

@@ -33,6 +33,7 @@ fn statuses(gateway: &Gateway, path: &str, session: &str, token: &str) -> [u16; 
     [post, ask("GET"), ask("DELETE")]
 }
 
+/// [I1] It tells nothing, and nobody writes it down.
 #[test]
 fn the_clients_id_is_not_the_servers() {
     let (gateway, upstream) = pair();
@@ -69,6 +70,7 @@ fn every_shard_opens_it() {
     assert_eq!(shards.len(), 2, "both shards took part");
 }
 
+/// [I1] Whoever else knows it: another subject, another agent, nobody.
 #[test]
 fn another_owners_session_is_unknown() {
     let (gateway, upstream) = pair();
@@ -87,6 +89,7 @@ fn another_owners_session_is_unknown() {
     oracle::check(&gateway, &[("up", &upstream)]);
 }
 
+/// [I1] At another endpoint it is none.
 #[test]
 fn another_endpoints_session_is_unknown() {
     let (gateway, upstream) = pair();
@@ -101,6 +104,7 @@ fn another_endpoints_session_is_unknown() {
     oracle::check(&gateway, &[("up", &upstream)]);
 }
 
+/// [I1] Made up, changed, cut, or the server's own.
 #[test]
 fn forged_ids_are_unknown() {
     let (gateway, upstream) = pair();
@@ -125,6 +129,7 @@ fn forged_ids_are_unknown() {
     oracle::check(&gateway, &[("up", &upstream)]);
 }
 
+/// [I2] Nor does its server keep it.
 #[test]
 fn over_is_over_on_every_connection() {
     let (gateway, upstream) = pair();

@@ -184,12 +184,26 @@ fn a_server_asks_and_is_answered() {
     let post = Post::legacy_call(&session, "ask");
     let mut events = post.stream(&gateway);
     let asked = events.message();
-    assert_eq!((&asked["method"], &asked["id"]), (&json!("elicitation/create"), &json!("ask-1")), "{asked}");
-    let reply = json!({ "jsonrpc": "2.0", "id": "ask-1", "result": { "action": "accept", "content": {} } });
+    // Under an id of the gateway's own: several servers share one client.
+    assert_eq!(asked["method"], "elicitation/create", "{asked}");
+    assert!(asked["id"].as_u64().is_some_and(|id| id < 1 << 53), "{asked}");
+    let mut reply = json!({ "jsonrpc": "2.0", "id": asked["id"], "result": { "action": "accept", "content": {} } });
     let told = Post::tell(&session, reply.clone()).to(&gateway);
     assert_eq!((told.status(), told.text()), (202, String::new()));
     let reached = upstream.wait("the reply", |seen| seen.message.get("result").is_some());
-    assert_eq!(reached.message, reply);
+    // A second one, one to nothing, and another session's are taken and go nowhere.
+    let other = open_session(&gateway, |post| post);
+    for (session, id) in
+        [(&session, &asked["id"]), (&session, &json!(7)), (&session, &json!("ask-1")), (&other, &asked["id"])]
+    {
+        let vain = json!({ "jsonrpc": "2.0", "id": id, "result": { "action": "decline" } });
+        assert_eq!(Post::tell(session, vain).to(&gateway).status(), 202);
+    }
+    assert_eq!(gateway.counted("answers_dropped"), 4);
+    reply["id"] = json!("ask-1");
+    assert_eq!(reached.message, reply, "with the server's own id");
+    let replies = upstream.seen().into_iter().filter(|seen| seen.message.get("result").is_some());
+    assert_eq!(replies.count(), 1);
     upstream.open("answered");
     assert_eq!(text_of(&events.message()), post.value);
     assert!(events.rest().1.is_ok());
@@ -255,7 +269,8 @@ fn session_stream(gateway: &Gateway, session: &str) -> Events {
 
 #[test]
 fn a_sessions_own_stream() {
-    let (gateway, upstream) = pair();
+    let upstream = upstream();
+    let gateway = Setup::new().server("up", &upstream.url()).set("/limits/resume", json!("500ms")).open().start();
     let session = open_session(&gateway, |post| post);
     let mut events = session_stream(&gateway, &session);
     let theirs = upstream.wait("the GET", |seen| seen.http == "GET" && seen.field("last-event-id").is_empty());
@@ -269,8 +284,23 @@ fn a_sessions_own_stream() {
     upstream.say(&json!({ "jsonrpc": "2.0", "id": 1, "result": {} }));
     upstream
         .say(&json!({ "jsonrpc": "2.0", "id": "s-1", "method": "elicitation/create", "params": { "message": "?" } }));
-    assert_eq!(events.message()["id"], "s-1");
+    let asked = events.message();
+    assert_eq!(asked["method"], "elicitation/create");
+    let answer = |id: &Value| json!({ "jsonrpc": "2.0", "id": id, "result": { "action": "cancel" } });
+    assert_eq!(Post::tell(&session, answer(&asked["id"])).to(&gateway).status(), 202);
+    assert_eq!(upstream.wait("the reply", |seen| seen.message.get("result").is_some()).message, answer(&json!("s-1")));
+    // What it takes back is what the client was asked.
+    upstream
+        .say(&json!({ "jsonrpc": "2.0", "id": "s-2", "method": "elicitation/create", "params": { "message": "?" } }));
+    let asked = events.message();
+    let cancel =
+        |id: &Value| json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": { "requestId": id } });
+    upstream.say(&cancel(&json!("s-1")));
+    upstream.say(&cancel(&json!("s-2")));
+    assert_eq!(events.message(), cancel(&asked["id"]));
+    assert_eq!(gateway.counted("withdrawals_late"), 1);
     drop(events);
+    // It stays for a client that comes back, and then ends.
     upstream.noted("stream closed");
     oracle::check(&gateway, &[("up", &upstream)]);
 }
@@ -374,20 +404,5 @@ fn a_cancellation_goes_to_the_same_session() {
     let modern = Post::modern("notifications/cancelled", json!({ "requestId": 1 })).without_id().to(&gateway);
     assert_eq!((modern.status(), modern.text()), (202, String::new()));
     assert!(upstream.seen()[before..].iter().all(|seen| seen.method() != "notifications/cancelled"));
-    oracle::check(&gateway, &[("up", &upstream)]);
-}
-
-/// A client that comes back says what it saw last; answers may come on the stream then.
-#[test]
-fn a_stream_is_resumed() {
-    let (gateway, upstream) = pair();
-    let session = open_session(&gateway, |post| post);
-    let mut wire = Wire::to(gateway.address);
-    wire.send(&session_request(&gateway, "GET", "/mcp", &session, "last-event-id: e-7\r\n"));
-    let mut events = wire.events();
-    let seen = upstream.wait("the GET", |seen| seen.field("last-event-id") == "e-7");
-    assert_eq!(seen.http, "GET");
-    upstream.say(&json!({ "jsonrpc": "2.0", "id": 4, "result": { "content": [] } }));
-    assert_eq!(events.message()["id"], 4);
     oracle::check(&gateway, &[("up", &upstream)]);
 }

@@ -18,8 +18,8 @@ use serde_json::{Map, Value, json};
 
 use crate::{Fault, WATCHED};
 
-const STEP_TIMEOUT: Duration = Duration::from_secs(20);
-const PATIENCE: Duration = Duration::from_secs(10);
+const STEP_TIMEOUT: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(20);
 /// What was received is handled by then.
 const LATE: Duration = Duration::from_millis(50);
 const PROBES_MAX: u32 = 40;
@@ -219,16 +219,17 @@ async fn more(client: &Client, name: &str, steps: &Steps) -> Result<Value, Fault
         }
         "log" => log(client).await,
         "hang_up" => plain(client, "hang_up").await,
-        "resume" => {
-            arranged("a cut at notifications/progress").await;
+        "resume" | "behind" => {
+            arranged(&format!("{} notifications/progress", cut(name))).await;
             progress(client, &steps.0["resume"]).await
         }
         "ended" => {
             arranged("the end of the session").await;
             call(client, &steps.0["call"]).await
         }
-        "restart" if steps.0["touch"].is_null() => telling(client, name, steps).await,
-        "updated" | "changed" | "resume_get" | "restart" => told(client, name, steps).await,
+        // In the modern era nobody takes a stream up again: who listened finds out, and listens anew.
+        "restart" if steps.0["touch"].is_null() || modern(client) => telling(client, name, steps).await,
+        "updated" | "changed" | "resume_get" | "behind_get" | "restart" => told(client, name, steps).await,
         _ => Err(format!("no step {name}").into()),
     }
 }
@@ -293,8 +294,8 @@ async fn telling(client: &Client, name: &str, steps: &Steps) -> Result<Value, Fa
             until("the change", PATIENCE, || heard.heard().changed > 0).await?;
             tools(client).await
         }
-        "resume_get" => {
-            arranged("a cut at notifications/resources/updated").await;
+        "resume_get" | "behind_get" => {
+            arranged(&format!("{} notifications/resources/updated", cut(name))).await;
             for count in 1..=2 {
                 plain(client, "touch").await?;
                 until("an update", PATIENCE, || heard.heard().updated == count).await?;
@@ -306,7 +307,7 @@ async fn telling(client: &Client, name: &str, steps: &Steps) -> Result<Value, Fa
             arranged("another server").await;
             let got = call(client, &steps.0["call"]).await?;
             // A stream may be on its way back.
-            if steps.0["touch"].is_null() {
+            if steps.0["touch"].is_null() || modern(client) {
                 return Ok(got);
             }
             for _ in 0..50 {
@@ -319,6 +320,11 @@ async fn telling(client: &Client, name: &str, steps: &Steps) -> Result<Value, Fa
             Ok(got)
         }
     }
+}
+
+/// Where a stream is cut: before us, or behind the gateway.
+fn cut(step: &str) -> &'static str {
+    if step.starts_with("behind") { "a cut behind at" } else { "a cut at" }
 }
 
 async fn tools(client: &Client) -> Result<Value, Fault> {
@@ -342,9 +348,11 @@ async fn plain(client: &Client, name: &str) -> Result<Value, Fault> {
 async fn progress(client: &Client, step: &Value) -> Result<Value, Fault> {
     client.service().heard().progress.clear();
     let mut got = call(client, step).await?;
-    // Each is handled on a task of its own.
+    // Each is handled on a task of its own, and in no order.
     tokio::time::sleep(LATE).await;
-    got["notifications"] = json!(client.service().heard().progress);
+    let mut notes = std::mem::take(&mut client.service().heard().progress);
+    notes.sort_by_key(|note| note["progress"].as_f64().map(f64::to_bits));
+    got["notifications"] = json!(notes);
     Ok(got)
 }
 
