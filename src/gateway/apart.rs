@@ -28,7 +28,6 @@ use super::relay::{self, withheld};
 use super::sessions::{self, Restored};
 use super::shard::Shard;
 use super::stream::{self, Judged};
-use super::tally::Count;
 
 /// Sends a permitted message, and puts what comes back into `joined`: nothing for a message that nobody waits to be
 /// answered, else its answer, after the messages that the server sent before it. A legacy client that leaves cancels
