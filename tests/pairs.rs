@@ -25,10 +25,12 @@ macro_rules! pairs {
     ($($name:ident: $client:ident, $server:ident;)*) => {
         const PAIRS: &[(Peer, Peer)] = &[$(($client, $server)),*];
 
-        $(#[test]
-        fn $name() {
-            meet($client, $server);
-        })*
+        $(
+            #[test]
+            fn $name() {
+                meet($client, $server);
+            }
+        )*
     };
 }
 
