@@ -135,6 +135,28 @@ fn against_sse(client: Option<Client>) {
     oracle::check(&gateway, &[]);
 }
 
+/// Drives a client of the deprecated HTTP+SSE transport, which has that with the gateway and nobody else.
+fn of_old(client: Option<Client>) {
+    let (Some(client), Some(server)) = (client, node_peers()) else { return };
+    let server = server.serve(CONFORMANCE_SERVER);
+    let endpoints = json!({ "/sse": { "servers": ["peer"], "sse": true } });
+    let gateway = governed(Setup::new().server("peer", &server.url()).set("/endpoints", endpoints), "secret");
+    let who = Who { subject: "real", agent: Some("client"), tasks: &["work"], expires_s: 600 };
+    let url = gateway.url("/sse");
+    let token = gateway.token_for(&who, &[&url]);
+    // Of what comes in one piece with the answer the TypeScript client drops the notification, whoever sends it: it
+    // gives notifications on a step later than answers.
+    let progress = json!({ "name": "slow", "arguments": { "steps": 5, "step_ms": 20, "label": "progress" } });
+    let steps = json!({ "progress": progress });
+    let spec = json!({ "url": url, "era": "legacy", "transport": "sse", "token": token, "steps": steps });
+    let report = client.peers.drive(client.script, &spec);
+    well_served(&report, "secret", "5");
+    assert_eq!(report["fail"]["isError"], true, "{:#}", report["fail"]);
+    assert_eq!(report["cancel"]["noticed"], true, "{:#}", report["cancel"]);
+    assert!(report["elicit"]["text"].as_str().is_some_and(|text| text.contains("blue")), "{:#}", report["elicit"]);
+    oracle::check(&gateway, &[]);
+}
+
 /// The everything server speaks the legacy era only; clients of both eras find that out.
 fn against_everything(client: Option<Client>) {
     let (Some(client), Some(node)) = (client, node_peers()) else { return };
@@ -206,6 +228,21 @@ fn python_1_to_python() {
 #[test]
 fn python_1_to_everything() {
     against_everything(python(Sdk::V1));
+}
+
+#[test]
+fn typescript_of_old() {
+    of_old(typescript());
+}
+
+#[test]
+fn python_1_of_old() {
+    of_old(python(Sdk::V1));
+}
+
+#[test]
+fn python_2_of_old() {
+    of_old(python(Sdk::V2));
 }
 
 #[test]

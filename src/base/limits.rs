@@ -84,6 +84,8 @@ pub const REFUSED_BODY_DRAIN_MS_MAX: u64 = 1_000;
 pub const SESSIONS_KNOWN_MAX: usize = 128 * 1024;
 /// Sessions that a shard ends at once for want of use; the others have to wait a second.
 pub const SESSIONS_EXPIRED_AT_ONCE_MAX: usize = 256;
+/// And for so long tells their servers so, milliseconds, before it goes on with the next ones.
+pub const SESSIONS_EXPIRED_MS_MAX: u64 = 5_000;
 /// Ending a session: at its server, and in the journal, milliseconds each.
 pub const SESSION_END_MS_MAX: u64 = 2_000;
 /// How often a shard looks at its orders, milliseconds.
@@ -92,6 +94,8 @@ pub const HOUSEKEEPING_MS: u64 = 50;
 pub const LIST_FRESH_MS_MAX: u64 = 2_000;
 /// When a drain begins, streams get this long for their clean end, milliseconds.
 pub const STREAM_END_MS_MAX: u64 = 5_000;
+/// A client's message over HTTP+SSE waits so long for those of its notifications and answers that came before it.
+pub const TELLING_MS_MAX: u64 = 1_000;
 /// Connections of one shard.
 pub const CONNECTIONS_MAX: usize = 20_000;
 /// A connection without a request keeps its buffer and its place in the pipeline for so long, milliseconds; then
@@ -214,6 +218,8 @@ pub const RETIRE_MS_MAX: u64 = 100;
 
 /// Sessions of HTTP+SSE servers on one shard: each is a connection.
 pub const LINES_MAX: usize = 4 * 1024;
+/// One that is out of use for so long, milliseconds, goes for a new one when there are so many.
+pub const LINE_SPARE_MS: u64 = 60_000;
 /// Messages under way to the server in one of them.
 pub const LINE_POSTS_MAX: usize = 2 * LINE_CALLS_MAX;
 /// Kept for a session's own stream while nobody reads it, bytes; what comes beyond is dropped.
@@ -259,6 +265,8 @@ pub const STREAM_PIECE_BYTES: usize = 32 * 1024;
 /// A client whose connection was cut comes back after this long, milliseconds, and a server's stream that has ended is
 /// asked for again.
 pub const STREAM_RETRY_MS: u64 = 1_000;
+/// But not sooner than after this long, milliseconds, whatever the server says.
+pub const STREAM_RETRY_MS_MIN: u64 = 100;
 /// And after this long at the latest.
 pub const STREAM_RETRY_MS_MAX: u64 = 30_000;
 /// The id of a server's event, where its stream is to go on, bytes.

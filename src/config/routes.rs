@@ -64,7 +64,7 @@ pub(crate) fn endpoints(root: &Node, faults: &mut Faults) -> Vec<EndpointSetting
 
 impl EndpointSettings {
     fn new(path: &str, servers: Vec<ServerId>) -> Self {
-        Self { path: path.to_owned(), resource: String::new(), servers }
+        Self { path: path.to_owned(), resource: String::new(), servers, sse: false }
     }
 }
 
@@ -171,6 +171,7 @@ fn endpoint(entry: &Entry, servers: &HashMap<&str, usize>, faults: &mut Faults) 
         faults.error(&entry.key_at, &path, message, hint);
     }
     let mut out = EndpointSettings::new(&entry.key, Vec::new());
+    out.sse = entry.node.get("sse").is_some_and(Node::is_true);
     let Some(list) = entry.node.get("servers") else {
         return out;
     };

@@ -316,6 +316,11 @@ const ENDPOINT: &[Key] = &[
         ]),
         "How tools and prompts are called here. Default: `bare` with one server.",
     ),
+    Key::new(
+        "sse",
+        Kind::Flag,
+        "Whether clients of the deprecated HTTP+SSE transport of 2024-11-05 are served here too. Default: `false`.",
+    ),
 ];
 
 const POLICY: &[Key] = &[

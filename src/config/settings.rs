@@ -197,6 +197,8 @@ pub struct EndpointSettings {
     pub resource: String,
     /// The servers behind it; exactly one for now.
     pub servers: Vec<ServerId>,
+    /// Clients of the HTTP+SSE transport (MCP 2024-11-05) are served too.
+    pub sse: bool,
 }
 
 /// Bounds that the operator may move; the defaults are those of `base::limits`.

@@ -49,6 +49,8 @@ pub struct PreparedEndpoint {
     pub metadata: Vec<u8>,
     /// Survives restarts and reloads, so a session id sealed for this path opens for no other.
     pub digest: u64,
+    /// Where it serves HTTP+SSE (MCP 2024-11-05): the digest of that part of it, for whose sessions no other has use.
+    pub sse: Option<u64>,
     /// The one server behind it.
     pub server: ServerId,
 }
@@ -100,6 +102,8 @@ impl Prepared {
                 challenge,
                 metadata: metadata(settings, &endpoint.resource),
                 digest: endpoint_hash(&endpoint.path),
+                // No path has a query, so none has this digest.
+                sse: endpoint.sse.then(|| endpoint_hash(&format!("{}?session", endpoint.path))),
                 server: endpoint.servers[0],
             });
         }

@@ -454,6 +454,21 @@ fn quickstart() {
 }
 
 #[test]
+fn the_deprecated_transport_is_off_unless_asked_for() {
+    let check = |sse: &str, want: bool| {
+        let text = format!(
+            "listen: 127.0.0.1:8080\nauth: {{ anonymous: allow }}\nservers: {{ a: {{ url: http://127.0.0.1:1/mcp }} }}\n\
+             endpoints: {{ /old: {{ servers: [a]{sse} }} }}\n"
+        );
+        let settings = read(&text).map_err(|faults| format!("{faults:?}")).expect("it is sound").settings;
+        assert_eq!(settings.endpoints.iter().map(|it| it.sse).collect::<Vec<_>>(), [want, false], "{sse}");
+    };
+    check("", false);
+    check(", sse: false", false);
+    check(", sse: true", true);
+}
+
+#[test]
 fn two_servers() {
     let loaded = read(include_str!("../../examples/two-servers.yaml")).expect("it is sound");
     assert_eq!(loaded.warnings, []);

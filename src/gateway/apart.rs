@@ -3,11 +3,14 @@
 
 use crate::base::limits::{BUFFER_BYTES, EVENT_BYTES_MAX};
 use crate::base::span::Span;
+use crate::http::field::Known;
 use crate::http::sse::EventParser;
 use crate::jsonrpc::edit::splice;
 use crate::jsonrpc::scan::Shape;
+use crate::mcp::method::Verb;
 use crate::record::Recorded;
 use crate::record::frame::Status;
+use crate::session::ledger::Upstream;
 use crate::session::way::{In, WayFault};
 use crate::upstream::UpstreamFault;
 use crate::upstream::exchange::{Abort, Answer};
@@ -17,15 +20,14 @@ use super::answer::{Media, accept, deadline, media, of_facts, retire};
 use super::conn::{Body, Conn};
 use super::events as asks;
 use super::exchange::sent;
-use super::flight::{Ended, Flight, end, failed};
+use super::flight::{Ended, Flight, NEVER, end, failed};
 use super::forward::{self, Trip};
 use super::joined::Joined;
 use super::refusal::{Kind, Refusal};
-use super::relay::withheld;
+use super::relay::{self, withheld};
 use super::sessions::{self, Restored};
 use super::shard::Shard;
 use super::stream::{self, Judged};
-use super::tally::Count;
 
 /// Sends a permitted message, and puts what comes back into `joined`: nothing for a message that nobody waits to be
 /// answered, else its answer, after the messages that the server sent before it. A legacy client that leaves cancels
@@ -53,20 +55,24 @@ pub(super) async fn serve(
     loop {
         let mut upstream = None;
         if let (Some(live), Some((way, next))) = (&live, &mut way) {
-            match joined.wait(shard, conn, sessions::reach(shard, flight, live, way, *next)).await {
-                Ok(reached) => upstream = Some(reached),
+            let reached = joined.wait(shard, conn, sessions::reach(shard, flight, live, way, *next)).await;
+            upstream = match reached {
+                Ok(upstream) => Some(upstream),
                 Err(WayFault::Gone) => {
-                    shard.count(Count::AnswersDropped);
+                    forward::lost(shard, flight);
                     return Ok(());
                 }
                 Err(fault) => return Err(forward::unsent(shard, flight, fault)),
-            }
+            };
         }
         let Some(request) = forward::compose(shard, conn, body, flight, &trip, upstream.as_deref()) else {
             end(shard, flight, Ended::of(Status::Unreachable, 503));
             return Err(Refusal::from(Kind::NoBuffer).recorded());
         };
         flight.sent = shard.timers.now().mono;
+        if flight.is_cancelled(shard) {
+            return Err(failed(shard, flight, UpstreamFault::Abandoned));
+        }
         let work = sent(shard, &trip.lane, request, deadline, &slot.abort);
         let answer = joined.wait(shard, conn, work).await;
         flight.answered = shard.timers.now().mono;
@@ -105,8 +111,12 @@ async fn answered(
     timeout: u64,
 ) -> Result<(), Refusal> {
     let request = flight.id.is_some() && flight.method.is_some();
+    let initialize = flight.method.is_some_and(|method| method.verb == Verb::Initialize);
     match (answer.status(), media(&answer)) {
         (401 | 403, _) => Err(withheld(shard, flight, answer, Kind::ServerRefusedUs)),
+        (200, Media::Json | Media::Events) if initialize => {
+            Box::pin(begun(shard, conn, joined, flight, answer, abort)).await
+        }
         (200, Media::Events) if request => events(shard, conn, joined, flight, answer, abort, timeout).await,
         (200..=299, _) if !request => {
             retire(shard, answer).await;
@@ -153,6 +163,51 @@ async fn json(
     flight.answer_leaves(shard);
     joined.answer(shard, conn, named.as_deref().unwrap_or(&body)).await;
     end(shard, flight, of_facts(&facts, status, body.len()));
+    Ok(())
+}
+
+/// The answer to the `initialize` of a session whose stream is there already.
+async fn begun(
+    shard: &Shard,
+    conn: &mut Conn,
+    joined: &mut Joined,
+    flight: &Flight,
+    mut answer: Answer,
+    abort: &Abort,
+) -> Result<(), Refusal> {
+    let body = if media(&answer) == Media::Events {
+        let ours = |data: &[u8]| {
+            let mut answers = shard.answers();
+            answers.read(data).is_ok_and(|facts| accept(shard, flight, &facts, data, 200).is_ok())
+        };
+        joined.wait(shard, conn, stream::event_with(shard, &mut answer, ours)).await.map(Some)
+    } else {
+        let body = joined.wait(shard, conn, whole(shard, &mut answer)).await;
+        body.map(|body| body.map(|body| body.to_vec()))
+    };
+    let body = match body {
+        Ok(Some(body)) => body,
+        Ok(None) => return Err(too_long(shard, flight, answer)),
+        Err(fault) => return Err(broken(shard, flight, answer, fault, abort)),
+    };
+    let Ok((body, agreed)) = relay::settled(shard, flight, body) else {
+        return Err(withheld(shard, flight, answer, Kind::ServerInvalid));
+    };
+    if let Some(revision) = agreed {
+        let id = answer.field(Known::McpSessionId).unwrap_or_default().to_vec();
+        let feed = joined.elsewhere().filter(|feed| !feed.is_over());
+        let kept = feed.ok_or(Kind::SessionUnknown);
+        let kept = kept.and_then(|feed| sessions::kept(shard, flight, feed.session(), &id, revision));
+        if let Err(kind) = kept {
+            answer.abandon();
+            let orphan = Upstream { server: sessions::digest(flight), epoch: 0, revision, id: id.into() };
+            sessions::end_upstream(shard, &flight.snapshot, flight.server, &orphan).await;
+            return Err(kind.into());
+        }
+    }
+    retire(shard, answer).await;
+    flight.answer_leaves(shard);
+    joined.answer(shard, conn, &body).await;
     Ok(())
 }
 
@@ -233,6 +288,7 @@ async fn events(
             match stream::judge(shard, flight, &event) {
                 Judged::Forward => {
                     bytes += data.len();
+                    slow_down(shard, joined, &answer);
                     joined.message(shard, conn, data).await;
                 }
                 Judged::Final(facts, _) => {
@@ -245,6 +301,7 @@ async fn events(
                 Judged::Refused(id, why) => Box::pin(asks::refuse_of(shard, flight, &id, why)).await,
                 Judged::Instead(data) => {
                     bytes += data.len();
+                    slow_down(shard, joined, &answer);
                     joined.message(shard, conn, &data).await;
                 }
                 Judged::Drop => {}
@@ -261,6 +318,13 @@ async fn events(
         if let Err(fault) = joined.wait(shard, conn, answer.fill(&shard.buffers)).await {
             return Err(broken(shard, flight, answer, fault, abort));
         }
+    }
+}
+
+/// Whoever waits for a reader waits for no server.
+fn slow_down(shard: &Shard, joined: &Joined, answer: &Answer) {
+    if !joined.has_room(shard) {
+        answer.allow_until(NEVER);
     }
 }
 

@@ -118,8 +118,7 @@ async fn in_session(
         let upstream = match sessions::reach(shard, flight, live, &mut way, next).await {
             Ok(upstream) => upstream,
             Err(WayFault::Gone) => {
-                // What was asked, was asked in a session of the server's that is no more.
-                shard.count(Count::AnswersDropped);
+                lost(shard, flight);
                 return accepted(shard, conn).await;
             }
             Err(fault) => return Err(unsent(shard, flight, fault)),
@@ -154,6 +153,13 @@ pub(super) fn unsent(shard: &Shard, flight: &Flight, fault: WayFault) -> Refusal
     let refusal = sessions::refused(fault);
     end(shard, flight, Ended::of(Status::Unreachable, refusal.status()));
     refusal.recorded()
+}
+
+/// A client's answer to what a server asked in a session that it has forgotten: it concerns nobody, and the client's own
+/// session goes on.
+pub(super) fn lost(shard: &Shard, flight: &Flight) {
+    shard.count(Count::AnswersDropped);
+    end(shard, flight, Ended::of(Status::Unreachable, 202));
 }
 
 /// Sends it, and waits for the head of the answer. The outer fault is one after which nothing was sent.

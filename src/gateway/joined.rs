@@ -1,8 +1,9 @@
 //! Many answers in one: the answers to the messages of a batch, kept as a JSON array for as long as they come as JSON
-//! and are few bytes; an event stream from then on.
+//! and are few bytes; an event stream from then on. Or answers that have a stream already, the one of HTTP+SSE.
 
 use std::future::Future;
 use std::pin::pin;
+use std::rc::Rc;
 
 use crate::base::limits::{BATCH_ANSWER_BYTES_MAX, BUFFER_BYTES, STREAM_ACKNOWLEDGED_MS_MAX, STREAM_KEEPALIVE_MS};
 use crate::base::time::Moment;
@@ -14,6 +15,7 @@ use crate::uring::buffer::Buffer;
 use super::answer::write_head;
 use super::conn::Conn;
 use super::flight::{NEVER, Next};
+use super::live::Feed;
 use super::shard::Shard;
 use super::watch::{self, Woke};
 
@@ -33,12 +35,32 @@ enum Form {
     Array { kept: Option<Buffer>, ends: Vec<usize> },
     /// On their way already.
     Events(Framing),
+    /// On a stream of another connection.
+    Elsewhere(Rc<Feed>),
 }
 
 impl Joined {
     pub(super) fn new(shard: &Shard) -> Self {
         let form = Form::Array { kept: None, ends: Vec::new() };
         Self { form, empty: true, spoken: shard.timers.last().mono, heeded: false }
+    }
+
+    /// For what goes on the stream that is all of a session.
+    pub(super) fn on(shard: &Shard, feed: Rc<Feed>) -> Self {
+        Self { form: Form::Elsewhere(feed), ..Self::new(shard) }
+    }
+
+    /// That stream.
+    pub(super) fn elsewhere(&self) -> Option<&Rc<Feed>> {
+        match &self.form {
+            Form::Elsewhere(feed) => Some(feed),
+            _ => None,
+        }
+    }
+
+    /// Whether a message can leave without a wait for its reader, as far as that is known here.
+    pub(super) fn has_room(&self, shard: &Shard) -> bool {
+        self.elsewhere().is_none_or(|feed| shard.feeds.room(feed))
     }
 
     /// Whether there is nothing in it, and nothing of it has left.
@@ -86,7 +108,7 @@ impl Joined {
         let mut work = pin!(work);
         loop {
             let until = match self.form {
-                Form::Array { .. } => NEVER,
+                Form::Array { .. } | Form::Elsewhere(_) => NEVER,
                 Form::Events(_) => self.spoken.plus_ms(STREAM_KEEPALIVE_MS),
             };
             match watch::next(shard, conn, work.as_mut(), until, false, false).await {
@@ -125,7 +147,7 @@ impl Joined {
                 conn.send(shard, &out).await;
                 if shard.draining() { Next::Close } else { Next::Keep }
             }
-            Form::Events(_) => Next::Close,
+            Form::Events(_) | Form::Elsewhere(_) => Next::Close,
         }
     }
 
@@ -148,6 +170,9 @@ impl Joined {
     }
 
     async fn event(&mut self, shard: &Shard, conn: &mut Conn, message: &[u8]) {
+        if let Form::Elsewhere(feed) = &self.form {
+            return feed.say(shard, message).await;
+        }
         let event = Event { id: None, name: Some(b"message"), data: Some(message), retry: None };
         let mut bytes = Vec::with_capacity(message.len() + 32);
         let _ = sse::write_event(&mut bytes, &event);

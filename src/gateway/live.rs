@@ -14,9 +14,9 @@ use smallvec::SmallVec;
 
 use crate::base::ids::{EndpointId, ServerId, ShardId};
 use crate::base::limits::{
-    FEEDS_ALONE_MAX, FEEDS_BYTES_MAX, REFUSAL_BYTES_MAX, STREAM_BUFFERED_BYTES_MAX, STREAM_KEPT_BYTES_MAX,
-    STREAM_KEPT_EVENTS_MAX, STREAM_RETRY_MS, STREAM_RETRY_MS_MAX, STREAM_WAITING_EVENTS_MAX,
-    UPSTREAM_EVENT_ID_BYTES_MAX,
+    FEEDS_ALONE_MAX, FEEDS_BYTES_MAX, HOUSEKEEPING_MS, REFUSAL_BYTES_MAX, STREAM_BUFFERED_BYTES_MAX,
+    STREAM_KEPT_BYTES_MAX, STREAM_KEPT_EVENTS_MAX, STREAM_RETRY_MS, STREAM_RETRY_MS_MAX, STREAM_RETRY_MS_MIN,
+    STREAM_WAITING_EVENTS_MAX, TELLING_MS_MAX, UPSTREAM_EVENT_ID_BYTES_MAX,
 };
 use crate::base::time::{Moment, Now};
 use crate::http::field::Known;
@@ -26,7 +26,7 @@ use crate::identity::active::ActiveTask;
 use crate::identity::caller::Caller;
 use crate::jsonrpc::id;
 use crate::jsonrpc::scan::Shape;
-use crate::mcp::revision::{Era, Revision};
+use crate::mcp::revision::Era;
 use crate::session::outlet::{Bounds, EventId, Outlet, TapKey};
 use crate::upstream::UpstreamFault;
 use crate::upstream::exchange::{Abort, Answer, Clearance, Request};
@@ -72,9 +72,14 @@ pub(super) struct Feed {
     session: Rc<Live>,
     endpoint: EndpointId,
     server: ServerId,
-    pub(super) revision: Revision,
+    /// Of a client of HTTP+SSE: all that its session says, answers too.
+    all: Option<All>,
     /// Of an answer: its request's id.
     asked: Option<IdBytes>,
+    /// What it was asked under: the task, and the snapshot's epoch that the task's number is of.
+    task: (ActiveTask, u64),
+    /// Of an answer: the server's session in which it was asked for.
+    upstream: u32,
     pub(super) outlet: RefCell<Outlet>,
     /// Who reads, or did last.
     who: RefCell<Rc<Who>>,
@@ -87,6 +92,12 @@ pub(super) struct Feed {
     paused: Cell<bool>,
     /// Of an answer: the number of its first stream.
     stream: u64,
+    /// A task reads its server.
+    read: Cell<bool>,
+    /// It does so for nobody: counted.
+    lonely: Cell<bool>,
+    /// It is among those that may be.
+    queued: Cell<bool>,
     /// Ends what its task waits for.
     abort: Abort,
     turn: Cell<u64>,
@@ -95,6 +106,67 @@ pub(super) struct Feed {
     held: Cell<usize>,
     /// Of an answer: the connection that asked for it.
     line: RefCell<Option<Socket>>,
+}
+
+/// What there is to know of a stream that is all of a session (MCP 2024-11-05 basic/transports).
+#[derive(Default)]
+struct All {
+    /// Its handshake is under way.
+    shaking: Cell<bool>,
+    /// Its server's own stream was asked for.
+    listening: Cell<bool>,
+    /// Messages under way.
+    messages: Cell<usize>,
+    /// How many there were.
+    numbers: Cell<u64>,
+    /// Notifications and answers under way: later messages wait for them.
+    telling: RefCell<SmallVec<[u64; 4]>>,
+}
+
+/// A client's message on its way over HTTP+SSE.
+pub(super) struct Turn<'a> {
+    feed: &'a Feed,
+    all: &'a All,
+    number: u64,
+    shakes: bool,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.all.messages.set(self.all.messages.get() - 1);
+        self.all.telling.borrow_mut().retain(|number| *number != self.number);
+        if self.shakes {
+            self.all.shaking.set(false);
+        }
+        self.feed.changed();
+    }
+}
+
+impl Turn<'_> {
+    /// It begins the session; `false` where another has, or does.
+    pub(super) fn shake(&mut self) -> bool {
+        self.shakes = !self.feed.session.has_begun() && !self.all.shaking.replace(true);
+        self.shakes
+    }
+
+    /// Whether it begins the session.
+    pub(super) fn is_first(&self) -> bool {
+        self.shakes
+    }
+
+    /// It is none that is answered: those behind it are to come after it.
+    pub(super) fn tells(&self) {
+        self.all.telling.borrow_mut().push(self.number);
+    }
+
+    /// Waits until what its client told the server before has arrived there, or has had its time.
+    pub(super) async fn comes(&self, shard: &Shard) {
+        let until = shard.timers.now().mono.plus_ms(TELLING_MS_MAX);
+        let waits = || self.all.telling.borrow().iter().any(|number| *number < self.number);
+        while waits() && shard.timers.now().mono < until && !self.feed.is_over() {
+            changed(shard, self.feed, until).await;
+        }
+    }
 }
 
 /// How far a session's own stream is.
@@ -118,12 +190,15 @@ impl std::fmt::Debug for Feed {
 
 impl Feed {
     fn new(shard: &Shard, flight: &Flight, session: Rc<Live>, asked: Option<IdBytes>, stream: u64) -> Self {
+        let upstream = session.epoch(sessions::digest(flight));
         Self {
             session,
             endpoint: flight.endpoint,
             server: flight.server,
-            revision: flight.revision,
+            all: None,
             asked,
+            task: (flight.task, flight.snapshot.auth_epoch),
+            upstream,
             outlet: RefCell::new(Outlet::new(shard.id, BOUNDS, shard.timers.last().mono)),
             who: RefCell::new(Rc::new(Who::of(flight))),
             opening: Cell::new(Opening::Trying),
@@ -131,6 +206,9 @@ impl Feed {
             ended: Cell::new(false),
             paused: Cell::new(false),
             stream,
+            read: Cell::new(false),
+            lonely: Cell::new(false),
+            queued: Cell::new(false),
             abort: Abort::default(),
             turn: Cell::new(0),
             waiting: RefCell::default(),
@@ -159,9 +237,48 @@ impl Feed {
         }
     }
 
+    /// Whether a caller might have asked for this answer: one whose token has lost the task may not read it either.
+    fn is_open_to(&self, flight: &Flight) -> bool {
+        match self.task {
+            (ActiveTask::One(task), epoch) => {
+                epoch == flight.snapshot.auth_epoch && flight.caller.tasks.contains(&task)
+            }
+            _ => true,
+        }
+    }
+
     /// The session whose stream it is.
-    pub(super) fn session(&self) -> &Live {
+    pub(super) fn session(&self) -> &Rc<Live> {
         &self.session
+    }
+
+    /// Of a stream that is all of a session: a message of its client's begins.
+    pub(super) fn turn_of(&self) -> Option<Turn<'_>> {
+        let all = self.all.as_ref()?;
+        let number = all.numbers.replace(all.numbers.get() + 1);
+        all.messages.set(all.messages.get() + 1);
+        Some(Turn { feed: self, all, number, shakes: false })
+    }
+
+    /// Whether it is all of a session: what ends it ends that.
+    pub(super) fn is_all(&self) -> bool {
+        self.all.is_some()
+    }
+
+    /// Whether a drain has to wait: an answer is still to come on this stream, which has no other way.
+    pub(super) fn expects(&self) -> bool {
+        self.all.as_ref().is_some_and(|all| all.messages.get() > 0 || self.outlet.borrow().waits())
+    }
+
+    /// Says something on the stream, once there is room for it.
+    pub(super) async fn say(&self, shard: &Shard, message: &[u8]) {
+        while !shard.feeds.room(self) && !self.is_over() {
+            self.pause();
+            changed(shard, self, shard.timers.now().mono.plus_ms(HOUSEKEEPING_MS)).await;
+        }
+        self.push(message);
+        shard.feeds.settle(self);
+        self.changed();
     }
 
     /// From now on this is who reads. What was weighed for another one and waits is weighed again.
@@ -192,7 +309,7 @@ impl Feed {
             caller: &who.caller,
             task: who.task,
             server: self.server,
-            revision: self.revision,
+            revision: self.session.speaks(),
             session: Some(&self.session),
         }
     }
@@ -205,7 +322,7 @@ impl Feed {
             server: self.server,
             endpoint: self.endpoint,
             era: Era::Legacy,
-            revision: self.revision,
+            revision: self.session.speaks(),
             id: None,
             method: None,
             session: Some(self.session.clone()),
@@ -272,8 +389,13 @@ pub(super) struct Feeds {
     answers: RefCell<HashMap<u64, Rc<Feed>, RandomState>>,
     /// Answers that nobody reads, or that have ended: forgotten from then on. In order.
     leaving: RefCell<VecDeque<(Moment, u64)>>,
-    /// Sessions whose own stream nobody reads, in the order in which that came to be.
-    alone: RefCell<VecDeque<[u8; 16]>>,
+    /// Answers that are read by who came back for them, or whose server is read again.
+    resumed: RefCell<HashMap<u64, Rc<Feed>, RandomState>>,
+    /// Streams that nobody reads while their server is read, in the order in which that came to be; and some of which
+    /// this is no longer so.
+    alone: RefCell<VecDeque<Weak<Feed>>>,
+    /// How many there are of the former.
+    lonely: Cell<usize>,
     streams: Cell<u64>,
     asks: Cell<u64>,
     bytes: Cell<usize>,
@@ -291,7 +413,9 @@ impl Feeds {
             homes: RefCell::default(),
             answers: RefCell::default(),
             leaving: RefCell::default(),
+            resumed: RefCell::default(),
             alone: RefCell::default(),
+            lonely: Cell::new(0),
             streams: Cell::new(now.unix_ms),
             asks: Cell::new(now.unix_ms),
             bytes: Cell::new(0),
@@ -342,7 +466,8 @@ impl Feeds {
         let session = flight.session.as_ref()?;
         let answer = self.answers.borrow().get(&event.stream).cloned();
         let home = || self.homes.borrow().get(&session.nonce16).cloned();
-        let feed = answer.filter(|feed| feed.session.nonce16 == session.nonce16).or_else(home)?;
+        let mine = |feed: &Rc<Feed>| feed.session.nonce16 == session.nonce16 && feed.is_open_to(flight);
+        let feed = answer.filter(mine).or_else(home)?;
         let resumed = feed.outlet.borrow_mut().resume(event.stream, event.seq).ok()?;
         if resumed.spent {
             // Its client has all of it, and must not ask for ever after: it gets the session's own stream.
@@ -360,6 +485,7 @@ impl Feeds {
         }
         feed.read_by(shard, &Rc::new(Who::of(flight)));
         feed.changed();
+        self.look(&feed);
         Some((feed, resumed.tap))
     }
 
@@ -376,23 +502,113 @@ impl Feeds {
         Some(feed)
     }
 
+    /// A stream that is all of a session, which nobody reads yet.
+    pub(super) fn all(&self, shard: &Shard, flight: &Flight) -> Option<Rc<Feed>> {
+        let session = flight.session.clone()?;
+        let nonce = session.nonce16;
+        let mut feed = Feed::new(shard, flight, session, None, 0);
+        feed.all = Some(All::default());
+        feed.outlet = RefCell::new(Outlet::new(shard.id, BOUNDS_ALL, shard.timers.last().mono));
+        let feed = Rc::new(feed);
+        self.homes.borrow_mut().insert(nonce, feed.clone());
+        Some(feed)
+    }
+
+    /// The stream that is all of this session, while it lasts.
+    pub(super) fn all_of(&self, nonce: &[u8; 16]) -> Option<Rc<Feed>> {
+        self.homes.borrow().get(nonce).filter(|feed| feed.all.is_some() && !feed.is_over()).cloned()
+    }
+
+    /// Puts what the server says unasked on such a stream too, once.
+    pub(super) fn listen(&self, feed: &Rc<Feed>) {
+        if feed.all.as_ref().is_some_and(|all| !all.listening.replace(true)) {
+            self.feed(feed, None);
+        }
+    }
+
+    /// Such a stream has ended, and so has its session.
+    fn end_all(&self, feed: &Feed) {
+        let Some(feed) = self.homes.borrow_mut().remove(&feed.session.nonce16) else { return };
+        feed.ended.set(true);
+        feed.outlet.borrow_mut().shut();
+        let shard = self.shard.get().and_then(Weak::upgrade);
+        let Some(shard) = shard.filter(|_| feed.session.has_begun()) else { return };
+        self.tasks.set(self.tasks.get() + 1);
+        ring::spawn(async move {
+            // Nobody is there to be told.
+            let _ = sessions::end(&shard, &feed.session).await;
+            // Where it was over before, its server's connection is still here.
+            sessions::hang_up(&shard, &feed.session);
+            shard.feeds.tasks.set(shard.feeds.tasks.get() - 1);
+        });
+    }
+
     /// A connection with a stream of its own.
-    pub(super) fn attach(&self, shard: &Shard, flight: &Flight, feed: &Feed) -> TapKey {
+    pub(super) fn attach(&self, shard: &Shard, flight: &Flight, feed: &Rc<Feed>) -> TapKey {
         let tap = feed.outlet.borrow_mut().attach(next(&self.streams));
         feed.read_by(shard, &Rc::new(Who::of(flight)));
         // The one before it has nothing new to wait for.
         feed.changed();
+        self.look(feed);
         tap
     }
 
     /// A connection of a session's own stream has ended.
-    pub(super) fn detach(&self, shard: &Shard, feed: &Feed, tap: TapKey) {
+    pub(super) fn detach(&self, shard: &Shard, feed: &Rc<Feed>, tap: TapKey) {
         feed.outlet.borrow_mut().detach(tap, shard.timers.now().mono);
-        if feed.asked.is_none() && feed.outlet.borrow().taps() == 0 {
-            self.alone.borrow_mut().push_back(feed.session.nonce16);
+        if feed.all.is_some() {
+            self.end_all(feed);
         }
         feed.changed();
+        self.look(feed);
         self.settle(feed);
+    }
+
+    /// After a change in who reads a stream, and whether its server is read: puts it where it belongs then.
+    fn look(&self, feed: &Rc<Feed>) {
+        let (read, taps) = (feed.read.get(), feed.outlet.borrow().taps());
+        if feed.asked.is_none() && !read && taps == 0 {
+            // Nobody can find it any more.
+            feed.outlet.borrow_mut().shut();
+        } else if feed.asked.is_some() && (read || taps > 0) {
+            self.resumed.borrow_mut().insert(feed.stream, feed.clone());
+        } else if feed.asked.is_some() {
+            self.resumed.borrow_mut().remove(&feed.stream);
+        }
+        let waited_for = feed.opening.get() == Opening::Trying || taps > 0;
+        let lonely = read && !waited_for && !feed.outlet.borrow().is_shut();
+        match (feed.lonely.replace(lonely), lonely) {
+            (false, true) => self.lonely.set(self.lonely.get() + 1),
+            (true, false) => self.lonely.set(self.lonely.get() - 1),
+            _ => {}
+        }
+        if lonely && !feed.queued.replace(true) {
+            self.alone.borrow_mut().push_back(Rc::downgrade(feed));
+        }
+    }
+
+    /// Ends streams that nobody reads, those that have been alone for longest first: when they are many, hold much, or
+    /// have descriptors that connections may need.
+    fn part(&self, shard: &Shard) {
+        loop {
+            let Some(first) = self.alone.borrow().front().map(Weak::upgrade) else { return };
+            let lonely = self.lonely.get();
+            let taken = shard.connections.borrow().len() + lonely;
+            let many = lonely > FEEDS_ALONE_MAX || taken > shard.connections_max || self.bytes.get() > FEEDS_BYTES_MAX;
+            let is_lonely = first.as_ref().is_some_and(|feed| feed.lonely.get());
+            if is_lonely && !many {
+                return;
+            }
+            self.alone.borrow_mut().pop_front();
+            let Some(feed) = first else { continue };
+            feed.queued.set(false);
+            if is_lonely {
+                feed.outlet.borrow_mut().shut();
+                self.look(&feed);
+                self.settle(&feed);
+                feed.changed();
+            }
+        }
     }
 
     /// Counts what a log holds now.
@@ -424,14 +640,7 @@ impl Feeds {
             let Some((_, stream)) = due else { break };
             self.forget(shard, stream, now, many);
         }
-        while self.alone.borrow().len() > FEEDS_ALONE_MAX {
-            let Some(nonce) = self.alone.borrow_mut().pop_front() else { break };
-            let home = self.homes.borrow().get(&nonce).cloned();
-            if let Some(feed) = home.filter(|feed| feed.outlet.borrow().taps() == 0) {
-                feed.outlet.borrow_mut().shut();
-                feed.changed();
-            }
-        }
+        self.part(shard);
         let epoch = shard.snapshot().auth_epoch;
         if self.epoch.replace(epoch) != epoch {
             self.wake_all();
@@ -459,10 +668,11 @@ impl Feeds {
         feed.changed();
     }
 
-    /// A session is over: so is its stream.
+    /// A session is over: so are its stream, and the answers that are read again.
     pub(super) fn session_ended(&self, nonce: &[u8; 16]) {
-        let home = self.homes.borrow().get(nonce).cloned();
-        if let Some(feed) = home {
+        let mut over: SmallVec<[Rc<Feed>; 4]> = self.homes.borrow().get(nonce).cloned().into_iter().collect();
+        over.extend(self.resumed.borrow().values().filter(|feed| feed.session.nonce16 == *nonce).cloned());
+        for feed in over {
             feed.ended.set(true);
             feed.changed();
         }
@@ -480,16 +690,22 @@ impl Feeds {
         let Some(shard) = self.shard.get().and_then(Weak::upgrade) else { return };
         let feed = feed.clone();
         self.tasks.set(self.tasks.get() + 1);
+        feed.read.set(true);
         ring::spawn(async move {
             if feed.asked.is_some() {
                 go_on(&shard, &feed, at).await;
             } else {
                 keep_fed(&shard, &feed).await;
+            }
+            if feed.asked.is_none() && feed.all.is_none() {
+                feed.outlet.borrow_mut().finish();
                 let mut homes = shard.feeds.homes.borrow_mut();
                 if homes.get(&feed.session.nonce16).is_some_and(|known| Rc::ptr_eq(known, &feed)) {
                     homes.remove(&feed.session.nonce16);
                 }
             }
+            feed.read.set(false);
+            shard.feeds.look(&feed);
             shard.feeds.settle(&feed);
             feed.changed();
             shard.feeds.tasks.set(shard.feeds.tasks.get() - 1);
@@ -580,6 +796,7 @@ async fn keep_fed(shard: &Rc<Shard>, feed: &Rc<Feed>) {
             Ok(answer) => {
                 feed.opening.set(Opening::Open);
                 feed.changed();
+                shard.feeds.look(feed);
                 source.epoch = epoch(shard, feed);
                 let resumed = source.at.clone();
                 let over = Box::pin(read(shard, feed, answer, &mut source)).await;
@@ -599,7 +816,7 @@ async fn keep_fed(shard: &Rc<Shard>, feed: &Rc<Feed>) {
         }
         // One that lasted is asked for again soon, one that ends as it begins less and less often.
         let lasted = shard.timers.now().mono >= begun.plus_ms(STREAM_RETRY_MS_MAX);
-        let least_ms = source.retry.unwrap_or(STREAM_RETRY_MS).min(STREAM_RETRY_MS_MAX);
+        let least_ms = source.retry.unwrap_or(STREAM_RETRY_MS).clamp(STREAM_RETRY_MS_MIN, STREAM_RETRY_MS_MAX);
         pause_ms = if lasted { least_ms } else { (2 * pause_ms).clamp(least_ms, STREAM_RETRY_MS_MAX) };
         let until = shard.timers.now().mono.plus_ms(pause_ms);
         while shard.timers.now().mono < until && feed.is_wanted(shard) {
@@ -609,7 +826,6 @@ async fn keep_fed(shard: &Rc<Shard>, feed: &Rc<Feed>) {
     if feed.opening.get() == Opening::Trying {
         feed.opening.set(Opening::Refused(404));
     }
-    feed.outlet.borrow_mut().finish();
 }
 
 /// Reads the rest of an answer whose server had hung up.
@@ -617,6 +833,7 @@ async fn go_on(shard: &Rc<Shard>, feed: &Rc<Feed>, at: Option<Box<[u8]>>) {
     let mut source = Source { at, ..Source::default() };
     let answer = open(shard, feed, source.at.as_deref()).await;
     feed.opening.set(Opening::Open);
+    shard.feeds.look(feed);
     let kind = match answer {
         Ok(answer) => match Box::pin(read(shard, feed, answer, &mut source)).await {
             Over::Answered | Over::Unwanted => return feed.outlet.borrow_mut().finish(),
@@ -642,14 +859,22 @@ fn epoch(shard: &Shard, feed: &Feed) -> u32 {
     feed.session.upstream(digest).map_or(0, |upstream| upstream.epoch)
 }
 
-/// Asks the server for a stream, behind its event `at`. A session that it has forgotten is opened again first.
+/// Asks the server for a stream, behind its event `at`. A session that it has forgotten is opened again first; the
+/// answers that were due in it are lost.
 async fn open(shard: &Shard, feed: &Feed, at: Option<&[u8]>) -> Result<Answer, Opening> {
     let digest = shard.snapshot().prepared.servers[feed.server.index()].digest;
     let mut again = feed.session.upstream(digest).is_none();
+    let whole = feed.asked.is_none();
+    if !whole && feed.session.epoch(digest) != feed.upstream {
+        return Err(Opening::Refused(404));
+    }
     // The second time the shard may just have been behind the others.
     for last in [false, false, true] {
-        if again && Box::pin(sessions::reopen(shard, &feed.flight(shard))).await.is_err() {
-            return Err(Opening::Refused(404));
+        if again && let Err(refusal) = Box::pin(sessions::reopen(shard, &feed.flight(shard))).await {
+            return Err(match refusal.kind {
+                Kind::SessionUnknown => Opening::Refused(404),
+                _ => Opening::Failed(UpstreamFault::Unreachable),
+            });
         }
         // What the old session's events were numbered with means nothing in the new one.
         let answer = ask(shard, feed, at.filter(|_| !again)).await.map_err(Opening::Failed)?;
@@ -657,7 +882,7 @@ async fn open(shard: &Shard, feed: &Feed, at: Option<&[u8]>) -> Result<Answer, O
             (200, Media::Events) => return Ok(answer),
             (status, _) => {
                 let forgotten = is_forgotten(shard, answer).await;
-                if !forgotten || last {
+                if !forgotten || last || !whole {
                     return Err(Opening::Refused(if forgotten { 404 } else { status }));
                 }
                 again = true;
@@ -826,6 +1051,10 @@ fn weigh(shard: &Shard, feed: &Feed, event: &Event<'_>) -> Weighed {
 
 async fn tell_refused(shard: &Shard, feed: &Feed) {
     loop {
+        if !feed.is_wanted(shard) {
+            // Its server hears so by the end of the stream; told one by one, it could keep this here for long.
+            feed.refusals.take();
+        }
         let Some((id, why)) = feed.refusals.borrow_mut().pop() else { return };
         let snapshot = shard.snapshot();
         Box::pin(events::refuse(shard, &snapshot, feed.server, &feed.session, &id, why)).await;
@@ -877,6 +1106,9 @@ pub(super) async fn changed(shard: &Shard, feed: &Feed, until: Moment) {
 fn next(count: &Cell<u64>) -> u64 {
     count.replace(count.get() + 1)
 }
+
+/// Of a stream that cannot be resumed.
+const BOUNDS_ALL: Bounds = Bounds { kept_bytes: 0, kept_events: 0, ..BOUNDS };
 
 const BOUNDS: Bounds = Bounds {
     waiting_bytes: STREAM_BUFFERED_BYTES_MAX,

@@ -29,6 +29,7 @@ mod serve;
 mod session;
 mod sessions;
 mod shard;
+mod sse;
 mod stream;
 pub mod tally;
 mod tap;

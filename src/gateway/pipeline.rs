@@ -36,7 +36,7 @@ use super::refusal::{self, Kind, Refusal};
 use super::sessions::{Live, Restored};
 use super::shard::{Held, Shard};
 use super::tally::Count;
-use super::{batch, forward, gate, lists, session, sessions};
+use super::{batch, forward, gate, lists, session, sessions, sse};
 
 /// Who asks, where, and under which configuration.
 pub(super) struct Asked {
@@ -117,6 +117,9 @@ async fn post(
     };
     let asked = Asked { snapshot: current, caller, endpoint, began };
 
+    if sse::names(conn, &asked.snapshot, endpoint).is_some() {
+        return Box::pin(sse::post(shard, conn, body, asked)).await;
+    }
     let session = session(shard, conn, &asked);
     let server = asked.snapshot.prepared.endpoints[endpoint.index()].server;
     if let Some(Ok(live)) = &session
@@ -256,7 +259,7 @@ pub(super) fn read(
         name_count: head.count(Known::McpName),
         session: head.get(bytes, Known::McpSessionId),
         session_count: head.count(Known::McpSessionId),
-        session_revision: session.map(|session| session.revision),
+        session_revision: session.map(|session| session.speaks()),
     };
     let mut reader = shard.reader();
     if let Err(fault) = reader.read(text) {
@@ -297,13 +300,23 @@ impl Asked {
     /// A message on its way. Its id is taken along.
     pub(super) fn flight(self, read: &mut Read, request_bytes: usize) -> Flight {
         Flight {
+            id: read.id.take(),
+            method: read.call.method,
+            request_bytes,
+            ..self.start(read.call.era, read.call.revision)
+        }
+    }
+
+    /// On its way, with nothing known of it yet.
+    pub(super) fn start(self, era: Era, revision: Revision) -> Flight {
+        Flight {
             task: ActiveTask::None,
             endpoint: self.endpoint,
             server: self.snapshot.prepared.endpoints[self.endpoint.index()].server,
-            era: read.call.era,
-            revision: read.call.revision,
-            id: read.id.take(),
-            method: read.call.method,
+            era,
+            revision,
+            id: None,
+            method: None,
             session: None,
             opted: Opted::default(),
             profile: None,
@@ -314,7 +327,7 @@ impl Asked {
             began: self.began,
             sent: self.began.mono,
             answered: self.began.mono,
-            request_bytes,
+            request_bytes: 0,
             seq: None,
             snapshot: self.snapshot,
             caller: self.caller,

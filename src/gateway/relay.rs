@@ -9,7 +9,7 @@ use crate::http::field::Known;
 use crate::http::head::{Framing, Version};
 use crate::mcp::method::Verb;
 use crate::mcp::optin::TASKS_EXTENSION;
-use crate::mcp::revision::Era;
+use crate::mcp::revision::{Era, Revision};
 use crate::record::frame::Status;
 use crate::session::ledger::Upstream;
 use crate::upstream::UpstreamFault;
@@ -283,12 +283,9 @@ async fn initialize(
             return Err(failed(shard, flight, fault));
         }
     };
-    let agreed = sessions::agreed(shard, &body);
-    let accepted = shard.answers().read(&body).is_ok_and(|facts| accept(shard, flight, &facts, &body, 200).is_ok());
-    if !accepted {
+    let Ok((body, agreed)) = settled(shard, flight, body) else {
         return Err(withheld(shard, flight, answer, Kind::ServerInvalid));
-    }
-    let body = without_tasks(&body, false).unwrap_or(body);
+    };
     let upstream = answer.field(Known::McpSessionId).map(<[u8]>::to_vec);
     let session = match (upstream, agreed) {
         (Some(upstream), Some(revision)) => match sessions::begin(shard, flight, &upstream, revision) {
@@ -306,6 +303,14 @@ async fn initialize(
     flight.answer_leaves(shard);
     send_json(shard, conn, 200, session.as_deref(), &body).await;
     Ok(Next::Keep)
+}
+
+/// A whole answer to `initialize` as the client gets it, and the revision that it settles on; none for an error.
+pub(super) fn settled(shard: &Shard, flight: &Flight, body: Vec<u8>) -> Result<(Vec<u8>, Option<Revision>), Kind> {
+    let agreed = sessions::agreed(shard, &body);
+    let facts = shard.answers().read(&body).map_err(|_| Kind::ServerInvalid);
+    facts.and_then(|facts| accept(shard, flight, &facts, &body, 200))?;
+    Ok((without_tasks(&body, false).unwrap_or(body), agreed))
 }
 
 /// What a server says of itself, without what this gateway does not pass on: the tasks of 2025-11-25, and where it is

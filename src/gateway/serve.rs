@@ -75,7 +75,17 @@ pub(super) async fn connection(shard: Rc<Shard>, slot: Rc<Slot>, begin: Begin) -
             Run::Stream(tap, keep, left) => {
                 rest.bytes = left.bytes;
                 let after = Box::pin(tap::serve(&shard, &slot, &stream, tap, left.wait)).await;
-                if keep { after } else { After::Closed }
+                match after {
+                    After::Idle(_, wait) if !keep => {
+                        // Ends the stored wait, which must not be dropped.
+                        stream.shutdown();
+                        if let Some(wait) = wait {
+                            let _ = wait.await;
+                        }
+                        After::Closed
+                    }
+                    after => after,
+                }
             }
         };
         match after {

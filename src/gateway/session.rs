@@ -10,7 +10,7 @@ use crate::base::time::Now;
 use crate::http::field::Known;
 use crate::http::head::{Framing, Method, Version};
 use crate::http::{body as chunks, reply};
-use crate::identity::active::active_task;
+use crate::identity::active::{ActiveTask, active_task};
 use crate::identity::caller::Caller;
 use crate::mcp::revision::{Era, Revision};
 use crate::session::outlet::EventId;
@@ -19,11 +19,11 @@ use super::conn::Conn;
 use super::flight::{Flight, NEVER, Next, Taken};
 use super::live::{self, Feed, Who};
 use super::load::Class;
-use super::modern::Opted;
-use super::pipeline;
+use super::pipeline::{self, Asked};
 use super::refusal::{Kind, Refusal};
 use super::sessions::{self, Live};
 use super::shard::{Held, Shard};
+use super::sse;
 use super::tap::Tap;
 use super::watch::{self, Woke};
 
@@ -44,10 +44,16 @@ pub(super) async fn serve(
             ..Refusal::from(Kind::MethodNotAllowed).to(Era::Legacy, None)
         });
     }
-    let session = session_of(shard, conn, &snapshot, &caller, endpoint)?;
+    let promised = sse::promised(shard, conn, &snapshot, &caller, endpoint)?;
+    let session = match &promised {
+        Some((session, _)) => session.clone(),
+        None => session_of(shard, conn, &snapshot, &caller, endpoint)?,
+    };
     let server = snapshot.prepared.endpoints[endpoint.index()].server;
     let event = last_event(conn);
-    let home = if method == Method::Get {
+    let home = if promised.is_some() {
+        None
+    } else if method == Method::Get {
         // What is resumed is where its events are; a session's own stream is at its home.
         conn.hand_over_to(shard, event.map_or(session.home, |event| event.shard))
     } else {
@@ -56,44 +62,34 @@ pub(super) async fn serve(
     if let Some(next) = home {
         return Ok(next);
     }
-    let named = conn.head.get(conn.bytes(), Known::PortcullisTask);
-    let task = active_task(&caller, named, None, snapshot.settings.policy.tasks())
-        .ok()
-        .filter(|_| conn.head.count(Known::PortcullisTask) <= 1)
-        .ok_or_else(|| Refusal::from(Kind::TaskUnavailable).to(Era::Legacy, None))?;
+    let task = task(conn, &snapshot, &caller)?;
     if method == Method::Get {
         afford(shard, &snapshot, &caller).map_err(|kind| Refusal::from(kind).to(Era::Legacy, None))?;
     }
+    let asked = Asked { snapshot, caller, endpoint, began };
     let flight = Flight {
         task,
-        server,
-        endpoint,
-        era: Era::Legacy,
-        revision: session.revision,
-        id: None,
-        method: None,
         session: Some(session.clone()),
-        opted: Opted::default(),
-        profile: None,
-        change: Cell::new(None),
-        succeeded: Cell::new(false),
-        in_flight: Cell::new(None),
         taken: Cell::new(if method == Method::Get { Taken::Stream } else { Taken::Nothing }),
-        began,
-        sent: began.mono,
-        answered: began.mono,
-        request_bytes: 0,
-        seq: None,
-        snapshot,
-        caller,
+        ..asked.start(Era::Legacy, session.speaks())
     };
-    let result = if method == Method::Get {
+    let result = if let Some((_, id)) = promised {
+        sse::open(shard, conn, &flight, &id).await
+    } else if method == Method::Get {
         stream(shard, conn, &flight, event).await
     } else {
-        ended(shard, conn, &flight, &session).await
+        ended(shard, conn, &session).await
     };
     flight.over(shard);
     result.map_err(|refusal| refusal.to(Era::Legacy, None))
+}
+
+/// The active task, as the head names it.
+fn task(conn: &Conn, snapshot: &Held, caller: &Caller) -> Result<ActiveTask, Refusal> {
+    let named = conn.head.get(conn.bytes(), Known::PortcullisTask);
+    let task = active_task(caller, named, None, snapshot.settings.policy.tasks()).ok();
+    let task = task.filter(|_| conn.head.count(Known::PortcullisTask) <= 1);
+    task.ok_or_else(|| Refusal::from(Kind::TaskUnavailable).to(Era::Legacy, None))
 }
 
 /// Whether there is room for one more stream of this caller.
@@ -105,8 +101,8 @@ fn afford(shard: &Shard, snapshot: &Held, caller: &Caller) -> Result<(), Kind> {
 }
 
 /// A session's end, as its client wishes: whether its server can be reached or not, it is over here.
-async fn ended(shard: &Shard, conn: &mut Conn, flight: &Flight, session: &Live) -> Result<Next, Refusal> {
-    sessions::end(shard, flight, session).await?;
+async fn ended(shard: &Shard, conn: &mut Conn, session: &Live) -> Result<Next, Refusal> {
+    sessions::end(shard, session).await?;
     let mut out = Vec::with_capacity(64);
     conn.write_status(shard, &mut out, 204);
     reply::finish(&mut out, Framing::None);
@@ -128,7 +124,7 @@ async fn stream(shard: &Shard, conn: &mut Conn, flight: &Flight, event: Option<E
         None => {
             let home = flight.session.as_ref().map_or(shard.id, |session| shard.home(session.home));
             // Also when it has made its way here: for a stream that is forgotten.
-            let lost = event.is_some_and(|event| event.shard == shard.id);
+            let lost = event.is_some_and(|event| shard.home(event.shard) == shard.id);
             if home != shard.id && (lost || !conn.slot.handed.get()) {
                 return Ok(Next::HandOver(home));
             }
@@ -174,6 +170,8 @@ async fn opened(shard: &Shard, conn: &mut Conn, feed: &Rc<Feed>) -> Option<Resul
         }
         let mut work = pin!(live::changed(shard, feed, NEVER));
         if let Woke::Gone = watch::next(shard, conn, work.as_mut(), NEVER, true, false).await {
+            // Else the feed would remember every connection that left before its server answered.
+            feed.changed();
             return None;
         }
     }

@@ -12,8 +12,8 @@ use smallvec::SmallVec;
 
 use crate::base::ids::ServerId;
 use crate::base::limits::{
-    EVENT_BYTES_MAX, LEASE_MS, SESSION_END_MS_MAX, SESSIONS_EXPIRED_AT_ONCE_MAX, SESSIONS_KNOWN_MAX, TICK_MS,
-    UPSTREAM_SESSION_BYTES_MAX, WAY_WAIT_MS,
+    EVENT_BYTES_MAX, LEASE_MS, SESSION_END_MS_MAX, SESSIONS_EXPIRED_AT_ONCE_MAX, SESSIONS_EXPIRED_MS_MAX,
+    SESSIONS_KNOWN_MAX, TICK_MS, UPSTREAM_SESSION_BYTES_MAX, WAY_WAIT_MS,
 };
 use crate::base::time::Moment;
 use crate::http::field::Known as Field;
@@ -50,6 +50,10 @@ pub(super) struct Live {
     /// The servers' own sessions, at most one of each server.
     upstreams: RefCell<SmallVec<[Rc<Upstream>; 1]>>,
     ended: Cell<bool>,
+    /// What its client speaks: as its id says, or what its handshake has settled on since.
+    speaks: Cell<Revision>,
+    /// The ledger knows it.
+    entered: Cell<bool>,
     /// When the ledger last heard that it is in use, seconds since 1970.
     touched_s: Cell<u64>,
 }
@@ -65,7 +69,14 @@ impl Deref for Live {
 impl Live {
     fn new(session: Session, known: SmallVec<[Upstream; 1]>, now_s: u64) -> Self {
         let upstreams = known.into_iter().map(Rc::new).collect();
-        Self { session, upstreams: RefCell::new(upstreams), ended: Cell::new(false), touched_s: Cell::new(now_s) }
+        Self {
+            speaks: Cell::new(session.revision),
+            session,
+            upstreams: RefCell::new(upstreams),
+            ended: Cell::new(false),
+            entered: Cell::new(true),
+            touched_s: Cell::new(now_s),
+        }
     }
 
     /// How the ledger knows it.
@@ -80,6 +91,16 @@ impl Live {
     /// The proof that its owner uses it.
     pub(super) fn proof(&self) -> &Session {
         &self.session
+    }
+
+    /// The revision that its client speaks.
+    pub(super) fn speaks(&self) -> Revision {
+        self.speaks.get()
+    }
+
+    /// Whether its handshake is done: only a session of HTTP+SSE has an id before that.
+    pub(super) fn has_begun(&self) -> bool {
+        self.entered.get()
     }
 
     /// Its session at a server, by [`crate::config::snapshot::PreparedServer::digest`].
@@ -109,7 +130,7 @@ impl Live {
     /// It is in use: the ledger hears so now and then, and says whether it still is a session.
     pub(super) fn touch(&self, shard: &Shard) -> bool {
         let now_s = shard.timers.last().unix_s();
-        if now_s.saturating_sub(self.touched_s.get()) >= shard.snapshot().settings.sessions.touch_s() {
+        if self.entered.get() && now_s.saturating_sub(self.touched_s.get()) >= shard.control.ledger.touch_s() {
             self.touched_s.set(now_s);
             if !shard.control.ledger.touch(&self.key(), now_s) {
                 shard.sessions.borrow_mut().remove(&self.nonce16);
@@ -172,8 +193,7 @@ impl Sessions {
 pub(super) fn hang_up(shard: &Shard, live: &Live) {
     let snapshot = shard.snapshot();
     for upstream in live.upstreams.borrow().iter() {
-        let server = snapshot.prepared.servers.iter().position(|server| server.digest == upstream.server);
-        if server.is_some_and(|server| snapshot.transport(ServerId::from_index(server)) == Transport::Sse) {
+        if server_of(&snapshot, upstream).is_some_and(|server| snapshot.transport(server) == Transport::Sse) {
             shard.upstreams.hang_up(&upstream.id);
         }
     }
@@ -205,31 +225,77 @@ impl Shard {
 
 /// A session that its server has just opened: the client's id for it.
 pub(super) fn begin(shard: &Shard, flight: &Flight, id: &[u8], revision: Revision) -> Result<String, Kind> {
+    let digest = flight.snapshot.prepared.endpoints[flight.endpoint.index()].digest;
+    let profile = flight.profile.as_deref().unwrap_or_default();
+    let (seal, sealed) = sealed(shard, &flight.caller, digest, revision, Capabilities::of(profile))?;
+    let key = SessionKey { owner: seal.owner, nonce: seal.nonce16 };
+    enter(shard, flight, key, terms(&seal), id, revision).map(|_| sealed)
+}
+
+/// A session of HTTP+SSE (MCP 2024-11-05 basic/transports), and its id: it has that before its handshake, and is in the
+/// ledger after it. At home here.
+pub(super) fn promised(shard: &Shard, caller: &Caller, digest: u64) -> Result<(Rc<Live>, String), Kind> {
+    let (seal, sealed) = sealed(shard, caller, digest, Revision::R2024_11_05, Capabilities::default())?;
+    let session = seal.owned_by(&caller.owner, digest).map_err(unopened)?;
+    let live = Live::new(session, SmallVec::new(), shard.timers.last().unix_s());
+    live.entered.set(false);
+    Ok((Rc::new(live), sealed))
+}
+
+/// Keeps such a promise: the handshake was answered.
+pub(super) fn kept(shard: &Shard, flight: &Flight, live: &Live, id: &[u8], revision: Revision) -> Result<(), Kind> {
+    let upstream = enter(shard, flight, live.key(), live.terms(), id, revision)?;
+    live.learn(upstream);
+    live.speaks.set(revision);
+    live.entered.set(true);
+    live.touched_s.set(shard.timers.last().unix_s());
+    Ok(())
+}
+
+fn sealed(
+    shard: &Shard,
+    caller: &Caller,
+    digest: u64,
+    revision: Revision,
+    capabilities: Capabilities,
+) -> Result<(SessionSeal, String), Kind> {
+    let (mut nonce, mut nonce16) = ([0; 12], [0; 16]);
+    let random = shard.random.fill(&mut nonce).and_then(|()| shard.random.fill(&mut nonce16));
+    let key = shard.sealing.first().filter(|_| random.is_ok()).ok_or(Kind::ServerInvalid)?;
+    let seal = SessionSeal {
+        node: 0,
+        home: shard.id,
+        owner: caller.owner,
+        endpoint_hash: digest,
+        revision,
+        capabilities: capabilities.0,
+        issued_at: shard.timers.now().unix_s(),
+        nonce16,
+    };
+    let sealed = owner::seal(key, &seal, nonce);
+    Ok((seal, sealed))
+}
+
+/// Tells the ledger of a session, and of its server's.
+fn enter(
+    shard: &Shard,
+    flight: &Flight,
+    key: SessionKey,
+    terms: Terms,
+    id: &[u8],
+    revision: Revision,
+) -> Result<Upstream, Kind> {
     if id.len() > UPSTREAM_SESSION_BYTES_MAX {
         return Err(Kind::ServerInvalid);
     }
     let profile = flight.profile.as_deref().unwrap_or_default();
-    let (mut nonce, mut nonce16) = ([0; 12], [0; 16]);
-    let random = shard.random.fill(&mut nonce).and_then(|()| shard.random.fill(&mut nonce16));
-    let key = shard.sealing.first().filter(|_| random.is_ok()).ok_or(Kind::ServerInvalid)?;
-    let now_s = shard.timers.now().unix_s();
-    let seal = SessionSeal {
-        node: 0,
-        home: shard.id,
-        owner: flight.caller.owner,
-        endpoint_hash: flight.snapshot.prepared.endpoints[flight.endpoint.index()].digest,
-        revision,
-        capabilities: Capabilities::of(profile).0,
-        issued_at: now_s,
-        nonce16,
-    };
     let upstream = Upstream { server: digest(flight), epoch: 1, revision, id: id.into() };
-    let session = SessionKey { owner: seal.owner, nonce: nonce16 };
-    shard.control.ledger.enter(session, terms(&seal), profile, upstream, now_s).map_err(|fault| match fault {
+    let now_s = shard.timers.last().unix_s();
+    let entered = shard.control.ledger.enter(key, terms, profile, upstream.clone(), now_s);
+    entered.map(|()| upstream).map_err(|fault| match fault {
         LedgerFault::OwnerFull => Kind::SessionsBusy,
-        _ => Kind::SessionsFull,
-    })?;
-    Ok(owner::seal(key, &seal, nonce))
+        LedgerFault::Full => Kind::SessionsFull,
+    })
 }
 
 /// A flight's server, as the ledger knows it.
@@ -338,7 +404,7 @@ async fn open(shard: &Shard, flight: &Flight, live: &Live, epoch: u32) -> In {
             return came;
         }
     };
-    let upstream = Upstream { server, epoch, revision: live.revision, id };
+    let upstream = Upstream { server, epoch, revision: live.speaks(), id };
     match shard.control.ledger.opened(&key, upstream.clone()) {
         Opened::Kept => {
             live.learn(upstream);
@@ -356,7 +422,7 @@ async fn open(shard: &Shard, flight: &Flight, live: &Live, epoch: u32) -> In {
 async fn shake_hands(shard: &Shard, flight: &Flight, live: &Live, known: Option<&Known>) -> Result<Box<[u8]>, In> {
     let capabilities = Capabilities(live.capabilities);
     let profile = known.and_then(|known| known.profile.as_deref()).map(Profile::json);
-    let body = request_initialize_again(0, live.revision, profile, capabilities);
+    let body = request_initialize_again(0, live.speaks(), profile, capabilities);
     let until = shard.timers.now().mono.plus_ms(timeout(flight).min(LEASE_MS));
     let mut answer = post(shard, flight, live, None, &body, until).await?;
     let message = match (answer.status(), media(&answer)) {
@@ -370,9 +436,9 @@ async fn shake_hands(shard: &Shard, flight: &Flight, live: &Live, known: Option<
     if id.len() > UPSTREAM_SESSION_BYTES_MAX {
         return Err(In::Declined);
     }
-    let upstream = Upstream { server: digest(flight), epoch: 0, revision: live.revision, id };
+    let upstream = Upstream { server: digest(flight), epoch: 0, revision: live.speaks(), id };
     let came = match agreed {
-        Some(agreed) if agreed == live.revision => restore(shard, flight, live, known, &upstream, until).await,
+        Some(agreed) if agreed == live.speaks() => restore(shard, flight, live, known, &upstream, until).await,
         // The client speaks what it has agreed on; a server that will not is for a new session to find out.
         _ => Err(In::Declined),
     };
@@ -566,15 +632,16 @@ pub(super) fn restored(shard: &Shard, flight: &Flight, call: &Call, text: &[u8])
 }
 
 /// Ends a session: no shard serves it when this returns, and no restart brings it back. Its servers are told.
-pub(super) async fn end(shard: &Shard, flight: &Flight, live: &Live) -> Result<(), Refusal> {
+pub(super) async fn end(shard: &Shard, live: &Live) -> Result<(), Refusal> {
     let ended = shard.control.ledger.end(&live.key(), live.terms(), shard.timers.now().unix_s());
     // In every shard's box before the client hears that it is over.
     shard.control.mail.send(&Letter::SessionEnded(live.nonce16));
     shard.control.asks.forget(live.nonce16);
     shard.count(Count::SessionsEnded);
+    let snapshot = shard.snapshot();
     for upstream in &ended.upstreams {
-        if upstream.server == digest(flight) {
-            end_upstream(shard, &flight.snapshot, flight.server, upstream).await;
+        if let Some(server) = server_of(&snapshot, upstream) {
+            end_upstream(shard, &snapshot, server, upstream).await;
         }
     }
     let until = shard.timers.now().mono.plus_ms(SESSION_END_MS_MAX);
@@ -585,6 +652,11 @@ pub(super) async fn end(shard: &Shard, flight: &Flight, live: &Live) -> Result<(
         shard.timers.sleep_until(shard.timers.now().mono.plus_ms(TICK_MS)).await;
     }
     Ok(())
+}
+
+/// The server that a session is at, if there is one of that name.
+fn server_of(snapshot: &Held, upstream: &Upstream) -> Option<ServerId> {
+    snapshot.prepared.servers.iter().position(|server| server.digest == upstream.server).map(ServerId::from_index)
 }
 
 /// Ends a server's session that belongs to nobody any more. That it may fail is the server's own idle bound's affair.
@@ -626,10 +698,14 @@ pub(super) fn expire(shard: &Rc<Shard>) {
     let shard = shard.clone();
     ring::spawn(async move {
         let snapshot = shard.snapshot();
+        // A server that is slow to hear must not keep sessions of others from ending: what is not told by then is not.
+        let until = shard.timers.now().mono.plus_ms(SESSIONS_EXPIRED_MS_MAX);
         for orphan in &orphans {
-            let server = snapshot.prepared.servers.iter().position(|server| server.digest == orphan.server);
-            if let Some(server) = server.filter(|_| !shard.draining()) {
-                end_upstream(&shard, &snapshot, ServerId::from_index(server), orphan).await;
+            if shard.draining() || shard.timers.now().mono >= until {
+                break;
+            }
+            if let Some(server) = server_of(&snapshot, orphan) {
+                end_upstream(&shard, &snapshot, server, orphan).await;
             }
         }
         shard.expiring.set(false);

@@ -30,7 +30,8 @@ pub(super) struct Tap {
 /// Writes a stream's events until it ends. `wait` is the stored wait for the client's bytes, if one is under way; it
 /// goes on as the wait for its next request.
 pub(super) async fn serve(shard: &Shard, slot: &Rc<Slot>, stream: &Stream, tap: Tap, wait: Option<Readable>) -> After {
-    slot.phase.set(Phase::Stream);
+    // What is still to be answered on it has the time that calls have.
+    slot.phase.set(if tap.feed.is_all() { Phase::Busy } else { Phase::Stream });
     let mut reading = Reading {
         shard,
         slot,
@@ -152,10 +153,15 @@ impl Reading<'_> {
     /// Whether its reader may read no more, or nobody should.
     fn is_over(&self) -> bool {
         let (shard, who) = (self.shard, &self.tap.who);
-        shard.draining()
-            || self.tap.feed.session().is_over()
+        self.drains()
+            || self.tap.feed.is_over()
             || self.expires <= shard.timers.now().mono
             || shard.snapshot().auth_epoch != who.epoch
+    }
+
+    /// Whether a drain ends it.
+    fn drains(&self) -> bool {
+        self.shard.draining() && !self.tap.feed.expects()
     }
 
     async fn keep_alive(&mut self) -> bool {
@@ -205,7 +211,7 @@ impl Reading<'_> {
     async fn wait(&mut self, turn: u64, until: Moment) -> Woke {
         let mut alarm = pin!(self.shard.timers.sleep_until(until));
         poll_fn(|cx| {
-            if self.tap.feed.turn() != turn || self.shard.draining() {
+            if self.tap.feed.turn() != turn || self.drains() {
                 return Poll::Ready(Woke::Changed);
             }
             if self.is_gone(cx) {

@@ -37,7 +37,7 @@ pub struct Bounds {
     pub waiting_events: usize,
     /// Sent, and kept to be sent again: the latest events, at most so many bytes.
     pub kept_bytes: usize,
-    /// And so many events.
+    /// And so many events. With none nothing can be resumed, and events have no ids.
     pub kept_events: usize,
 }
 
@@ -278,7 +278,8 @@ impl Outlet {
             }
             if let Some(data) = entry.data.as_deref().filter(|_| entry.stream == stream) {
                 let id = EventId { shard: self.shard, stream, seq }.text();
-                let event = Event { id: Some(&id), name: Some(b"message"), data: Some(data), retry: None };
+                let id = (self.bounds.kept_events > 0).then_some(&*id);
+                let event = Event { id, name: Some(b"message"), data: Some(data), retry: None };
                 let _ = sse::write_event(out, &event);
                 if let Some(known) = self.streams.iter_mut().find(|known| known.id == stream) {
                     known.last = known.last.max(seq);
@@ -463,6 +464,17 @@ mod tests {
 
     const SMALL: Bounds = Bounds { waiting_bytes: 400, waiting_events: 6, kept_bytes: 300, kept_events: 4 };
     const T0: Moment = Moment(0);
+
+    #[test]
+    fn what_is_not_kept_has_no_id() {
+        let mut outlet = Outlet::new(ShardId(0), Bounds { kept_bytes: 0, kept_events: 0, ..SMALL }, T0);
+        let tap = outlet.attach(1);
+        outlet.push(b"a");
+        let mut out = Vec::new();
+        assert_eq!(outlet.take(tap, usize::MAX, &mut out), Taken::All);
+        assert_eq!(out, b"event: message\ndata: a\n\n");
+        assert_eq!(outlet.held(), 0);
+    }
 
     fn outlet() -> Outlet {
         Outlet::new(ShardId(3), SMALL, T0)

@@ -13,7 +13,7 @@ use std::rc::Rc;
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 
-use crate::base::limits::{BODY_BYTES_MAX, BUFFER_BYTES, LINE_OPEN_MS_MAX, LINES_MAX, RETIRE_MS_MAX};
+use crate::base::limits::{BODY_BYTES_MAX, BUFFER_BYTES, LINE_OPEN_MS_MAX, LINE_SPARE_MS, LINES_MAX, RETIRE_MS_MAX};
 use crate::base::time::Moment;
 use crate::http::field::Known;
 use crate::http::head::{Framing, Method, Progress, RequestHead};
@@ -69,8 +69,7 @@ fn status_of(fault: UpstreamFault) -> u16 {
 
 impl Bridge {
     pub(super) fn new(far: Upstreams, timers: Timers, buffers: buffer::Pool, seed: u64) -> Self {
-        // Numbers of an earlier process must not be this one's.
-        let next = timers.last().unix_ms << 20;
+        let next = first_number(seed, timers.last().unix_ms);
         Self {
             far,
             timers,
@@ -109,6 +108,18 @@ impl Bridge {
     pub(super) fn prune(&self, then: Moment) {
         let idle: Vec<Rc<Link>> = self.links.borrow().values().filter(|link| link.is_idle(then)).cloned().collect();
         idle.iter().for_each(|link| self.end(link));
+    }
+
+    /// Ends the session that was out of use for longest, where that is long enough; it is opened anew when its client
+    /// comes back. Whether there was one.
+    fn spare(&self) -> bool {
+        let then = self.timers.last().mono.less_ms(LINE_SPARE_MS);
+        let oldest = {
+            let links = self.links.borrow();
+            links.values().filter(|link| link.is_idle(then)).min_by_key(|link| link.used()).cloned()
+        };
+        oldest.iter().for_each(|link| self.end(link));
+        oldest.is_some()
     }
 
     pub(super) fn hang_up(&self, id: &[u8]) {
@@ -155,6 +166,13 @@ impl Bridge {
         let number: u64 = std::str::from_utf8(id).ok()?.parse().ok()?;
         self.links.borrow().get(&number).cloned()
     }
+}
+
+/// Where a shard begins to count its sessions. Its numbers must not be an earlier process's, nor another shard's, though
+/// all start within a millisecond: a session that is asked for where it is not would be somebody else's. The seed is
+/// random; the time is for a system that has no random bits.
+fn first_number(seed: u64, unix_ms: u64) -> u64 {
+    seed ^ unix_ms << 20
 }
 
 /// The far end of a pair.
@@ -273,7 +291,7 @@ impl Serving {
             return self.status(400).await;
         }
         let open = self.bridge.links.borrow().len() + self.bridge.opening.get();
-        if open >= LINES_MAX {
+        if open >= LINES_MAX && !self.bridge.spare() {
             return self.status(status_of(UpstreamFault::NoBuffer)).await;
         }
         self.bridge.opening.set(self.bridge.opening.get() + 1);
@@ -319,7 +337,7 @@ impl Serving {
         };
         answer.allow_until(Moment(u64::MAX));
         let number = bridge.next.get();
-        bridge.next.set(number + 1);
+        bridge.next.set(number.wrapping_add(1));
         let link = Link::new(number, road.clone(), endpoint, abort, bridge.timers.last().mono);
         bridge.links.borrow_mut().insert(number, link.clone());
         ring::spawn(link.clone().listen(bridge.clone(), answer, parser, rest));
@@ -535,3 +553,15 @@ fn is_events(answer: &Answer) -> bool {
 const USER_AGENT: &[u8] = concat!("portcullis/", env!("CARGO_PKG_VERSION")).as_bytes();
 /// A client's message, and what a restored id may add to it.
 const MESSAGE_BYTES_MAX: usize = BODY_BYTES_MAX + 16 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_that_start_together_count_apart() {
+        let now_ms = 1_800_000_000_000;
+        assert_ne!(first_number(1 << 40, now_ms), first_number(2 << 40, now_ms));
+        assert_ne!(first_number(7, now_ms), first_number(7, now_ms + 1));
+    }
+}

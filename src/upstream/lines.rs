@@ -196,6 +196,11 @@ impl Link {
         self.used.get() <= then && self.calls.borrow().is_empty() && !self.listened.get()
     }
 
+    /// When it was used last.
+    pub(super) fn used(&self) -> Moment {
+        self.used.get()
+    }
+
     /// It is in use.
     pub(super) fn touch(&self, now: Moment) {
         self.used.set(now);

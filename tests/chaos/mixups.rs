@@ -19,7 +19,7 @@ use crate::support::gateway::{PATIENCE, Setup};
 use crate::support::level::Level;
 use crate::support::oracle::{self, Claim, Due, End, Line};
 
-/// [P1] [P2] [P3] [P4] [P5] [P6] All of them at once.
+/// [P1] [P2] [P3] [P4] [P5] [P6] [P7] All of them at once.
 #[test]
 fn a_thousand_clients_with_one_id() {
     run("two shards", CLIENTS, calls(), |setup| setup.shards(2));

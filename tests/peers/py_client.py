@@ -4,7 +4,8 @@ python py_client.py '{"url": "http://…/mcp", "era": "legacy" | "modern" | "aut
                       "steps": {…}, "more": […]}'
 
 Runs on fastmcp and `mcp` 2.x (every era), and `mcp` 1.x (legacy only), whichever is installed: `Fast`, `Two` and `One`
-below hide the difference. `steps` replaces single entries of STEPS; null leaves a step out. `more` names entries of
+below hide the difference. `"transport": "sse"` speaks the deprecated HTTP+SSE instead of streamable
+HTTP. `steps` replaces single entries of STEPS; null leaves a step out. `more` names entries of
 MORE, which are done in that order. A step that needs something done to the world prints `waiting for WHAT` and waits
 for a line. The outcomes are those of ts_client.mjs.
 """
@@ -75,6 +76,14 @@ def settings(spec: dict[str, Any], wire: Wire) -> dict[str, Any]:
     }
 
 
+def over_sse(spec: dict[str, Any]) -> Any:
+    """The deprecated transport; it makes its own HTTP client."""
+    from mcp.client.sse import sse_client
+
+    headers = {**(spec.get("headers") or {}), "authorization": f"Bearer {spec['token']}"}
+    return sse_client(spec["url"], headers=headers)
+
+
 class Heard:
     """What the client heard, and was asked."""
 
@@ -131,7 +140,8 @@ class Two:
         self.stack, self.wire, self.heard = stack, wire, Heard()
         self.http = httpx2.AsyncClient(**settings(spec, wire))
         mode = {"modern": "2026-07-28"}.get(spec["era"], spec["era"])
-        transport = streamable_http_client(spec["url"], http_client=self.http)
+        old = spec.get("transport") == "sse"
+        transport = over_sse(spec) if old else streamable_http_client(spec["url"], http_client=self.http)
         self.client = Client(transport, mode=mode, **callbacks(mcp_types, self.heard, answer))
 
     async def connect(self) -> Outcome:
@@ -243,7 +253,7 @@ class One:
         from mcp import types
 
         self.types = types
-        self.stack, self.url, self.wire, self.heard = stack, spec["url"], wire, Heard()
+        self.stack, self.spec, self.wire, self.heard = stack, spec, wire, Heard()
         self.on = callbacks(types, self.heard, answer)
         self.http = httpx.AsyncClient(**settings(spec, wire))
         assert spec["era"] == "legacy", "mcp 1.x speaks no modern revision"
@@ -253,7 +263,9 @@ class One:
         from mcp.client.streamable_http import streamable_http_client
 
         await self.stack.enter_async_context(self.http)
-        read, write, _ = await self.stack.enter_async_context(streamable_http_client(self.url, http_client=self.http))
+        old, url = self.spec.get("transport") == "sse", self.spec["url"]
+        transport = over_sse(self.spec) if old else streamable_http_client(url, http_client=self.http)
+        read, write, *_ = await self.stack.enter_async_context(transport)
         self.session = await self.stack.enter_async_context(ClientSession(read, write, **self.on))
         got = await self.session.initialize()
         return {"protocol": got.protocolVersion, "server": got.serverInfo.name}

@@ -3,7 +3,8 @@
 //   node ts_client.mjs '{"url": "http://…/mcp", "era": "legacy" | "modern" | "auto", "sdk": 1 | 2, "token": "…",
 //                        "headers": {…}, "steps": {…}, "more": […]}'
 //
-// `sdk` 1 is `@modelcontextprotocol/sdk`, 2 (the default) `@modelcontextprotocol/client`. `steps` replaces single entries
+// `sdk` 1 is `@modelcontextprotocol/sdk`, 2 (the default) `@modelcontextprotocol/client`. `"transport": "sse"`
+// speaks the deprecated HTTP+SSE instead of streamable HTTP. `steps` replaces single entries
 // of STEPS below; null leaves a step out. `more` names entries of MORE, which are done in that order. A step that needs
 // something done to the world prints `waiting for WHAT` and waits for a line. The outcomes are those of py_client.py.
 import { readFileSync } from 'node:fs';
@@ -94,8 +95,9 @@ const heard = { asked: [], urls: [], logs: [], updated: 0, changed: 0 };
 /** Both generations of the SDK, as the steps want them. */
 async function sdk() {
   if (spec.sdk !== 1) {
-    const { Client, StreamableHTTPClientTransport } = await import('@modelcontextprotocol/client');
-    return { Client, Transport: StreamableHTTPClientTransport, schema: method => method, main: '@modelcontextprotocol/client' };
+    const { Client, SSEClientTransport, StreamableHTTPClientTransport } = await import('@modelcontextprotocol/client');
+    const Transport = spec.transport === 'sse' ? SSEClientTransport : StreamableHTTPClientTransport;
+    return { Client, Transport, schema: method => method, main: '@modelcontextprotocol/client' };
   }
   const { Client } = await import('@modelcontextprotocol/sdk/client/index.js');
   const { StreamableHTTPClientTransport } = await import('@modelcontextprotocol/sdk/client/streamableHttp.js');

@@ -43,8 +43,7 @@ fn delete(gateway: &Gateway, session: &str) -> u16 {
     Wire::to(gateway.address).ask(&session_request(gateway, "DELETE", "/mcp", session, "")).status()
 }
 
-/// [I4]
-/// Many calls on both shards find at once that the server has forgotten their session: it is opened once, by one of
+/// [I4] Many calls on both shards find at once that the server has forgotten their session: it is opened once, by one of
 /// them, and each is executed once.
 #[test]
 fn a_forgotten_session_is_opened_again_once() {

@@ -255,7 +255,7 @@ fn when_to_come_back() {
     oracle::check(&gateway, &[("up", &upstream)]);
 }
 
-/// Whoever learns an event's id gets nothing with it: not another session of the same owner, not another owner.
+/// [I7] Whoever learns an event's id gets nothing with it: not another session of the same owner, not another owner.
 #[test]
 fn events_belong_to_their_session() {
     let upstream = plan().start();
@@ -414,7 +414,7 @@ fn a_server_forgets_a_session_with_a_stream() {
     oracle::check(&gateway, &[("up", &upstream)]);
 }
 
-/// Whoever does not read makes the server wait, and is closed in the end; nothing grows meanwhile.
+/// [I9] Whoever does not read makes the server wait, and is closed in the end; nothing grows meanwhile.
 #[test]
 fn a_slow_reader_of_its_own_stream() {
     static SENT: AtomicUsize = AtomicUsize::new(0);
@@ -530,14 +530,20 @@ fn streams_go_on_over_shards() {
             drop(own);
             let mut own = get(&gateway, &session, Some(&start));
             assert_eq!(primed(&mut own), start, "it is found where it was");
+            // What nobody knows on the shard it names is looked for no further: the session's own stream is at home.
+            for made_up in ["0-1-1", "1-1-1"] {
+                primed(&mut get(&gateway, &session, Some(made_up)));
+            }
         }
+        let asked = upstream.seen().into_iter().filter(|seen| seen.http == "GET").count();
+        assert_eq!(asked, 10, "each session has one stream at its server");
         assert!(gateway.counted("connections_moved") > 0);
         assert_eq!(gateway.counted("streams_resumed"), 20);
         oracle::check(&gateway, &[("up", &upstream)]);
     }
 }
 
-/// Nobody comes back for ever: what is kept is kept for so long.
+/// [I9] Nobody comes back for ever: what is kept is kept for so long.
 #[test]
 fn what_nobody_fetches_is_forgotten() {
     let upstream = plan().start();

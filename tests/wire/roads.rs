@@ -96,7 +96,9 @@ fn streamless() -> Plan {
 
 /// Every connection, wherever it is, asks for every session's stream, and goes on carrying requests wherever it is then.
 fn goes_round(driver: &str, tls: bool) {
-    let crossing = Crossing::new(streamless(), driver, tls, |setup| setup);
+    // The last connections wait for their first request until those before them are done.
+    let patient = |setup: Setup| setup.set("/limits", json!({ "head": "60s", "idle": "60s" }));
+    let crossing = Crossing::new(streamless(), driver, tls, patient);
     let gateway = &crossing.gateway;
     let descriptors = crossing.descriptors();
     let sessions = crossing.sessions(CONNECTIONS);

@@ -11,7 +11,7 @@ use crate::support::oracle;
 use crate::support::peers::{PY_SSE_SERVER, Sdk, python_peers};
 use crate::support::sse_server::{SsePlan, SseServer};
 use crate::support::tls::{Authority, Manner, Shelf, Terminator};
-use crate::support::upstream::{Acted, Eras, Plan, Reserved, progress, said, standard};
+use crate::support::upstream::{Acted, Eras, Out, Plan, Reserved, progress, said, standard};
 
 /// What a stream begins with, by its number.
 type Opening = Box<dyn Fn(usize) -> String + Send + Sync>;
@@ -242,17 +242,19 @@ fn scripted() -> SseServer {
                     line.event(&answer());
                 }
                 "ask" => {
-                    out.empty(202);
+                    last(out);
                     line.event(&json!({ "jsonrpc": "2.0", "id": "ask-1", "method": "elicitation/create", "params": {
                         "message": "Colour?", "requestedSchema": { "type": "object", "properties": {} },
                     }}));
                     out.pass("answered");
                     line.event(&answer());
+                    out.close();
                 }
                 "slow" => {
-                    out.empty(202);
+                    last(out);
                     out.pass("slow");
                     line.event(&answer());
+                    out.close();
                 }
                 "hold" => {
                     out.empty(202);
@@ -263,6 +265,11 @@ fn scripted() -> SseServer {
             Acted::Done
         })
         .start()
+}
+
+/// Takes a message, on a connection that is busy from then on and takes no other.
+fn last(out: &mut Out<'_>) {
+    out.write("HTTP/1.1 202 Accepted\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
 }
 
 fn known(setup: Setup) -> Gateway {

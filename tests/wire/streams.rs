@@ -177,6 +177,7 @@ fn a_legacy_client_that_leaves_cancels_nothing() {
     assert_eq!(oracle::outcome(&records, &post.value)["status"], "ok");
 }
 
+/// [I5] Once, by its own client, wherever the answer comes in.
 #[test]
 fn a_server_asks_and_is_answered() {
     let (gateway, upstream) = pair();
