@@ -460,6 +460,9 @@ impl<'a> Client<'a> {
             self.cut_own(mix);
         }
         let end = self.read(mix, going, None);
+        if !matches!(end, End::Echo(_)) {
+            return end;
+        }
         let after = self.hear_own(mix, going, due);
         if let Err(fault) = before.and(after) {
             self.known.faults.push(format!("[P7] the own stream of {}: {fault}", mix.value));
