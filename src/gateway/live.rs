@@ -793,11 +793,11 @@ async fn keep_fed(shard: &Rc<Shard>, feed: &Rc<Feed>) {
             source.at = None;
         }
         match open(shard, feed, source.at.as_deref()).await {
-            Ok(answer) => {
+            Ok((answer, used)) => {
                 feed.opening.set(Opening::Open);
                 feed.changed();
                 shard.feeds.look(feed);
-                source.epoch = epoch(shard, feed);
+                source.epoch = used;
                 let resumed = source.at.clone();
                 let over = Box::pin(read(shard, feed, answer, &mut source)).await;
                 let soon = shard.timers.now().mono < begun.plus_ms(STREAM_RETRY_MS_MAX);
@@ -835,7 +835,7 @@ async fn go_on(shard: &Rc<Shard>, feed: &Rc<Feed>, at: Option<Box<[u8]>>) {
     feed.opening.set(Opening::Open);
     shard.feeds.look(feed);
     let kind = match answer {
-        Ok(answer) => match Box::pin(read(shard, feed, answer, &mut source)).await {
+        Ok((answer, _)) => match Box::pin(read(shard, feed, answer, &mut source)).await {
             Over::Answered | Over::Unwanted => return feed.outlet.borrow_mut().finish(),
             Over::Clean | Over::Broken if source.at.is_some() => {
                 let at = source.at.as_deref().unwrap_or_default();
@@ -860,8 +860,9 @@ fn epoch(shard: &Shard, feed: &Feed) -> u32 {
 }
 
 /// Asks the server for a stream, behind its event `at`. A session that it has forgotten is opened again first; the
-/// answers that were due in it are lost.
-async fn open(shard: &Shard, feed: &Feed, at: Option<&[u8]>) -> Result<Answer, Opening> {
+/// answers that were due in it are lost. Also gives which of the server's sessions the stream is of: while it was asked
+/// for, another call may have opened a newer one, in which the stream's events mean nothing.
+async fn open(shard: &Shard, feed: &Feed, at: Option<&[u8]>) -> Result<(Answer, u32), Opening> {
     let digest = shard.snapshot().prepared.servers[feed.server.index()].digest;
     let mut again = feed.session.upstream(digest).is_none();
     let whole = feed.asked.is_none();
@@ -877,9 +878,10 @@ async fn open(shard: &Shard, feed: &Feed, at: Option<&[u8]>) -> Result<Answer, O
             });
         }
         // What the old session's events were numbered with means nothing in the new one.
+        let used = epoch(shard, feed);
         let answer = ask(shard, feed, at.filter(|_| !again)).await.map_err(Opening::Failed)?;
         match (answer.status(), media(&answer)) {
-            (200, Media::Events) => return Ok(answer),
+            (200, Media::Events) => return Ok((answer, used)),
             (status, _) => {
                 let forgotten = is_forgotten(shard, answer).await;
                 if !forgotten || last || !whole {
