@@ -78,8 +78,8 @@ pub(super) struct Feed {
     asked: Option<IdBytes>,
     /// What it was asked under: the task, and the snapshot's epoch that the task's number is of.
     task: (ActiveTask, u64),
-    /// Of an answer: the server's session in which it was asked for.
-    upstream: u32,
+    /// Which of the server's sessions its stream is of.
+    upstream: Cell<u32>,
     pub(super) outlet: RefCell<Outlet>,
     /// Who reads, or did last.
     who: RefCell<Rc<Who>>,
@@ -190,7 +190,7 @@ impl std::fmt::Debug for Feed {
 
 impl Feed {
     fn new(shard: &Shard, flight: &Flight, session: Rc<Live>, asked: Option<IdBytes>, stream: u64) -> Self {
-        let upstream = session.epoch(sessions::digest(flight));
+        let upstream = Cell::new(flight.epoch);
         Self {
             session,
             endpoint: flight.endpoint,
@@ -311,6 +311,7 @@ impl Feed {
             server: self.server,
             revision: self.session.speaks(),
             session: Some(&self.session),
+            epoch: self.upstream.get(),
         }
     }
 
@@ -325,6 +326,7 @@ impl Feed {
             revision: self.session.speaks(),
             id: None,
             method: None,
+            epoch: self.upstream.get(),
             session: Some(self.session.clone()),
             profile: None,
             change: Cell::new(None),
@@ -798,6 +800,7 @@ async fn keep_fed(shard: &Rc<Shard>, feed: &Rc<Feed>) {
                 feed.changed();
                 shard.feeds.look(feed);
                 source.epoch = used;
+                feed.upstream.set(used);
                 let resumed = source.at.clone();
                 let over = Box::pin(read(shard, feed, answer, &mut source)).await;
                 let soon = shard.timers.now().mono < begun.plus_ms(STREAM_RETRY_MS_MAX);
@@ -866,7 +869,7 @@ async fn open(shard: &Shard, feed: &Feed, at: Option<&[u8]>) -> Result<(Answer, 
     let digest = shard.snapshot().prepared.servers[feed.server.index()].digest;
     let mut again = feed.session.upstream(digest).is_none();
     let whole = feed.asked.is_none();
-    if !whole && feed.session.epoch(digest) != feed.upstream {
+    if !whole && feed.session.epoch(digest) != feed.upstream.get() {
         return Err(Opening::Refused(404));
     }
     // The second time the shard may just have been behind the others.
