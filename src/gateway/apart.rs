@@ -70,6 +70,7 @@ pub(super) async fn serve(
             return Err(Refusal::from(Kind::NoBuffer).recorded());
         };
         flight.sent = shard.timers.now().mono;
+        flight.epoch = upstream.as_ref().map_or(0, |upstream| upstream.epoch);
         if flight.is_cancelled(shard) {
             return Err(failed(shard, flight, UpstreamFault::Abandoned));
         }

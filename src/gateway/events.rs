@@ -32,6 +32,8 @@ pub(super) struct Eyes<'a> {
     pub(super) server: ServerId,
     pub(super) revision: Revision,
     pub(super) session: Option<&'a Live>,
+    /// Which of the server's sessions the stream is of: what is asked on it may only be answered there.
+    pub(super) epoch: u32,
 }
 
 /// What becomes of a message.
@@ -68,6 +70,7 @@ impl<'a> Eyes<'a> {
             server: flight.server,
             revision: flight.revision,
             session: flight.session.as_deref(),
+            epoch: flight.epoch,
         }
     }
 
@@ -144,7 +147,7 @@ fn asked(shard: &Shard, eyes: &Eyes<'_>, method: &methods::Method, envelope: &En
     let minted = shard.feeds.mint(shard.id);
     let ask = Ask {
         server,
-        epoch: session.epoch(server),
+        epoch: eyes.epoch,
         id: id.raw(data).into(),
         kind: method.ask(),
         until: shard.timers.last().mono.plus_ms(ASK_MS_MAX),

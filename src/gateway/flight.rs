@@ -40,6 +40,8 @@ pub(super) struct Flight {
     pub(super) session: Option<Rc<Live>>,
     /// What the request lets its server send; modern only.
     pub(super) opted: Opted,
+    /// Which of its server's sessions it went to, as the ledger counts; 0 for none.
+    pub(super) epoch: u32,
     /// Of an `initialize`: what the client says of itself.
     pub(super) profile: Option<Box<[u8]>>,
     /// What it changes in its server's session, if that accepts it.

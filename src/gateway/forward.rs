@@ -179,6 +179,7 @@ async fn send(
         return Err(Refusal::from(Kind::NoBuffer).recorded());
     };
     flight.sent = shard.timers.last().mono;
+    flight.epoch = upstream.map_or(0, |upstream| upstream.epoch);
     if flight.is_cancelled(shard) {
         // While it waited for something else; firing ends an exchange that is under way, and this one is not yet.
         return Ok(Err(UpstreamFault::Abandoned));

@@ -78,8 +78,8 @@ pub(super) struct Feed {
     asked: Option<IdBytes>,
     /// What it was asked under: the task, and the snapshot's epoch that the task's number is of.
     task: (ActiveTask, u64),
-    /// Of an answer: the server's session in which it was asked for.
-    upstream: u32,
+    /// Which of the server's sessions its stream is of.
+    upstream: Cell<u32>,
     pub(super) outlet: RefCell<Outlet>,
     /// Who reads, or did last.
     who: RefCell<Rc<Who>>,
@@ -190,7 +190,7 @@ impl std::fmt::Debug for Feed {
 
 impl Feed {
     fn new(shard: &Shard, flight: &Flight, session: Rc<Live>, asked: Option<IdBytes>, stream: u64) -> Self {
-        let upstream = session.epoch(sessions::digest(flight));
+        let upstream = Cell::new(flight.epoch);
         Self {
             session,
             endpoint: flight.endpoint,
@@ -311,6 +311,7 @@ impl Feed {
             server: self.server,
             revision: self.session.speaks(),
             session: Some(&self.session),
+            epoch: self.upstream.get(),
         }
     }
 
@@ -325,6 +326,7 @@ impl Feed {
             revision: self.session.speaks(),
             id: None,
             method: None,
+            epoch: self.upstream.get(),
             session: Some(self.session.clone()),
             profile: None,
             change: Cell::new(None),
@@ -793,11 +795,12 @@ async fn keep_fed(shard: &Rc<Shard>, feed: &Rc<Feed>) {
             source.at = None;
         }
         match open(shard, feed, source.at.as_deref()).await {
-            Ok(answer) => {
+            Ok((answer, used)) => {
                 feed.opening.set(Opening::Open);
                 feed.changed();
                 shard.feeds.look(feed);
-                source.epoch = epoch(shard, feed);
+                source.epoch = used;
+                feed.upstream.set(used);
                 let resumed = source.at.clone();
                 let over = Box::pin(read(shard, feed, answer, &mut source)).await;
                 let soon = shard.timers.now().mono < begun.plus_ms(STREAM_RETRY_MS_MAX);
@@ -835,7 +838,7 @@ async fn go_on(shard: &Rc<Shard>, feed: &Rc<Feed>, at: Option<Box<[u8]>>) {
     feed.opening.set(Opening::Open);
     shard.feeds.look(feed);
     let kind = match answer {
-        Ok(answer) => match Box::pin(read(shard, feed, answer, &mut source)).await {
+        Ok((answer, _)) => match Box::pin(read(shard, feed, answer, &mut source)).await {
             Over::Answered | Over::Unwanted => return feed.outlet.borrow_mut().finish(),
             Over::Clean | Over::Broken if source.at.is_some() => {
                 let at = source.at.as_deref().unwrap_or_default();
@@ -860,12 +863,13 @@ fn epoch(shard: &Shard, feed: &Feed) -> u32 {
 }
 
 /// Asks the server for a stream, behind its event `at`. A session that it has forgotten is opened again first; the
-/// answers that were due in it are lost.
-async fn open(shard: &Shard, feed: &Feed, at: Option<&[u8]>) -> Result<Answer, Opening> {
+/// answers that were due in it are lost. Also gives which of the server's sessions the stream is of: while it was asked
+/// for, another call may have opened a newer one, in which the stream's events mean nothing.
+async fn open(shard: &Shard, feed: &Feed, at: Option<&[u8]>) -> Result<(Answer, u32), Opening> {
     let digest = shard.snapshot().prepared.servers[feed.server.index()].digest;
     let mut again = feed.session.upstream(digest).is_none();
     let whole = feed.asked.is_none();
-    if !whole && feed.session.epoch(digest) != feed.upstream {
+    if !whole && feed.session.epoch(digest) != feed.upstream.get() {
         return Err(Opening::Refused(404));
     }
     // The second time the shard may just have been behind the others.
@@ -877,9 +881,10 @@ async fn open(shard: &Shard, feed: &Feed, at: Option<&[u8]>) -> Result<Answer, O
             });
         }
         // What the old session's events were numbered with means nothing in the new one.
+        let used = epoch(shard, feed);
         let answer = ask(shard, feed, at.filter(|_| !again)).await.map_err(Opening::Failed)?;
         match (answer.status(), media(&answer)) {
-            (200, Media::Events) => return Ok(answer),
+            (200, Media::Events) => return Ok((answer, used)),
             (status, _) => {
                 let forgotten = is_forgotten(shard, answer).await;
                 if !forgotten || last || !whole {

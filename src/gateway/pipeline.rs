@@ -318,6 +318,7 @@ impl Asked {
             id: None,
             method: None,
             session: None,
+            epoch: 0,
             opted: Opted::default(),
             profile: None,
             change: Cell::new(None),

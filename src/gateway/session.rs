@@ -39,10 +39,8 @@ pub(super) async fn serve(
     let method = conn.head.method;
     if method == Method::Get && conn.head.version == Version::Http10 {
         // Its end would look like any cut.
-        return Err(Refusal {
-            allow: Some("POST, DELETE"),
-            ..Refusal::from(Kind::MethodNotAllowed).to(Era::Legacy, None)
-        });
+        let refusal = Refusal::from(Kind::MethodNotAllowed).to(Era::Legacy, None);
+        return Err(Refusal { allow: Some("POST, DELETE"), ..refusal });
     }
     let promised = sse::promised(shard, conn, &snapshot, &caller, endpoint)?;
     let session = match &promised {
