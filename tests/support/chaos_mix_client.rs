@@ -491,6 +491,7 @@ impl<'a> Client<'a> {
 
     /// The next message of the session's own stream.
     fn next_own(&mut self, until: Instant) -> Result<Value, String> {
+        let mut ends = 0;
         while Instant::now() < until {
             let session = self.session.as_mut().ok_or("there is no session")?;
             let own = session.own.as_mut().ok_or("there is no stream")?;
@@ -510,11 +511,15 @@ impl<'a> Client<'a> {
                     return Ok(message);
                 }
                 // It may end at any time, and goes on with another connection.
-                Ok(None) => self.open_own()?,
-                Err(lost) => return Err(format!("{lost:?} after {:?}", own.last)),
+                Ok(None) => {
+                    ends += 1;
+                    self.open_own()?;
+                }
+                Err(lost) => return Err(format!("{lost:?} behind {:?}, {} heard, {ends} ends", own.last, session.heard)),
             }
         }
-        Err(format!("nothing more comes, behind {:?}", self.session.as_ref().map(|session| session.heard)))
+        let heard = self.session.as_ref().map_or(0, |session| session.heard);
+        Err(format!("nothing more comes: {heard} heard, {ends} ends"))
     }
 
     fn cut_own(&mut self, mix: &Mix) {
