@@ -64,6 +64,8 @@ fn setup(servers: &MixServers) -> Setup {
         .tokens("deny")
         .rule(json!({ "id": "everyone", "permit": ["*/echo", "*!*"] }))
         .set("/limits/connections_per_address", json!(16_384))
+        // A kept connection that ends as a call is written to it would leave the call unheard.
+        .set("/limits/idle", json!("1h"))
         .set("/limits/streams_per_subject", json!(4_096));
     for (server, name) in SERVERS.iter().enumerate() {
         setup = setup.server(name, &servers.url(server));

@@ -277,8 +277,11 @@ impl<'a> Client<'a> {
 
     fn ended(&mut self, mix: &Mix, going: Going, end: End) {
         let due = if mix.deed == Deed::Hidden { Due::Refusal } else { Due::Permit };
+        let whole = matches!(end, End::Echo(_) | End::Resumed(_) | End::Refused);
         self.claim(mix, &going, due, end);
-        self.keep(mix, going);
+        if whole {
+            self.keep(mix, going);
+        }
     }
 
     fn keep(&mut self, mix: &Mix, going: Going) {
@@ -460,6 +463,9 @@ impl<'a> Client<'a> {
             self.cut_own(mix);
         }
         let end = self.read(mix, going, None);
+        if !matches!(end, End::Echo(_)) {
+            return end;
+        }
         let after = self.hear_own(mix, going, due);
         if let Err(fault) = before.and(after) {
             self.known.faults.push(format!("[P7] the own stream of {}: {fault}", mix.value));
@@ -470,8 +476,9 @@ impl<'a> Client<'a> {
 
     /// Reads the session's own stream until `due` messages about this call were heard.
     fn hear_own(&mut self, mix: &Mix, going: &mut Going, due: u64) -> Result<(), String> {
+        let until = Instant::now() + PATIENT;
         while going.heard < due {
-            let message = self.next_own()?;
+            let message = self.next_own(until)?;
             let text = text_of(&message).unwrap_or_default();
             if text.split(' ').nth(1).and_then(|it| it.strip_prefix("a:")) != Some(&mix.value) {
                 return Err(format!("{message} was heard"));
@@ -483,11 +490,11 @@ impl<'a> Client<'a> {
     }
 
     /// The next message of the session's own stream.
-    fn next_own(&mut self) -> Result<Value, String> {
-        for _ in 0..RESUMES_MAX {
+    fn next_own(&mut self, until: Instant) -> Result<Value, String> {
+        while Instant::now() < until {
             let session = self.session.as_mut().ok_or("there is no session")?;
             let own = session.own.as_mut().ok_or("there is no stream")?;
-            own.wire.until = Some(Instant::now() + PATIENT);
+            own.wire.until = Some(until);
             match own.wire.event(&mut own.decoded) {
                 Ok(Some(event)) => {
                     if event.id.is_some() {
@@ -507,7 +514,7 @@ impl<'a> Client<'a> {
                 Err(lost) => return Err(format!("{lost:?} after {:?}", own.last)),
             }
         }
-        Err("it never comes to anything".into())
+        Err(format!("nothing more comes, behind {:?}", self.session.as_ref().map(|session| session.heard)))
     }
 
     fn cut_own(&mut self, mix: &Mix) {

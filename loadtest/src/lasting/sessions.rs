@@ -99,10 +99,15 @@ fn restarted(
     Ok(gateway)
 }
 
-/// Until a connection is accepted.
+/// Until a request is answered, whatever the answer: a connection alone may still be the predecessor's, whose listener
+/// the kernel takes down some time after its end.
 fn listens(bench: &Bench<'_>, gateway: &mut Gateway) -> anyhow::Result<()> {
-    let address = bench.shape(gateway, Era::Modern).target.address;
-    bench.until(gateway, &mut || Ok(net::connect(address, PATIENCE).map(drop)?))
+    let target = bench.shape(gateway, Era::Modern).target;
+    let request = format!("GET {} HTTP/1.1\r\nHost: {}\r\n\r\n", target.path, target.host);
+    bench.until(gateway, &mut || {
+        let mut socket = net::connect(target.address, PATIENCE)?;
+        exchange::exchange(&mut socket, request.as_bytes()).map(drop)
+    })
 }
 
 /// Opens so many, on a few connections at a time.
