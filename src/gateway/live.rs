@@ -788,7 +788,7 @@ async fn keep_fed(shard: &Rc<Shard>, feed: &Rc<Feed>) {
     let mut source = Source::default();
     let mut pause_ms = 0;
     while feed.is_wanted(shard) {
-        let begun = shard.timers.now().mono;
+        let (begun, was) = (shard.timers.now().mono, source.epoch);
         let first = feed.opening.get() == Opening::Trying;
         // Another call may have opened the session again meanwhile.
         if source.epoch != epoch(shard, feed) {
@@ -818,12 +818,15 @@ async fn keep_fed(shard: &Rc<Shard>, feed: &Rc<Feed>) {
             Err(_) => {}
         }
         // One that lasted is asked for again soon, one that ends as it begins less and less often.
-        let lasted = shard.timers.now().mono >= begun.plus_ms(STREAM_RETRY_MS_MAX);
+        let lasted = shard.timers.now().mono >= begun.plus_ms(STREAM_RETRY_MS_MAX) || source.epoch != was;
         let least_ms = source.retry.unwrap_or(STREAM_RETRY_MS).clamp(STREAM_RETRY_MS_MIN, STREAM_RETRY_MS_MAX);
         pause_ms = if lasted { least_ms } else { (2 * pause_ms).clamp(least_ms, STREAM_RETRY_MS_MAX) };
         let until = shard.timers.now().mono.plus_ms(pause_ms);
-        while shard.timers.now().mono < until && feed.is_wanted(shard) {
-            changed(shard, feed, until.min(feed.until(shard))).await;
+        // A session that a call opens again meanwhile has a stream to be asked for at once.
+        let seen = epoch(shard, feed);
+        while shard.timers.now().mono < until && feed.is_wanted(shard) && seen == epoch(shard, feed) {
+            let soon = shard.timers.now().mono.plus_ms(STREAM_RETRY_MS);
+            changed(shard, feed, until.min(soon).min(feed.until(shard))).await;
         }
     }
     if feed.opening.get() == Opening::Trying {

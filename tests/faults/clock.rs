@@ -23,7 +23,7 @@ fn pair(clock: &Clock) -> (Gateway, Upstream) {
                 "hang" => _ = out.gone(PATIENCE),
                 "stream" => {
                     out.stream();
-                    out.event(&json!({ "jsonrpc": "2.0", "method": "notifications/message", "params": { "data": 0 } }));
+                    out.event(&json!({ "jsonrpc": "2.0", "method": "notifications/message", "params": { "level": "info", "data": 0 } }));
                     out.pass("go");
                     out.event(&said(seen, seen.value()));
                     out.stream_end();
@@ -70,6 +70,7 @@ fn a_jump_breaks_nothing() {
         let session = open_session(&gateway, |post| post.token(&token));
         let (mut own, mut subscribed) = streams(&gateway, &token, &session);
         let (hold, stream) = (Post::call("hold").token(&token), Post::call("stream").token(&token));
+        let stream = stream.param("/_meta/io.modelcontextprotocol~1logLevel", json!("debug"));
         let mut held = hold.begin(&gateway);
         let mut streaming = stream.stream(&gateway);
         assert_eq!(streaming.message()["params"]["data"], 0);

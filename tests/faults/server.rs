@@ -537,7 +537,7 @@ fn streams_that_can_be_resumed() {
     assert!(messages.is_empty() && end.is_err(), "{messages:?}");
     let mut events = Post::legacy_call(&session, "polled").stream(&gateway);
     let primed = events.next().expect("not cut").expect("an event");
-    assert_eq!(primed.id.as_deref(), Some("e-1"));
+    assert!(primed.id.is_some_and(|id| id != "e-1"), "the gateway's own");
     let (messages, end) = events.rest();
     assert!(messages.is_empty() && end.is_ok(), "{messages:?}");
     let records = oracle::check(&gateway, &[("up", &upstream)]);

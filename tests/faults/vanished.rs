@@ -33,6 +33,11 @@ fn plan() -> Plan {
 }
 
 /// The server is far away, everybody else is here.
+/// Who wants to hear of progress says so.
+fn heard(post: Post) -> Post {
+    post.param("/_meta/progressToken", json!("p1"))
+}
+
 fn far_server(island: &Island, driver: &str) {
     let upstream = island.at(Place::There, || Reserved::at((Place::There.address(), 0).into()).start(plan()));
     let setup = Setup::new().server("up", &upstream.url()).set("/servers/up/timeout", json!(TIMEOUT));
@@ -41,7 +46,7 @@ fn far_server(island: &Island, driver: &str) {
     let session = open_session(&gateway, |post| post);
     let calls = |tool: &str| [Post::call(tool), Post::legacy_call(&session, tool)];
     // Two requests of one session that are under way have two ids.
-    let (waiting, streaming) = (calls("hang"), calls("stream").map(|post| post.id(2)));
+    let (waiting, streaming) = (calls("hang"), calls("stream").map(|post| heard(post).id(2)));
     let mut wires: Vec<_> = waiting.iter().map(|post| post.begin(&gateway)).collect();
     let mut streams: Vec<_> = streaming.iter().map(|post| post.stream(&gateway)).collect();
     for events in &mut streams {
@@ -98,7 +103,7 @@ fn far_client(island: &Island, driver: &str, tool: &str) {
     let setup = Setup::new().server("up", &upstream.url()).set("/listen", json!(here.to_string())).open();
     let gateway = setup.set("/auth/anonymous_public", json!(true)).driver(driver).start();
     let before = Level::settled(&gateway);
-    let post = Post::call(tool);
+    let post = heard(Post::call(tool));
     let wires = island.at(Place::There, || far_calls(&gateway, &post, tool));
     upstream.wait("the call", |seen| seen.value() == post.value);
     island.cut(Place::There);
