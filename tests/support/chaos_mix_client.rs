@@ -515,7 +515,9 @@ impl<'a> Client<'a> {
                     ends += 1;
                     self.open_own()?;
                 }
-                Err(lost) => return Err(format!("{lost:?} behind {:?}, {} heard, {ends} ends", own.last, session.heard)),
+                Err(lost) => {
+                    return Err(format!("{lost:?} behind {:?}, {} heard, {ends} ends", own.last, session.heard));
+                }
             }
         }
         let heard = self.session.as_ref().map_or(0, |session| session.heard);
