@@ -876,15 +876,16 @@ async fn open(shard: &Shard, feed: &Feed, at: Option<&[u8]>) -> Result<(Answer, 
         return Err(Opening::Refused(404));
     }
     // The second time the shard may just have been behind the others.
+    let mut used = 0;
     for last in [false, false, true] {
-        if again && let Err(refusal) = Box::pin(sessions::reopen(shard, &feed.flight(shard))).await {
+        if again && let Err(refusal) = Box::pin(sessions::reopen(shard, &feed.flight(shard), used)).await {
             return Err(match refusal.kind {
                 Kind::SessionUnknown => Opening::Refused(404),
                 _ => Opening::Failed(UpstreamFault::Unreachable),
             });
         }
         // What the old session's events were numbered with means nothing in the new one.
-        let used = epoch(shard, feed);
+        used = epoch(shard, feed);
         let answer = ask(shard, feed, at.filter(|_| !again)).await.map_err(Opening::Failed)?;
         match (answer.status(), media(&answer)) {
             (200, Media::Events) => return Ok((answer, used)),

@@ -352,16 +352,18 @@ fn claim(shard: &Shard, live: &Live, server: u64, stale: u32) -> (Claimed, u32) 
     }
 }
 
-/// Opens the session anew where its server has forgotten it: for a stream, which is no message.
+/// Opens the session anew where its server has forgotten the one of epoch `stale` (0: there was none): for a stream,
+/// which is no message. Nothing is opened where a call has done so since that one was asked for: the newer one lives, and
+/// what is under way in it would be left behind.
 ///
 /// # Errors
 /// A refusal when it cannot be had.
-pub(super) async fn reopen(shard: &Shard, flight: &Flight) -> Result<(), Refusal> {
+pub(super) async fn reopen(shard: &Shard, flight: &Flight, stale: u32) -> Result<(), Refusal> {
     let Some(live) = &flight.session else { return Err(Kind::SessionUnknown.into()) };
     let until = shard.timers.now().mono.plus_ms(timeout(flight));
     let (mut way, first) = Way::new(Some(live.epoch(digest(flight))), Reach::Newest, until);
     let first = match first {
-        Do::Send { .. } => way.step(In::Forgotten, shard.timers.now().mono),
+        Do::Send { epoch } if epoch == stale => way.step(In::Forgotten, shard.timers.now().mono),
         other => other,
     };
     reach(shard, flight, live, &mut way, first).await.map(|_| ()).map_err(refused)

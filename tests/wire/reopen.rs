@@ -82,6 +82,38 @@ fn a_forgotten_session_is_opened_again_once() {
     );
 }
 
+/// [I4] A stream that is refused in a session which a call has opened again meanwhile is asked for in that one: what is
+/// under way there would be left behind in a third.
+#[test]
+fn a_stream_that_was_late_opens_nothing() {
+    let upstream = Plan::tools(&["echo"])
+        .script(|seen, out| {
+            if seen.http == "GET" && !out.passes("again") {
+                out.note("asked");
+                out.pass("again");
+            }
+            Acted::Default
+        })
+        .start();
+    let gateway = Setup::new().server("up", &upstream.url()).open().start();
+    let session = open_session(&gateway, |post| post);
+    let mut own = Wire::to(gateway.address);
+    own.send(&session_request(&gateway, "GET", "/mcp", &session, ""));
+    upstream.noted("asked");
+    upstream.forget_sessions();
+    Post::legacy_call(&session, "echo").echoed(&gateway);
+    assert_eq!(handshakes(&upstream).len(), 2);
+    upstream.open("again");
+    let mut events = own.events();
+    let known = handshakes(&upstream).len();
+    let hello =
+        json!({ "jsonrpc": "2.0", "method": "notifications/message", "params": { "level": "info", "data": 1 } });
+    eventually("the stream is open", || upstream.open_streams() > 0);
+    upstream.say(&hello);
+    assert_eq!(events.message(), hello);
+    assert_eq!((known, handshakes(&upstream).len()), (2, 2), "nobody opened a third");
+}
+
 /// Many servers say 400 where 404 is meant; but not every 400 is about the session.
 #[test]
 fn a_400_about_the_session_counts() {
