@@ -339,6 +339,8 @@ pub const JOURNAL_BYTES_MIN: u64 = 256 * 1024;
 pub const SESSION_ASKS_MAX: usize = 64;
 /// And all sessions.
 pub const ASKS_MAX: usize = 16 * 1024;
+/// Of which one server may have so many in each stripe of the ledger: half of all.
+pub const SERVER_ASKS_MAX: usize = ASKS_MAX / LEDGER_STRIPES / 2;
 
 /// Calls under way in one session of an HTTP+SSE server.
 pub const LINE_CALLS_MAX: usize = 256;

@@ -141,8 +141,11 @@ fn asked(shard: &Shard, eyes: &Eyes<'_>, method: &methods::Method, envelope: &En
     if !eyes.may_ask(method) {
         return Said::Refused(id.raw(data).to_vec(), Why::Policy);
     }
-    // Without a session the server could not tell whose an answer is, and the client has nowhere else to send it.
-    let Some(session) = eyes.session else { return Said::Forward };
+    // Without a session no answer could find its way to who asked, and nobody should be bothered for it.
+    let Some(session) = eyes.session else {
+        shard.count(Count::AsksSessionless);
+        return Said::Drop;
+    };
     let server = eyes.digest();
     let minted = shard.feeds.mint(shard.id);
     let ask = Ask {
@@ -164,7 +167,8 @@ fn asked(shard: &Shard, eyes: &Eyes<'_>, method: &methods::Method, envelope: &En
 /// A server takes a request of its own back: the client knows it by the minted id.
 fn withdrawn(shard: &Shard, eyes: &Eyes<'_>, envelope: &Envelope, data: &[u8]) -> Said {
     let (Some(session), Some(id)) = (eyes.session, envelope.param(data, "requestId")) else { return Said::Drop };
-    let Some(minted) = shard.control.asks.withdraw(session.nonce16, eyes.digest(), id.value.of(data)) else {
+    let Some(minted) = shard.control.asks.withdraw(session.nonce16, eyes.digest(), eyes.epoch, id.value.of(data))
+    else {
         shard.count(Count::WithdrawalsLate);
         return Said::Drop;
     };
@@ -184,25 +188,33 @@ const COUNT_BITS: u32 = 44;
 /// As [`refuse`], for what was asked while a request is under way.
 pub(super) async fn refuse_of(shard: &Shard, flight: &Flight, id: &[u8], why: Why) {
     if let Some(session) = &flight.session {
-        refuse(shard, &flight.snapshot, flight.server, session, id, why).await;
+        refuse(shard, &flight.snapshot, flight.server, session, flight.epoch, id, why).await;
     }
 }
 
-/// Tells a legacy server that its request will not be answered, so that it does not wait.
-pub(super) async fn refuse(shard: &Shard, snapshot: &Held, server: ServerId, session: &Live, id: &[u8], why: Why) {
+/// Tells a legacy server that its request will not be answered, so that it does not wait: in the session of its own in
+/// which it asked, if that is still in use.
+pub(super) async fn refuse(
+    shard: &Shard,
+    snapshot: &Held,
+    server: ServerId,
+    session: &Live,
+    epoch: u32,
+    id: &[u8],
+    why: Why,
+) {
+    let digest = snapshot.prepared.servers[server.index()].digest;
+    let Some(upstream) = session.upstream(digest).filter(|upstream| upstream.epoch == epoch) else { return };
     let words: &[u8] = match why {
         Why::Policy => b"-32601,\"message\":\"The gateway's policy does not let this server ask that.",
         Why::Full => b"-32603,\"message\":\"Too many requests of this server wait for an answer.",
     };
     let body = [b"{\"jsonrpc\":\"2.0\",\"id\":", id, b",\"error\":{\"code\":", words, b"\"}}"].concat();
-    let upstream = session.upstream(snapshot.prepared.servers[server.index()].digest);
     let mut fields: SmallVec<[(&'static str, &[u8]); 12]> = SmallVec::new();
     fields.push(("content-type", b"application/json"));
     fields.push(("accept", b"application/json, text/event-stream"));
     fields.push(("user-agent", USER_AGENT));
-    if let Some(upstream) = &upstream {
-        session_fields(upstream, &mut fields);
-    }
+    session_fields(&upstream, &mut fields);
     let request = Request { method: Method::Post, fields: &fields, params: &[], body: Some(&body), repeatable: false };
     let lane = lane(snapshot, server);
     let Some(request) = shard.upstreams.compose(Clearance::Session(session.proof()), &lane, &request) else { return };

@@ -121,7 +121,6 @@ pub(super) enum Next {
     /// Its request belongs to another shard, and goes there with it. Nothing of an answer has been sent.
     HandOver(ShardId),
     /// It reads a stream, whose head has been sent, with less at hand than a request needs.
-    #[allow(dead_code, reason = "made by streams that outlive their connection")]
     Stream(Tap),
 }
 

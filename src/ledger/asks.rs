@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use hashbrown::HashMap;
 
-use crate::base::limits::{ASKS_MAX, LEDGER_STRIPES, SESSION_ASKS_MAX};
+use crate::base::limits::{ASKS_MAX, LEDGER_STRIPES, SERVER_ASKS_MAX, SESSION_ASKS_MAX};
 use crate::base::time::Moment;
 use crate::mcp::input;
 
@@ -64,18 +64,20 @@ impl Asks {
         self.len() == 0
     }
 
-    /// Remembers one that is about to be given on under a minted id. False when this session, or all together, have too
-    /// many: then it must be refused.
+    /// Remembers one that is about to be given on under a minted id. False when this session, this server, or all
+    /// together, have too many: then it must be refused. One server has at most half of the room, so that the others'
+    /// questions are heard whatever it does.
     #[must_use]
     pub fn put(&self, nonce: [u8; 16], minted: u64, ask: Ask) -> bool {
         if self.len() >= ASKS_MAX {
             return false;
         }
         self.with(&nonce, |part| {
-            let asks = part.sessions.entry(nonce).or_default();
-            let fits = asks.len() < SESSION_ASKS_MAX;
+            let of_server = part.sessions.values().flatten().filter(|(_, known)| known.server == ask.server).count();
+            let of_session = part.sessions.get(&nonce).map_or(0, Vec::len);
+            let fits = of_session < SESSION_ASKS_MAX && of_server < SERVER_ASKS_MAX;
             if fits {
-                asks.push((minted, ask));
+                part.sessions.entry(nonce).or_default().push((minted, ask));
                 part.len += 1;
             }
             fits
@@ -89,10 +91,12 @@ impl Asks {
         ask.map(|(_, ask)| ask).filter(|ask| ask.until >= now)
     }
 
-    /// The server no longer wants an answer to what it asked under this id of its own: the minted one.
+    /// The server no longer wants an answer to what it asked, in this session of its own, under this id of its own: the
+    /// minted one.
     #[must_use]
-    pub fn withdraw(&self, nonce: [u8; 16], server: u64, id: &[u8]) -> Option<u64> {
-        self.pull(nonce, |_, ask| ask.server == server && *ask.id == *id).map(|(minted, _)| minted)
+    pub fn withdraw(&self, nonce: [u8; 16], server: u64, epoch: u32, id: &[u8]) -> Option<u64> {
+        let asked = |ask: &Ask| ask.server == server && ask.epoch == epoch && *ask.id == *id;
+        self.pull(nonce, |_, ask| asked(ask)).map(|(minted, _)| minted)
     }
 
     /// The session is over, and so is what it was asked.
@@ -165,8 +169,9 @@ mod tests {
         let asks = Asks::new();
         assert!(asks.put([1; 16], 5, ask(1, b"1")) && asks.put([1; 16], 6, ask(2, b"1")));
         assert!(asks.put([1; 16], 7, ask(1, b"1")));
-        assert_eq!(asks.withdraw([1; 16], 1, br#""1""#), None);
-        let withdrawn: Vec<_> = (0..3).map(|_| asks.withdraw([1; 16], 1, b"1")).collect();
+        assert_eq!(asks.withdraw([1; 16], 1, 1, br#""1""#), None);
+        assert_eq!(asks.withdraw([1; 16], 1, 2, b"1"), None, "in another of its sessions");
+        let withdrawn: Vec<_> = (0..3).map(|_| asks.withdraw([1; 16], 1, 1, b"1")).collect();
         assert_eq!(withdrawn, [Some(7), Some(5), None]);
         assert_eq!(asks.len(), 1);
         asks.forget([1; 16]);
@@ -178,13 +183,17 @@ mod tests {
         let asks = Asks::new();
         let put = (0..100).filter(|minted| asks.put([1; 16], *minted, ask(1, b"1"))).count();
         assert_eq!((put, asks.len()), (SESSION_ASKS_MAX, SESSION_ASKS_MAX));
-        let mut all = 0;
-        for session in 0..=u16::MAX {
-            let mut nonce = [0; 16];
-            nonce[..2].copy_from_slice(&session.to_be_bytes());
-            all += usize::from(asks.put(nonce, 1, ask(1, b"1")));
-        }
-        assert_eq!((all + put, asks.len()), (ASKS_MAX, ASKS_MAX));
+        // Each server asks in each of as many sessions as there can be.
+        let fill = |server: u64| {
+            let nonce = |session: u16| {
+                let mut nonce = [0; 16];
+                nonce[..2].copy_from_slice(&session.to_be_bytes());
+                nonce
+            };
+            (0..=u16::MAX).filter(|session| asks.put(nonce(*session), server, ask(server, b"1"))).count()
+        };
+        assert_eq!(fill(1) + put, ASKS_MAX / 2, "one leaves room for the others");
+        assert_eq!((fill(2), fill(3), asks.len()), (ASKS_MAX / 2, 0, ASKS_MAX));
         asks.sweep(Moment(100));
         assert_eq!(asks.len(), ASKS_MAX);
         asks.sweep(Moment(101));

@@ -319,7 +319,7 @@ impl World {
             }
             Happening::Withdrawn { raw } => {
                 let raw = raw.to_string();
-                let minted = self.gateway.asks.withdraw(session.key.nonce, digest(server), raw.as_bytes());
+                let minted = self.gateway.asks.withdraw(session.key.nonce, digest(server), epoch, raw.as_bytes());
                 let Some(minted) = minted else { return };
                 self.seen.ask_withdrawn += 1;
                 format!("w{minted}")

@@ -5,26 +5,14 @@ use std::fmt;
 use serde_json::{Value, json};
 
 use crate::cli::Floods;
-use crate::rig::environment;
+use crate::rig::figures::Figures;
 
 use super::Part;
 
-/// All figures.
+/// All figures, and what must not be.
 pub(super) struct Report {
-    environment: Value,
-    settings: Value,
-    figures: Vec<Figure>,
+    figures: Figures,
     faults: Vec<(Part, String)>,
-}
-
-struct Figure {
-    part: Part,
-    what: String,
-    unit: &'static str,
-    /// The most it should be.
-    goal: Option<f64>,
-    /// By repetition.
-    samples: Vec<f64>,
 }
 
 impl Report {
@@ -39,18 +27,12 @@ impl Report {
             "repetitions": options.repetitions,
             "rules": options.rules,
         });
-        Self { environment, settings, figures: Vec::new(), faults: Vec::new() }
+        Self { figures: Figures::new(environment, settings), faults: Vec::new() }
     }
 
     /// One more sample.
     pub(super) fn add(&mut self, part: Part, what: &str, value: f64, unit: &'static str, goal: Option<f64>) {
-        match self.figures.iter_mut().find(|figure| figure.part == part && figure.what == what) {
-            Some(figure) => figure.samples.push(value),
-            None => {
-                let what = what.to_owned();
-                self.figures.push(Figure { part, what, unit, goal, samples: vec![value] });
-            }
-        }
+        self.figures.add_to(&part.name(), what, value, unit, goal);
     }
 
     /// Something that must not be.
@@ -60,7 +42,7 @@ impl Report {
     }
 
     pub(super) fn finish(&mut self) {
-        self.environment["load_average_after"] = environment::load_average().into();
+        self.figures.finish();
     }
 
     /// No fault. A goal that is missed is a figure, not a fault.
@@ -69,72 +51,16 @@ impl Report {
     }
 
     pub(super) fn json(&self) -> Value {
-        let figures: Vec<Value> = self.figures.iter().map(Figure::json).collect();
         let fault = |(part, fault): &(Part, String)| json!({ "part": part.name(), "fault": fault });
-        let faults: Vec<Value> = self.faults.iter().map(fault).collect();
-        json!({ "environment": self.environment, "settings": self.settings, "figures": figures, "faults": faults })
+        let mut json = self.figures.json();
+        json["faults"] = self.faults.iter().map(fault).collect();
+        json
     }
-}
-
-impl Figure {
-    /// The middle one, the least and the most.
-    fn spread(&self) -> (f64, f64, f64) {
-        let mut sorted = self.samples.clone();
-        sorted.sort_by(f64::total_cmp);
-        let at = |index: usize| sorted.get(index).copied().unwrap_or(f64::NAN);
-        (at(sorted.len() / 2), at(0), at(sorted.len().saturating_sub(1)))
-    }
-
-    fn held(&self) -> Option<bool> {
-        self.goal.map(|goal| self.spread().0 <= goal)
-    }
-
-    fn json(&self) -> Value {
-        let (median, least, most) = self.spread();
-        json!({
-            "part": self.part.name(),
-            "what": self.what,
-            "unit": self.unit,
-            "median": median,
-            "least": least,
-            "most": most,
-            "samples": self.samples,
-            "goal": self.goal,
-            "held": self.held(),
-        })
-    }
-}
-
-/// Three digits that matter, no more.
-fn short(value: f64) -> String {
-    let digits = if value.abs() >= 100.0 || value.fract() == 0.0 { 0 } else { 2 };
-    format!("{value:.digits$}")
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = |key: &str| match &self.environment[key] {
-            Value::String(text) => text.clone(),
-            other => other.to_string(),
-        };
-        writeln!(f, "{}, {}, Linux {}", text("date"), text("portcullis"), text("kernel"))?;
-        writeln!(f, "commit {}; {}, {} cores", text("commit"), text("cpu"), text("cores"))?;
-        writeln!(f, "load average {} to {}\n", text("load_average_before"), text("load_average_after"))?;
-        let mut part = None;
-        for figure in &self.figures {
-            if part.replace(figure.part) != Some(figure.part) {
-                writeln!(f, "{}", figure.part.name())?;
-            }
-            let (median, least, most) = figure.spread();
-            let mut line = format!("  {:<40} {:>10} {:<12}", figure.what, short(median), figure.unit);
-            if figure.samples.len() > 1 {
-                line.push_str(&format!(" ({} to {})", short(least), short(most)));
-            }
-            if let (Some(goal), Some(held)) = (figure.goal, figure.held()) {
-                line.push_str(&format!(" goal {}: {}", short(goal), if held { "held" } else { "MISSED" }));
-            }
-            writeln!(f, "{}", line.trim_end())?;
-        }
+        self.figures.fmt(f)?;
         for (part, fault) in &self.faults {
             writeln!(f, "FAULT in {}: {fault}", part.name())?;
         }
@@ -177,10 +103,5 @@ mod tests {
         assert!(report.is_sound(), "a missed goal is no fault");
         report.fault(Part::Idle, "something".to_owned());
         assert!(!report.is_sound() && report.to_string().contains("FAULT in idle: something"));
-    }
-
-    #[test]
-    fn figures_are_short() {
-        assert_eq!([short(12345.6), short(5.0), short(0.123), short(0.0)], ["12346", "5", "0.12", "0"]);
     }
 }

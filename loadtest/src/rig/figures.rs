@@ -14,6 +14,8 @@ pub(crate) struct Figures {
 }
 
 struct Row {
+    /// The part of the verb that it is of; empty where there is but one.
+    part: String,
     what: String,
     unit: &'static str,
     /// The most it should be.
@@ -30,9 +32,16 @@ impl Figures {
 
     /// One more sample.
     pub(crate) fn add(&mut self, what: &str, value: f64, unit: &'static str, goal: Option<f64>) {
-        match self.rows.iter_mut().find(|row| row.what == what) {
+        self.add_to("", what, value, unit, goal);
+    }
+
+    /// One more sample of a part.
+    pub(crate) fn add_to(&mut self, part: &str, what: &str, value: f64, unit: &'static str, goal: Option<f64>) {
+        match self.rows.iter_mut().find(|row| row.part == part && row.what == what) {
             Some(row) => row.samples.push(value),
-            None => self.rows.push(Row { what: what.to_owned(), unit, goal, samples: vec![value] }),
+            None => {
+                self.rows.push(Row { part: part.to_owned(), what: what.to_owned(), unit, goal, samples: vec![value] })
+            }
         }
     }
 
@@ -62,10 +71,14 @@ impl Row {
 
     fn json(&self) -> Value {
         let (median, least, most) = self.spread();
-        json!({
+        let mut row = json!({
             "what": self.what, "unit": self.unit, "median": median, "least": least, "most": most,
             "samples": self.samples, "goal": self.goal, "held": self.held(),
-        })
+        });
+        if !self.part.is_empty() {
+            row["part"] = self.part.as_str().into();
+        }
+        row
     }
 }
 
@@ -78,10 +91,12 @@ impl fmt::Display for Figures {
         writeln!(f, "{}, {}, Linux {}", text("date"), text("portcullis"), text("kernel"))?;
         writeln!(f, "commit {}; {}, {} cores", text("commit"), text("cpu"), text("cores"))?;
         writeln!(f, "load average {} to {}\n", text("load_average_before"), text("load_average_after"))?;
+        let mut part = "";
         for row in &self.rows {
+            if std::mem::replace(&mut part, &row.part) != row.part {
+                writeln!(f, "{}", row.part)?;
+            }
             let (median, least, most) = row.spread();
-            let digits = |value: f64| if value.abs() >= 1_000.0 { 0 } else { 2 };
-            let short = |value: f64| format!("{value:.0$}", digits(value));
             let mut line = format!("  {:<52} {:>10} {:<8}", row.what, short(median), row.unit);
             if row.samples.len() > 1 {
                 line.push_str(&format!(" ({} to {})", short(least), short(most)));
@@ -93,6 +108,12 @@ impl fmt::Display for Figures {
         }
         Ok(())
     }
+}
+
+/// Three digits that matter, no more.
+fn short(value: f64) -> String {
+    let digits = if value.abs() >= 100.0 || value.fract() == 0.0 { 0 } else { 2 };
+    format!("{value:.digits$}")
 }
 
 #[cfg(test)]
@@ -113,7 +134,12 @@ mod tests {
         assert_eq!((&json["figures"][0]["least"], &json["figures"][0]["most"]), (&json!(1.0), &json!(9.0)));
         assert_eq!((&json["figures"][1]["held"], &json["figures"][2]["held"]), (&json!(false), &Value::Null));
         let text = figures.to_string();
-        assert!(text.contains("goal 6.00: held") && text.contains("goal 6.00: MISSED"), "{text}");
-        assert!(text.contains("7000 MiB") && text.contains("(1.00 to 9.00)"), "{text}");
+        assert!(text.contains("goal 6: held") && text.contains("goal 6: MISSED"), "{text}");
+        assert!(text.contains("7000 MiB") && text.contains("(1 to 9)"), "{text}");
+    }
+
+    #[test]
+    fn figures_are_short() {
+        assert_eq!([short(12345.6), short(5.0), short(0.123), short(0.0)], ["12346", "5", "0.12", "0"]);
     }
 }
