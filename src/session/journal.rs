@@ -121,7 +121,7 @@ impl<'a> Reader<'a> {
             return Err(Tail::Damaged);
         }
         let (payload, _) = rest.split_at_checked(count).ok_or(Tail::Torn)?;
-        if crc(crc(CRC_START, length), payload) ^ CRC_START != u32::from_be_bytes(*sum) {
+        if checksum(length, payload) != u32::from_be_bytes(*sum) {
             return Err(Tail::Damaged);
         }
         match payload {
@@ -268,7 +268,7 @@ fn framed(out: &mut Vec<u8>, kind: u8, place: u8, fields: impl FnOnce(&mut Vec<u
     out.extend_from_slice(&[kind, place]);
     fields(out);
     let length = u32::try_from(out.len() - start - FRAME_BYTES).unwrap_or(u32::MAX).to_be_bytes();
-    let sum = crc(crc(CRC_START, &length), &out[start + FRAME_BYTES..]) ^ CRC_START;
+    let sum = checksum(&length, &out[start + FRAME_BYTES..]);
     out[start..start + 4].copy_from_slice(&length);
     out[start + 4..start + FRAME_BYTES].copy_from_slice(&sum.to_be_bytes());
 }
@@ -349,32 +349,13 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// CRC-32 (IEEE 802.3), without its first and last inversion.
-fn crc(mut sum: u32, bytes: &[u8]) -> u32 {
-    for byte in bytes {
-        sum = CRC_TABLE[usize::from(sum.to_le_bytes()[0] ^ byte)] ^ (sum >> 8);
-    }
-    sum
+/// CRC-32 (IEEE 802.3) of an entry's length and what follows.
+fn checksum(length: &[u8], payload: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(length);
+    hasher.update(payload);
+    hasher.finalize()
 }
-
-const fn crc_table() -> [u32; 256] {
-    let mut table = [0; 256];
-    let (mut at, mut byte) = (0, 0_u32);
-    while at < 256 {
-        let mut sum = byte;
-        let mut bit = 0;
-        while bit < 8 {
-            sum = if sum & 1 == 1 { sum >> 1 ^ 0xEDB8_8320 } else { sum >> 1 };
-            bit += 1;
-        }
-        table[at] = sum;
-        (at, byte) = (at + 1, byte + 1);
-    }
-    table
-}
-
-static CRC_TABLE: [u32; 256] = crc_table();
-const CRC_START: u32 = u32::MAX;
 
 /// Changes with the layout of entries.
 const VERSION: u8 = 1;
