@@ -275,6 +275,10 @@ pub const UPSTREAM_EVENT_ID_BYTES_MAX: usize = 1024;
 pub const FEEDS_ALONE_MAX: usize = 4096;
 /// Events that a shard keeps, of all streams, bytes.
 pub const FEEDS_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// What changes in lists within so many milliseconds, a client is told at once.
+pub const LISTS_GATHERED_MS: u64 = 100;
+/// And up to so many milliseconds later, so that not all clients ask at the same moment.
+pub const LISTS_SPREAD_MS: u64 = 400;
 /// A client may take so long to answer what a server asks, milliseconds.
 pub const ASK_MS_MAX: u64 = 10 * 60 * 1000;
 /// Connections that read one session's events at a time; the oldest ends when there is one more.
