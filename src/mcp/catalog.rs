@@ -90,6 +90,22 @@ pub struct Catalog {
     names: Vec<[Names; 2]>,
     /// By `ItemId`.
     items: Vec<Owned>,
+    /// By server: since when its surveys have failed, milliseconds since 1970.
+    stale: Vec<Option<u64>>,
+}
+
+/// How much a server's part of the catalogue is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CatalogState {
+    /// The server has never been surveyed with success.
+    Missing,
+    /// Its last survey succeeded.
+    Fresh,
+    /// What it offered once: every survey since then has failed.
+    Stale {
+        /// When the first of them did, milliseconds since 1970.
+        since_unix_ms: u64,
+    },
 }
 
 type Names = HashMap<Box<str>, Place, foldhash::fast::RandomState>;
@@ -272,7 +288,25 @@ impl Catalog {
             }
             names.push(tables);
         }
-        Self { servers, names, items }
+        let stale = vec![None; servers.len()];
+        Self { servers, names, items, stale }
+    }
+
+    /// The server's surveys have failed since then, milliseconds since 1970: what is known of it is kept.
+    pub fn mark_stale(&mut self, server: ServerId, since_unix_ms: u64) {
+        if let Some(stale) = self.stale.get_mut(server.index()) {
+            *stale = Some(since_unix_ms);
+        }
+    }
+
+    /// How much is to be thought of what is known of the server. An id of another catalogue is `Missing`.
+    #[must_use]
+    pub fn state(&self, server: ServerId) -> CatalogState {
+        match self.stale.get(server.index()) {
+            _ if !self.known(server) => CatalogState::Missing,
+            Some(Some(since_unix_ms)) => CatalogState::Stale { since_unix_ms: *since_unix_ms },
+            _ => CatalogState::Fresh,
+        }
     }
 
     /// How many ids were given: every `ItemId` is below this.
@@ -672,6 +706,13 @@ mod tests {
         }
         let (first, unknown, last) = (ServerId(0), ServerId(1), ServerId(2));
         assert!(catalog.known(first) && !catalog.known(unknown) && catalog.known(last) && !catalog.known(ServerId(9)));
+        let mut aged = catalog.clone();
+        aged.mark_stale(last, 7);
+        aged.mark_stale(unknown, 7);
+        aged.mark_stale(ServerId(9), 7);
+        assert_eq!(aged.state(first), CatalogState::Fresh);
+        assert_eq!(aged.state(last), CatalogState::Stale { since_unix_ms: 7 });
+        assert_eq!((aged.state(unknown), aged.state(ServerId(9))), (CatalogState::Missing, CatalogState::Missing));
         assert_eq!(catalog.tool(first, "A"), None);
         assert_eq!(catalog.tool(unknown, "a"), None);
         assert_eq!(catalog.tool(ServerId(9), "a"), None);
