@@ -354,6 +354,8 @@ pub const LINE_CALLS_MAX: usize = 256;
 pub const ITEMS_MAX: usize = 64 * 1024;
 /// One tool, prompt or resource definition, bytes.
 pub const DEFINITION_BYTES_MAX: usize = 64 * 1024;
+/// Nesting of one definition; what reads them gives up at the same depth.
+pub const DEFINITION_DEPTH_MAX: usize = 127;
 /// Items of one list of one server.
 pub const LIST_ITEMS_MAX: usize = 10_000;
 /// Pages of one list.
