@@ -102,7 +102,7 @@ pub(super) fn said(shard: &Shard, eyes: &Eyes<'_>, data: &[u8]) -> Said {
         };
     }
     if method.announces_change() {
-        shard.control.poke(eyes.server).changed();
+        eyes.snapshot.states[eyes.server.index()].poke.changed();
     }
     match method.verb {
         Verb::ResourceUpdated if !is_readable(eyes, envelope, data) => Said::Drop,
