@@ -14,8 +14,7 @@ use crate::session::owner::{endpoint_hash, name_hash};
 use crate::tls::config::Materials;
 use crate::upstream::state::ServerState;
 
-use super::Settings;
-use super::settings::{ServerSettings, ServerTls};
+use super::{InstanceSettings, ServerSettings, ServerTls, Settings};
 
 /// What a path of the data listener leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,14 +54,14 @@ pub struct PreparedEndpoint {
     pub digest: u64,
     /// Where it serves HTTP+SSE (MCP 2024-11-05): the digest of that part of it, for whose sessions no other has use.
     pub sse: Option<u64>,
-    /// The one server behind it.
+    /// The first server behind it.
     pub server: ServerId,
 }
 
 /// Bytes of one server.
 #[derive(Debug)]
 pub struct PreparedServer {
-    /// Its `Host` field.
+    /// The `Host` field of its first instance; empty for a command.
     pub host: String,
     /// Its name's [`name_hash`]: what outlives a restart calls it by this.
     pub digest: u64,
@@ -87,8 +86,11 @@ pub struct Snapshot {
     pub addresses: Vec<Vec<Arc<[SocketAddr]>>>,
     /// Certificates, keys and authorities, of the same settings.
     pub tls: Arc<Materials>,
-    /// Counts up when verified tokens must be verified again: with every change of the settings.
+    /// Counts up when verified tokens must be verified again, and callers' sets mean something else: with every change
+    /// of the issuers, the tasks' names, the endpoints, or of whether a token is needed.
     pub auth_epoch: u64,
+    /// Counts up with every change of the settings: ids mean something else, and rules may.
+    pub settings_epoch: u64,
     /// Counts up with every snapshot.
     pub number: u64,
 }
@@ -108,8 +110,10 @@ pub struct Parts {
     pub addresses: Vec<Vec<Arc<[SocketAddr]>>>,
     /// Of the same settings.
     pub tls: Arc<Materials>,
-    /// The number of the settings.
+    /// Of the same settings.
     pub auth_epoch: u64,
+    /// The number of the settings.
+    pub settings_epoch: u64,
     /// The snapshot's own.
     pub number: u64,
 }
@@ -144,9 +148,9 @@ impl Prepared {
         let servers = settings.servers.iter();
         let servers: Vec<PreparedServer> = servers
             .map(|server| PreparedServer {
-                host: server.authority(),
+                host: server.instances().first().map(InstanceSettings::authority).unwrap_or_default(),
                 digest: name_hash(&server.name),
-                instances: vec![instance_digest(server)],
+                instances: instance_digests(server),
             })
             .collect();
         let by_digest = servers.iter().enumerate().map(|(index, server)| (server.digest, ServerId::from_index(index)));
@@ -185,10 +189,13 @@ impl Snapshot {
     /// A snapshot of these parts; the policy is compiled here.
     #[must_use]
     pub fn new(parts: Parts) -> (Self, Vec<Warning>) {
-        let Parts { settings, prepared, catalog, states, addresses, tls, auth_epoch, number } = parts;
+        let Parts { settings, prepared, catalog, states, addresses, tls, auth_epoch, settings_epoch, number } = parts;
         let names: Vec<Arc<str>> = settings.servers.iter().map(|server| server.name.clone()).collect();
         let (table, warnings) = Table::compile(&settings.policy, &names, &catalog);
-        (Self { settings, prepared, catalog, table, states, addresses, tls, auth_epoch, number }, warnings)
+        (
+            Self { settings, prepared, catalog, table, states, addresses, tls, auth_epoch, settings_epoch, number },
+            warnings,
+        )
     }
 
     /// The server with this [`PreparedServer::digest`]: what outlives a snapshot knows it by that.
@@ -213,14 +220,19 @@ impl Snapshot {
     }
 }
 
-/// What tells one place of a server from every other: its name, its URL, and how TLS is spoken there.
-fn instance_digest(server: &ServerSettings) -> u64 {
-    let ServerTls { name, ca, identity } = match &server.tls {
-        Some(tls) => tls.clone(),
-        None => ServerTls { name: String::new(), ca: None, identity: None },
+/// What tells one place of a server from every other: its name, its URL, and how TLS is spoken there. Of a command: how
+/// it is started.
+fn instance_digests(server: &ServerSettings) -> Vec<u64> {
+    let name = &server.name;
+    if let Some(command) = server.command() {
+        return vec![name_hash(&format!("{name} {command:?}"))];
+    }
+    let digest = |instance: &InstanceSettings| {
+        let InstanceSettings { scheme, host, port, path, tls } = instance;
+        let tls = tls.as_ref().map(|ServerTls { name, ca, identity }| format!("{name:?} {ca:?} {identity:?}"));
+        name_hash(&format!("{name} {}://{host}:{port}{path} {}", scheme.as_str(), tls.unwrap_or_default()))
     };
-    let (server_name, scheme, path) = (&server.name, server.scheme.as_str(), &server.path);
-    name_hash(&format!("{server_name} {scheme}://{}:{}{path} {name:?} {ca:?} {identity:?}", server.host, server.port))
+    server.instances().iter().map(digest).collect()
 }
 
 fn metadata(settings: &Settings, resource: &str) -> Vec<u8> {

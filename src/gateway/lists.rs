@@ -84,7 +84,7 @@ pub(super) async fn fresh(shard: &Shard, flight: &mut Flight) -> Option<Rc<Held>
         shard.timers.sleep_until(shard.timers.now().mono.plus_ms(TICK_MS)).await;
     }
     let snapshot = shard.snapshot();
-    if snapshot.auth_epoch != flight.snapshot.auth_epoch {
+    if snapshot.settings_epoch != flight.snapshot.settings_epoch {
         return Some(snapshot);
     }
     flight.snapshot = snapshot;

@@ -656,7 +656,7 @@ impl Feeds {
         }
         self.part(shard);
         let snapshot = shard.snapshot();
-        let epoch = snapshot.auth_epoch;
+        let epoch = snapshot.settings_epoch;
         if self.epoch.replace(epoch) != epoch {
             self.each(|feed| {
                 if !feed.is_there(&snapshot) {
@@ -668,7 +668,7 @@ impl Feeds {
         }
     }
 
-    /// The epoch under which callers were last looked at, at most some milliseconds ago.
+    /// The settings' epoch under which streams were last looked at, at most some milliseconds ago.
     pub(super) fn epoch(&self) -> u64 {
         self.epoch.get()
     }

@@ -11,7 +11,7 @@ use ::ring::rand::{SecureRandom, SystemRandom};
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 
-use crate::base::ids::ShardId;
+use crate::base::ids::{ServerId, ShardId};
 use crate::base::limits::{LETTERS_MAX, SHARD_BUFFER_BYTES_MAX};
 use crate::base::slab::Slab;
 use crate::config::Limits;
@@ -266,9 +266,11 @@ struct Place<'a> {
 fn places(snapshot: &Snapshot) -> HashMap<u64, Place<'_>, RandomState> {
     let servers = snapshot.states.iter().zip(&snapshot.addresses).enumerate();
     let places = servers.flat_map(|(index, (state, addresses))| {
-        let tls = snapshot.tls.servers.get(index).and_then(Option::as_ref);
-        let instances = state.instances.iter().zip(addresses);
-        instances.map(move |(instance, addresses)| (instance.digest, Place { addresses, tls }))
+        let instances = state.instances.iter().zip(addresses).enumerate();
+        instances.map(move |(number, (instance, addresses))| {
+            let tls = snapshot.tls.side(ServerId::from_index(index), number);
+            (instance.digest, Place { addresses, tls })
+        })
     });
     places.collect()
 }

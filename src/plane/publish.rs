@@ -112,7 +112,15 @@ impl Publisher {
     fn publish(&mut self) {
         self.number += 1;
         let catalog = Catalog::build(self.servers.iter().map(|known| known.catalog.clone()).collect());
-        let addresses = self.servers.iter().map(|known| vec![known.addresses.clone().unwrap_or_default()]).collect();
+        let instances = self.prepared.servers.iter().map(|server| server.instances.len());
+        let addresses = self.servers.iter().zip(instances).map(|(known, instances)| {
+            let mut addresses = vec![Arc::default(); instances];
+            if let Some(first) = addresses.first_mut() {
+                *first = known.addresses.clone().unwrap_or_default();
+            }
+            addresses
+        });
+        let addresses = addresses.collect();
         let before = self.control.snapshot.load();
         let (snapshot, warnings) = Snapshot::new(Parts {
             settings: self.settings.clone(),
@@ -122,6 +130,7 @@ impl Publisher {
             addresses,
             tls: self.tls.clone(),
             auth_epoch: before.auth_epoch,
+            settings_epoch: before.settings_epoch,
             number: self.number,
         });
         self.control.snapshot.store(Arc::new(snapshot));

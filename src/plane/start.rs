@@ -26,7 +26,7 @@ use super::admin::{self, Health};
 use super::certs::Certs;
 use super::client::Target;
 use super::journal::{self, Journal};
-use super::keeper::Keeper;
+use super::keeper::{Keeper, News};
 use super::log::{self, Log, Watcher};
 use super::publish::Publisher;
 use super::{PlaneFault, state};
@@ -223,11 +223,17 @@ fn keep(
         std::thread::Builder::new().name("plane-certs".into()).spawn(watch).map_err(fault)?;
     }
     for (index, server) in settings.servers.iter().enumerate() {
-        let host = prepared.servers[index].host.clone();
-        let target = Target { addresses: Vec::new(), host, path: server.path.clone(), tls: None };
         let id = ServerId::from_index(index);
+        let Some(instance) = server.instances().first() else {
+            let trouble = "this version starts no commands yet".to_owned();
+            // Heard as soon as there is a publisher, which is below.
+            let _ = news.send(News::Trouble(id, trouble));
+            continue;
+        };
+        let host = prepared.servers[index].host.clone();
+        let target = Target { addresses: Vec::new(), host, path: instance.path.clone(), tls: None };
         let state = control.snapshot.load().states[index].clone();
-        let keeper = Keeper::new(id, server, target, control.clone(), state, news.clone());
+        let keeper = Keeper::new(id, server, instance, target, control.clone(), state, news.clone());
         let name: String = format!("plane-{}", server.name).chars().take(15).collect();
         std::thread::Builder::new()
             .name(name)
@@ -253,7 +259,8 @@ pub(super) fn first_snapshot(
     }
     let addresses = states.iter().map(|state| vec![Arc::default(); state.instances.len()]).collect();
     let (settings, prepared, catalog) = (settings.clone(), prepared.clone(), Catalog::default());
-    let parts = Parts { settings, prepared, catalog, states, addresses, tls, auth_epoch: 0, number: 0 };
+    let parts =
+        Parts { settings, prepared, catalog, states, addresses, tls, auth_epoch: 0, settings_epoch: 0, number: 0 };
     Ok(Snapshot::new(parts).0)
 }
 
