@@ -19,7 +19,7 @@ use crate::upstream::exchange::{Abort, Clearance, Request};
 use super::answer::{deadline, retire};
 use super::exchange::{USER_AGENT, lane};
 use super::flight::Flight;
-use super::sessions::{Live, session_fields};
+use super::sessions::{self, Live, session_fields};
 use super::shard::{Held, Shard};
 use super::tally::Count;
 
@@ -62,12 +62,18 @@ pub(super) enum Why {
 impl<'a> Eyes<'a> {
     /// Those of a request's caller. The rules may be newer than the request, as long as its caller is known under them.
     pub(super) fn of(flight: &'a Flight, current: &'a Held) -> Self {
-        let same = current.auth_epoch == flight.snapshot.auth_epoch;
+        let known = current.auth_epoch == flight.snapshot.auth_epoch;
+        let same = current.settings_epoch == flight.snapshot.settings_epoch;
+        let server = if same { Some(flight.server) } else { current.server_by_digest(sessions::digest(flight)) };
+        let (snapshot, server) = match server.filter(|_| known) {
+            Some(server) => (current, server),
+            None => (&*flight.snapshot, flight.server),
+        };
         Self {
-            snapshot: if same { current } else { &flight.snapshot },
+            snapshot,
             caller: &flight.caller,
             task: flight.task,
-            server: flight.server,
+            server,
             revision: flight.revision,
             session: flight.session.as_deref(),
             epoch: flight.epoch,
@@ -102,7 +108,7 @@ pub(super) fn said(shard: &Shard, eyes: &Eyes<'_>, data: &[u8]) -> Said {
         };
     }
     if method.announces_change() {
-        shard.control.poke(eyes.server).changed();
+        eyes.snapshot.states[eyes.server.index()].poke.changed();
     }
     match method.verb {
         Verb::ResourceUpdated if !is_readable(eyes, envelope, data) => Said::Drop,

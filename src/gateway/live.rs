@@ -13,7 +13,7 @@ use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use smallvec::SmallVec;
 
-use crate::base::ids::{EndpointId, ServerId, ShardId};
+use crate::base::ids::ShardId;
 use crate::base::limits::{
     FEEDS_ALONE_MAX, FEEDS_BYTES_MAX, HOUSEKEEPING_MS, STREAM_BUFFERED_BYTES_MAX, STREAM_KEPT_BYTES_MAX,
     STREAM_KEPT_EVENTS_MAX, STREAM_RETRY_MS_MAX, STREAM_WAITING_EVENTS_MAX, TELLING_MS_MAX,
@@ -65,8 +65,9 @@ impl Who {
 /// A session's own stream, or an answer that comes as events: its log, and everybody who waits for it to change.
 pub(super) struct Feed {
     session: Rc<Live>,
-    endpoint: EndpointId,
-    server: ServerId,
+    /// Its endpoint and its server, by their digests: ids belong to one snapshot, and a stream outlives that.
+    endpoint: u64,
+    server: u64,
     /// Of a client of HTTP+SSE: all that its session says, answers too.
     all: Option<All>,
     /// Of an answer: its request's id.
@@ -188,8 +189,8 @@ impl Feed {
         let upstream = Cell::new(flight.epoch);
         Self {
             session,
-            endpoint: flight.endpoint,
-            server: flight.server,
+            endpoint: flight.snapshot.prepared.endpoints[flight.endpoint.index()].digest,
+            server: sessions::digest(flight),
             all: None,
             asked,
             task: (flight.task, flight.snapshot.auth_epoch),
@@ -287,7 +288,7 @@ impl Feed {
             return;
         }
         let snapshot = shard.snapshot();
-        let eyes = self.eyes(&snapshot, who);
+        let Some(eyes) = self.eyes(&snapshot, who) else { return };
         let mut refused = Vec::new();
         self.outlet.borrow_mut().retain_waiting(|data| match events::still_allowed(shard, &eyes, data) {
             Ok(()) => true,
@@ -302,25 +303,29 @@ impl Feed {
         }
     }
 
-    fn eyes<'a>(&'a self, snapshot: &'a Held, who: &'a Who) -> Eyes<'a> {
-        Eyes {
+    /// `None` where its server is gone.
+    fn eyes<'a>(&'a self, snapshot: &'a Held, who: &'a Who) -> Option<Eyes<'a>> {
+        let server = snapshot.server_by_digest(self.server)?;
+        Some(Eyes {
             snapshot,
             caller: &who.caller,
             task: who.task,
-            server: self.server,
+            server,
             revision: self.session.speaks(),
             session: Some(&self.session),
             epoch: self.upstream.get(),
-        }
+        })
     }
 
-    /// What a request of the gateway's own in this session carries.
-    fn flight(&self, shard: &Shard) -> Flight {
-        let (now, who) = (shard.timers.now(), self.who.borrow().clone());
-        Flight {
+    /// What a request of the gateway's own in this session carries; `None` where its endpoint or its server is gone.
+    fn flight(&self, shard: &Shard) -> Option<Flight> {
+        let (now, who, snapshot) = (shard.timers.now(), self.who.borrow().clone(), shard.snapshot());
+        let endpoint = snapshot.endpoint_by_digest(self.endpoint)?;
+        let server = snapshot.server_by_digest(self.server)?;
+        Some(Flight {
             task: who.task,
-            server: self.server,
-            endpoint: self.endpoint,
+            server,
+            endpoint,
             era: Era::Legacy,
             revision: self.session.speaks(),
             id: None,
@@ -338,9 +343,17 @@ impl Feed {
             answered: now.mono,
             request_bytes: 0,
             seq: None,
-            snapshot: shard.snapshot(),
+            snapshot,
             caller: who.caller.clone(),
-        }
+        })
+    }
+
+    /// Whether its endpoint still leads to its server.
+    fn is_there(&self, snapshot: &Held) -> bool {
+        let (endpoint, server) = (snapshot.endpoint_by_digest(self.endpoint), snapshot.server_by_digest(self.server));
+        endpoint
+            .zip(server)
+            .is_some_and(|(endpoint, server)| snapshot.settings.endpoints[endpoint.index()].servers.contains(&server))
     }
 
     /// Until when somebody may still come and read.
@@ -642,14 +655,20 @@ impl Feeds {
             self.forget(shard, stream, now, many);
         }
         self.part(shard);
-        let epoch = shard.snapshot().auth_epoch;
+        let snapshot = shard.snapshot();
+        let epoch = snapshot.settings_epoch;
         if self.epoch.replace(epoch) != epoch {
+            self.each(|feed| {
+                if !feed.is_there(&snapshot) {
+                    feed.ended.set(true);
+                }
+            });
             self.wake_all();
             shard.wake_streams();
         }
     }
 
-    /// The epoch under which callers were last looked at, at most some milliseconds ago.
+    /// The settings' epoch under which streams were last looked at, at most some milliseconds ago.
     pub(super) fn epoch(&self) -> u64 {
         self.epoch.get()
     }
@@ -681,9 +700,13 @@ impl Feeds {
 
     /// Everybody looks around: the shard drains.
     pub(super) fn wake_all(&self) {
+        self.each(Feed::changed);
+    }
+
+    fn each(&self, act: impl Fn(&Feed)) {
         let homes: Vec<Rc<Feed>> = self.homes.borrow().values().cloned().collect();
         let answers: Vec<Rc<Feed>> = self.answers.borrow().values().cloned().collect();
-        homes.iter().chain(&answers).for_each(|feed| feed.changed());
+        homes.iter().chain(&answers).for_each(|feed| act(feed));
     }
 
     /// Starts the task that feeds a log from its server, behind the server's event `at`.

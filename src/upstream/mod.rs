@@ -10,6 +10,7 @@ pub mod exchange;
 mod lines;
 pub mod pick;
 pub mod pool;
+pub mod state;
 
 /// What went wrong between us and a server. The caller learns only the kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

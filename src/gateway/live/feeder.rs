@@ -84,7 +84,7 @@ pub(super) async fn keep_fed(shard: &Rc<Shard>, feed: &Rc<Feed>) {
         let (begun, was) = (shard.timers.now().mono, source.epoch);
         let first = feed.opening.get() == Opening::Trying;
         // Another call may have opened the session again meanwhile.
-        if source.epoch != epoch(shard, feed) {
+        if source.epoch != epoch(feed) {
             source.at = None;
         }
         match open(shard, feed, source.at.as_deref()).await {
@@ -116,8 +116,8 @@ pub(super) async fn keep_fed(shard: &Rc<Shard>, feed: &Rc<Feed>) {
         pause_ms = if lasted { least_ms } else { (2 * pause_ms).clamp(least_ms, STREAM_RETRY_MS_MAX) };
         let until = shard.timers.now().mono.plus_ms(pause_ms);
         // A session that a call opens again meanwhile has a stream to be asked for at once.
-        let seen = epoch(shard, feed);
-        while shard.timers.now().mono < until && feed.is_wanted(shard) && seen == epoch(shard, feed) {
+        let seen = epoch(feed);
+        while shard.timers.now().mono < until && feed.is_wanted(shard) && seen == epoch(feed) {
             let soon = shard.timers.now().mono.plus_ms(STREAM_RETRY_MS);
             changed(shard, feed, until.min(soon).min(feed.until(shard))).await;
         }
@@ -153,32 +153,31 @@ pub(super) async fn go_on(shard: &Rc<Shard>, feed: &Rc<Feed>, at: Option<Box<[u8
 }
 
 /// Which of the session's upstream sessions is in use; none: 0.
-fn epoch(shard: &Shard, feed: &Feed) -> u32 {
-    let digest = shard.snapshot().prepared.servers[feed.server.index()].digest;
-    feed.session.upstream(digest).map_or(0, |upstream| upstream.epoch)
+fn epoch(feed: &Feed) -> u32 {
+    feed.session.epoch(feed.server)
 }
 
 /// Asks the server for a stream, behind its event `at`. A session that it has forgotten is opened again first; the
 /// answers that were due in it are lost. Also gives which of the server's sessions the stream is of: while it was asked
 /// for, another call may have opened a newer one, in which the stream's events mean nothing.
 async fn open(shard: &Shard, feed: &Feed, at: Option<&[u8]>) -> Result<(Answer, u32), Opening> {
-    let digest = shard.snapshot().prepared.servers[feed.server.index()].digest;
-    let mut again = feed.session.upstream(digest).is_none();
+    let mut again = feed.session.upstream(feed.server).is_none();
     let whole = feed.asked.is_none();
-    if !whole && feed.session.epoch(digest) != feed.upstream.get() {
+    if !whole && feed.session.epoch(feed.server) != feed.upstream.get() {
         return Err(Opening::Refused(404));
     }
     // The second time the shard may just have been behind the others.
     let mut used = 0;
     for last in [false, false, true] {
-        if again && let Err(refusal) = Box::pin(sessions::reopen(shard, &feed.flight(shard), used)).await {
-            return Err(match refusal.kind {
+        if again {
+            let flight = feed.flight(shard).ok_or(Opening::Refused(404))?;
+            Box::pin(sessions::reopen(shard, &flight, used)).await.map_err(|refusal| match refusal.kind {
                 Kind::SessionUnknown => Opening::Refused(404),
                 _ => Opening::Failed(UpstreamFault::Unreachable),
-            });
+            })?;
         }
         // What the old session's events were numbered with means nothing in the new one.
-        used = epoch(shard, feed);
+        used = epoch(feed);
         let answer = ask(shard, feed, at.filter(|_| !again)).await.map_err(Opening::Failed)?;
         match (answer.status(), media(&answer)) {
             (200, Media::Events) => return Ok((answer, used)),
@@ -209,7 +208,8 @@ async fn is_forgotten(shard: &Shard, answer: Answer) -> bool {
 
 async fn ask(shard: &Shard, feed: &Feed, at: Option<&[u8]>) -> Result<Answer, UpstreamFault> {
     let snapshot = shard.snapshot();
-    let upstream = feed.session.upstream(snapshot.prepared.servers[feed.server.index()].digest);
+    let server = snapshot.server_by_digest(feed.server).ok_or(UpstreamFault::NoAddress)?;
+    let upstream = feed.session.upstream(feed.server);
     let mut fields: SmallVec<[(&'static str, &[u8]); 12]> = SmallVec::new();
     fields.push(("accept", b"text/event-stream"));
     fields.push(("user-agent", USER_AGENT));
@@ -218,15 +218,15 @@ async fn ask(shard: &Shard, feed: &Feed, at: Option<&[u8]>) -> Result<Answer, Up
     }
     fields.extend(at.map(|at| (Known::LastEventId.name(), at)));
     let request = Request { method: Method::Get, fields: &fields, params: &[], body: None, repeatable: true };
-    let lane = lane(&snapshot, feed.server);
+    let lane = lane(&snapshot, server);
     let clearance = Clearance::Session(feed.session.proof());
     let request = shard.upstreams.compose(clearance, &lane, &request).ok_or(UpstreamFault::NoBuffer)?;
-    let until = deadline(shard, snapshot.settings.servers[feed.server.index()].timeout_ms);
+    let until = deadline(shard, snapshot.settings.servers[server.index()].timeout_ms);
     feed.abort.reset();
     let mut work = pin!(shard.upstreams.exchange(&lane, request, until, &feed.abort));
     let result = finished(shard, feed, work.as_mut()).await;
     if matches!(result, Err(UpstreamFault::Unreachable | UpstreamFault::NoAddress)) {
-        shard.control.poke(feed.server).unreachable();
+        lane.state.poke.unreachable();
     }
     result
 }
@@ -338,7 +338,8 @@ fn weigh(shard: &Shard, feed: &Feed, event: &Event<'_>) -> Weighed {
         return if ours { Weighed::Final } else { Weighed::Drop };
     }
     let (snapshot, who) = (shard.snapshot(), feed.who.borrow().clone());
-    match events::said(shard, &feed.eyes(&snapshot, &who), data) {
+    let Some(eyes) = feed.eyes(&snapshot, &who) else { return Weighed::Drop };
+    match events::said(shard, &eyes, data) {
         Said::Forward => Weighed::Forward,
         Said::Changed(data) => Weighed::Changed(data),
         Said::Drop => Weighed::Drop,
@@ -358,7 +359,8 @@ async fn tell_refused(shard: &Shard, feed: &Feed) {
         }
         let Some((id, why)) = feed.refusals.borrow_mut().pop() else { return };
         let snapshot = shard.snapshot();
-        Box::pin(events::refuse(shard, &snapshot, feed.server, &feed.session, feed.upstream.get(), &id, why)).await;
+        let Some(server) = snapshot.server_by_digest(feed.server) else { continue };
+        Box::pin(events::refuse(shard, &snapshot, server, &feed.session, feed.upstream.get(), &id, why)).await;
     }
 }
 
