@@ -330,6 +330,8 @@ impl Feed {
             revision: self.session.speaks(),
             id: None,
             method: None,
+            instance: 0,
+            seated: Cell::new(false),
             epoch: self.upstream.get(),
             session: Some(self.session.clone()),
             profile: None,
