@@ -354,6 +354,7 @@ pub const DEFINITION_BYTES_MAX: usize = 64 * 1024;
 pub const DEFINITION_DEPTH_MAX: usize = 127;
 /// Items of one list of one server.
 pub const LIST_ITEMS_MAX: usize = 10_000;
+const _: () = assert!(PINS_MAX >= 4 * LIST_ITEMS_MAX, "the pins of a server hold all that its four lists can");
 /// Pages of one list.
 pub const LIST_PAGES_MAX: usize = 1_000;
 /// Rules of a policy.
@@ -432,6 +433,22 @@ pub const ADMIN_ANSWER_MS_MAX: u64 = 2_000;
 pub const PORT_WAIT_MS_MAX: u64 = 2_000;
 /// And for the state folder of one that is about to end, milliseconds.
 pub const STATE_WAIT_MS_MAX: u64 = 2_000;
+/// Definitions of one server that its pins remember, those that it offers no more included.
+pub const PINS_MAX: usize = 64 * 1024;
+/// What pins keep of the definitions' own text, bytes of one server; of the others the hash is left.
+pub const PINS_TEXT_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// A file of pins, bytes: twice the text, and as much again for names and hashes.
+pub const PINS_FILE_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// How often the files of pins are looked at, milliseconds: an approval shows within a second.
+pub const PINS_LOOK_MS: u64 = 300;
+/// And tried again, where they could not be read or written.
+pub const PINS_RETRY_MS: u64 = 5_000;
+/// New and changed definitions that are named in the log at a time; of the others the number is told.
+pub const PINS_NAMED_MAX: usize = 16;
+/// And in the record.
+pub const PINS_RECORDED_MAX: usize = 256;
+/// Lines of the plane's own that wait for the record's thread.
+pub const NOTES_MAX: usize = 1024;
 /// At start, the servers get so long to introduce themselves before the gateway says what it knows, milliseconds.
 pub const START_WAIT_MS_MAX: u64 = 500;
 /// A supervisor's watchdog below this is missed by a busy machine now and then, milliseconds.
