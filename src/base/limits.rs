@@ -194,6 +194,8 @@ pub const RESOLVE_MS: u64 = 30_000;
 pub const CATALOG_MS_DEFAULT: u64 = 60_000;
 /// And never sooner than this after the last time, milliseconds, unless the server announces a change.
 pub const CATALOG_MS_MIN: u64 = 1_000;
+/// A survey waits so long for changes that follow the one it is for, milliseconds.
+pub const CATALOG_GATHER_MS: u64 = 50;
 /// The longest wait between two tries to reach a server, milliseconds.
 pub const CATALOG_RETRY_MS_MAX: u64 = 5_000;
 /// One answer to a question of the plane's, milliseconds.
@@ -442,6 +444,8 @@ pub const RECORD_BYTES_MAX: usize = 40 * 1024;
 pub const RECORD_TEXT_BYTES_MAX: usize = 2 * 1024;
 /// News of servers that comes within this time makes one snapshot, milliseconds.
 pub const PUBLISH_GATHER_MS: u64 = 20;
+/// Changed lists make a snapshot, and compile the policy, no more often than this, milliseconds.
+pub const PUBLISH_MS_MIN: u64 = 1_000;
 /// One request on the admin listener, milliseconds.
 pub const ADMIN_ANSWER_MS_MAX: u64 = 2_000;
 /// The kernel lets go of a killed predecessor's listeners with its ring, some time after its end: a start waits for a
@@ -461,7 +465,9 @@ pub const PINS_LOOK_MS: u64 = 300;
 pub const PINS_RETRY_MS: u64 = 5_000;
 /// New and changed definitions that are named in the log at a time; of the others the number is told.
 pub const PINS_NAMED_MAX: usize = 16;
-/// And in the record.
+/// Letters shown on either side of a difference within a line.
+pub const PINS_SHOWN_LETTERS_MAX: usize = 60;
+/// New and changed definitions that are told in the record at a time; of the others the number is.
 pub const PINS_RECORDED_MAX: usize = 256;
 /// Lines of the plane's own that wait for the record's thread.
 pub const NOTES_MAX: usize = 1024;

@@ -132,11 +132,7 @@ pub fn offered(catalog: &ServerCatalog) -> Offered<'_> {
 /// One pin for all definitions of a name: its own where there is one.
 #[must_use]
 pub fn pin_of(definitions: &[Pinned]) -> Option<Pin> {
-    match definitions {
-        [] => None,
-        [only] => Some(only.sha256),
-        several => Some(Pin::all(several.iter().map(|one| (String::new(), one.sha256)))),
-    }
+    one_of(definitions.iter().map(|one| one.sha256))
 }
 
 /// One pin for a choice of names: the name's own where it is one.
@@ -266,8 +262,13 @@ impl Book {
 
 fn found(key: &Key, pins: &[(Pin, &[u8])], known: &[Pinned]) -> Found {
     let what = if known.is_empty() { Finding::New } else { Finding::Changed };
-    let pin = pin_of(&pinned(pins, &[], "")).unwrap_or_else(|| Pin::all([]));
+    let pin = one_of(pins.iter().map(|(pin, _)| *pin)).unwrap_or_else(|| Pin::all([]));
     Found { key: key.clone(), what, pin, was: pin_of(known), by: None }
+}
+
+fn one_of(pins: impl Iterator<Item = Pin>) -> Option<Pin> {
+    let mut pins: Vec<(String, Pin)> = pins.map(|pin| (String::new(), pin)).collect();
+    if pins.len() > 1 { Some(Pin::all(pins)) } else { pins.pop().map(|(_, pin)| pin) }
 }
 
 fn same(definitions: &[Pinned], pins: &[(Pin, &[u8])]) -> bool {
