@@ -275,6 +275,10 @@ pub const UPSTREAM_EVENT_ID_BYTES_MAX: usize = 1024;
 pub const FEEDS_ALONE_MAX: usize = 4096;
 /// Events that a shard keeps, of all streams, bytes.
 pub const FEEDS_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// What changes in lists within so many milliseconds, a client is told at once.
+pub const LISTS_GATHERED_MS: u64 = 100;
+/// And up to so many milliseconds later, so that not all clients ask at the same moment.
+pub const LISTS_SPREAD_MS: u64 = 400;
 /// A client may take so long to answer what a server asks, milliseconds.
 pub const ASK_MS_MAX: u64 = 10 * 60 * 1000;
 /// Connections that read one session's events at a time; the oldest ends when there is one more.
@@ -350,6 +354,8 @@ pub const LINE_CALLS_MAX: usize = 256;
 pub const ITEMS_MAX: usize = 64 * 1024;
 /// One tool, prompt or resource definition, bytes.
 pub const DEFINITION_BYTES_MAX: usize = 64 * 1024;
+/// Nesting of one definition; what reads them gives up at the same depth.
+pub const DEFINITION_DEPTH_MAX: usize = 127;
 /// Items of one list of one server.
 pub const LIST_ITEMS_MAX: usize = 10_000;
 /// Pages of one list.
