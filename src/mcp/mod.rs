@@ -13,6 +13,7 @@ pub mod input;
 pub mod merge;
 pub mod method;
 pub mod optin;
+pub mod pin;
 pub mod profile;
 pub mod request;
 pub mod revision;
