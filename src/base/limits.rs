@@ -187,6 +187,9 @@ pub const CERT_WARN_DAYS: i64 = 7;
 pub const CONNECT_MS_MAX: u64 = 3_000;
 /// A call, from its first byte upstream to its answer (default of `servers.NAME.timeout`).
 pub const CALL_MS_MAX: u64 = 60_000;
+/// The one request that a half-open breaker lets through has failed when it was not answered for this long,
+/// milliseconds.
+pub const BREAKER_PROBE_MS: u64 = 5_000;
 /// Names are resolved again after this long, and after a failed connect, milliseconds.
 pub const RESOLVE_MS: u64 = 30_000;
 /// A catalogue is fetched again after this long when its server neither says how long it holds nor has a stream that
