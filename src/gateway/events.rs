@@ -2,7 +2,7 @@
 
 use smallvec::SmallVec;
 
-use crate::base::ids::{ServerId, ShardId};
+use crate::base::ids::{EndpointId, ServerId, ShardId};
 use crate::base::limits::{ASK_MS_MAX, ASK_REFUSED_MS_MAX};
 use crate::http::head::Method;
 use crate::identity::active::ActiveTask;
@@ -29,6 +29,7 @@ pub(super) struct Eyes<'a> {
     pub(super) snapshot: &'a Held,
     pub(super) caller: &'a Caller,
     pub(super) task: ActiveTask,
+    pub(super) endpoint: EndpointId,
     pub(super) server: ServerId,
     pub(super) revision: Revision,
     pub(super) session: Option<&'a Live>,
@@ -67,6 +68,7 @@ impl<'a> Eyes<'a> {
             snapshot: if same { current } else { &flight.snapshot },
             caller: &flight.caller,
             task: flight.task,
+            endpoint: flight.endpoint,
             server: flight.server,
             revision: flight.revision,
             session: flight.session.as_deref(),
