@@ -724,7 +724,7 @@ impl Feeds {
         }
         self.part(shard);
         let snapshot = shard.snapshot();
-        let epoch = snapshot.auth_epoch;
+        let epoch = snapshot.settings_epoch;
         if self.epoch.replace(epoch) != epoch {
             self.each(|feed| feed.look_around(&snapshot));
             self.wake_all();
@@ -736,7 +736,7 @@ impl Feeds {
         }
     }
 
-    /// The epoch under which callers were last looked at, at most some milliseconds ago.
+    /// The settings' epoch under which streams were last looked at, at most some milliseconds ago.
     pub(super) fn epoch(&self) -> u64 {
         self.epoch.get()
     }

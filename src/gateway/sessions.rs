@@ -664,7 +664,7 @@ pub(super) async fn end(shard: &Shard, live: &Live) -> Result<(), Refusal> {
 
 /// The server that a session is at, if there is one of that name.
 fn server_of(snapshot: &Held, upstream: &Upstream) -> Option<ServerId> {
-    snapshot.prepared.servers.iter().position(|server| server.digest == upstream.server).map(ServerId::from_index)
+    snapshot.server_by_digest(upstream.server)
 }
 
 /// Ends a server's session that belongs to nobody any more. That it may fail is the server's own idle bound's affair.

@@ -8,6 +8,7 @@ mod bridge;
 pub mod exchange;
 mod lines;
 pub mod pool;
+pub mod state;
 
 /// What went wrong between us and a server. The caller learns only the kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
