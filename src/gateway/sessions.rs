@@ -113,6 +113,11 @@ impl Live {
         self.upstream(server).map_or(0, |upstream| upstream.epoch)
     }
 
+    /// The servers that it has a session at, each with how new that is.
+    pub(super) fn epochs(&self) -> SmallVec<[(u64, u32); 4]> {
+        self.upstreams.borrow().iter().map(|upstream| (upstream.server, upstream.epoch)).collect()
+    }
+
     fn learn(&self, upstream: Upstream) {
         let mut upstreams = self.upstreams.borrow_mut();
         upstreams.retain(|known| known.server != upstream.server);
@@ -120,7 +125,7 @@ impl Live {
     }
 
     /// Learns what other shards have told the ledger.
-    fn catch_up(&self, shard: &Shard) {
+    pub(super) fn catch_up(&self, shard: &Shard) {
         if let Visit::Known(known) = shard.control.ledger.visit(&self.key(), self.terms(), shard.timers.last().unix_s())
         {
             known.upstreams.into_iter().for_each(|upstream| self.learn(upstream));
@@ -410,6 +415,7 @@ async fn open(shard: &Shard, flight: &Flight, live: &Live, epoch: u32) -> In {
     match shard.control.ledger.opened(&key, upstream.clone()) {
         Opened::Kept => {
             live.learn(upstream);
+            shard.feeds.opened(shard, live);
             shard.count(Count::SessionsReopened);
             In::Opened { epoch }
         }
