@@ -16,7 +16,7 @@ use crate::base::limits::{
     RESOLVE_MS,
 };
 use crate::config::{InstanceSettings, Scheme, ServerSettings};
-use crate::gateway::control::{Control, Life, Poke};
+use crate::gateway::control::{Control, Life};
 use crate::http::head::Method;
 use crate::jsonrpc::scan;
 use crate::mcp::catalog::{EraCatalog, ListKind, Listing, ServerCatalog, capability, read_page};
@@ -25,6 +25,7 @@ use crate::mcp::request;
 use crate::mcp::revision::{Era, Revision};
 use crate::mcp::transport::{Transport, hints_at_sse};
 use crate::tls::config::Materials;
+use crate::upstream::state::{Poke, ServerState};
 
 use super::client::{self, ClientFault, Heard, Response, Stream, Target};
 use super::talk::{Talk, TalkFault};
@@ -53,6 +54,7 @@ pub(super) struct Keeper {
     told: Option<Transport>,
     pub(super) target: Target,
     pub(super) control: Arc<Control>,
+    state: Arc<ServerState>,
     pub(super) news: Sender<News>,
     session: Option<Session>,
     /// The stream of that session, where the server speaks HTTP+SSE.
@@ -91,6 +93,7 @@ impl Keeper {
         instance: &InstanceSettings,
         target: Target,
         control: Arc<Control>,
+        state: Arc<ServerState>,
         news: Sender<News>,
     ) -> Self {
         Self {
@@ -102,6 +105,7 @@ impl Keeper {
             told: settings.transport,
             target,
             control,
+            state,
             news,
             session: None,
             talk: None,
@@ -153,7 +157,7 @@ impl Keeper {
     }
 
     fn poke(&self) -> &Poke {
-        self.control.poke(self.server)
+        &self.state.poke
     }
 
     fn tell(&self, news: News) {
@@ -289,6 +293,7 @@ impl Keeper {
             protocol,
             capabilities: introduction.capabilities,
             server_info: introduction.server_info,
+            instructions: introduction.instructions,
             lists: [None, None, None, None],
         };
         for kind in ListKind::ALL {
@@ -355,7 +360,7 @@ impl Keeper {
                 self.resolved = None;
                 return;
             }
-            let bell = self.control.poke(self.server).bell();
+            let bell = self.state.poke.bell();
             let heard = match (&mut self.talk, &mut stream) {
                 (Some(talk), _) => Some(talk.next(bell, left)),
                 (None, stream) => stream.as_mut().map(|stream| stream.next(bell, left)),
