@@ -22,7 +22,7 @@ use crate::http::{body as chunks, reply};
 use crate::jsonrpc::answer::AnswerScan;
 use crate::jsonrpc::scan::{Reader, Shape};
 use crate::mcp::transport::{StreamUrl, read_endpoint};
-use crate::session::line::Goes;
+use crate::session::line::{Goes, Manner};
 use crate::tls::stream::Stream;
 use crate::uring::buffer;
 use crate::uring::ring;
@@ -384,7 +384,8 @@ impl Serving {
             let (_, reader) = &mut *self.bridge.scans.borrow_mut();
             let Ok(envelope) = reader.read(asked.body()) else { return false };
             let repeatable = envelope.method_name(asked.body()) != Some(b"tools/call");
-            let room = link.has_room().then(|| link.line.borrow_mut().send(asked.body(), envelope, first, &mut body));
+            let manner = Manner { bare: first, ..Manner::default() };
+            let room = link.has_room().then(|| link.line.borrow_mut().send(asked.body(), envelope, manner, &mut body));
             (room, repeatable)
         };
         let inbox = Inbox::new(&self.pair.nudge);

@@ -345,7 +345,7 @@ impl Link {
             Ok(Where::Back) if self.has_room() => {
                 self.post(bridge, &bridge.fields(), (&message, true), Rc::default());
             }
-            Ok(Where::Session | Where::Back | Where::Nowhere) => bridge.dropped(),
+            Ok(Where::Session | Where::Watchers | Where::Ended(_) | Where::Back | Where::Nowhere) => bridge.dropped(),
         }
         true
     }
