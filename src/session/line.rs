@@ -303,7 +303,8 @@ const CANCELLED: &[u8] = b"notifications/cancelled";
 const TOKEN: &str = "progressToken";
 const SUBSCRIPTION: &str = "io.modelcontextprotocol/subscriptionId";
 /// The rest of an answer to what a server asks on a shared channel.
-const NOBODY: &[u8] = b",\"error\":{\"code\":-32601,\"message\":\"This server is shared: there is no client to ask.\"}}";
+const NOBODY: &[u8] =
+    b",\"error\":{\"code\":-32601,\"message\":\"This server is shared: there is no client to ask.\"}}";
 
 #[cfg(test)]
 mod tests {

@@ -6,7 +6,9 @@
 
 mod bridge;
 pub mod exchange;
+pub mod inbox;
 mod lines;
+pub mod pair;
 pub mod pool;
 
 /// What went wrong between us and a server. The caller learns only the kind.
