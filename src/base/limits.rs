@@ -275,6 +275,10 @@ pub const UPSTREAM_EVENT_ID_BYTES_MAX: usize = 1024;
 pub const FEEDS_ALONE_MAX: usize = 4096;
 /// Events that a shard keeps, of all streams, bytes.
 pub const FEEDS_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// What changes in lists within so many milliseconds, a client is told at once.
+pub const LISTS_GATHERED_MS: u64 = 100;
+/// And up to so many milliseconds later, so that not all clients ask at the same moment.
+pub const LISTS_SPREAD_MS: u64 = 400;
 /// A client may take so long to answer what a server asks, milliseconds.
 pub const ASK_MS_MAX: u64 = 10 * 60 * 1000;
 /// Connections that read one session's events at a time; the oldest ends when there is one more.
@@ -350,6 +354,8 @@ pub const LINE_CALLS_MAX: usize = 256;
 pub const ITEMS_MAX: usize = 64 * 1024;
 /// One tool, prompt or resource definition, bytes.
 pub const DEFINITION_BYTES_MAX: usize = 64 * 1024;
+/// Nesting of one definition; what reads them gives up at the same depth.
+pub const DEFINITION_DEPTH_MAX: usize = 127;
 /// Items of one list of one server.
 pub const LIST_ITEMS_MAX: usize = 10_000;
 /// Pages of one list.
@@ -358,6 +364,18 @@ pub const LIST_PAGES_MAX: usize = 1_000;
 pub const RULES_MAX: usize = 100_000;
 /// Tasks of a policy.
 pub const TASKS_MAX: usize = 1_024;
+/// Failures in a row that eject an instance (default of a server's `health.failures`).
+pub const HEALTH_FAILURES_DEFAULT: u32 = 5;
+/// And the most that it can be.
+pub const HEALTH_FAILURES_MAX: u32 = 1_000;
+/// The first ejection of an instance, milliseconds (default of a server's `health.open`).
+pub const HEALTH_OPEN_MS_DEFAULT: u64 = 5_000;
+/// The longest ejection, milliseconds.
+pub const HEALTH_OPEN_MS_MAX: u64 = 300_000;
+/// Between two probes of an instance, milliseconds (default of a server's `health.interval` where it has several).
+pub const HEALTH_INTERVAL_MS_DEFAULT: u64 = 10_000;
+/// And the least that it can be.
+pub const HEALTH_INTERVAL_MS_MIN: u64 = 100;
 /// Servers of a configuration.
 pub const SERVERS_MAX: usize = 1_024;
 /// Name of a tool or prompt, bytes (the specification advises 128 characters).
@@ -460,6 +478,12 @@ pub const CONFIG_TEXT_BYTES_MAX: usize = 64 * 1024;
 pub const ISSUERS_MAX: usize = 64;
 /// Endpoints of a configuration besides `/s/NAME/mcp`.
 pub const ENDPOINTS_MAX: usize = 1_024;
+/// Instances of one server.
+pub const SERVER_INSTANCES_MAX: usize = 64;
+/// Arguments of a server's command.
+pub const COMMAND_ARGS_MAX: usize = 256;
+/// Variables of a command's environment.
+pub const COMMAND_ENV_MAX: usize = 256;
 /// Listeners of a configuration.
 pub const LISTENERS_MAX: usize = 16;
 /// Shards of a process.

@@ -11,7 +11,7 @@ use crate::config::front::{self, Front};
 use crate::config::raw::{self, Node, Place};
 use crate::config::settings::{Limits, ListenSettings, Settings, Shards};
 use crate::config::shape::{self, join, quoted};
-use crate::config::{routes, rules};
+use crate::config::{routes, rules, servers};
 use crate::identity::claims::ClaimPath;
 use crate::identity::keys::{Algorithm, KeySet};
 use crate::identity::token::{Issuer, TYP_DEFAULT};
@@ -60,7 +60,7 @@ impl Check<'_> {
         let anonymous = self.anonymous(&listen);
         let issuers = self.issuers();
         let limits = self.limits();
-        let servers = routes::servers(root, &limits, self.files, &mut self.faults);
+        let servers = servers::servers(root, &limits, self.files, &mut self.faults);
         let endpoints = routes::endpoints(root, &mut self.faults);
         let policy = Arc::new(rules::policy(root, self.text, &mut self.faults));
         let state = self.state();

@@ -15,6 +15,7 @@ mod raw;
 mod routes;
 mod rules;
 mod schema;
+mod servers;
 mod settings;
 mod shape;
 pub mod snapshot;
@@ -27,6 +28,6 @@ pub use expand::Source;
 pub use fault::{Fault, Weight};
 pub use schema::schema_json;
 pub use settings::{
-    CertPaths, ClientCert, EndpointSettings, Limits, ListenSettings, ListenTls, Scheme, ServerSettings, ServerTls,
-    Settings, Shards,
+    CertPaths, ClientCert, CommandSettings, EndpointSettings, HealthSettings, InstanceSettings, Limits, ListenSettings,
+    ListenTls, Names, Pin, Reach, Scheme, ServerSettings, ServerTls, Settings, Shards, Sharing,
 };

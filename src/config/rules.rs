@@ -7,7 +7,7 @@ use crate::base::ids::TaskId;
 use crate::base::limits::{NAME_BYTES_MAX, REASON_BYTES_MAX, RULES_MAX, TASKS_MAX};
 use crate::config::fault::{Faults, nearest};
 use crate::config::raw::{Entry, Node, Place};
-use crate::config::routes::server_names;
+use crate::config::servers::server_names;
 use crate::config::shape::{join, quote, quoted};
 use crate::identity::active::TaskNames;
 use crate::policy::pattern::Pattern;

@@ -4,9 +4,9 @@
 use serde_json::{Map, Value, json};
 
 use crate::base::limits::{
-    BATCH_MESSAGES_MAX, BODY_BYTES_MAX, CONFIG_MS_MAX, CONFIG_SESSION_MS_MAX, CONNECTIONS_MAX, NAME_BYTES_MAX,
-    PROCESS_CONNECTIONS_MAX, PROCESS_SESSIONS_MAX, REASON_BYTES_MAX, SHARDS_MAX, STREAM_KEEPALIVE_MS_MAX,
-    STREAM_RESUME_MS_MAX,
+    BATCH_MESSAGES_MAX, BODY_BYTES_MAX, CONFIG_MS_MAX, CONFIG_SESSION_MS_MAX, CONNECTIONS_MAX, HEALTH_FAILURES_MAX,
+    HEALTH_OPEN_MS_MAX, NAME_BYTES_MAX, PROCESS_CONNECTIONS_MAX, PROCESS_SESSIONS_MAX, REASON_BYTES_MAX, SHARDS_MAX,
+    STREAM_KEEPALIVE_MS_MAX, STREAM_RESUME_MS_MAX,
 };
 
 /// One key of a block.
@@ -122,8 +122,8 @@ pub(crate) const ROOT: &[Key] = &[
     Key::new(
         "endpoints",
         Kind::Named("path", &Kind::Block(ENDPOINT)),
-        "The paths that clients connect to. `/s/NAME/mcp` is always there for each server. Default: `/mcp`, where \
-         there is one server.",
+        "The paths that clients connect to. `/s/NAME/mcp` is always there for each server. Default: `/mcp`, with all \
+         servers.",
     ),
     Key::new("policy", Kind::Block(POLICY), "Who may call what. Without it everything is refused."),
     Key::new("audit", Kind::Block(AUDIT), "The record: one decision for every call, and its outcome."),
@@ -250,9 +250,41 @@ const ALGORITHMS: &[Word] = &[
 
 const SERVER: &[Key] = &[
     Key::new("url", Kind::Form(&SERVER_URL), "Where it is: an http or https URL."),
-    Key::new("urls", Kind::List(&Kind::Form(&SERVER_URL)), "Where its interchangeable instances are; one, for now."),
-    Key::new("command", Kind::Any, "A program that speaks MCP over its pipes.")
-        .later("run it behind an stdio-to-HTTP bridge and name that with `url`"),
+    Key::new(
+        "urls",
+        Kind::List(&Kind::Form(&SERVER_URL)),
+        "Where its interchangeable instances are. A session, or an owner's task, stays at one as long as it is well.",
+    ),
+    Key::new(
+        "command",
+        Kind::List(&Kind::Text),
+        "A program that speaks MCP over its pipes, and its arguments. No shell sees it. A program with a `/` is a \
+         path; any other is looked up in `PATH`.",
+    ),
+    Key::new("cwd", Kind::Form(&PATH), "The folder that `command` starts in. Default: the gateway's own."),
+    Key::new(
+        "env",
+        Kind::Named("variable", &Kind::Text),
+        "The environment of `command`: it gets these variables, those of `inherit`, and no others.",
+    ),
+    Key::new(
+        "inherit",
+        Kind::List(&Kind::Form(&VARIABLE)),
+        "Variables that `command` gets as the gateway has them. `PATH` is one to think of.",
+    ),
+    Key::new(
+        "user",
+        Kind::Text,
+        "The user, by name or by number in quotes, that `command` runs as. Default: the gateway's own.",
+    ),
+    Key::new(
+        "sharing",
+        Kind::Word(&[
+            Word::new("session", "Each session has a child of its own; in 2026-07-28, each owner."),
+            Word::new("shared", "One child serves everybody."),
+        ]),
+        "Whom one child of `command` serves. Default: `session`.",
+    ),
     Key::new("timeout", DURATION, "From a call's first byte to its answer. Default: `limits.call`."),
     Key::new(
         "transport",
@@ -275,10 +307,40 @@ const SERVER: &[Key] = &[
         ]),
         "What the server is shown. Default: `strip`, nothing.",
     ),
-    Key::new("pin", Kind::Any, "What becomes of a changed definition.")
-        .later("definitions are not compared yet; leave it out"),
-    Key::new("sharing", Kind::Any, "Whether callers share its sessions.")
-        .later("sessions are never shared; leave it out"),
+    Key::new(
+        "pin",
+        Kind::Word(&[
+            Word::new("warn", "It is served, and reported."),
+            Word::new("quarantine", "It is hidden until `portcullis pins approve`."),
+        ]),
+        "What becomes of a definition that is new or has changed. Default: `warn`.",
+    ),
+    Key::new(
+        "concurrency",
+        COUNT,
+        "Requests to it at once, over all shards and instances; further ones are refused. Default: no bound but \
+         `limits.calls`.",
+    ),
+    Key::new("health", Kind::Block(HEALTH), "When an instance is left alone, and for how long."),
+];
+
+const HEALTH: &[Key] = &[
+    Key::new(
+        "interval",
+        Kind::Duration(0, CONFIG_MS_MAX),
+        "How often each instance is asked whether it is there; `0s` for never. Default: `10s` where there are several, \
+         else never.",
+    ),
+    Key::new(
+        "failures",
+        Kind::Count(1, HEALTH_FAILURES_MAX as u64),
+        "So many failures in a row eject an instance. Default: 5.",
+    ),
+    Key::new(
+        "open",
+        Kind::Duration(1, HEALTH_OPEN_MS_MAX),
+        "How long the first ejection lasts; each further one in a row twice as long, up to `5m`. Default: `5s`.",
+    ),
 ];
 
 const SERVER_TLS: &[Key] = &[
@@ -306,15 +368,23 @@ const CREDENTIALS: &[Key] = &[
 ];
 
 const ENDPOINT: &[Key] = &[
-    Key::new("servers", Kind::List(&Kind::Form(&NAME)), "The servers behind it; exactly one, for now.")
+    Key::new("servers", Kind::List(&Kind::Form(&NAME)), "The servers behind it, in the order of its lists.")
         .required("write servers: [docs]"),
     Key::new(
         "names",
         Kind::Word(&[
-            Word::new("bare", "As the server calls them."),
-            Word::new("prefix", "`server__tool`.").later("with one server names stay as they are; leave it out"),
+            Word::new(
+                "bare",
+                "As the server calls them; of two that are called alike, the later server's is withheld.",
+            ),
+            Word::new("prefix", "`server__tool`."),
         ]),
-        "How tools and prompts are called here. Default: `bare` with one server.",
+        "How tools and prompts are called here. Default: `bare` with one server, else `prefix`.",
+    ),
+    Key::new(
+        "instructions",
+        Kind::Flag,
+        "Whether clients are told what the servers say of themselves. Default: `true`.",
     ),
     Key::new(
         "sse",
@@ -453,6 +523,7 @@ const SERVER_URL: Form =
     Form { what: "an http or https URL", example: "http://127.0.0.1:9001/mcp", pattern: "^[Hh][Tt][Tt][Pp][Ss]?://." };
 const TLS_NAME: Form =
     Form { what: "a host name or an address", example: "crm.internal.example", pattern: r"^[0-9A-Za-z._:-]+$" };
+const VARIABLE: Form = Form { what: "a variable's name", example: "PATH", pattern: "^[A-Za-z_][A-Za-z0-9_]*$" };
 const NAME: Form = Form { what: "a server's name", example: "docs", pattern: "^[a-z][a-z0-9-]*$" };
 const CLAIM: Form = Form { what: "a claim", example: "claims.sub", pattern: r#"^claims(\.[^.\[]+|\["[^"]+"\])+$"# };
 const PATTERN: Form = Form {
@@ -555,6 +626,7 @@ fn text(pattern: &str) -> Value {
 fn named(what: &str, of: Value) -> Value {
     let pattern = match what {
         "server" => "^[a-z][a-z0-9-]*$",
+        "variable" => "^[A-Za-z_][A-Za-z0-9_]*$",
         "path" => "^/",
         _ => r"^[!-+\--~]+$",
     };

@@ -101,7 +101,7 @@ pub struct ListenTls {
 }
 
 /// A certificate with its chain, and its private key: two PEM files (RFC 7468).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct CertPaths {
     /// The certificate, then the chain up to its authority.
     pub cert: PathBuf,
@@ -123,6 +123,52 @@ pub enum Shards {
 pub struct ServerSettings {
     /// Its name, `[a-z][a-z0-9-]*`.
     pub name: Arc<str>,
+    /// Where it is, or how it is started.
+    pub reach: Reach,
+    /// From a call's first byte to its answer, milliseconds.
+    pub timeout_ms: u64,
+    /// How messages travel to it; `None` where that is to be found out.
+    pub transport: Option<Transport>,
+    /// What becomes of a definition that is new or has changed.
+    pub pin: Pin,
+    /// Exchanges with it at once, over all shards and instances; at least one. `None` for as many as there are calls.
+    pub concurrency: Option<u32>,
+    /// When an instance of it is left alone.
+    pub health: HealthSettings,
+}
+
+impl ServerSettings {
+    /// Its instances, in the order of the file; none for a command.
+    #[must_use]
+    pub fn instances(&self) -> &[InstanceSettings] {
+        match &self.reach {
+            Reach::Http(instances) => instances,
+            Reach::Command(_) => &[],
+        }
+    }
+
+    /// How it is started, where it is a command.
+    #[must_use]
+    pub fn command(&self) -> Option<&CommandSettings> {
+        match &self.reach {
+            Reach::Http(_) => None,
+            Reach::Command(command) => Some(command),
+        }
+    }
+}
+
+/// Where a server is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// At URLs: at least one, no two alike.
+    Http(Vec<InstanceSettings>),
+    /// It is a program that speaks over its pipes.
+    Command(CommandSettings),
+}
+
+/// One of a server's interchangeable instances.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct InstanceSettings {
     /// How it is spoken to.
     pub scheme: Scheme,
     /// Host name or address as a URL writes it, in lower case (an IPv6 address in brackets).
@@ -131,24 +177,78 @@ pub struct ServerSettings {
     pub port: u16,
     /// Path, and query where there is one; starts with `/`.
     pub path: String,
-    /// From a call's first byte to its answer, milliseconds.
-    pub timeout_ms: u64,
     /// What it takes to speak TLS to it; `Some` exactly for [`Scheme::Https`].
     pub tls: Option<ServerTls>,
-    /// How messages travel to it; `None` where that is to be found out.
-    pub transport: Option<Transport>,
 }
 
-impl ServerSettings {
+impl InstanceSettings {
     /// Host and port as a `Host` field has them: the scheme's own port is left out (RFC 9110, 7.2).
     #[must_use]
     pub fn authority(&self) -> String {
         if self.port == self.scheme.port() { self.host.clone() } else { format!("{}:{}", self.host, self.port) }
     }
+
+    /// Its URL, for people: without the query, which may hold a secret.
+    #[must_use]
+    pub fn url(&self) -> String {
+        let path = self.path.split('?').next().unwrap_or_default();
+        format!("{}://{}{path}", self.scheme.as_str(), self.authority())
+    }
+}
+
+/// A program that speaks MCP over its pipes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommandSettings {
+    /// The program: a path where it has a `/` (a relative one is resolved already), else a name to look up in `PATH`.
+    /// Not empty, without NUL.
+    pub program: String,
+    /// Its arguments, without NUL. No shell sees them.
+    pub args: Vec<String>,
+    /// The folder it starts in; `None` for the gateway's own.
+    pub cwd: Option<PathBuf>,
+    /// Its environment, as written: names are not empty and have neither `=` nor NUL, values have no NUL. May be secret.
+    pub env: Vec<(String, String)>,
+    /// Names of variables that it gets as the gateway has them, where it has them; none of them stands in `env`.
+    pub inherit: Vec<String>,
+    /// The user, by name or number, that it runs as; `None` for the gateway's own.
+    pub user: Option<String>,
+    /// Whom one child serves.
+    pub sharing: Sharing,
+}
+
+/// Whom one child of a command serves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sharing {
+    /// One legacy session; in the modern era, which has none, one owner (subject, agent and task).
+    #[default]
+    Session,
+    /// Everybody.
+    Shared,
+}
+
+/// What becomes of a definition that is new or has changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Pin {
+    /// It is served, and reported.
+    #[default]
+    Warn,
+    /// It is hidden until somebody approves it.
+    Quarantine,
+}
+
+/// When an instance is left alone, and how it is noticed that it is well again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HealthSettings {
+    /// Between two probes, milliseconds; 0 for none: then calls alone tell.
+    pub interval_ms: u64,
+    /// So many failures in a row eject it; at least one.
+    pub failures: u32,
+    /// The first ejection lasts so long, milliseconds; each further one in a row twice as long as the one before.
+    pub open_ms: u64,
 }
 
 /// The gateway's side of TLS to a server.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ServerTls {
     /// The name that its certificate must have, and that is asked for when it is no address: a host name in lower
     /// case, or an IP address (IPv6 without brackets).
@@ -160,7 +260,7 @@ pub struct ServerTls {
 }
 
 /// How HTTP is spoken, to a server or on a listener.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Scheme {
     /// HTTP/1.1 over TCP.
     Http,
@@ -195,10 +295,23 @@ pub struct EndpointSettings {
     pub path: String,
     /// Its own URL, `public_url` and path: what a token's `aud` names (RFC 8707).
     pub resource: String,
-    /// The servers behind it; exactly one for now.
+    /// The servers behind it, in the order of the file: at least one, none twice.
     pub servers: Vec<ServerId>,
+    /// How tools and prompts are called here.
+    pub names: Names,
+    /// Whether clients are told what its servers say of themselves (`instructions`).
+    pub instructions: bool,
     /// Clients of the HTTP+SSE transport (MCP 2024-11-05) are served too.
     pub sse: bool,
+}
+
+/// How tools and prompts are called at an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Names {
+    /// As their servers call them.
+    Bare,
+    /// `server__tool`.
+    Prefix,
 }
 
 /// Bounds that the operator may move; the defaults are those of `base::limits`.

@@ -13,7 +13,7 @@ use crate::policy::table::Table;
 use crate::session::owner::{endpoint_hash, name_hash};
 use crate::tls::config::Materials;
 
-use super::Settings;
+use super::{InstanceSettings, Settings};
 
 /// What a path of the data listener leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,14 +51,14 @@ pub struct PreparedEndpoint {
     pub digest: u64,
     /// Where it serves HTTP+SSE (MCP 2024-11-05): the digest of that part of it, for whose sessions no other has use.
     pub sse: Option<u64>,
-    /// The one server behind it.
+    /// The first server behind it.
     pub server: ServerId,
 }
 
 /// Bytes of one server.
 #[derive(Debug)]
 pub struct PreparedServer {
-    /// Its `Host` field.
+    /// The `Host` field of its first instance; empty for a command.
     pub host: String,
     /// Its name's [`name_hash`]: what outlives a restart calls it by this.
     pub digest: u64,
@@ -114,7 +114,10 @@ impl Prepared {
         }
         let servers = settings.servers.iter();
         let servers = servers
-            .map(|server| PreparedServer { host: server.authority(), digest: name_hash(&server.name) })
+            .map(|server| PreparedServer {
+                host: server.instances().first().map(InstanceSettings::authority).unwrap_or_default(),
+                digest: name_hash(&server.name),
+            })
             .collect();
         let mut policy = [0; 6];
         policy.copy_from_slice(&settings.policy.hash()[..6]);

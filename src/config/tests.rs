@@ -159,7 +159,6 @@ shards: 0
 policy: {}
 "#,
         &[
-            "2:1: servers: without `endpoints`, `/mcp` would have all servers, which this version does not do yet: each is at /s/NAME/mcp only (to choose one: endpoints: { /mcp: { servers: [a] } })",
             "3:69: servers.a.timeout: expected a duration, found a number (with its unit: 5ms or 5s)",
             "4:3: servers.B_c: `B_c` is not a server's name (a-z first, then a-z, 0-9 and -)",
             "4:15: servers.B_c.url: `ftp://x` is not an http or https URL (write http://127.0.0.1:9001/mcp)",
@@ -168,8 +167,8 @@ policy: {}
             "5:48: servers.c.credentials.bearer: this version does not do `bearer` yet (let the server trust the gateway's address, or put a proxy that adds the token between them)",
             "6:13: servers.d.url: the value is not an http or https URL (write http://127.0.0.1:9001/mcp)",
             "7:3: servers.a: stands twice; first on line 3 (keep one of them)",
-            "8:3: servers.e: has no `url` (write url: http://127.0.0.1:9001/mcp)",
-            "9:3: servers.f: has no `url` (write url: http://127.0.0.1:9001/mcp)",
+            "8:3: servers.e: has no `url` (write url: http://127.0.0.1:9001/mcp, or command: [PROGRAM, ARGUMENT])",
+            "9:3: servers.f: has no `url` (write url: http://127.0.0.1:9001/mcp, or command: [PROGRAM, ARGUMENT])",
             "10:21: servers.g.url: the variable NOPE is not set (set it, or give a default: ${NOPE:-…})",
             "10:29: servers.g.url: the file nope cannot be read: no such file (relative paths start at the folder of the configuration)",
             "10:58: servers.g.credentials: `stripp` is not `strip` or keys (did you mean `strip`?)",
@@ -221,7 +220,6 @@ policy:
             "7:20: endpoints./a/.servers[0]: no server is called `dosc` (did you mean `docs`?)",
             "8:3: endpoints./s/x/mcp: this path is the gateway's own (choose one that starts neither with /s/ nor with /.well-known)",
             "8:24: endpoints./s/x/mcp.servers: is empty (name the server: [docs])",
-            "8:36: endpoints./s/x/mcp.names: this version does not do `prefix` yet (with one server names stay as they are; leave it out)",
             "9:18: endpoints./b.servers: expected a list, found a text (write [docs])",
             "10:7: endpoints./c: `servers` is missing (write servers: [docs])",
             "12:12: policy.tasks.a b: `a b` is not a task's name (1 to 128 visible ASCII characters, no blank, no comma)",
@@ -285,7 +283,6 @@ public_url: http://tools.example.com/x
             "14:18: auth.issuers[4].typ[1]: expected a text, found a number (put it in quotes)",
             "16:13: auth.issuers[5].jwks: `file` is missing (name the file: `jwks: { file: ./jwks.json }`)",
             "18:15: auth.issuers[6].jwks.url: this version does not do `url` yet (save the key set beside the configuration and write `jwks: { file: ./jwks.json }`)",
-            "19:1: servers: without `endpoints`, `/mcp` would have all servers, which this version does not do yet: each is at /s/NAME/mcp only (to choose one: endpoints: { /mcp: { servers: [a] } })",
             "20:9: policy: there are no rules, so everything is refused (to open it: policy: { rules: [{ id: open, permit: [\"*/*\"] }] })",
             "21:8: admin: 127.0.0.1:8080, the admin listener, is a listener for clients too (give `admin` another port)",
             "22:13: public_url: must be scheme and authority only (write http://tools.example.com)",
@@ -363,8 +360,8 @@ policy: { include: [x.yaml], rates: [], rules: [ { id: a, permit: ["a/*"], scope
         &[
             "2:46: servers.a.timout: is not a key (did you mean `timeout`?)",
             "2:71: servers.a.credentials: this version does not do `forward` yet (leave it out: the caller's token stays here)",
-            "2:80: servers.a.pin: this version does not do `pin` yet (definitions are not compared yet; leave it out)",
-            "2:91: servers.a.sharing: this version does not do `sharing` yet (sessions are never shared; leave it out)",
+            "2:91: servers.a.sharing: does not go with this server: it is for a server that is started with `command` (leave it out)",
+            "2:100: servers.a.sharing: `all` is not `session` or `shared`",
             "3:9: listen: 127.0.0.1:9090, the admin listener, is a listener for clients too (give `admin` another port)",
             "4:10: audit.durability: this version does not do `durability` yet (a record is in the log milliseconds after its decision, and not before; leave it out)",
             "4:28: audit.json: this version does not do `json` yet (the record is written as JSON lines anyway; leave it out)",
@@ -387,7 +384,6 @@ servers: { a: &a { url: https://x/, tls: { ca: no.pem } }, b: *a }
 policy: { tasks: {}, rules: {} }
 ",
         &[
-            "2:1: servers: without `endpoints`, `/mcp` would have all servers, which this version does not do yet: each is at /s/NAME/mcp only (to choose one: endpoints: { /mcp: { servers: [a] } })",
             "2:48: servers.a.tls.ca: `no.pem` cannot be read: no such file (relative paths start at the folder of the configuration)",
             "2:63: servers.b.tls.ca: `no.pem` cannot be read: no such file (relative paths start at the folder of the configuration)",
             "3:29: policy.rules: expected a list, found keys",
@@ -405,12 +401,8 @@ fn the_whole_language_is_known() {
         text,
         &[
             "15:15: auth.issuers[0].jwks.url: this version does not do `url` yet (save the key set beside the configuration and write `jwks: { file: ./jwks.json }`)",
-            "25:11: servers.payments.urls: this version does not do `urls` with several instances yet (name one instance, or a load balancer in front of them that keeps sessions together)",
             "26:20: servers.payments.credentials.bearer: this version does not do `bearer` yet (let the server trust the gateway's address, or put a proxy that adds the token between them)",
             "31:7: servers.crm.credentials.exchange: this version does not do `exchange` yet (let the server trust the gateway's address, or put a proxy that adds a token between them)",
-            "37:5: servers.files.command: this version does not do `command` yet (run it behind an stdio-to-HTTP bridge and name that with `url`)",
-            "40:20: endpoints./mcp.servers: this version does not do several servers on one endpoint yet (give each server an endpoint of its own; it is at /s/NAME/mcp too)",
-            "41:29: endpoints./mcp/research.servers: this version does not do several servers on one endpoint yet (give each server an endpoint of its own; it is at /s/NAME/mcp too)",
             "55:7: policy.rules[1].who: this version does not do `who` yet (give those tokens a task and write it under `tasks`)",
             "57:7: policy.rules[1].when: this version does not do `when` yet (permit only tools whose every argument is acceptable, or forbid the tool)",
             "58:7: policy.rules[1].limits: this version does not do `limits` yet (limit calls in the server itself)",
@@ -443,7 +435,8 @@ fn quickstart() {
     assert_eq!(&*settings.issuers[0].issuer, "https://issuer.example");
     assert_eq!(settings.issuers[0].audience, None);
     let [server] = settings.servers.as_slice() else { panic!("one server") };
-    let place = (&*server.name, &*server.host, server.port, &*server.path);
+    let [instance] = server.instances() else { panic!("one instance") };
+    let place = (&*server.name, &*instance.host, instance.port, &*instance.path);
     assert_eq!(place, ("everything", "127.0.0.1", 3001, "/mcp"));
     assert_eq!(server.timeout_ms, settings.limits.call_ms_max);
     let paths: Vec<(&str, &str)> = settings.endpoints.iter().map(|e| (&*e.path, &*e.resource)).collect();
@@ -501,7 +494,8 @@ policy: { rules: [{ id: open, permit: ["*/*"] }] }
     assert_eq!(settings.listen, [plain("127.0.0.1:7000")]);
     assert_eq!((settings.admin, settings.anonymous), (None, true));
     let server = &settings.servers[0];
-    let place = (&*server.host, server.port, &*server.path, server.timeout_ms);
+    let [instance] = server.instances() else { panic!("one instance") };
+    let place = (&*instance.host, instance.port, &*instance.path, server.timeout_ms);
     assert_eq!(place, ("docs.example", 81, "/a?b=c", 5000));
 }
 
@@ -678,7 +672,7 @@ policy: { rules: [{ id: open, permit: ["*/*"] }] }
 "#;
     let loaded = read(text).unwrap_or_else(|faults| panic!("{faults:?}"));
     assert_eq!(loaded.warnings, []);
-    let servers = &loaded.settings.servers;
+    let servers: Vec<&InstanceSettings> = loaded.settings.servers.iter().flat_map(ServerSettings::instances).collect();
     let places: Vec<_> = servers.iter().map(|s| (s.scheme, &*s.host, s.port, &*s.path)).collect();
     let want = [
         (Scheme::Https, "crm.example", 443, "/mcp"),
@@ -688,7 +682,7 @@ policy: { rules: [{ id: open, permit: ["*/*"] }] }
         (Scheme::Http, "crm.example", 443, "/"),
     ];
     assert_eq!(places, want);
-    let authorities: Vec<String> = servers.iter().map(ServerSettings::authority).collect();
+    let authorities: Vec<String> = servers.iter().map(|server| server.authority()).collect();
     assert_eq!(authorities, ["crm.example", "[2001:db8::1]:8443", "10.0.0.1", "crm.example.:80", "crm.example:443"]);
     let tls: Vec<Option<ServerTls>> = servers.iter().map(|server| server.tls.clone()).collect();
     let own = CertPaths { cert: path("tls/cert.pem"), key: path("tls/key.pem") };
@@ -731,9 +725,9 @@ policy: { rules: [{ id: open, permit: ["*/*"] }] }
             "6:53: servers.d.tls.verify: is not a key",
             "7:13: servers.e.url: no certificate can have this host's name",
             "8:13: servers.f.url: port 0 is no server's",
-            "9:14: servers.g.urls: this version does not do `urls` with several instances yet (name one instance, or a load balancer in front of them that keeps sessions together)",
+            "9:46: servers.g.tls: one of the URLs is an http one (write https://… as its URL, or leave `tls` out)",
             "9:54: servers.g.tls.name: `` is not a host name or an address (write crm.internal.example, without scheme and port)",
-            "10:3: servers.h: has no `url` (write url: http://127.0.0.1:9001/mcp)",
+            "10:3: servers.h: has no `url` (write url: http://127.0.0.1:9001/mcp, or command: [PROGRAM, ARGUMENT])",
             "10:19: servers.h.tls.ca: `tls/empty.pem`: it is not a PEM file (write it in PEM form, the one with -----BEGIN …: openssl makes it of others)",
         ],
     );

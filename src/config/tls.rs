@@ -59,10 +59,10 @@ pub(crate) struct Written {
 }
 
 impl Written {
-    /// What it means for the server at `host`, a URL's host.
-    pub(crate) fn of(self, host: &str) -> ServerTls {
-        let name = self.name.or_else(|| name(host)).unwrap_or_else(|| host.to_owned());
-        ServerTls { name, ca: self.ca, identity: self.identity }
+    /// What it means for an instance at `host`, a URL's host.
+    pub(crate) fn of(&self, host: &str) -> ServerTls {
+        let name = self.name.clone().or_else(|| name(host)).unwrap_or_else(|| host.to_owned());
+        ServerTls { name, ca: self.ca.clone(), identity: self.identity.clone() }
     }
 }
 

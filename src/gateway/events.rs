@@ -152,6 +152,7 @@ fn asked(shard: &Shard, eyes: &Eyes<'_>, method: &methods::Method, envelope: &En
         server,
         epoch: eyes.epoch,
         id: id.raw(data).into(),
+        token: None,
         kind: method.ask(),
         until: shard.timers.last().mono.plus_ms(ASK_MS_MAX),
     };

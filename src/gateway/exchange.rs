@@ -60,9 +60,9 @@ pub(super) fn lane(snapshot: &Held, server: ServerId) -> Lane<'_> {
         server,
         addresses: &snapshot.addresses[server.index()],
         host: &snapshot.prepared.servers[server.index()].host,
-        path: &snapshot.settings.servers[server.index()].path,
+        path: snapshot.settings.servers[server.index()].instances().first().map_or("", |instance| &instance.path),
         connect_ms: snapshot.settings.limits.connect_ms_max,
-        tls: snapshot.tls.servers.get(server.index()).and_then(Option::as_ref),
+        tls: snapshot.tls.side(server, 0),
         transport: snapshot.transport(server),
     }
 }

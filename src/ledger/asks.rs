@@ -33,6 +33,8 @@ pub struct Ask {
     pub epoch: u32,
     /// The server's own id, as it wrote it.
     pub id: Box<[u8]>,
+    /// The progress token it gave its client, as it wrote it, where that was given on as the minted id.
+    pub token: Option<Box<[u8]>>,
     /// What it asks for; `None` for what needs no leave (`ping`).
     pub kind: Option<input::Ask>,
     /// An answer after this is late.
@@ -89,6 +91,16 @@ impl Asks {
     pub fn take(&self, nonce: [u8; 16], minted: u64, now: Moment) -> Option<Ask> {
         let ask = self.pull(nonce, |id, _| id == minted);
         ask.map(|(_, ask)| ask).filter(|ask| ask.until >= now)
+    }
+
+    /// The client tells how far it is with what it was asked: what that was. It still waits for its answer.
+    #[must_use]
+    pub fn progressing(&self, nonce: [u8; 16], minted: u64, now: Moment) -> Option<Ask> {
+        self.with(&nonce, |part| {
+            let asks = part.sessions.get(&nonce)?;
+            let ask = asks.iter().find(|(id, ask)| *id == minted && ask.until >= now)?;
+            Some(ask.1.clone()).filter(|ask| ask.token.is_some())
+        })
     }
 
     /// The server no longer wants an answer to what it asked, in this session of its own, under this id of its own: the
@@ -150,7 +162,7 @@ mod tests {
     use super::*;
 
     fn ask(server: u64, id: &[u8]) -> Ask {
-        Ask { server, epoch: 1, id: id.into(), kind: Some(input::Ask::Elicitation), until: Moment(100) }
+        Ask { server, epoch: 1, id: id.into(), token: None, kind: Some(input::Ask::Elicitation), until: Moment(100) }
     }
 
     #[test]
@@ -162,6 +174,21 @@ mod tests {
         assert_eq!(asks.take([1; 16], 5, Moment(1)), None, "a second answer");
         assert_eq!(asks.take([1; 16], 6, Moment(101)), None, "late");
         assert!(asks.is_empty());
+    }
+
+    #[test]
+    fn progress_finds_what_still_waits() {
+        let asks = Asks::new();
+        let tells = Ask { token: Some(br#""t""#.as_slice().into()), ..ask(1, b"1") };
+        assert!(asks.put([1; 16], 5, tells.clone()) && asks.put([1; 16], 6, ask(1, b"2")));
+        for _ in 0..2 {
+            assert_eq!(asks.progressing([1; 16], 5, Moment(1)), Some(tells.clone()));
+        }
+        assert_eq!(asks.progressing([2; 16], 5, Moment(1)), None, "another session's");
+        assert_eq!(asks.progressing([1; 16], 6, Moment(1)), None, "without a token");
+        assert_eq!(asks.progressing([1; 16], 5, Moment(101)), None, "late");
+        assert_eq!(asks.take([1; 16], 5, Moment(1)), Some(tells));
+        assert_eq!(asks.progressing([1; 16], 5, Moment(1)), None, "answered");
     }
 
     #[test]

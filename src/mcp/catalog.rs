@@ -90,6 +90,24 @@ pub struct Catalog {
     names: Vec<[Names; 2]>,
     /// By `ItemId`.
     items: Vec<Owned>,
+    /// By server: since when its surveys have failed, milliseconds since 1970.
+    stale: Vec<Option<u64>>,
+    /// By server: how often an operator's approval changed what is shown of it.
+    approvals: Vec<u64>,
+}
+
+/// How much a server's part of the catalogue is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CatalogState {
+    /// The server has never been surveyed with success.
+    Missing,
+    /// Its last survey succeeded.
+    Fresh,
+    /// What it offered once: every survey since then has failed.
+    Stale {
+        /// When the first of them did, milliseconds since 1970.
+        since_unix_ms: u64,
+    },
 }
 
 type Names = HashMap<Box<str>, Place, foldhash::fast::RandomState>;
@@ -143,6 +161,10 @@ pub enum DropWhy {
     /// Its `x-mcp-header` annotations are invalid.
     #[error("{0}")]
     Header(#[from] SchemaFault),
+    /// One of its schemas refers to another document: nothing is fetched, and a client that did would be led by the
+    /// server (MCP 2026-07-28 basic, "JSON Schema").
+    #[error("a schema of it refers to another document")]
+    Reference,
     /// The list is longer than `LIST_ITEMS_MAX`.
     #[error("the list is too long")]
     TooMany,
@@ -272,7 +294,40 @@ impl Catalog {
             }
             names.push(tables);
         }
-        Self { servers, names, items }
+        let stale = vec![None; servers.len()];
+        let approvals = vec![0; servers.len()];
+        Self { servers, names, items, stale, approvals }
+    }
+
+    /// An operator's approvals have changed what is shown of the server so often since the start.
+    pub fn mark_approvals(&mut self, server: ServerId, count: u64) {
+        if let Some(approvals) = self.approvals.get_mut(server.index()) {
+            *approvals = count;
+        }
+    }
+
+    /// How often an operator's approval has changed what is shown of the server: a change of its lists of which the
+    /// server itself says nothing.
+    #[must_use]
+    pub fn approvals(&self, server: ServerId) -> u64 {
+        self.approvals.get(server.index()).copied().unwrap_or(0)
+    }
+
+    /// The server's surveys have failed since then, milliseconds since 1970: what is known of it is kept.
+    pub fn mark_stale(&mut self, server: ServerId, since_unix_ms: u64) {
+        if let Some(stale) = self.stale.get_mut(server.index()) {
+            *stale = Some(since_unix_ms);
+        }
+    }
+
+    /// How much is to be thought of what is known of the server. An id of another catalogue is `Missing`.
+    #[must_use]
+    pub fn state(&self, server: ServerId) -> CatalogState {
+        match self.stale.get(server.index()) {
+            _ if !self.known(server) => CatalogState::Missing,
+            Some(Some(since_unix_ms)) => CatalogState::Stale { since_unix_ms: *since_unix_ms },
+            _ => CatalogState::Fresh,
+        }
     }
 
     /// How many ids were given: every `ItemId` is below this.
@@ -515,7 +570,24 @@ fn tool_params(tool: &Value) -> Result<Vec<ParamHeader>, DropWhy> {
     if schema.get("type").and_then(Value::as_str) != Some("object") {
         return Err(DropWhy::Malformed);
     }
+    if [Some(schema), tool.get("outputSchema")].into_iter().flatten().any(refers_out) {
+        return Err(DropWhy::Reference);
+    }
     Ok(param_headers(schema)?)
+}
+
+/// Whether anything in a schema refers to somewhere else than itself. Examples and constants count too: readers that
+/// resolve references first do not know what a schema is.
+fn refers_out(schema: &Value) -> bool {
+    match schema {
+        Value::Object(members) => members.iter().any(|(name, value)| {
+            let leads = matches!(name.as_str(), "$ref" | "$dynamicRef" | "$recursiveRef");
+            let out = value.as_str().is_some_and(|target| !target.starts_with('#'));
+            leads && out || refers_out(value)
+        }),
+        Value::Array(list) => list.iter().any(refers_out),
+        _ => false,
+    }
 }
 
 #[cfg(test)]
@@ -566,6 +638,28 @@ mod tests {
             ],
         );
         assert_eq!((page.next_cursor.as_deref(), page.ttl_ms, page.public), (Some(""), Some(5), true));
+    }
+
+    #[test]
+    fn references_stay_within_a_definition() {
+        let with = |name: &str, input: Value, output: Value| json!({"name": name, "inputSchema": {"type": "object", "properties": {"a": input}}, "outputSchema": output});
+        let tools = json!([
+            with("inside", json!({"$ref": "#/$defs/a"}), json!({"$ref": "#"})),
+            with("property", json!({"properties": {"$ref": {"type": "string"}}}), json!({})),
+            with("anchor", json!({"$dynamicRef": "#node"}), json!(true)),
+            with("web", json!({"$ref": "https://evil.test/schema.json"}), json!({})),
+            with("file", json!({"items": [{"$ref": "file:///etc/passwd#/a"}]}), json!({})),
+            with("relative", json!({}), json!({"anyOf": [{"$dynamicRef": "other.json"}]})),
+            with("old", json!({"$recursiveRef": ""}), json!({})),
+            tool("last"),
+        ]);
+        let why = DropWhy::Reference;
+        check(
+            ListKind::Tools,
+            &json!({"tools": tools}),
+            &["inside", "property", "anchor", "last"],
+            &[("web", why), ("file", why), ("relative", why), ("old", why)],
+        );
     }
 
     #[test]
@@ -672,6 +766,13 @@ mod tests {
         }
         let (first, unknown, last) = (ServerId(0), ServerId(1), ServerId(2));
         assert!(catalog.known(first) && !catalog.known(unknown) && catalog.known(last) && !catalog.known(ServerId(9)));
+        let mut aged = catalog.clone();
+        aged.mark_stale(last, 7);
+        aged.mark_stale(unknown, 7);
+        aged.mark_stale(ServerId(9), 7);
+        assert_eq!(aged.state(first), CatalogState::Fresh);
+        assert_eq!(aged.state(last), CatalogState::Stale { since_unix_ms: 7 });
+        assert_eq!((aged.state(unknown), aged.state(ServerId(9))), (CatalogState::Missing, CatalogState::Missing));
         assert_eq!(catalog.tool(first, "A"), None);
         assert_eq!(catalog.tool(unknown, "a"), None);
         assert_eq!(catalog.tool(ServerId(9), "a"), None);

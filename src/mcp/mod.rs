@@ -12,6 +12,7 @@ pub mod headers;
 pub mod input;
 pub mod method;
 pub mod optin;
+pub mod pin;
 pub mod profile;
 pub mod request;
 pub mod revision;

@@ -2,6 +2,8 @@
 //! was acknowledged of what was asked for, then what was asked for and nothing else, each message with the
 //! subscription's id. It does not know what policy lets be read: that is taken out of `Wants` before.
 
+pub mod joint;
+
 use std::collections::HashMap;
 
 use crate::base::span::Span;
@@ -237,12 +239,18 @@ fn named(message: &[u8], given: Option<Span>, wanted: &[&str]) -> Vec<usize> {
 }
 
 /// A member that is an array of texts; left out when there is none.
-fn write_list(out: &mut Vec<u8>, name: &str, list: Vec<usize>, write: impl Fn(&mut Vec<u8>, usize)) {
-    if list.is_empty() {
+fn write_list(
+    out: &mut Vec<u8>,
+    name: &str,
+    list: impl IntoIterator<Item = usize, IntoIter: ExactSizeIterator>,
+    write: impl Fn(&mut Vec<u8>, usize),
+) {
+    let list = list.into_iter();
+    if list.len() == 0 {
         return;
     }
     begin_member(out, name);
-    for (nth, at) in list.into_iter().enumerate() {
+    for (nth, at) in list.enumerate() {
         out.push(if nth == 0 { b'[' } else { b',' });
         write(out, at);
     }

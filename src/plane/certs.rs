@@ -16,7 +16,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, ServerConfig};
 
 use crate::base::limits::{CERT_WARN_DAYS, CERTS_LOOK_MS, CERTS_SETTLED_MS, PEM_BYTES_MAX};
-use crate::config::{CertPaths, ListenTls, ServerTls, Settings};
+use crate::config::{CertPaths, ListenTls, ServerSettings, ServerTls, Settings};
 use crate::gateway::control::{Control, Life};
 use crate::tls::config::{self, ClientSide, Materials, Pem, Roots};
 use crate::tls::fault::TlsFault;
@@ -84,7 +84,7 @@ impl Certs {
     /// A file that is not there, or not what it should be.
     pub(super) fn load(settings: &Arc<Settings>) -> Result<(Self, Arc<Materials>), PlaneFault> {
         let mut this = Self { settings: settings.clone(), units: Vec::new(), system: Vec::new() };
-        let servers = settings.servers.iter().filter_map(|server| server.tls.as_ref());
+        let servers = settings.servers.iter().flat_map(ServerSettings::instances).filter_map(|it| it.tls.as_ref());
         if servers.clone().any(|tls| tls.ca.is_none()) {
             this.system = rustls_native_certs::load_native_certs().certs;
         }
@@ -178,14 +178,16 @@ impl Certs {
             }
         }
         for server in &self.settings.servers {
-            let side = match &server.tls {
-                None => None,
-                Some(tls) => {
-                    let name = config::server_name(&tls.name).map_err(|fault| named(&tls.name, fault))?;
-                    clients.get(&Wanted::of(tls)).map(|config| ClientSide { config: (*config).clone(), name })
-                }
-            };
-            materials.servers.push(side);
+            let mut sides = Vec::with_capacity(server.instances().len());
+            for instance in server.instances() {
+                let Some(tls) = &instance.tls else {
+                    sides.push(None);
+                    continue;
+                };
+                let name = config::server_name(&tls.name).map_err(|fault| named(&tls.name, fault))?;
+                sides.push(clients.get(&Wanted::of(tls)).map(|config| ClientSide { config: (*config).clone(), name }));
+            }
+            materials.servers.push(sides);
         }
         Ok(Arc::new(materials))
     }
@@ -239,7 +241,9 @@ impl Wanted {
             Self::Listener(index) => format!("listener {}", settings.listen[*index].address),
             Self::Servers { .. } => {
                 let servers = settings.servers.iter();
-                let ours = servers.filter(|server| server.tls.as_ref().is_some_and(|tls| Self::of(tls) == *self));
+                let is_of = |tls: &ServerTls| Self::of(tls) == *self;
+                let ours =
+                    servers.filter(|server| server.instances().iter().filter_map(|it| it.tls.as_ref()).any(is_of));
                 let names: Vec<&str> = ours.map(|server| &*server.name).collect();
                 format!("server {}", names.join(", "))
             }

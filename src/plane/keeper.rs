@@ -14,7 +14,7 @@ use crate::base::ids::ServerId;
 use crate::base::limits::{
     CATALOG_MS_DEFAULT, CATALOG_MS_MIN, CATALOG_RETRY_MS_MAX, LIST_PAGES_MAX, PLANE_HEARD_MAX, RESOLVE_MS,
 };
-use crate::config::{Scheme, ServerSettings};
+use crate::config::{InstanceSettings, Scheme, ServerSettings};
 use crate::gateway::control::{Control, Life, Poke};
 use crate::http::head::Method;
 use crate::jsonrpc::scan;
@@ -87,6 +87,7 @@ impl Keeper {
     pub(super) fn new(
         server: ServerId,
         settings: &ServerSettings,
+        instance: &InstanceSettings,
         target: Target,
         control: Arc<Control>,
         news: Sender<News>,
@@ -94,9 +95,9 @@ impl Keeper {
         Self {
             server,
             name: settings.name.clone(),
-            host: settings.host.clone(),
-            port: settings.port,
-            scheme: settings.scheme,
+            host: instance.host.clone(),
+            port: instance.port,
+            scheme: instance.scheme,
             told: settings.transport,
             target,
             control,
@@ -146,7 +147,7 @@ impl Keeper {
     /// Names become addresses here, never on a shard.
     fn resolve(&mut self) {
         // Certificates may have changed since; a connection that is there goes on with those it has.
-        self.target.tls = self.control.snapshot.load().tls.servers.get(self.server.index()).cloned().flatten();
+        self.target.tls = self.control.snapshot.load().tls.side(self.server, 0).cloned();
         let due = self.resolved.is_none_or(|at| at.elapsed() >= Duration::from_millis(RESOLVE_MS));
         if !due && !self.poke().take_unreachable() {
             return;

@@ -24,7 +24,7 @@ use super::admin::{self, Health};
 use super::certs::Certs;
 use super::client::Target;
 use super::journal::{self, Journal};
-use super::keeper::Keeper;
+use super::keeper::{Keeper, News};
 use super::log::{self, Log, Watcher};
 use super::publish::Publisher;
 use super::{PlaneFault, state};
@@ -221,10 +221,16 @@ fn keep(
         std::thread::Builder::new().name("plane-certs".into()).spawn(watch).map_err(fault)?;
     }
     for (index, server) in settings.servers.iter().enumerate() {
-        let host = prepared.servers[index].host.clone();
-        let target = Target { addresses: Vec::new(), host, path: server.path.clone(), tls: None };
         let id = ServerId::from_index(index);
-        let keeper = Keeper::new(id, server, target, control.clone(), news.clone());
+        let Some(instance) = server.instances().first() else {
+            let trouble = "this version starts no commands yet".to_owned();
+            // Heard as soon as there is a publisher, which is below.
+            let _ = news.send(News::Trouble(id, trouble));
+            continue;
+        };
+        let host = prepared.servers[index].host.clone();
+        let target = Target { addresses: Vec::new(), host, path: instance.path.clone(), tls: None };
+        let keeper = Keeper::new(id, server, instance, target, control.clone(), news.clone());
         let name: String = format!("plane-{}", server.name).chars().take(15).collect();
         std::thread::Builder::new()
             .name(name)

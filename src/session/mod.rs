@@ -7,6 +7,7 @@
 
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+pub mod herald;
 pub mod journal;
 pub mod ledger;
 pub mod line;

@@ -14,6 +14,7 @@ use rustls::server::{
 use rustls::sign::{CertifiedKey, SigningKey, SingleCertAndKey};
 use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion, version};
 
+use crate::base::ids::ServerId;
 use crate::base::limits::CERTIFICATES_MAX;
 use crate::tls::der;
 use crate::tls::fault::TlsFault;
@@ -62,8 +63,16 @@ pub struct ClientSide {
 pub struct Materials {
     /// By listener, in the order of the settings; `None` where it is plain.
     pub listeners: Vec<Option<Arc<ServerConfig>>>,
-    /// By `ServerId`; `None` where it is plain.
-    pub servers: Vec<Option<ClientSide>>,
+    /// By `ServerId`, then by instance; `None` where that is plain.
+    pub servers: Vec<Vec<Option<ClientSide>>>,
+}
+
+impl Materials {
+    /// What it takes to speak TLS to an instance of a server; `None` where that is plain, or not there.
+    #[must_use]
+    pub fn side(&self, server: ServerId, instance: usize) -> Option<&ClientSide> {
+        self.servers.get(server.index())?.get(instance)?.as_ref()
+    }
 }
 
 /// What a listener answers with. The certificate is chosen by the name that the client asks for: one that names it

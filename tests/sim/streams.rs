@@ -348,6 +348,7 @@ impl World {
             epoch,
             id: raw.to_string().into_bytes().into(),
             kind: Some(input::Ask::Roots),
+            token: None,
             until: self.now.mono.plus_ms(ASK_MS),
         };
         let room = self.gateway.asks.put(session.key.nonce, minted, ask);
