@@ -29,7 +29,7 @@ use crate::uring::ring;
 use crate::uring::socket::Socket;
 
 use super::events::{self, Eyes, Why};
-use super::flight::{Flight, IdBytes, NEVER, Taken, reasoned};
+use super::flight::{Flight, IdBytes, NEVER, Taken, Whose, reasoned};
 use super::modern::Opted;
 use super::refusal::{Kind, Refusal};
 use super::sessions::{self, Live};
@@ -317,9 +317,12 @@ impl Feed {
     /// What a request of the gateway's own in this session carries.
     fn flight(&self, shard: &Shard) -> Flight {
         let (now, who) = (shard.timers.now(), self.who.borrow().clone());
+        let snapshot = shard.snapshot();
+        let is_alone = snapshot.merged[self.endpoint.index()].alone().is_some();
         Flight {
             task: who.task,
             server: self.server,
+            whose: if is_alone { Whose::Alone } else { Whose::One(None) },
             endpoint: self.endpoint,
             era: Era::Legacy,
             revision: self.session.speaks(),
@@ -338,7 +341,7 @@ impl Feed {
             answered: now.mono,
             request_bytes: 0,
             seq: None,
-            snapshot: shard.snapshot(),
+            snapshot,
             caller: who.caller.clone(),
         }
     }
