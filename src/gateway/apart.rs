@@ -159,7 +159,7 @@ async fn json(
         Ok(facts) => facts,
         Err(kind) => return Err(withheld(shard, flight, answer, kind)),
     };
-    let exposed = route::exposed(flight, &facts, &body);
+    let exposed = route::exposed(flight, &body);
     let given = exposed.as_deref().unwrap_or(&body);
     let named = if facts.id.is_none() { with_id(shard, flight, given) } else { None };
     shard.upstreams.finish(answer);
@@ -203,7 +203,7 @@ async fn begun(
         let kept = kept.and_then(|feed| sessions::kept(shard, flight, feed.session(), Some(&id), revision));
         if let Err(kind) = kept {
             answer.abandon();
-            let orphan = Upstream { server: sessions::digest(flight), epoch: 0, revision, id: id.into() };
+            let orphan = Upstream { server: sessions::digest(flight), instance: 0, epoch: 0, revision, id: id.into() };
             sessions::end_upstream(shard, &flight.snapshot, flight.server, &orphan).await;
             return Err(kind.into());
         }

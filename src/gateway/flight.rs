@@ -151,6 +151,14 @@ impl Flight {
         }
     }
 
+    /// What a fault of this kind is answered with.
+    pub(super) fn faulted(&self, kind: Kind, fault: UpstreamFault) -> Refusal {
+        match fault {
+            UpstreamFault::Unhealthy { .. } => faulted(kind, fault),
+            _ => self.reasoned(kind),
+        }
+    }
+
     /// Whether its client has taken it back, and its server did not end it in time.
     pub(super) fn is_cancelled(&self, shard: &Shard) -> bool {
         self.in_flight.get().is_some_and(|key| shard.load.is_cancelled(key))
@@ -223,6 +231,7 @@ impl Ended {
 pub(super) fn failed(shard: &Shard, flight: &Flight, fault: UpstreamFault) -> Refusal {
     let (status, kind) = match fault {
         UpstreamFault::Unreachable | UpstreamFault::NoAddress => (Status::Unreachable, Kind::ServerUnreachable),
+        UpstreamFault::Unhealthy { .. } => (Status::Unreachable, Kind::ServerUnhealthy),
         UpstreamFault::Untrusted => (Status::Unreachable, Kind::ServerUntrusted),
         UpstreamFault::NoBuffer => (Status::Cut, Kind::NoBuffer),
         UpstreamFault::Timeout => (Status::Timeout, Kind::ServerTimeout),
@@ -232,7 +241,7 @@ pub(super) fn failed(shard: &Shard, flight: &Flight, fault: UpstreamFault) -> Re
         UpstreamFault::Abandoned if shard.draining() => (Status::Cut, Kind::ServerCut),
         UpstreamFault::Abandoned => (Status::Cancelled, Kind::ServerCut),
     };
-    let refusal = flight.reasoned(kind);
+    let refusal = flight.faulted(kind, fault);
     end(shard, flight, Ended { code: kind.row().code, ..Ended::of(status, refusal.status()) });
     refusal
 }
@@ -241,6 +250,20 @@ pub(super) fn failed(shard: &Shard, flight: &Flight, fault: UpstreamFault) -> Re
 /// was decided on, its outcome says the same.
 pub(super) fn reasoned(kind: Kind) -> Refusal {
     Refusal::from(kind).with(format!("{{\"reason\":\"{}\"}}", kind.row().word)).recorded()
+}
+
+/// The same, of what is worth another try after so long, milliseconds.
+pub(super) fn later(kind: Kind, retry_ms: u64) -> Refusal {
+    let reason = kind.row().word;
+    Refusal::from(kind).with(format!("{{\"reason\":\"{reason}\",\"retryAfterMs\":{retry_ms}}}")).recorded()
+}
+
+/// What a fault of this kind is answered with.
+pub(super) fn faulted(kind: Kind, fault: UpstreamFault) -> Refusal {
+    match fault {
+        UpstreamFault::Unhealthy { retry_ms } => later(kind, retry_ms),
+        _ => reasoned(kind),
+    }
 }
 
 /// Writes the outcome of a recorded call: called once on each way out.

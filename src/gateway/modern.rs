@@ -197,7 +197,7 @@ fn answer(shard: &Shard, flight: &Flight, facts: Facts, data: &[u8]) -> Judged {
     }
     let accepted = acceptable(shard, flight, &facts, data, 200);
     let other = match accepted.and_then(|()| rewritten(shard, flight, &facts, data)) {
-        Ok(other) => other.or_else(|| route::exposed(flight, &facts, data)),
+        Ok(other) => other.or_else(|| route::exposed(flight, data)),
         Err(kind) => return Judged::Withheld(kind),
     };
     let subscription = flight.opted.subscription().filter(|_| facts.shape == Shape::Result);
@@ -216,7 +216,7 @@ fn notification(shard: &Shard, flight: &Flight, data: &[u8]) -> Judged {
         return dropped(shard, Dropped::Malformed);
     };
     if method.announces_change() {
-        shard.control.poke(flight.server).changed();
+        flight.snapshot.states[flight.server.index()].poke.changed();
     }
     let hidden = match method.verb {
         Verb::ResourceUpdated => !readable(flight, envelope, data),

@@ -110,7 +110,7 @@ pub(super) async fn json(
         Ok(accepted) => accepted,
         Err(kind) => return Err(withheld(shard, flight, answer, kind)),
     };
-    let other = other.or_else(|| route::exposed(flight, &facts, &body));
+    let other = other.or_else(|| route::exposed(flight, &body));
     shard.upstreams.finish(answer);
     flight.answer_leaves(shard);
     send_json(shard, conn, status, None, other.as_deref().unwrap_or(&body)).await;
@@ -294,7 +294,8 @@ async fn initialize(
             Ok(session) => Some(session),
             Err(kind) => {
                 answer.abandon();
-                let orphan = Upstream { server: sessions::digest(flight), epoch: 0, revision, id: upstream.into() };
+                let orphan =
+                    Upstream { server: sessions::digest(flight), instance: 0, epoch: 0, revision, id: upstream.into() };
                 sessions::end_upstream(shard, &flight.snapshot, flight.server, &orphan).await;
                 return Err(kind.into());
             }

@@ -5,19 +5,14 @@ use std::borrow::Cow;
 
 use crate::base::ids::{ServerId, ShardId};
 use crate::base::span::Span;
-use crate::jsonrpc::answer::Answer as Facts;
-use crate::jsonrpc::edit::splice;
-use crate::jsonrpc::scan::Shape;
-use crate::jsonrpc::text;
 use crate::mcp::call::{Call, Object};
 use crate::mcp::catalog::{self, ListKind};
-use crate::mcp::merge;
+use crate::mcp::merge::rewrite;
 use crate::mcp::method::Verb;
 use crate::mcp::optin::TASKS_EXTENSION;
 use crate::mcp::revision::Revision;
 use crate::mcp::transport::Transport;
-use crate::mcp::walk;
-use crate::policy::decide;
+use crate::policy::decide::{self, Question, Why};
 use crate::session::tasks;
 
 use super::conn::{Body, Conn};
@@ -122,7 +117,11 @@ fn routed(shard: &Shard, conn: &Conn, flight: &mut Flight, server: ServerId, ren
 fn named(flight: &Flight, call: &Call, text: &[u8]) -> Option<(ServerId, Box<str>)> {
     let (merged, era) = (flight.merged(), flight.era);
     let (table, caller) = (&flight.snapshot.table, &flight.caller);
-    let mut may = |server: ServerId, uri: &str| decide::readable(table, caller, flight.task, server, uri);
+    // A refusal with a reason is no secret; what is hidden leads where it would if it did not exist.
+    let mut may = |server: ServerId, uri: &str| {
+        let verdict = decide::judge(table, caller, flight.task, server, Question::Read(uri));
+        verdict.outcome != Err(Why::Hidden)
+    };
     let name = call.subject.text()?.of(text);
     match &call.subject {
         Object::Tool(_) => merged.resolve(era, ListKind::Tools, name).map(|(server, name)| (server, name.into())),
@@ -257,7 +256,7 @@ pub(super) fn missing(flight: &Flight, subject: &Object) -> Option<ServerId> {
         return None;
     }
     let merged = flight.merged();
-    if merged.is_prefixed() && matches!(subject, Object::Tool(_) | Object::Prompt(_) | Object::CompletePrompt(_)) {
+    if merged.prefixed() && matches!(subject, Object::Tool(_) | Object::Prompt(_) | Object::CompletePrompt(_)) {
         // The name says which server it would be at.
         return None;
     }
@@ -266,7 +265,7 @@ pub(super) fn missing(flight: &Flight, subject: &Object) -> Option<ServerId> {
 }
 
 fn concerned(flight: &Flight, server: ServerId) -> bool {
-    decide::concerns(&flight.snapshot.table, &flight.caller, flight.task, server)
+    decide::concerns(&flight.snapshot.table, &flight.caller, flight.task, server, None)
 }
 
 /// The answer where a server of several is not known yet.
@@ -309,18 +308,15 @@ pub(super) fn may_name_resources(flight: &Flight) -> bool {
 }
 
 /// An answer of one of several servers, with the URIs in it as the client knows them; `None` where it goes as it came.
-pub(super) fn exposed(flight: &Flight, facts: &Facts, body: &[u8]) -> Option<Vec<u8>> {
-    if !flight.is_merged() || memchr::memmem::find(body, b"uri").is_none() && !body.contains(&b'\\') {
+pub(super) fn exposed(flight: &Flight, body: &[u8]) -> Option<Vec<u8>> {
+    if !flight.is_merged() || !rewrite::mentions_uri(body) {
         return None;
     }
-    if facts.shape == Shape::Error {
-        return uri_restored(flight.renamed()?, body);
-    }
     let verb = flight.method?.verb;
-    let renamed = flight.renamed();
-    merge::rewrite_result(verb, body, &mut |uri| {
-        // What was read comes back by the name that it was asked for with.
-        if let Some(renamed) = renamed.filter(|renamed| *renamed.sent == *uri && verb == Verb::ResourcesRead) {
+    let asked = flight.renamed().filter(|_| RESOURCES.contains(&verb));
+    rewrite::rewrite_result(verb, body, &mut |uri| {
+        // What was asked for comes back by the name that it was asked for with.
+        if let Some(renamed) = asked.filter(|renamed| *renamed.sent == *uri) {
             return Some(renamed.exposed.to_string());
         }
         match flight.merged().expose_uri(flight.era, flight.server, uri) {
@@ -330,22 +326,9 @@ pub(super) fn exposed(flight: &Flight, facts: &Facts, body: &[u8]) -> Option<Vec
     })
 }
 
-/// An error about a resource, with the URI that the client knows it by in its data (MCP server/resources, "Error
-/// Handling").
-fn uri_restored(renamed: &Renamed, body: &[u8]) -> Option<Vec<u8>> {
-    let data = walk::member(body, walk::member(body, walk::whole(body), "error")?, "data")?;
-    let place = walk::member(body, data, "uri")?;
-    let mut scratch = Vec::new();
-    let uri = text::unescape(walk::string(body, place)?.of(body), &mut scratch).ok()?;
-    if *uri != *renamed.sent {
-        return None;
-    }
-    let mut exposed = Vec::with_capacity(renamed.exposed.len() + 2);
-    text::write_string(&mut exposed, &renamed.exposed);
-    let mut out = Vec::new();
-    splice(body, &[(place, &exposed)], &mut out);
-    Some(out)
-}
+/// Those that name one resource, by its URI.
+const RESOURCES: [Verb; 4] =
+    [Verb::ResourcesRead, Verb::ResourcesSubscribe, Verb::ResourcesUnsubscribe, Verb::Complete];
 
 fn write_initialize(flight: &Flight, out: &mut Vec<u8>) {
     out.extend_from_slice(format!("{{\"protocolVersion\":\"{}\",\"capabilities\":{{\"tools\":{{}},\"logging\":{{}},\"resources\":{{\"subscribe\":true}},\"prompts\":{{}}}},\"serverInfo\":{{\"name\":\"portcullis\",\"version\":\"0\"}}}}", flight.revision.as_str()).as_bytes());

@@ -116,6 +116,11 @@ impl Live {
         self.upstream(server).map_or(0, |upstream| upstream.epoch)
     }
 
+    /// The servers that it has a session at, each with how new that is.
+    pub(super) fn epochs(&self) -> SmallVec<[(u64, u32); 4]> {
+        self.upstreams.borrow().iter().map(|upstream| (upstream.server, upstream.epoch)).collect()
+    }
+
     fn learn(&self, upstream: Upstream) {
         let mut upstreams = self.upstreams.borrow_mut();
         upstreams.retain(|known| known.server != upstream.server);
@@ -299,7 +304,8 @@ fn enter(
         return Err(Kind::ServerInvalid);
     }
     let profile = flight.profile.as_deref().unwrap_or_default();
-    let upstream = id.map(|id| Upstream { server: digest(flight), epoch: 1, revision, id: id.into() });
+    let server = digest(flight);
+    let upstream = id.map(|id| Upstream { server, instance: 0, epoch: 1, revision, id: id.into() });
     let now_s = shard.timers.last().unix_s();
     let entered = shard.control.ledger.enter(key, terms, profile, upstream.clone(), now_s);
     entered.map(|()| upstream).map_err(|fault| match fault {
@@ -417,10 +423,11 @@ async fn open(shard: &Shard, flight: &Flight, live: &Live, epoch: u32) -> In {
         }
     };
     let (id, revision) = id;
-    let upstream = Upstream { server, epoch, revision, id };
+    let upstream = Upstream { server, instance: 0, epoch, revision, id };
     match shard.control.ledger.opened(&key, upstream.clone()) {
         Opened::Kept => {
             live.learn(upstream);
+            shard.feeds.opened(shard, live);
             shard.count(Count::SessionsReopened);
             In::Opened { epoch }
         }
@@ -459,7 +466,7 @@ async fn shake_hands(
         return Err(In::Declined);
     }
     let revision = agreed.unwrap_or(live.speaks());
-    let upstream = Upstream { server: digest(flight), epoch: 0, revision, id };
+    let upstream = Upstream { server: digest(flight), instance: 0, epoch: 0, revision, id };
     let came = match agreed {
         Some(_) => restore(shard, flight, live, known, &upstream, until).await,
         // A server that will not is for a new session to find out.
@@ -704,7 +711,7 @@ pub(super) async fn end(shard: &Shard, live: &Live) -> Result<(), Refusal> {
 
 /// The server that a session is at, if there is one of that name.
 fn server_of(snapshot: &Held, upstream: &Upstream) -> Option<ServerId> {
-    snapshot.prepared.servers.iter().position(|server| server.digest == upstream.server).map(ServerId::from_index)
+    snapshot.server_by_digest(upstream.server)
 }
 
 /// Ends a server's session that belongs to nobody any more. That it may fail is the server's own idle bound's affair.

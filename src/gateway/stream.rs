@@ -504,7 +504,7 @@ fn answer_event(shard: &Shard, flight: &Flight, facts: Facts, data: &[u8]) -> Ju
     }
     match accept(shard, flight, &facts, data, 200) {
         Ok(()) => {
-            let exposed = route::exposed(flight, &facts, data);
+            let exposed = route::exposed(flight, data);
             Judged::Final(facts, exposed)
         }
         Err(kind) => Judged::Withheld(kind),
