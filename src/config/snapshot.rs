@@ -7,13 +7,14 @@ use std::sync::Arc;
 
 use crate::base::ids::{EndpointId, ServerId};
 use crate::mcp::catalog::Catalog;
+use crate::mcp::merge::{Member, MergeWarning, Merged};
 use crate::mcp::transport::Transport;
 use crate::policy::compile::Warning;
 use crate::policy::table::Table;
 use crate::session::owner::{endpoint_hash, name_hash};
 use crate::tls::config::Materials;
 
-use super::{InstanceSettings, Settings};
+use super::{InstanceSettings, Names, Settings};
 
 /// What a path of the data listener leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +74,11 @@ pub struct Snapshot {
     pub prepared: Arc<Prepared>,
     /// What the servers offer.
     pub catalog: Catalog,
-    /// The policy, compiled against that.
+    /// What that looks like at each endpoint, by `EndpointId`.
+    pub merged: Vec<Merged>,
+    /// What of that an operator should know; names too long and names withheld.
+    pub merge_warnings: Vec<(EndpointId, MergeWarning)>,
+    /// The policy, compiled against the catalogue.
     pub table: Table,
     /// Resolved addresses, by `ServerId`; empty where the name does not resolve.
     pub addresses: Vec<Arc<[SocketAddr]>>,
@@ -146,8 +151,25 @@ impl Snapshot {
     ) -> (Self, Vec<Warning>) {
         let names: Vec<Arc<str>> = settings.servers.iter().map(|server| server.name.clone()).collect();
         let (table, warnings) = Table::compile(&settings.policy, &names, &catalog);
-        (Self { settings, prepared, catalog, table, addresses, tls, auth_epoch, number }, warnings)
+        let (merged, merge_warnings) = merge(&settings, &catalog);
+        let snapshot =
+            Self { settings, prepared, catalog, merged, merge_warnings, table, addresses, tls, auth_epoch, number };
+        (snapshot, warnings)
     }
+}
+
+/// What the catalogue looks like at each endpoint, and what is worth a warning there.
+fn merge(settings: &Settings, catalog: &Catalog) -> (Vec<Merged>, Vec<(EndpointId, MergeWarning)>) {
+    let (mut all, mut told) = (Vec::new(), Vec::new());
+    for (index, endpoint) in settings.endpoints.iter().enumerate() {
+        let named = |server: &ServerId| Some((*server, &*settings.servers.get(server.index())?.name));
+        let servers = endpoint.servers.iter().filter_map(named);
+        let members: Vec<Member<'_>> = servers.map(|(server, name)| Member { server, name }).collect();
+        let (merged, warnings) = Merged::build(&members, endpoint.names == Names::Prefix, catalog);
+        all.push(merged);
+        told.extend(warnings.into_iter().map(|warning| (EndpointId::from_index(index), warning)));
+    }
+    (all, told)
 }
 
 impl Snapshot {
