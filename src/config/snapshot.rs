@@ -14,6 +14,7 @@ use crate::session::owner::{endpoint_hash, name_hash};
 use crate::tls::config::Materials;
 use crate::upstream::state::ServerState;
 
+use super::succession::Succession;
 use super::{InstanceSettings, ServerSettings, ServerTls, Settings};
 
 /// What a path of the data listener leads to.
@@ -91,6 +92,8 @@ pub struct Snapshot {
     pub auth_epoch: u64,
     /// Counts up with every change of the settings: ids mean something else, and rules may.
     pub settings_epoch: u64,
+    /// What callers of the `auth_epoch` before are in this one.
+    pub succession: Arc<Succession>,
     /// Counts up with every snapshot.
     pub number: u64,
 }
@@ -114,6 +117,8 @@ pub struct Parts {
     pub auth_epoch: u64,
     /// The number of the settings.
     pub settings_epoch: u64,
+    /// To `auth_epoch`.
+    pub succession: Arc<Succession>,
     /// The snapshot's own.
     pub number: u64,
 }
@@ -189,13 +194,24 @@ impl Snapshot {
     /// A snapshot of these parts; the policy is compiled here.
     #[must_use]
     pub fn new(parts: Parts) -> (Self, Vec<Warning>) {
-        let Parts { settings, prepared, catalog, states, addresses, tls, auth_epoch, settings_epoch, number } = parts;
+        let Parts { settings, prepared, catalog, states, addresses, tls, .. } = parts;
+        let Parts { auth_epoch, settings_epoch, succession, number, .. } = parts;
         let names: Vec<Arc<str>> = settings.servers.iter().map(|server| server.name.clone()).collect();
         let (table, warnings) = Table::compile(&settings.policy, &names, &catalog);
-        (
-            Self { settings, prepared, catalog, table, states, addresses, tls, auth_epoch, settings_epoch, number },
-            warnings,
-        )
+        let snapshot = Self {
+            settings,
+            prepared,
+            catalog,
+            table,
+            states,
+            addresses,
+            tls,
+            auth_epoch,
+            settings_epoch,
+            succession,
+            number,
+        };
+        (snapshot, warnings)
     }
 
     /// The server with this [`PreparedServer::digest`]: what outlives a snapshot knows it by that.
