@@ -2,7 +2,7 @@
 
 use smallvec::SmallVec;
 
-use crate::base::ids::{ServerId, ShardId};
+use crate::base::ids::{EndpointId, ServerId, ShardId};
 use crate::base::limits::{ASK_MS_MAX, ASK_REFUSED_MS_MAX};
 use crate::http::head::Method;
 use crate::identity::active::ActiveTask;
@@ -29,6 +29,7 @@ pub(super) struct Eyes<'a> {
     pub(super) snapshot: &'a Held,
     pub(super) caller: &'a Caller,
     pub(super) task: ActiveTask,
+    pub(super) endpoint: EndpointId,
     pub(super) server: ServerId,
     pub(super) revision: Revision,
     pub(super) session: Option<&'a Live>,
@@ -64,15 +65,18 @@ impl<'a> Eyes<'a> {
     pub(super) fn of(flight: &'a Flight, current: &'a Held) -> Self {
         let known = current.auth_epoch == flight.snapshot.auth_epoch;
         let same = current.settings_epoch == flight.snapshot.settings_epoch;
-        let server = if same { Some(flight.server) } else { current.server_by_digest(sessions::digest(flight)) };
-        let (snapshot, server) = match server.filter(|_| known) {
-            Some(server) => (current, server),
-            None => (&*flight.snapshot, flight.server),
+        let then = &flight.snapshot.prepared.endpoints[flight.endpoint.index()];
+        let there = || Some((current.endpoint_by_digest(then.digest)?, current.server_by_digest(sessions::digest(flight))?));
+        let there = if same { Some((flight.endpoint, flight.server)) } else { there() };
+        let (snapshot, endpoint, server) = match there.filter(|_| known) {
+            Some((endpoint, server)) => (current, endpoint, server),
+            None => (&*flight.snapshot, flight.endpoint, flight.server),
         };
         Self {
             snapshot,
             caller: &flight.caller,
             task: flight.task,
+            endpoint,
             server,
             revision: flight.revision,
             session: flight.session.as_deref(),
