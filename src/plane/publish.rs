@@ -127,6 +127,7 @@ impl Publisher {
             tls: self.tls.clone(),
             auth_epoch: before.auth_epoch,
             settings_epoch: before.settings_epoch,
+            succession: before.succession.clone(),
             number: self.number,
         });
         self.control.snapshot.store(Arc::new(snapshot));

@@ -261,8 +261,18 @@ pub(super) fn first_snapshot(
     }
     let addresses = states.iter().map(|state| vec![Arc::default(); state.instances.len()]).collect();
     let (settings, prepared, catalog) = (settings.clone(), prepared.clone(), Catalog::default());
-    let parts =
-        Parts { settings, prepared, catalog, states, addresses, tls, auth_epoch: 0, settings_epoch: 0, number: 0 };
+    let parts = Parts {
+        settings,
+        prepared,
+        catalog,
+        states,
+        addresses,
+        tls,
+        auth_epoch: 0,
+        settings_epoch: 0,
+        succession: Arc::default(),
+        number: 0,
+    };
     Ok(Snapshot::new(parts).0)
 }
 
