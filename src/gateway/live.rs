@@ -34,7 +34,7 @@ use crate::uring::ring;
 use crate::uring::socket::Socket;
 
 use super::events::{self, Eyes, Why};
-use super::flight::{Flight, IdBytes, NEVER, Taken, reasoned};
+use super::flight::{Flight, IdBytes, NEVER, Taken, faulted, reasoned};
 use super::modern::Opted;
 use super::refusal::{Kind, Refusal};
 use super::sessions::{self, Live};
@@ -916,15 +916,18 @@ pub(super) fn opened(feed: &Feed) -> Option<Result<(), Refusal>> {
             Err(Refusal::from(Kind::RequestBad).saying("The server refused this stream request."))
         }
         Opening::Refused(_) => Err(reasoned(Kind::ServerInvalid).unanswerable()),
-        Opening::Failed(fault) => Err(reasoned(match fault {
-            UpstreamFault::Unreachable | UpstreamFault::NoAddress => Kind::ServerUnreachable,
-            UpstreamFault::Untrusted => Kind::ServerUntrusted,
-            UpstreamFault::NoBuffer => Kind::NoBuffer,
-            UpstreamFault::Timeout => Kind::ServerTimeout,
-            UpstreamFault::BadAnswer => Kind::ServerInvalid,
-            UpstreamFault::Cut | UpstreamFault::Abandoned => Kind::ServerCut,
-        })
-        .unanswerable()),
+        Opening::Failed(fault) => {
+            let kind = match fault {
+                UpstreamFault::Unreachable | UpstreamFault::NoAddress => Kind::ServerUnreachable,
+                UpstreamFault::Unhealthy { .. } => Kind::ServerUnhealthy,
+                UpstreamFault::Untrusted => Kind::ServerUntrusted,
+                UpstreamFault::NoBuffer => Kind::NoBuffer,
+                UpstreamFault::Timeout => Kind::ServerTimeout,
+                UpstreamFault::BadAnswer => Kind::ServerInvalid,
+                UpstreamFault::Cut | UpstreamFault::Abandoned => Kind::ServerCut,
+            };
+            Err(faulted(kind, fault).unanswerable())
+        }
     })
 }
 

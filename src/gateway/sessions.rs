@@ -294,7 +294,7 @@ fn enter(
         return Err(Kind::ServerInvalid);
     }
     let profile = flight.profile.as_deref().unwrap_or_default();
-    let upstream = Upstream { server: digest(flight), epoch: 1, revision, id: id.into() };
+    let upstream = Upstream { server: digest(flight), instance: 0, epoch: 1, revision, id: id.into() };
     let now_s = shard.timers.last().unix_s();
     let entered = shard.control.ledger.enter(key, terms, profile, upstream.clone(), now_s);
     entered.map(|()| upstream).map_err(|fault| match fault {
@@ -411,7 +411,7 @@ async fn open(shard: &Shard, flight: &Flight, live: &Live, epoch: u32) -> In {
             return came;
         }
     };
-    let upstream = Upstream { server, epoch, revision: live.speaks(), id };
+    let upstream = Upstream { server, instance: 0, epoch, revision: live.speaks(), id };
     match shard.control.ledger.opened(&key, upstream.clone()) {
         Opened::Kept => {
             live.learn(upstream);
@@ -444,7 +444,7 @@ async fn shake_hands(shard: &Shard, flight: &Flight, live: &Live, known: Option<
     if id.len() > UPSTREAM_SESSION_BYTES_MAX {
         return Err(In::Declined);
     }
-    let upstream = Upstream { server: digest(flight), epoch: 0, revision: live.speaks(), id };
+    let upstream = Upstream { server: digest(flight), instance: 0, epoch: 0, revision: live.speaks(), id };
     let came = match agreed {
         Some(agreed) if agreed == live.speaks() => restore(shard, flight, live, known, &upstream, until).await,
         // The client speaks what it has agreed on; a server that will not is for a new session to find out.

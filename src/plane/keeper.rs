@@ -276,6 +276,7 @@ impl Keeper {
             protocol,
             capabilities: introduction.capabilities,
             server_info: introduction.server_info,
+            instructions: introduction.instructions,
             lists: [None, None, None, None],
         };
         for kind in ListKind::ALL {
