@@ -8,16 +8,18 @@ use smallvec::SmallVec;
 use crate::base::ids::ServerId;
 use crate::base::time::Moment;
 use crate::http::field::Known;
+use crate::identity::active::ActiveTask;
+use crate::identity::caller::Owner;
 use crate::mcp::method::Verb;
 use crate::mcp::revision::Revision;
 use crate::session::ledger::Upstream;
+use crate::session::tasks::active_mark;
 use crate::upstream::breaker::Terms;
 use crate::upstream::exchange::{Abort, Answer, Composed, Lane};
 use crate::upstream::{UpstreamFault, pick};
 
 use super::conn::Conn;
 use super::flight::{Flight, NEVER};
-use super::judge::marks;
 use super::shard::{Held, Shard};
 use super::tally::Count;
 use super::watch::{self, Woke};
@@ -162,11 +164,16 @@ pub(super) fn key(shard: &Shard, flight: &Flight) -> u64 {
             let filled = shard.random.fill(&mut bytes).is_ok();
             pick::key(&flight.caller.owner.0, if filled { u64::from_ne_bytes(bytes) } else { 0 })
         }
-        _ => {
-            let (_, task) = marks(flight);
-            pick::key(&flight.caller.owner.0, task)
-        }
+        _ => shared_key(&flight.snapshot, flight.server, &flight.caller.owner, flight.task),
     }
+}
+
+/// What all messages of an owner under an active task share.
+pub(super) fn shared_key(snapshot: &Held, server: ServerId, owner: &Owner, task: ActiveTask) -> u64 {
+    if snapshot.states[server.index()].instances.len() == 1 {
+        return 0;
+    }
+    pick::key(&owner.0, active_mark(task, snapshot.settings.policy.tasks()))
 }
 
 fn lane(snapshot: &Held, server: ServerId, place: usize) -> Lane<'_> {
@@ -198,7 +205,8 @@ pub(super) fn legacy_fields<'a>(
     }
     let initialize = flight.method.is_some_and(|method| method.verb == Verb::Initialize);
     // The header came with 2025-06-18; the handshake itself settles the version and carries none.
-    if !initialize && flight.revision >= Revision::R2025_06_18 {
-        fields.push((Known::McpProtocolVersion.name(), flight.revision.as_str().as_bytes()));
+    let revision = upstream.map_or(flight.revision, |upstream| upstream.revision);
+    if !initialize && revision >= Revision::R2025_06_18 {
+        fields.push((Known::McpProtocolVersion.name(), revision.as_str().as_bytes()));
     }
 }

@@ -178,10 +178,12 @@ impl Shard {
             }
             // Nobody takes them: the shard does not hear its bell.
             Letter::Cancelled(_) => {}
+            Letter::SessionOpened(nonce) => self.feeds.session_opened(&nonce),
             // The ledger knows which have ended: each is asked for again.
             Letter::Missed => {
                 self.count(Count::LettersMissed);
                 *self.sessions.borrow_mut() = Sessions::default();
+                self.feeds.letters_missed();
             }
         });
         ended.iter().for_each(|live| sessions::hang_up(self, live));

@@ -27,7 +27,8 @@ use crate::uring::wait::{Deadline, Timers};
 
 use super::UpstreamFault;
 use super::breaker::{Entry, Terms, Verdict};
-use super::bridge::{self, Bridge};
+use super::bridge::Bridge;
+use super::pair;
 use super::pool::Pool;
 use super::state::{InstanceState, ServerState};
 
@@ -271,7 +272,7 @@ impl Upstreams {
         let bridge = self.bridge.as_ref().ok_or(UpstreamFault::Unreachable)?;
         let stream = bridge.dial(lane).map_err(|_| UpstreamFault::NoBuffer)?;
         let answer = self.converse(lane, request, deadline, abort, stream).await.map_err(|failed| failed.fault)?;
-        match bridge::fault_of(answer.status()) {
+        match pair::fault_of(answer.status()) {
             None => Ok(answer),
             Some(fault) => {
                 answer.abandon();
