@@ -19,8 +19,8 @@ use crate::mcp::catalog::{ListKind, ServerCatalog};
 use crate::mcp::transport::Transport;
 use crate::uring::wait::clock;
 
-use super::PlaneFault;
 pub use super::surveys::SurveyHealth;
+use super::{PlaneFault, probe};
 
 /// What is known of the servers, for people.
 #[derive(Debug)]
@@ -196,6 +196,7 @@ fn page(path: &[u8], control: &Control, health: &Health) -> (u16, String) {
         b"/healthz" => (200, "{\"alive\":true}\n".to_owned()),
         b"/readyz" => (if ready { 200 } else { 503 }, format!("{{\"ready\":{ready}}}\n")),
         b"/status" => {
+            let snapshot = control.snapshot.load();
             let servers: Vec<_> = health
                 .servers()
                 .into_iter()
@@ -205,7 +206,7 @@ fn page(path: &[u8], control: &Control, health: &Health) -> (u16, String) {
                         "transport": server.transport.map(Transport::as_str),
                         "tools": server.tools, "trouble": server.trouble,
                         "server": server.survey.version, "catalog": catalog(&server.survey),
-                        "pins": pins(&server.survey),
+                        "pins": pins(&server.survey), "instances": probe::status(&snapshot, &server.name),
                     })
                 })
                 .collect();

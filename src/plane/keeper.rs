@@ -2,7 +2,7 @@
 //! says that something changed, when what it said has run out, when a shard could not reach it, and when its stream
 //! breaks.
 
-use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
@@ -13,9 +13,8 @@ use serde_json::value::RawValue;
 use crate::base::ids::ServerId;
 use crate::base::limits::{
     CATALOG_GATHER_MS, CATALOG_MS_DEFAULT, CATALOG_MS_MIN, CATALOG_RETRY_MS_MAX, LIST_PAGES_MAX, PLANE_HEARD_MAX,
-    RESOLVE_MS,
 };
-use crate::config::{InstanceSettings, Scheme, ServerSettings};
+use crate::config::ServerSettings;
 use crate::gateway::control::{Control, Life};
 use crate::http::head::Method;
 use crate::jsonrpc::scan;
@@ -28,13 +27,14 @@ use crate::tls::config::Materials;
 use crate::upstream::state::{Poke, ServerState};
 
 use super::client::{self, ClientFault, Heard, Response, Stream, Target};
+use super::places::Places;
 use super::talk::{Talk, TalkFault};
 
 /// News of a server, or of files.
 #[derive(Debug)]
 pub(super) enum News {
-    /// Its name resolves to these now.
-    Addresses(ServerId, Arc<[SocketAddr]>),
+    /// The names of its instances resolve to these now.
+    Addresses(ServerId, Vec<Arc<[SocketAddr]>>),
     /// What it offers, as of so many announcements.
     Catalog(ServerId, Box<ServerCatalog>, u64),
     /// It cannot be reached, or makes no sense.
@@ -47,9 +47,7 @@ pub(super) enum News {
 pub(super) struct Keeper {
     pub(super) server: ServerId,
     pub(super) name: Arc<str>,
-    pub(super) host: String,
-    pub(super) port: u16,
-    scheme: Scheme,
+    places: Places,
     /// As the operator says; `None` where it is to be found out.
     told: Option<Transport>,
     pub(super) target: Target,
@@ -61,7 +59,6 @@ pub(super) struct Keeper {
     talk: Option<Talk>,
     /// A refused handshake looked like an HTTP+SSE server's.
     hinted: bool,
-    resolved: Option<Instant>,
     next_id: u64,
 }
 
@@ -90,27 +87,23 @@ impl Keeper {
     pub(super) fn new(
         server: ServerId,
         settings: &ServerSettings,
-        instance: &InstanceSettings,
-        target: Target,
         control: Arc<Control>,
         state: Arc<ServerState>,
         news: Sender<News>,
     ) -> Self {
+        let places = Places::new(settings);
         Self {
             server,
             name: settings.name.clone(),
-            host: instance.host.clone(),
-            port: instance.port,
-            scheme: instance.scheme,
+            target: places.target(None),
+            places,
             told: settings.transport,
-            target,
             control,
             state,
             news,
             session: None,
             talk: None,
             hinted: false,
-            resolved: None,
             next_id: 1,
         }
     }
@@ -123,7 +116,7 @@ impl Keeper {
             begun = Some(Instant::now());
             self.resolve();
             let announced = self.poke().announced();
-            match self.survey() {
+            match self.survey_somewhere() {
                 Ok(catalog) => {
                     retry_ms = CATALOG_MS_MIN / 4;
                     let patience = patience(&catalog);
@@ -167,22 +160,38 @@ impl Keeper {
 
     /// Names become addresses here, never on a shard.
     fn resolve(&mut self) {
-        // Certificates may have changed since; a connection that is there goes on with those it has.
-        self.target.tls = self.control.snapshot.load().tls.side(self.server, 0).cloned();
-        let due = self.resolved.is_none_or(|at| at.elapsed() >= Duration::from_millis(RESOLVE_MS));
-        if !due && !self.poke().take_unreachable() {
-            return;
+        let again = self.poke().take_unreachable();
+        let found = self.places.resolve(again);
+        self.places.tell(&self.state);
+        if self.places.is_stranded(&self.state) && self.places.advance(&self.state) {
+            self.forget();
         }
-        self.resolved = Some(Instant::now());
-        let bare = self.host.trim_start_matches('[').trim_end_matches(']');
-        let Ok(found) = (bare, self.port).to_socket_addrs() else { return };
-        let mut addresses: Vec<SocketAddr> = found.collect();
-        addresses.sort();
-        addresses.dedup();
-        if !addresses.is_empty() && addresses != self.target.addresses {
-            self.target.addresses.clone_from(&addresses);
-            self.tell(News::Addresses(self.server, addresses.into()));
+        self.aim();
+        if let Some(addresses) = found {
+            self.tell(News::Addresses(self.server, addresses));
         }
+    }
+
+    /// Certificates may have changed since the last time; a connection that is there goes on with those it has.
+    fn aim(&mut self) {
+        let tls = self.control.snapshot.load().tls.side(self.server, self.places.at()).cloned();
+        self.target = self.places.target(tls);
+    }
+
+    /// The survey of one instance, which stands for all; where it fails, of the next.
+    fn survey_somewhere(&mut self) -> Result<ServerCatalog, Trouble> {
+        let mut survey = self.survey();
+        for _ in 1..self.places.count() {
+            if survey.is_ok() || self.control.life() != Life::Run {
+                break;
+            }
+            self.forget();
+            if self.places.advance(&self.state) {
+                self.aim();
+                survey = self.survey();
+            }
+        }
+        survey
     }
 
     /// Everything the server offers, over the transport it speaks. That is found by asking: where a POST is refused as
@@ -212,7 +221,7 @@ impl Keeper {
             }
         }
         let fields = [("accept", "text/event-stream"), ("user-agent", USER_AGENT)];
-        self.talk = Some(Talk::open(&self.target, self.scheme.as_str(), &fields)?);
+        self.talk = Some(Talk::open(&self.target, self.places.scheme().as_str(), &fields)?);
         self.spoken()
     }
 
@@ -356,8 +365,12 @@ impl Keeper {
             if left.is_zero() || self.control.life() != Life::Run || self.poke().announced() > announced {
                 return;
             }
+            self.places.tell(&self.state);
+            if self.places.is_stranded(&self.state) {
+                return;
+            }
             if self.poke().take_unreachable() {
-                self.resolved = None;
+                self.places.forget_names();
                 return;
             }
             let bell = self.state.poke.bell();

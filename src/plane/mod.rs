@@ -15,6 +15,8 @@ mod keeper;
 pub mod log;
 pub mod notify;
 pub mod pins;
+mod places;
+mod probe;
 mod publish;
 pub mod signals;
 pub mod start;

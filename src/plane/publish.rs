@@ -34,7 +34,8 @@ pub(super) struct Publisher {
 
 #[derive(Clone, Default)]
 struct Known {
-    addresses: Option<Arc<[SocketAddr]>>,
+    /// By instance; none until a name was resolved.
+    addresses: Vec<Arc<[SocketAddr]>>,
     announced: u64,
 }
 
@@ -86,7 +87,7 @@ impl Publisher {
     fn take(&mut self, news: News) -> Weight {
         match news {
             News::Addresses(server, addresses) => {
-                self.known(server).addresses = Some(addresses);
+                self.known(server).addresses = addresses;
                 Weight::AtOnce
             }
             News::Certificates(tls) => {
@@ -110,10 +111,8 @@ impl Publisher {
         let catalog = self.surveys.catalog(&self.settings.servers);
         let instances = self.prepared.servers.iter().map(|server| server.instances.len());
         let addresses = self.servers.iter().zip(instances).map(|(known, instances)| {
-            let mut addresses = vec![Arc::default(); instances];
-            if let Some(first) = addresses.first_mut() {
-                *first = known.addresses.clone().unwrap_or_default();
-            }
+            let mut addresses = known.addresses.clone();
+            addresses.resize_with(instances, Arc::default);
             addresses
         });
         let addresses = addresses.collect();

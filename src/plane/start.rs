@@ -24,10 +24,10 @@ use crate::uring::{cpu, socket};
 
 use super::admin::{self, Health};
 use super::certs::Certs;
-use super::client::Target;
 use super::journal::{self, Journal};
 use super::keeper::{Keeper, News};
 use super::log::{self, Log, Watcher};
+use super::probe;
 use super::publish::Publisher;
 use super::{PlaneFault, state};
 
@@ -226,16 +226,15 @@ fn keep(
     }
     for (index, server) in settings.servers.iter().enumerate() {
         let id = ServerId::from_index(index);
-        let Some(instance) = server.instances().first() else {
+        if server.instances().is_empty() {
             let trouble = "this version starts no commands yet".to_owned();
             // Heard as soon as there is a publisher, which is below.
             let _ = news.send(News::Trouble(id, trouble));
             continue;
-        };
-        let host = instance.authority();
-        let target = Target { addresses: Vec::new(), host, path: instance.path.clone(), tls: None };
+        }
         let state = control.snapshot.load().states[index].clone();
-        let keeper = Keeper::new(id, server, instance, target, control.clone(), state, news.clone());
+        probe::start(server, &state, control).map_err(fault)?;
+        let keeper = Keeper::new(id, server, control.clone(), state, news.clone());
         let name: String = format!("plane-{}", server.name).chars().take(15).collect();
         std::thread::Builder::new()
             .name(name)
