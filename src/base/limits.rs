@@ -187,6 +187,9 @@ pub const CERT_WARN_DAYS: i64 = 7;
 pub const CONNECT_MS_MAX: u64 = 3_000;
 /// A call, from its first byte upstream to its answer (default of `servers.NAME.timeout`).
 pub const CALL_MS_MAX: u64 = 60_000;
+/// The one request that a half-open breaker lets through has failed when it was not answered for this long,
+/// milliseconds.
+pub const BREAKER_PROBE_MS: u64 = 5_000;
 /// Names are resolved again after this long, and after a failed connect, milliseconds.
 pub const RESOLVE_MS: u64 = 30_000;
 /// A catalogue is fetched again after this long when its server neither says how long it holds nor has a stream that
@@ -360,6 +363,25 @@ pub const DEFINITION_DEPTH_MAX: usize = 127;
 pub const LIST_ITEMS_MAX: usize = 10_000;
 /// Pages of one list.
 pub const LIST_PAGES_MAX: usize = 1_000;
+/// Entries of one page of a merged list.
+pub const LIST_PAGE_ITEMS: usize = 1_000;
+/// And its bytes; a page has at least one entry.
+pub const LIST_PAGE_BYTES: usize = 1024 * 1024;
+/// What one server's instructions add to those of an endpoint with several, bytes.
+pub const INSTRUCTIONS_SERVER_BYTES_MAX: usize = 4 * 1024;
+/// The instructions of an endpoint with several servers, bytes.
+pub const INSTRUCTIONS_BYTES_MAX: usize = 16 * 1024;
+/// URI templates of an endpoint with several servers that a URI is compared with; those beyond are written with their
+/// server's prefix.
+pub const MERGED_TEMPLATES_MAX: usize = 1_024;
+/// URIs of other servers that a template is compared with before it is taken for one that could mean any of them.
+pub const MERGED_LOOKS_MAX: usize = 1_024;
+/// Things worth a warning that are told of one endpoint.
+pub const MERGE_WARNINGS_MAX: usize = 256;
+/// A tool's name above this many characters is worth a warning: common model providers take no longer one.
+pub const TOOL_NAME_CHARACTERS_WARN: usize = 64;
+/// A sealed cursor of a merged list, characters.
+pub const CURSOR_BYTES_MAX: usize = 160;
 /// Rules of a policy.
 pub const RULES_MAX: usize = 100_000;
 /// Tasks of a policy.

@@ -201,7 +201,7 @@ async fn begun(
         let kept = kept.and_then(|feed| sessions::kept(shard, flight, feed.session(), &id, revision));
         if let Err(kind) = kept {
             answer.abandon();
-            let orphan = Upstream { server: sessions::digest(flight), epoch: 0, revision, id: id.into() };
+            let orphan = Upstream { server: sessions::digest(flight), instance: 0, epoch: 0, revision, id: id.into() };
             sessions::end_upstream(shard, &flight.snapshot, flight.server, &orphan).await;
             return Err(kind.into());
         }

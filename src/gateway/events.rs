@@ -2,7 +2,7 @@
 
 use smallvec::SmallVec;
 
-use crate::base::ids::{ServerId, ShardId};
+use crate::base::ids::{EndpointId, ServerId, ShardId};
 use crate::base::limits::{ASK_MS_MAX, ASK_REFUSED_MS_MAX};
 use crate::http::head::Method;
 use crate::identity::active::ActiveTask;
@@ -19,7 +19,7 @@ use crate::upstream::exchange::{Abort, Clearance, Request};
 use super::answer::{deadline, retire};
 use super::exchange::{USER_AGENT, lane};
 use super::flight::Flight;
-use super::sessions::{Live, session_fields};
+use super::sessions::{self, Live, session_fields};
 use super::shard::{Held, Shard};
 use super::tally::Count;
 
@@ -29,6 +29,7 @@ pub(super) struct Eyes<'a> {
     pub(super) snapshot: &'a Held,
     pub(super) caller: &'a Caller,
     pub(super) task: ActiveTask,
+    pub(super) endpoint: EndpointId,
     pub(super) server: ServerId,
     pub(super) revision: Revision,
     pub(super) session: Option<&'a Live>,
@@ -62,12 +63,21 @@ pub(super) enum Why {
 impl<'a> Eyes<'a> {
     /// Those of a request's caller. The rules may be newer than the request, as long as its caller is known under them.
     pub(super) fn of(flight: &'a Flight, current: &'a Held) -> Self {
-        let same = current.auth_epoch == flight.snapshot.auth_epoch;
+        let known = current.auth_epoch == flight.snapshot.auth_epoch;
+        let same = current.settings_epoch == flight.snapshot.settings_epoch;
+        let then = &flight.snapshot.prepared.endpoints[flight.endpoint.index()];
+        let there = || Some((current.endpoint_by_digest(then.digest)?, current.server_by_digest(sessions::digest(flight))?));
+        let there = if same { Some((flight.endpoint, flight.server)) } else { there() };
+        let (snapshot, endpoint, server) = match there.filter(|_| known) {
+            Some((endpoint, server)) => (current, endpoint, server),
+            None => (&*flight.snapshot, flight.endpoint, flight.server),
+        };
         Self {
-            snapshot: if same { current } else { &flight.snapshot },
+            snapshot,
             caller: &flight.caller,
             task: flight.task,
-            server: flight.server,
+            endpoint,
+            server,
             revision: flight.revision,
             session: flight.session.as_deref(),
             epoch: flight.epoch,
@@ -102,7 +112,7 @@ pub(super) fn said(shard: &Shard, eyes: &Eyes<'_>, data: &[u8]) -> Said {
         };
     }
     if method.announces_change() {
-        shard.control.poke(eyes.server).changed();
+        eyes.snapshot.states[eyes.server.index()].poke.changed();
     }
     match method.verb {
         Verb::ResourceUpdated if !is_readable(eyes, envelope, data) => Said::Drop,

@@ -147,6 +147,7 @@ impl Ended {
 pub(super) fn failed(shard: &Shard, flight: &Flight, fault: UpstreamFault) -> Refusal {
     let (status, kind) = match fault {
         UpstreamFault::Unreachable | UpstreamFault::NoAddress => (Status::Unreachable, Kind::ServerUnreachable),
+        UpstreamFault::Unhealthy { .. } => (Status::Unreachable, Kind::ServerUnhealthy),
         UpstreamFault::Untrusted => (Status::Unreachable, Kind::ServerUntrusted),
         UpstreamFault::NoBuffer => (Status::Cut, Kind::NoBuffer),
         UpstreamFault::Timeout => (Status::Timeout, Kind::ServerTimeout),
@@ -156,7 +157,7 @@ pub(super) fn failed(shard: &Shard, flight: &Flight, fault: UpstreamFault) -> Re
         UpstreamFault::Abandoned if shard.draining() => (Status::Cut, Kind::ServerCut),
         UpstreamFault::Abandoned => (Status::Cancelled, Kind::ServerCut),
     };
-    let refusal = reasoned(kind);
+    let refusal = faulted(kind, fault);
     end(shard, flight, Ended { code: kind.row().code, ..Ended::of(status, refusal.status()) });
     refusal
 }
@@ -165,6 +166,20 @@ pub(super) fn failed(shard: &Shard, flight: &Flight, fault: UpstreamFault) -> Re
 /// was decided on, its outcome says the same.
 pub(super) fn reasoned(kind: Kind) -> Refusal {
     Refusal::from(kind).with(format!("{{\"reason\":\"{}\"}}", kind.row().word)).recorded()
+}
+
+/// The same, of what is worth another try after so long, milliseconds.
+pub(super) fn later(kind: Kind, retry_ms: u64) -> Refusal {
+    let reason = kind.row().word;
+    Refusal::from(kind).with(format!("{{\"reason\":\"{reason}\",\"retryAfterMs\":{retry_ms}}}")).recorded()
+}
+
+/// What a fault of this kind is answered with.
+pub(super) fn faulted(kind: Kind, fault: UpstreamFault) -> Refusal {
+    match fault {
+        UpstreamFault::Unhealthy { retry_ms } => later(kind, retry_ms),
+        _ => reasoned(kind),
+    }
 }
 
 /// Writes the outcome of a recorded call: called once on each way out.

@@ -1,6 +1,8 @@
 //! Streams that outlive their connections: what is kept of them between a server and its client.
 
 mod feeder;
+mod tend;
+mod visible;
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
@@ -13,12 +15,13 @@ use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use smallvec::SmallVec;
 
-use crate::base::ids::{EndpointId, ServerId, ShardId};
+use crate::base::ids::{EndpointId, ShardId};
 use crate::base::limits::{
     FEEDS_ALONE_MAX, FEEDS_BYTES_MAX, HOUSEKEEPING_MS, STREAM_BUFFERED_BYTES_MAX, STREAM_KEPT_BYTES_MAX,
     STREAM_KEPT_EVENTS_MAX, STREAM_RETRY_MS_MAX, STREAM_WAITING_EVENTS_MAX, TELLING_MS_MAX,
 };
 use crate::base::time::{Moment, Now};
+use crate::config::snapshot::Snapshot;
 use crate::identity::active::ActiveTask;
 use crate::identity::caller::Caller;
 use crate::mcp::revision::Era;
@@ -29,7 +32,7 @@ use crate::uring::ring;
 use crate::uring::socket::Socket;
 
 use super::events::{self, Eyes, Why};
-use super::flight::{Flight, IdBytes, NEVER, Taken, reasoned};
+use super::flight::{Flight, IdBytes, NEVER, Taken, faulted, reasoned};
 use super::modern::Opted;
 use super::refusal::{Kind, Refusal};
 use super::sessions::{self, Live};
@@ -38,6 +41,7 @@ use super::tally::Count;
 
 pub(super) use feeder::Source;
 use feeder::{go_on, keep_fed};
+use tend::Told;
 
 /// Whose rights count.
 #[derive(Debug)]
@@ -65,42 +69,73 @@ impl Who {
 /// A session's own stream, or an answer that comes as events: its log, and everybody who waits for it to change.
 pub(super) struct Feed {
     session: Rc<Live>,
-    endpoint: EndpointId,
-    server: ServerId,
+    /// Its endpoint, by its digest: ids belong to one snapshot, and a stream outlives that.
+    endpoint: u64,
+    /// Who feeds it: one server, or of a merged endpoint those that have something to say.
+    parts: RefCell<SmallVec<[Rc<Part>; 1]>>,
+    /// It is of a merged endpoint's session: it is there whether servers have something to say or not.
+    joint: bool,
+    /// Other shards may have opened sessions at servers that are not heard here yet.
+    behind: Cell<bool>,
+    /// What its reader knows of the lists.
+    told: Told,
     /// Of a client of HTTP+SSE: all that its session says, answers too.
     all: Option<All>,
     /// Of an answer: its request's id.
     asked: Option<IdBytes>,
     /// What it was asked under: the task, and the snapshot's epoch that the task's number is of.
     task: (ActiveTask, u64),
-    /// Which of the server's sessions its stream is of.
-    upstream: Cell<u32>,
     pub(super) outlet: RefCell<Outlet>,
     /// Who reads, or did last.
     who: RefCell<Rc<Who>>,
     opening: Cell<Opening>,
-    /// Requests of the server that its client does not get: their ids, and why.
-    refusals: RefCell<Vec<(Box<[u8]>, Why)>>,
     /// Its session is over.
     ended: Cell<bool>,
-    /// Its server is not read, because there is no room.
+    /// Its servers are not read, because there is no room.
     paused: Cell<bool>,
     /// Of an answer: the number of its first stream.
     stream: u64,
-    /// A task reads its server.
-    read: Cell<bool>,
+    /// Tasks that read its servers, or look after that.
+    read: Cell<usize>,
     /// It does so for nobody: counted.
     lonely: Cell<bool>,
     /// It is among those that may be.
     queued: Cell<bool>,
-    /// Ends what its task waits for.
-    abort: Abort,
     turn: Cell<u64>,
     waiting: RefCell<SmallVec<[Waker; 2]>>,
     /// What of its log is counted.
     held: Cell<usize>,
     /// Of an answer: the connection that asked for it.
     line: RefCell<Option<Socket>>,
+}
+
+/// One server's part of a stream.
+struct Part {
+    /// Its server, by its digest.
+    server: u64,
+    /// Which of the server's sessions its stream is of.
+    upstream: Cell<u32>,
+    /// Requests of the server that its client does not get: their ids, and why.
+    refusals: RefCell<Vec<(Box<[u8]>, Why)>>,
+    /// A task reads its server.
+    read: Cell<bool>,
+    /// Its server is none of the endpoint's any more.
+    gone: Cell<bool>,
+    /// Ends what its task waits for.
+    abort: Abort,
+}
+
+impl Part {
+    fn new(server: u64, upstream: u32) -> Rc<Self> {
+        Rc::new(Self {
+            server,
+            upstream: Cell::new(upstream),
+            refusals: RefCell::default(),
+            read: Cell::new(false),
+            gone: Cell::new(false),
+            abort: Abort::default(),
+        })
+    }
 }
 
 /// What there is to know of a stream that is all of a session (MCP 2024-11-05 basic/transports).
@@ -185,26 +220,27 @@ impl std::fmt::Debug for Feed {
 
 impl Feed {
     fn new(shard: &Shard, flight: &Flight, session: Rc<Live>, asked: Option<IdBytes>, stream: u64) -> Self {
-        let upstream = Cell::new(flight.epoch);
+        let joint = asked.is_none() && is_merged(&flight.snapshot, flight.endpoint);
+        let part = (!joint).then(|| Part::new(sessions::digest(flight), flight.epoch));
         Self {
             session,
-            endpoint: flight.endpoint,
-            server: flight.server,
+            endpoint: flight.snapshot.prepared.endpoints[flight.endpoint.index()].digest,
+            parts: RefCell::new(part.into_iter().collect()),
+            joint,
+            behind: Cell::new(joint),
+            told: Told::default(),
             all: None,
             asked,
             task: (flight.task, flight.snapshot.auth_epoch),
-            upstream,
             outlet: RefCell::new(Outlet::new(shard.id, BOUNDS, shard.timers.last().mono)),
             who: RefCell::new(Rc::new(Who::of(flight))),
-            opening: Cell::new(Opening::Trying),
-            refusals: RefCell::default(),
+            opening: Cell::new(if joint { Opening::Open } else { Opening::Trying }),
             ended: Cell::new(false),
             paused: Cell::new(false),
             stream,
-            read: Cell::new(false),
+            read: Cell::new(0),
             lonely: Cell::new(false),
             queued: Cell::new(false),
-            abort: Abort::default(),
             turn: Cell::new(0),
             waiting: RefCell::default(),
             held: Cell::new(0),
@@ -280,14 +316,19 @@ impl Feed {
         self.changed();
     }
 
-    /// From now on this is who reads. What was weighed for another one and waits is weighed again.
+    /// From now on this is who reads. What was weighed for another one, or under other rules, and waits is weighed again.
     pub(super) fn read_by(&self, shard: &Shard, who: &Rc<Who>) {
         let before = self.who.replace(who.clone());
         if Rc::ptr_eq(&before, who) || before.has_rights_of(who) || !self.outlet.borrow().waits() {
             return;
         }
+        self.weigh_again(shard, who);
+    }
+
+    fn weigh_again(&self, shard: &Shard, who: &Who) {
         let snapshot = shard.snapshot();
-        let eyes = self.eyes(&snapshot, who);
+        let Some(part) = self.parts.borrow().first().cloned() else { return };
+        let Some(eyes) = self.eyes(&snapshot, who, &part) else { return };
         let mut refused = Vec::new();
         self.outlet.borrow_mut().retain_waiting(|data| match events::still_allowed(shard, &eyes, data) {
             Ok(()) => true,
@@ -297,35 +338,46 @@ impl Feed {
             }
         });
         for minted in refused {
-            let ask = shard.control.asks.take(self.session.nonce16, minted, Moment(0));
-            self.refusals.borrow_mut().extend(ask.map(|ask| (ask.id, Why::Policy)));
+            let Some(ask) = shard.control.asks.take(self.session.nonce16, minted, Moment(0)) else { continue };
+            if let Some(part) = self.part(ask.server) {
+                part.refusals.borrow_mut().push((ask.id, Why::Policy));
+            }
         }
     }
 
-    fn eyes<'a>(&'a self, snapshot: &'a Held, who: &'a Who) -> Eyes<'a> {
-        Eyes {
+    /// A server's part.
+    fn part(&self, server: u64) -> Option<Rc<Part>> {
+        self.parts.borrow().iter().find(|part| part.server == server).cloned()
+    }
+
+    /// `None` where its endpoint or its server is gone.
+    fn eyes<'a>(&'a self, snapshot: &'a Held, who: &'a Who, part: &Part) -> Option<Eyes<'a>> {
+        Some(Eyes {
             snapshot,
             caller: &who.caller,
             task: who.task,
-            server: self.server,
+            endpoint: snapshot.endpoint_by_digest(self.endpoint)?,
+            server: snapshot.server_by_digest(part.server)?,
             revision: self.session.speaks(),
             session: Some(&self.session),
-            epoch: self.upstream.get(),
-        }
+            epoch: part.upstream.get(),
+        })
     }
 
-    /// What a request of the gateway's own in this session carries.
-    fn flight(&self, shard: &Shard) -> Flight {
-        let (now, who) = (shard.timers.now(), self.who.borrow().clone());
-        Flight {
+    /// What a request of the gateway's own in this session carries; `None` where its endpoint or its server is gone.
+    fn flight(&self, shard: &Shard, part: &Part) -> Option<Flight> {
+        let (now, who, snapshot) = (shard.timers.now(), self.who.borrow().clone(), shard.snapshot());
+        let endpoint = snapshot.endpoint_by_digest(self.endpoint)?;
+        let server = snapshot.server_by_digest(part.server)?;
+        Some(Flight {
             task: who.task,
-            server: self.server,
-            endpoint: self.endpoint,
+            server,
+            endpoint,
             era: Era::Legacy,
             revision: self.session.speaks(),
             id: None,
             method: None,
-            epoch: self.upstream.get(),
+            epoch: part.upstream.get(),
             session: Some(self.session.clone()),
             profile: None,
             change: Cell::new(None),
@@ -338,8 +390,24 @@ impl Feed {
             answered: now.mono,
             request_bytes: 0,
             seq: None,
-            snapshot: shard.snapshot(),
+            snapshot,
             caller: who.caller.clone(),
+        })
+    }
+
+    /// Looks where its endpoint leads now: whose part is over, and whether all of it is.
+    fn look_around(&self, snapshot: &Held) {
+        let endpoint = snapshot.endpoint_by_digest(self.endpoint);
+        let servers = endpoint.map(|endpoint| &snapshot.settings.endpoints[endpoint.index()].servers);
+        let leads = |server: u64| {
+            let server = snapshot.server_by_digest(server);
+            servers.zip(server).is_some_and(|(servers, server)| servers.contains(&server))
+        };
+        let parts = self.parts.borrow();
+        parts.iter().for_each(|part| part.gone.set(!leads(part.server)));
+        let other = self.asked.is_none() && endpoint.is_some_and(|it| is_merged(snapshot, it) != self.joint);
+        if endpoint.is_none() || other || !self.joint && parts.iter().any(|part| part.gone.get()) {
+            self.ended.set(true);
         }
     }
 
@@ -361,6 +429,11 @@ impl Feed {
         }
         // Who waits to hear whether there is one is told, also while the shard drains.
         self.opening.get() == Opening::Trying || !shard.draining() && shard.timers.now().mono < self.until(shard)
+    }
+
+    /// Whether one of its servers is.
+    fn wants(&self, shard: &Shard, part: &Part) -> bool {
+        !part.gone.get() && self.is_wanted(shard)
     }
 
     /// Whether its session is.
@@ -403,6 +476,9 @@ pub(super) struct Feeds {
     /// Tasks that feed.
     tasks: Cell<usize>,
     epoch: Cell<u64>,
+    /// The snapshot under which lists were last looked at.
+    number: Cell<u64>,
+    hashed: RefCell<visible::Hashed>,
 }
 
 impl Feeds {
@@ -422,6 +498,8 @@ impl Feeds {
             bytes: Cell::new(0),
             tasks: Cell::new(0),
             epoch: Cell::new(0),
+            number: Cell::new(0),
+            hashed: RefCell::default(),
         }
     }
 
@@ -481,10 +559,12 @@ impl Feeds {
             line.shutdown();
         }
         let at = feed.outlet.borrow_mut().go_on();
-        if let Some(at) = at {
-            self.feed(&feed, Some(at));
+        let part = feed.parts.borrow().first().cloned();
+        if let (Some(at), Some(part)) = (at, part) {
+            self.feed(&feed, &part, Some(at));
         }
         feed.read_by(shard, &Rc::new(Who::of(flight)));
+        self.look_at_lists(shard, &shard.snapshot(), &feed);
         feed.changed();
         self.look(&feed);
         Some((feed, resumed.tap))
@@ -499,7 +579,7 @@ impl Feeds {
         }
         let feed = Rc::new(Feed::new(shard, flight, session.clone(), None, 0));
         self.homes.borrow_mut().insert(session.nonce16, feed.clone());
-        self.feed(&feed, None);
+        self.begin(&feed);
         Some(feed)
     }
 
@@ -523,7 +603,7 @@ impl Feeds {
     /// Puts what the server says unasked on such a stream too, once.
     pub(super) fn listen(&self, feed: &Rc<Feed>) {
         if feed.all.as_ref().is_some_and(|all| !all.listening.replace(true)) {
-            self.feed(feed, None);
+            self.begin(feed);
         }
     }
 
@@ -548,6 +628,7 @@ impl Feeds {
     pub(super) fn attach(&self, shard: &Shard, flight: &Flight, feed: &Rc<Feed>) -> TapKey {
         let tap = feed.outlet.borrow_mut().attach(next(&self.streams));
         feed.read_by(shard, &Rc::new(Who::of(flight)));
+        self.look_at_lists(shard, &shard.snapshot(), feed);
         // The one before it has nothing new to wait for.
         feed.changed();
         self.look(feed);
@@ -567,7 +648,7 @@ impl Feeds {
 
     /// After a change in who reads a stream, and whether its server is read: puts it where it belongs then.
     fn look(&self, feed: &Rc<Feed>) {
-        let (read, taps) = (feed.read.get(), feed.outlet.borrow().taps());
+        let (read, taps) = (feed.read.get() > 0, feed.outlet.borrow().taps());
         if feed.asked.is_none() && !read && taps == 0 {
             // Nobody can find it any more.
             feed.outlet.borrow_mut().shut();
@@ -642,14 +723,20 @@ impl Feeds {
             self.forget(shard, stream, now, many);
         }
         self.part(shard);
-        let epoch = shard.snapshot().auth_epoch;
+        let snapshot = shard.snapshot();
+        let epoch = snapshot.settings_epoch;
         if self.epoch.replace(epoch) != epoch {
+            self.each(|feed| feed.look_around(&snapshot));
             self.wake_all();
             shard.wake_streams();
         }
+        if self.number.replace(snapshot.number) != snapshot.number {
+            let homes: Vec<Rc<Feed>> = self.homes.borrow().values().cloned().collect();
+            homes.iter().for_each(|feed| self.look_at_lists(shard, &snapshot, feed));
+        }
     }
 
-    /// The epoch under which callers were last looked at, at most some milliseconds ago.
+    /// The settings' epoch under which streams were last looked at, at most some milliseconds ago.
     pub(super) fn epoch(&self) -> u64 {
         self.epoch.get()
     }
@@ -681,31 +768,68 @@ impl Feeds {
 
     /// Everybody looks around: the shard drains.
     pub(super) fn wake_all(&self) {
-        let homes: Vec<Rc<Feed>> = self.homes.borrow().values().cloned().collect();
-        let answers: Vec<Rc<Feed>> = self.answers.borrow().values().cloned().collect();
-        homes.iter().chain(&answers).for_each(|feed| feed.changed());
+        self.each(Feed::changed);
     }
 
-    /// Starts the task that feeds a log from its server, behind the server's event `at`.
-    fn feed(&self, feed: &Rc<Feed>, at: Option<Box<[u8]>>) {
+    fn each(&self, act: impl Fn(&Feed)) {
+        let homes: Vec<Rc<Feed>> = self.homes.borrow().values().cloned().collect();
+        let answers: Vec<Rc<Feed>> = self.answers.borrow().values().cloned().collect();
+        homes.iter().chain(&answers).for_each(|feed| act(feed));
+    }
+
+    /// Starts what feeds a session's own stream.
+    fn begin(&self, feed: &Rc<Feed>) {
+        if feed.joint {
+            return self.spawn(feed, |shard, feed| async move {
+                tend::tend(&shard, &feed).await;
+                shard.feeds.is_fed(&feed);
+            });
+        }
+        let part = feed.parts.borrow().first().cloned();
+        if let Some(part) = part {
+            self.feed(feed, &part, None);
+        }
+    }
+
+    /// Starts the task that feeds a log from a server, behind the server's event `at`.
+    fn feed(&self, feed: &Rc<Feed>, part: &Rc<Part>, at: Option<Box<[u8]>>) {
+        let part = part.clone();
+        part.read.set(true);
+        self.spawn(feed, move |shard, feed| async move {
+            if feed.asked.is_some() {
+                go_on(&shard, &feed, &part, at).await;
+            } else {
+                keep_fed(&shard, &feed, &part).await;
+            }
+            part.read.set(false);
+            if !feed.joint {
+                shard.feeds.is_fed(&feed);
+            }
+        });
+    }
+
+    /// Nothing more comes of a session's own stream.
+    fn is_fed(&self, feed: &Rc<Feed>) {
+        if feed.asked.is_some() || feed.all.is_some() {
+            return;
+        }
+        feed.outlet.borrow_mut().finish();
+        let mut homes = self.homes.borrow_mut();
+        if homes.get(&feed.session.nonce16).is_some_and(|known| Rc::ptr_eq(known, feed)) {
+            homes.remove(&feed.session.nonce16);
+        }
+    }
+
+    /// A task that reads for a stream.
+    fn spawn<F: Future<Output = ()> + 'static>(&self, feed: &Rc<Feed>, work: impl FnOnce(Rc<Shard>, Rc<Feed>) -> F) {
         let Some(shard) = self.shard.get().and_then(Weak::upgrade) else { return };
         let feed = feed.clone();
         self.tasks.set(self.tasks.get() + 1);
-        feed.read.set(true);
+        feed.read.set(feed.read.get() + 1);
+        let work = work(shard.clone(), feed.clone());
         ring::spawn(async move {
-            if feed.asked.is_some() {
-                go_on(&shard, &feed, at).await;
-            } else {
-                keep_fed(&shard, &feed).await;
-            }
-            if feed.asked.is_none() && feed.all.is_none() {
-                feed.outlet.borrow_mut().finish();
-                let mut homes = shard.feeds.homes.borrow_mut();
-                if homes.get(&feed.session.nonce16).is_some_and(|known| Rc::ptr_eq(known, &feed)) {
-                    homes.remove(&feed.session.nonce16);
-                }
-            }
-            feed.read.set(false);
+            work.await;
+            feed.read.set(feed.read.get() - 1);
             shard.feeds.look(&feed);
             shard.feeds.settle(&feed);
             feed.changed();
@@ -725,15 +849,18 @@ pub(super) fn opened(feed: &Feed) -> Option<Result<(), Refusal>> {
             Err(Refusal::from(Kind::RequestBad).saying("The server refused this stream request."))
         }
         Opening::Refused(_) => Err(reasoned(Kind::ServerInvalid).unanswerable()),
-        Opening::Failed(fault) => Err(reasoned(match fault {
-            UpstreamFault::Unreachable | UpstreamFault::NoAddress => Kind::ServerUnreachable,
-            UpstreamFault::Untrusted => Kind::ServerUntrusted,
-            UpstreamFault::NoBuffer => Kind::NoBuffer,
-            UpstreamFault::Timeout => Kind::ServerTimeout,
-            UpstreamFault::BadAnswer => Kind::ServerInvalid,
-            UpstreamFault::Cut | UpstreamFault::Abandoned => Kind::ServerCut,
-        })
-        .unanswerable()),
+        Opening::Failed(fault) => {
+            let kind = match fault {
+                UpstreamFault::Unreachable | UpstreamFault::NoAddress => Kind::ServerUnreachable,
+                UpstreamFault::Unhealthy { .. } => Kind::ServerUnhealthy,
+                UpstreamFault::Untrusted => Kind::ServerUntrusted,
+                UpstreamFault::NoBuffer => Kind::NoBuffer,
+                UpstreamFault::Timeout => Kind::ServerTimeout,
+                UpstreamFault::BadAnswer => Kind::ServerInvalid,
+                UpstreamFault::Cut | UpstreamFault::Abandoned => Kind::ServerCut,
+            };
+            Err(faulted(kind, fault).unanswerable())
+        }
     })
 }
 
@@ -749,6 +876,11 @@ pub(super) async fn changed(shard: &Shard, feed: &Feed, until: Moment) {
         Poll::Pending
     })
     .await;
+}
+
+/// Whether an endpoint shows more than the one server it has, as that is.
+pub(super) fn is_merged(snapshot: &Snapshot, endpoint: EndpointId) -> bool {
+    snapshot.settings.endpoints[endpoint.index()].servers.len() > 1
 }
 
 fn next(count: &Cell<u64>) -> u64 {

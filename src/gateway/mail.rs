@@ -17,6 +17,8 @@ pub enum Letter {
     SessionEnded([u8; 16]),
     /// A client takes a request of its session back.
     Cancelled(Arc<Cancel>),
+    /// A server has a new session for the one with these random bits, opened by another shard than its home.
+    SessionOpened([u8; 16]),
     /// The box was full, and letters were left out: what is remembered of sessions may be out of date.
     Missed,
 }
@@ -91,23 +93,12 @@ impl Mail {
     /// Puts a letter into every box, the writer's own too. A full box gets [`Letter::Missed`] instead; a cancellation is
     /// just left out, and of a box that is half full already: many of them must not crowd out what has to be known.
     pub fn send(&self, letter: &Letter) {
-        for letterbox in &self.boxes {
-            {
-                let mut inside = letterbox.inside();
-                match letter {
-                    Letter::Cancelled(cancel) if inside.letters.len() >= LETTERS_MAX / 2 => {
-                        cancel.is_vain(false);
-                    }
-                    letter if inside.letters.len() < LETTERS_MAX => inside.letters.push(letter.clone()),
-                    _ => {
-                        inside.letters.pop();
-                        inside.letters.push(Letter::Missed);
-                    }
-                }
-                letterbox.flag.store(true, Ordering::Release);
-            }
-            letterbox.bell.ring();
-        }
+        self.boxes.iter().for_each(|letterbox| letterbox.put(letter));
+    }
+
+    /// Puts it into one shard's box alone.
+    pub fn send_to(&self, shard: ShardId, letter: &Letter) {
+        self.boxes.get(shard.index()).into_iter().for_each(|letterbox| letterbox.put(letter));
     }
 
     /// Takes a shard's letters. Costs one load while there are none, which is nearly always.
@@ -162,6 +153,24 @@ impl Letterbox {
     fn new() -> std::io::Result<Self> {
         let (bell, ear) = bell::pair()?;
         Ok(Self { flag: AtomicBool::new(false), inside: Mutex::default(), bell, ear: Mutex::new(Some(ear)) })
+    }
+
+    fn put(&self, letter: &Letter) {
+        {
+            let mut inside = self.inside();
+            match letter {
+                Letter::Cancelled(cancel) if inside.letters.len() >= LETTERS_MAX / 2 => {
+                    cancel.is_vain(false);
+                }
+                letter if inside.letters.len() < LETTERS_MAX => inside.letters.push(letter.clone()),
+                _ => {
+                    inside.letters.pop();
+                    inside.letters.push(Letter::Missed);
+                }
+            }
+            self.flag.store(true, Ordering::Release);
+        }
+        self.bell.ring();
     }
 
     fn inside(&self) -> MutexGuard<'_, Inside> {

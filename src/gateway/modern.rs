@@ -215,7 +215,7 @@ fn notification(shard: &Shard, flight: &Flight, data: &[u8]) -> Judged {
         return dropped(shard, Dropped::Malformed);
     };
     if method.announces_change() {
-        shard.control.poke(flight.server).changed();
+        flight.snapshot.states[flight.server.index()].poke.changed();
     }
     let hidden = match method.verb {
         Verb::ResourceUpdated => !readable(flight, envelope, data),

@@ -110,10 +110,11 @@ async fn post(
 
     // One configuration and one time from the decision on; the caller may have changed while the body came.
     let current = shard.snapshot();
-    let caller = if Rc::ptr_eq(&current, &snapshot) && caller.expires > shard.timers.now().unix_s() {
-        caller
+    let (endpoint, caller) = if Rc::ptr_eq(&current, &snapshot) && caller.expires > shard.timers.now().unix_s() {
+        (endpoint, caller)
     } else {
-        gate::caller(shard, &current, conn, endpoint)?
+        let endpoint = gate::endpoint(&current, conn)?;
+        (endpoint, gate::caller(shard, &current, conn, endpoint)?)
     };
     let asked = Asked { snapshot: current, caller, endpoint, began };
 
@@ -170,7 +171,11 @@ pub(super) async fn judged(
     flight.task = Judge::new(shard, conn, body, flight).task(&call)?;
     let looked_up = call.method.is_some_and(|method| method.list.is_some() || method.subject != methods::Subject::None);
     if looked_up {
-        lists::fresh(shard, flight).await;
+        let current = lists::fresh(shard, flight).await;
+        if let Some(current) = current {
+            renew(shard, conn, flight, current)?;
+            flight.task = Judge::new(shard, conn, body, flight).task(&call)?;
+        }
     }
     if let Some(kind) = call.method.and_then(|method| method.list) {
         return Ok(Due::List(kind));
@@ -205,6 +210,17 @@ pub(super) async fn judged(
         shard.control.mail.send(&Letter::Cancelled(Arc::new(cancel)));
     }
     Ok(Due::Call(recorded, restored))
+}
+
+/// Other settings have come while the message waited: it is decided under these, by ids of theirs.
+fn renew(shard: &Shard, conn: &Conn, flight: &mut Flight, snapshot: Rc<Held>) -> Result<(), Refusal> {
+    let endpoint = gate::endpoint(&snapshot, conn)?;
+    let server = snapshot.server_by_digest(sessions::digest(flight));
+    let here = |server: &ServerId| snapshot.settings.endpoints[endpoint.index()].servers.contains(server);
+    let server = server.filter(here).ok_or(Kind::NotFound)?;
+    flight.caller = gate::caller(shard, &snapshot, conn, endpoint)?;
+    (flight.endpoint, flight.server, flight.snapshot) = (endpoint, server, snapshot);
+    Ok(())
 }
 
 /// Whether there is room for it: by what it is worth, by what its subject has under way, by its id. Notifications and

@@ -113,6 +113,11 @@ impl Live {
         self.upstream(server).map_or(0, |upstream| upstream.epoch)
     }
 
+    /// The servers that it has a session at, each with how new that is.
+    pub(super) fn epochs(&self) -> SmallVec<[(u64, u32); 4]> {
+        self.upstreams.borrow().iter().map(|upstream| (upstream.server, upstream.epoch)).collect()
+    }
+
     fn learn(&self, upstream: Upstream) {
         let mut upstreams = self.upstreams.borrow_mut();
         upstreams.retain(|known| known.server != upstream.server);
@@ -120,7 +125,7 @@ impl Live {
     }
 
     /// Learns what other shards have told the ledger.
-    fn catch_up(&self, shard: &Shard) {
+    pub(super) fn catch_up(&self, shard: &Shard) {
         if let Visit::Known(known) = shard.control.ledger.visit(&self.key(), self.terms(), shard.timers.last().unix_s())
         {
             known.upstreams.into_iter().for_each(|upstream| self.learn(upstream));
@@ -289,7 +294,7 @@ fn enter(
         return Err(Kind::ServerInvalid);
     }
     let profile = flight.profile.as_deref().unwrap_or_default();
-    let upstream = Upstream { server: digest(flight), epoch: 1, revision, id: id.into() };
+    let upstream = Upstream { server: digest(flight), instance: 0, epoch: 1, revision, id: id.into() };
     let now_s = shard.timers.last().unix_s();
     let entered = shard.control.ledger.enter(key, terms, profile, upstream.clone(), now_s);
     entered.map(|()| upstream).map_err(|fault| match fault {
@@ -406,10 +411,11 @@ async fn open(shard: &Shard, flight: &Flight, live: &Live, epoch: u32) -> In {
             return came;
         }
     };
-    let upstream = Upstream { server, epoch, revision: live.speaks(), id };
+    let upstream = Upstream { server, instance: 0, epoch, revision: live.speaks(), id };
     match shard.control.ledger.opened(&key, upstream.clone()) {
         Opened::Kept => {
             live.learn(upstream);
+            shard.feeds.opened(shard, live);
             shard.count(Count::SessionsReopened);
             In::Opened { epoch }
         }
@@ -438,7 +444,7 @@ async fn shake_hands(shard: &Shard, flight: &Flight, live: &Live, known: Option<
     if id.len() > UPSTREAM_SESSION_BYTES_MAX {
         return Err(In::Declined);
     }
-    let upstream = Upstream { server: digest(flight), epoch: 0, revision: live.speaks(), id };
+    let upstream = Upstream { server: digest(flight), instance: 0, epoch: 0, revision: live.speaks(), id };
     let came = match agreed {
         Some(agreed) if agreed == live.speaks() => restore(shard, flight, live, known, &upstream, until).await,
         // The client speaks what it has agreed on; a server that will not is for a new session to find out.
@@ -658,7 +664,7 @@ pub(super) async fn end(shard: &Shard, live: &Live) -> Result<(), Refusal> {
 
 /// The server that a session is at, if there is one of that name.
 fn server_of(snapshot: &Held, upstream: &Upstream) -> Option<ServerId> {
-    snapshot.prepared.servers.iter().position(|server| server.digest == upstream.server).map(ServerId::from_index)
+    snapshot.server_by_digest(upstream.server)
 }
 
 /// Ends a server's session that belongs to nobody any more. That it may fail is the server's own idle bound's affair.

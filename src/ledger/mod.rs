@@ -78,6 +78,8 @@ pub struct Restored {
     pub used: usize,
     /// What is behind those.
     pub tail: Tail,
+    /// It is in a layout that is no longer written.
+    pub old: bool,
 }
 
 impl Ledger {
@@ -309,7 +311,7 @@ impl Ledger {
         self.stripes.iter().for_each(|stripe| lock(stripe).settle());
         let used = profiles.into_iter().filter(|(_, profile)| Arc::strong_count(profile) > 1);
         lock(&self.profiles).known = used.take(PROFILES_MAX).collect();
-        Ok(Restored { used: reader.used(), tail: reader.tail() })
+        Ok(Restored { used: reader.used(), tail: reader.tail(), old: reader.is_old() })
     }
 
     /// Records may be missing that were not lost in a crash: sessions issued until now that have none are over.

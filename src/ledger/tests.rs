@@ -227,7 +227,7 @@ fn profile_of(terms: &Terms) -> Vec<u8> {
 
 fn upstream(server: u64, epoch: u32) -> Upstream {
     let id = format!("{server}-{epoch}").into_bytes().into();
-    Upstream { server, epoch, revision: Revision::R2025_06_18, id }
+    Upstream { server, instance: server << 8, epoch, revision: Revision::R2025_06_18, id }
 }
 
 impl Ledger {
@@ -250,7 +250,7 @@ proptest! {
         for (length, table) in &world.moments {
             let again = Ledger::new(BOUNDS);
             let restored = again.restore(&world.file[..*length]).unwrap();
-            prop_assert_eq!(restored, Restored { used: *length, tail: Tail::Whole });
+            prop_assert_eq!(restored, Restored { used: *length, tail: Tail::Whole, old: false });
             let live = |all: &[String]| all.iter().filter(|line| !line.starts_with("over")).cloned().collect::<Vec<_>>();
             prop_assert_eq!(live(&again.summary(world.now_s)), live(table));
             prop_assert_eq!(again.len(), live(table).len());
@@ -332,7 +332,7 @@ fn a_picture_of_what_moves() {
     world.ledger.take_journal(&mut file);
     assert!(file.len() > pieces, "the last piece was followed by changes");
     let again = Ledger::new(BOUNDS);
-    assert_eq!(again.restore(&file), Ok(Restored { used: file.len(), tail: Tail::Whole }));
+    assert_eq!(again.restore(&file), Ok(Restored { used: file.len(), tail: Tail::Whole, old: false }));
     assert_eq!(again.summary(10_000), world.ledger.summary(10_000));
 }
 
@@ -472,7 +472,7 @@ fn fill(ledger: &Ledger, owners: u64) {
         };
         let terms = Terms { endpoint: 1, revision: Revision::R2025_06_18, capabilities: 0, issued_s: 1 };
         let id = Box::from(*b"0b7c6ad4-2d0b-4a70-a2f5-9f9e3d1c9f55");
-        let upstream = Upstream { server: 1, epoch: 1, revision: Revision::R2025_06_18, id };
+        let upstream = Upstream { server: 1, instance: 0, epoch: 1, revision: Revision::R2025_06_18, id };
         let profile = format!("{{\"clientInfo\":{{\"name\":\"agent-{}\"}}}}", number % 20);
         ledger.enter(key, terms, profile.as_bytes(), upstream, 1).unwrap();
         if number % 100 == 0 {

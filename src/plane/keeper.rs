@@ -15,7 +15,7 @@ use crate::base::limits::{
     CATALOG_MS_DEFAULT, CATALOG_MS_MIN, CATALOG_RETRY_MS_MAX, LIST_PAGES_MAX, PLANE_HEARD_MAX, RESOLVE_MS,
 };
 use crate::config::{InstanceSettings, Scheme, ServerSettings};
-use crate::gateway::control::{Control, Life, Poke};
+use crate::gateway::control::{Control, Life};
 use crate::http::head::Method;
 use crate::jsonrpc::scan;
 use crate::mcp::catalog::{EraCatalog, ListKind, Listing, ServerCatalog, capability, read_page};
@@ -24,6 +24,7 @@ use crate::mcp::request;
 use crate::mcp::revision::{Era, Revision};
 use crate::mcp::transport::{Transport, hints_at_sse};
 use crate::tls::config::Materials;
+use crate::upstream::state::{Poke, ServerState};
 
 use super::client::{self, ClientFault, Heard, Response, Stream, Target};
 use super::talk::{Talk, TalkFault};
@@ -52,6 +53,7 @@ pub(super) struct Keeper {
     told: Option<Transport>,
     pub(super) target: Target,
     pub(super) control: Arc<Control>,
+    state: Arc<ServerState>,
     pub(super) news: Sender<News>,
     session: Option<Session>,
     /// The stream of that session, where the server speaks HTTP+SSE.
@@ -90,6 +92,7 @@ impl Keeper {
         instance: &InstanceSettings,
         target: Target,
         control: Arc<Control>,
+        state: Arc<ServerState>,
         news: Sender<News>,
     ) -> Self {
         Self {
@@ -101,6 +104,7 @@ impl Keeper {
             told: settings.transport,
             target,
             control,
+            state,
             news,
             session: None,
             talk: None,
@@ -136,7 +140,7 @@ impl Keeper {
     }
 
     fn poke(&self) -> &Poke {
-        self.control.poke(self.server)
+        &self.state.poke
     }
 
     fn tell(&self, news: News) {
@@ -272,6 +276,7 @@ impl Keeper {
             protocol,
             capabilities: introduction.capabilities,
             server_info: introduction.server_info,
+            instructions: introduction.instructions,
             lists: [None, None, None, None],
         };
         for kind in ListKind::ALL {
@@ -338,7 +343,7 @@ impl Keeper {
                 self.resolved = None;
                 return;
             }
-            let bell = self.control.poke(self.server).bell();
+            let bell = self.state.poke.bell();
             let heard = match (&mut self.talk, &mut stream) {
                 (Some(talk), _) => Some(talk.next(bell, left)),
                 (None, stream) => stream.as_mut().map(|stream| stream.next(bell, left)),

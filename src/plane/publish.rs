@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::base::ids::ServerId;
 use crate::base::limits::PUBLISH_GATHER_MS;
 use crate::config::Settings;
-use crate::config::snapshot::{Prepared, Snapshot};
+use crate::config::snapshot::{Parts, Prepared, Snapshot};
 use crate::gateway::control::{Control, Life};
 use crate::mcp::catalog::{Catalog, ServerCatalog};
 use crate::policy::compile::Warning;
@@ -112,10 +112,27 @@ impl Publisher {
     fn publish(&mut self) {
         self.number += 1;
         let catalog = Catalog::build(self.servers.iter().map(|known| known.catalog.clone()).collect());
-        let addresses = self.servers.iter().map(|known| known.addresses.clone().unwrap_or_default()).collect();
-        let auth_epoch = self.control.snapshot.load().auth_epoch;
-        let (settings, prepared, tls) = (self.settings.clone(), self.prepared.clone(), self.tls.clone());
-        let (snapshot, warnings) = Snapshot::new(settings, prepared, catalog, addresses, tls, auth_epoch, self.number);
+        let instances = self.prepared.servers.iter().map(|server| server.instances.len());
+        let addresses = self.servers.iter().zip(instances).map(|(known, instances)| {
+            let mut addresses = vec![Arc::default(); instances];
+            if let Some(first) = addresses.first_mut() {
+                *first = known.addresses.clone().unwrap_or_default();
+            }
+            addresses
+        });
+        let addresses = addresses.collect();
+        let before = self.control.snapshot.load();
+        let (snapshot, warnings) = Snapshot::new(Parts {
+            settings: self.settings.clone(),
+            prepared: self.prepared.clone(),
+            catalog,
+            states: before.states.clone(),
+            addresses,
+            tls: self.tls.clone(),
+            auth_epoch: before.auth_epoch,
+            settings_epoch: before.settings_epoch,
+            number: self.number,
+        });
         self.control.snapshot.store(Arc::new(snapshot));
         for warning in &warnings {
             if !self.warned.contains(warning) {
@@ -129,10 +146,11 @@ impl Publisher {
 
     /// Tells shards and the admin listener what is known now.
     fn report(&self) {
+        let snapshot = self.control.snapshot.load();
         for (index, known) in self.servers.iter().enumerate() {
             let server = ServerId::from_index(index);
             if known.catalog.is_some() {
-                self.control.poke(server).set_fresh(known.announced);
+                snapshot.states[index].poke.set_fresh(known.announced);
             }
             self.health.set(server, known.catalog.as_ref(), known.trouble.as_deref());
         }

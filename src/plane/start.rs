@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::base::ids::{ServerId, ShardId};
 use crate::base::limits::{KEEPER_STACK_BYTES, PORT_WAIT_MS_MAX, START_WAIT_MS_MAX, TICK_MS};
-use crate::config::snapshot::{Prepared, Snapshot};
+use crate::config::snapshot::{Parts, Prepared, Snapshot};
 use crate::config::{Settings, Shards};
 use crate::gateway::control::{Control, Life};
 use crate::gateway::run;
@@ -17,6 +17,8 @@ use crate::identity::provider;
 use crate::mcp::catalog::Catalog;
 use crate::record::{self, Writer};
 use crate::session::owner::SealingKey;
+use crate::tls::config::Materials;
+use crate::upstream::state::{InstanceState, ServerState};
 use crate::uring::ring::{Choice, Driver, RingFault};
 use crate::uring::{cpu, socket};
 
@@ -101,9 +103,9 @@ impl Gateway {
         let settings = Arc::new(settings);
         let prepared = Arc::new(Prepared::new(&settings));
         let (certs, tls) = Certs::load(&settings)?;
-        let nowhere = vec![Arc::default(); settings.servers.len()];
-        let (snapshot, _) = Snapshot::new(settings.clone(), prepared.clone(), Catalog::default(), nowhere, tls, 0, 0);
-        let control = Control::new(snapshot, shards, settings.servers.len())
+        let snapshot = first_snapshot(&settings, &prepared, tls)
+            .map_err(|error| PlaneFault::System { what: "an event descriptor", error })?;
+        let control = Control::new(snapshot, shards)
             .map_err(|error| PlaneFault::System { what: "an event descriptor", error })?;
         let control = Arc::new(control);
         let journal = Journal::open(&settings.state, control.ledger.clone())?.start()?;
@@ -230,7 +232,8 @@ fn keep(
         };
         let host = prepared.servers[index].host.clone();
         let target = Target { addresses: Vec::new(), host, path: instance.path.clone(), tls: None };
-        let keeper = Keeper::new(id, server, instance, target, control.clone(), news.clone());
+        let state = control.snapshot.load().states[index].clone();
+        let keeper = Keeper::new(id, server, instance, target, control.clone(), state, news.clone());
         let name: String = format!("plane-{}", server.name).chars().take(15).collect();
         std::thread::Builder::new()
             .name(name)
@@ -241,6 +244,24 @@ fn keep(
     let publisher = Publisher::new(settings.clone(), prepared, control.clone(), health.clone());
     std::thread::Builder::new().name("plane".into()).spawn(move || publisher.run(&heard)).map_err(fault)?;
     Ok(())
+}
+
+/// A snapshot without anything found out yet.
+pub(super) fn first_snapshot(
+    settings: &Arc<Settings>,
+    prepared: &Arc<Prepared>,
+    tls: Arc<Materials>,
+) -> std::io::Result<Snapshot> {
+    let mut states = Vec::with_capacity(prepared.servers.len());
+    for server in &prepared.servers {
+        let instances = server.instances.iter().map(|digest| Arc::new(InstanceState::new(*digest))).collect();
+        states.push(Arc::new(ServerState::new(server.digest, instances)?));
+    }
+    let addresses = states.iter().map(|state| vec![Arc::default(); state.instances.len()]).collect();
+    let (settings, prepared, catalog) = (settings.clone(), prepared.clone(), Catalog::default());
+    let parts =
+        Parts { settings, prepared, catalog, states, addresses, tls, auth_epoch: 0, settings_epoch: 0, number: 0 };
+    Ok(Snapshot::new(parts).0)
 }
 
 fn wait_for_servers(settings: &Settings, control: &Control, health: &Health) {
@@ -304,10 +325,8 @@ mod tests {
         let text = "auth: { anonymous: allow }\nservers: { a: { url: 'http://127.0.0.1:1/' } }\n";
         let settings = load(text, std::path::Path::new("."), &Nothing).unwrap().settings;
         let prepared = Arc::new(Prepared::new(&settings));
-        let nowhere = vec![Arc::default()];
-        let (snapshot, _) =
-            Snapshot::new(Arc::new(settings), prepared, Catalog::default(), nowhere, Arc::default(), 0, 0);
-        let control = Arc::new(Control::new(snapshot, 1, 1).expect("an event descriptor"));
+        let snapshot = first_snapshot(&Arc::new(settings), &prepared, Arc::default()).expect("an event descriptor");
+        let control = Arc::new(Control::new(snapshot, 1).expect("an event descriptor"));
         let ended = |panics: bool| {
             let sibling = Sibling(control.clone());
             let thread = std::thread::spawn(move || {

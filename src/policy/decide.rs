@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::rule::Effect;
 use super::table::{Asker, Named, Says, Table, merge};
 use super::uri::Target;
 use crate::base::ids::{RuleId, ServerId};
@@ -202,6 +203,24 @@ pub fn listed(table: &Table, caller: &Caller, task: ActiveTask, server: ServerId
         ListKind::Resources | ListKind::Templates => {
             judge(table, caller, task, server, Question::List(kind, &item.name)).outcome.is_ok()
         }
+    }
+}
+
+/// Whether the rules say anything to this caller about `server`'s entries of this kind, whatever these are: some permit
+/// may apply, and no forbid hides them all. Without a `kind`: of any. For telling a caller that a server's part of an
+/// answer is missing, and no other caller that there is such a server.
+#[must_use]
+pub fn concerns(table: &Table, caller: &Caller, task: ActiveTask, server: ServerId, kind: Option<ListKind>) -> bool {
+    let (class, asker) = (table.class(caller), Asker { caller, task });
+    let concerns = |kind: usize| {
+        class.rows(&asker, Effect::Permit).any(|row| row.reach.some[kind].get(server.index()))
+            && !class.rows(&asker, Effect::Forbid).any(|row| row.reach.hides_all[kind].get(server.index()))
+    };
+    match kind {
+        None => (0..3).any(concerns),
+        Some(ListKind::Tools) => concerns(0),
+        Some(ListKind::Prompts) => concerns(1),
+        Some(ListKind::Resources | ListKind::Templates) => concerns(2),
     }
 }
 

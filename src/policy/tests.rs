@@ -44,7 +44,7 @@ struct World {
 }
 
 fn item(name: &str) -> Item {
-    Item { name: Box::from(name), raw: Box::default(), params: Box::default(), id: Item::UNNUMBERED }
+    Item::named(name)
 }
 
 fn offers(tools: &[&str]) -> ServerCatalog {
@@ -56,6 +56,7 @@ fn offers(tools: &[&str]) -> ServerCatalog {
         protocol: Revision::NEWEST,
         capabilities: serde_json::json!({}),
         server_info: None,
+        instructions: None,
         lists: [list(tools), list(&PROMPTS), list(&RESOURCES), list(&TEMPLATES)],
     };
     ServerCatalog { modern: Some(era), ..ServerCatalog::default() }
