@@ -13,16 +13,16 @@ use std::rc::Rc;
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 
-use crate::base::limits::{BODY_BYTES_MAX, BUFFER_BYTES, LINE_OPEN_MS_MAX, LINE_SPARE_MS, LINES_MAX, RETIRE_MS_MAX};
+use crate::base::limits::{LINE_OPEN_MS_MAX, LINE_SPARE_MS, LINES_MAX, RETIRE_MS_MAX};
 use crate::base::time::Moment;
+use crate::http::body as chunks;
 use crate::http::field::Known;
-use crate::http::head::{Framing, Method, Progress, RequestHead};
-use crate::http::sse::{self, Event, EventParser};
-use crate::http::{body as chunks, reply};
+use crate::http::head::{Framing, Method};
+use crate::http::sse::EventParser;
 use crate::jsonrpc::answer::AnswerScan;
 use crate::jsonrpc::scan::{Reader, Shape};
 use crate::mcp::transport::{StreamUrl, read_endpoint};
-use crate::session::line::Goes;
+use crate::session::line::{Goes, Manner};
 use crate::tls::stream::Stream;
 use crate::uring::buffer;
 use crate::uring::ring;
@@ -31,7 +31,9 @@ use crate::uring::wait::Timers;
 
 use super::UpstreamFault;
 use super::exchange::{Abort, Answer, Lane, Request, Upstreams};
-use super::lines::{Inbox, Link, Nudge, Road, Said};
+use super::inbox::{Inbox, Said};
+use super::lines::{Link, Road};
+use super::pair::{Asked, Pair, fault_of, first_number, status_of, write_event};
 use super::pool::Pool;
 
 /// All of this shard's sessions with HTTP+SSE servers.
@@ -45,26 +47,6 @@ pub(super) struct Bridge {
     opening: Cell<usize>,
     next: Cell<u64>,
     dropped: Cell<u64>,
-}
-
-/// What the bridge answers when it is not the server that answers: statuses that no server's answer has here.
-const FAULTS: &[(u16, UpstreamFault)] = &[
-    (593, UpstreamFault::Unreachable),
-    (594, UpstreamFault::Untrusted),
-    (595, UpstreamFault::NoAddress),
-    (596, UpstreamFault::NoBuffer),
-    (597, UpstreamFault::Timeout),
-    (598, UpstreamFault::Cut),
-    (599, UpstreamFault::BadAnswer),
-];
-
-/// The fault that a status of the bridge's stands for.
-pub(super) fn fault_of(status: u16) -> Option<UpstreamFault> {
-    FAULTS.iter().find(|row| row.0 == status).map(|row| row.1)
-}
-
-fn status_of(fault: UpstreamFault) -> u16 {
-    FAULTS.iter().find(|row| row.1 == fault).map_or(598, |row| row.0)
 }
 
 impl Bridge {
@@ -89,17 +71,11 @@ impl Bridge {
     /// A connection to the server in front of `lane`'s. It carries one request.
     pub(super) fn dial(self: &Rc<Self>, lane: &Lane<'_>) -> io::Result<Stream> {
         let (near, far) = Socket::pair()?;
-        let pair = Rc::new(Pair {
-            stream: Stream::plain(far),
-            asked: RefCell::new(None),
-            gone: Cell::new(false),
-            nudge: Rc::default(),
-        });
+        let pair = Pair::open(far, self.buffers.clone(), false);
         let (bridge, road) = (self.clone(), Rc::new(Road::of(lane)));
-        ring::spawn(pair.clone().read(self.buffers.clone()));
         ring::spawn(async move {
             Serving { bridge, pair: pair.clone(), road }.serve().await;
-            pair.stream.shutdown();
+            pair.close();
         });
         Ok(Stream::plain(near))
     }
@@ -168,89 +144,18 @@ impl Bridge {
     }
 }
 
-/// Where a shard begins to count its sessions. Its numbers must not be an earlier process's, nor another shard's, though
-/// all start within a millisecond: a session that is asked for where it is not would be somebody else's. The seed is
-/// random; the time is for a system that has no random bits.
-fn first_number(seed: u64, unix_ms: u64) -> u64 {
-    seed ^ unix_ms << 20
-}
-
-/// The far end of a pair.
-struct Pair {
-    stream: Stream,
-    asked: RefCell<Option<Box<Asked>>>,
-    /// Whoever asked does not wait any more.
-    gone: Cell<bool>,
-    nudge: Rc<Nudge>,
-}
-
-/// A request, whole.
-struct Asked {
-    head: RequestHead,
-    bytes: Vec<u8>,
-}
-
-impl Asked {
-    fn body(&self) -> &[u8] {
-        self.bytes.get(self.head.end..).unwrap_or_default()
-    }
-
-    fn field(&self, known: Known) -> Option<&[u8]> {
-        self.head.get(&self.bytes, known)
-    }
-
-    /// What the server gets of the head.
-    fn fields(&self) -> Vec<(&'static str, &[u8])> {
-        let known = [
-            Known::ContentType,
-            Known::Accept,
-            Known::AcceptEncoding,
-            Known::UserAgent,
-            Known::McpProtocolVersion,
-            Known::Traceparent,
-            Known::Tracestate,
-        ];
-        known.into_iter().filter_map(|known| Some((known.name(), self.field(known)?))).collect()
-    }
-}
-
-impl Pair {
-    /// Reads the one request, and sees when nobody waits any more.
-    async fn read(self: Rc<Self>, buffers: buffer::Pool) {
-        if let Some(asked) = self.request(&buffers).await {
-            *self.asked.borrow_mut() = Some(Box::new(asked));
-            self.nudge.ring();
-            // The end, whatever else it is.
-            let _ = self.stream.readable().await;
-        }
-        self.gone.set(true);
-        self.nudge.ring();
-    }
-
-    async fn request(&self, buffers: &buffer::Pool) -> Option<Asked> {
-        let mut asked = Asked { head: RequestHead::new(), bytes: Vec::new() };
-        loop {
-            if !asked.bytes.is_empty() && asked.head.parse(&asked.bytes).ok()? == Progress::Complete {
-                break;
-            }
-            self.more(buffers, &mut asked.bytes).await?;
-        }
-        let length = match asked.head.framing {
-            Framing::None => 0,
-            Framing::Length(length) => usize::try_from(length).ok().filter(|length| *length <= MESSAGE_BYTES_MAX)?,
-            _ => return None,
-        };
-        while asked.bytes.len() < asked.head.end + length {
-            self.more(buffers, &mut asked.bytes).await?;
-        }
-        (asked.bytes.len() == asked.head.end + length).then_some(asked)
-    }
-
-    async fn more(&self, buffers: &buffer::Pool, bytes: &mut Vec<u8>) -> Option<()> {
-        let (read, buffer) = self.stream.recv(buffers.get(BUFFER_BYTES)?).await;
-        bytes.extend_from_slice(&buffer);
-        read.ok().filter(|got| *got > 0).map(|_| ())
-    }
+/// What the server gets of the head.
+fn fields_of(asked: &Asked) -> Vec<(&'static str, &[u8])> {
+    let known = [
+        Known::ContentType,
+        Known::Accept,
+        Known::AcceptEncoding,
+        Known::UserAgent,
+        Known::McpProtocolVersion,
+        Known::Traceparent,
+        Known::Tracestate,
+    ];
+    known.into_iter().filter_map(|known| Some((known.name(), asked.field(known)?))).collect()
 }
 
 /// One request being answered.
@@ -262,21 +167,18 @@ struct Serving {
 
 impl Serving {
     async fn serve(&self) {
-        let pair = &self.pair;
-        pair.nudge.until(|| pair.gone.get() || pair.asked.borrow().is_some()).await;
-        let asked = pair.asked.borrow_mut().take();
-        let Some(asked) = asked else { return };
+        let Some(asked) = self.pair.next().await else { return };
         let link = asked.field(Known::McpSessionId).map(|id| self.bridge.link(id));
         match (asked.head.method, link) {
-            (_, Some(None)) => self.status(404).await,
+            (_, Some(None)) => self.pair.status(404).await,
             (Method::Post, None) => self.open(&asked).await,
             (Method::Post, Some(Some(link))) => self.post(&link, &asked).await,
             (Method::Get, Some(Some(link))) => self.own(&link).await,
             (Method::Delete, Some(Some(link))) => {
                 self.bridge.end(&link);
-                self.status(204).await;
+                self.pair.status(204).await;
             }
-            _ => self.status(405).await,
+            _ => self.pair.status(405).await,
         }
     }
 
@@ -288,18 +190,18 @@ impl Serving {
             envelope.is_some_and(|envelope| envelope.method_name(asked.body()) == Some(b"initialize"))
         };
         if !initialize {
-            return self.status(400).await;
+            return self.pair.status(400).await;
         }
         let open = self.bridge.links.borrow().len() + self.bridge.opening.get();
         if open >= LINES_MAX && !self.bridge.spare() {
-            return self.status(status_of(UpstreamFault::NoBuffer)).await;
+            return self.pair.status(status_of(UpstreamFault::NoBuffer)).await;
         }
         self.bridge.opening.set(self.bridge.opening.get() + 1);
         let link = self.connect().await;
         self.bridge.opening.set(self.bridge.opening.get() - 1);
         let link = match link {
             Ok(link) => link,
-            Err(status) => return self.status(status).await,
+            Err(status) => return self.pair.status(status).await,
         };
         if !self.begin(&link, asked, true).await {
             self.bridge.end(&link);
@@ -384,24 +286,25 @@ impl Serving {
             let (_, reader) = &mut *self.bridge.scans.borrow_mut();
             let Ok(envelope) = reader.read(asked.body()) else { return false };
             let repeatable = envelope.method_name(asked.body()) != Some(b"tools/call");
-            let room = link.has_room().then(|| link.line.borrow_mut().send(asked.body(), envelope, first, &mut body));
+            let manner = Manner { bare: first, ..Manner::default() };
+            let room = link.has_room().then(|| link.line.borrow_mut().send(asked.body(), envelope, manner, &mut body));
             (room, repeatable)
         };
-        let inbox = Inbox::new(&self.pair.nudge);
+        let inbox = Inbox::new(self.pair.nudge());
         let ticket = match goes {
             Some(Ok(Goes::Asking(ticket))) => Some(ticket),
             Some(Ok(Goes::Telling)) => None,
             Some(Ok(Goes::Late)) => {
-                self.status(202).await;
+                self.pair.status(202).await;
                 return true;
             }
             Some(Err(_)) | None => {
-                self.status(status_of(UpstreamFault::NoBuffer)).await;
+                self.pair.status(status_of(UpstreamFault::NoBuffer)).await;
                 return false;
             }
         };
         ticket.iter().for_each(|ticket| link.begin(*ticket, &inbox));
-        let sent = link.post(&self.bridge, &asked.fields(), (&body, repeatable), inbox.clone());
+        let sent = link.post(&self.bridge, &fields_of(asked), (&body, repeatable), inbox.clone());
         let well = match ticket {
             Some(ticket) => {
                 let well = self.answer(link, &inbox, first).await;
@@ -419,9 +322,9 @@ impl Serving {
 
     /// A message that is not answered, but by its status.
     async fn told(&self, link: &Link, inbox: &Inbox) -> bool {
-        self.pair.nudge.until(|| self.pair.gone.get() || link.is_closed() || inbox.posted.get().is_some()).await;
+        self.pair.nudge().until(|| self.pair.is_gone() || link.is_closed() || inbox.posted.get().is_some()).await;
         match inbox.posted.get() {
-            Some(Ok(200..=299)) => self.status(202).await,
+            Some(Ok(200..=299)) => self.pair.status(202).await,
             Some(posted) => self.refused(link, posted).await,
             None => return false,
         }
@@ -439,15 +342,15 @@ impl Serving {
             // It knows no such session: the stream is worth nothing.
             self.bridge.end(link);
         }
-        self.status(status).await;
+        self.pair.status(status).await;
     }
 
     /// What comes for a request: one answer as JSON; as events, when something else comes first.
     async fn answer(&self, link: &Link, inbox: &Inbox, first: bool) -> bool {
         let mut began = false;
         loop {
-            let over = || self.pair.gone.get() || link.is_closed();
-            self.pair.nudge.until(|| !inbox.is_empty() || over() || inbox.failed().is_some()).await;
+            let over = || self.pair.is_gone() || link.is_closed();
+            self.pair.nudge().until(|| !inbox.is_empty() || over() || inbox.failed().is_some()).await;
             let Some(Said { message, last }) = inbox.take() else {
                 // The end of a connection without an answer is a cut.
                 if let Some(posted) = inbox.failed().filter(|_| !over() && !began) {
@@ -459,19 +362,25 @@ impl Serving {
             let mut out = Vec::with_capacity(message.len() + 256);
             if last && !began {
                 let session = Some(link.number).filter(|_| first && self.succeeded(&message));
-                write_head(&mut out, 200, Some("application/json"), Framing::Length(message.len() as u64), session);
+                self.pair.write_head(
+                    &mut out,
+                    200,
+                    Some("application/json"),
+                    Framing::Length(message.len() as u64),
+                    session,
+                );
                 out.extend_from_slice(&message);
-                return self.write(&out).await && (session.is_some() || !first);
+                return self.pair.write(&out).await && (session.is_some() || !first);
             }
             if !began {
-                write_head(&mut out, 200, Some("text/event-stream"), Framing::Chunked, None);
+                self.pair.write_head(&mut out, 200, Some("text/event-stream"), Framing::Chunked, None);
             }
             began = true;
             write_event(&mut out, &message);
             if last {
                 chunks::write_last_chunk(&mut out);
             }
-            if !self.write(&out).await || last {
+            if !self.pair.write(&out).await || last {
                 return last;
             }
         }
@@ -487,21 +396,21 @@ impl Serving {
         let (pair, mine) = (&self.pair, link.reader.get() + 1);
         link.reader.set(mine);
         link.listened.set(true);
-        link.own.read_by(&pair.nudge);
+        link.own.read_by(pair.nudge());
         let mut out = Vec::new();
-        write_head(&mut out, 200, Some("text/event-stream"), Framing::Chunked, None);
+        pair.write_head(&mut out, 200, Some("text/event-stream"), Framing::Chunked, None);
         let newest = || link.reader.get() == mine;
-        while self.write(&out).await {
+        while self.pair.write(&out).await {
             out.clear();
-            pair.nudge.until(|| pair.gone.get() || link.is_closed() || !newest() || !link.own.is_empty()).await;
-            if pair.gone.get() {
+            pair.nudge().until(|| pair.is_gone() || link.is_closed() || !newest() || !link.own.is_empty()).await;
+            if pair.is_gone() {
                 break;
             }
             match newest().then(|| link.own.take()).flatten() {
                 Some(said) => write_event(&mut out, &said.message),
                 None => {
                     chunks::write_last_chunk(&mut out);
-                    self.write(&out).await;
+                    self.pair.write(&out).await;
                     break;
                 }
             }
@@ -511,37 +420,6 @@ impl Serving {
             link.touch(self.bridge.timers.last().mono);
         }
     }
-
-    /// An answer without a body.
-    async fn status(&self, status: u16) {
-        let mut out = Vec::new();
-        let framing = if status == 204 { Framing::None } else { Framing::Length(0) };
-        write_head(&mut out, status, None, framing, None);
-        self.write(&out).await;
-    }
-
-    async fn write(&self, bytes: &[u8]) -> bool {
-        let Some(mut buffer) = self.bridge.buffers.get(bytes.len()) else { return false };
-        buffer.extend_from_slice(bytes) && self.pair.stream.send(buffer).await.0.is_ok()
-    }
-}
-
-fn write_head(out: &mut Vec<u8>, status: u16, media: Option<&str>, framing: Framing, session: Option<u64>) {
-    reply::write_status(out, status);
-    if let Some(media) = media {
-        let _ = reply::write_field(out, "content-type", media.as_bytes());
-    }
-    if let Some(session) = session {
-        let _ = reply::write_number(out, Known::McpSessionId.name(), session);
-    }
-    let _ = reply::write_field(out, "connection", b"close");
-    reply::finish(out, framing);
-}
-
-fn write_event(out: &mut Vec<u8>, message: &[u8]) {
-    let mut event = Vec::with_capacity(message.len() + 32);
-    let _ = sse::write_event(&mut event, &Event { data: Some(message), ..Event::default() });
-    chunks::write_chunk(out, &event);
 }
 
 fn is_events(answer: &Answer) -> bool {
@@ -551,17 +429,3 @@ fn is_events(answer: &Answer) -> bool {
 }
 
 const USER_AGENT: &[u8] = concat!("portcullis/", env!("CARGO_PKG_VERSION")).as_bytes();
-/// A client's message, and what a restored id may add to it.
-const MESSAGE_BYTES_MAX: usize = BODY_BYTES_MAX + 16 * 1024;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn shards_that_start_together_count_apart() {
-        let now_ms = 1_800_000_000_000;
-        assert_ne!(first_number(1 << 40, now_ms), first_number(2 << 40, now_ms));
-        assert_ne!(first_number(7, now_ms), first_number(7, now_ms + 1));
-    }
-}

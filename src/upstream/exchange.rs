@@ -26,7 +26,8 @@ use crate::uring::socket::Socket;
 use crate::uring::wait::{Deadline, Timers};
 
 use super::UpstreamFault;
-use super::bridge::{self, Bridge};
+use super::bridge::Bridge;
+use super::pair;
 use super::pool::Pool;
 use super::state::{InstanceState, ServerState};
 
@@ -246,7 +247,7 @@ impl Upstreams {
         let bridge = self.bridge.as_ref().ok_or(UpstreamFault::Unreachable)?;
         let stream = bridge.dial(lane).map_err(|_| UpstreamFault::NoBuffer)?;
         let answer = self.converse(lane, request, deadline, abort, stream).await.map_err(|failed| failed.fault)?;
-        match bridge::fault_of(answer.status()) {
+        match pair::fault_of(answer.status()) {
             None => Ok(answer),
             Some(fault) => {
                 answer.abandon();

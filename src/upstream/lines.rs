@@ -2,12 +2,9 @@
 //! messages on their way there.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
-use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Poll, Waker};
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
@@ -25,6 +22,7 @@ use super::UpstreamFault;
 use super::bridge::Bridge;
 use super::exchange::{Abort, Answer, Lane, Request};
 use super::state::{InstanceState, ServerState};
+use super::inbox::{Inbox, Nudge, Said};
 
 /// A lane that outlives the snapshot it was made from.
 pub(super) struct Road {
@@ -66,86 +64,6 @@ impl Road {
 
     pub(super) fn scheme(&self) -> &'static str {
         if self.tls.is_some() { "https" } else { "http" }
-    }
-}
-
-/// Wakes a task of this shard that waits for something to become so.
-#[derive(Default)]
-pub(super) struct Nudge(RefCell<Option<Waker>>);
-
-impl Nudge {
-    pub(super) fn ring(&self) {
-        let waker = self.0.borrow_mut().take();
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-    }
-
-    /// Waits until `so`. One task at a time; dropping it early is fine.
-    pub(super) async fn until(&self, so: impl Fn() -> bool) {
-        poll_fn(|cx| {
-            if so() {
-                return Poll::Ready(());
-            }
-            *self.0.borrow_mut() = Some(cx.waker().clone());
-            Poll::Pending
-        })
-        .await;
-    }
-}
-
-/// What came for somebody.
-pub(super) struct Said {
-    pub(super) message: Vec<u8>,
-    /// It is the answer.
-    pub(super) last: bool,
-}
-
-/// Messages for one call, or for a session's own stream.
-#[derive(Default)]
-pub(super) struct Inbox {
-    said: RefCell<VecDeque<Said>>,
-    bytes: Cell<usize>,
-    /// What the server said to the message itself, or what went wrong with it.
-    pub(super) posted: Cell<Option<Result<u16, UpstreamFault>>>,
-    nudge: RefCell<Rc<Nudge>>,
-}
-
-impl Inbox {
-    pub(super) fn new(nudge: &Rc<Nudge>) -> Rc<Self> {
-        Rc::new(Self { nudge: RefCell::new(nudge.clone()), ..Self::default() })
-    }
-
-    /// From now on somebody else waits for it.
-    pub(super) fn read_by(&self, nudge: &Rc<Nudge>) {
-        let before = self.nudge.replace(nudge.clone());
-        before.ring();
-    }
-
-    fn push(&self, said: Said) {
-        self.bytes.set(self.bytes.get() + said.message.len());
-        self.said.borrow_mut().push_back(said);
-        self.ring();
-    }
-
-    fn ring(&self) {
-        let nudge = self.nudge.borrow().clone();
-        nudge.ring();
-    }
-
-    pub(super) fn take(&self) -> Option<Said> {
-        let said = self.said.borrow_mut().pop_front()?;
-        self.bytes.set(self.bytes.get() - said.message.len());
-        Some(said)
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.said.borrow().is_empty()
-    }
-
-    /// The message did not get to its server, as far as is known.
-    pub(super) fn failed(&self) -> Option<Result<u16, UpstreamFault>> {
-        self.posted.get().filter(|posted| !matches!(posted, Ok(200..=299)))
     }
 }
 
@@ -307,7 +225,7 @@ impl Link {
     }
 
     fn all_have_room(&self) -> bool {
-        self.calls.borrow().values().all(|inbox| inbox.bytes.get() < STREAM_BUFFERED_BYTES_MAX)
+        self.calls.borrow().values().all(|inbox| inbox.bytes() < STREAM_BUFFERED_BYTES_MAX)
     }
 
     /// Whether the stream makes sense so far.
@@ -343,13 +261,13 @@ impl Link {
                 inbox.iter().for_each(|inbox| inbox.push(Said { message: std::mem::take(&mut message), last: false }));
             }
             // Not waited for: while nobody reads it, calls go on.
-            Ok(Where::Session) if self.own.bytes.get() + message.len() <= LINE_WAITING_BYTES_MAX => {
+            Ok(Where::Session) if self.own.bytes() + message.len() <= LINE_WAITING_BYTES_MAX => {
                 self.own.push(Said { message, last: false });
             }
             Ok(Where::Back) if self.has_room() => {
                 self.post(bridge, &bridge.fields(), (&message, true), Rc::default());
             }
-            Ok(Where::Session | Where::Back | Where::Nowhere) => bridge.dropped(),
+            Ok(Where::Session | Where::Watchers | Where::Ended(_) | Where::Back | Where::Nowhere) => bridge.dropped(),
         }
         true
     }

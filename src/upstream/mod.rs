@@ -7,8 +7,10 @@
 pub mod breaker;
 mod bridge;
 pub mod exchange;
+pub mod inbox;
 mod lines;
 pub mod pick;
+pub mod pair;
 pub mod pool;
 pub mod state;
 

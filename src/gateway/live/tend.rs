@@ -107,7 +107,7 @@ impl Feeds {
     /// Which lists are others than the reader knows.
     fn looked(&self, snapshot: &Held, feed: &Feed) -> [bool; 3] {
         let mut herald = feed.told.herald.get();
-        let changed = feed.view(self, snapshot, View::marks).map(|marks| herald.looked(marks));
+        let changed = feed.view(self, snapshot, |view| view.marks()).map(|marks| herald.looked(marks));
         feed.told.herald.set(herald);
         changed.unwrap_or_default()
     }
