@@ -31,8 +31,7 @@ fn tool(number: usize) -> String {
 }
 
 fn catalog() -> Catalog {
-    let item =
-        |name: String| Item::named(&name);
+    let item = |name: String| Item::named(&name);
     let server = |server| {
         let items = (server..TOOLS).step_by(SERVERS).map(|number| item(tool(number))).collect();
         let tools = Listing { items, ttl_ms: None, public: false };

@@ -10,6 +10,7 @@ use crate::mcp::catalog::Catalog;
 use crate::mcp::transport::Transport;
 use crate::policy::compile::Warning;
 use crate::policy::table::Table;
+use crate::record::meter::Meters;
 use crate::session::owner::{endpoint_hash, name_hash};
 use crate::tls::config::Materials;
 use crate::upstream::state::ServerState;
@@ -86,6 +87,8 @@ pub struct Snapshot {
     pub addresses: Vec<Vec<Arc<[SocketAddr]>>>,
     /// Certificates, keys and authorities, of the same settings.
     pub tls: Arc<Materials>,
+    /// What is counted, by the ids of this snapshot.
+    pub meters: Arc<Meters>,
     /// Counts up when verified tokens must be verified again, and callers' sets mean something else: with every change
     /// of the issuers, the tasks' names, the endpoints, or of whether a token is needed.
     pub auth_epoch: u64,
@@ -110,6 +113,8 @@ pub struct Parts {
     pub addresses: Vec<Vec<Arc<[SocketAddr]>>>,
     /// Of the same settings.
     pub tls: Arc<Materials>,
+    /// Those of the snapshot before.
+    pub meters: Arc<Meters>,
     /// Of the same settings.
     pub auth_epoch: u64,
     /// The number of the settings.
@@ -189,13 +194,31 @@ impl Snapshot {
     /// A snapshot of these parts; the policy is compiled here.
     #[must_use]
     pub fn new(parts: Parts) -> (Self, Vec<Warning>) {
-        let Parts { settings, prepared, catalog, states, addresses, tls, auth_epoch, settings_epoch, number } = parts;
+        let Parts { settings, prepared, catalog, states, addresses, tls, meters, auth_epoch, settings_epoch, number } =
+            parts;
         let names: Vec<Arc<str>> = settings.servers.iter().map(|server| server.name.clone()).collect();
         let (table, warnings) = Table::compile(&settings.policy, &names, &catalog);
-        (
-            Self { settings, prepared, catalog, table, states, addresses, tls, auth_epoch, settings_epoch, number },
-            warnings,
-        )
+        let meters = Arc::new(meters.next(&names, &catalog));
+        let of = Self {
+            settings,
+            prepared,
+            catalog,
+            table,
+            states,
+            addresses,
+            tls,
+            meters,
+            auth_epoch,
+            settings_epoch,
+            number,
+        };
+        (of, warnings)
+    }
+
+    /// Makes the meters those of so many shards: before any of them has begun.
+    pub fn meter(&mut self, shards: usize) {
+        let names: Vec<Arc<str>> = self.settings.servers.iter().map(|server| server.name.clone()).collect();
+        self.meters = Arc::new(Meters::new(shards).next(&names, &self.catalog));
     }
 
     /// The server with this [`PreparedServer::digest`]: what outlives a snapshot knows it by that.

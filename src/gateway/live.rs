@@ -33,6 +33,7 @@ use crate::uring::socket::Socket;
 
 use super::events::{self, Eyes, Why};
 use super::flight::{Flight, IdBytes, NEVER, Taken, faulted, reasoned};
+use super::meter::Figures;
 use super::modern::Opted;
 use super::refusal::{Kind, Refusal};
 use super::sessions::{self, Live};
@@ -385,6 +386,7 @@ impl Feed {
             succeeded: Cell::new(false),
             in_flight: Cell::new(None),
             taken: Cell::new(Taken::Nothing),
+            figures: Figures::default(),
             began: now,
             sent: now.mono,
             answered: now.mono,

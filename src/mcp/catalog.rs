@@ -618,9 +618,8 @@ fn user_interface(tool: &[u8]) -> (Vec<Span>, bool) {
         flat.into_iter().chain(nested.filter(|place| walk::string(tool, *place).is_some())).collect();
     places.sort_unstable_by_key(|place| place.start);
     let visible = ui.and_then(|ui| walk::member(tool, ui, "visibility"));
-    let to_apps = visible.is_none_or(|list| {
-        walk::elements(tool, list).any(|who| text::same_text(text::inside(who.of(tool)), b"app"))
-    });
+    let to_apps = visible
+        .is_none_or(|list| walk::elements(tool, list).any(|who| text::same_text(text::inside(who.of(tool)), b"app")));
     let has_one = ui.is_some() || flat.is_some();
     (places, has_one && to_apps)
 }

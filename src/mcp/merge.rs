@@ -283,9 +283,7 @@ impl Merged {
 
     fn exposed<'u>(&self, server: ServerId, text: &'u str, leads_back: impl FnOnce(u16) -> bool) -> Cow<'u, str> {
         match self.place(server).and_then(|at| Some((at, self.part(at)?))) {
-            Some((at, part)) if self.alone.is_none() && !leads_back(at) => {
-                Cow::Owned(uris::prefixed(&part.name, text))
-            }
+            Some((at, part)) if self.alone.is_none() && !leads_back(at) => Cow::Owned(uris::prefixed(&part.name, text)),
             _ => Cow::Borrowed(text),
         }
     }

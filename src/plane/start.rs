@@ -259,8 +259,9 @@ pub(super) fn first_snapshot(
     }
     let addresses = states.iter().map(|state| vec![Arc::default(); state.instances.len()]).collect();
     let (settings, prepared, catalog) = (settings.clone(), prepared.clone(), Catalog::default());
+    let (meters, auth_epoch, settings_epoch, number) = (Arc::default(), 0, 0, 0);
     let parts =
-        Parts { settings, prepared, catalog, states, addresses, tls, auth_epoch: 0, settings_epoch: 0, number: 0 };
+        Parts { settings, prepared, catalog, states, addresses, tls, meters, auth_epoch, settings_epoch, number };
     Ok(Snapshot::new(parts).0)
 }
 

@@ -203,7 +203,9 @@ impl Drafts {
             About::Ask(_) => &[],
         };
         let all = match about {
-            About::Tool(glob) | About::Prompt(glob) | About::Resource(glob) => glob.is_prefix() && glob.prefix().is_empty(),
+            About::Tool(glob) | About::Prompt(glob) | About::Resource(glob) => {
+                glob.is_prefix() && glob.prefix().is_empty()
+            }
             About::NotTool | About::Ask(_) => true,
         };
         let noted = |draft: &mut Draft| match (rule.effect, &rule.reason) {

@@ -536,8 +536,7 @@ mod tests {
     #[test]
     fn decisions_by_reason() {
         let meters = Meters::new(1).next(&["docs".into()], &catalog(&["a"]));
-        let decide =
-            |item, reason| meters.decided(ShardId(0), &about(Verb::ToolsCall, item), place(&REASONS, reason));
+        let decide = |item, reason| meters.decided(ShardId(0), &about(Verb::ToolsCall, item), place(&REASONS, reason));
         decide(Some(0), "permit");
         decide(Some(0), "permit");
         decide(None, "no_match");

@@ -22,11 +22,7 @@ pub fn mentions_uri(message: &[u8]) -> bool {
 /// is read, the resource of `notifications/resources/updated`, the result inside an MCP task, an error's `data.uri`,
 /// and the user interface in the `_meta` of a tool's result.
 #[must_use]
-pub fn rewrite_result(
-    verb: Verb,
-    message: &[u8],
-    change: &mut dyn FnMut(&str) -> Option<String>,
-) -> Option<Vec<u8>> {
+pub fn rewrite_result(verb: Verb, message: &[u8], change: &mut dyn FnMut(&str) -> Option<String>) -> Option<Vec<u8>> {
     let mut places = places(verb, message);
     places.sort_unstable_by_key(|place| place.start);
     let mut scratch = Vec::new();

@@ -5,12 +5,10 @@ use smallvec::SmallVec;
 
 use super::{Merged, uris};
 use crate::base::ids::ServerId;
-use crate::base::limits::{
-    INSTRUCTIONS_BYTES_MAX, INSTRUCTIONS_SERVER_BYTES_MAX, LIST_PAGE_BYTES, LIST_PAGE_ITEMS,
-};
+use crate::base::limits::{INSTRUCTIONS_BYTES_MAX, INSTRUCTIONS_SERVER_BYTES_MAX, LIST_PAGE_BYTES, LIST_PAGE_ITEMS};
 use crate::base::span::Span;
 use crate::jsonrpc::edit::splice;
-use crate::jsonrpc::text::{unescape, inside, write_string};
+use crate::jsonrpc::text::{inside, unescape, write_string};
 use crate::mcp::catalog::{Catalog, EraCatalog, Item, ListKind, capability};
 use crate::mcp::request::write_info;
 use crate::mcp::revision::{Era, Revision};
@@ -116,15 +114,7 @@ impl Merged {
         marked.is_some_and(|kinds| kinds[kind.index()].get(row as usize))
     }
 
-    fn write_marked(
-        &self,
-        out: &mut Vec<u8>,
-        era: Era,
-        server: ServerId,
-        kind: ListKind,
-        item: &Item,
-        prefixed: bool,
-    ) {
+    fn write_marked(&self, out: &mut Vec<u8>, era: Era, server: ServerId, kind: ListKind, item: &Item, prefixed: bool) {
         let part = self.place(server).and_then(|at| self.part(at)).filter(|_| self.alone.is_none());
         let Some(part) = part.filter(|_| (prefixed || !item.ui_places.is_empty()) && item.name_place.len() >= 2) else {
             out.extend_from_slice(&item.raw);
