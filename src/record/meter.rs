@@ -447,17 +447,12 @@ mod tests {
     use crate::mcp::catalog::{EraCatalog, Item, Listing, ServerCatalog};
 
     fn catalog(tools: &[&str]) -> Catalog {
-        let item = |name: &&str| Item {
-            name: (*name).into(),
-            raw: Box::default(),
-            params: Box::default(),
-            id: Item::UNNUMBERED,
-        };
-        let listing = Listing { items: tools.iter().map(item).collect(), ..Listing::default() };
+        let listing = Listing { items: tools.iter().map(|name| Item::named(name)).collect(), ..Listing::default() };
         let offers = EraCatalog {
             protocol: Revision::NEWEST,
             capabilities: serde_json::json!({}),
             server_info: None,
+            instructions: None,
             events: false,
             lists: [Some(listing), None, None, None],
         };
