@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::base::ids::{EndpointId, ServerId};
 use crate::mcp::catalog::Catalog;
+use crate::mcp::merge::{Member, MergeWarning, Merged};
 use crate::mcp::transport::Transport;
 use crate::policy::compile::Warning;
 use crate::policy::table::Table;
@@ -15,7 +16,8 @@ use crate::session::owner::{endpoint_hash, name_hash};
 use crate::tls::config::Materials;
 use crate::upstream::state::ServerState;
 
-use super::{InstanceSettings, ServerSettings, ServerTls, Settings};
+use super::succession::Succession;
+use super::{InstanceSettings, Names, ServerSettings, ServerTls, Settings};
 
 /// What a path of the data listener leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,7 +81,11 @@ pub struct Snapshot {
     pub prepared: Arc<Prepared>,
     /// What the servers offer.
     pub catalog: Catalog,
-    /// The policy, compiled against that.
+    /// What that looks like at each endpoint, by `EndpointId`.
+    pub merged: Vec<Merged>,
+    /// What of that an operator should know; names too long and names withheld.
+    pub merge_warnings: Vec<(EndpointId, MergeWarning)>,
+    /// The policy, compiled against the catalogue.
     pub table: Table,
     /// What outlives the snapshot, by `ServerId`.
     pub states: Vec<Arc<ServerState>>,
@@ -94,6 +100,8 @@ pub struct Snapshot {
     pub auth_epoch: u64,
     /// Counts up with every change of the settings: ids mean something else, and rules may.
     pub settings_epoch: u64,
+    /// What callers of the `auth_epoch` before are in this one.
+    pub succession: Arc<Succession>,
     /// Counts up with every snapshot.
     pub number: u64,
 }
@@ -119,6 +127,8 @@ pub struct Parts {
     pub auth_epoch: u64,
     /// The number of the settings.
     pub settings_epoch: u64,
+    /// To `auth_epoch`.
+    pub succession: Arc<Succession>,
     /// The snapshot's own.
     pub number: u64,
 }
@@ -194,15 +204,18 @@ impl Snapshot {
     /// A snapshot of these parts; the policy is compiled here.
     #[must_use]
     pub fn new(parts: Parts) -> (Self, Vec<Warning>) {
-        let Parts { settings, prepared, catalog, states, addresses, tls, meters, auth_epoch, settings_epoch, number } =
-            parts;
+        let Parts { settings, prepared, catalog, states, addresses, tls, meters, .. } = parts;
+        let Parts { auth_epoch, settings_epoch, succession, number, .. } = parts;
         let names: Vec<Arc<str>> = settings.servers.iter().map(|server| server.name.clone()).collect();
         let (table, warnings) = Table::compile(&settings.policy, &names, &catalog);
         let meters = Arc::new(meters.next(&names, &catalog));
-        let of = Self {
+        let (merged, merge_warnings) = merge(&settings, &catalog);
+        let snapshot = Self {
             settings,
             prepared,
             catalog,
+            merged,
+            merge_warnings,
             table,
             states,
             addresses,
@@ -210,9 +223,10 @@ impl Snapshot {
             meters,
             auth_epoch,
             settings_epoch,
+            succession,
             number,
         };
-        (of, warnings)
+        (snapshot, warnings)
     }
 
     /// Makes the meters those of so many shards: before any of them has begun.
@@ -232,6 +246,20 @@ impl Snapshot {
     pub fn endpoint_by_digest(&self, digest: u64) -> Option<EndpointId> {
         self.prepared.endpoint_by_digest(digest)
     }
+}
+
+/// What the catalogue looks like at each endpoint, and what is worth a warning there.
+fn merge(settings: &Settings, catalog: &Catalog) -> (Vec<Merged>, Vec<(EndpointId, MergeWarning)>) {
+    let (mut all, mut told) = (Vec::new(), Vec::new());
+    for (index, endpoint) in settings.endpoints.iter().enumerate() {
+        let named = |server: &ServerId| Some((*server, &*settings.servers.get(server.index())?.name));
+        let servers = endpoint.servers.iter().filter_map(named);
+        let members: Vec<Member<'_>> = servers.map(|(server, name)| Member { server, name }).collect();
+        let (merged, warnings) = Merged::build(&members, endpoint.names == Names::Prefix, catalog);
+        all.push(merged);
+        told.extend(warnings.into_iter().map(|warning| (EndpointId::from_index(index), warning)));
+    }
+    (all, told)
 }
 
 impl Snapshot {

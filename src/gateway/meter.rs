@@ -10,7 +10,7 @@ use crate::mcp::method::Verb;
 use crate::record::frame::Status;
 use crate::record::meter::{About, Came, FAILURES, REASONS, Way, place};
 
-use super::flight::{Ended, Flight};
+use super::flight::{Ended, Flight, Whose};
 use super::refusal::Refusal;
 use super::shard::Shard;
 
@@ -79,9 +79,9 @@ fn about(flight: &Flight, verb: Verb) -> About {
     About { verb, server: server(flight), item: flight.figures.item.get(), revision: flight.revision }
 }
 
-/// The server that it is for.
+/// The server that it is for, where that is one.
 fn server(flight: &Flight) -> Option<ServerId> {
-    Some(flight.server)
+    (flight.whose != Whose::Nobody).then_some(flight.server)
 }
 
 /// What an exchange failed with: the server's own word for it, or what became of its answer.
