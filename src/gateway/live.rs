@@ -35,6 +35,7 @@ use crate::uring::socket::Socket;
 
 use super::events::{self, Eyes, Why};
 use super::flight::{Flight, IdBytes, NEVER, Taken, Whose, faulted, reasoned};
+use super::meter::Figures;
 use super::modern::Opted;
 use super::refusal::{Kind, Refusal};
 use super::sessions::{self, Live};
@@ -412,6 +413,7 @@ impl Feed {
             succeeded: Cell::new(false),
             in_flight: Cell::new(None),
             taken: Cell::new(Taken::Nothing),
+            figures: Figures::default(),
             began: now,
             sent: now.mono,
             answered: now.mono,

@@ -125,6 +125,7 @@ impl Publisher {
             states: before.states.clone(),
             addresses,
             tls: self.tls.clone(),
+            meters: before.meters.clone(),
             auth_epoch: before.auth_epoch,
             settings_epoch: before.settings_epoch,
             succession: before.succession.clone(),
