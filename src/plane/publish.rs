@@ -180,6 +180,7 @@ impl Publisher {
             catalog,
             states,
             tls,
+            meters: self.control.snapshot.load().meters.clone(),
             auth_epoch: self.epochs.auth,
             settings_epoch: self.epochs.settings,
             succession: self.epochs.succession.clone(),

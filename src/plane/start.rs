@@ -274,6 +274,7 @@ pub(super) fn first_snapshot(
         states,
         addresses,
         tls,
+        meters: Arc::default(),
         auth_epoch: 0,
         settings_epoch: 0,
         succession: Arc::default(),
