@@ -16,6 +16,7 @@ use crate::tls::config::Materials;
 use crate::upstream::state::ServerState;
 
 use super::{InstanceSettings, Names, ServerSettings, ServerTls, Settings};
+use super::succession::Succession;
 
 /// What a path of the data listener leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,6 +97,8 @@ pub struct Snapshot {
     pub auth_epoch: u64,
     /// Counts up with every change of the settings: ids mean something else, and rules may.
     pub settings_epoch: u64,
+    /// What callers of the `auth_epoch` before are in this one.
+    pub succession: Arc<Succession>,
     /// Counts up with every snapshot.
     pub number: u64,
 }
@@ -119,6 +122,8 @@ pub struct Parts {
     pub auth_epoch: u64,
     /// The number of the settings.
     pub settings_epoch: u64,
+    /// To `auth_epoch`.
+    pub succession: Arc<Succession>,
     /// The snapshot's own.
     pub number: u64,
 }
@@ -194,7 +199,8 @@ impl Snapshot {
     /// A snapshot of these parts; the policy is compiled here.
     #[must_use]
     pub fn new(parts: Parts) -> (Self, Vec<Warning>) {
-        let Parts { settings, prepared, catalog, states, addresses, tls, auth_epoch, settings_epoch, number } = parts;
+        let Parts { settings, prepared, catalog, states, addresses, tls, .. } = parts;
+        let Parts { auth_epoch, settings_epoch, succession, number, .. } = parts;
         let names: Vec<Arc<str>> = settings.servers.iter().map(|server| server.name.clone()).collect();
         let (table, warnings) = Table::compile(&settings.policy, &names, &catalog);
         let (merged, merge_warnings) = merge(&settings, &catalog);
@@ -210,6 +216,7 @@ impl Snapshot {
             tls,
             auth_epoch,
             settings_epoch,
+            succession,
             number,
         };
         (snapshot, warnings)

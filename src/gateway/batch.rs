@@ -139,7 +139,13 @@ async fn one(
             }
             Err(refusal) => Err(refusal),
         },
-        Ok(Due::Nothing) => Ok(()),
+        Ok(Due::Here(here)) => {
+            flight.answer_leaves(shard);
+            joined.answer(shard, conn, &here.body).await;
+            Ok(())
+        }
+        // A batch is at home where any of it has to be.
+        Ok(Due::Nothing | Due::Home(_)) => Ok(()),
         Err(refusal) => Err(refusal),
     };
     flight.over(shard);

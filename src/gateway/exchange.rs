@@ -83,7 +83,8 @@ pub(super) fn legacy_fields<'a>(
     }
     let initialize = flight.method.is_some_and(|method| method.verb == Verb::Initialize);
     // The header came with 2025-06-18; the handshake itself settles the version and carries none.
-    if !initialize && flight.revision >= Revision::R2025_06_18 {
-        fields.push((Known::McpProtocolVersion.name(), flight.revision.as_str().as_bytes()));
+    let revision = upstream.map_or(flight.revision, |upstream| upstream.revision);
+    if !initialize && revision >= Revision::R2025_06_18 {
+        fields.push((Known::McpProtocolVersion.name(), revision.as_str().as_bytes()));
     }
 }

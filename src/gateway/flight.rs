@@ -7,14 +7,17 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use crate::base::ids::{EndpointId, ServerId, ShardId};
+use crate::base::span::Span;
 use crate::base::time::{Moment, Now};
 use crate::identity::active::ActiveTask;
 use crate::identity::caller::Caller;
 use crate::jsonrpc::scan::Shape;
+use crate::mcp::merge::Merged;
 use crate::mcp::method as methods;
 use crate::mcp::revision::{Era, Revision};
 use crate::record::Seq;
 use crate::record::frame::{Outcome, Status};
+use crate::session::ledger::Upstream;
 use crate::upstream::UpstreamFault;
 
 use super::modern::Opted;
@@ -32,7 +35,10 @@ pub(super) struct Flight {
     pub(super) caller: Rc<Caller>,
     pub(super) task: ActiveTask,
     pub(super) endpoint: EndpointId,
+    /// Where it goes; means nothing while it is [`Whose::Nobody`]'s.
     pub(super) server: ServerId,
+    /// What of its endpoint it is for.
+    pub(super) whose: Whose,
     pub(super) era: Era,
     pub(super) revision: Revision,
     pub(super) id: Option<IdBytes>,
@@ -62,7 +68,63 @@ pub(super) struct Flight {
     pub(super) seq: Option<Seq>,
 }
 
+/// Whom a message is for, on an endpoint that may have several servers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Whose {
+    /// The endpoint's one server, which is all there is to it.
+    Alone,
+    /// No server of a merged endpoint: it is answered here, or not known yet to be for one.
+    Nobody,
+    /// One of a merged endpoint's; the change is there where that server has another name for what is asked for.
+    One(Option<Box<Renamed>>),
+}
+
+/// A name or URI that its server has another one for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Renamed {
+    /// Where in the body it stands, between the quotes.
+    pub(super) place: Span,
+    /// As the client knows it.
+    pub(super) exposed: Box<str>,
+    /// As its server does.
+    pub(super) sent: Box<str>,
+}
+
 impl Flight {
+    /// Whether its endpoint is a merged one.
+    pub(super) fn is_merged(&self) -> bool {
+        self.whose != Whose::Alone
+    }
+
+    /// What its endpoint makes of its servers.
+    pub(super) fn merged(&self) -> &Merged {
+        &self.snapshot.merged[self.endpoint.index()]
+    }
+
+    /// What is called otherwise by its server.
+    pub(super) fn renamed(&self) -> Option<&Renamed> {
+        match &self.whose {
+            Whose::One(renamed) => renamed.as_deref(),
+            Whose::Alone | Whose::Nobody => None,
+        }
+    }
+
+    /// It goes to its server now, in this session of that. Whoever takes it back from another shard asks for both.
+    pub(super) fn goes_to(&mut self, shard: &Shard, upstream: Option<&Upstream>) {
+        self.epoch = upstream.map_or(0, |upstream| upstream.epoch);
+        if let (Some(key), Some(upstream), true) = (self.in_flight.get(), upstream, self.is_merged()) {
+            shard.load.goes_to(key, upstream.server, upstream.epoch);
+        }
+    }
+
+    /// The name of its server; empty while it has none.
+    pub(super) fn server_name(&self) -> &str {
+        match self.whose {
+            Whose::Nobody => "",
+            Whose::Alone | Whose::One(_) => &self.snapshot.settings.servers[self.server.index()].name,
+        }
+    }
+
     /// The last of its answer is about to leave: what it changed is known, and its id and its place among its subject's
     /// calls may be had again from then on.
     pub(super) fn answer_leaves(&self, shard: &Shard) {
@@ -78,6 +140,25 @@ impl Flight {
         }
     }
 
+    /// What became of its exchange: of one of several servers, with the name of that.
+    pub(super) fn reasoned(&self, kind: Kind) -> Refusal {
+        match &self.whose {
+            Whose::One(_) => {
+                let data = serde_json::json!({ "reason": kind.row().word, "server": self.server_name() });
+                Refusal::from(kind).with(data.to_string()).recorded()
+            }
+            Whose::Alone | Whose::Nobody => reasoned(kind),
+        }
+    }
+
+    /// What a fault of this kind is answered with.
+    pub(super) fn faulted(&self, kind: Kind, fault: UpstreamFault) -> Refusal {
+        match fault {
+            UpstreamFault::Unhealthy { .. } => faulted(kind, fault),
+            _ => self.reasoned(kind),
+        }
+    }
+
     /// Whether its client has taken it back, and its server did not end it in time.
     pub(super) fn is_cancelled(&self, shard: &Shard) -> bool {
         self.in_flight.get().is_some_and(|key| shard.load.is_cancelled(key))
@@ -87,6 +168,9 @@ impl Flight {
     pub(super) fn answering(&self, refusal: Refusal, shape: Shape) -> Refusal {
         let mut refusal = refusal.to(self.era, self.id.as_deref());
         refusal.method = self.method.map_or("", |method| method.wire);
+        if let Whose::One(_) = self.whose {
+            refusal.server = Some(self.snapshot.settings.servers[self.server.index()].name.clone());
+        }
         refusal.answerable &= shape == Shape::Request;
         refusal
     }
@@ -157,7 +241,7 @@ pub(super) fn failed(shard: &Shard, flight: &Flight, fault: UpstreamFault) -> Re
         UpstreamFault::Abandoned if shard.draining() => (Status::Cut, Kind::ServerCut),
         UpstreamFault::Abandoned => (Status::Cancelled, Kind::ServerCut),
     };
-    let refusal = faulted(kind, fault);
+    let refusal = flight.faulted(kind, fault);
     end(shard, flight, Ended { code: kind.row().code, ..Ended::of(status, refusal.status()) });
     refusal
 }

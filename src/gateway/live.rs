@@ -33,7 +33,7 @@ use crate::uring::ring;
 use crate::uring::socket::Socket;
 
 use super::events::{self, Eyes, Why};
-use super::flight::{Flight, IdBytes, NEVER, Taken, faulted, reasoned};
+use super::flight::{Flight, IdBytes, NEVER, Taken, Whose, faulted, reasoned};
 use super::modern::Opted;
 use super::refusal::{Kind, Refusal};
 use super::sessions::{self, Live};
@@ -393,9 +393,11 @@ impl Feed {
         let (now, who, snapshot) = (shard.timers.now(), self.who.borrow().clone(), shard.snapshot());
         let endpoint = snapshot.endpoint_by_digest(self.endpoint)?;
         let server = snapshot.server_by_digest(part.server)?;
+        let is_alone = snapshot.merged[endpoint.index()].alone().is_some();
         Some(Flight {
             task: who.task,
             server,
+            whose: if is_alone { Whose::Alone } else { Whose::One(None) },
             endpoint,
             era: Era::Legacy,
             revision: self.session.speaks(),

@@ -25,6 +25,7 @@ mod modern;
 mod pipeline;
 pub mod refusal;
 mod relay;
+mod route;
 pub mod run;
 mod serve;
 mod session;

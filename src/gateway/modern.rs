@@ -32,6 +32,7 @@ use super::judge::marks;
 use super::live;
 use super::refusal::Kind;
 use super::relay::without_tasks;
+use super::route;
 use super::shard::Shard;
 use super::stream::Judged;
 use super::tally::Count;
@@ -203,7 +204,7 @@ fn answer(shard: &Shard, flight: &Flight, facts: Facts, data: &[u8]) -> Judged {
     }
     let accepted = acceptable(shard, flight, &facts, data, 200);
     let other = match accepted.and_then(|()| rewritten(shard, flight, &facts, data)) {
-        Ok(other) => other,
+        Ok(other) => other.or_else(|| route::exposed(flight, data)),
         Err(kind) => return Judged::Withheld(kind),
     };
     let subscription = flight.opted.subscription().filter(|_| facts.shape == Shape::Result);

@@ -22,7 +22,7 @@ use crate::uring::ring::{self, Driver, RingFault};
 use crate::uring::socket::{self, Listener, Socket};
 
 use super::control::{Control, Life};
-use super::load::Found;
+use super::load::{FlightKey, Found};
 use super::mail::{Cancel, Parcel};
 use super::refusal::Kind;
 use super::serve::{self, Begin};
@@ -204,12 +204,29 @@ fn take_back(shard: &Rc<Shard>, cancel: &Cancel) {
         shard.count(Count::CancelsLate);
     }
     let Found::Flight(flight) = found else { return };
+    tell_taken_back(shard, cancel, flight);
     let shard = shard.clone();
     // As many of them as there are requests under way.
     ring::spawn(async move {
         shard.timers.sleep_until(shard.timers.now().mono.plus_ms(CANCEL_GRACE_MS)).await;
         if shard.load.cancel_now(flight) {
             shard.count(Count::Cancelled);
+        }
+    });
+}
+
+/// Tells the one of several servers that has a request that its client takes it back.
+fn tell_taken_back(shard: &Rc<Shard>, cancel: &Cancel, flight: FlightKey) {
+    let live = shard.sessions.borrow_mut().get(&cancel.nonce);
+    let (Some(word), Some(live), Some((server, epoch))) = (cancel.word.clone(), live, shard.load.is_at(flight)) else {
+        return;
+    };
+    let shard = shard.clone();
+    ring::spawn(async move {
+        let snapshot = shard.snapshot();
+        let upstream = live.upstream(server).filter(|upstream| upstream.epoch == epoch);
+        if let (Some(upstream), Some(server)) = (upstream, snapshot.server_by_digest(server)) {
+            sessions::tell_one(&shard, &snapshot, &live, server, upstream, &word).await;
         }
     });
 }

@@ -47,7 +47,6 @@ pub(super) async fn serve(
         Some((session, _)) => session.clone(),
         None => session_of(shard, conn, &snapshot, &caller, endpoint)?,
     };
-    let server = snapshot.prepared.endpoints[endpoint.index()].server;
     let event = last_event(conn);
     let home = if promised.is_some() {
         None
@@ -55,10 +54,11 @@ pub(super) async fn serve(
         // What is resumed is where its events are; a session's own stream is at its home.
         conn.hand_over_to(shard, event.map_or(session.home, |event| event.shard))
     } else {
-        pipeline::at_home(shard, conn, &snapshot, server, &session)
+        let servers = snapshot.merged[endpoint.index()].servers();
+        servers.iter().find_map(|server| pipeline::at_home(shard, conn, &snapshot, *server, &session))
     };
-    if let Some(next) = home {
-        return Ok(next);
+    if let Some(home) = home {
+        return Ok(Next::HandOver(home));
     }
     let task = task(conn, &snapshot, &caller)?;
     if method == Method::Get {

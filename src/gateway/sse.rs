@@ -81,8 +81,8 @@ pub(super) async fn post(shard: &Shard, conn: &mut Conn, body: &Body, asked: Ask
     let id = names(conn, &asked.snapshot, asked.endpoint).ok_or_else(unknown)?;
     let session = owner::open(&shard.sealing, id).and_then(|session| session.owned_by(&asked.caller.owner, digest));
     let session = session.map_err(|_| unknown())?;
-    if let Some(next) = conn.hand_over_to(shard, session.home) {
-        return Ok(next);
+    if let Some(home) = conn.hand_over_to(shard, session.home) {
+        return Ok(Next::HandOver(home));
     }
     shard.read_letters();
     let feed = shard.feeds.all_of(&session.nonce16).filter(|feed| feed.session().touch(shard));
@@ -161,7 +161,16 @@ async fn one(
     };
     taken(shard, conn).await;
     match due? {
-        Due::Nothing => Ok(()),
+        Due::Here(here) => {
+            if let Some(revision) = here.begins {
+                sessions::kept(shard, flight, feed.session(), None, revision)?;
+            }
+            flight.answer_leaves(shard);
+            joined.answer(shard, conn, &here.body).await;
+            Ok(())
+        }
+        // This is a session's home.
+        Due::Nothing | Due::Home(_) => Ok(()),
         Due::List(kind) => {
             let (page, _) = lists::page(flight, kind, cursor)?;
             flight.answer_leaves(shard);

@@ -26,6 +26,7 @@ use super::flight::{Ended, Flight, NEVER, Next, end, reasoned};
 use super::live::{self, Feed, Source};
 use super::modern;
 use super::refusal::{Kind, Refusal};
+use super::route;
 use super::session::write_head;
 use super::shard::{Phase, Shard};
 use super::tally::Count;
@@ -502,7 +503,10 @@ fn answer_event(shard: &Shard, flight: &Flight, facts: Facts, data: &[u8]) -> Ju
         return Judged::Drop;
     }
     match accept(shard, flight, &facts, data, 200) {
-        Ok(()) => Judged::Final(facts, None),
+        Ok(()) => {
+            let exposed = route::exposed(flight, data);
+            Judged::Final(facts, exposed)
+        }
         Err(kind) => Judged::Withheld(kind),
     }
 }
