@@ -15,8 +15,8 @@ use crate::session::owner::{endpoint_hash, name_hash};
 use crate::tls::config::Materials;
 use crate::upstream::state::ServerState;
 
-use super::{InstanceSettings, Names, ServerSettings, ServerTls, Settings};
 use super::succession::Succession;
+use super::{InstanceSettings, Names, ServerSettings, ServerTls, Settings};
 
 /// What a path of the data listener leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

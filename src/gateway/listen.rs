@@ -16,7 +16,7 @@ use crate::policy::decide::{self, Permit};
 use crate::session::tasks;
 
 use super::conn::{Body, Conn};
-use super::flight::{Flight, Next, Taken};
+use super::flight::{Flight, Next, Taken, Whose};
 use super::judge::Judge;
 use super::live::{Listening, Who};
 use super::modern;
@@ -38,13 +38,17 @@ pub(super) async fn serve(
     call: Call,
 ) -> Result<Next, Refusal> {
     let text = conn.body_bytes(body);
-    let judge = Judge::new(shard, conn, body, flight);
-    let (call, at) = opened(shard, &judge, flight, call, text)?;
+    let (call, at) = opened(shard, &Judge::new(shard, conn, body, flight), flight, call, text)?;
     let (permit, whose) = decided(flight, call, text)?;
+    let mut servers = whose.iter().map(|(server, _)| *server).chain(at.iter().copied());
+    if let Some(first) = servers.next().filter(|first| servers.all(|server| server == *first)) {
+        // The record names a server where there is one that it is about.
+        (flight.server, flight.whose) = (first, Whose::One(None));
+    }
     let asked = asked(flight, &permit, text, whose, &at);
     let (joint, first) = Joint::new(flight.id.as_deref().unwrap_or(b"null"), text, asked);
     let declared = permit.call().meta.capabilities.map(|span| Declared::read(span.of(text))).unwrap_or_default();
-    let recorded = judge.record(permit)?;
+    let recorded = Judge::new(shard, conn, body, flight).record(permit)?;
     let ending = recorded.seq().map(|seq| Ending { seq, began: flight.began, request_bytes: flight.request_bytes });
     let digest = flight.snapshot.prepared.endpoints[flight.endpoint.index()].digest;
     let session = sessions::nameless(shard, &flight.caller, digest, flight.revision)?;
