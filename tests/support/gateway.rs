@@ -350,11 +350,17 @@ impl Gateway {
         lines.iter().filter(|line| line.contains(words)).count()
     }
 
+    /// Its own page about itself.
+    #[track_caller]
+    pub(crate) fn status(&self) -> Value {
+        let ask = format!("GET /status HTTP/1.1\r\nhost: {}\r\n\r\n", self.admin);
+        Wire::to(self.admin).ask(ask.as_bytes()).json()
+    }
+
     /// What it has counted under this name, of what happened or of what it dropped.
     #[track_caller]
     pub(crate) fn counted(&self, name: &str) -> u64 {
-        let ask = format!("GET /status HTTP/1.1\r\nhost: {}\r\n\r\n", self.admin);
-        let status = Wire::to(self.admin).ask(ask.as_bytes()).json();
+        let status = self.status();
         let count = ["happened", "dropped"].iter().find_map(|section| status[section][name].as_u64());
         count.unwrap_or_else(|| panic!("nothing is counted as {name}: {status:#}"))
     }
