@@ -261,6 +261,8 @@ pub const SESSION_ID_BYTES_MAX: usize = 120;
 pub const TASK_ID_BYTES_MAX: usize = 256;
 /// A sealed task id as presented, characters.
 pub const TASK_HANDLE_BYTES_MAX: usize = 512;
+/// A sealed cursor of a list, characters: no shorter and no longer.
+pub const CURSOR_BYTES: usize = 96;
 /// A message looks again so often whether the session that another opens is there, milliseconds.
 pub const WAY_WAIT_MS: u64 = 10;
 /// Of a server's refusal of a stream so much is looked at, bytes.
@@ -383,8 +385,6 @@ pub const MERGED_LOOKS_MAX: usize = 1_024;
 pub const MERGE_WARNINGS_MAX: usize = 256;
 /// A tool's name above this many characters is worth a warning: common model providers take no longer one.
 pub const TOOL_NAME_CHARACTERS_WARN: usize = 64;
-/// A sealed cursor of a merged list, characters.
-pub const CURSOR_BYTES_MAX: usize = 160;
 /// Rules of a policy.
 pub const RULES_MAX: usize = 100_000;
 /// Tasks of a policy.

@@ -7,14 +7,17 @@ use std::sync::Arc;
 
 use crate::base::ids::{EndpointId, ServerId};
 use crate::mcp::catalog::Catalog;
+use crate::mcp::merge::{Member, MergeWarning, Merged};
 use crate::mcp::transport::Transport;
 use crate::policy::compile::Warning;
 use crate::policy::table::Table;
+use crate::record::meter::Meters;
 use crate::session::owner::{endpoint_hash, name_hash};
 use crate::tls::config::Materials;
 use crate::upstream::state::ServerState;
 
-use super::{InstanceSettings, ServerSettings, ServerTls, Settings};
+use super::succession::Succession;
+use super::{InstanceSettings, Names, ServerSettings, ServerTls, Settings};
 
 /// What a path of the data listener leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,8 +64,8 @@ pub struct PreparedEndpoint {
 /// Bytes of one server.
 #[derive(Debug)]
 pub struct PreparedServer {
-    /// The `Host` field of its first instance; empty for a command.
-    pub host: String,
+    /// The `Host` field of each instance; none for a command.
+    pub hosts: Vec<String>,
     /// Its name's [`name_hash`]: what outlives a restart calls it by this.
     pub digest: u64,
     /// The digests of its instances, in their order (see [`crate::upstream::state::InstanceState`]).
@@ -78,7 +81,11 @@ pub struct Snapshot {
     pub prepared: Arc<Prepared>,
     /// What the servers offer.
     pub catalog: Catalog,
-    /// The policy, compiled against that.
+    /// What that looks like at each endpoint, by `EndpointId`.
+    pub merged: Vec<Merged>,
+    /// What of that an operator should know; names too long and names withheld.
+    pub merge_warnings: Vec<(EndpointId, MergeWarning)>,
+    /// The policy, compiled against the catalogue.
     pub table: Table,
     /// What outlives the snapshot, by `ServerId`.
     pub states: Vec<Arc<ServerState>>,
@@ -86,11 +93,15 @@ pub struct Snapshot {
     pub addresses: Vec<Vec<Arc<[SocketAddr]>>>,
     /// Certificates, keys and authorities, of the same settings.
     pub tls: Arc<Materials>,
+    /// What is counted, by the ids of this snapshot.
+    pub meters: Arc<Meters>,
     /// Counts up when verified tokens must be verified again, and callers' sets mean something else: with every change
     /// of the issuers, the tasks' names, the endpoints, or of whether a token is needed.
     pub auth_epoch: u64,
     /// Counts up with every change of the settings: ids mean something else, and rules may.
     pub settings_epoch: u64,
+    /// What callers of the `auth_epoch` before are in this one.
+    pub succession: Arc<Succession>,
     /// Counts up with every snapshot.
     pub number: u64,
 }
@@ -110,10 +121,14 @@ pub struct Parts {
     pub addresses: Vec<Vec<Arc<[SocketAddr]>>>,
     /// Of the same settings.
     pub tls: Arc<Materials>,
+    /// Those of the snapshot before.
+    pub meters: Arc<Meters>,
     /// Of the same settings.
     pub auth_epoch: u64,
     /// The number of the settings.
     pub settings_epoch: u64,
+    /// To `auth_epoch`.
+    pub succession: Arc<Succession>,
     /// The snapshot's own.
     pub number: u64,
 }
@@ -148,7 +163,7 @@ impl Prepared {
         let servers = settings.servers.iter();
         let servers: Vec<PreparedServer> = servers
             .map(|server| PreparedServer {
-                host: server.instances().first().map(InstanceSettings::authority).unwrap_or_default(),
+                hosts: server.instances().iter().map(InstanceSettings::authority).collect(),
                 digest: name_hash(&server.name),
                 instances: instance_digests(server),
             })
@@ -189,13 +204,35 @@ impl Snapshot {
     /// A snapshot of these parts; the policy is compiled here.
     #[must_use]
     pub fn new(parts: Parts) -> (Self, Vec<Warning>) {
-        let Parts { settings, prepared, catalog, states, addresses, tls, auth_epoch, settings_epoch, number } = parts;
+        let Parts { settings, prepared, catalog, states, addresses, tls, meters, .. } = parts;
+        let Parts { auth_epoch, settings_epoch, succession, number, .. } = parts;
         let names: Vec<Arc<str>> = settings.servers.iter().map(|server| server.name.clone()).collect();
         let (table, warnings) = Table::compile(&settings.policy, &names, &catalog);
-        (
-            Self { settings, prepared, catalog, table, states, addresses, tls, auth_epoch, settings_epoch, number },
-            warnings,
-        )
+        let meters = Arc::new(meters.next(&names, &catalog));
+        let (merged, merge_warnings) = merge(&settings, &catalog);
+        let snapshot = Self {
+            settings,
+            prepared,
+            catalog,
+            merged,
+            merge_warnings,
+            table,
+            states,
+            addresses,
+            tls,
+            meters,
+            auth_epoch,
+            settings_epoch,
+            succession,
+            number,
+        };
+        (snapshot, warnings)
+    }
+
+    /// Makes the meters those of so many shards: before any of them has begun.
+    pub fn meter(&mut self, shards: usize) {
+        let names: Vec<Arc<str>> = self.settings.servers.iter().map(|server| server.name.clone()).collect();
+        self.meters = Arc::new(Meters::new(shards).next(&names, &self.catalog));
     }
 
     /// The server with this [`PreparedServer::digest`]: what outlives a snapshot knows it by that.
@@ -209,6 +246,20 @@ impl Snapshot {
     pub fn endpoint_by_digest(&self, digest: u64) -> Option<EndpointId> {
         self.prepared.endpoint_by_digest(digest)
     }
+}
+
+/// What the catalogue looks like at each endpoint, and what is worth a warning there.
+fn merge(settings: &Settings, catalog: &Catalog) -> (Vec<Merged>, Vec<(EndpointId, MergeWarning)>) {
+    let (mut all, mut told) = (Vec::new(), Vec::new());
+    for (index, endpoint) in settings.endpoints.iter().enumerate() {
+        let named = |server: &ServerId| Some((*server, &*settings.servers.get(server.index())?.name));
+        let servers = endpoint.servers.iter().filter_map(named);
+        let members: Vec<Member<'_>> = servers.map(|(server, name)| Member { server, name }).collect();
+        let (merged, warnings) = Merged::build(&members, endpoint.names == Names::Prefix, catalog);
+        all.push(merged);
+        told.extend(warnings.into_iter().map(|warning| (EndpointId::from_index(index), warning)));
+    }
+    (all, told)
 }
 
 impl Snapshot {

@@ -139,11 +139,17 @@ async fn one(
             }
             Err(refusal) => Err(refusal),
         },
-        Ok(Due::Nothing) => Ok(()),
+        Ok(Due::Here(here)) => {
+            flight.answer_leaves(shard);
+            joined.answer(shard, conn, &here.body).await;
+            Ok(())
+        }
+        // A batch is at home where any of it has to be.
+        Ok(Due::Nothing | Due::Home(_)) => Ok(()),
         Err(refusal) => Err(refusal),
     };
     flight.over(shard);
-    result.map_err(|refusal| flight.answering(refusal, shape))
+    result.map_err(|refusal| flight.answering(shard, refusal, shape))
 }
 
 /// The message as a body of its own.

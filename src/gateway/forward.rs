@@ -3,7 +3,7 @@
 
 use smallvec::SmallVec;
 
-use crate::base::limits::ANSWER_WHOLE_BYTES_MAX;
+use crate::base::limits::{ANSWER_WHOLE_BYTES_MAX, BUSY_PAUSE_MS};
 use crate::base::span::Span;
 use crate::base::time::Moment;
 use crate::http::field::Known;
@@ -23,8 +23,8 @@ use crate::upstream::exchange::{Abort, Answer, Clearance, Composed, Lane, Reques
 
 use super::answer::{Media, accepted, media};
 use super::conn::{Body, Conn};
-use super::exchange::{USER_AGENT, lane, legacy_fields, watched};
-use super::flight::{Ended, Flight, Next, end, failed};
+use super::exchange::{self, Lanes, USER_AGENT, Wish, legacy_fields, watched};
+use super::flight::{Ended, Flight, Next, Renamed, end, failed};
 use super::modern::Opted;
 use super::refusal::{Kind, Refusal};
 use super::sessions::{Live, Restored};
@@ -49,8 +49,9 @@ pub(super) async fn serve(
     if verb == Some(Verb::Initialize) {
         flight.profile = sessions::profile(shard, conn.body_bytes(body));
     }
-    flight.change.set(verb.and_then(|verb| sessions::change(shard, flight, verb, conn.body_bytes(body))));
+    flight.change.set(sessions::change(shard, flight, recorded.permit().call(), conn.body_bytes(body)));
     let trip = Trip::new(&snapshot, flight, &recorded, restored);
+    trip.seat(shard, flight)?;
     let slot = conn.slot.clone();
     let abort = &slot.abort;
     abort.reset();
@@ -64,7 +65,7 @@ pub(super) async fn serve(
 
 /// What a message is sent with.
 pub(super) struct Trip<'a> {
-    pub(super) lane: Lane<'a>,
+    snapshot: &'a Held,
     recorded: &'a Recorded,
     /// What goes instead of the body as received: an answer to a server's request, under that request's own id.
     restored: Option<Restored>,
@@ -75,7 +76,30 @@ pub(super) struct Trip<'a> {
 impl<'a> Trip<'a> {
     pub(super) fn new(snapshot: &'a Held, flight: &Flight, recorded: &'a Recorded, restored: Option<Restored>) -> Self {
         let timeout = snapshot.settings.servers[flight.server.index()].timeout_ms;
-        Self { lane: lane(snapshot, flight.server), recorded, restored, timeout }
+        Self { snapshot, recorded, restored, timeout }
+    }
+
+    /// The lanes of a message: to where its session is at its server, or to the instances that it may go to, best first.
+    pub(super) fn lanes(&self, shard: &Shard, flight: &Flight, upstream: Option<&Upstream>) -> Lanes<'a> {
+        let wish = upstream.map_or_else(|| Wish::Key(exchange::key(shard, flight)), |at| Wish::At(at.instance));
+        Lanes::new(self.snapshot, flight.server, wish)
+    }
+
+    /// A place among the calls that its server may have under way at once. It is given back when the answer leaves.
+    pub(super) fn seat(&self, shard: &Shard, flight: &Flight) -> Result<(), Refusal> {
+        let max = self.snapshot.settings.servers[flight.server.index()].concurrency;
+        let verb = flight.method.filter(|_| flight.id.is_some()).map(|method| method.verb);
+        // What ends by itself is bounded; a subscription is under way for as long as its client likes.
+        let (Some(max), Some(_)) = (max, verb.filter(|verb| *verb != Verb::Listen)) else { return Ok(()) };
+        if self.snapshot.states[flight.server.index()].seats.take(max) {
+            flight.seated.set(true);
+            return Ok(());
+        }
+        shard.count(Count::ServersBusy);
+        let refusal = flight.later(Kind::ServerBusy, BUSY_PAUSE_MS);
+        let code = Kind::ServerBusy.row().code;
+        end(shard, flight, Ended { code, ..Ended::of(Status::Unreachable, refusal.status()) });
+        Err(refusal)
     }
 
     /// The way of a message that may go to one server's session alone, or to whichever is the newest.
@@ -150,7 +174,7 @@ async fn in_session(
 
 /// What became of a message that no session of its server could be had for; recorded.
 pub(super) fn unsent(shard: &Shard, flight: &Flight, fault: WayFault) -> Refusal {
-    let refusal = sessions::refused(fault);
+    let refusal = sessions::refused(shard, flight, fault);
     end(shard, flight, Ended::of(Status::Unreachable, refusal.status()));
     refusal.recorded()
 }
@@ -162,7 +186,8 @@ pub(super) fn lost(shard: &Shard, flight: &Flight) {
     end(shard, flight, Ended::of(Status::Unreachable, 202));
 }
 
-/// Sends it, and waits for the head of the answer. The outer fault is one after which nothing was sent.
+/// Sends it, and waits for the head of the answer. Where nothing could be sent to an instance, the next one gets it. The
+/// outer fault is one after which nothing was sent.
 #[expect(clippy::too_many_arguments, reason = "what a message, its connection and its way are")]
 async fn send(
     shard: &Shard,
@@ -174,18 +199,26 @@ async fn send(
     deadline: Moment,
     abort: &Abort,
 ) -> Result<Result<Answer, UpstreamFault>, Refusal> {
-    let Some(request) = compose(shard, conn, body, flight, trip, upstream) else {
-        end(shard, flight, Ended::of(Status::Unreachable, 503));
-        return Err(Refusal::from(Kind::NoBuffer).recorded());
-    };
-    flight.sent = shard.timers.last().mono;
-    flight.epoch = upstream.map_or(0, |upstream| upstream.epoch);
-    if flight.is_cancelled(shard) {
-        // While it waited for something else; firing ends an exchange that is under way, and this one is not yet.
-        return Ok(Err(UpstreamFault::Abandoned));
+    let mut lanes = trip.lanes(shard, flight, upstream);
+    let mut sent = Err(UpstreamFault::NoAddress);
+    while let Some(lane) = lanes.next(shard) {
+        let Some(request) = compose(shard, conn, body, flight, trip, &lane, upstream) else {
+            end(shard, flight, Ended::of(Status::Unreachable, 503));
+            return Err(Refusal::from(Kind::NoBuffer).recorded());
+        };
+        flight.sent = shard.timers.last().mono;
+        flight.goes_to(shard, upstream);
+        if flight.is_cancelled(shard) {
+            // While it waited for something else; firing ends an exchange that is under way, and this one is not yet.
+            return Ok(Err(UpstreamFault::Abandoned));
+        }
+        flight.tries(shard, &lane);
+        sent = watched(shard, conn, flight.era == Era::Modern, &lane, request, deadline, abort).await;
+        flight.answered = shard.timers.now().mono;
+        if !matches!(sent, Err(fault) if fault.is_unsent()) {
+            break;
+        }
     }
-    let sent = watched(shard, conn, flight.era == Era::Modern, &trip.lane, request, deadline, abort).await;
-    flight.answered = shard.timers.now().mono;
     Ok(sent)
 }
 
@@ -197,15 +230,19 @@ pub(super) fn compose(
     body: &Body,
     flight: &Flight,
     trip: &Trip<'_>,
+    lane: &Lane<'_>,
     upstream: Option<&Upstream>,
 ) -> Option<Composed> {
     let bytes = conn.bytes();
     let head = &conn.head;
     let call = trip.recorded.permit().call();
     let text = conn.body_bytes(body);
-    let mut task = Vec::new();
-    if let Object::Task(name) = &call.subject {
-        encode_value(theirs(name), &mut task);
+    // The name that the server knows, where the client knows another.
+    let mut theirs_name = Vec::new();
+    match (&call.subject, call.subject.text().filter(|_| flight.renamed().is_some())) {
+        (Object::Task(name), _) => encode_value(theirs(name), &mut theirs_name),
+        (_, Some(name)) => encode_value(name.of(text), &mut theirs_name),
+        _ => {}
     }
     let mut fields: SmallVec<[(&'static str, &[u8]); 12]> = SmallVec::new();
     fields.push(("content-type", b"application/json"));
@@ -218,8 +255,8 @@ pub(super) fn compose(
             for known in [Known::McpProtocolVersion, Known::McpMethod] {
                 fields.extend(head.get(bytes, known).map(|value| (known.name(), value)));
             }
-            // The name that the server knows, where the client knows another.
-            let name = if task.is_empty() { head.get(bytes, Known::McpName) } else { Some(&*task) };
+            let name = head.get(bytes, Known::McpName);
+            let name = name.map(|name| if theirs_name.is_empty() { name } else { &*theirs_name });
             fields.extend(name.map(|value| (Known::McpName.name(), value)));
             // Some servers read `_` in a field's name as `-` (RFC 3875, 4.1.18): one that is not checked against the
             // body could pass for one that is.
@@ -230,7 +267,7 @@ pub(super) fn compose(
     for known in [Known::Traceparent, Known::Tracestate] {
         fields.extend(head.get(bytes, known).map(|value| (known.name(), value)));
     }
-    let edited = edited(call, text);
+    let edited = edited(call, flight.renamed(), text);
     let text = trip.restored.as_ref().map_or(text, |restored| &restored.body);
     let request = Request {
         method: Method::Post,
@@ -240,17 +277,20 @@ pub(super) fn compose(
         // A tool call is written at most once; anything else may meet a kept connection that has just been closed.
         repeatable: call.method.is_none_or(|method| method.verb != Verb::ToolsCall),
     };
-    shard.upstreams.compose(Clearance::Call(trip.recorded), &trip.lane, &request)
+    shard.upstreams.compose(Clearance::Call(trip.recorded), lane, &request)
 }
 
-/// The body with the edits that a decision asks for: a listen stream loses the resources that may not be read, and tasks
-/// go by their server's own names. `None` where it goes as it came.
-fn edited(call: &Call, text: &[u8]) -> Option<Vec<u8>> {
+/// The body with the edits that a decision asks for: a listen stream loses the resources that may not be read, and what
+/// the client knows by another name than its server goes by the server's, which is the one that was decided on. `None`
+/// where it goes as it came.
+fn edited(call: &Call, renamed: Option<&Renamed>, text: &[u8]) -> Option<Vec<u8>> {
     let mut edits: SmallVec<[(Span, Vec<u8>); 2]> = SmallVec::new();
+    if let (Some(Renamed { place, .. }), Some(name)) = (renamed, call.subject.text()) {
+        edits.push((quoted(*place), json_text(name.of(text))));
+    }
     match &call.subject {
         Object::Task(task) => {
-            let inside = task.text.span;
-            edits.push((Span::new(inside.start as usize - 1, inside.end as usize + 1), json_text(theirs(task))));
+            edits.push((quoted(task.text.span), json_text(theirs(task))));
         }
         Object::Listen(listen) => {
             if let Some(place) = listen.uris_place.filter(|_| listen.uris.len() < listen.uris_asked) {
@@ -270,6 +310,11 @@ fn edited(call: &Call, text: &[u8]) -> Option<Vec<u8>> {
     let mut out = Vec::new();
     splice(text, &edits, &mut out);
     Some(out)
+}
+
+/// The place of a string, with its quotes.
+fn quoted(inside: Span) -> Span {
+    Span::new(inside.start as usize - 1, inside.end as usize + 1)
 }
 
 /// The server's own name of a task. A permit has only tasks that were opened; no name at all would be nobody's task.
@@ -321,7 +366,7 @@ mod tests {
             listen.tasks.remove(0);
             listen.tasks[0].opened = Some("b\"2".into());
         }
-        let sent = edited(&call, asked.as_bytes()).map(|sent| String::from_utf8(sent).unwrap());
+        let sent = edited(&call, None, asked.as_bytes()).map(|sent| String::from_utf8(sent).unwrap());
         assert_eq!(sent, want.map(body), "every other byte as it came");
     }
 
@@ -367,7 +412,7 @@ mod tests {
         let mut call = read(&asked, "tasks/get", Some("A1"));
         let Object::Task(task) = &mut call.subject else { panic!("not a task") };
         task.opened = Some("786512e2".into());
-        let sent = edited(&call, asked.as_bytes()).map(|sent| String::from_utf8(sent).unwrap());
+        let sent = edited(&call, None, asked.as_bytes()).map(|sent| String::from_utf8(sent).unwrap());
         assert_eq!(sent, Some(body("\"786512e2\"")));
     }
 }

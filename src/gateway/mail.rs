@@ -30,6 +30,8 @@ pub struct Cancel {
     pub nonce: [u8; 16],
     /// Its id as JSON text.
     pub id: Box<[u8]>,
+    /// What to tell its server, where only the shard that has it knows which one that is: the whole message.
+    pub word: Option<Box<[u8]>>,
     /// Shards that have not looked yet.
     left: AtomicUsize,
     found: AtomicBool,
@@ -188,8 +190,14 @@ impl Inside {
 impl Cancel {
     /// Of the request with this id in this session, to be looked for on so many shards.
     #[must_use]
-    pub fn new(nonce: [u8; 16], id: &[u8], shards: usize) -> Self {
-        Self { nonce, id: id.into(), left: AtomicUsize::new(shards), found: AtomicBool::new(false) }
+    pub fn new(nonce: [u8; 16], id: &[u8], word: Option<&[u8]>, shards: usize) -> Self {
+        Self {
+            nonce,
+            id: id.into(),
+            word: word.map(Into::into),
+            left: AtomicUsize::new(shards),
+            found: AtomicBool::new(false),
+        }
     }
 
     /// One more shard has looked for it. Whether now all have, and none has found it: it came too late, or was made up.
@@ -235,7 +243,7 @@ mod tests {
     #[test]
     fn a_full_box_says_so() {
         let mail = Mail::new(1).unwrap();
-        let cancel = Arc::new(Cancel::new([1; 16], b"7", 1));
+        let cancel = Arc::new(Cancel::new([1; 16], b"7", None, 1));
         for _ in 0..LETTERS_MAX {
             mail.send(&Letter::Cancelled(cancel.clone()));
         }
@@ -253,7 +261,7 @@ mod tests {
     #[test]
     fn what_nobody_has_is_known_when_all_have_looked() {
         let check = |found: [bool; 3], want: [bool; 3]| {
-            let cancel = Cancel::new([1; 16], b"7", 3);
+            let cancel = Cancel::new([1; 16], b"7", None, 3);
             assert_eq!(found.map(|found| cancel.is_vain(found)), want, "{found:?}");
         };
         check([false; 3], [false, false, true]);

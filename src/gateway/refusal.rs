@@ -2,6 +2,7 @@
 //! The only place that knows status codes of refusals.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use smallvec::SmallVec;
 
@@ -198,6 +199,8 @@ pub struct Refusal {
     pub tool_result: bool,
     /// The method, as far as it is known.
     pub method: &'static str,
+    /// Of a merged endpoint's servers the one it is about, by name.
+    pub server: Option<Arc<str>>,
     /// It has its record already, as a decision or as the outcome of one.
     pub recorded: bool,
 }
@@ -226,6 +229,7 @@ impl From<Kind> for Refusal {
             answerable: true,
             tool_result: false,
             method: "",
+            server: None,
             recorded: false,
         }
     }

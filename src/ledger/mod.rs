@@ -120,7 +120,8 @@ impl Ledger {
         self.len() == 0
     }
 
-    /// A session began: its `initialize` was answered by `upstream`, whose epoch is 1. `profile`: its params.
+    /// A session began: its `initialize` was answered by `upstream`, whose epoch is 1, or by the gateway itself (`None`).
+    /// `profile`: its params.
     ///
     /// # Errors
     /// `LedgerFault`.
@@ -129,12 +130,12 @@ impl Ledger {
         key: SessionKey,
         terms: Terms,
         profile: &[u8],
-        upstream: Upstream,
+        upstream: Option<Upstream>,
         now_s: u64,
     ) -> Result<(), LedgerFault> {
         let profile = self.intern(profile);
         let room = self.has_room();
-        self.at(&key, |stripe| stripe.enter(key, terms, profile, Some(upstream), now_s, room))
+        self.at(&key, |stripe| stripe.enter(key, terms, profile, upstream, now_s, room))
     }
 
     /// What is known of a session that is new to a shard.

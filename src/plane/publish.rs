@@ -125,8 +125,10 @@ impl Publisher {
             states: before.states.clone(),
             addresses,
             tls: self.tls.clone(),
+            meters: before.meters.clone(),
             auth_epoch: before.auth_epoch,
             settings_epoch: before.settings_epoch,
+            succession: before.succession.clone(),
             number: self.number,
         });
         self.control.snapshot.store(Arc::new(snapshot));

@@ -232,7 +232,7 @@ fn keep(
             let _ = news.send(News::Trouble(id, trouble));
             continue;
         };
-        let host = prepared.servers[index].host.clone();
+        let host = instance.authority();
         let target = Target { addresses: Vec::new(), host, path: instance.path.clone(), tls: None };
         let state = control.snapshot.load().states[index].clone();
         let keeper = Keeper::new(id, server, instance, target, control.clone(), state, news.clone());
@@ -261,8 +261,19 @@ pub(super) fn first_snapshot(
     }
     let addresses = states.iter().map(|state| vec![Arc::default(); state.instances.len()]).collect();
     let (settings, prepared, catalog) = (settings.clone(), prepared.clone(), Catalog::default());
-    let parts =
-        Parts { settings, prepared, catalog, states, addresses, tls, auth_epoch: 0, settings_epoch: 0, number: 0 };
+    let parts = Parts {
+        settings,
+        prepared,
+        catalog,
+        states,
+        addresses,
+        tls,
+        meters: Arc::default(),
+        auth_epoch: 0,
+        settings_epoch: 0,
+        succession: Arc::default(),
+        number: 0,
+    };
     Ok(Snapshot::new(parts).0)
 }
 

@@ -502,7 +502,7 @@ impl World {
         let upstream =
             Upstream { server: digest(0), instance: 0, epoch: 1, revision: Revision::R2025_06_18, id: id.clone() };
         let before = self.gateway.ledger.len();
-        let entered = self.gateway.ledger.enter(key, task.session.terms, b"{}", upstream, now_s);
+        let entered = self.gateway.ledger.enter(key, task.session.terms, b"{}", Some(upstream), now_s);
         self.journal_soon();
         if let Err(fault) = entered {
             match fault {
