@@ -12,9 +12,7 @@ use crate::support::http::{Response, Wire};
 use crate::support::mcp::{LEGACY, MODERN, Post, VERSION_KEY, fresh, open_session, session_request, text_of, tools};
 use crate::support::oracle;
 use crate::support::sse_server::SsePlan;
-use crate::support::upstream::{
-    Acted, Eras, Plan, Reserved, Seen, Upstream, definition, introduced, result, said,
-};
+use crate::support::upstream::{Acted, Eras, Plan, Reserved, Seen, Upstream, definition, introduced, result, said};
 
 const TASKS: &str = "io.modelcontextprotocol/tasks";
 /// Connections enough that each of two shards gets some.
@@ -540,8 +538,7 @@ fn a_dead_server_is_named() {
     let (docs, dead) = (plan("docs").start(), Reserved::new());
     let mut setup = behind(Setup::new(), &[("docs", &docs)]).server("dead", &dead.url());
     setup = setup.tokens("deny").rule(json!({ "id": "docs", "permit": ["docs/*"] }));
-    let gateway =
-        setup.task("all").rule(json!({ "id": "all", "permit": ["dead/*"], "tasks": ["all"] })).start();
+    let gateway = setup.task("all").rule(json!({ "id": "all", "permit": ["dead/*"], "tasks": ["all"] })).start();
     println!("{}", gateway.banner);
     let token = gateway.token(&Who { tasks: &["all"], ..Who::default() });
     let plain = gateway.token(&Who::default());
