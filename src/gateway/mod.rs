@@ -21,6 +21,7 @@ mod live;
 mod load;
 pub mod mail;
 mod merged;
+mod meter;
 mod modern;
 mod pipeline;
 pub mod refusal;
