@@ -284,6 +284,9 @@ fn what_nobody_lists_goes_by_its_scheme() {
     let docs = server(&open, "docs");
     assert_eq!(open.expose_uri(Era::Modern, docs, "x:1"), "x:1");
     assert_eq!(open.expose_uri(Era::Modern, docs, "x:2"), "mcp+docs:x:2");
+    assert_eq!((route(&open, "x:2").unwrap().0, route(&open, "y:1").unwrap().0), ("docs", "a"));
+    let known = |uri| open.route(Era::Modern, uri, &mut |server, _| server == docs).unwrap().0;
+    assert_eq!(known("y:1"), docs, "who has nothing to do with the other server does not notice it");
 }
 
 #[test]
