@@ -66,7 +66,8 @@ impl<'a> Eyes<'a> {
         let known = current.auth_epoch == flight.snapshot.auth_epoch;
         let same = current.settings_epoch == flight.snapshot.settings_epoch;
         let then = &flight.snapshot.prepared.endpoints[flight.endpoint.index()];
-        let there = || Some((current.endpoint_by_digest(then.digest)?, current.server_by_digest(sessions::digest(flight))?));
+        let there =
+            || Some((current.endpoint_by_digest(then.digest)?, current.server_by_digest(sessions::digest(flight))?));
         let there = if same { Some((flight.endpoint, flight.server)) } else { there() };
         let (snapshot, endpoint, server) = match there.filter(|_| known) {
             Some((endpoint, server)) => (current, endpoint, server),

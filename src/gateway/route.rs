@@ -75,6 +75,9 @@ pub(super) async fn find(
             let Some((server, name)) = named(flight, call, text) else {
                 return Err(Judge::new(shard, conn, body, flight).nobodys(call));
             };
+            if let Some(other) = may_be_anothers(flight, call, server, &name, text) {
+                return Err(Judge::new(shard, conn, body, flight).unreached(call, other));
+            }
             return named_to(shard, conn, body, flight, call, server, &name);
         }
     };
@@ -100,7 +103,7 @@ fn named_to(
     let renamed = narrow(call, conn.body_bytes(body), name);
     let routed = routed(shard, conn, flight, server, renamed);
     if spoken.is_none() {
-        return Err(Judge::new(shard, conn, body, flight).unreached(call));
+        return Err(Judge::new(shard, conn, body, flight).unreached(call, server));
     }
     Ok(routed)
 }
@@ -134,6 +137,21 @@ fn named(flight: &Flight, call: &Call, text: &[u8]) -> Option<(ServerId, Box<str
         }
         Object::None | Object::Listen(_) | Object::Task(_) => None,
     }
+}
+
+/// Where nobody lists a URI: the server that may do so once it was reached. Until then the one that would get it, for
+/// want of another, does not.
+fn may_be_anothers(flight: &Flight, call: &Call, server: ServerId, name: &str, text: &[u8]) -> Option<ServerId> {
+    let (Object::Resource(uri) | Object::CompleteResource(uri)) = &call.subject else { return None };
+    if uri.of(text) != name {
+        return None;
+    }
+    let (merged, era) = (flight.merged(), flight.era);
+    let exposed = match &call.subject {
+        Object::Resource(_) => merged.expose_uri(era, server, name),
+        _ => merged.expose_template(era, server, name),
+    };
+    if *exposed == *name { None } else { missing(flight, &call.subject) }
 }
 
 /// Makes `name` what the call is about; where the client wrote something else, tells what.

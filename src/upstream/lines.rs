@@ -21,8 +21,8 @@ use crate::uring::ring;
 use super::UpstreamFault;
 use super::bridge::Bridge;
 use super::exchange::{Abort, Answer, Lane, Request};
-use super::state::{InstanceState, ServerState};
 use super::inbox::{Inbox, Nudge, Said};
+use super::state::{InstanceState, ServerState};
 
 /// A lane that outlives the snapshot it was made from.
 pub(super) struct Road {
