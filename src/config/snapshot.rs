@@ -11,10 +11,12 @@ use crate::mcp::merge::{Member, MergeWarning, Merged};
 use crate::mcp::transport::Transport;
 use crate::policy::compile::Warning;
 use crate::policy::table::Table;
+use crate::record::meter::Meters;
 use crate::session::owner::{endpoint_hash, name_hash};
 use crate::tls::config::Materials;
 use crate::upstream::state::ServerState;
 
+use super::succession::Succession;
 use super::{InstanceSettings, Names, ServerSettings, ServerTls, Settings};
 
 /// What a path of the data listener leads to.
@@ -91,11 +93,15 @@ pub struct Snapshot {
     pub addresses: Vec<Vec<Arc<[SocketAddr]>>>,
     /// Certificates, keys and authorities, of the same settings.
     pub tls: Arc<Materials>,
+    /// What is counted, by the ids of this snapshot.
+    pub meters: Arc<Meters>,
     /// Counts up when verified tokens must be verified again, and callers' sets mean something else: with every change
     /// of the issuers, the tasks' names, the endpoints, or of whether a token is needed.
     pub auth_epoch: u64,
     /// Counts up with every change of the settings: ids mean something else, and rules may.
     pub settings_epoch: u64,
+    /// What callers of the `auth_epoch` before are in this one.
+    pub succession: Arc<Succession>,
     /// Counts up with every snapshot.
     pub number: u64,
 }
@@ -115,10 +121,14 @@ pub struct Parts {
     pub addresses: Vec<Vec<Arc<[SocketAddr]>>>,
     /// Of the same settings.
     pub tls: Arc<Materials>,
+    /// Those of the snapshot before.
+    pub meters: Arc<Meters>,
     /// Of the same settings.
     pub auth_epoch: u64,
     /// The number of the settings.
     pub settings_epoch: u64,
+    /// To `auth_epoch`.
+    pub succession: Arc<Succession>,
     /// The snapshot's own.
     pub number: u64,
 }
@@ -194,9 +204,11 @@ impl Snapshot {
     /// A snapshot of these parts; the policy is compiled here.
     #[must_use]
     pub fn new(parts: Parts) -> (Self, Vec<Warning>) {
-        let Parts { settings, prepared, catalog, states, addresses, tls, auth_epoch, settings_epoch, number } = parts;
+        let Parts { settings, prepared, catalog, states, addresses, tls, meters, .. } = parts;
+        let Parts { auth_epoch, settings_epoch, succession, number, .. } = parts;
         let names: Vec<Arc<str>> = settings.servers.iter().map(|server| server.name.clone()).collect();
         let (table, warnings) = Table::compile(&settings.policy, &names, &catalog);
+        let meters = Arc::new(meters.next(&names, &catalog));
         let (merged, merge_warnings) = merge(&settings, &catalog);
         let snapshot = Self {
             settings,
@@ -208,11 +220,19 @@ impl Snapshot {
             states,
             addresses,
             tls,
+            meters,
             auth_epoch,
             settings_epoch,
+            succession,
             number,
         };
         (snapshot, warnings)
+    }
+
+    /// Makes the meters those of so many shards: before any of them has begun.
+    pub fn meter(&mut self, shards: usize) {
+        let names: Vec<Arc<str>> = self.settings.servers.iter().map(|server| server.name.clone()).collect();
+        self.meters = Arc::new(Meters::new(shards).next(&names, &self.catalog));
     }
 
     /// The server with this [`PreparedServer::digest`]: what outlives a snapshot knows it by that.

@@ -28,6 +28,8 @@ pub struct Control {
     pub tally: Tally,
     /// That shards live.
     pub beats: Beats,
+    /// What each shard has to do at the moment.
+    pub gauges: Gauges,
     life: AtomicU8,
 }
 
@@ -51,8 +53,9 @@ impl Control {
     ///
     /// # Errors
     /// When the process may open no more files.
-    pub fn new(snapshot: Snapshot, shards: usize) -> std::io::Result<Self> {
+    pub fn new(mut snapshot: Snapshot, shards: usize) -> std::io::Result<Self> {
         let ledger = Arc::new(Ledger::new(snapshot.settings.sessions));
+        snapshot.meter(shards);
         Ok(Self {
             snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
             mail: Mail::new(shards)?,
@@ -60,6 +63,7 @@ impl Control {
             asks: Asks::new(),
             tally: Tally::new(shards),
             beats: Beats::new(shards),
+            gauges: Gauges::new(shards),
             life: AtomicU8::new(0),
         })
     }
@@ -96,6 +100,47 @@ impl Control {
         for state in &self.snapshot.load().states {
             state.poke.ring();
         }
+    }
+}
+
+/// What each shard had to do when it last came around to its housekeeping; written as rarely as [`Beats`].
+#[derive(Debug)]
+pub struct Gauges(Vec<[AtomicU64; 4]>);
+
+/// What a shard has to do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Busy {
+    /// Connections of clients.
+    pub connections: u64,
+    /// Requests in flight that are counted against their subject.
+    pub calls: u64,
+    /// Streams.
+    pub streams: u64,
+    /// Bytes of the buffers in use.
+    pub buffer_bytes: u64,
+}
+
+impl Gauges {
+    /// For so many shards, which have nothing to do yet.
+    #[must_use]
+    pub fn new(shards: usize) -> Self {
+        Self((0..shards).map(|_| Default::default()).collect())
+    }
+
+    /// What a shard has to do now.
+    pub fn set(&self, shard: ShardId, busy: Busy) {
+        let Some(row) = self.0.get(shard.index()) else { return };
+        for (gauge, value) in row.iter().zip([busy.connections, busy.calls, busy.streams, busy.buffer_bytes]) {
+            gauge.store(value, Ordering::Relaxed);
+        }
+    }
+
+    /// By `ShardId`.
+    pub fn iter(&self) -> impl Iterator<Item = Busy> {
+        self.0.iter().map(|row| {
+            let [connections, calls, streams, buffer_bytes] = row.each_ref().map(|it| it.load(Ordering::Relaxed));
+            Busy { connections, calls, streams, buffer_bytes }
+        })
     }
 }
 

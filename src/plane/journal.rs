@@ -249,7 +249,7 @@ mod tests {
     fn enter(ledger: &Ledger, number: u32) {
         let upstream =
             Upstream { server: 1, instance: 2, epoch: 1, revision: Revision::R2025_06_18, id: (*b"up").into() };
-        assert_eq!(ledger.enter(key(number), TERMS, b"{}", upstream, 1000), Ok(()));
+        assert_eq!(ledger.enter(key(number), TERMS, b"{}", Some(upstream), 1000), Ok(()));
     }
 
     fn open(state: &Path) -> Journal {

@@ -12,7 +12,8 @@ use serde_json::value::RawValue;
 
 use crate::base::ids::ServerId;
 use crate::base::limits::{
-    CATALOG_MS_DEFAULT, CATALOG_MS_MIN, CATALOG_RETRY_MS_MAX, LIST_PAGES_MAX, PLANE_HEARD_MAX, RESOLVE_MS,
+    CATALOG_GATHER_MS, CATALOG_MS_DEFAULT, CATALOG_MS_MIN, CATALOG_RETRY_MS_MAX, LIST_PAGES_MAX, PLANE_HEARD_MAX,
+    RESOLVE_MS,
 };
 use crate::config::{InstanceSettings, Scheme, ServerSettings};
 use crate::gateway::control::{Control, Life};
@@ -116,7 +117,10 @@ impl Keeper {
 
     pub(super) fn run(mut self) {
         let mut retry_ms = CATALOG_MS_MIN / 4;
+        let mut begun: Option<Instant> = None;
         while self.control.life() == Life::Run {
+            self.rest(begun);
+            begun = Some(Instant::now());
             self.resolve();
             let announced = self.poke().announced();
             match self.survey() {
@@ -129,6 +133,7 @@ impl Keeper {
                     self.linger(announced, patience, listens, modern);
                 }
                 Err(trouble) => {
+                    begun = None;
                     self.forget();
                     self.tell(News::Trouble(self.server, trouble.to_string()));
                     self.pause(Duration::from_millis(retry_ms));
@@ -137,6 +142,18 @@ impl Keeper {
             }
         }
         self.leave();
+    }
+
+    /// Changes that come close together make one survey: it waits a little for more of them, and does not begin sooner
+    /// than `CATALOG_MS_MIN` after one that succeeded.
+    fn rest(&self, begun: Option<Instant>) {
+        let Some(begun) = begun else { return };
+        let now = Instant::now();
+        let until = (now + Duration::from_millis(CATALOG_GATHER_MS)).max(begun + Duration::from_millis(CATALOG_MS_MIN));
+        while Instant::now() < until && self.control.life() == Life::Run {
+            let left = until.saturating_duration_since(Instant::now());
+            std::thread::sleep(left.min(Duration::from_millis(CATALOG_GATHER_MS)));
+        }
     }
 
     fn poke(&self) -> &Poke {

@@ -113,12 +113,13 @@ impl Gateway {
 
         let (writers, readers): (Vec<Writer>, Vec<_>) =
             (0..shards).map(|shard| record::ring(ShardId::from_index(shard))).unzip();
-        let log = Log::open(settings.audit_dir.clone(), readers, options.watcher, health.clone())?.start()?;
+        let (notes, noted) = log::notes();
+        let log = Log::open(settings.audit_dir.clone(), readers, noted, options.watcher, health.clone())?.start()?;
         let admin = match settings.admin {
             Some(address) => Some(admin::start(address, control.clone(), health.clone())?),
             None => None,
         };
-        keep(&settings, prepared, &control, &health, certs)?;
+        keep(&settings, prepared, &control, &health, certs, notes)?;
         wait_for_servers(&settings, &control, &health);
 
         let mut threads = Vec::with_capacity(shards);
@@ -214,6 +215,7 @@ fn keep(
     control: &Arc<Control>,
     health: &Arc<Health>,
     certs: Certs,
+    notes: log::Notes,
 ) -> Result<(), PlaneFault> {
     let fault = |error| PlaneFault::System { what: "a thread", error };
     let (news, heard) = mpsc::channel();
@@ -241,7 +243,7 @@ fn keep(
             .spawn(move || keeper.run())
             .map_err(fault)?;
     }
-    let publisher = Publisher::new(settings.clone(), prepared, control.clone(), health.clone());
+    let publisher = Publisher::new(settings.clone(), prepared, control.clone(), health.clone(), notes);
     std::thread::Builder::new().name("plane".into()).spawn(move || publisher.run(&heard)).map_err(fault)?;
     Ok(())
 }
@@ -259,8 +261,19 @@ pub(super) fn first_snapshot(
     }
     let addresses = states.iter().map(|state| vec![Arc::default(); state.instances.len()]).collect();
     let (settings, prepared, catalog) = (settings.clone(), prepared.clone(), Catalog::default());
-    let parts =
-        Parts { settings, prepared, catalog, states, addresses, tls, auth_epoch: 0, settings_epoch: 0, number: 0 };
+    let parts = Parts {
+        settings,
+        prepared,
+        catalog,
+        states,
+        addresses,
+        tls,
+        meters: Arc::default(),
+        auth_epoch: 0,
+        settings_epoch: 0,
+        succession: Arc::default(),
+        number: 0,
+    };
     Ok(Snapshot::new(parts).0)
 }
 
