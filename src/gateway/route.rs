@@ -47,7 +47,7 @@ pub(super) async fn find(
     taken_back: Option<&[u8]>,
 ) -> Result<Routed, Refusal> {
     let text = conn.body_bytes(body);
-    let Some(method) = call.method else { return Ok(answered(shard, flight, call, text)) };
+    let Some(method) = call.method else { return Ok(answered(shard, conn, flight, call, text)) };
     let due = match method.verb {
         Verb::Initialize => {
             flight.profile = sessions::profile(shard, text);
@@ -196,17 +196,28 @@ fn task_server(
 }
 
 /// A client's answer to what one of its servers asked.
-fn answered(shard: &Shard, flight: &mut Flight, call: &Call, text: &[u8]) -> Routed {
-    let found = sessions::question(shard, flight, call, text);
-    let server = found.as_ref().and_then(|(digest, _)| flight.snapshot.server_by_digest(*digest));
-    let server = server.filter(|server| flight.merged().servers().contains(server));
-    let (Some((_, restored)), Some(server)) = (found, server) else {
+fn answered(shard: &Shard, conn: &Conn, flight: &mut Flight, call: &Call, text: &[u8]) -> Routed {
+    let server = asker(shard, flight, call, text);
+    if let (Some(server), Some(live)) = (server, &flight.session)
+        && let Some(home) = pipeline::at_home(shard, conn, &flight.snapshot, server, live)
+    {
+        return Routed::Due(Due::Home(home));
+    }
+    let (Some(server), Some((_, restored))) = (server, sessions::question(shard, flight, call, text)) else {
         shard.count(Count::AnswersDropped);
         return Routed::Due(Due::Nothing);
     };
     flight.server = server;
     flight.whose = Whose::One(None);
     Routed::ToServer(Some(restored))
+}
+
+/// The server whose question a client answers.
+fn asker(shard: &Shard, flight: &Flight, call: &Call, text: &[u8]) -> Option<ServerId> {
+    let minted = std::str::from_utf8(call.id?.raw(text)).ok()?.parse().ok()?;
+    let digest = shard.control.asks.asker(flight.session.as_ref()?.nonce16, minted)?;
+    let server = flight.snapshot.server_by_digest(digest)?;
+    flight.merged().servers().contains(&server).then_some(server)
 }
 
 /// The log level is a session's, whichever servers it has (MCP 2025-11-25 server/utilities/logging).

@@ -93,6 +93,15 @@ impl Asks {
         ask.map(|(_, ask)| ask).filter(|ask| ask.until >= now)
     }
 
+    /// Whose question that is, by the hash of the server's name. It still waits for its answer.
+    #[must_use]
+    pub fn asker(&self, nonce: [u8; 16], minted: u64) -> Option<u64> {
+        self.with(&nonce, |part| {
+            let asks = part.sessions.get(&nonce)?;
+            asks.iter().find(|(id, _)| *id == minted).map(|(_, ask)| ask.server)
+        })
+    }
+
     /// The client tells how far it is with what it was asked: what that was. It still waits for its answer.
     #[must_use]
     pub fn progressing(&self, nonce: [u8; 16], minted: u64, now: Moment) -> Option<Ask> {

@@ -906,3 +906,24 @@ fn linked(seen: &Seen, uri: &str, long: &str) -> String {
     let content = format!(r#"[ {link},{text},{inside}],"structuredContent":{{"uri":"note://both"}} "#);
     format!(r#"{{"jsonrpc":"2.0", "id":{},"result":{{{kind}"content":{content}}}}}"#, seen.id())
 }
+
+/// A server that wants no session with this client costs its own calls, not the client's session.
+#[test]
+fn a_server_that_opens_no_session() {
+    let shut = Plan::tools(&["echo"]).script(|seen, out| {
+        if seen.method() == "initialize" && seen.message["params"]["clientInfo"]["name"] == "test" {
+            out.empty(403);
+            return Acted::Done;
+        }
+        Acted::Default
+    });
+    let (shut, docs) = (shut.start(), plan("docs").start());
+    let gateway = known(behind(Setup::new(), &[("shut", &shut), ("docs", &docs)]).open().start());
+    let session = open_session(&gateway, |post| post);
+    let error = Post::legacy_call(&session, "shut__echo").to(&gateway);
+    assert_eq!((error.status(), &error.json()["error"]["data"]["server"]), (200, &json!("shut")), "{}", error.text());
+    assert_eq!(error.json()["error"]["message"], "The server 'shut' opens no session; the call was not sent.");
+    Post::legacy_call(&session, "docs__echo").echoed(&gateway);
+    assert!(shut.calls().is_empty());
+    oracle::check(&gateway, &[("shut", &shut), ("docs", &docs)]);
+}
