@@ -18,6 +18,7 @@ use crate::session::tasks;
 use super::conn::{Body, Conn};
 use super::flight::{Flight, Next, Renamed, Whose};
 use super::judge::Judge;
+use super::merged;
 use super::pipeline::{self, Asked, Due, Here};
 use super::refusal::{Kind, Refusal};
 use super::relay;
@@ -51,9 +52,9 @@ pub(super) async fn find(
     let due = match method.verb {
         Verb::Initialize => {
             flight.profile = sessions::profile(shard, text);
-            here(flight, Some(flight.revision), |out| write_initialize(flight, out))
+            here(flight, Some(flight.revision), |out| merged::write_initialize(flight, out))
         }
-        Verb::Discover => here(flight, None, |out| write_discover(flight, out)),
+        Verb::Discover => here(flight, None, |out| merged::write_discover(flight, out)),
         Verb::Ping => here(flight, None, |out| out.extend_from_slice(b"{}")),
         Verb::SetLevel => return set_level(shard, conn, flight, text).await,
         Verb::RootsChanged => return tell_all(shard, conn, flight, text, |_| true).await,
@@ -114,6 +115,11 @@ fn routed(shard: &Shard, conn: &Conn, flight: &mut Flight, server: ServerId, ren
     flight.whose = Whose::One(renamed);
     let home = flight.session.as_ref().and_then(|live| pipeline::at_home(shard, conn, &flight.snapshot, server, live));
     home.map_or(Routed::ToServer(None), |home| Routed::Due(Due::Home(home)))
+}
+
+/// The server that this call is for, as far as is known.
+pub(super) fn server_of(flight: &Flight, call: &Call, text: &[u8]) -> Option<ServerId> {
+    named(flight, call, text).map(|(server, _)| server)
 }
 
 /// The server whose name or URI this call gives, and that server's own.
@@ -358,14 +364,6 @@ pub(super) fn exposed(flight: &Flight, body: &[u8]) -> Option<Vec<u8>> {
 /// Those that name one resource, by its URI.
 const RESOURCES: [Verb; 4] =
     [Verb::ResourcesRead, Verb::ResourcesSubscribe, Verb::ResourcesUnsubscribe, Verb::Complete];
-
-fn write_initialize(flight: &Flight, out: &mut Vec<u8>) {
-    out.extend_from_slice(format!("{{\"protocolVersion\":\"{}\",\"capabilities\":{{\"tools\":{{}},\"logging\":{{}},\"resources\":{{\"subscribe\":true}},\"prompts\":{{}}}},\"serverInfo\":{{\"name\":\"portcullis\",\"version\":\"0\"}}}}", flight.revision.as_str()).as_bytes());
-}
-
-fn write_discover(_flight: &Flight, out: &mut Vec<u8>) {
-    out.extend_from_slice(b"{\"resultType\":\"complete\",\"supportedVersions\":[\"2026-07-28\"],\"capabilities\":{\"tools\":{}},\"ttlMs\":0,\"cacheScope\":\"private\"}");
-}
 
 /// Progress of what a server asked, by the token that its client knows.
 async fn progressed(_shard: &Shard, _flight: &Flight, _text: &[u8]) {}

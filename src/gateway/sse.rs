@@ -150,11 +150,11 @@ async fn one(
     joined: &mut Joined,
     body: &Body,
     flight: &mut Flight,
-    read: Read,
+    mut read: Read,
     feed: &Rc<Feed>,
     turn: &mut Turn<'_>,
 ) -> Result<(), Refusal> {
-    let cursor = read.cursor;
+    let cursor = read.cursor.take();
     let due = match in_order(feed, &read, turn) {
         Ok(()) => pipeline::judged(shard, conn, body, flight, read, Some(Ok(feed.session().clone()))).await,
         Err(refusal) => Err(refusal),
@@ -175,7 +175,7 @@ async fn one(
         // This is a session's home.
         Due::Nothing | Due::Home(_) => Ok(()),
         Due::List(kind) => {
-            let (page, _) = lists::page(flight, kind, cursor)?;
+            let (page, _) = lists::page(shard, flight, kind, cursor.as_deref())?;
             flight.answer_leaves(shard);
             joined.answer(shard, conn, &page).await;
             Ok(())

@@ -15,6 +15,7 @@ use crate::policy::compile::Warning;
 use crate::tls::config::Materials;
 
 use super::admin::Health;
+use super::endpoints::Told;
 use super::keeper::News;
 use super::log::Notes;
 use super::surveys::{Surveys, Weight};
@@ -30,6 +31,7 @@ pub(super) struct Publisher {
     tls: Arc<Materials>,
     number: u64,
     warned: Vec<Warning>,
+    told: Told,
 }
 
 #[derive(Clone, Default)]
@@ -49,7 +51,18 @@ impl Publisher {
         let servers = vec![Known::default(); settings.servers.len()];
         let tls = control.snapshot.load().tls.clone();
         let surveys = Surveys::new(&settings.state, notes);
-        Self { settings, prepared, control, health, servers, surveys, tls, number: 1, warned: Vec::new() }
+        Self {
+            settings,
+            prepared,
+            control,
+            health,
+            servers,
+            surveys,
+            tls,
+            number: 1,
+            warned: Vec::new(),
+            told: Told::default(),
+        }
     }
 
     /// Publishes until the gateway stops.
@@ -131,6 +144,7 @@ impl Publisher {
             succession: before.succession.clone(),
             number: self.number,
         });
+        self.told.tell(&snapshot);
         self.control.snapshot.store(Arc::new(snapshot));
         for warning in &warnings {
             if !self.warned.contains(warning) {
