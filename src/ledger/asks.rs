@@ -93,12 +93,11 @@ impl Asks {
         ask.map(|(_, ask)| ask).filter(|ask| ask.until >= now)
     }
 
-    /// Whose question that is, by the hash of the server's name. It still waits for its answer.
+    /// The server that asked under a minted id, and still waits.
     #[must_use]
-    pub fn asker(&self, nonce: [u8; 16], minted: u64) -> Option<u64> {
+    pub fn server(&self, nonce: [u8; 16], minted: u64) -> Option<u64> {
         self.with(&nonce, |part| {
-            let asks = part.sessions.get(&nonce)?;
-            asks.iter().find(|(id, _)| *id == minted).map(|(_, ask)| ask.server)
+            part.sessions.get(&nonce)?.iter().find(|(id, _)| *id == minted).map(|(_, ask)| ask.server)
         })
     }
 
