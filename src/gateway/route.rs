@@ -49,7 +49,7 @@ pub(super) async fn find(
     taken_back: Option<&[u8]>,
 ) -> Result<Routed, Refusal> {
     let text = conn.body_bytes(body);
-    let Some(method) = call.method else { return Ok(answered(shard, flight, call, text)) };
+    let Some(method) = call.method else { return Ok(answered(shard, conn, flight, call, text)) };
     let due = match method.verb {
         Verb::Initialize => {
             flight.profile = sessions::profile(shard, text);
@@ -74,6 +74,9 @@ pub(super) async fn find(
             let Some((server, name)) = named(flight, call, text) else {
                 return Err(Judge::new(shard, conn, body, flight).nobodys(call));
             };
+            if let Some(other) = may_be_anothers(flight, call, server, &name, text) {
+                return Err(Judge::new(shard, conn, body, flight).unreached(call, other));
+            }
             return named_to(shard, conn, body, flight, call, server, &name);
         }
     };
@@ -99,7 +102,7 @@ fn named_to(
     let renamed = narrow(call, conn.body_bytes(body), name);
     let routed = routed(shard, conn, flight, server, renamed);
     if spoken.is_none() {
-        return Err(Judge::new(shard, conn, body, flight).unreached(call));
+        return Err(Judge::new(shard, conn, body, flight).unreached(call, server));
     }
     Ok(routed)
 }
@@ -138,6 +141,21 @@ fn named(flight: &Flight, call: &Call, text: &[u8]) -> Option<(ServerId, Box<str
         }
         Object::None | Object::Listen(_) | Object::Task(_) => None,
     }
+}
+
+/// Where nobody lists a URI: the server that may do so once it was reached. Until then the one that would get it, for
+/// want of another, does not.
+fn may_be_anothers(flight: &Flight, call: &Call, server: ServerId, name: &str, text: &[u8]) -> Option<ServerId> {
+    let (Object::Resource(uri) | Object::CompleteResource(uri)) = &call.subject else { return None };
+    if uri.of(text) != name {
+        return None;
+    }
+    let (merged, era) = (flight.merged(), flight.era);
+    let exposed = match &call.subject {
+        Object::Resource(_) => merged.expose_uri(era, server, name),
+        _ => merged.expose_template(era, server, name),
+    };
+    if *exposed == *name { None } else { missing(flight, &call.subject) }
 }
 
 /// Makes `name` what the call is about; where the client wrote something else, tells what.
@@ -182,17 +200,28 @@ fn task_server(
 }
 
 /// A client's answer to what one of its servers asked.
-fn answered(shard: &Shard, flight: &mut Flight, call: &Call, text: &[u8]) -> Routed {
-    let found = sessions::question(shard, flight, call, text);
-    let server = found.as_ref().and_then(|(digest, _)| flight.snapshot.server_by_digest(*digest));
-    let server = server.filter(|server| flight.merged().servers().contains(server));
-    let (Some((_, restored)), Some(server)) = (found, server) else {
+fn answered(shard: &Shard, conn: &Conn, flight: &mut Flight, call: &Call, text: &[u8]) -> Routed {
+    let server = asker(shard, flight, call, text);
+    if let (Some(server), Some(live)) = (server, &flight.session)
+        && let Some(home) = pipeline::at_home(shard, conn, &flight.snapshot, server, live)
+    {
+        return Routed::Due(Due::Home(home));
+    }
+    let (Some(server), Some((_, restored))) = (server, sessions::question(shard, flight, call, text)) else {
         shard.count(Count::AnswersDropped);
         return Routed::Due(Due::Nothing);
     };
     flight.server = server;
     flight.whose = Whose::One(None);
     Routed::ToServer(Some(restored))
+}
+
+/// The server whose question a client answers.
+fn asker(shard: &Shard, flight: &Flight, call: &Call, text: &[u8]) -> Option<ServerId> {
+    let minted = std::str::from_utf8(call.id?.raw(text)).ok()?.parse().ok()?;
+    let digest = shard.control.asks.server(flight.session.as_ref()?.nonce16, minted)?;
+    let server = flight.snapshot.server_by_digest(digest)?;
+    flight.merged().servers().contains(&server).then_some(server)
 }
 
 /// The log level is a session's, whichever servers it has (MCP 2025-11-25 server/utilities/logging).

@@ -163,6 +163,9 @@ async fn one(
     match due? {
         Due::Here(here) => {
             if let Some(revision) = here.begins {
+                if feed.is_over() {
+                    return Err(Kind::SessionUnknown.into());
+                }
                 sessions::kept(shard, flight, feed.session(), None, revision)?;
             }
             flight.answer_leaves(shard);
