@@ -5,6 +5,7 @@
 //! Spec: RFC 9112 (HTTP/1.1) as a client; MCP basic/transports.
 
 mod bridge;
+pub mod dial;
 pub mod exchange;
 pub mod inbox;
 mod lines;
