@@ -31,8 +31,7 @@ fn tool(number: usize) -> String {
 }
 
 fn catalog() -> Catalog {
-    let item =
-        |name: String| Item { name: name.into(), raw: Box::default(), params: Box::default(), id: Item::UNNUMBERED };
+    let item = |name: String| Item::named(&name);
     let server = |server| {
         let items = (server..TOOLS).step_by(SERVERS).map(|number| item(tool(number))).collect();
         let tools = Listing { items, ttl_ms: None, public: false };
@@ -41,6 +40,7 @@ fn catalog() -> Catalog {
             protocol: Revision::NEWEST,
             capabilities: serde_json::json!({}),
             server_info: None,
+            instructions: None,
             lists: [Some(tools), None, None, None],
         };
         Some(ServerCatalog { modern: Some(era), ..ServerCatalog::default() })

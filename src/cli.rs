@@ -51,6 +51,8 @@ pub(crate) enum Verb {
     Healthcheck(Healthcheck),
     /// Read the record.
     Audit(Audit),
+    /// See which definitions of servers are known, what has changed in them, and approve those that wait.
+    Pins(Pins),
     /// Print the version.
     Version,
 }
@@ -145,4 +147,66 @@ pub(crate) enum AuditVerb {
         #[arg(long, value_name = "DIR")]
         dir: PathBuf,
     },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Pins {
+    #[command(subcommand)]
+    pub(crate) verb: PinsVerb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PinsVerb {
+    /// List definitions and how they stand.
+    Ls {
+        #[command(flatten)]
+        choice: PinsChoice,
+        /// Only those that wait for a person: hidden ones, and changes that were reported.
+        #[arg(long)]
+        waiting: bool,
+        /// A JSON object in each line.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what is new or different in those that wait.
+    Diff {
+        #[command(flatten)]
+        choice: PinsChoice,
+    },
+    /// Take those that wait as known; a running gateway shows them within a second.
+    Approve {
+        #[command(flatten)]
+        choice: PinsChoice,
+        /// All that wait.
+        #[arg(long, required_unless_present_any = NAMES, conflicts_with_all = NAMES)]
+        all: bool,
+        /// Only if this is still their hash, as 'diff' shows it: not what has changed since you looked.
+        #[arg(long, value_name = "SHA256")]
+        hash: Option<String>,
+    },
+}
+
+/// The flags that name a definition.
+const NAMES: [&str; 4] = ["tool", "prompt", "resource", "template"];
+
+#[derive(Debug, Args)]
+pub(crate) struct PinsChoice {
+    /// The configuration file.
+    #[arg(long, short, value_name = "FILE", env = "PORTCULLIS_CONFIG")]
+    pub(crate) config: PathBuf,
+    /// Those of this server.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) server: Option<String>,
+    /// A tool, by the server's own name for it; may be given more than once, as those below.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) tool: Vec<String>,
+    /// A prompt.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) prompt: Vec<String>,
+    /// A resource.
+    #[arg(long, value_name = "URI")]
+    pub(crate) resource: Vec<String>,
+    /// A resource template.
+    #[arg(long, value_name = "TEMPLATE")]
+    pub(crate) template: Vec<String>,
 }

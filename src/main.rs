@@ -15,13 +15,16 @@ use portcullis::base::limits::{ADMIN_ANSWER_MS_MAX, CONFIG_BYTES_MAX};
 use portcullis::config::{self, Loaded, Source, Weight};
 use portcullis::demo::DemoFault;
 use portcullis::identity::mint::{Grant, MintKey};
+use portcullis::mcp::catalog::ListKind;
+use portcullis::mcp::pin::Key;
+use portcullis::plane::pins::{show, store};
 use portcullis::plane::start::{Gateway, Options};
 use portcullis::plane::{PlaneFault, audit, banner, notify, signals};
 use portcullis::uring::ring::Choice;
 use portcullis::uring::wait::clock;
 use ring::rand::SystemRandom;
 
-use cli::{AuditVerb, Cli, Verb};
+use cli::{AuditVerb, Cli, PinsChoice, PinsVerb, Verb};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
         Verb::Audit(audit) => match audit.verb {
             AuditVerb::Export { dir } => export(&dir),
         },
+        Verb::Pins(pins) => self::pins(&pins.verb),
         Verb::Version => {
             println!("portcullis {}", env!("CARGO_PKG_VERSION"));
             Ok(cli::EXIT_OK)
@@ -219,4 +223,59 @@ fn export(dir: &Path) -> anyhow::Result<u8> {
         Err(error) => return Err(error).with_context(|| format!("cannot read the record in {}", dir.display())),
     }
     Ok(cli::EXIT_OK)
+}
+
+fn pins(verb: &PinsVerb) -> anyhow::Result<u8> {
+    let (PinsVerb::Ls { choice, .. } | PinsVerb::Diff { choice } | PinsVerb::Approve { choice, .. }) = verb;
+    let Some(loaded) = load(&choice.config, false)? else { return Ok(cli::EXIT_CONFIG) };
+    let (store, servers) = (store::Store::new(&loaded.settings.state), &loaded.settings.servers);
+    let wanted = chosen(choice);
+    match verb {
+        PinsVerb::Ls { waiting, json, .. } => print_all(&show::ls(&store, servers, &wanted, *waiting, *json)?)?,
+        PinsVerb::Diff { .. } => {
+            let (text, hash) = show::diff(&store, servers, &wanted)?;
+            print_all(&text)?;
+            match hash {
+                Some(hash) => eprintln!("to approve exactly this: 'portcullis pins approve' with --hash {hash}"),
+                None => eprintln!("nothing waits for approval"),
+            }
+        }
+        PinsVerb::Approve { hash, .. } => {
+            let now = store::utc(clock().unix_ms);
+            let approved = show::approve(&store, servers, &wanted, hash.as_deref(), user(), &now)?;
+            for (server, key, pin) in &approved.all {
+                eprintln!("approved: {server} {} {pin}", show::plain(&key.to_string()));
+            }
+            if approved.all.is_empty() {
+                eprintln!("nothing waits for approval");
+            }
+        }
+    }
+    Ok(cli::EXIT_OK)
+}
+
+fn chosen(choice: &PinsChoice) -> show::Choice {
+    let named = [
+        (ListKind::Tools, &choice.tool),
+        (ListKind::Prompts, &choice.prompt),
+        (ListKind::Resources, &choice.resource),
+        (ListKind::Templates, &choice.template),
+    ];
+    let keys = named.into_iter().flat_map(|(kind, names)| names.iter().map(move |name| Key::new(kind, name)));
+    show::Choice { server: choice.server.clone(), keys: keys.collect() }
+}
+
+/// Whose word it is: of whoever became root to give it, the user before.
+fn user() -> u32 {
+    let uid = rustix::process::getuid();
+    let before = std::env::var("SUDO_UID").ok().filter(|_| uid.is_root());
+    before.and_then(|uid| uid.parse().ok()).unwrap_or(uid.as_raw())
+}
+
+/// A text for standard output, whose reader may have had enough.
+fn print_all(text: &str) -> anyhow::Result<()> {
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
 }

@@ -1,13 +1,18 @@
-//! The official conformance suite: through the gateway it comes to what it comes to directly.
+//! The official conformance suite: through the gateway it comes to what it comes to directly; and so it does beside two
+//! other servers on one endpoint, under bare names, and under prefixed ones through a shim that takes the prefix off.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::thread;
 
 use crate::support::conformance::{REQUIREMENTS, Scenario, differences, differing, required, run_scenario, run_suite};
-use crate::support::gateway::Setup;
+use serde_json::json;
+
+use crate::support::gateway::{Gateway, Setup, eventually};
+use crate::support::mcp::{Post, names};
 use crate::support::oracle;
-use crate::support::peers::{CONFORMANCE_SERVER, node_peers};
+use crate::support::peers::{CONFORMANCE_SERVER, PREFIX_SHIM, Peers, Server, node_peers};
+use crate::support::upstream::{Plan, Upstream};
 
 const AGAIN_MAX: usize = 2;
 /// What a gateway is most likely to break: sessions, streams, subscriptions, rounds of input, headers. They must have
@@ -37,13 +42,69 @@ const WATCHED: [(&str, &[&str]); 2] = [
     ),
 ];
 
-fn same_through_the_gateway(requirements: &str) {
+/// Where the suite's server is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// On its own, at `/s/suite/mcp`.
+    Alone,
+    /// Between two others, under their own names.
+    Bare,
+    /// Between two others, under prefixed names, with a shim in front.
+    Prefixed,
+}
+
+/// The suite's server behind a gateway, and what stands beside it and before it.
+struct Course {
+    gateway: Gateway,
+    url: String,
+    _server: Server,
+    _others: [Upstream; 2],
+    _shim: Option<Server>,
+}
+
+impl Course {
+    fn new(node: &Peers, place: Place) -> Self {
+        let server = node.serve(CONFORMANCE_SERVER);
+        let others = [Plan::tools(&["lookup", "locate"]).start(), Plan::tools(&["fetch"]).start()];
+        let mut setup = Setup::new()
+            .server("first", &others[0].url())
+            .server("suite", &server.url())
+            .server("third", &others[1].url())
+            .open()
+            .shards(2);
+        if place != Place::Alone {
+            let names = if place == Place::Bare { "bare" } else { "prefix" };
+            let merged = json!({ "servers": ["first", "suite", "third"], "names": names });
+            setup = setup.set("/endpoints", json!({ "/mcp": merged }));
+        }
+        let gateway = setup.start();
+        let url = match place {
+            Place::Alone => gateway.url("/s/suite/mcp"),
+            Place::Bare | Place::Prefixed => gateway.url("/mcp"),
+        };
+        if place != Place::Alone {
+            // Where the machine is busy, it goes on without waiting for its servers.
+            eventually("all three have their tools on the one list", || {
+                let tools = names(&Post::modern("tools/list", json!({})).to(&gateway), "tools", "name");
+                ["lookup", "locate", "test_simple_text", "fetch"]
+                    .iter()
+                    .all(|name| tools.iter().any(|tool| tool.ends_with(name)))
+            });
+        }
+        let told = [("PEER_TARGET", url.as_str()), ("PEER_PREFIX", "suite")];
+        let shim = (place == Place::Prefixed).then(|| node.serve_with(PREFIX_SHIM, &told));
+        let url = shim.as_ref().map_or(url, Server::url);
+        Self { gateway, url, _server: server, _others: others, _shim: shim }
+    }
+}
+
+fn same_through_the_gateway(requirements: &str, place: Place) {
     assert!(REQUIREMENTS.contains(&requirements));
     let Some(node) = node_peers() else { return };
     // A server for each run: scenarios change lists that others watch.
-    let (alone, server) = (node.serve(CONFORMANCE_SERVER), node.serve(CONFORMANCE_SERVER));
-    let gateway = Setup::new().server("suite", &server.url()).open().shards(2).start();
-    let (here, there) = (alone.url(), gateway.url("/s/suite/mcp"));
+    let alone = node.serve(CONFORMANCE_SERVER);
+    let course = Course::new(&node, place);
+    let (gateway, here, there) = (&course.gateway, alone.url(), course.url.clone());
     let (mut direct, mut through) = thread::scope(|scope| {
         let direct = scope.spawn(|| run_suite(&node, &here, requirements));
         let through = run_suite(&node, &there, requirements);
@@ -53,7 +114,7 @@ fn same_through_the_gateway(requirements: &str) {
     for _ in 0..AGAIN_MAX {
         let differ = differences(&direct, &through).join("\n");
         for name in differing(&direct, &through) {
-            tell(&format!("{requirements}, {name}: once more, because of\n{differ}\n"));
+            tell(&format!("{requirements}, {place:?}, {name}: once more, because of\n{differ}\n"));
             direct.insert(name.clone(), run_scenario(&node, &here, requirements, &name));
             through.insert(name.clone(), run_scenario(&node, &there, requirements, &name));
         }
@@ -66,12 +127,12 @@ fn same_through_the_gateway(requirements: &str) {
         assert!(scenario.passed(), "{name}: {:?}", scenario.faults().collect::<Vec<_>>());
     }
     assert!(required.len() > 10, "only {} scenarios are required", required.len());
-    show(requirements, &through);
-    oracle::check(&gateway, &[]);
+    show(requirements, place, &through);
+    oracle::check(gateway, &[]);
 }
 
 /// Says how the watched scenarios went; it is known by now that each went as it does directly.
-fn show(requirements: &str, through: &BTreeMap<String, Scenario>) {
+fn show(requirements: &str, place: Place, through: &BTreeMap<String, Scenario>) {
     let (_, watched) = WATCHED.iter().find(|(name, _)| *name == requirements).expect("a row for each");
     let mut text = String::new();
     for wanted in *watched {
@@ -81,7 +142,7 @@ fn show(requirements: &str, through: &BTreeMap<String, Scenario>) {
         for (name, scenario) in ran {
             let faults: Vec<String> = scenario.faults().collect();
             let how = if scenario.passed() { "passed".to_owned() } else { format!("as directly: {faults:?}") };
-            text.push_str(&format!("{requirements}, {name}: {how}\n"));
+            text.push_str(&format!("{requirements}, {place:?}, {name}: {how}\n"));
         }
     }
     tell(&text);
@@ -92,12 +153,20 @@ fn tell(text: &str) {
     let _ = std::io::stderr().write_all(text.as_bytes());
 }
 
-#[test]
-fn suite_2025_11_25() {
-    same_through_the_gateway("2025-11-25");
+macro_rules! suites {
+    ($($name:ident: $requirements:literal, $place:ident;)*) => {$(
+        #[test]
+        fn $name() {
+            same_through_the_gateway($requirements, Place::$place);
+        }
+    )*};
 }
 
-#[test]
-fn suite_2026_07_28() {
-    same_through_the_gateway("2026-07-28");
+suites! {
+    suite_2025_11_25: "2025-11-25", Alone;
+    suite_2026_07_28: "2026-07-28", Alone;
+    suite_2025_11_25_beside_others: "2025-11-25", Bare;
+    suite_2026_07_28_beside_others: "2026-07-28", Bare;
+    suite_2025_11_25_prefixed: "2025-11-25", Prefixed;
+    suite_2026_07_28_prefixed: "2026-07-28", Prefixed;
 }

@@ -187,6 +187,9 @@ pub const CERT_WARN_DAYS: i64 = 7;
 pub const CONNECT_MS_MAX: u64 = 3_000;
 /// A call, from its first byte upstream to its answer (default of `servers.NAME.timeout`).
 pub const CALL_MS_MAX: u64 = 60_000;
+/// The one request that a half-open breaker lets through has failed when it was not answered for this long,
+/// milliseconds.
+pub const BREAKER_PROBE_MS: u64 = 5_000;
 /// Names are resolved again after this long, and after a failed connect, milliseconds.
 pub const RESOLVE_MS: u64 = 30_000;
 /// A catalogue is fetched again after this long when its server neither says how long it holds nor has a stream that
@@ -194,6 +197,8 @@ pub const RESOLVE_MS: u64 = 30_000;
 pub const CATALOG_MS_DEFAULT: u64 = 60_000;
 /// And never sooner than this after the last time, milliseconds, unless the server announces a change.
 pub const CATALOG_MS_MIN: u64 = 1_000;
+/// A survey waits so long for changes that follow the one it is for, milliseconds.
+pub const CATALOG_GATHER_MS: u64 = 50;
 /// The longest wait between two tries to reach a server, milliseconds.
 pub const CATALOG_RETRY_MS_MAX: u64 = 5_000;
 /// One answer to a question of the plane's, milliseconds.
@@ -313,6 +318,8 @@ pub const SESSION_ID_BYTES_MAX: usize = 120;
 pub const TASK_ID_BYTES_MAX: usize = 256;
 /// A sealed task id as presented, characters.
 pub const TASK_HANDLE_BYTES_MAX: usize = 512;
+/// A sealed cursor of a list, characters: no shorter and no longer.
+pub const CURSOR_BYTES: usize = 96;
 /// A message looks again so often whether the session that another opens is there, milliseconds.
 pub const WAY_WAIT_MS: u64 = 10;
 /// Of a server's refusal of a stream so much is looked at, bytes.
@@ -415,8 +422,26 @@ pub const DEFINITION_BYTES_MAX: usize = 64 * 1024;
 pub const DEFINITION_DEPTH_MAX: usize = 127;
 /// Items of one list of one server.
 pub const LIST_ITEMS_MAX: usize = 10_000;
+const _: () = assert!(PINS_MAX >= 4 * LIST_ITEMS_MAX, "the pins of a server hold all that its four lists can");
 /// Pages of one list.
 pub const LIST_PAGES_MAX: usize = 1_000;
+/// Entries of one page of a merged list.
+pub const LIST_PAGE_ITEMS: usize = 1_000;
+/// And its bytes; a page has at least one entry.
+pub const LIST_PAGE_BYTES: usize = 1024 * 1024;
+/// What one server's instructions add to those of an endpoint with several, bytes.
+pub const INSTRUCTIONS_SERVER_BYTES_MAX: usize = 4 * 1024;
+/// The instructions of an endpoint with several servers, bytes.
+pub const INSTRUCTIONS_BYTES_MAX: usize = 16 * 1024;
+/// URI templates of an endpoint with several servers that a URI is compared with; those beyond are written with their
+/// server's prefix.
+pub const MERGED_TEMPLATES_MAX: usize = 1_024;
+/// URIs of other servers that a template is compared with before it is taken for one that could mean any of them.
+pub const MERGED_LOOKS_MAX: usize = 1_024;
+/// Things worth a warning that are told of one endpoint.
+pub const MERGE_WARNINGS_MAX: usize = 256;
+/// A tool's name above this many characters is worth a warning: common model providers take no longer one.
+pub const TOOL_NAME_CHARACTERS_WARN: usize = 64;
 /// Rules of a policy.
 pub const RULES_MAX: usize = 100_000;
 /// Tasks of a policy.
@@ -498,6 +523,8 @@ pub const RECORD_BYTES_MAX: usize = 40 * 1024;
 pub const RECORD_TEXT_BYTES_MAX: usize = 2 * 1024;
 /// News of servers that comes within this time makes one snapshot, milliseconds.
 pub const PUBLISH_GATHER_MS: u64 = 20;
+/// Changed lists make a snapshot, and compile the policy, no more often than this, milliseconds.
+pub const PUBLISH_MS_MIN: u64 = 1_000;
 /// One request on the admin listener, milliseconds.
 pub const ADMIN_ANSWER_MS_MAX: u64 = 2_000;
 /// The kernel lets go of a killed predecessor's listeners with its ring, some time after its end: a start waits for a
@@ -505,6 +532,24 @@ pub const ADMIN_ANSWER_MS_MAX: u64 = 2_000;
 pub const PORT_WAIT_MS_MAX: u64 = 2_000;
 /// And for the state folder of one that is about to end, milliseconds.
 pub const STATE_WAIT_MS_MAX: u64 = 2_000;
+/// Definitions of one server that its pins remember, those that it offers no more included.
+pub const PINS_MAX: usize = 64 * 1024;
+/// What pins keep of the definitions' own text, bytes of one server; of the others the hash is left.
+pub const PINS_TEXT_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// A file of pins, bytes: twice the text, and as much again for names and hashes.
+pub const PINS_FILE_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// How often the files of pins are looked at, milliseconds: an approval shows within a second.
+pub const PINS_LOOK_MS: u64 = 300;
+/// And tried again, where they could not be read or written.
+pub const PINS_RETRY_MS: u64 = 5_000;
+/// New and changed definitions that are named in the log at a time; of the others the number is told.
+pub const PINS_NAMED_MAX: usize = 16;
+/// Letters shown on either side of a difference within a line.
+pub const PINS_SHOWN_LETTERS_MAX: usize = 60;
+/// New and changed definitions that are told in the record at a time; of the others the number is.
+pub const PINS_RECORDED_MAX: usize = 256;
+/// Lines of the plane's own that wait for the record's thread.
+pub const NOTES_MAX: usize = 1024;
 /// At start, the servers get so long to introduce themselves before the gateway says what it knows, milliseconds.
 pub const START_WAIT_MS_MAX: u64 = 500;
 /// A supervisor's watchdog below this is missed by a busy machine now and then, milliseconds.

@@ -1,5 +1,5 @@
 //! base: words the whole house uses.
-//! Colour: pure. Owns: ids, spans, bounds, moments, bitsets, slabs, the timer wheel.
+//! Colour: pure. Owns: ids, spans, bounds, moments, bitsets, slabs, globs, the timer wheel.
 //! Not here: anything that knows HTTP, JSON or MCP.
 //! Start at `limits`.
 //! Spec: none; `limits` cites the clauses its numbers come from.
@@ -7,6 +7,7 @@
 pub mod bits;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+pub mod glob;
 pub mod ids;
 pub mod limits;
 pub mod slab;

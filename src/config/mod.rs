@@ -19,6 +19,7 @@ mod servers;
 mod settings;
 mod shape;
 pub mod snapshot;
+pub mod succession;
 #[cfg(test)]
 mod tests;
 mod tls;

@@ -331,7 +331,10 @@ fn misfit_hint(node: &Node, kind: &Kind) -> Option<String> {
             let words = kinds.iter().flat_map(|kind| if let Kind::Word(words) = kind { words } else { &[][..] });
             return nearest(text, words.map(|word| word.text));
         }
-        (Kind::List(_), Value::Text(text)) if !node.foreign => format!("write [{text}]"),
+        (Kind::List(_), Value::Text(text)) if !node.foreign => {
+            let items: Vec<&str> = text.split([' ', ',']).filter(|item| !item.is_empty()).collect();
+            format!("write [{}]", items.join(", "))
+        }
         (Kind::Text, Value::Number(_) | Value::Flag(_)) => "put it in quotes".to_owned(),
         (Kind::Form(form), _) => format!("write {}", form.example),
         (Kind::Either([Kind::Form(form), ..] | [.., Kind::Form(form)]), _) => {

@@ -7,13 +7,17 @@ use std::sync::Arc;
 
 use crate::base::ids::{EndpointId, ServerId};
 use crate::mcp::catalog::Catalog;
+use crate::mcp::merge::{Member, MergeWarning, Merged};
 use crate::mcp::transport::Transport;
 use crate::policy::compile::Warning;
 use crate::policy::table::Table;
+use crate::record::meter::Meters;
 use crate::session::owner::{endpoint_hash, name_hash};
 use crate::tls::config::Materials;
+use crate::upstream::state::ServerState;
 
-use super::{InstanceSettings, Settings};
+use super::succession::Succession;
+use super::{InstanceSettings, Names, ServerSettings, ServerTls, Settings};
 
 /// What a path of the data listener leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +32,8 @@ pub enum Route {
 #[derive(Debug)]
 pub struct Prepared {
     routes: HashMap<Box<[u8]>, Route>,
+    servers_by_digest: HashMap<u64, ServerId>,
+    endpoints_by_digest: HashMap<u64, EndpointId>,
     /// By `EndpointId`.
     pub endpoints: Vec<PreparedEndpoint>,
     /// By `ServerId`.
@@ -62,6 +68,8 @@ pub struct PreparedServer {
     pub host: String,
     /// Its name's [`name_hash`]: what outlives a restart calls it by this.
     pub digest: u64,
+    /// The digests of its instances, in their order (see [`crate::upstream::state::InstanceState`]).
+    pub instances: Vec<u64>,
 }
 
 /// One state of the gateway.
@@ -73,15 +81,55 @@ pub struct Snapshot {
     pub prepared: Arc<Prepared>,
     /// What the servers offer.
     pub catalog: Catalog,
-    /// The policy, compiled against that.
+    /// What that looks like at each endpoint, by `EndpointId`.
+    pub merged: Vec<Merged>,
+    /// What of that an operator should know; names too long and names withheld.
+    pub merge_warnings: Vec<(EndpointId, MergeWarning)>,
+    /// The policy, compiled against the catalogue.
     pub table: Table,
-    /// Resolved addresses, by `ServerId`; empty where the name does not resolve.
-    pub addresses: Vec<Arc<[SocketAddr]>>,
+    /// What outlives the snapshot, by `ServerId`.
+    pub states: Vec<Arc<ServerState>>,
+    /// Resolved addresses, by `ServerId`, then by instance; empty where the name does not resolve.
+    pub addresses: Vec<Vec<Arc<[SocketAddr]>>>,
     /// Certificates, keys and authorities, of the same settings.
     pub tls: Arc<Materials>,
-    /// Counts up when verified tokens must be verified again: with every change of the settings.
+    /// What is counted, by the ids of this snapshot.
+    pub meters: Arc<Meters>,
+    /// Counts up when verified tokens must be verified again, and callers' sets mean something else: with every change
+    /// of the issuers, the tasks' names, the endpoints, or of whether a token is needed.
     pub auth_epoch: u64,
+    /// Counts up with every change of the settings: ids mean something else, and rules may.
+    pub settings_epoch: u64,
+    /// What callers of the `auth_epoch` before are in this one.
+    pub succession: Arc<Succession>,
     /// Counts up with every snapshot.
+    pub number: u64,
+}
+
+/// What a snapshot is made of, beside what follows from that.
+#[derive(Debug)]
+pub struct Parts {
+    /// See [`Snapshot`], as for all of these.
+    pub settings: Arc<Settings>,
+    /// Of the same settings.
+    pub prepared: Arc<Prepared>,
+    /// By the `ServerId`s of the same settings.
+    pub catalog: Catalog,
+    /// By the same.
+    pub states: Vec<Arc<ServerState>>,
+    /// By the same, then by instance.
+    pub addresses: Vec<Vec<Arc<[SocketAddr]>>>,
+    /// Of the same settings.
+    pub tls: Arc<Materials>,
+    /// Those of the snapshot before.
+    pub meters: Arc<Meters>,
+    /// Of the same settings.
+    pub auth_epoch: u64,
+    /// The number of the settings.
+    pub settings_epoch: u64,
+    /// To `auth_epoch`.
+    pub succession: Arc<Succession>,
+    /// The snapshot's own.
     pub number: u64,
 }
 
@@ -90,7 +138,7 @@ impl Prepared {
     #[must_use]
     pub fn new(settings: &Settings) -> Self {
         let mut routes = HashMap::new();
-        let mut endpoints = Vec::new();
+        let mut endpoints: Vec<PreparedEndpoint> = Vec::new();
         for (index, endpoint) in settings.endpoints.iter().enumerate() {
             let id = EndpointId::from_index(index);
             let metadata_path = format!("/.well-known/oauth-protected-resource{}", endpoint.path);
@@ -113,16 +161,24 @@ impl Prepared {
             routes.insert(Box::from(root), Route::Metadata(EndpointId::from_index(first)));
         }
         let servers = settings.servers.iter();
-        let servers = servers
+        let servers: Vec<PreparedServer> = servers
             .map(|server| PreparedServer {
                 host: server.instances().first().map(InstanceSettings::authority).unwrap_or_default(),
                 digest: name_hash(&server.name),
+                instances: instance_digests(server),
             })
             .collect();
+        let by_digest = servers.iter().enumerate().map(|(index, server)| (server.digest, ServerId::from_index(index)));
+        let servers_by_digest = by_digest.collect();
+        let by_digest = endpoints.iter().enumerate().flat_map(|(index, endpoint)| {
+            let digests = [Some(endpoint.digest), endpoint.sse];
+            digests.into_iter().flatten().map(move |digest| (digest, EndpointId::from_index(index)))
+        });
+        let endpoints_by_digest = by_digest.collect();
         let mut policy = [0; 6];
         policy.copy_from_slice(&settings.policy.hash()[..6]);
         let resources = settings.endpoints.iter().map(|endpoint| endpoint.resource.clone()).collect();
-        Self { routes, endpoints, servers, policy, resources }
+        Self { routes, servers_by_digest, endpoints_by_digest, endpoints, servers, policy, resources }
     }
 
     /// Where a path leads; `None` for nowhere. Paths are compared byte for byte.
@@ -130,24 +186,80 @@ impl Prepared {
     pub fn route(&self, path: &[u8]) -> Option<Route> {
         self.routes.get(path).copied()
     }
+
+    /// The server with this [`PreparedServer::digest`].
+    #[must_use]
+    pub fn server_by_digest(&self, digest: u64) -> Option<ServerId> {
+        self.servers_by_digest.get(&digest).copied()
+    }
+
+    /// The endpoint with this [`PreparedEndpoint::digest`], or with this [`PreparedEndpoint::sse`].
+    #[must_use]
+    pub fn endpoint_by_digest(&self, digest: u64) -> Option<EndpointId> {
+        self.endpoints_by_digest.get(&digest).copied()
+    }
 }
 
 impl Snapshot {
     /// A snapshot of these parts; the policy is compiled here.
     #[must_use]
-    pub fn new(
-        settings: Arc<Settings>,
-        prepared: Arc<Prepared>,
-        catalog: Catalog,
-        addresses: Vec<Arc<[SocketAddr]>>,
-        tls: Arc<Materials>,
-        auth_epoch: u64,
-        number: u64,
-    ) -> (Self, Vec<Warning>) {
+    pub fn new(parts: Parts) -> (Self, Vec<Warning>) {
+        let Parts { settings, prepared, catalog, states, addresses, tls, meters, .. } = parts;
+        let Parts { auth_epoch, settings_epoch, succession, number, .. } = parts;
         let names: Vec<Arc<str>> = settings.servers.iter().map(|server| server.name.clone()).collect();
         let (table, warnings) = Table::compile(&settings.policy, &names, &catalog);
-        (Self { settings, prepared, catalog, table, addresses, tls, auth_epoch, number }, warnings)
+        let meters = Arc::new(meters.next(&names, &catalog));
+        let (merged, merge_warnings) = merge(&settings, &catalog);
+        let snapshot = Self {
+            settings,
+            prepared,
+            catalog,
+            merged,
+            merge_warnings,
+            table,
+            states,
+            addresses,
+            tls,
+            meters,
+            auth_epoch,
+            settings_epoch,
+            succession,
+            number,
+        };
+        (snapshot, warnings)
     }
+
+    /// Makes the meters those of so many shards: before any of them has begun.
+    pub fn meter(&mut self, shards: usize) {
+        let names: Vec<Arc<str>> = self.settings.servers.iter().map(|server| server.name.clone()).collect();
+        self.meters = Arc::new(Meters::new(shards).next(&names, &self.catalog));
+    }
+
+    /// The server with this [`PreparedServer::digest`]: what outlives a snapshot knows it by that.
+    #[must_use]
+    pub fn server_by_digest(&self, digest: u64) -> Option<ServerId> {
+        self.prepared.server_by_digest(digest)
+    }
+
+    /// The endpoint with this [`PreparedEndpoint::digest`], or with this [`PreparedEndpoint::sse`].
+    #[must_use]
+    pub fn endpoint_by_digest(&self, digest: u64) -> Option<EndpointId> {
+        self.prepared.endpoint_by_digest(digest)
+    }
+}
+
+/// What the catalogue looks like at each endpoint, and what is worth a warning there.
+fn merge(settings: &Settings, catalog: &Catalog) -> (Vec<Merged>, Vec<(EndpointId, MergeWarning)>) {
+    let (mut all, mut told) = (Vec::new(), Vec::new());
+    for (index, endpoint) in settings.endpoints.iter().enumerate() {
+        let named = |server: &ServerId| Some((*server, &*settings.servers.get(server.index())?.name));
+        let servers = endpoint.servers.iter().filter_map(named);
+        let members: Vec<Member<'_>> = servers.map(|(server, name)| Member { server, name }).collect();
+        let (merged, warnings) = Merged::build(&members, endpoint.names == Names::Prefix, catalog);
+        all.push(merged);
+        told.extend(warnings.into_iter().map(|warning| (EndpointId::from_index(index), warning)));
+    }
+    (all, told)
 }
 
 impl Snapshot {
@@ -157,6 +269,21 @@ impl Snapshot {
         let said = || self.settings.servers.get(server.index()).and_then(|server| server.transport);
         self.catalog.server(server).map_or_else(|| said().unwrap_or_default(), |catalog| catalog.transport)
     }
+}
+
+/// What tells one place of a server from every other: its name, its URL, and how TLS is spoken there. Of a command: how
+/// it is started.
+fn instance_digests(server: &ServerSettings) -> Vec<u64> {
+    let name = &server.name;
+    if let Some(command) = server.command() {
+        return vec![name_hash(&format!("{name} {command:?}"))];
+    }
+    let digest = |instance: &InstanceSettings| {
+        let InstanceSettings { scheme, host, port, path, tls } = instance;
+        let tls = tls.as_ref().map(|ServerTls { name, ca, identity }| format!("{name:?} {ca:?} {identity:?}"));
+        name_hash(&format!("{name} {}://{host}:{port}{path} {}", scheme.as_str(), tls.unwrap_or_default()))
+    };
+    server.instances().iter().map(digest).collect()
 }
 
 fn metadata(settings: &Settings, resource: &str) -> Vec<u8> {

@@ -3,10 +3,11 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::session::ledger::Bounds;
-
 use super::*;
 use crate::mcp::transport::Transport;
+use crate::session::ledger::Bounds;
+
+mod servers;
 
 struct House;
 
@@ -466,8 +467,11 @@ fn two_servers() {
     let loaded = read(include_str!("../../examples/two-servers.yaml")).expect("it is sound");
     assert_eq!(loaded.warnings, []);
     let settings = loaded.settings;
-    let paths: Vec<(&str, usize)> = settings.endpoints.iter().map(|e| (&*e.path, e.servers[0].index())).collect();
-    assert_eq!(paths, [("/mcp", 0), ("/mcp/payments", 1), ("/s/docs/mcp", 0), ("/s/payments/mcp", 1)]);
+    let servers = |it: &EndpointSettings| it.servers.iter().map(|server| server.index()).collect::<Vec<_>>();
+    let paths: Vec<_> = settings.endpoints.iter().map(|it| (&*it.path, servers(it))).collect();
+    let want =
+        [("/mcp", vec![0, 1]), ("/mcp/payments", vec![1]), ("/s/docs/mcp", vec![0]), ("/s/payments/mcp", vec![1])];
+    assert_eq!(paths, want);
     assert_eq!(settings.servers.iter().map(|s| s.timeout_ms).collect::<Vec<_>>(), [30_000, 20_000]);
     assert_eq!(settings.limits.body_bytes_max, 256 * 1024);
     assert_eq!(settings.limits.drain_ms_max, 20_000);

@@ -25,6 +25,7 @@ use super::forward::{self, Trip};
 use super::joined::Joined;
 use super::refusal::{Kind, Refusal};
 use super::relay::{self, withheld};
+use super::route;
 use super::sessions::{self, Restored};
 use super::shard::Shard;
 use super::stream::{self, Judged};
@@ -45,8 +46,7 @@ pub(super) async fn serve(
     restored: Option<Restored>,
 ) -> Result<(), Refusal> {
     let snapshot = flight.snapshot.clone();
-    let verb = recorded.permit().call().method.map(|method| method.verb);
-    flight.change.set(verb.and_then(|verb| sessions::change(shard, flight, verb, conn.body_bytes(body))));
+    flight.change.set(sessions::change(shard, flight, recorded.permit().call(), conn.body_bytes(body)));
     let trip = Trip::new(&snapshot, flight, &recorded, restored);
     let live = flight.session.clone();
     let slot = conn.slot.clone();
@@ -70,7 +70,7 @@ pub(super) async fn serve(
             return Err(Refusal::from(Kind::NoBuffer).recorded());
         };
         flight.sent = shard.timers.now().mono;
-        flight.epoch = upstream.as_ref().map_or(0, |upstream| upstream.epoch);
+        flight.goes_to(shard, upstream.as_deref());
         if flight.is_cancelled(shard) {
             return Err(failed(shard, flight, UpstreamFault::Abandoned));
         }
@@ -159,10 +159,12 @@ async fn json(
         Ok(facts) => facts,
         Err(kind) => return Err(withheld(shard, flight, answer, kind)),
     };
-    let named = if facts.id.is_none() { with_id(shard, flight, &body) } else { None };
+    let exposed = route::exposed(flight, &body);
+    let given = exposed.as_deref().unwrap_or(&body);
+    let named = if facts.id.is_none() { with_id(shard, flight, given) } else { None };
     shard.upstreams.finish(answer);
     flight.answer_leaves(shard);
-    joined.answer(shard, conn, named.as_deref().unwrap_or(&body)).await;
+    joined.answer(shard, conn, named.as_deref().unwrap_or(given)).await;
     end(shard, flight, of_facts(&facts, status, body.len()));
     Ok(())
 }
@@ -198,10 +200,10 @@ async fn begun(
         let id = answer.field(Known::McpSessionId).unwrap_or_default().to_vec();
         let feed = joined.elsewhere().filter(|feed| !feed.is_over());
         let kept = feed.ok_or(Kind::SessionUnknown);
-        let kept = kept.and_then(|feed| sessions::kept(shard, flight, feed.session(), &id, revision));
+        let kept = kept.and_then(|feed| sessions::kept(shard, flight, feed.session(), Some(&id), revision));
         if let Err(kind) = kept {
             answer.abandon();
-            let orphan = Upstream { server: sessions::digest(flight), epoch: 0, revision, id: id.into() };
+            let orphan = Upstream { server: sessions::digest(flight), instance: 0, epoch: 0, revision, id: id.into() };
             sessions::end_upstream(shard, &flight.snapshot, flight.server, &orphan).await;
             return Err(kind.into());
         }
@@ -292,10 +294,10 @@ async fn events(
                     slow_down(shard, joined, &answer);
                     joined.message(shard, conn, data).await;
                 }
-                Judged::Final(facts, _) => {
+                Judged::Final(facts, other) => {
                     flight.answer_leaves(shard);
-                    joined.answer(shard, conn, data).await;
-                    end(shard, flight, of_facts(&facts, 200, bytes + data.len()));
+                    joined.answer(shard, conn, other.as_deref().unwrap_or(data)).await;
+                    end(shard, flight, Ended { streamed: true, ..of_facts(&facts, 200, bytes + data.len()) });
                     retire(shard, answer).await;
                     return Ok(());
                 }

@@ -1,7 +1,6 @@
 //! A batch (MCP 2025-03-26 basic): each message goes the way it would go alone, one after the other, with a decision, a
 //! record and an exchange of its own. No array ever reaches a server.
 
-use crate::base::ids::EndpointId;
 use crate::base::limits::BUSY_PAUSE_MS;
 use crate::jsonrpc::batch::Element;
 use crate::jsonrpc::scan::Shape;
@@ -32,7 +31,7 @@ pub(super) async fn serve(shard: &Shard, conn: &mut Conn, body: &Body, asked: &A
     let mut taken = false;
     for element in &elements {
         let result = if may_begin(shard, &slot) {
-            one(shard, conn, body, &mut joined, element, asked.endpoint).await
+            one(shard, conn, body, &mut joined, element).await
         } else {
             Err(Kind::Overloaded.into())
         };
@@ -106,7 +105,6 @@ async fn one(
     body: &Body,
     joined: &mut Joined,
     element: &Element,
-    endpoint: EndpointId,
 ) -> Result<(), Refusal> {
     let message = copied(shard, element.of(conn.body_bytes(body)))?;
     let text = conn.body_bytes(&message);
@@ -115,6 +113,7 @@ async fn one(
     }
     let began = shard.timers.now();
     let snapshot = shard.snapshot();
+    let endpoint = gate::endpoint(&snapshot, conn)?;
     let caller = gate::caller(shard, &snapshot, conn, endpoint)?;
     let asked = Asked { snapshot, caller, endpoint, began };
     let session = pipeline::session(shard, conn, &asked);
@@ -140,11 +139,17 @@ async fn one(
             }
             Err(refusal) => Err(refusal),
         },
-        Ok(Due::Nothing) => Ok(()),
+        Ok(Due::Here(here)) => {
+            flight.answer_leaves(shard);
+            joined.answer(shard, conn, &here.body).await;
+            Ok(())
+        }
+        // A batch is at home where any of it has to be.
+        Ok(Due::Nothing | Due::Home(_)) => Ok(()),
         Err(refusal) => Err(refusal),
     };
     flight.over(shard);
-    result.map_err(|refusal| flight.answering(refusal, shape))
+    result.map_err(|refusal| flight.answering(shard, refusal, shape))
 }
 
 /// The message as a body of its own.

@@ -19,7 +19,6 @@ use crate::uring::buffer::Buffer;
 use crate::uring::socket::Peek;
 use crate::uring::wait::Deadline;
 
-use super::flight::Next;
 use super::load::Class;
 use super::refusal::{Kind, Refusal};
 use super::shard::{Phase, Shard, Slot};
@@ -80,9 +79,9 @@ impl Conn {
 
     /// The way to the shard where this request's session is at home; `None` where that is this one, or the request has
     /// made its way already. To be asked before anything is sent; the body may have been read.
-    pub(super) fn hand_over_to(&self, shard: &Shard, home: ShardId) -> Option<Next> {
+    pub(super) fn hand_over_to(&self, shard: &Shard, home: ShardId) -> Option<ShardId> {
         let home = shard.home(home);
-        (home != shard.id && !self.slot.handed.get()).then_some(Next::HandOver(home))
+        (home != shard.id && !self.slot.handed.get()).then_some(home)
     }
 
     /// All that was received from this request's head on, as if none of it had been read. A body that was decoded is

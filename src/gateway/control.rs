@@ -1,14 +1,11 @@
-//! What the plane and the shards have in common: the snapshot on its way down, the order to stop, and the pokes by
-//! which a shard tells the plane that it saw something.
+//! What the plane and the shards have in common: the snapshot on its way down, and the order to stop.
 
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
-use rustix::event::{EventfdFlags, eventfd};
 
-use crate::base::ids::{ServerId, ShardId};
+use crate::base::ids::ShardId;
 use crate::config::snapshot::Snapshot;
 use crate::ledger::Ledger;
 use crate::ledger::asks::Asks;
@@ -31,8 +28,8 @@ pub struct Control {
     pub tally: Tally,
     /// That shards live.
     pub beats: Beats,
-    /// By `ServerId`.
-    pokes: Vec<Poke>,
+    /// What each shard has to do at the moment.
+    pub gauges: Gauges,
     life: AtomicU8,
 }
 
@@ -51,23 +48,14 @@ pub enum Life {
 #[derive(Debug)]
 pub struct Beats(Vec<AtomicU64>);
 
-/// One server's bell: rung by shards, heard by the thread that keeps its catalogue.
-#[derive(Debug)]
-pub struct Poke {
-    bell: OwnedFd,
-    stale: AtomicU64,
-    fresh: AtomicU64,
-    unreachable: AtomicU64,
-}
-
 impl Control {
-    /// For so many shards and servers, deciding by `snapshot`.
+    /// For so many shards, deciding by `snapshot`.
     ///
     /// # Errors
     /// When the process may open no more files.
-    pub fn new(snapshot: Snapshot, shards: usize, servers: usize) -> std::io::Result<Self> {
-        let pokes = (0..servers).map(|_| Poke::new()).collect::<std::io::Result<_>>()?;
+    pub fn new(mut snapshot: Snapshot, shards: usize) -> std::io::Result<Self> {
         let ledger = Arc::new(Ledger::new(snapshot.settings.sessions));
+        snapshot.meter(shards);
         Ok(Self {
             snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
             mail: Mail::new(shards)?,
@@ -75,7 +63,7 @@ impl Control {
             asks: Asks::new(),
             tally: Tally::new(shards),
             beats: Beats::new(shards),
-            pokes,
+            gauges: Gauges::new(shards),
             life: AtomicU8::new(0),
         })
     }
@@ -83,15 +71,6 @@ impl Control {
     /// The shard lives: it has come around to its housekeeping once more.
     pub fn beat(&self, shard: ShardId) {
         self.beats.beat(shard);
-    }
-
-    /// The bell of a server.
-    ///
-    /// # Panics
-    /// With an id of another snapshot.
-    #[must_use]
-    pub fn poke(&self, server: ServerId) -> &Poke {
-        &self.pokes[server.index()]
     }
 
     /// How many shards there are.
@@ -118,9 +97,50 @@ impl Control {
             Life::Stop => 2,
         };
         self.life.store(word, Ordering::Release);
-        for poke in &self.pokes {
-            poke.ring();
+        for state in &self.snapshot.load().states {
+            state.poke.ring();
         }
+    }
+}
+
+/// What each shard had to do when it last came around to its housekeeping; written as rarely as [`Beats`].
+#[derive(Debug)]
+pub struct Gauges(Vec<[AtomicU64; 4]>);
+
+/// What a shard has to do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Busy {
+    /// Connections of clients.
+    pub connections: u64,
+    /// Requests in flight that are counted against their subject.
+    pub calls: u64,
+    /// Streams.
+    pub streams: u64,
+    /// Bytes of the buffers in use.
+    pub buffer_bytes: u64,
+}
+
+impl Gauges {
+    /// For so many shards, which have nothing to do yet.
+    #[must_use]
+    pub fn new(shards: usize) -> Self {
+        Self((0..shards).map(|_| Default::default()).collect())
+    }
+
+    /// What a shard has to do now.
+    pub fn set(&self, shard: ShardId, busy: Busy) {
+        let Some(row) = self.0.get(shard.index()) else { return };
+        for (gauge, value) in row.iter().zip([busy.connections, busy.calls, busy.streams, busy.buffer_bytes]) {
+            gauge.store(value, Ordering::Relaxed);
+        }
+    }
+
+    /// By `ShardId`.
+    pub fn iter(&self) -> impl Iterator<Item = Busy> {
+        self.0.iter().map(|row| {
+            let [connections, calls, streams, buffer_bytes] = row.each_ref().map(|it| it.load(Ordering::Relaxed));
+            Busy { connections, calls, streams, buffer_bytes }
+        })
     }
 }
 
@@ -141,69 +161,5 @@ impl Beats {
     /// The counts, by `ShardId`.
     pub fn iter(&self) -> impl Iterator<Item = u64> {
         self.0.iter().map(|beats| beats.load(Ordering::Relaxed))
-    }
-}
-
-impl Poke {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            bell: eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?,
-            stale: AtomicU64::new(0),
-            fresh: AtomicU64::new(0),
-            unreachable: AtomicU64::new(0),
-        })
-    }
-
-    /// The server said that its lists changed.
-    pub fn changed(&self) {
-        self.stale.fetch_add(1, Ordering::AcqRel);
-        self.ring();
-    }
-
-    /// A connect to the server failed: its name may have moved.
-    pub fn unreachable(&self) {
-        if self.unreachable.fetch_add(1, Ordering::AcqRel) == 0 {
-            self.ring();
-        }
-    }
-
-    /// Whether connects have failed since this was last asked.
-    pub fn take_unreachable(&self) -> bool {
-        self.unreachable.swap(0, Ordering::AcqRel) > 0
-    }
-
-    /// How many changes were announced. The catalogue is as new as the server's word when `fresh` has reached it.
-    #[must_use]
-    pub fn announced(&self) -> u64 {
-        self.stale.load(Ordering::Acquire)
-    }
-
-    /// How many of them the published catalogue knows.
-    #[must_use]
-    pub fn fresh(&self) -> u64 {
-        self.fresh.load(Ordering::Acquire)
-    }
-
-    /// The catalogue just published was fetched after so many announcements.
-    pub fn set_fresh(&self, announced: u64) {
-        self.fresh.fetch_max(announced, Ordering::AcqRel);
-    }
-
-    /// What to wait on; readable once rung.
-    #[must_use]
-    pub fn bell(&self) -> &OwnedFd {
-        &self.bell
-    }
-
-    /// Makes the bell silent again.
-    pub fn hush(&self) {
-        let mut count = [0; 8];
-        // Nothing to read means that nobody rang in between.
-        let _ = rustix::io::read(&self.bell, &mut count);
-    }
-
-    fn ring(&self) {
-        // The counter can only be full when nobody has listened for 2^64 rings.
-        let _ = rustix::io::write(&self.bell, &1_u64.to_ne_bytes());
     }
 }

@@ -1,8 +1,10 @@
 //! What a server says on a stream beside answers: its notifications and its requests, weighed before a client gets them.
 
+use std::borrow::Cow;
+
 use smallvec::SmallVec;
 
-use crate::base::ids::{ServerId, ShardId};
+use crate::base::ids::{EndpointId, ServerId, ShardId};
 use crate::base::limits::{ASK_MS_MAX, ASK_REFUSED_MS_MAX};
 use crate::http::head::Method;
 use crate::identity::active::ActiveTask;
@@ -19,7 +21,7 @@ use crate::upstream::exchange::{Abort, Clearance, Request};
 use super::answer::{deadline, retire};
 use super::exchange::{USER_AGENT, lane};
 use super::flight::Flight;
-use super::sessions::{Live, session_fields};
+use super::sessions::{self, Live, session_fields};
 use super::shard::{Held, Shard};
 use super::tally::Count;
 
@@ -29,6 +31,9 @@ pub(super) struct Eyes<'a> {
     pub(super) snapshot: &'a Held,
     pub(super) caller: &'a Caller,
     pub(super) task: ActiveTask,
+    /// The caller is not known under these rules: what it may get waits, and is weighed again for whoever comes for it.
+    pub(super) pending: bool,
+    pub(super) endpoint: EndpointId,
     pub(super) server: ServerId,
     pub(super) revision: Revision,
     pub(super) session: Option<&'a Live>,
@@ -62,16 +67,32 @@ pub(super) enum Why {
 impl<'a> Eyes<'a> {
     /// Those of a request's caller. The rules may be newer than the request, as long as its caller is known under them.
     pub(super) fn of(flight: &'a Flight, current: &'a Held) -> Self {
-        let same = current.auth_epoch == flight.snapshot.auth_epoch;
+        let known = current.auth_epoch == flight.snapshot.auth_epoch;
+        let same = current.settings_epoch == flight.snapshot.settings_epoch;
+        let then = &flight.snapshot.prepared.endpoints[flight.endpoint.index()];
+        let there =
+            || Some((current.endpoint_by_digest(then.digest)?, current.server_by_digest(sessions::digest(flight))?));
+        let there = if same { Some((flight.endpoint, flight.server)) } else { there() };
+        let (snapshot, endpoint, server) = match there.filter(|_| known) {
+            Some((endpoint, server)) => (current, endpoint, server),
+            None => (&*flight.snapshot, flight.endpoint, flight.server),
+        };
         Self {
-            snapshot: if same { current } else { &flight.snapshot },
+            snapshot,
             caller: &flight.caller,
             task: flight.task,
-            server: flight.server,
+            pending: false,
+            endpoint,
+            server,
             revision: flight.revision,
             session: flight.session.as_deref(),
             epoch: flight.epoch,
         }
+    }
+
+    /// A URI of the server's, as its client knows it.
+    pub(super) fn exposed<'u>(&self, uri: &'u str) -> Cow<'u, str> {
+        Cow::Borrowed(uri)
     }
 
     fn digest(&self) -> u64 {
@@ -80,11 +101,11 @@ impl<'a> Eyes<'a> {
 
     fn may_ask(&self, method: &methods::Method) -> bool {
         let asks = |ask| decide::asks(&self.snapshot.table, self.caller, self.task, self.server, ask).is_ok();
-        method.ask().is_none_or(asks)
+        self.pending || method.ask().is_none_or(asks)
     }
 
     fn may_read(&self, uri: &str) -> bool {
-        decide::readable(&self.snapshot.table, self.caller, self.task, self.server, uri)
+        self.pending || decide::readable(&self.snapshot.table, self.caller, self.task, self.server, uri)
     }
 }
 
@@ -102,7 +123,7 @@ pub(super) fn said(shard: &Shard, eyes: &Eyes<'_>, data: &[u8]) -> Said {
         };
     }
     if method.announces_change() {
-        shard.control.poke(eyes.server).changed();
+        eyes.snapshot.states[eyes.server.index()].poke.changed();
     }
     match method.verb {
         Verb::ResourceUpdated if !is_readable(eyes, envelope, data) => Said::Drop,
@@ -127,7 +148,7 @@ pub(super) fn still_allowed(shard: &Shard, eyes: &Eyes<'_>, data: &[u8]) -> Resu
     if allowed { Ok(()) } else { Err(id()) }
 }
 
-fn is_readable(eyes: &Eyes<'_>, envelope: &Envelope, data: &[u8]) -> bool {
+pub(super) fn is_readable(eyes: &Eyes<'_>, envelope: &Envelope, data: &[u8]) -> bool {
     let uri = envelope.param(data, "uri").and_then(|member| member.text());
     let mut scratch = Vec::new();
     let uri = uri.and_then(|span| text::unescape(span.of(data), &mut scratch).ok());

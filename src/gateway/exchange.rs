@@ -49,16 +49,18 @@ pub(super) async fn sent(
 ) -> Result<Answer, UpstreamFault> {
     let result = shard.upstreams.exchange(lane, request, deadline, abort).await;
     if matches!(result, Err(UpstreamFault::Unreachable | UpstreamFault::Untrusted | UpstreamFault::NoAddress)) {
-        shard.control.poke(lane.server).unreachable();
+        lane.state.poke.unreachable();
     }
     result
 }
 
 /// Where calls to a server go, under this snapshot.
 pub(super) fn lane(snapshot: &Held, server: ServerId) -> Lane<'_> {
+    let state = &snapshot.states[server.index()];
     Lane {
-        server,
-        addresses: &snapshot.addresses[server.index()],
+        state,
+        instance: &state.instances[0],
+        addresses: &snapshot.addresses[server.index()][0],
         host: &snapshot.prepared.servers[server.index()].host,
         path: snapshot.settings.servers[server.index()].instances().first().map_or("", |instance| &instance.path),
         connect_ms: snapshot.settings.limits.connect_ms_max,
@@ -81,7 +83,8 @@ pub(super) fn legacy_fields<'a>(
     }
     let initialize = flight.method.is_some_and(|method| method.verb == Verb::Initialize);
     // The header came with 2025-06-18; the handshake itself settles the version and carries none.
-    if !initialize && flight.revision >= Revision::R2025_06_18 {
-        fields.push((Known::McpProtocolVersion.name(), flight.revision.as_str().as_bytes()));
+    let revision = upstream.map_or(flight.revision, |upstream| upstream.revision);
+    if !initialize && revision >= Revision::R2025_06_18 {
+        fields.push((Known::McpProtocolVersion.name(), revision.as_str().as_bytes()));
     }
 }

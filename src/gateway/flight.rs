@@ -7,16 +7,20 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use crate::base::ids::{EndpointId, ServerId, ShardId};
+use crate::base::span::Span;
 use crate::base::time::{Moment, Now};
 use crate::identity::active::ActiveTask;
 use crate::identity::caller::Caller;
 use crate::jsonrpc::scan::Shape;
+use crate::mcp::merge::Merged;
 use crate::mcp::method as methods;
 use crate::mcp::revision::{Era, Revision};
 use crate::record::Seq;
 use crate::record::frame::{Outcome, Status};
+use crate::session::ledger::Upstream;
 use crate::upstream::UpstreamFault;
 
+use super::meter::{self, Figures};
 use super::modern::Opted;
 use super::refusal::{Kind, Refusal};
 use super::sessions::{self, Change, Live};
@@ -32,7 +36,10 @@ pub(super) struct Flight {
     pub(super) caller: Rc<Caller>,
     pub(super) task: ActiveTask,
     pub(super) endpoint: EndpointId,
+    /// Where it goes; means nothing while it is [`Whose::Nobody`]'s.
     pub(super) server: ServerId,
+    /// What of its endpoint it is for.
+    pub(super) whose: Whose,
     pub(super) era: Era,
     pub(super) revision: Revision,
     pub(super) id: Option<IdBytes>,
@@ -52,6 +59,8 @@ pub(super) struct Flight {
     pub(super) in_flight: Cell<Option<u64>>,
     /// What it has of its subject's share.
     pub(super) taken: Cell<Taken>,
+    /// What is counted of it.
+    pub(super) figures: Figures,
     pub(super) began: Now,
     /// When it went to the server.
     pub(super) sent: Moment,
@@ -62,10 +71,67 @@ pub(super) struct Flight {
     pub(super) seq: Option<Seq>,
 }
 
+/// Whom a message is for, on an endpoint that may have several servers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Whose {
+    /// The endpoint's one server, which is all there is to it.
+    Alone,
+    /// No server of a merged endpoint: it is answered here, or not known yet to be for one.
+    Nobody,
+    /// One of a merged endpoint's; the change is there where that server has another name for what is asked for.
+    One(Option<Box<Renamed>>),
+}
+
+/// A name or URI that its server has another one for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Renamed {
+    /// Where in the body it stands, between the quotes.
+    pub(super) place: Span,
+    /// As the client knows it.
+    pub(super) exposed: Box<str>,
+    /// As its server does.
+    pub(super) sent: Box<str>,
+}
+
 impl Flight {
+    /// Whether its endpoint is a merged one.
+    pub(super) fn is_merged(&self) -> bool {
+        self.whose != Whose::Alone
+    }
+
+    /// What its endpoint makes of its servers.
+    pub(super) fn merged(&self) -> &Merged {
+        &self.snapshot.merged[self.endpoint.index()]
+    }
+
+    /// What is called otherwise by its server.
+    pub(super) fn renamed(&self) -> Option<&Renamed> {
+        match &self.whose {
+            Whose::One(renamed) => renamed.as_deref(),
+            Whose::Alone | Whose::Nobody => None,
+        }
+    }
+
+    /// It goes to its server now, in this session of that. Whoever takes it back from another shard asks for both.
+    pub(super) fn goes_to(&mut self, shard: &Shard, upstream: Option<&Upstream>) {
+        self.epoch = upstream.map_or(0, |upstream| upstream.epoch);
+        if let (Some(key), Some(upstream), true) = (self.in_flight.get(), upstream, self.is_merged()) {
+            shard.load.goes_to(key, upstream.server, upstream.epoch);
+        }
+    }
+
+    /// The name of its server; empty while it has none.
+    pub(super) fn server_name(&self) -> &str {
+        match self.whose {
+            Whose::Nobody => "",
+            Whose::Alone | Whose::One(_) => &self.snapshot.settings.servers[self.server.index()].name,
+        }
+    }
+
     /// The last of its answer is about to leave: what it changed is known, and its id and its place among its subject's
     /// calls may be had again from then on.
     pub(super) fn answer_leaves(&self, shard: &Shard) {
+        self.figures.left.set(true);
         if let (Some(live), Some(change), true) = (&self.session, self.change.take(), self.succeeded.get()) {
             sessions::keep(shard, live, &change);
         }
@@ -78,21 +144,45 @@ impl Flight {
         }
     }
 
+    /// What became of its exchange: of one of several servers, with the name of that.
+    pub(super) fn reasoned(&self, kind: Kind) -> Refusal {
+        match &self.whose {
+            Whose::One(_) => {
+                let data = serde_json::json!({ "reason": kind.row().word, "server": self.server_name() });
+                Refusal::from(kind).with(data.to_string()).recorded()
+            }
+            Whose::Alone | Whose::Nobody => reasoned(kind),
+        }
+    }
+
+    /// What a fault of this kind is answered with.
+    pub(super) fn faulted(&self, kind: Kind, fault: UpstreamFault) -> Refusal {
+        match fault {
+            UpstreamFault::Unhealthy { .. } => faulted(kind, fault),
+            _ => self.reasoned(kind),
+        }
+    }
+
     /// Whether its client has taken it back, and its server did not end it in time.
     pub(super) fn is_cancelled(&self, shard: &Shard) -> bool {
         self.in_flight.get().is_some_and(|key| shard.load.is_cancelled(key))
     }
 
     /// A refusal as the answer to it, a message of this shape.
-    pub(super) fn answering(&self, refusal: Refusal, shape: Shape) -> Refusal {
+    pub(super) fn answering(&self, shard: &Shard, refusal: Refusal, shape: Shape) -> Refusal {
+        meter::refused(shard, self, &refusal);
         let mut refusal = refusal.to(self.era, self.id.as_deref());
         refusal.method = self.method.map_or("", |method| method.wire);
+        if let Whose::One(_) = self.whose {
+            refusal.server = Some(self.snapshot.settings.servers[self.server.index()].name.clone());
+        }
         refusal.answerable &= shape == Shape::Request;
         refusal
     }
 
     /// It is over, whichever way it ended: whatever it still has is given back.
     pub(super) fn over(&self, shard: &Shard) {
+        meter::answered(shard, self);
         self.answer_leaves(shard);
         if self.taken.replace(Taken::Nothing) == Taken::Stream {
             shard.load.streamed(self.caller.principal);
@@ -135,11 +225,13 @@ pub(super) struct Ended {
     pub(super) is_error: bool,
     pub(super) code: i64,
     pub(super) answer_bytes: usize,
+    /// It came in pieces, which went on as they came.
+    pub(super) streamed: bool,
 }
 
 impl Ended {
     pub(super) fn of(status: Status, http: u16) -> Self {
-        Self { status, http, is_error: false, code: 0, answer_bytes: 0 }
+        Self { status, http, is_error: false, code: 0, answer_bytes: 0, streamed: false }
     }
 }
 
@@ -147,6 +239,7 @@ impl Ended {
 pub(super) fn failed(shard: &Shard, flight: &Flight, fault: UpstreamFault) -> Refusal {
     let (status, kind) = match fault {
         UpstreamFault::Unreachable | UpstreamFault::NoAddress => (Status::Unreachable, Kind::ServerUnreachable),
+        UpstreamFault::Unhealthy { .. } => (Status::Unreachable, Kind::ServerUnhealthy),
         UpstreamFault::Untrusted => (Status::Unreachable, Kind::ServerUntrusted),
         UpstreamFault::NoBuffer => (Status::Cut, Kind::NoBuffer),
         UpstreamFault::Timeout => (Status::Timeout, Kind::ServerTimeout),
@@ -156,7 +249,7 @@ pub(super) fn failed(shard: &Shard, flight: &Flight, fault: UpstreamFault) -> Re
         UpstreamFault::Abandoned if shard.draining() => (Status::Cut, Kind::ServerCut),
         UpstreamFault::Abandoned => (Status::Cancelled, Kind::ServerCut),
     };
-    let refusal = reasoned(kind);
+    let refusal = flight.faulted(kind, fault);
     end(shard, flight, Ended { code: kind.row().code, ..Ended::of(status, refusal.status()) });
     refusal
 }
@@ -167,12 +260,27 @@ pub(super) fn reasoned(kind: Kind) -> Refusal {
     Refusal::from(kind).with(format!("{{\"reason\":\"{}\"}}", kind.row().word)).recorded()
 }
 
+/// The same, of what is worth another try after so long, milliseconds.
+pub(super) fn later(kind: Kind, retry_ms: u64) -> Refusal {
+    let reason = kind.row().word;
+    Refusal::from(kind).with(format!("{{\"reason\":\"{reason}\",\"retryAfterMs\":{retry_ms}}}")).recorded()
+}
+
+/// What a fault of this kind is answered with.
+pub(super) fn faulted(kind: Kind, fault: UpstreamFault) -> Refusal {
+    match fault {
+        UpstreamFault::Unhealthy { retry_ms } => later(kind, retry_ms),
+        _ => reasoned(kind),
+    }
+}
+
 /// Writes the outcome of a recorded call: called once on each way out.
 pub(super) fn end(shard: &Shard, flight: &Flight, ended: Ended) {
-    let Some(seq) = flight.seq else { return };
     let now = shard.timers.now();
+    let total = now.mono.since(flight.began.mono);
+    meter::ended(shard, flight, &ended, total);
+    let Some(seq) = flight.seq else { return };
     let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-    let total_us = micros(now.mono.since(flight.began.mono));
     shard.record.ended(
         seq,
         &Outcome {
@@ -181,7 +289,7 @@ pub(super) fn end(shard: &Shard, flight: &Flight, ended: Ended) {
             http: ended.http,
             is_error: ended.is_error,
             code: ended.code,
-            total_us,
+            total_us: micros(total),
             upstream_us: micros(flight.answered.since(flight.sent)),
             request_bytes: flight.request_bytes as u64,
             answer_bytes: ended.answer_bytes as u64,

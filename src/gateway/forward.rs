@@ -24,7 +24,7 @@ use crate::upstream::exchange::{Abort, Answer, Clearance, Composed, Lane, Reques
 use super::answer::{Media, accepted, media};
 use super::conn::{Body, Conn};
 use super::exchange::{USER_AGENT, lane, legacy_fields, watched};
-use super::flight::{Ended, Flight, Next, end, failed};
+use super::flight::{Ended, Flight, Next, Renamed, end, failed};
 use super::modern::Opted;
 use super::refusal::{Kind, Refusal};
 use super::sessions::{Live, Restored};
@@ -49,7 +49,7 @@ pub(super) async fn serve(
     if verb == Some(Verb::Initialize) {
         flight.profile = sessions::profile(shard, conn.body_bytes(body));
     }
-    flight.change.set(verb.and_then(|verb| sessions::change(shard, flight, verb, conn.body_bytes(body))));
+    flight.change.set(sessions::change(shard, flight, recorded.permit().call(), conn.body_bytes(body)));
     let trip = Trip::new(&snapshot, flight, &recorded, restored);
     let slot = conn.slot.clone();
     let abort = &slot.abort;
@@ -150,7 +150,7 @@ async fn in_session(
 
 /// What became of a message that no session of its server could be had for; recorded.
 pub(super) fn unsent(shard: &Shard, flight: &Flight, fault: WayFault) -> Refusal {
-    let refusal = sessions::refused(fault);
+    let refusal = sessions::refused(flight, fault);
     end(shard, flight, Ended::of(Status::Unreachable, refusal.status()));
     refusal.recorded()
 }
@@ -179,7 +179,7 @@ async fn send(
         return Err(Refusal::from(Kind::NoBuffer).recorded());
     };
     flight.sent = shard.timers.last().mono;
-    flight.epoch = upstream.map_or(0, |upstream| upstream.epoch);
+    flight.goes_to(shard, upstream);
     if flight.is_cancelled(shard) {
         // While it waited for something else; firing ends an exchange that is under way, and this one is not yet.
         return Ok(Err(UpstreamFault::Abandoned));
@@ -203,9 +203,12 @@ pub(super) fn compose(
     let head = &conn.head;
     let call = trip.recorded.permit().call();
     let text = conn.body_bytes(body);
-    let mut task = Vec::new();
-    if let Object::Task(name) = &call.subject {
-        encode_value(theirs(name), &mut task);
+    // The name that the server knows, where the client knows another.
+    let mut theirs_name = Vec::new();
+    match (&call.subject, call.subject.text().filter(|_| flight.renamed().is_some())) {
+        (Object::Task(name), _) => encode_value(theirs(name), &mut theirs_name),
+        (_, Some(name)) => encode_value(name.of(text), &mut theirs_name),
+        _ => {}
     }
     let mut fields: SmallVec<[(&'static str, &[u8]); 12]> = SmallVec::new();
     fields.push(("content-type", b"application/json"));
@@ -218,8 +221,8 @@ pub(super) fn compose(
             for known in [Known::McpProtocolVersion, Known::McpMethod] {
                 fields.extend(head.get(bytes, known).map(|value| (known.name(), value)));
             }
-            // The name that the server knows, where the client knows another.
-            let name = if task.is_empty() { head.get(bytes, Known::McpName) } else { Some(&*task) };
+            let name = head.get(bytes, Known::McpName);
+            let name = name.map(|name| if theirs_name.is_empty() { name } else { &*theirs_name });
             fields.extend(name.map(|value| (Known::McpName.name(), value)));
             // Some servers read `_` in a field's name as `-` (RFC 3875, 4.1.18): one that is not checked against the
             // body could pass for one that is.
@@ -230,7 +233,7 @@ pub(super) fn compose(
     for known in [Known::Traceparent, Known::Tracestate] {
         fields.extend(head.get(bytes, known).map(|value| (known.name(), value)));
     }
-    let edited = edited(call, text);
+    let edited = edited(call, flight.renamed(), text);
     let text = trip.restored.as_ref().map_or(text, |restored| &restored.body);
     let request = Request {
         method: Method::Post,
@@ -243,14 +246,17 @@ pub(super) fn compose(
     shard.upstreams.compose(Clearance::Call(trip.recorded), &trip.lane, &request)
 }
 
-/// The body with the edits that a decision asks for: a listen stream loses the resources that may not be read, and tasks
-/// go by their server's own names. `None` where it goes as it came.
-fn edited(call: &Call, text: &[u8]) -> Option<Vec<u8>> {
+/// The body with the edits that a decision asks for: a listen stream loses the resources that may not be read, and what
+/// the client knows by another name than its server goes by the server's, which is the one that was decided on. `None`
+/// where it goes as it came.
+fn edited(call: &Call, renamed: Option<&Renamed>, text: &[u8]) -> Option<Vec<u8>> {
     let mut edits: SmallVec<[(Span, Vec<u8>); 2]> = SmallVec::new();
+    if let (Some(Renamed { place, .. }), Some(name)) = (renamed, call.subject.text()) {
+        edits.push((quoted(*place), json_text(name.of(text))));
+    }
     match &call.subject {
         Object::Task(task) => {
-            let inside = task.text.span;
-            edits.push((Span::new(inside.start as usize - 1, inside.end as usize + 1), json_text(theirs(task))));
+            edits.push((quoted(task.text.span), json_text(theirs(task))));
         }
         Object::Listen(listen) => {
             if let Some(place) = listen.uris_place.filter(|_| listen.uris.len() < listen.uris_asked) {
@@ -270,6 +276,11 @@ fn edited(call: &Call, text: &[u8]) -> Option<Vec<u8>> {
     let mut out = Vec::new();
     splice(text, &edits, &mut out);
     Some(out)
+}
+
+/// The place of a string, with its quotes.
+fn quoted(inside: Span) -> Span {
+    Span::new(inside.start as usize - 1, inside.end as usize + 1)
 }
 
 /// The server's own name of a task. A permit has only tasks that were opened; no name at all would be nobody's task.
@@ -321,7 +332,7 @@ mod tests {
             listen.tasks.remove(0);
             listen.tasks[0].opened = Some("b\"2".into());
         }
-        let sent = edited(&call, asked.as_bytes()).map(|sent| String::from_utf8(sent).unwrap());
+        let sent = edited(&call, None, asked.as_bytes()).map(|sent| String::from_utf8(sent).unwrap());
         assert_eq!(sent, want.map(body), "every other byte as it came");
     }
 
@@ -367,7 +378,7 @@ mod tests {
         let mut call = read(&asked, "tasks/get", Some("A1"));
         let Object::Task(task) = &mut call.subject else { panic!("not a task") };
         task.opened = Some("786512e2".into());
-        let sent = edited(&call, asked.as_bytes()).map(|sent| String::from_utf8(sent).unwrap());
+        let sent = edited(&call, None, asked.as_bytes()).map(|sent| String::from_utf8(sent).unwrap());
         assert_eq!(sent, Some(body("\"786512e2\"")));
     }
 }

@@ -44,6 +44,14 @@ pub(super) fn route(snapshot: &Snapshot, conn: &Conn) -> Result<Route, Refusal> 
     snapshot.prepared.route(head.path.of(bytes)).ok_or_else(|| Kind::NotFound.into())
 }
 
+/// The MCP endpoint that a request leads to under this snapshot: what an id of another one stands for is not known.
+pub(super) fn endpoint(snapshot: &Snapshot, conn: &Conn) -> Result<EndpointId, Refusal> {
+    match route(snapshot, conn)? {
+        Route::Mcp(endpoint) => Ok(endpoint),
+        Route::Metadata(_) => Err(Kind::NotFound.into()),
+    }
+}
+
 /// The methods a route serves.
 pub(super) fn method(conn: &Conn, route: Route) -> Result<Method, Refusal> {
     let allow = match (route, conn.head.method) {

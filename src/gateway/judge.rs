@@ -17,7 +17,9 @@ use crate::session::tasks;
 
 use super::conn::{Body, Conn};
 use super::flight::{Flight, sentence};
+use super::meter;
 use super::refusal::{Kind, Refusal};
+use super::route;
 use super::shard::Shard;
 
 /// A message that is being decided on: the request it came in, its body, and what is known of it.
@@ -60,14 +62,7 @@ impl<'a> Judge<'a> {
         // Where nothing is known of the server, the decision says so.
         let Some(offered) = offered else { return Ok(call) };
         let served = catalog::extension(offered, TASKS_EXTENSION);
-        if !served && matches!(call.subject, Object::Task(_)) {
-            return Err(self.refused(&call, &[], Kind::MethodUnknown));
-        }
-        let declared = call.meta.capabilities.map(|span| Declared::read(span.of(self.text)));
-        if !declared.unwrap_or_default().has(Declared::TASKS) {
-            let needed = json!({ "requiredCapabilities": { "extensions": { TASKS_EXTENSION: {} } } });
-            return Err(self.refused(&call, &[], Kind::CapabilityMissing).with(needed.to_string()));
-        }
+        self.may_have_tasks(&call, served)?;
         let open = |task: &mut TaskName| task.opened = self.open_task(task.text.of(self.text)).filter(|_| served);
         match &mut call.subject {
             Object::Task(task) => open(task),
@@ -75,6 +70,19 @@ impl<'a> Judge<'a> {
             _ => {}
         }
         Ok(call)
+    }
+
+    /// Whether this message can be about tasks at all: where they are `served`, to a client that says it knows them.
+    pub(super) fn may_have_tasks(&self, call: &Call, served: bool) -> Result<(), Refusal> {
+        if !served && matches!(call.subject, Object::Task(_)) {
+            return Err(self.refused(call, &[], Kind::MethodUnknown));
+        }
+        let declared = call.meta.capabilities.map(|span| Declared::read(span.of(self.text)));
+        if !declared.unwrap_or_default().has(Declared::TASKS) {
+            let needed = json!({ "requiredCapabilities": { "extensions": { TASKS_EXTENSION: {} } } });
+            return Err(self.refused(call, &[], Kind::CapabilityMissing).with(needed.to_string()));
+        }
+        Ok(())
     }
 
     /// The server's own id of a task, when `handle` is this caller's name for it.
@@ -101,7 +109,9 @@ impl<'a> Judge<'a> {
             Some(name) => name,
             None => std::str::from_utf8(written).expect("the scanner passed UTF-8 only"),
         };
-        decide::decide(&snapshot.table, caller, *task, *server, call, name).map_err(|denied| self.denial(&denied, name))
+        let decided = decide::decide(&snapshot.table, caller, *task, *server, call, name);
+        self.flight.figures.item.set(decided.as_ref().map_or_else(|denied| denied.item, Permit::item));
+        decided.map_err(|denied| self.denial(&denied, name))
     }
 
     /// A denied call's answer, recorded.
@@ -109,18 +119,43 @@ impl<'a> Judge<'a> {
         let silent = denied.why == Why::Hidden && denied.rules.is_empty();
         let word = if silent { Kind::ToolUnknown.row().word } else { Kind::Forbidden.row().word };
         self.write(&denied.call, &denied.rules, word);
-        let naming = |kind: Kind| Refusal::from(kind).saying(format!("{}: {name}", kind.row().message));
-        let refusal = match (&denied.why, &denied.call.subject) {
-            (Why::Forbidden { reason, .. }, subject) => forbidden(subject, reason),
-            (Why::Hidden, Object::Tool(_)) => naming(Kind::ToolUnknown),
-            (Why::Hidden, Object::Prompt(_)) => naming(Kind::PromptUnknown),
-            (Why::Hidden, Object::CompletePrompt(_) | Object::CompleteResource(_)) => Kind::CompletionUnknown.into(),
-            (Why::Hidden, Object::Task(_)) => Kind::TaskIdUnknown.into(),
-            (Why::Hidden, Object::Resource(_) | Object::Listen(_) | Object::None) => {
-                naming(Kind::ResourceUnknown).with(serde_json::json!({ "uri": name }).to_string())
-            }
+        let refusal = match &denied.why {
+            Why::Forbidden { reason, .. } => forbidden(&denied.call.subject, reason),
+            Why::Hidden => self.unknown(&denied.call.subject, name),
         };
         refusal.recorded()
+    }
+
+    /// The answer to a call that is for none of a merged endpoint's servers, recorded: that of a hidden one.
+    pub(super) fn nobodys(&self, call: &Call) -> Refusal {
+        self.write(call, &[], Kind::ToolUnknown.row().word);
+        let name = call.subject.text().map(|name| name.of(self.text)).unwrap_or_default();
+        self.unknown(&call.subject, name).recorded()
+    }
+
+    /// The answer to a call of what does not exist, or is to look so: the same bytes, with the name as the client wrote
+    /// it.
+    fn unknown(&self, subject: &Object, name: &str) -> Refusal {
+        if let Some(server) = route::missing(self.flight, subject) {
+            return route::unreached(self.flight, server);
+        }
+        let name = self.flight.renamed().map_or(name, |renamed| &renamed.exposed);
+        let naming = |kind: Kind| Refusal::from(kind).saying(format!("{}: {name}", kind.row().message));
+        match subject {
+            Object::Tool(_) => naming(Kind::ToolUnknown),
+            Object::Prompt(_) => naming(Kind::PromptUnknown),
+            Object::CompletePrompt(_) | Object::CompleteResource(_) => Kind::CompletionUnknown.into(),
+            Object::Task(_) => Kind::TaskIdUnknown.into(),
+            Object::Resource(_) | Object::Listen(_) | Object::None => {
+                naming(Kind::ResourceUnknown).with(json!({ "uri": name }).to_string())
+            }
+        }
+    }
+
+    /// A call to a server that is not known yet, recorded.
+    pub(super) fn unreached(&self, call: &Call) -> Refusal {
+        self.write(call, &[], Kind::CatalogUnknown.row().word);
+        route::unreached(self.flight, self.flight.server).recorded()
     }
 
     /// `Mcp-Param-…` headers agree with the arguments (MCP 2026-07-28 basic/transports/streamable-http). Asked after
@@ -142,6 +177,7 @@ impl<'a> Judge<'a> {
             Ok(unjudged) => return Ok(unjudged),
             Err(permit) => permit,
         };
+        meter::decided(self.shard, self.flight, permit.call(), "permit");
         // The permit is handed over with its record, so the record's texts cannot borrow from it.
         let (target, kind) = target(permit.call(), self.text);
         let target: SmallVec<[u8; 128]> = SmallVec::from_slice(target.as_bytes());
@@ -160,6 +196,7 @@ impl<'a> Judge<'a> {
     }
 
     fn write(&self, call: &Call, rules: &[RuleId], reason: &str) {
+        meter::decided(self.shard, self.flight, call, reason);
         let (target, kind) = target(call, self.text);
         let rules = self.names(rules);
         let trace = self.trace(call);
@@ -183,7 +220,7 @@ impl<'a> Judge<'a> {
                 ActiveTask::None | ActiveTask::Several => "",
             },
             method: flight.method.map_or("response", |method| method.wire),
-            server: &settings.servers[flight.server.index()].name,
+            server: flight.server_name(),
             policy: flight.snapshot.prepared.policy,
             protocol: flight.revision.as_str(),
             ..Decision::default()

@@ -1,6 +1,8 @@
 //! Lists, answered from the catalogue: what this caller may see of it, in the server's order, on one page. No list
 //! request reaches a server.
 
+use std::rc::Rc;
+
 use crate::base::limits::{LIST_FRESH_MS_MAX, TICK_MS};
 use crate::http::field::Known;
 use crate::http::head::Framing;
@@ -12,7 +14,7 @@ use super::answer::write_head;
 use super::conn::Conn;
 use super::flight::{Flight, Next};
 use super::refusal::{Kind, Refusal};
-use super::shard::Shard;
+use super::shard::{Held, Shard};
 
 /// Answers a list request.
 pub(super) async fn serve(
@@ -68,16 +70,23 @@ pub(super) fn accepts_events(conn: &Conn) -> bool {
 }
 
 /// A client that was just told of a change asks at once, and must not get the old list: wait for the plane's new one,
-/// within bounds.
-pub(super) async fn fresh(shard: &Shard, flight: &mut Flight) {
-    let poke = shard.control.poke(flight.server);
-    let announced = poke.announced();
-    if poke.fresh() >= announced {
-        return;
+/// within bounds. Gives the snapshot that it found then where that has other settings: the flight's caller and ids are
+/// of those it came under.
+pub(super) async fn fresh(shard: &Shard, flight: &mut Flight) -> Option<Rc<Held>> {
+    let state = &flight.snapshot.states[flight.server.index()];
+    let announced = state.poke.announced();
+    if state.poke.fresh() >= announced {
+        return None;
     }
+    let state = state.clone();
     let until = shard.timers.now().mono.plus_ms(LIST_FRESH_MS_MAX);
-    while poke.fresh() < announced && shard.timers.now().mono < until {
+    while state.poke.fresh() < announced && !state.is_over() && shard.timers.now().mono < until {
         shard.timers.sleep_until(shard.timers.now().mono.plus_ms(TICK_MS)).await;
     }
-    flight.snapshot = shard.snapshot();
+    let snapshot = shard.snapshot();
+    if snapshot.settings_epoch != flight.snapshot.settings_epoch {
+        return Some(snapshot);
+    }
+    flight.snapshot = snapshot;
+    None
 }

@@ -1,6 +1,9 @@
 //! Streams that outlive their connections: what is kept of them between a server and its client.
 
 mod feeder;
+mod listener;
+mod tend;
+mod visible;
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
@@ -13,12 +16,14 @@ use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use smallvec::SmallVec;
 
-use crate::base::ids::{EndpointId, ServerId, ShardId};
+use crate::base::ids::{EndpointId, ShardId};
 use crate::base::limits::{
     FEEDS_ALONE_MAX, FEEDS_BYTES_MAX, HOUSEKEEPING_MS, STREAM_BUFFERED_BYTES_MAX, STREAM_KEPT_BYTES_MAX,
     STREAM_KEPT_EVENTS_MAX, STREAM_RETRY_MS_MAX, STREAM_WAITING_EVENTS_MAX, TELLING_MS_MAX,
 };
 use crate::base::time::{Moment, Now};
+use crate::config::Names;
+use crate::config::snapshot::Snapshot;
 use crate::identity::active::ActiveTask;
 use crate::identity::caller::Caller;
 use crate::mcp::revision::Era;
@@ -29,7 +34,8 @@ use crate::uring::ring;
 use crate::uring::socket::Socket;
 
 use super::events::{self, Eyes, Why};
-use super::flight::{Flight, IdBytes, NEVER, Taken, reasoned};
+use super::flight::{Flight, IdBytes, NEVER, Taken, Whose, faulted, reasoned};
+use super::meter::Figures;
 use super::modern::Opted;
 use super::refusal::{Kind, Refusal};
 use super::sessions::{self, Live};
@@ -38,6 +44,9 @@ use super::tally::Count;
 
 pub(super) use feeder::Source;
 use feeder::{go_on, keep_fed};
+pub(super) use listener::Listening;
+use listener::keep_heard;
+use tend::Told;
 
 /// Whose rights count.
 #[derive(Debug)]
@@ -65,42 +74,80 @@ impl Who {
 /// A session's own stream, or an answer that comes as events: its log, and everybody who waits for it to change.
 pub(super) struct Feed {
     session: Rc<Live>,
-    endpoint: EndpointId,
-    server: ServerId,
+    /// Its endpoint, by its digest: ids belong to one snapshot, and a stream outlives that.
+    endpoint: u64,
+    /// Who feeds it: one server, or of a merged endpoint those that have something to say.
+    parts: RefCell<SmallVec<[Rc<Part>; 1]>>,
+    /// It is of a merged endpoint's session: it is there whether servers have something to say or not.
+    joint: bool,
+    /// Other shards may have opened sessions at servers that are not heard here yet.
+    behind: Cell<bool>,
+    /// The settings' epoch under which what waits was last weighed as a whole.
+    weighed: Cell<u64>,
+    /// Of a modern client: what it listens to.
+    listening: Option<Box<Listening>>,
+    /// What its reader knows of the lists.
+    told: Told,
     /// Of a client of HTTP+SSE: all that its session says, answers too.
     all: Option<All>,
     /// Of an answer: its request's id.
     asked: Option<IdBytes>,
     /// What it was asked under: the task, and the snapshot's epoch that the task's number is of.
     task: (ActiveTask, u64),
-    /// Which of the server's sessions its stream is of.
-    upstream: Cell<u32>,
     pub(super) outlet: RefCell<Outlet>,
     /// Who reads, or did last.
     who: RefCell<Rc<Who>>,
     opening: Cell<Opening>,
-    /// Requests of the server that its client does not get: their ids, and why.
-    refusals: RefCell<Vec<(Box<[u8]>, Why)>>,
     /// Its session is over.
     ended: Cell<bool>,
-    /// Its server is not read, because there is no room.
+    /// Its servers are not read, because there is no room.
     paused: Cell<bool>,
     /// Of an answer: the number of its first stream.
     stream: u64,
-    /// A task reads its server.
-    read: Cell<bool>,
+    /// Tasks that read its servers, or look after that.
+    read: Cell<usize>,
     /// It does so for nobody: counted.
     lonely: Cell<bool>,
     /// It is among those that may be.
     queued: Cell<bool>,
-    /// Ends what its task waits for.
-    abort: Abort,
     turn: Cell<u64>,
     waiting: RefCell<SmallVec<[Waker; 2]>>,
     /// What of its log is counted.
     held: Cell<usize>,
     /// Of an answer: the connection that asked for it.
     line: RefCell<Option<Socket>>,
+}
+
+/// One server's part of a stream.
+struct Part {
+    /// Its server, by its digest.
+    server: u64,
+    /// Of what is listened to: its place there.
+    place: usize,
+    /// Which of the server's sessions its stream is of.
+    upstream: Cell<u32>,
+    /// Requests of the server that its client does not get: their ids, and why.
+    refusals: RefCell<Vec<(Box<[u8]>, Why)>>,
+    /// A task reads its server.
+    read: Cell<bool>,
+    /// Its server is none of the endpoint's any more.
+    gone: Cell<bool>,
+    /// Ends what its task waits for.
+    abort: Abort,
+}
+
+impl Part {
+    fn new(server: u64, place: usize, upstream: u32) -> Rc<Self> {
+        Rc::new(Self {
+            server,
+            place,
+            upstream: Cell::new(upstream),
+            refusals: RefCell::default(),
+            read: Cell::new(false),
+            gone: Cell::new(false),
+            abort: Abort::default(),
+        })
+    }
 }
 
 /// What there is to know of a stream that is all of a session (MCP 2024-11-05 basic/transports).
@@ -185,26 +232,29 @@ impl std::fmt::Debug for Feed {
 
 impl Feed {
     fn new(shard: &Shard, flight: &Flight, session: Rc<Live>, asked: Option<IdBytes>, stream: u64) -> Self {
-        let upstream = Cell::new(flight.epoch);
+        let joint = asked.is_none() && is_merged(&flight.snapshot, flight.endpoint);
+        let part = (!joint).then(|| Part::new(sessions::digest(flight), 0, flight.epoch));
         Self {
             session,
-            endpoint: flight.endpoint,
-            server: flight.server,
+            endpoint: flight.snapshot.prepared.endpoints[flight.endpoint.index()].digest,
+            parts: RefCell::new(part.into_iter().collect()),
+            joint,
+            behind: Cell::new(joint),
+            weighed: Cell::new(flight.snapshot.settings_epoch),
+            listening: None,
+            told: Told::default(),
             all: None,
             asked,
             task: (flight.task, flight.snapshot.auth_epoch),
-            upstream,
             outlet: RefCell::new(Outlet::new(shard.id, BOUNDS, shard.timers.last().mono)),
             who: RefCell::new(Rc::new(Who::of(flight))),
-            opening: Cell::new(Opening::Trying),
-            refusals: RefCell::default(),
+            opening: Cell::new(if joint { Opening::Open } else { Opening::Trying }),
             ended: Cell::new(false),
             paused: Cell::new(false),
             stream,
-            read: Cell::new(false),
+            read: Cell::new(0),
             lonely: Cell::new(false),
             queued: Cell::new(false),
-            abort: Abort::default(),
             turn: Cell::new(0),
             waiting: RefCell::default(),
             held: Cell::new(0),
@@ -264,6 +314,16 @@ impl Feed {
         self.all.is_some()
     }
 
+    /// Whether it is what a modern client listens to, and that is over.
+    pub(super) fn is_shut_up(&self) -> bool {
+        self.listening.is_some() && self.ended.get()
+    }
+
+    /// What its client is told last, where that is to be told: the result of a subscription.
+    pub(super) fn last_words(&self) -> Option<Vec<u8>> {
+        self.listening.as_ref().map(|listening| listening.end())
+    }
+
     /// Whether a drain has to wait: an answer is still to come on this stream, which has no other way.
     pub(super) fn expects(&self) -> bool {
         self.all.as_ref().is_some_and(|all| all.messages.get() > 0 || self.outlet.borrow().waits())
@@ -280,14 +340,20 @@ impl Feed {
         self.changed();
     }
 
-    /// From now on this is who reads. What was weighed for another one and waits is weighed again.
+    /// From now on this is who reads. What was weighed for another one, or under other rules, and waits is weighed again.
     pub(super) fn read_by(&self, shard: &Shard, who: &Rc<Who>) {
         let before = self.who.replace(who.clone());
-        if Rc::ptr_eq(&before, who) || before.has_rights_of(who) || !self.outlet.borrow().waits() {
-            return;
+        let epoch = shard.snapshot().settings_epoch;
+        let same = self.weighed.replace(epoch) == epoch && (Rc::ptr_eq(&before, who) || before.has_rights_of(who));
+        if !same && self.outlet.borrow().waits() {
+            self.weigh_again(shard, who);
         }
+    }
+
+    fn weigh_again(&self, shard: &Shard, who: &Who) {
         let snapshot = shard.snapshot();
-        let eyes = self.eyes(&snapshot, who);
+        let Some(part) = self.parts.borrow().first().cloned() else { return };
+        let Some(eyes) = self.eyes(&snapshot, who, &part) else { return };
         let mut refused = Vec::new();
         self.outlet.borrow_mut().retain_waiting(|data| match events::still_allowed(shard, &eyes, data) {
             Ok(()) => true,
@@ -297,35 +363,49 @@ impl Feed {
             }
         });
         for minted in refused {
-            let ask = shard.control.asks.take(self.session.nonce16, minted, Moment(0));
-            self.refusals.borrow_mut().extend(ask.map(|ask| (ask.id, Why::Policy)));
+            let Some(ask) = shard.control.asks.take(self.session.nonce16, minted, Moment(0)) else { continue };
+            if let Some(part) = self.part(ask.server) {
+                part.refusals.borrow_mut().push((ask.id, Why::Policy));
+            }
         }
     }
 
-    fn eyes<'a>(&'a self, snapshot: &'a Held, who: &'a Who) -> Eyes<'a> {
-        Eyes {
+    /// A server's part.
+    fn part(&self, server: u64) -> Option<Rc<Part>> {
+        self.parts.borrow().iter().find(|part| part.server == server).cloned()
+    }
+
+    /// `None` where its endpoint or its server is gone.
+    fn eyes<'a>(&'a self, snapshot: &'a Held, who: &'a Who, part: &Part) -> Option<Eyes<'a>> {
+        Some(Eyes {
             snapshot,
             caller: &who.caller,
             task: who.task,
-            server: self.server,
+            pending: who.epoch != snapshot.auth_epoch,
+            endpoint: snapshot.endpoint_by_digest(self.endpoint)?,
+            server: snapshot.server_by_digest(part.server)?,
             revision: self.session.speaks(),
             session: Some(&self.session),
-            epoch: self.upstream.get(),
-        }
+            epoch: part.upstream.get(),
+        })
     }
 
-    /// What a request of the gateway's own in this session carries.
-    fn flight(&self, shard: &Shard) -> Flight {
-        let (now, who) = (shard.timers.now(), self.who.borrow().clone());
-        Flight {
+    /// What a request of the gateway's own in this session carries; `None` where its endpoint or its server is gone.
+    fn flight(&self, shard: &Shard, part: &Part) -> Option<Flight> {
+        let (now, who, snapshot) = (shard.timers.now(), self.who.borrow().clone(), shard.snapshot());
+        let endpoint = snapshot.endpoint_by_digest(self.endpoint)?;
+        let server = snapshot.server_by_digest(part.server)?;
+        let is_alone = snapshot.merged[endpoint.index()].alone().is_some();
+        Some(Flight {
             task: who.task,
-            server: self.server,
-            endpoint: self.endpoint,
+            server,
+            whose: if is_alone { Whose::Alone } else { Whose::One(None) },
+            endpoint,
             era: Era::Legacy,
             revision: self.session.speaks(),
             id: None,
             method: None,
-            epoch: self.upstream.get(),
+            epoch: part.upstream.get(),
             session: Some(self.session.clone()),
             profile: None,
             change: Cell::new(None),
@@ -333,13 +413,33 @@ impl Feed {
             succeeded: Cell::new(false),
             in_flight: Cell::new(None),
             taken: Cell::new(Taken::Nothing),
+            figures: Figures::default(),
             began: now,
             sent: now.mono,
             answered: now.mono,
             request_bytes: 0,
             seq: None,
-            snapshot: shard.snapshot(),
+            snapshot,
             caller: who.caller.clone(),
+        })
+    }
+
+    /// Looks where its endpoint leads now: whose part is over, and whether all of it is.
+    fn look_around(&self, snapshot: &Held) {
+        let endpoint = snapshot.endpoint_by_digest(self.endpoint);
+        let servers = endpoint.map(|endpoint| &snapshot.settings.endpoints[endpoint.index()].servers);
+        let leads = |server: u64| {
+            let server = snapshot.server_by_digest(server);
+            servers.zip(server).is_some_and(|(servers, server)| servers.contains(&server))
+        };
+        let parts = self.parts.borrow();
+        parts.iter().for_each(|part| part.gone.set(!leads(part.server)));
+        let other = self.asked.is_none() && endpoint.is_some_and(|it| is_merged(snapshot, it) != self.joint);
+        let known = self.who.borrow().epoch == snapshot.auth_epoch;
+        let lost = !self.joint && parts.iter().any(|part| part.gone.get());
+        let shut = known && self.listening.as_ref().is_some_and(|listening| !listening.is_allowed(self, snapshot));
+        if endpoint.is_none() || other || lost || shut {
+            self.ended.set(true);
         }
     }
 
@@ -361,6 +461,11 @@ impl Feed {
         }
         // Who waits to hear whether there is one is told, also while the shard drains.
         self.opening.get() == Opening::Trying || !shard.draining() && shard.timers.now().mono < self.until(shard)
+    }
+
+    /// Whether one of its servers is.
+    fn wants(&self, shard: &Shard, part: &Part) -> bool {
+        !part.gone.get() && self.is_wanted(shard)
     }
 
     /// Whether its session is.
@@ -403,6 +508,9 @@ pub(super) struct Feeds {
     /// Tasks that feed.
     tasks: Cell<usize>,
     epoch: Cell<u64>,
+    /// The snapshot under which lists were last looked at.
+    number: Cell<u64>,
+    hashed: RefCell<visible::Hashed>,
 }
 
 impl Feeds {
@@ -422,6 +530,8 @@ impl Feeds {
             bytes: Cell::new(0),
             tasks: Cell::new(0),
             epoch: Cell::new(0),
+            number: Cell::new(0),
+            hashed: RefCell::default(),
         }
     }
 
@@ -481,10 +591,12 @@ impl Feeds {
             line.shutdown();
         }
         let at = feed.outlet.borrow_mut().go_on();
-        if let Some(at) = at {
-            self.feed(&feed, Some(at));
+        let part = feed.parts.borrow().first().cloned();
+        if let (Some(at), Some(part)) = (at, part) {
+            self.feed(&feed, &part, Some(at));
         }
         feed.read_by(shard, &Rc::new(Who::of(flight)));
+        self.look_at_lists(shard, &shard.snapshot(), &feed);
         feed.changed();
         self.look(&feed);
         Some((feed, resumed.tap))
@@ -499,7 +611,7 @@ impl Feeds {
         }
         let feed = Rc::new(Feed::new(shard, flight, session.clone(), None, 0));
         self.homes.borrow_mut().insert(session.nonce16, feed.clone());
-        self.feed(&feed, None);
+        self.begin(&feed);
         Some(feed)
     }
 
@@ -515,6 +627,38 @@ impl Feeds {
         Some(feed)
     }
 
+    /// What a modern client listens to, with its first message in it, and a connection that reads it.
+    pub(super) fn subscribe(
+        &self,
+        shard: &Shard,
+        flight: &Flight,
+        session: Rc<Live>,
+        listening: Listening,
+        first: &[u8],
+    ) -> (Rc<Feed>, TapKey) {
+        let nonce = session.nonce16;
+        let mut feed = Feed::new(shard, flight, session, None, 0);
+        let parts =
+            listening.joint.borrow().servers().enumerate().map(|(place, server)| Part::new(server, place, 0)).collect();
+        (feed.joint, feed.parts) = (true, RefCell::new(parts));
+        feed.opening.set(Opening::Open);
+        feed.listening = Some(Box::new(listening));
+        feed.outlet = RefCell::new(Outlet::new(shard.id, BOUNDS_ALL, shard.timers.last().mono));
+        feed.push(first);
+        let feed = Rc::new(feed);
+        self.homes.borrow_mut().insert(nonce, feed.clone());
+        let tap = self.attach(shard, flight, &feed);
+        self.hear(&feed);
+        (feed, tap)
+    }
+
+    /// Has all its parts heard that are there and are not.
+    fn hear(&self, feed: &Rc<Feed>) {
+        let unheard = |part: &&Rc<Part>| !part.read.get() && !part.gone.get();
+        let parts: SmallVec<[Rc<Part>; 4]> = feed.parts.borrow().iter().filter(unheard).cloned().collect();
+        parts.iter().for_each(|part| self.feed(feed, part, None));
+    }
+
     /// The stream that is all of this session, while it lasts.
     pub(super) fn all_of(&self, nonce: &[u8; 16]) -> Option<Rc<Feed>> {
         self.homes.borrow().get(nonce).filter(|feed| feed.all.is_some() && !feed.is_over()).cloned()
@@ -523,7 +667,7 @@ impl Feeds {
     /// Puts what the server says unasked on such a stream too, once.
     pub(super) fn listen(&self, feed: &Rc<Feed>) {
         if feed.all.as_ref().is_some_and(|all| !all.listening.replace(true)) {
-            self.feed(feed, None);
+            self.begin(feed);
         }
     }
 
@@ -548,6 +692,7 @@ impl Feeds {
     pub(super) fn attach(&self, shard: &Shard, flight: &Flight, feed: &Rc<Feed>) -> TapKey {
         let tap = feed.outlet.borrow_mut().attach(next(&self.streams));
         feed.read_by(shard, &Rc::new(Who::of(flight)));
+        self.look_at_lists(shard, &shard.snapshot(), feed);
         // The one before it has nothing new to wait for.
         feed.changed();
         self.look(feed);
@@ -557,7 +702,7 @@ impl Feeds {
     /// A connection of a session's own stream has ended.
     pub(super) fn detach(&self, shard: &Shard, feed: &Rc<Feed>, tap: TapKey) {
         feed.outlet.borrow_mut().detach(tap, shard.timers.now().mono);
-        if feed.all.is_some() {
+        if feed.all.is_some() || feed.listening.is_some() {
             self.end_all(feed);
         }
         feed.changed();
@@ -567,7 +712,7 @@ impl Feeds {
 
     /// After a change in who reads a stream, and whether its server is read: puts it where it belongs then.
     fn look(&self, feed: &Rc<Feed>) {
-        let (read, taps) = (feed.read.get(), feed.outlet.borrow().taps());
+        let (read, taps) = (feed.read.get() > 0, feed.outlet.borrow().taps());
         if feed.asked.is_none() && !read && taps == 0 {
             // Nobody can find it any more.
             feed.outlet.borrow_mut().shut();
@@ -642,14 +787,25 @@ impl Feeds {
             self.forget(shard, stream, now, many);
         }
         self.part(shard);
-        let epoch = shard.snapshot().auth_epoch;
+        let snapshot = shard.snapshot();
+        let epoch = snapshot.settings_epoch;
         if self.epoch.replace(epoch) != epoch {
+            self.each(|feed| {
+                feed.look_around(&snapshot);
+                if feed.listening.is_some() && !feed.is_over() {
+                    self.hear(feed);
+                }
+            });
             self.wake_all();
             shard.wake_streams();
         }
+        if self.number.replace(snapshot.number) != snapshot.number {
+            let homes: Vec<Rc<Feed>> = self.homes.borrow().values().cloned().collect();
+            homes.iter().for_each(|feed| self.look_at_lists(shard, &snapshot, feed));
+        }
     }
 
-    /// The epoch under which callers were last looked at, at most some milliseconds ago.
+    /// The settings' epoch under which streams were last looked at, at most some milliseconds ago.
     pub(super) fn epoch(&self) -> u64 {
         self.epoch.get()
     }
@@ -681,31 +837,70 @@ impl Feeds {
 
     /// Everybody looks around: the shard drains.
     pub(super) fn wake_all(&self) {
-        let homes: Vec<Rc<Feed>> = self.homes.borrow().values().cloned().collect();
-        let answers: Vec<Rc<Feed>> = self.answers.borrow().values().cloned().collect();
-        homes.iter().chain(&answers).for_each(|feed| feed.changed());
+        self.each(|feed| feed.changed());
     }
 
-    /// Starts the task that feeds a log from its server, behind the server's event `at`.
-    fn feed(&self, feed: &Rc<Feed>, at: Option<Box<[u8]>>) {
+    fn each(&self, act: impl Fn(&Rc<Feed>)) {
+        let homes: Vec<Rc<Feed>> = self.homes.borrow().values().cloned().collect();
+        let answers: Vec<Rc<Feed>> = self.answers.borrow().values().cloned().collect();
+        homes.iter().chain(&answers).for_each(|feed| act(feed));
+    }
+
+    /// Starts what feeds a session's own stream.
+    fn begin(&self, feed: &Rc<Feed>) {
+        if feed.joint {
+            return self.spawn(feed, |shard, feed| async move {
+                tend::tend(&shard, &feed).await;
+                shard.feeds.is_fed(&feed);
+            });
+        }
+        let part = feed.parts.borrow().first().cloned();
+        if let Some(part) = part {
+            self.feed(feed, &part, None);
+        }
+    }
+
+    /// Starts the task that feeds a log from a server, behind the server's event `at`.
+    fn feed(&self, feed: &Rc<Feed>, part: &Rc<Part>, at: Option<Box<[u8]>>) {
+        let part = part.clone();
+        part.read.set(true);
+        self.spawn(feed, move |shard, feed| async move {
+            if let Some(listening) = &feed.listening {
+                keep_heard(&shard, &feed, &part, listening).await;
+            } else if feed.asked.is_some() {
+                go_on(&shard, &feed, &part, at).await;
+            } else {
+                keep_fed(&shard, &feed, &part).await;
+            }
+            part.read.set(false);
+            if !feed.joint {
+                shard.feeds.is_fed(&feed);
+            }
+        });
+    }
+
+    /// Nothing more comes of a session's own stream.
+    fn is_fed(&self, feed: &Rc<Feed>) {
+        if feed.asked.is_some() || feed.all.is_some() || feed.listening.is_some() {
+            return;
+        }
+        feed.outlet.borrow_mut().finish();
+        let mut homes = self.homes.borrow_mut();
+        if homes.get(&feed.session.nonce16).is_some_and(|known| Rc::ptr_eq(known, feed)) {
+            homes.remove(&feed.session.nonce16);
+        }
+    }
+
+    /// A task that reads for a stream.
+    fn spawn<F: Future<Output = ()> + 'static>(&self, feed: &Rc<Feed>, work: impl FnOnce(Rc<Shard>, Rc<Feed>) -> F) {
         let Some(shard) = self.shard.get().and_then(Weak::upgrade) else { return };
         let feed = feed.clone();
         self.tasks.set(self.tasks.get() + 1);
-        feed.read.set(true);
+        feed.read.set(feed.read.get() + 1);
+        let work = work(shard.clone(), feed.clone());
         ring::spawn(async move {
-            if feed.asked.is_some() {
-                go_on(&shard, &feed, at).await;
-            } else {
-                keep_fed(&shard, &feed).await;
-            }
-            if feed.asked.is_none() && feed.all.is_none() {
-                feed.outlet.borrow_mut().finish();
-                let mut homes = shard.feeds.homes.borrow_mut();
-                if homes.get(&feed.session.nonce16).is_some_and(|known| Rc::ptr_eq(known, &feed)) {
-                    homes.remove(&feed.session.nonce16);
-                }
-            }
-            feed.read.set(false);
+            work.await;
+            feed.read.set(feed.read.get() - 1);
             shard.feeds.look(&feed);
             shard.feeds.settle(&feed);
             feed.changed();
@@ -725,15 +920,18 @@ pub(super) fn opened(feed: &Feed) -> Option<Result<(), Refusal>> {
             Err(Refusal::from(Kind::RequestBad).saying("The server refused this stream request."))
         }
         Opening::Refused(_) => Err(reasoned(Kind::ServerInvalid).unanswerable()),
-        Opening::Failed(fault) => Err(reasoned(match fault {
-            UpstreamFault::Unreachable | UpstreamFault::NoAddress => Kind::ServerUnreachable,
-            UpstreamFault::Untrusted => Kind::ServerUntrusted,
-            UpstreamFault::NoBuffer => Kind::NoBuffer,
-            UpstreamFault::Timeout => Kind::ServerTimeout,
-            UpstreamFault::BadAnswer => Kind::ServerInvalid,
-            UpstreamFault::Cut | UpstreamFault::Abandoned => Kind::ServerCut,
-        })
-        .unanswerable()),
+        Opening::Failed(fault) => {
+            let kind = match fault {
+                UpstreamFault::Unreachable | UpstreamFault::NoAddress => Kind::ServerUnreachable,
+                UpstreamFault::Unhealthy { .. } => Kind::ServerUnhealthy,
+                UpstreamFault::Untrusted => Kind::ServerUntrusted,
+                UpstreamFault::NoBuffer => Kind::NoBuffer,
+                UpstreamFault::Timeout => Kind::ServerTimeout,
+                UpstreamFault::BadAnswer => Kind::ServerInvalid,
+                UpstreamFault::Cut | UpstreamFault::Abandoned => Kind::ServerCut,
+            };
+            Err(faulted(kind, fault).unanswerable())
+        }
     })
 }
 
@@ -749,6 +947,12 @@ pub(super) async fn changed(shard: &Shard, feed: &Feed, until: Moment) {
         Poll::Pending
     })
     .await;
+}
+
+/// Whether an endpoint shows more than the one server it has, as that is.
+pub(super) fn is_merged(snapshot: &Snapshot, endpoint: EndpointId) -> bool {
+    let endpoint = &snapshot.settings.endpoints[endpoint.index()];
+    endpoint.servers.len() > 1 || endpoint.names == Names::Prefix
 }
 
 fn next(count: &Cell<u64>) -> u64 {

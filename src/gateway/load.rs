@@ -87,6 +87,8 @@ struct UnderWay {
     /// Ends its exchange with the server.
     abort: Rc<Abort>,
     cancel: Stage,
+    /// Of one of several servers: which, and which of its sessions, by its digest and epoch.
+    at: Option<(u64, u32)>,
 }
 
 /// How far its cancellation has come.
@@ -141,6 +143,11 @@ impl Load {
             allowance: Cell::new(Allowance { left: BURST, at: now }),
             sweep_at: Cell::new(SHARES_KEPT_MAX),
         }
+    }
+
+    /// How many calls and streams there are.
+    pub(super) fn under_way(&self) -> (usize, usize) {
+        (self.calls.get(), self.streams.get())
     }
 
     /// One more connection from there, if that is within its share.
@@ -234,8 +241,20 @@ impl Load {
         let Entry::Vacant(place) = ids.entry(key) else { return None };
         let number = self.numbers.get();
         self.numbers.set(number + 1);
-        place.insert(UnderWay { number, abort: abort.clone(), cancel: Stage::NotAsked });
+        place.insert(UnderWay { number, abort: abort.clone(), cancel: Stage::NotAsked, at: None });
         Some(key)
+    }
+
+    /// A request goes to this server of several, in this session of that.
+    pub(super) fn goes_to(&self, key: u64, server: u64, epoch: u32) {
+        if let Some(under_way) = self.ids.borrow_mut().get_mut(&key) {
+            under_way.at = Some((server, epoch));
+        }
+    }
+
+    /// Where it has gone; `None` while it is here.
+    pub(super) fn is_at(&self, flight: FlightKey) -> Option<(u64, u32)> {
+        self.ids.borrow().get(&flight.key).filter(|under_way| under_way.number == flight.number)?.at
     }
 
     /// Begins to cancel the request with this id, if it is under way here.

@@ -17,6 +17,8 @@ pub enum Letter {
     SessionEnded([u8; 16]),
     /// A client takes a request of its session back.
     Cancelled(Arc<Cancel>),
+    /// A server has a new session for the one with these random bits, opened by another shard than its home.
+    SessionOpened([u8; 16]),
     /// The box was full, and letters were left out: what is remembered of sessions may be out of date.
     Missed,
 }
@@ -28,6 +30,8 @@ pub struct Cancel {
     pub nonce: [u8; 16],
     /// Its id as JSON text.
     pub id: Box<[u8]>,
+    /// What to tell its server, where only the shard that has it knows which one that is: the whole message.
+    pub word: Option<Box<[u8]>>,
     /// Shards that have not looked yet.
     left: AtomicUsize,
     found: AtomicBool,
@@ -91,23 +95,12 @@ impl Mail {
     /// Puts a letter into every box, the writer's own too. A full box gets [`Letter::Missed`] instead; a cancellation is
     /// just left out, and of a box that is half full already: many of them must not crowd out what has to be known.
     pub fn send(&self, letter: &Letter) {
-        for letterbox in &self.boxes {
-            {
-                let mut inside = letterbox.inside();
-                match letter {
-                    Letter::Cancelled(cancel) if inside.letters.len() >= LETTERS_MAX / 2 => {
-                        cancel.is_vain(false);
-                    }
-                    letter if inside.letters.len() < LETTERS_MAX => inside.letters.push(letter.clone()),
-                    _ => {
-                        inside.letters.pop();
-                        inside.letters.push(Letter::Missed);
-                    }
-                }
-                letterbox.flag.store(true, Ordering::Release);
-            }
-            letterbox.bell.ring();
-        }
+        self.boxes.iter().for_each(|letterbox| letterbox.put(letter));
+    }
+
+    /// Puts it into one shard's box alone.
+    pub fn send_to(&self, shard: ShardId, letter: &Letter) {
+        self.boxes.get(shard.index()).into_iter().for_each(|letterbox| letterbox.put(letter));
     }
 
     /// Takes a shard's letters. Costs one load while there are none, which is nearly always.
@@ -164,6 +157,24 @@ impl Letterbox {
         Ok(Self { flag: AtomicBool::new(false), inside: Mutex::default(), bell, ear: Mutex::new(Some(ear)) })
     }
 
+    fn put(&self, letter: &Letter) {
+        {
+            let mut inside = self.inside();
+            match letter {
+                Letter::Cancelled(cancel) if inside.letters.len() >= LETTERS_MAX / 2 => {
+                    cancel.is_vain(false);
+                }
+                letter if inside.letters.len() < LETTERS_MAX => inside.letters.push(letter.clone()),
+                _ => {
+                    inside.letters.pop();
+                    inside.letters.push(Letter::Missed);
+                }
+            }
+            self.flag.store(true, Ordering::Release);
+        }
+        self.bell.ring();
+    }
+
     fn inside(&self) -> MutexGuard<'_, Inside> {
         self.inside.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -179,8 +190,14 @@ impl Inside {
 impl Cancel {
     /// Of the request with this id in this session, to be looked for on so many shards.
     #[must_use]
-    pub fn new(nonce: [u8; 16], id: &[u8], shards: usize) -> Self {
-        Self { nonce, id: id.into(), left: AtomicUsize::new(shards), found: AtomicBool::new(false) }
+    pub fn new(nonce: [u8; 16], id: &[u8], word: Option<&[u8]>, shards: usize) -> Self {
+        Self {
+            nonce,
+            id: id.into(),
+            word: word.map(Into::into),
+            left: AtomicUsize::new(shards),
+            found: AtomicBool::new(false),
+        }
     }
 
     /// One more shard has looked for it. Whether now all have, and none has found it: it came too late, or was made up.
@@ -226,7 +243,7 @@ mod tests {
     #[test]
     fn a_full_box_says_so() {
         let mail = Mail::new(1).unwrap();
-        let cancel = Arc::new(Cancel::new([1; 16], b"7", 1));
+        let cancel = Arc::new(Cancel::new([1; 16], b"7", None, 1));
         for _ in 0..LETTERS_MAX {
             mail.send(&Letter::Cancelled(cancel.clone()));
         }
@@ -244,7 +261,7 @@ mod tests {
     #[test]
     fn what_nobody_has_is_known_when_all_have_looked() {
         let check = |found: [bool; 3], want: [bool; 3]| {
-            let cancel = Cancel::new([1; 16], b"7", 3);
+            let cancel = Cancel::new([1; 16], b"7", None, 3);
             assert_eq!(found.map(|found| cancel.is_vain(found)), want, "{found:?}");
         };
         check([false; 3], [false, false, true]);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use crate::base::ids::{EndpointId, ServerId};
+use crate::base::ids::{EndpointId, ServerId, ShardId};
 use crate::base::limits::ID_BYTES_MAX;
 use crate::base::time::Now;
 use crate::config::snapshot::Route;
@@ -27,12 +27,14 @@ use crate::session::owner::SessionFault;
 
 use super::answer::accepted;
 use super::conn::{Body, Conn};
-use super::flight::{Flight, IdBytes, Next, Taken, sentence};
+use super::flight::{Flight, IdBytes, Next, Taken, Whose, sentence};
 use super::judge::Judge;
 use super::load::Class;
 use super::mail::{Cancel, Letter};
+use super::meter::Figures;
 use super::modern::Opted;
 use super::refusal::{self, Kind, Refusal};
+use super::route::{self, Routed};
 use super::sessions::{Live, Restored};
 use super::shard::{Held, Shard};
 use super::tally::Count;
@@ -70,8 +72,20 @@ pub(super) enum Due {
     List(ListKind),
     /// No more than that it was heard.
     Nothing,
+    /// An answer that was made here.
+    Here(Here),
+    /// To send it from the shard that has the session's connection to its server.
+    Home(ShardId),
     /// To send it: as received, or as an answer that has found what it answers.
     Call(Recorded, Option<Restored>),
+}
+
+/// An answer of the gateway's own.
+pub(super) struct Here {
+    /// The whole message.
+    pub(super) body: Vec<u8>,
+    /// It begins a session, in this revision.
+    pub(super) begins: Option<Revision>,
 }
 
 /// Serves one request whose head has arrived.
@@ -110,10 +124,11 @@ async fn post(
 
     // One configuration and one time from the decision on; the caller may have changed while the body came.
     let current = shard.snapshot();
-    let caller = if Rc::ptr_eq(&current, &snapshot) && caller.expires > shard.timers.now().unix_s() {
-        caller
+    let (endpoint, caller) = if Rc::ptr_eq(&current, &snapshot) && caller.expires > shard.timers.now().unix_s() {
+        (endpoint, caller)
     } else {
-        gate::caller(shard, &current, conn, endpoint)?
+        let endpoint = gate::endpoint(&current, conn)?;
+        (endpoint, gate::caller(shard, &current, conn, endpoint)?)
     };
     let asked = Asked { snapshot: current, caller, endpoint, began };
 
@@ -121,15 +136,22 @@ async fn post(
         return Box::pin(sse::post(shard, conn, body, asked)).await;
     }
     let session = session(shard, conn, &asked);
-    let server = asked.snapshot.prepared.endpoints[endpoint.index()].server;
-    if let Some(Ok(live)) = &session
-        && let Some(next) = at_home(shard, conn, &asked.snapshot, server, live)
+    let alone = asked.snapshot.merged[endpoint.index()].alone();
+    if let (Some(server), Some(Ok(live))) = (alone, &session)
+        && let Some(home) = at_home(shard, conn, &asked.snapshot, server, live)
     {
-        return Ok(next);
+        return Ok(Next::HandOver(home));
     }
     let mut read = match read(shard, conn, body, &asked, session.as_ref().and_then(|opened| opened.as_ref().ok()))? {
         Reading::One(read) => read,
-        Reading::Batch => return Box::pin(batch::serve(shard, conn, body, &asked)).await,
+        Reading::Batch => {
+            // Each message may be for another server: where one of them is spoken to from one shard alone, all are.
+            let live = session.as_ref().and_then(|opened| opened.as_ref().ok());
+            if let Some(home) = live.and_then(|live| route::at_home_of_any(shard, conn, &asked, live)) {
+                return Ok(Next::HandOver(home));
+            }
+            return Box::pin(batch::serve(shard, conn, body, &asked)).await;
+        }
     };
     let (shape, cursor) = (read.call.shape, read.cursor);
     let mut flight = asked.flight(&mut read, conn.body_bytes(body).len());
@@ -137,16 +159,18 @@ async fn post(
         Ok(Due::Call(recorded, restored)) => forward::serve(shard, conn, body, &mut flight, recorded, restored).await,
         Ok(Due::List(kind)) => Box::pin(lists::serve(shard, conn, &flight, kind, cursor)).await,
         Ok(Due::Nothing) => accepted(shard, conn).await,
+        Ok(Due::Here(here)) => Box::pin(route::answer(shard, conn, &flight, here)).await,
+        Ok(Due::Home(home)) => Ok(Next::HandOver(home)),
         Err(refusal) => Err(refusal),
     };
     // Whatever it had taken is given back, whichever way it ended.
     flight.over(shard);
-    result.map_err(|refusal| flight.answering(refusal, shape))
+    result.map_err(|refusal| flight.answering(shard, refusal, shape))
 }
 
 /// The way to the shard that has the connection which is this session at its server: HTTP+SSE (MCP 2024-11-05
 /// basic/transports). `None` for every other transport, and where it is here.
-pub(super) fn at_home(shard: &Shard, conn: &Conn, snapshot: &Held, server: ServerId, live: &Live) -> Option<Next> {
+pub(super) fn at_home(shard: &Shard, conn: &Conn, snapshot: &Held, server: ServerId, live: &Live) -> Option<ShardId> {
     let one = snapshot.transport(server) == Transport::Sse;
     one.then(|| conn.hand_over_to(shard, live.home)).flatten()
 }
@@ -160,7 +184,7 @@ pub(super) async fn judged(
     read: Read,
     session: Option<Result<Rc<Live>, SessionFault>>,
 ) -> Result<Due, Refusal> {
-    let Read { call, taken_back, .. } = read;
+    let Read { mut call, taken_back, .. } = read;
     era_offered(flight)?;
     let initialize = call.method.is_some_and(|method| method.verb == Verb::Initialize);
     if call.era == Era::Legacy && !initialize {
@@ -170,7 +194,11 @@ pub(super) async fn judged(
     flight.task = Judge::new(shard, conn, body, flight).task(&call)?;
     let looked_up = call.method.is_some_and(|method| method.list.is_some() || method.subject != methods::Subject::None);
     if looked_up {
-        lists::fresh(shard, flight).await;
+        let current = lists::fresh(shard, flight).await;
+        if let Some(current) = current {
+            renew(shard, conn, flight, current)?;
+            flight.task = Judge::new(shard, conn, body, flight).task(&call)?;
+        }
     }
     if let Some(kind) = call.method.and_then(|method| method.list) {
         return Ok(Due::List(kind));
@@ -179,14 +207,20 @@ pub(super) async fn judged(
         // Over HTTP a modern client cancels by closing its stream; what it notifies beside that concerns nobody.
         return Ok(Due::Nothing);
     }
+    let mut restored = None;
+    if flight.is_merged() {
+        match Box::pin(route::find(shard, conn, body, flight, &mut call, taken_back.as_deref())).await? {
+            Routed::ToServer(answer) => restored = answer,
+            Routed::Due(due) => return Ok(due),
+        }
+    }
     let cancels = is_cancellation(&call);
     if cancels && flight.session.is_none() {
         // A server without sessions could not tell whose request is meant.
         shard.count(Count::CancelsSessionless);
         return Ok(Due::Nothing);
     }
-    let mut restored = None;
-    if matches!(call.shape, Shape::Result | Shape::Error) {
+    if matches!(call.shape, Shape::Result | Shape::Error) && restored.is_none() {
         restored = sessions::restored(shard, flight, &call, conn.body_bytes(body));
         if restored.is_none() {
             shard.count(Count::AnswersDropped);
@@ -201,10 +235,29 @@ pub(super) async fn judged(
     flight.seq = recorded.seq();
     if let Some(session) = flight.session.as_ref().filter(|_| cancels) {
         // Whichever shard has the request ends it, if its server does not.
-        let cancel = Cancel::new(session.nonce16, taken_back.as_deref().unwrap_or_default(), shard.control.shards());
-        shard.control.mail.send(&Letter::Cancelled(Arc::new(cancel)));
+        take_back(shard, session, taken_back.as_deref(), None);
     }
     Ok(Due::Call(recorded, restored))
+}
+
+/// Tells all shards that a request of this session is taken back; whichever has it, tells its server so with `word`.
+pub(super) fn take_back(shard: &Shard, session: &Live, id: Option<&[u8]>, word: Option<&[u8]>) {
+    let cancel = Cancel::new(session.nonce16, id.unwrap_or_default(), word, shard.control.shards());
+    shard.control.mail.send(&Letter::Cancelled(Arc::new(cancel)));
+}
+
+/// Other settings have come while the message waited: it is decided under these, by ids of theirs.
+fn renew(shard: &Shard, conn: &Conn, flight: &mut Flight, snapshot: Rc<Held>) -> Result<(), Refusal> {
+    let endpoint = gate::endpoint(&snapshot, conn)?;
+    let alone = snapshot.merged[endpoint.index()].alone();
+    if flight.whose == Whose::Alone && alone != snapshot.server_by_digest(sessions::digest(flight)) {
+        return Err(Kind::NotFound.into());
+    }
+    flight.caller = gate::caller(shard, &snapshot, conn, endpoint)?;
+    // What has no server yet gets one under these settings.
+    flight.whose = if alone.is_some() { Whose::Alone } else { Whose::Nobody };
+    (flight.endpoint, flight.server, flight.snapshot) = (endpoint, alone.unwrap_or_default(), snapshot);
+    Ok(())
 }
 
 /// Whether there is room for it: by what it is worth, by what its subject has under way, by its id. Notifications and
@@ -309,10 +362,12 @@ impl Asked {
 
     /// On its way, with nothing known of it yet.
     pub(super) fn start(self, era: Era, revision: Revision) -> Flight {
+        let alone = self.snapshot.merged[self.endpoint.index()].alone();
         Flight {
             task: ActiveTask::None,
             endpoint: self.endpoint,
-            server: self.snapshot.prepared.endpoints[self.endpoint.index()].server,
+            server: alone.unwrap_or_default(),
+            whose: if alone.is_some() { Whose::Alone } else { Whose::Nobody },
             era,
             revision,
             id: None,
@@ -325,6 +380,7 @@ impl Asked {
             succeeded: Cell::new(false),
             in_flight: Cell::new(None),
             taken: Cell::new(Taken::Nothing),
+            figures: Figures::default(),
             began: self.began,
             sent: self.began.mono,
             answered: self.began.mono,
@@ -362,10 +418,14 @@ pub(super) fn session(shard: &Shard, conn: &Conn, asked: &Asked) -> Option<Resul
     Some(shard.open_session(id, &asked.caller, digest))
 }
 
-/// Whether the server speaks the caller's era. Where it is not known yet, the server itself will tell.
+/// Whether the server speaks the caller's era, or one of several does. Where it is not known yet, the server itself will
+/// tell.
 fn era_offered(flight: &Flight) -> Result<(), Refusal> {
-    let Some(offered) = flight.snapshot.catalog.server(flight.server) else { return Ok(()) };
-    if offered.era(flight.era).is_some() {
+    let speaks = |server: ServerId| {
+        let offered = flight.snapshot.catalog.server(server);
+        offered.is_none_or(|offered| offered.era(flight.era).is_some())
+    };
+    if flight.merged().servers().iter().any(|server| speaks(*server)) {
         return Ok(());
     }
     Err(match flight.era {
@@ -382,14 +442,16 @@ pub(super) fn note_caller(shard: &Shard, snapshot: &Held, caller: &Caller, endpo
     if refusal.recorded || refusal.kind == Kind::MethodNotAllowed {
         return;
     }
-    let server = snapshot.prepared.endpoints[endpoint.index()].server;
+    shard.control.tally.refused(shard.id, refusal.kind);
+    let alone = snapshot.merged[endpoint.index()].alone();
+    let alone = alone.map(|server| &*snapshot.settings.servers[server.index()].name);
     shard.record.noted(&Decision {
         unix_ms: shard.timers.last().unix_ms,
         issuer: &caller.issuer,
         subject: &caller.subject,
         agent: caller.agent.as_deref().unwrap_or_default(),
         method: refusal.method,
-        server: &snapshot.settings.servers[server.index()].name,
+        server: refusal.server.as_deref().or(alone).unwrap_or_default(),
         policy: snapshot.prepared.policy,
         reason: refusal.kind.row().word,
         ..Decision::default()
@@ -398,6 +460,7 @@ pub(super) fn note_caller(shard: &Shard, snapshot: &Held, caller: &Caller, endpo
 
 /// A request without a caller leaves a note while there is plenty of room for it.
 fn note(shard: &Shard, refusal: &Refusal, began: Now) {
+    shard.control.tally.refused(shard.id, refusal.kind);
     let reason = refusal.kind.row().word;
     shard.record.noted(&Decision { unix_ms: began.unix_ms, reason, ..Decision::default() });
 }

@@ -2,6 +2,7 @@
 //! The only place that knows status codes of refusals.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use smallvec::SmallVec;
 
@@ -61,6 +62,8 @@ pub enum Kind {
     ServerCut,
     ServerInvalid,
     ServerRefusedUs,
+    ServerUnhealthy,
+    ServerBusy,
     AskForbidden,
     HostMisdirected,
     NoRoom,
@@ -163,6 +166,8 @@ pub const ROWS: &[Row] = &[
     row(Kind::RecordFull,          503, 503, -32603, "record",        false, 1, "The gateway cannot write its record at the moment, so it lets no call go; try again."),
     row(Kind::ServerUnreachable,   200, 200, -32603, "unreachable",   false, 0, "The server behind this endpoint cannot be reached; the call was not sent."),
     row(Kind::ServerUntrusted,     200, 200, -32603, "server_tls",    false, 0, "The server behind this endpoint did not prove who it is (TLS); the call was not sent, and the gateway's operator has to look."),
+    row(Kind::ServerUnhealthy,     200, 200, -32603, "unhealthy",     false, 0, "The server behind this endpoint has failed several times in a row and is left alone for a while; the call was not sent."),
+    row(Kind::ServerBusy,          200, 200, -32603, "server_busy",   false, 0, "The server behind this endpoint has as many calls under way as it may have; this one was not sent."),
     row(Kind::ServerTimeout,       200, 200, -32603, "server_timeout",false, 0, "The server did not answer in time; whether it executed the call is not known."),
     row(Kind::ServerCut,           200, 200, -32603, "server_cut",    false, 0, "The server's connection ended before it had answered; whether it executed the call is not known."),
     row(Kind::ServerInvalid,       200, 200, -32603, "server_invalid",false, 0, "The server's answer was not acceptable and was withheld; the call may have been executed."),
@@ -194,6 +199,8 @@ pub struct Refusal {
     pub tool_result: bool,
     /// The method, as far as it is known.
     pub method: &'static str,
+    /// Of a merged endpoint's servers the one it is about, by name.
+    pub server: Option<Arc<str>>,
     /// It has its record already, as a decision or as the outcome of one.
     pub recorded: bool,
 }
@@ -222,6 +229,7 @@ impl From<Kind> for Refusal {
             answerable: true,
             tool_result: false,
             method: "",
+            server: None,
             recorded: false,
         }
     }
@@ -280,6 +288,7 @@ impl Refusal {
                 | Kind::ServerRefusedUs,
             ) => 502,
             (false, Kind::ServerTimeout) => 504,
+            (false, Kind::ServerUnhealthy | Kind::ServerBusy) => 503,
             (false, _) if status == 200 => 400,
             (false, _) => status,
         }

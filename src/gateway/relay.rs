@@ -18,9 +18,10 @@ use crate::uring::buffer::Buffer;
 
 use super::answer::{Media, accept, accepted, media, of_facts, retire, write_head};
 use super::conn::Conn;
-use super::flight::{Ended, Flight, NEVER, Next, end, failed, reasoned};
+use super::flight::{Ended, Flight, NEVER, Next, end, failed};
 use super::modern;
 use super::refusal::{Kind, Refusal};
+use super::route;
 use super::sessions;
 use super::shard::Shard;
 use super::stream::{self, Carries};
@@ -59,7 +60,7 @@ pub(super) async fn answer(
 /// An answer that the client must not see.
 pub(super) fn withheld(shard: &Shard, flight: &Flight, answer: Answer, kind: Kind) -> Refusal {
     answer.abandon();
-    let refusal = reasoned(kind);
+    let refusal = flight.reasoned(kind);
     end(shard, flight, Ended { code: kind.row().code, ..Ended::of(Status::Invalid, refusal.status()) });
     refusal
 }
@@ -83,7 +84,7 @@ pub(super) async fn json(
     let verb = flight.method.map(|method| method.verb);
     // A task's state is renamed on its way, wherever in it the name stands.
     let whole = matches!(verb, Some(Verb::TasksGet | Verb::TasksUpdate | Verb::TasksCancel));
-    let max = if whole { EVENT_BYTES_MAX } else { ANSWER_WHOLE_BYTES_MAX };
+    let max = if whole || route::may_name_resources(flight) { EVENT_BYTES_MAX } else { ANSWER_WHOLE_BYTES_MAX };
     let body = match collected {
         Some(body) => Ok(body),
         None => collect(shard, conn, flight, &mut answer, abort, max).await,
@@ -101,6 +102,7 @@ pub(super) async fn json(
     if !answer.done() {
         return Box::pin(long(shard, conn, flight, answer, abort, &body)).await;
     }
+    flight.figures.whole.set(Some(shard.timers.last().mono));
     let status = answer.status();
     let facts = shard.answers().read(&body).map_err(|_| Kind::ServerInvalid);
     let facts = facts.and_then(|facts| accept(shard, flight, &facts, &body, status).map(|()| facts));
@@ -109,6 +111,7 @@ pub(super) async fn json(
         Ok(accepted) => accepted,
         Err(kind) => return Err(withheld(shard, flight, answer, kind)),
     };
+    let other = other.or_else(|| route::exposed(flight, &body));
     shard.upstreams.finish(answer);
     flight.answer_leaves(shard);
     send_json(shard, conn, status, None, other.as_deref().unwrap_or(&body)).await;
@@ -152,7 +155,7 @@ pub(super) async fn collect(
 }
 
 /// Sends head and body in one piece.
-async fn send_json(shard: &Shard, conn: &mut Conn, status: u16, session: Option<&str>, body: &[u8]) {
+pub(super) async fn send_json(shard: &Shard, conn: &mut Conn, status: u16, session: Option<&str>, body: &[u8]) {
     let Some(mut out) = shard.buffers.get(SHORT_HEAD_BYTES + body.len()) else {
         // The answer is lost for want of memory; the end of the connection says so.
         conn.gone = true;
@@ -226,7 +229,7 @@ async fn long(
             }
             conn.send(shard, &out).await;
             shard.upstreams.finish(answer);
-            end(shard, flight, of_facts(&facts, status, total));
+            end(shard, flight, Ended { streamed: true, ..of_facts(&facts, status, total) });
             return Ok(if framing == Framing::UntilClose { Next::Close } else { Next::Keep });
         }
         write_piece(&mut out, &piece, framing);
@@ -288,11 +291,12 @@ async fn initialize(
     };
     let upstream = answer.field(Known::McpSessionId).map(<[u8]>::to_vec);
     let session = match (upstream, agreed) {
-        (Some(upstream), Some(revision)) => match sessions::begin(shard, flight, &upstream, revision) {
+        (Some(upstream), Some(revision)) => match sessions::begin(shard, flight, Some(&upstream), revision) {
             Ok(session) => Some(session),
             Err(kind) => {
                 answer.abandon();
-                let orphan = Upstream { server: sessions::digest(flight), epoch: 0, revision, id: upstream.into() };
+                let orphan =
+                    Upstream { server: sessions::digest(flight), instance: 0, epoch: 0, revision, id: upstream.into() };
                 sessions::end_upstream(shard, &flight.snapshot, flight.server, &orphan).await;
                 return Err(kind.into());
             }

@@ -21,8 +21,8 @@ use crate::uring::bell::{self, Listening};
 use crate::uring::ring::{self, Driver, RingFault};
 use crate::uring::socket::{self, Listener, Socket};
 
-use super::control::{Control, Life};
-use super::load::Found;
+use super::control::{Busy, Control, Life};
+use super::load::{FlightKey, Found};
 use super::mail::{Cancel, Parcel};
 use super::refusal::Kind;
 use super::serve::{self, Begin};
@@ -204,12 +204,29 @@ fn take_back(shard: &Rc<Shard>, cancel: &Cancel) {
         shard.count(Count::CancelsLate);
     }
     let Found::Flight(flight) = found else { return };
+    tell_taken_back(shard, cancel, flight);
     let shard = shard.clone();
     // As many of them as there are requests under way.
     ring::spawn(async move {
         shard.timers.sleep_until(shard.timers.now().mono.plus_ms(CANCEL_GRACE_MS)).await;
         if shard.load.cancel_now(flight) {
             shard.count(Count::Cancelled);
+        }
+    });
+}
+
+/// Tells the one of several servers that has a request that its client takes it back.
+fn tell_taken_back(shard: &Rc<Shard>, cancel: &Cancel, flight: FlightKey) {
+    let live = shard.sessions.borrow_mut().get(&cancel.nonce);
+    let (Some(word), Some(live), Some((server, epoch))) = (cancel.word.clone(), live, shard.load.is_at(flight)) else {
+        return;
+    };
+    let shard = shard.clone();
+    ring::spawn(async move {
+        let snapshot = shard.snapshot();
+        let upstream = live.upstream(server).filter(|upstream| upstream.epoch == epoch);
+        if let (Some(upstream), Some(server)) = (upstream, snapshot.server_by_digest(server)) {
+            sessions::tell_one(&shard, &snapshot, &live, server, upstream, &word).await;
         }
     });
 }
@@ -265,6 +282,7 @@ impl Shard {
         while self.control.life() == Life::Run {
             let now = self.timers.now().mono;
             self.control.beat(self.id);
+            self.report();
             self.upstreams.prune(now);
             self.feeds.sweep(self);
             if now >= trim {
@@ -280,6 +298,20 @@ impl Shard {
             self.timers.sleep_until(now.plus_ms(HOUSEKEEPING_MS)).await;
         }
         self.drain(listeners).await;
+    }
+
+    /// Tells what there is to do here.
+    fn report(&self) {
+        let (calls, streams) = self.load.under_way();
+        self.control.gauges.set(
+            self.id,
+            Busy {
+                connections: self.connections().len() as u64,
+                calls: calls as u64,
+                streams: streams as u64,
+                buffer_bytes: self.buffers.lent_bytes() as u64,
+            },
+        );
     }
 
     /// Servers whose sessions are connections: those that nobody uses any more end.

@@ -47,7 +47,6 @@ pub(super) async fn serve(
         Some((session, _)) => session.clone(),
         None => session_of(shard, conn, &snapshot, &caller, endpoint)?,
     };
-    let server = snapshot.prepared.endpoints[endpoint.index()].server;
     let event = last_event(conn);
     let home = if promised.is_some() {
         None
@@ -55,10 +54,11 @@ pub(super) async fn serve(
         // What is resumed is where its events are; a session's own stream is at its home.
         conn.hand_over_to(shard, event.map_or(session.home, |event| event.shard))
     } else {
-        pipeline::at_home(shard, conn, &snapshot, server, &session)
+        let servers = snapshot.merged[endpoint.index()].servers();
+        servers.iter().find_map(|server| pipeline::at_home(shard, conn, &snapshot, *server, &session))
     };
-    if let Some(next) = home {
-        return Ok(next);
+    if let Some(home) = home {
+        return Ok(Next::HandOver(home));
     }
     let task = task(conn, &snapshot, &caller)?;
     if method == Method::Get {
@@ -143,7 +143,7 @@ async fn stream(shard: &Shard, conn: &mut Conn, flight: &Flight, event: Option<E
         chunks::write_chunk(&mut out, &event);
     }
     // From here on it is the tap's: the place at the stream, and its subject's share.
-    let tap = Tap { feed, key, who: Rc::new(Who::of(flight)) };
+    let tap = Tap { feed, key, who: Rc::new(Who::of(flight)), ending: None };
     flight.taken.set(Taken::Nothing);
     conn.send(shard, &out).await;
     Ok(Next::Stream(tap))

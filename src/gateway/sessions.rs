@@ -3,8 +3,10 @@
 //! knows has turned out stale.
 
 use std::cell::{Cell, RefCell};
+use std::future::{Future as _, poll_fn};
 use std::ops::Deref;
 use std::rc::Rc;
+use std::task::Poll;
 
 use ::ring::rand::SecureRandom as _;
 use hashbrown::HashMap;
@@ -13,7 +15,7 @@ use smallvec::SmallVec;
 use crate::base::ids::ServerId;
 use crate::base::limits::{
     EVENT_BYTES_MAX, LEASE_MS, SESSION_END_MS_MAX, SESSIONS_EXPIRED_AT_ONCE_MAX, SESSIONS_EXPIRED_MS_MAX,
-    SESSIONS_KNOWN_MAX, TICK_MS, UPSTREAM_SESSION_BYTES_MAX, WAY_WAIT_MS,
+    SESSIONS_KNOWN_MAX, TELLING_MS_MAX, TICK_MS, UPSTREAM_SESSION_BYTES_MAX, WAY_WAIT_MS,
 };
 use crate::base::time::Moment;
 use crate::http::field::Known as Field;
@@ -23,6 +25,7 @@ use crate::jsonrpc::edit::splice;
 use crate::jsonrpc::scan::{Kind as Json, Shape};
 use crate::jsonrpc::{id, text};
 use crate::mcp::call::Call;
+use crate::mcp::catalog;
 use crate::mcp::method::Verb;
 use crate::mcp::optin::LogLevel;
 use crate::mcp::profile::{Capabilities, request_initialize_again};
@@ -113,6 +116,11 @@ impl Live {
         self.upstream(server).map_or(0, |upstream| upstream.epoch)
     }
 
+    /// The servers that it has a session at, each with how new that is.
+    pub(super) fn epochs(&self) -> SmallVec<[(u64, u32); 4]> {
+        self.upstreams.borrow().iter().map(|upstream| (upstream.server, upstream.epoch)).collect()
+    }
+
     fn learn(&self, upstream: Upstream) {
         let mut upstreams = self.upstreams.borrow_mut();
         upstreams.retain(|known| known.server != upstream.server);
@@ -120,7 +128,7 @@ impl Live {
     }
 
     /// Learns what other shards have told the ledger.
-    fn catch_up(&self, shard: &Shard) {
+    pub(super) fn catch_up(&self, shard: &Shard) {
         if let Visit::Known(known) = shard.control.ledger.visit(&self.key(), self.terms(), shard.timers.last().unix_s())
         {
             known.upstreams.into_iter().for_each(|upstream| self.learn(upstream));
@@ -223,8 +231,9 @@ impl Shard {
     }
 }
 
-/// A session that its server has just opened: the client's id for it.
-pub(super) fn begin(shard: &Shard, flight: &Flight, id: &[u8], revision: Revision) -> Result<String, Kind> {
+/// A session that its server has just opened under `id`, or one on an endpoint of several servers, which will open theirs
+/// when there is something for them: the client's id for it.
+pub(super) fn begin(shard: &Shard, flight: &Flight, id: Option<&[u8]>, revision: Revision) -> Result<String, Kind> {
     let digest = flight.snapshot.prepared.endpoints[flight.endpoint.index()].digest;
     let profile = flight.profile.as_deref().unwrap_or_default();
     let (seal, sealed) = sealed(shard, &flight.caller, digest, revision, Capabilities::of(profile))?;
@@ -242,10 +251,16 @@ pub(super) fn promised(shard: &Shard, caller: &Caller, digest: u64) -> Result<(R
     Ok((Rc::new(live), sealed))
 }
 
-/// Keeps such a promise: the handshake was answered.
-pub(super) fn kept(shard: &Shard, flight: &Flight, live: &Live, id: &[u8], revision: Revision) -> Result<(), Kind> {
+/// Keeps such a promise: the handshake was answered, by a server under `id`, or here.
+pub(super) fn kept(
+    shard: &Shard,
+    flight: &Flight,
+    live: &Live,
+    id: Option<&[u8]>,
+    revision: Revision,
+) -> Result<(), Kind> {
     let upstream = enter(shard, flight, live.key(), live.terms(), id, revision)?;
-    live.learn(upstream);
+    upstream.into_iter().for_each(|upstream| live.learn(upstream));
     live.speaks.set(revision);
     live.entered.set(true);
     live.touched_s.set(shard.timers.last().unix_s());
@@ -276,20 +291,21 @@ fn sealed(
     Ok((seal, sealed))
 }
 
-/// Tells the ledger of a session, and of its server's.
+/// Tells the ledger of a session, and of its server's if it has one.
 fn enter(
     shard: &Shard,
     flight: &Flight,
     key: SessionKey,
     terms: Terms,
-    id: &[u8],
+    id: Option<&[u8]>,
     revision: Revision,
-) -> Result<Upstream, Kind> {
-    if id.len() > UPSTREAM_SESSION_BYTES_MAX {
+) -> Result<Option<Upstream>, Kind> {
+    if id.is_some_and(|id| id.len() > UPSTREAM_SESSION_BYTES_MAX) {
         return Err(Kind::ServerInvalid);
     }
     let profile = flight.profile.as_deref().unwrap_or_default();
-    let upstream = Upstream { server: digest(flight), epoch: 1, revision, id: id.into() };
+    let server = digest(flight);
+    let upstream = id.map(|id| Upstream { server, instance: 0, epoch: 1, revision, id: id.into() });
     let now_s = shard.timers.last().unix_s();
     let entered = shard.control.ledger.enter(key, terms, profile, upstream.clone(), now_s);
     entered.map(|()| upstream).map_err(|fault| match fault {
@@ -366,7 +382,7 @@ pub(super) async fn reopen(shard: &Shard, flight: &Flight, stale: u32) -> Result
         Do::Send { epoch } if epoch == stale => way.step(In::Forgotten, shard.timers.now().mono),
         other => other,
     };
-    reach(shard, flight, live, &mut way, first).await.map(|_| ()).map_err(refused)
+    reach(shard, flight, live, &mut way, first).await.map(|_| ()).map_err(|fault| refused(flight, fault))
 }
 
 /// What the client is told of a session id that does not open. Another owner's, another endpoint's, a forged and an
@@ -379,9 +395,9 @@ pub(super) fn unopened(fault: SessionFault) -> Kind {
 }
 
 /// What the client is told when its message did not get to its server.
-pub(super) fn refused(fault: WayFault) -> Refusal {
+pub(super) fn refused(flight: &Flight, fault: WayFault) -> Refusal {
     match fault {
-        WayFault::Unreachable | WayFault::Late => super::flight::reasoned(Kind::ServerUnreachable),
+        WayFault::Unreachable | WayFault::Late => flight.reasoned(Kind::ServerUnreachable),
         _ => Kind::SessionUnknown.into(),
     }
 }
@@ -406,10 +422,12 @@ async fn open(shard: &Shard, flight: &Flight, live: &Live, epoch: u32) -> In {
             return came;
         }
     };
-    let upstream = Upstream { server, epoch, revision: live.speaks(), id };
+    let (id, revision) = id;
+    let upstream = Upstream { server, instance: 0, epoch, revision, id };
     match shard.control.ledger.opened(&key, upstream.clone()) {
         Opened::Kept => {
             live.learn(upstream);
+            shard.feeds.opened(shard, live);
             shard.count(Count::SessionsReopened);
             In::Opened { epoch }
         }
@@ -420,8 +438,14 @@ async fn open(shard: &Shard, flight: &Flight, live: &Live, epoch: u32) -> In {
     }
 }
 
-/// The handshake (MCP basic/lifecycle), and what the client had set in the session that is gone.
-async fn shake_hands(shard: &Shard, flight: &Flight, live: &Live, known: Option<&Known>) -> Result<Box<[u8]>, In> {
+/// The handshake (MCP basic/lifecycle), and what the client had set in the session that is gone. Gives the server's id for
+/// the session, and its revision.
+async fn shake_hands(
+    shard: &Shard,
+    flight: &Flight,
+    live: &Live,
+    known: Option<&Known>,
+) -> Result<(Box<[u8]>, Revision), In> {
     let capabilities = Capabilities(live.capabilities);
     let profile = known.and_then(|known| known.profile.as_deref()).map(Profile::json);
     let body = request_initialize_again(0, live.speaks(), profile, capabilities);
@@ -432,23 +456,27 @@ async fn shake_hands(shard: &Shard, flight: &Flight, live: &Live, known: Option<
         (400..=499, _) => return Err(In::Declined),
         _ => return Err(In::Unreachable),
     };
+    // A client speaks what it has agreed on with its one server. Of several each may know another revision: what differs
+    // between them differs in what they can say, not in how it is said.
     let agreed = agreed(shard, &message.ok_or(In::Unreachable)?);
+    let agreed = agreed.filter(|agreed| flight.is_merged() || *agreed == live.speaks());
     let id: Box<[u8]> = answer.field(Field::McpSessionId).unwrap_or_default().into();
     retire(shard, answer).await;
     if id.len() > UPSTREAM_SESSION_BYTES_MAX {
         return Err(In::Declined);
     }
-    let upstream = Upstream { server: digest(flight), epoch: 0, revision: live.speaks(), id };
+    let revision = agreed.unwrap_or(live.speaks());
+    let upstream = Upstream { server: digest(flight), instance: 0, epoch: 0, revision, id };
     let came = match agreed {
-        Some(agreed) if agreed == live.speaks() => restore(shard, flight, live, known, &upstream, until).await,
-        // The client speaks what it has agreed on; a server that will not is for a new session to find out.
-        _ => Err(In::Declined),
+        Some(_) => restore(shard, flight, live, known, &upstream, until).await,
+        // A server that will not is for a new session to find out.
+        None => Err(In::Declined),
     };
     if let Err(came) = came {
         end_upstream(shard, &flight.snapshot, flight.server, &upstream).await;
         return Err(came);
     }
-    Ok(upstream.id)
+    Ok((upstream.id, revision))
 }
 
 /// Brings a new session to where the old one was.
@@ -460,7 +488,7 @@ async fn restore(
     upstream: &Upstream,
     until: Moment,
 ) -> Result<(), In> {
-    for (number, body) in restoring(known).iter().enumerate() {
+    for (number, body) in restoring(flight, known).iter().enumerate() {
         let mut answer = post(shard, flight, live, Some(upstream), body, until).await?;
         if number > 0 && media(&answer) == Media::Events {
             let _ = whole(shard, &mut answer, itoa::Buffer::new().format(number).as_bytes()).await;
@@ -476,16 +504,31 @@ async fn restore(
 
 /// What brings a new session to where the old one was: `initialized`, the log level, the subscriptions. The requests
 /// among them have their place as id.
-fn restoring(known: Option<&Known>) -> Vec<Vec<u8>> {
+fn restoring(flight: &Flight, known: Option<&Known>) -> Vec<Vec<u8>> {
     let mut bodies = vec![request::notify_initialized()];
     let Some(known) = known else { return bodies };
-    if let Some(level) = known.level.and_then(LogLevel::of) {
+    if let Some(level) = known.level.and_then(LogLevel::of).filter(|_| !flight.is_merged() || logs(flight)) {
         bodies.push(request::request_set_level(bodies.len() as u64, level));
     }
-    for uri in &known.subscriptions {
-        bodies.push(request::request_subscribe(bodies.len() as u64, uri));
+    let its = |uri: &'_ str| match flight.is_merged() {
+        true => uri.strip_prefix(&*subscribed_at(flight)).map(str::to_owned),
+        false => Some(uri.to_owned()),
+    };
+    for uri in known.subscriptions.iter().filter_map(|uri| its(uri)) {
+        bodies.push(request::request_subscribe(bodies.len() as u64, &uri));
     }
     bodies
+}
+
+/// Whether a flight's server takes a log level.
+fn logs(flight: &Flight) -> bool {
+    let offered = flight.snapshot.catalog.server(flight.server).and_then(|server| server.era(flight.era));
+    offered.is_none_or(|offered| catalog::capability(offered, "logging"))
+}
+
+/// What stands before a URI that a session has subscribed to at one of several servers, where that is remembered.
+fn subscribed_at(flight: &Flight) -> String {
+    format!("mcp+{}:", flight.server_name())
 }
 
 /// Sends a message of the gateway's own in a session, and waits for the head of its answer.
@@ -572,23 +615,27 @@ pub(super) enum Change {
 }
 
 /// What a message is to change.
-pub(super) fn change(shard: &Shard, flight: &Flight, verb: Verb, body: &[u8]) -> Option<Box<Change>> {
+pub(super) fn change(shard: &Shard, flight: &Flight, call: &Call, body: &[u8]) -> Option<Box<Change>> {
     flight.session.as_ref()?;
-    let name = match verb {
-        Verb::SetLevel => "level",
-        Verb::ResourcesSubscribe | Verb::ResourcesUnsubscribe => "uri",
+    let verb = call.method?.verb;
+    let change = match verb {
+        Verb::SetLevel => Change::Level(level(shard, body)? as u8),
+        Verb::ResourcesSubscribe | Verb::ResourcesUnsubscribe => {
+            let uri = call.subject.text()?.of(body);
+            let uri = if flight.is_merged() { subscribed_at(flight) + uri } else { uri.to_owned() };
+            Change::Subscription { uri: uri.into(), on: verb == Verb::ResourcesSubscribe }
+        }
         _ => return None,
     };
-    let mut reader = shard.reader();
-    let envelope = reader.read(body).ok()?;
-    let mut scratch = Vec::new();
-    let text = envelope.param(body, name)?.text()?;
-    let text = text::unescape(text.of(body), &mut scratch).ok()?;
-    let change = match verb {
-        Verb::SetLevel => Change::Level(LogLevel::parse(text.as_bytes())? as u8),
-        _ => Change::Subscription { uri: text.into(), on: verb == Verb::ResourcesSubscribe },
-    };
     Some(Box::new(change))
+}
+
+/// The level that a `logging/setLevel` asks for; `None` for no level there is.
+pub(super) fn level(shard: &Shard, body: &[u8]) -> Option<LogLevel> {
+    let mut reader = shard.reader();
+    let level = reader.read(body).ok()?.param(body, "level")?.text()?;
+    let mut scratch = Vec::new();
+    LogLevel::parse(text::unescape(level.of(body), &mut scratch).ok()?.as_bytes())
 }
 
 /// Keeps what the server has accepted. Before its client hears so: whatever that does next may find that the server has
@@ -621,6 +668,12 @@ pub(super) struct Restored {
 /// Finds the request that a client's answer is for, and takes it out: nobody answers it a second time. `None` for an
 /// answer that nobody waits for: a late one, a second one, one to another session's request.
 pub(super) fn restored(shard: &Shard, flight: &Flight, call: &Call, text: &[u8]) -> Option<Restored> {
+    let (server, restored) = question(shard, flight, call, text)?;
+    (server == digest(flight)).then_some(restored)
+}
+
+/// The same, of whichever server: with its digest.
+pub(super) fn question(shard: &Shard, flight: &Flight, call: &Call, text: &[u8]) -> Option<(u64, Restored)> {
     let live = flight.session.as_ref()?;
     let id = call.id?;
     let minted = std::str::from_utf8(id.raw(text)).ok()?.parse().ok()?;
@@ -630,7 +683,7 @@ pub(super) fn restored(shard: &Shard, flight: &Flight, call: &Call, text: &[u8])
     }
     let mut body = Vec::with_capacity(text.len() + ask.id.len());
     splice(text, &[(id.span, &ask.id)], &mut body);
-    (ask.server == digest(flight)).then_some(Restored { body, epoch: ask.epoch })
+    Some((ask.server, Restored { body, epoch: ask.epoch }))
 }
 
 /// Ends a session: no shard serves it when this returns, and no restart brings it back. Its servers are told.
@@ -658,7 +711,7 @@ pub(super) async fn end(shard: &Shard, live: &Live) -> Result<(), Refusal> {
 
 /// The server that a session is at, if there is one of that name.
 fn server_of(snapshot: &Held, upstream: &Upstream) -> Option<ServerId> {
-    snapshot.prepared.servers.iter().position(|server| server.digest == upstream.server).map(ServerId::from_index)
+    snapshot.server_by_digest(upstream.server)
 }
 
 /// Ends a server's session that belongs to nobody any more. That it may fail is the server's own idle bound's affair.
@@ -674,6 +727,50 @@ pub(super) async fn end_upstream(shard: &Shard, snapshot: &Held, server: ServerI
     let Some(request) = shard.upstreams.compose(Clearance::Orphan(upstream), &lane, &request) else { return };
     let until = shard.timers.now().mono.plus_ms(SESSION_END_MS_MAX);
     if let Ok(answer) = shard.upstreams.exchange(&lane, request, until, &Abort::default()).await {
+        retire(shard, answer).await;
+    }
+}
+
+/// Tells those of `servers` that have a session open for this one, all at once, and waits until they have heard, for as
+/// long as they may take. What one of them says to it, if anything, concerns nobody.
+pub(super) async fn tell(
+    shard: &Shard,
+    snapshot: &Held,
+    live: &Live,
+    servers: impl Iterator<Item = ServerId>,
+    message: &[u8],
+) {
+    let open = |server: ServerId| Some((server, live.upstream(snapshot.prepared.servers[server.index()].digest)?));
+    let mut told: Vec<_> = servers
+        .filter_map(open)
+        .map(|(server, upstream)| Box::pin(tell_one(shard, snapshot, live, server, upstream, message)))
+        .collect();
+    poll_fn(|context| {
+        told.retain_mut(|one| one.as_mut().poll(context).is_pending());
+        if told.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+}
+
+/// Tells a server something in the session that it has open for this one.
+pub(super) async fn tell_one(
+    shard: &Shard,
+    snapshot: &Held,
+    live: &Live,
+    server: ServerId,
+    upstream: Rc<Upstream>,
+    message: &[u8],
+) {
+    let mut fields: SmallVec<[(&'static str, &[u8]); 12]> = SmallVec::new();
+    fields.push(("content-type", b"application/json"));
+    fields.push(("accept", b"application/json, text/event-stream"));
+    fields.push(("user-agent", USER_AGENT));
+    session_fields(&upstream, &mut fields);
+    let request = Request { method: Method::Post, fields: &fields, params: &[], body: Some(message), repeatable: true };
+    let lane = lane(snapshot, server);
+    let Some(request) = shard.upstreams.compose(Clearance::Session(live.proof()), &lane, &request) else { return };
+    let until = shard.timers.now().mono.plus_ms(TELLING_MS_MAX);
+    if let Ok(answer) = sent(shard, &lane, request, until, &Abort::default()).await {
         retire(shard, answer).await;
     }
 }

@@ -8,8 +8,10 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use ::ring::rand::{SecureRandom, SystemRandom};
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
 
-use crate::base::ids::ShardId;
+use crate::base::ids::{ServerId, ShardId};
 use crate::base::limits::{LETTERS_MAX, SHARD_BUFFER_BYTES_MAX};
 use crate::base::slab::Slab;
 use crate::config::Limits;
@@ -20,6 +22,7 @@ use crate::jsonrpc::answer::AnswerScan;
 use crate::jsonrpc::scan::Reader;
 use crate::record::Writer;
 use crate::session::owner::SealingKey;
+use crate::tls::config::ClientSide;
 use crate::upstream::exchange::{Abort, Upstreams};
 use crate::uring::buffer::Pool;
 use crate::uring::socket::Socket;
@@ -175,10 +178,12 @@ impl Shard {
             }
             // Nobody takes them: the shard does not hear its bell.
             Letter::Cancelled(_) => {}
+            Letter::SessionOpened(nonce) => self.feeds.session_opened(&nonce),
             // The ledger knows which have ended: each is asked for again.
             Letter::Missed => {
                 self.count(Count::LettersMissed);
                 *self.sessions.borrow_mut() = Sessions::default();
+                self.feeds.letters_missed();
             }
         });
         ended.iter().for_each(|live| sessions::hang_up(self, live));
@@ -245,7 +250,36 @@ impl Shard {
 /// Whether connections to servers that were made under one snapshot are none to keep under the next: what TLS is spoken
 /// with has changed, or a server has left an address.
 fn is_elsewhere(then: &Snapshot, now: &Snapshot) -> bool {
-    let left =
-        |(then, now): (&Arc<[SocketAddr]>, &Arc<[SocketAddr]>)| then.iter().any(|address| !now.contains(address));
-    !Arc::ptr_eq(&then.tls, &now.tls) || then.addresses.iter().zip(&now.addresses).any(left)
+    let left = |(then, now): (&Place<'_>, &Place<'_>)| {
+        then.addresses.iter().any(|address| !now.addresses.contains(address)) || !same_side(then.tls, now.tls)
+    };
+    let (then, now) = (places(then), places(now));
+    // Connections to what is no longer there are taken by nobody.
+    then.iter().any(|(digest, then)| now.get(digest).is_some_and(|now| left((then, now))))
+}
+
+/// Where an instance is, and how TLS is spoken there.
+struct Place<'a> {
+    addresses: &'a [SocketAddr],
+    tls: Option<&'a ClientSide>,
+}
+
+/// Those of a snapshot, by the digest of the instance.
+fn places(snapshot: &Snapshot) -> HashMap<u64, Place<'_>, RandomState> {
+    let servers = snapshot.states.iter().zip(&snapshot.addresses).enumerate();
+    let places = servers.flat_map(|(index, (state, addresses))| {
+        let instances = state.instances.iter().zip(addresses).enumerate();
+        instances.map(move |(number, (instance, addresses))| {
+            let tls = snapshot.tls.side(ServerId::from_index(index), number);
+            (instance.digest, Place { addresses, tls })
+        })
+    });
+    places.collect()
+}
+
+fn same_side(then: Option<&ClientSide>, now: Option<&ClientSide>) -> bool {
+    match (then, now) {
+        (Some(then), Some(now)) => Arc::ptr_eq(&then.config, &now.config) && then.name == now.name,
+        (then, now) => then.is_none() == now.is_none(),
+    }
 }

@@ -59,7 +59,7 @@ pub(super) async fn open(shard: &Shard, conn: &mut Conn, flight: &Flight, id: &s
     write_head(conn, shard, &mut out, Framing::Chunked);
     chunks::write_chunk(&mut out, &event);
     // From here on it is the tap's: the place at the stream, and its subject's share.
-    let tap = Tap { feed, key, who: Rc::new(Who::of(flight)) };
+    let tap = Tap { feed, key, who: Rc::new(Who::of(flight)), ending: None };
     flight.taken.set(Taken::Nothing);
     conn.send(shard, &out).await;
     Ok(Next::Stream(tap))
@@ -81,8 +81,8 @@ pub(super) async fn post(shard: &Shard, conn: &mut Conn, body: &Body, asked: Ask
     let id = names(conn, &asked.snapshot, asked.endpoint).ok_or_else(unknown)?;
     let session = owner::open(&shard.sealing, id).and_then(|session| session.owned_by(&asked.caller.owner, digest));
     let session = session.map_err(|_| unknown())?;
-    if let Some(next) = conn.hand_over_to(shard, session.home) {
-        return Ok(next);
+    if let Some(home) = conn.hand_over_to(shard, session.home) {
+        return Ok(Next::HandOver(home));
     }
     shard.read_letters();
     let feed = shard.feeds.all_of(&session.nonce16).filter(|feed| feed.session().touch(shard));
@@ -139,7 +139,7 @@ async fn message(
     match result {
         Ok(()) if verb == Some(Verb::Initialized) => shard.feeds.listen(feed),
         Ok(()) => {}
-        Err(refusal) => refused(shard, conn, joined, &again, flight.answering(refusal, shape)).await,
+        Err(refusal) => refused(shard, conn, joined, &again, flight.answering(shard, refusal, shape)).await,
     }
 }
 
@@ -161,7 +161,16 @@ async fn one(
     };
     taken(shard, conn).await;
     match due? {
-        Due::Nothing => Ok(()),
+        Due::Here(here) => {
+            if let Some(revision) = here.begins {
+                sessions::kept(shard, flight, feed.session(), None, revision)?;
+            }
+            flight.answer_leaves(shard);
+            joined.answer(shard, conn, &here.body).await;
+            Ok(())
+        }
+        // This is a session's home.
+        Due::Nothing | Due::Home(_) => Ok(()),
         Due::List(kind) => {
             let (page, _) = lists::page(flight, kind, cursor)?;
             flight.answer_leaves(shard);

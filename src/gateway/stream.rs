@@ -26,6 +26,7 @@ use super::flight::{Ended, Flight, NEVER, Next, end, reasoned};
 use super::live::{self, Feed, Source};
 use super::modern;
 use super::refusal::{Kind, Refusal};
+use super::route;
 use super::session::write_head;
 use super::shard::{Phase, Shard};
 use super::tally::Count;
@@ -413,7 +414,7 @@ impl Relay<'_> {
         }
         let next =
             if clean && self.framing == Framing::Chunked && !shard.draining() { Next::Keep } else { Next::Close };
-        end(shard, flight, Ended { answer_bytes: self.bytes, ..outcome });
+        end(shard, flight, Ended { answer_bytes: self.bytes, streamed: true, ..outcome });
         if matches!(outcome.status, Status::Ok | Status::Error) && waiting || answer.done() {
             retire(shard, answer).await;
         } else {
@@ -502,7 +503,10 @@ fn answer_event(shard: &Shard, flight: &Flight, facts: Facts, data: &[u8]) -> Ju
         return Judged::Drop;
     }
     match accept(shard, flight, &facts, data, 200) {
-        Ok(()) => Judged::Final(facts, None),
+        Ok(()) => {
+            let exposed = route::exposed(flight, data);
+            Judged::Final(facts, exposed)
+        }
         Err(kind) => Judged::Withheld(kind),
     }
 }

@@ -68,6 +68,15 @@ impl Endpoints {
         self.all || word >> (endpoint.index() % 64) & 1 == 1
     }
 
+    /// The same endpoints under other ids: `ids` has the new one of each old one, `None` for one that is gone.
+    #[must_use]
+    pub fn renumbered(&self, ids: &[Option<EndpointId>]) -> Self {
+        let mut new = Self { all: self.all, words: SmallVec::new() };
+        let kept = ids.iter().enumerate().filter(|(old, _)| self.contains(EndpointId::from_index(*old)));
+        kept.filter_map(|(_, id)| *id).for_each(|id| new.insert(id));
+        new
+    }
+
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {

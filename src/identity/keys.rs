@@ -10,6 +10,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::DecodingKey;
+use ring::digest;
 use thiserror::Error;
 
 use super::claims::{Json, JsonFault, Object};
@@ -93,6 +94,15 @@ enum Kind {
 pub struct KeySet {
     keys: Vec<Key>,
     left_out: usize,
+    /// Of the text.
+    digest: [u8; 32],
+}
+
+/// Read from the same text.
+impl PartialEq for KeySet {
+    fn eq(&self, other: &Self) -> bool {
+        self.digest == other.digest
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -182,7 +192,9 @@ impl KeySet {
         if keys.is_empty() {
             return Err(KeyFault::NoneUsable);
         }
-        Ok(Self { left_out: given.len() - keys.len(), keys })
+        let mut text = [0; 32];
+        text.copy_from_slice(digest::digest(&digest::SHA256, json).as_ref());
+        Ok(Self { left_out: given.len() - keys.len(), keys, digest: text })
     }
 
     /// How many keys can serve.

@@ -20,7 +20,7 @@ use crate::base::ids::{EndpointId, TaskId};
 use crate::base::limits::{TOKEN_BYTES_MAX, TOKEN_LEEWAY_S};
 
 /// One trusted issuer, as configured, with the keys it has now.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Issuer {
     /// What `iss` must be, byte for byte; not empty.
     pub issuer: Arc<str>,

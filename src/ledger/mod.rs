@@ -78,6 +78,8 @@ pub struct Restored {
     pub used: usize,
     /// What is behind those.
     pub tail: Tail,
+    /// It is in a layout that is no longer written.
+    pub old: bool,
 }
 
 impl Ledger {
@@ -118,7 +120,8 @@ impl Ledger {
         self.len() == 0
     }
 
-    /// A session began: its `initialize` was answered by `upstream`, whose epoch is 1. `profile`: its params.
+    /// A session began: its `initialize` was answered by `upstream`, whose epoch is 1, or by the gateway itself (`None`).
+    /// `profile`: its params.
     ///
     /// # Errors
     /// `LedgerFault`.
@@ -127,12 +130,12 @@ impl Ledger {
         key: SessionKey,
         terms: Terms,
         profile: &[u8],
-        upstream: Upstream,
+        upstream: Option<Upstream>,
         now_s: u64,
     ) -> Result<(), LedgerFault> {
         let profile = self.intern(profile);
         let room = self.has_room();
-        self.at(&key, |stripe| stripe.enter(key, terms, profile, Some(upstream), now_s, room))
+        self.at(&key, |stripe| stripe.enter(key, terms, profile, upstream, now_s, room))
     }
 
     /// What is known of a session that is new to a shard.
@@ -309,7 +312,7 @@ impl Ledger {
         self.stripes.iter().for_each(|stripe| lock(stripe).settle());
         let used = profiles.into_iter().filter(|(_, profile)| Arc::strong_count(profile) > 1);
         lock(&self.profiles).known = used.take(PROFILES_MAX).collect();
-        Ok(Restored { used: reader.used(), tail: reader.tail() })
+        Ok(Restored { used: reader.used(), tail: reader.tail(), old: reader.is_old() })
     }
 
     /// Records may be missing that were not lost in a crash: sessions issued until now that have none are over.

@@ -141,7 +141,7 @@ impl World {
         };
         let upstream = upstream(0, 1);
         let profile = format!("{{\"clientInfo\":{}}}", profile % 5);
-        let entered = self.ledger.enter(key, terms, profile.as_bytes(), upstream, self.now_s);
+        let entered = self.ledger.enter(key, terms, profile.as_bytes(), Some(upstream), self.now_s);
         if entered.is_ok() {
             self.greatest.insert((nonce, 0), 1);
             self.sessions.push((key, terms));
@@ -227,7 +227,7 @@ fn profile_of(terms: &Terms) -> Vec<u8> {
 
 fn upstream(server: u64, epoch: u32) -> Upstream {
     let id = format!("{server}-{epoch}").into_bytes().into();
-    Upstream { server, epoch, revision: Revision::R2025_06_18, id }
+    Upstream { server, instance: server << 8, epoch, revision: Revision::R2025_06_18, id }
 }
 
 impl Ledger {
@@ -250,7 +250,7 @@ proptest! {
         for (length, table) in &world.moments {
             let again = Ledger::new(BOUNDS);
             let restored = again.restore(&world.file[..*length]).unwrap();
-            prop_assert_eq!(restored, Restored { used: *length, tail: Tail::Whole });
+            prop_assert_eq!(restored, Restored { used: *length, tail: Tail::Whole, old: false });
             let live = |all: &[String]| all.iter().filter(|line| !line.starts_with("over")).cloned().collect::<Vec<_>>();
             prop_assert_eq!(live(&again.summary(world.now_s)), live(table));
             prop_assert_eq!(again.len(), live(table).len());
@@ -320,7 +320,7 @@ fn a_picture_of_what_moves() {
                 _ => {
                     let key = SessionKey { nonce: [next.to_le_bytes(), [9; 8]].concat().try_into().unwrap(), ..key };
                     let profile = format!("{{\"new\":{}}}", next % 50);
-                    let entered = world.ledger.enter(key, terms, profile.as_bytes(), upstream(1, 1), 10_000);
+                    let entered = world.ledger.enter(key, terms, profile.as_bytes(), Some(upstream(1, 1)), 10_000);
                     assert_eq!(entered, Ok(()));
                 }
             }
@@ -332,7 +332,7 @@ fn a_picture_of_what_moves() {
     world.ledger.take_journal(&mut file);
     assert!(file.len() > pieces, "the last piece was followed by changes");
     let again = Ledger::new(BOUNDS);
-    assert_eq!(again.restore(&file), Ok(Restored { used: file.len(), tail: Tail::Whole }));
+    assert_eq!(again.restore(&file), Ok(Restored { used: file.len(), tail: Tail::Whole, old: false }));
     assert_eq!(again.summary(10_000), world.ledger.summary(10_000));
 }
 
@@ -343,7 +343,7 @@ fn too_much_to_keep_asks_for_a_picture() {
     let mut out = Vec::new();
     for number in 0..4000_u64 {
         let nonce = [number.to_le_bytes(), [0; 8]].concat().try_into().unwrap();
-        ledger.enter(SessionKey { owner: Owner([0; 16]), nonce }, terms, b"", upstream(1, 1), 1).unwrap();
+        ledger.enter(SessionKey { owner: Owner([0; 16]), nonce }, terms, b"", Some(upstream(1, 1)), 1).unwrap();
         assert!(number < 3000 || lock(&ledger.stripes[0]).is_changed());
     }
     assert!(!ledger.take_journal(&mut out).whole);
@@ -365,7 +365,7 @@ fn one_leads_at_a_time() {
     let ledger = Ledger::new(BOUNDS);
     let key = SessionKey { owner: Owner([1; 16]), nonce: [1; 16] };
     let terms = Terms { endpoint: 1, revision: Revision::R2025_06_18, capabilities: 0, issued_s: 1 };
-    ledger.enter(key, terms, b"{}", upstream(1, 1), 1).unwrap();
+    ledger.enter(key, terms, b"{}", Some(upstream(1, 1)), 1).unwrap();
     let leading = AtomicUsize::new(0);
     let opened = AtomicUsize::new(0);
     let work = || {
@@ -408,7 +408,7 @@ fn a_confirmed_end_is_in_the_journal() {
                 for number in 0..100_u8 {
                     let nonce = [thread, number, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
                     let key = SessionKey { owner: Owner([number; 16]), nonce };
-                    ledger.enter(key, terms, b"{}", upstream(1, 1), 50).unwrap();
+                    ledger.enter(key, terms, b"{}", Some(upstream(1, 1)), 50).unwrap();
                     let ended = ledger.end(&key, terms, 50);
                     while !ledger.is_kept(ended.mark) {
                         std::thread::yield_now();
@@ -472,9 +472,9 @@ fn fill(ledger: &Ledger, owners: u64) {
         };
         let terms = Terms { endpoint: 1, revision: Revision::R2025_06_18, capabilities: 0, issued_s: 1 };
         let id = Box::from(*b"0b7c6ad4-2d0b-4a70-a2f5-9f9e3d1c9f55");
-        let upstream = Upstream { server: 1, epoch: 1, revision: Revision::R2025_06_18, id };
+        let upstream = Upstream { server: 1, instance: 0, epoch: 1, revision: Revision::R2025_06_18, id };
         let profile = format!("{{\"clientInfo\":{{\"name\":\"agent-{}\"}}}}", number % 20);
-        ledger.enter(key, terms, profile.as_bytes(), upstream, 1).unwrap();
+        ledger.enter(key, terms, profile.as_bytes(), Some(upstream), 1).unwrap();
         if number % 100 == 0 {
             out.clear();
             ledger.take_journal(&mut out);

@@ -273,6 +273,20 @@ impl Object {
     }
 }
 
+impl Object {
+    /// The same, to be told of by another name.
+    pub fn text_mut(&mut self) -> Option<&mut Text> {
+        match self {
+            Self::Tool(text)
+            | Self::Prompt(text)
+            | Self::Resource(text)
+            | Self::CompletePrompt(text)
+            | Self::CompleteResource(text) => Some(text),
+            Self::None | Self::Listen(_) | Self::Task(_) => None,
+        }
+    }
+}
+
 /// Which era a message belongs to. It is decided by what the message says, never by what the server behind speaks.
 enum Spoken {
     Modern,

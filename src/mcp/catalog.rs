@@ -10,9 +10,12 @@ use thiserror::Error;
 
 use crate::base::ids::{ItemId, ServerId};
 use crate::base::limits::{DEFINITION_BYTES_MAX, ITEM_NAME_BYTES_MAX, ITEMS_MAX, LIST_ITEMS_MAX};
+use crate::base::span::Span;
+use crate::jsonrpc::text;
 use crate::mcp::headers::{ParamHeader, SchemaFault, param_headers};
 use crate::mcp::revision::{Era, Revision};
 use crate::mcp::transport::Transport;
+use crate::mcp::walk;
 
 /// The four lists of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -38,11 +41,31 @@ pub struct Item {
     pub params: Box<[ParamHeader]>,
     /// The number of a tool or prompt, given by `Catalog::build`; `Item::UNNUMBERED` before, and for all else.
     pub id: ItemId,
+    /// Where `raw` has its name, URI or URI template: the JSON string, with its quotes.
+    pub name_place: Span,
+    /// Where the `raw` of a tool has the URI of its user interface: JSON strings, in the order they stand there.
+    pub ui_places: Box<[Span]>,
+    /// A tool that its server's own user interface may call (MCP Apps): by the name that the server gave it.
+    pub for_apps: bool,
 }
 
 impl Item {
     /// The id of what has no number; no table has such a row.
     pub const UNNUMBERED: ItemId = ItemId(u32::MAX);
+
+    /// An entry of this name and no definition: what is known of it to those who decide.
+    #[must_use]
+    pub fn named(name: &str) -> Self {
+        Self {
+            name: name.into(),
+            raw: Box::default(),
+            params: Box::default(),
+            id: Self::UNNUMBERED,
+            name_place: Span::default(),
+            ui_places: Box::default(),
+            for_apps: false,
+        }
+    }
 }
 
 /// A list of one server, all pages.
@@ -65,6 +88,8 @@ pub struct EraCatalog {
     pub capabilities: Value,
     /// Its `serverInfo`, as it wrote it.
     pub server_info: Option<Box<[u8]>>,
+    /// Its `instructions`.
+    pub instructions: Option<Box<str>>,
     /// It answers lists as event streams.
     pub events: bool,
     /// Its lists, by `ListKind::index`; `None` for one it does not offer.
@@ -561,7 +586,42 @@ fn definition(kind: ListKind, raw: &str) -> Result<Item, (String, DropWhy)> {
         ListKind::Tools => tool_params(&value).map_err(|why| (name.to_owned(), why))?,
         _ => Vec::new(),
     };
-    Ok(Item { name: name.into(), raw: raw.as_bytes().into(), params: params.into(), id: Item::UNNUMBERED })
+    let malformed = || (name.to_owned(), DropWhy::Malformed);
+    let bytes = raw.as_bytes();
+    let name_place = walk::member(bytes, walk::whole(bytes), named_by).ok_or_else(malformed)?;
+    // Both readers must mean the same: what is decided on is what is shown.
+    if !text::unescape(text::inside(name_place.of(bytes)), &mut Vec::new()).is_ok_and(|text| text == name) {
+        return Err(malformed());
+    }
+    let (ui_places, for_apps) = if kind == ListKind::Tools { user_interface(bytes) } else { Default::default() };
+    Ok(Item {
+        name: name.into(),
+        raw: bytes.into(),
+        params: params.into(),
+        id: Item::UNNUMBERED,
+        name_place,
+        ui_places: ui_places.into(),
+        for_apps,
+    })
+}
+
+/// Where a tool names its user interface, and whether that may call it (MCP Apps, SEP-1865: a tool is for the model and
+/// for apps where `visibility` does not say otherwise).
+fn user_interface(tool: &[u8]) -> (Vec<Span>, bool) {
+    let Some(meta) = walk::member(tool, walk::whole(tool), "_meta") else {
+        return (Vec::new(), false);
+    };
+    let flat = walk::member(tool, meta, "ui/resourceUri").filter(|place| walk::string(tool, *place).is_some());
+    let ui = walk::member(tool, meta, "ui").filter(|ui| ui.of(tool).first() == Some(&b'{'));
+    let nested = ui.and_then(|ui| walk::member(tool, ui, "resourceUri"));
+    let mut places: Vec<Span> =
+        flat.into_iter().chain(nested.filter(|place| walk::string(tool, *place).is_some())).collect();
+    places.sort_unstable_by_key(|place| place.start);
+    let visible = ui.and_then(|ui| walk::member(tool, ui, "visibility"));
+    let to_apps = visible
+        .is_none_or(|list| walk::elements(tool, list).any(|who| text::same_text(text::inside(who.of(tool)), b"app")));
+    let has_one = ui.is_some() || flat.is_some();
+    (places, has_one && to_apps)
 }
 
 /// The headers of a tool, once its schema is one for an object.
@@ -714,11 +774,9 @@ mod tests {
         let listing = |names: &[&str]| Listing {
             items: names
                 .iter()
-                .map(|name| Item {
-                    name: (*name).into(),
-                    raw: format!("{{\"{}\":\"{name}\"}}", protocol.as_str()).into_bytes().into(),
-                    params: Box::default(),
-                    id: Item::UNNUMBERED,
+                .map(|name| {
+                    let raw = format!("{{\"{}\":\"{name}\"}}", protocol.as_str());
+                    Item { raw: raw.into_bytes().into(), ..Item::named(name) }
                 })
                 .collect(),
             ..Listing::default()
@@ -729,6 +787,7 @@ mod tests {
             events: false,
             capabilities: json!({"tools": {}, "logging": null}),
             server_info: None,
+            instructions: None,
             lists,
         }
     }

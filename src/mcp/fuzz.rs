@@ -1,11 +1,17 @@
 //! What must be true of any message and any header that claims to describe it. See `base::fuzz` for how these are run.
 
+use std::borrow::Cow;
+
 use super::call::{self, Call, CallFault, Given, Object};
+use super::catalog::{Catalog, EraCatalog, ListKind, Listing, ServerCatalog, read_page};
 use super::headers::{self, Header, HeaderFault, ParamHeader, ParamKind};
+use super::merge::rewrite::{mentions_uri, rewrite_result};
+use super::merge::{Member, Merged};
 use super::method::Verb;
 use super::revision::{Era, Revision};
 use super::subscription::{Becomes, Subscription, Wants};
 use super::tasks::TaskLink;
+use crate::base::ids::ServerId;
 use crate::base::span::Span;
 use crate::jsonrpc::text::write_string;
 use crate::jsonrpc::{Envelope, Shape, answer_of, read};
@@ -134,6 +140,115 @@ fn assert_told(stream: &mut Subscription, verb: Verb, data: &[u8]) {
     }
 }
 
+/// Texts that two servers list as tools, resources and templates, half of the lines each: whatever they are, each is
+/// exposed under a name of its own that leads back, at an endpoint with prefixes as at one without.
+///
+/// # Panics
+/// When one of these is not true.
+pub fn merged(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let lines: Vec<&str> = text.lines().take(16).collect();
+    let (one, two) = lines.split_at(lines.len() / 2);
+    let offer = |lines: &[&str]| {
+        let listing = |kind: ListKind, name: &str| {
+            let entries: Vec<_> = lines
+                .iter()
+                .map(|line| serde_json::json!({ name: line, "inputSchema": { "type": "object" } }))
+                .collect();
+            let page = serde_json::json!({ kind.member(): entries }).to_string();
+            let mut listing = Listing::default();
+            listing.add(read_page(kind, page.as_bytes()).expect("a list was written"));
+            Some(listing)
+        };
+        let lists = [
+            listing(ListKind::Tools, "name"),
+            None,
+            listing(ListKind::Resources, "uri"),
+            listing(ListKind::Templates, "uriTemplate"),
+        ];
+        let offer = EraCatalog {
+            protocol: Revision::NEWEST,
+            capabilities: serde_json::json!({ "resources": {} }),
+            server_info: None,
+            instructions: None,
+            events: false,
+            lists,
+        };
+        Some(ServerCatalog { modern: Some(offer), ..ServerCatalog::default() })
+    };
+    let catalog = Catalog::build(vec![offer(one), offer(two)]);
+    let members = [Member { server: ServerId(0), name: "one" }, Member { server: ServerId(1), name: "two" }];
+    for prefixed in [true, false] {
+        assert_leads_back(&Merged::build(&members, prefixed, &catalog).0, &catalog);
+    }
+}
+
+fn assert_leads_back(merged: &Merged, catalog: &Catalog) {
+    let mut seen = std::collections::HashSet::new();
+    for server in merged.servers() {
+        let offer = catalog.server(*server).and_then(|server| server.era(Era::Modern)).expect("both are known");
+        let items = |kind| offer.list(kind).into_iter().flat_map(|list| &list.items);
+        for tool in items(ListKind::Tools) {
+            let exposed = merged.expose_name(*server, &tool.name);
+            let found = merged.resolve(Era::Modern, ListKind::Tools, &exposed).expect("somebody has it");
+            if merged.withheld(Era::Modern, ListKind::Tools, *server, tool) {
+                assert_ne!(found.0, *server);
+            } else {
+                assert_eq!(found, (*server, &*tool.name));
+                assert!(seen.insert((0, exposed.into_owned())), "{tool:?} is somebody else's");
+            }
+        }
+        for resource in items(ListKind::Resources) {
+            let exposed = merged.expose_uri(Era::Modern, *server, &resource.name);
+            let found = merged.route(Era::Modern, &exposed, &mut |_, _| true);
+            assert_eq!(found, Some((*server, Cow::Borrowed(&*resource.name))), "{exposed:?}");
+            assert!(seen.insert((1, exposed.into_owned())), "{resource:?} is somebody else's");
+        }
+        for template in items(ListKind::Templates) {
+            let exposed = merged.expose_template(Era::Modern, *server, &template.name);
+            let found = merged.route_template(Era::Modern, &exposed, &mut |_, _| true);
+            assert_eq!(found, Some((*server, Cow::Borrowed(&*template.name))), "{exposed:?}");
+            assert!(seen.insert((2, exposed.into_owned())), "{template:?} is somebody else's");
+        }
+    }
+}
+
+/// A server's message: its URIs changed and changed back, it says what it said, and in the same bytes where no text has
+/// an escape.
+///
+/// # Panics
+/// When that is not so.
+pub fn rewrite(data: &[u8]) {
+    if answer_of(data).is_err() {
+        return;
+    }
+    for verb in [Verb::ToolsCall, Verb::ResourcesRead, Verb::PromptsGet, Verb::TasksGet, Verb::ResourceUpdated] {
+        let mut uris = 0;
+        let there = rewrite_result(verb, data, &mut |uri| {
+            uris += 1;
+            Some(format!("mcp+x:{uri}"))
+        });
+        let Some(there) = there else {
+            assert_eq!(uris, 0);
+            continue;
+        };
+        assert!(answer_of(&there).is_ok() && mentions_uri(data));
+        let mut back = 0;
+        let again = rewrite_result(verb, &there, &mut |uri| {
+            back += 1;
+            uri.strip_prefix("mcp+x:").map(str::to_owned)
+        });
+        let again = again.expect("they can be changed again");
+        assert_eq!(uris, back);
+        if data.contains(&b'\\') {
+            let value = |bytes: &[u8]| serde_json::from_slice::<serde_json::Value>(bytes).ok();
+            assert_eq!(value(&again), value(data));
+        } else {
+            assert_eq!(again, data);
+        }
+    }
+}
+
 /// The headers of a modern call, each changed or taken away in turn.
 fn assert_lies_are_found(data: &[u8], envelope: &Envelope, right: &Given<'_>, call: &Call) {
     for lie in [Given { method: Some(b"ping/pong"), ..*right }, Given { method_count: 2, ..*right }] {
@@ -237,6 +352,16 @@ mod tests {
     #[test]
     fn header_values_hold() {
         hold("mcp_header_value", header_value);
+    }
+
+    #[test]
+    fn merged_names_hold() {
+        hold("mcp_merged", merged);
+    }
+
+    #[test]
+    fn rewritten_uris_hold() {
+        hold("mcp_rewrite", rewrite);
     }
 
     #[test]

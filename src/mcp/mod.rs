@@ -10,6 +10,7 @@ pub mod catalog;
 pub mod fuzz;
 pub mod headers;
 pub mod input;
+pub mod merge;
 pub mod method;
 pub mod optin;
 pub mod pin;

@@ -3,11 +3,12 @@
 
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
+use serde::ser::{Serialize, Serializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::base::limits::DEFINITION_DEPTH_MAX;
+use crate::base::limits::{DEFINITION_DEPTH_MAX, ITEM_NAME_BYTES_MAX};
 use crate::jsonrpc::text::write_string;
 use crate::mcp::catalog::ListKind;
 
@@ -107,11 +108,16 @@ impl fmt::Display for Pin {
 }
 
 impl Key {
-    /// The key of one of a list.
+    /// The key of one of a list. Of a name longer than `ITEM_NAME_BYTES_MAX` (a URI may be) it has the beginning, and
+    /// the digest of the whole.
     #[must_use]
     pub fn new(kind: ListKind, name: &str) -> Self {
         let kind = u8::try_from(kind.index()).unwrap_or(u8::MAX);
-        Self { kind, name: name.into() }
+        if name.len() <= ITEM_NAME_BYTES_MAX {
+            return Self { kind, name: name.into() };
+        }
+        let shown: String = name.chars().take(ITEM_NAME_BYTES_MAX / 8).collect();
+        Self { kind, name: format!("{shown}... (SHA-256 {})", Pin::of(name.as_bytes())).into() }
     }
 
     /// Which list it is on.
@@ -192,6 +198,30 @@ impl Flags {
             }
             before = Some(letter);
         }
+    }
+}
+
+impl Serialize for Key {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Key {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        Self::parse(&String::deserialize(from)?).ok_or_else(|| D::Error::custom("this is no key of a definition"))
+    }
+}
+
+impl Serialize for Pin {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Pin {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        Self::parse(&String::deserialize(from)?).ok_or_else(|| D::Error::custom("this is no SHA-256"))
     }
 }
 
@@ -496,6 +526,9 @@ mod tests {
             assert_eq!((key.kind(), key.to_string().as_str()), (kind, text));
             assert_eq!(Key::new(kind, key.name()), key);
         }
+        let long = |last: &str| Key::new(ListKind::Resources, &format!("{}{last}", "é".repeat(ITEM_NAME_BYTES_MAX)));
+        assert!(long("a") != long("b") && long("a").name().len() < ITEM_NAME_BYTES_MAX);
+        assert_eq!(Key::new(ListKind::Resources, long("a").name()), long("a"));
         assert_eq!((Key::parse("tool"), Key::parse("tools:a")), (None, None));
         assert_eq!((Pin::parse("12"), Pin::parse(&"g".repeat(64)), Pin::parse(&"+1".repeat(32))), (None, None, None));
     }

@@ -4,6 +4,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use crate::base::limits::INSTRUCTIONS_SERVER_BYTES_MAX;
 use crate::jsonrpc::text::write_string;
 use crate::mcp::call::{CLIENT_CAPABILITIES, PROTOCOL_VERSION};
 use crate::mcp::catalog::{CatalogFault, ListKind, milliseconds};
@@ -24,7 +25,7 @@ pub struct Introduction {
     pub capabilities: Value,
     /// Its `serverInfo`, as it wrote it.
     pub server_info: Option<Box<[u8]>>,
-    /// Its `instructions`.
+    /// Its `instructions`, as far as `limits::INSTRUCTIONS_SERVER_BYTES_MAX` goes.
     pub instructions: Option<Box<str>>,
     /// How long this may be kept, milliseconds; `None` in the legacy era.
     pub ttl_ms: Option<u64>,
@@ -126,7 +127,7 @@ pub fn read_discover(result: &[u8]) -> Result<Introduction, CatalogFault> {
         revisions,
         capabilities: result.capabilities,
         server_info: result.meta.and_then(|meta| meta.server_info).map(raw),
-        instructions: result.instructions.map(Into::into),
+        instructions: result.instructions.map(bounded),
         ttl_ms: result.ttl_ms.as_ref().and_then(milliseconds),
     })
 }
@@ -146,7 +147,7 @@ pub fn read_initialize(result: &[u8]) -> Result<Introduction, CatalogFault> {
         revisions: vec![revision.ok_or(CatalogFault::Version)?],
         capabilities: result.capabilities,
         server_info: result.server_info.map(raw),
-        instructions: result.instructions.map(Into::into),
+        instructions: result.instructions.map(bounded),
         ttl_ms: None,
     })
 }
@@ -181,6 +182,11 @@ struct InitializeResult<'a> {
     server_info: Option<&'a RawValue>,
     #[serde(default)]
     instructions: Option<String>,
+}
+
+fn bounded(mut instructions: String) -> Box<str> {
+    instructions.truncate(instructions.floor_char_boundary(INSTRUCTIONS_SERVER_BYTES_MAX));
+    instructions.into()
 }
 
 fn raw(value: &RawValue) -> Box<[u8]> {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::base::ids::ServerId;
 use crate::base::limits::{ADMIN_ANSWER_MS_MAX, HEAD_BYTES_MAX, HOUSEKEEPING_MS};
@@ -17,8 +17,10 @@ use crate::http::head::{Framing, Method, Progress, RequestHead};
 use crate::http::reply;
 use crate::mcp::catalog::{ListKind, ServerCatalog};
 use crate::mcp::transport::Transport;
+use crate::uring::wait::clock;
 
 use super::PlaneFault;
+pub use super::surveys::SurveyHealth;
 
 /// What is known of the servers, for people.
 #[derive(Debug)]
@@ -43,6 +45,8 @@ pub struct ServerHealth {
     pub tools: usize,
     /// What is wrong with it.
     pub trouble: Option<String>,
+    /// How its catalogue is.
+    pub survey: SurveyHealth,
 }
 
 impl Health {
@@ -67,6 +71,13 @@ impl Health {
     #[must_use]
     pub fn servers(&self) -> Vec<ServerHealth> {
         self.servers.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set_survey(&self, server: ServerId, survey: SurveyHealth) {
+        let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(health) = servers.get_mut(server.index()) {
+            health.survey = survey;
+        }
     }
 
     pub(super) fn set(&self, server: ServerId, catalog: Option<&ServerCatalog>, trouble: Option<&str>) {
@@ -160,6 +171,24 @@ fn is_local(host: &[u8]) -> bool {
     name.is_empty() || name.eq_ignore_ascii_case("localhost") || name.parse::<std::net::IpAddr>().is_ok()
 }
 
+/// How old what is known of a server is, and since when it is no longer looked at with success.
+fn catalog(survey: &SurveyHealth) -> Value {
+    let now = clock().unix_ms;
+    let age = |since: Option<u64>| since.map(|since| now.saturating_sub(since));
+    let state = match (survey.surveyed_unix_ms, survey.stale_unix_ms) {
+        (None, _) => "missing",
+        (Some(_), None) => "fresh",
+        (Some(_), Some(_)) => "stale",
+    };
+    json!({ "state": state, "age_ms": age(survey.surveyed_unix_ms), "stale_ms": age(survey.stale_unix_ms) })
+}
+
+/// What of its definitions waits for a person.
+fn pins(survey: &SurveyHealth) -> Value {
+    let pins = survey.pins;
+    json!({ "waiting": pins.waiting, "reported": pins.reported, "flagged": pins.flagged })
+}
+
 fn page(path: &[u8], control: &Control, health: &Health) -> (u16, String) {
     let recording = health.recording();
     let ready = control.life() == Life::Run && recording;
@@ -175,6 +204,8 @@ fn page(path: &[u8], control: &Control, health: &Health) -> (u16, String) {
                         "name": server.name, "known": server.known, "protocols": server.eras,
                         "transport": server.transport.map(Transport::as_str),
                         "tools": server.tools, "trouble": server.trouble,
+                        "server": server.survey.version, "catalog": catalog(&server.survey),
+                        "pins": pins(&server.survey),
                     })
                 })
                 .collect();
@@ -185,6 +216,7 @@ fn page(path: &[u8], control: &Control, health: &Health) -> (u16, String) {
                     "{:#}\n",
                     json!({
                         "version": version, "ready": ready, "recording": recording, "servers": servers,
+                        "snapshot": control.snapshot.load().number,
                         "happened": control.tally.under(Section::Happened),
                         "dropped": control.tally.under(Section::Dropped),
                     })

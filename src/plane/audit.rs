@@ -53,7 +53,16 @@ impl Lines {
 
     /// An event of the gateway's own life: start, stop.
     pub fn write_life(&mut self, out: &mut Vec<u8>, unix_ms: u64, event: &str, detail: &Value) {
-        self.begin(out, "life", unix_ms);
+        self.write_event(out, "life", unix_ms, event, detail);
+    }
+
+    /// A change of what calls are decided by: a definition that is new, has changed, or was approved.
+    pub fn write_policy(&mut self, out: &mut Vec<u8>, unix_ms: u64, event: &str, detail: &Value) {
+        self.write_event(out, "policy", unix_ms, event, detail);
+    }
+
+    fn write_event(&mut self, out: &mut Vec<u8>, kind: &str, unix_ms: u64, event: &str, detail: &Value) {
+        self.begin(out, kind, unix_ms);
         text(out, "event", event);
         name(out, "detail");
         string_safe(out, &detail.to_string());

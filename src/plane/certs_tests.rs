@@ -14,9 +14,9 @@ use rustls::{ClientConnection, ServerConnection};
 
 use super::*;
 use crate::base::limits::{HOUSEKEEPING_MS, PUBLISH_GATHER_MS};
-use crate::config::snapshot::{Prepared, Snapshot};
+use crate::config::snapshot::Prepared;
 use crate::config::{Source, load};
-use crate::mcp::catalog::Catalog;
+use crate::plane::start::first_snapshot;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const _: () = assert!(CERTS_LOOK_MS + 10 * PUBLISH_GATHER_MS + HOUSEKEEPING_MS < 1_000, "a swap shows within 1 s");
@@ -197,9 +197,8 @@ fn a_swap_under_load() {
     let trusted: String = pairs.iter().map(|pair| pair.0.as_str()).collect();
     let (certs, materials) = start(folder.path(), &pairs[0], &trusted);
     let settings = certs.settings.clone();
-    let (prepared, nowhere) = (Arc::new(Prepared::new(&settings)), vec![Arc::default(); settings.servers.len()]);
-    let (snapshot, _) = Snapshot::new(settings, prepared, Catalog::default(), nowhere, materials.clone(), 0, 0);
-    let control = Arc::new(Control::new(snapshot, 1, 3).unwrap());
+    let snapshot = first_snapshot(&settings, &Arc::new(Prepared::new(&settings)), materials.clone()).unwrap();
+    let control = Arc::new(Control::new(snapshot, 1).unwrap());
     let current = Mutex::new(materials);
     let (news, heard) = mpsc::channel();
     thread::scope(|scope| {

@@ -100,7 +100,7 @@ impl Journal {
             stale: false,
             failing: false,
         };
-        if restored.tail == Tail::Damaged {
+        if restored.tail == Tail::Damaged || restored.old {
             let path = journal.path.display().to_string();
             let fault = |error| PlaneFault::File { what: "the journal of sessions", path, error };
             journal.begin_anew().map_err(fault)?;
@@ -233,6 +233,7 @@ mod tests {
     use crate::identity::caller::Owner;
     use crate::mcp::revision::Revision;
     use crate::session::journal::JournalFault;
+    use crate::session::journal::tests::old_file;
     use crate::session::ledger::{Bounds, SessionKey, Terms, Upstream, Visit};
 
     use super::*;
@@ -246,8 +247,9 @@ mod tests {
     }
 
     fn enter(ledger: &Ledger, number: u32) {
-        let upstream = Upstream { server: 1, epoch: 1, revision: Revision::R2025_06_18, id: (*b"up").into() };
-        assert_eq!(ledger.enter(key(number), TERMS, b"{}", upstream, 1000), Ok(()));
+        let upstream =
+            Upstream { server: 1, instance: 2, epoch: 1, revision: Revision::R2025_06_18, id: (*b"up").into() };
+        assert_eq!(ledger.enter(key(number), TERMS, b"{}", Some(upstream), 1000), Ok(()));
     }
 
     fn open(state: &Path) -> Journal {
@@ -337,13 +339,28 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(JOURNAL_FILE);
         for (content, want) in
-            [(&b"pc-sess\x02rest"[..], JournalFault::Version(2)), (b"something else", JournalFault::Foreign)]
+            [(&b"pc-sess\x03rest"[..], JournalFault::Version(3)), (b"something else", JournalFault::Foreign)]
         {
             fs::write(&path, content).unwrap();
             let opened = Journal::open(folder.path(), Arc::new(Ledger::new(Bounds::default())));
             assert!(matches!(opened, Err(PlaneFault::Journal { fault, .. }) if fault == want), "{want}");
             assert_eq!(fs::read(&path).unwrap(), content);
         }
+    }
+
+    #[test]
+    fn an_old_one_is_written_anew_before_anything_is_added() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(JOURNAL_FILE);
+        fs::write(&path, old_file(&key(1), TERMS, 1, b"up")).unwrap();
+        let mut journal = open(folder.path());
+        assert!(is_known(&journal.ledger, 1));
+        assert_eq!(fs::read(&path).unwrap()[..8], HEADER);
+        enter(&journal.ledger, 2);
+        journal.turn().unwrap();
+        drop(journal);
+        let journal = open(folder.path());
+        assert!(is_known(&journal.ledger, 1) && is_known(&journal.ledger, 2));
     }
 
     #[test]

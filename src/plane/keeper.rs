@@ -12,10 +12,11 @@ use serde_json::value::RawValue;
 
 use crate::base::ids::ServerId;
 use crate::base::limits::{
-    CATALOG_MS_DEFAULT, CATALOG_MS_MIN, CATALOG_RETRY_MS_MAX, LIST_PAGES_MAX, PLANE_HEARD_MAX, RESOLVE_MS,
+    CATALOG_GATHER_MS, CATALOG_MS_DEFAULT, CATALOG_MS_MIN, CATALOG_RETRY_MS_MAX, LIST_PAGES_MAX, PLANE_HEARD_MAX,
+    RESOLVE_MS,
 };
 use crate::config::{InstanceSettings, Scheme, ServerSettings};
-use crate::gateway::control::{Control, Life, Poke};
+use crate::gateway::control::{Control, Life};
 use crate::http::head::Method;
 use crate::jsonrpc::scan;
 use crate::mcp::catalog::{EraCatalog, ListKind, Listing, ServerCatalog, capability, read_page};
@@ -24,6 +25,7 @@ use crate::mcp::request;
 use crate::mcp::revision::{Era, Revision};
 use crate::mcp::transport::{Transport, hints_at_sse};
 use crate::tls::config::Materials;
+use crate::upstream::state::{Poke, ServerState};
 
 use super::client::{self, ClientFault, Heard, Response, Stream, Target};
 use super::talk::{Talk, TalkFault};
@@ -52,6 +54,7 @@ pub(super) struct Keeper {
     told: Option<Transport>,
     pub(super) target: Target,
     pub(super) control: Arc<Control>,
+    state: Arc<ServerState>,
     pub(super) news: Sender<News>,
     session: Option<Session>,
     /// The stream of that session, where the server speaks HTTP+SSE.
@@ -90,6 +93,7 @@ impl Keeper {
         instance: &InstanceSettings,
         target: Target,
         control: Arc<Control>,
+        state: Arc<ServerState>,
         news: Sender<News>,
     ) -> Self {
         Self {
@@ -101,6 +105,7 @@ impl Keeper {
             told: settings.transport,
             target,
             control,
+            state,
             news,
             session: None,
             talk: None,
@@ -112,7 +117,10 @@ impl Keeper {
 
     pub(super) fn run(mut self) {
         let mut retry_ms = CATALOG_MS_MIN / 4;
+        let mut begun: Option<Instant> = None;
         while self.control.life() == Life::Run {
+            self.rest(begun);
+            begun = Some(Instant::now());
             self.resolve();
             let announced = self.poke().announced();
             match self.survey() {
@@ -125,6 +133,7 @@ impl Keeper {
                     self.linger(announced, patience, listens, modern);
                 }
                 Err(trouble) => {
+                    begun = None;
                     self.forget();
                     self.tell(News::Trouble(self.server, trouble.to_string()));
                     self.pause(Duration::from_millis(retry_ms));
@@ -135,8 +144,20 @@ impl Keeper {
         self.leave();
     }
 
+    /// Changes that come close together make one survey: it waits a little for more of them, and does not begin sooner
+    /// than `CATALOG_MS_MIN` after one that succeeded.
+    fn rest(&self, begun: Option<Instant>) {
+        let Some(begun) = begun else { return };
+        let now = Instant::now();
+        let until = (now + Duration::from_millis(CATALOG_GATHER_MS)).max(begun + Duration::from_millis(CATALOG_MS_MIN));
+        while Instant::now() < until && self.control.life() == Life::Run {
+            let left = until.saturating_duration_since(Instant::now());
+            std::thread::sleep(left.min(Duration::from_millis(CATALOG_GATHER_MS)));
+        }
+    }
+
     fn poke(&self) -> &Poke {
-        self.control.poke(self.server)
+        &self.state.poke
     }
 
     fn tell(&self, news: News) {
@@ -272,6 +293,7 @@ impl Keeper {
             protocol,
             capabilities: introduction.capabilities,
             server_info: introduction.server_info,
+            instructions: introduction.instructions,
             lists: [None, None, None, None],
         };
         for kind in ListKind::ALL {
@@ -338,7 +360,7 @@ impl Keeper {
                 self.resolved = None;
                 return;
             }
-            let bell = self.control.poke(self.server).bell();
+            let bell = self.state.poke.bell();
             let heard = match (&mut self.talk, &mut stream) {
                 (Some(talk), _) => Some(talk.next(bell, left)),
                 (None, stream) => stream.as_mut().map(|stream| stream.next(bell, left)),

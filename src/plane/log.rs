@@ -7,11 +7,12 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::base::limits::{LOG_FILE_BYTES_MAX, LOG_PAUSE_MS, LOG_PAUSE_MS_MAX, LOG_RETRY_MS};
+use crate::base::limits::{LOG_FILE_BYTES_MAX, LOG_PAUSE_MS, LOG_PAUSE_MS_MAX, LOG_RETRY_MS, NOTES_MAX};
 use crate::record::Reader;
 use crate::record::frame::Frame;
 use crate::uring::cpu;
@@ -23,10 +24,42 @@ use super::{PlaneFault, audit, state};
 /// Sees every record as it is written: the demo's stream of decisions.
 pub type Watcher = Box<dyn FnMut(&Frame<'_>) + Send>;
 
+/// By which the plane's other threads have lines written into the record: changes of what calls are decided by.
+#[derive(Clone, Debug)]
+pub struct Notes(SyncSender<Note>);
+
+#[derive(Debug)]
+struct Note {
+    unix_ms: u64,
+    event: &'static str,
+    detail: Value,
+}
+
+/// A way into the record, and its end for the log.
+#[must_use]
+pub fn notes() -> (Notes, Noted) {
+    let (tell, told) = sync_channel(NOTES_MAX);
+    (Notes(tell), Noted(told))
+}
+
+/// What was told and is not written yet.
+#[derive(Debug)]
+pub struct Noted(Receiver<Note>);
+
+impl Notes {
+    /// Has a line of kind `policy` written. Where too many wait, the log for operators says that this one is lost.
+    pub fn tell(&self, event: &'static str, detail: Value) {
+        if self.0.try_send(Note { unix_ms: clock().unix_ms, event, detail }).is_err() {
+            tracing::error!("a line of the record is lost: {event}");
+        }
+    }
+}
+
 /// The log of one process.
 pub struct Log {
     dir: PathBuf,
     readers: Vec<Reader>,
+    noted: Noted,
     watcher: Option<Watcher>,
     file: Option<File>,
     begun: u64,
@@ -53,6 +86,7 @@ impl Log {
     pub fn open(
         dir: PathBuf,
         readers: Vec<Reader>,
+        noted: Noted,
         watcher: Option<Watcher>,
         health: Arc<Health>,
     ) -> Result<Self, PlaneFault> {
@@ -60,6 +94,7 @@ impl Log {
         let mut log = Self {
             dir,
             readers,
+            noted,
             watcher,
             file: None,
             begun: clock().unix_ms,
@@ -119,6 +154,10 @@ impl Log {
     fn turn(&mut self) -> usize {
         let mut drained = 0;
         if !self.failing {
+            for note in self.noted.0.try_iter() {
+                self.lines.write_policy(&mut self.pending, note.unix_ms, note.event, &note.detail);
+                drained += 1;
+            }
             for reader in &mut self.readers {
                 let (lines, pending, watcher) = (&mut self.lines, &mut self.pending, &mut self.watcher);
                 drained += reader.drain(|frame| {

@@ -14,10 +14,12 @@ mod journal;
 mod keeper;
 pub mod log;
 pub mod notify;
+pub mod pins;
 mod publish;
 pub mod signals;
 pub mod start;
 pub mod state;
+mod surveys;
 mod talk;
 mod wire;
 

@@ -7,16 +7,17 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use crate::base::ids::ServerId;
-use crate::base::limits::PUBLISH_GATHER_MS;
+use crate::base::limits::{PUBLISH_GATHER_MS, PUBLISH_MS_MIN};
 use crate::config::Settings;
-use crate::config::snapshot::{Prepared, Snapshot};
+use crate::config::snapshot::{Parts, Prepared, Snapshot};
 use crate::gateway::control::{Control, Life};
-use crate::mcp::catalog::{Catalog, ServerCatalog};
 use crate::policy::compile::Warning;
 use crate::tls::config::Materials;
 
 use super::admin::Health;
 use super::keeper::News;
+use super::log::Notes;
+use super::surveys::{Surveys, Weight};
 
 /// Makes snapshots.
 pub(super) struct Publisher {
@@ -25,6 +26,7 @@ pub(super) struct Publisher {
     pub(super) control: Arc<Control>,
     pub(super) health: Arc<Health>,
     servers: Vec<Known>,
+    surveys: Surveys,
     tls: Arc<Materials>,
     number: u64,
     warned: Vec<Warning>,
@@ -33,9 +35,7 @@ pub(super) struct Publisher {
 #[derive(Clone, Default)]
 struct Known {
     addresses: Option<Arc<[SocketAddr]>>,
-    catalog: Option<ServerCatalog>,
     announced: u64,
-    trouble: Option<String>,
 }
 
 impl Publisher {
@@ -44,64 +44,60 @@ impl Publisher {
         prepared: Arc<Prepared>,
         control: Arc<Control>,
         health: Arc<Health>,
+        notes: Notes,
     ) -> Self {
         let servers = vec![Known::default(); settings.servers.len()];
         let tls = control.snapshot.load().tls.clone();
-        Self { settings, prepared, control, health, servers, tls, number: 1, warned: Vec::new() }
+        let surveys = Surveys::new(&settings.state, notes);
+        Self { settings, prepared, control, health, servers, surveys, tls, number: 1, warned: Vec::new() }
     }
 
     /// Publishes until the gateway stops.
     pub(super) fn run(mut self, news: &Receiver<News>) {
+        let mut weight = Weight::None;
+        let mut published: Option<Instant> = None;
         while self.control.life() == Life::Run {
             match news.recv_timeout(Duration::from_millis(PUBLISH_GATHER_MS * 10)) {
                 Ok(first) => {
-                    let mut changed = self.take(first);
+                    weight = weight.max(self.take(first));
                     let until = Instant::now() + Duration::from_millis(PUBLISH_GATHER_MS);
                     while let Ok(more) = news.recv_timeout(until.saturating_duration_since(Instant::now())) {
-                        changed |= self.take(more);
+                        weight = weight.max(self.take(more));
                     }
-                    if changed {
-                        self.publish();
-                    }
-                    self.report();
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
+            weight = weight.max(self.surveys.look(&self.settings.servers));
+            let rested = published.is_none_or(|at| at.elapsed() >= Duration::from_millis(PUBLISH_MS_MIN));
+            if weight == Weight::AtOnce || weight == Weight::Snapshot && rested {
+                self.publish();
+                published = Some(Instant::now());
+                weight = Weight::None;
+            }
+            // What is known but not published is not told yet: shards wait for it.
+            if weight == Weight::None {
+                self.report();
+            }
         }
     }
 
-    /// Whether this calls for another snapshot.
-    fn take(&mut self, news: News) -> bool {
+    /// How much this changes.
+    fn take(&mut self, news: News) -> Weight {
         match news {
             News::Addresses(server, addresses) => {
                 self.known(server).addresses = Some(addresses);
-                true
+                Weight::AtOnce
             }
             News::Certificates(tls) => {
                 self.tls = tls;
-                true
+                Weight::AtOnce
             }
             News::Catalog(server, catalog, announced) => {
-                let name = self.settings.servers[server.index()].name.clone();
-                let known = self.known(server);
-                known.announced = announced;
-                if known.trouble.take().is_some() {
-                    tracing::info!("server {name} answers again");
-                }
-                let changed = known.catalog.as_ref() != Some(&*catalog);
-                known.catalog = Some(*catalog);
-                changed
+                self.known(server).announced = announced;
+                self.surveys.found(&self.settings.servers[server.index()], *catalog)
             }
-            News::Trouble(server, trouble) => {
-                let name = self.settings.servers[server.index()].name.clone();
-                let known = self.known(server);
-                if known.trouble.as_ref() != Some(&trouble) {
-                    tracing::warn!("server {name}: {trouble}");
-                }
-                known.trouble = Some(trouble);
-                false
-            }
+            News::Trouble(server, trouble) => self.surveys.failed(&self.settings.servers[server.index()], trouble),
         }
     }
 
@@ -111,11 +107,30 @@ impl Publisher {
 
     fn publish(&mut self) {
         self.number += 1;
-        let catalog = Catalog::build(self.servers.iter().map(|known| known.catalog.clone()).collect());
-        let addresses = self.servers.iter().map(|known| known.addresses.clone().unwrap_or_default()).collect();
-        let auth_epoch = self.control.snapshot.load().auth_epoch;
-        let (settings, prepared, tls) = (self.settings.clone(), self.prepared.clone(), self.tls.clone());
-        let (snapshot, warnings) = Snapshot::new(settings, prepared, catalog, addresses, tls, auth_epoch, self.number);
+        let catalog = self.surveys.catalog(&self.settings.servers);
+        let instances = self.prepared.servers.iter().map(|server| server.instances.len());
+        let addresses = self.servers.iter().zip(instances).map(|(known, instances)| {
+            let mut addresses = vec![Arc::default(); instances];
+            if let Some(first) = addresses.first_mut() {
+                *first = known.addresses.clone().unwrap_or_default();
+            }
+            addresses
+        });
+        let addresses = addresses.collect();
+        let before = self.control.snapshot.load();
+        let (snapshot, warnings) = Snapshot::new(Parts {
+            settings: self.settings.clone(),
+            prepared: self.prepared.clone(),
+            catalog,
+            states: before.states.clone(),
+            addresses,
+            tls: self.tls.clone(),
+            meters: before.meters.clone(),
+            auth_epoch: before.auth_epoch,
+            settings_epoch: before.settings_epoch,
+            succession: before.succession.clone(),
+            number: self.number,
+        });
         self.control.snapshot.store(Arc::new(snapshot));
         for warning in &warnings {
             if !self.warned.contains(warning) {
@@ -129,12 +144,16 @@ impl Publisher {
 
     /// Tells shards and the admin listener what is known now.
     fn report(&self) {
+        let snapshot = self.control.snapshot.load();
         for (index, known) in self.servers.iter().enumerate() {
             let server = ServerId::from_index(index);
-            if known.catalog.is_some() {
-                self.control.poke(server).set_fresh(known.announced);
+            let name = &*self.settings.servers[index].name;
+            let shown = self.surveys.shown(name);
+            if shown.is_some() {
+                snapshot.states[index].poke.set_fresh(known.announced);
             }
-            self.health.set(server, known.catalog.as_ref(), known.trouble.as_deref());
+            self.health.set(server, shown, self.surveys.trouble(name));
+            self.health.set_survey(server, self.surveys.health(name));
         }
     }
 }

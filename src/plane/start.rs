@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::base::ids::{ServerId, ShardId};
 use crate::base::limits::{KEEPER_STACK_BYTES, PORT_WAIT_MS_MAX, START_WAIT_MS_MAX, TICK_MS};
-use crate::config::snapshot::{Prepared, Snapshot};
+use crate::config::snapshot::{Parts, Prepared, Snapshot};
 use crate::config::{Settings, Shards};
 use crate::gateway::control::{Control, Life};
 use crate::gateway::run;
@@ -17,6 +17,8 @@ use crate::identity::provider;
 use crate::mcp::catalog::Catalog;
 use crate::record::{self, Writer};
 use crate::session::owner::SealingKey;
+use crate::tls::config::Materials;
+use crate::upstream::state::{InstanceState, ServerState};
 use crate::uring::ring::{Choice, Driver, RingFault};
 use crate::uring::{cpu, socket};
 
@@ -101,9 +103,9 @@ impl Gateway {
         let settings = Arc::new(settings);
         let prepared = Arc::new(Prepared::new(&settings));
         let (certs, tls) = Certs::load(&settings)?;
-        let nowhere = vec![Arc::default(); settings.servers.len()];
-        let (snapshot, _) = Snapshot::new(settings.clone(), prepared.clone(), Catalog::default(), nowhere, tls, 0, 0);
-        let control = Control::new(snapshot, shards, settings.servers.len())
+        let snapshot = first_snapshot(&settings, &prepared, tls)
+            .map_err(|error| PlaneFault::System { what: "an event descriptor", error })?;
+        let control = Control::new(snapshot, shards)
             .map_err(|error| PlaneFault::System { what: "an event descriptor", error })?;
         let control = Arc::new(control);
         let journal = Journal::open(&settings.state, control.ledger.clone())?.start()?;
@@ -111,12 +113,13 @@ impl Gateway {
 
         let (writers, readers): (Vec<Writer>, Vec<_>) =
             (0..shards).map(|shard| record::ring(ShardId::from_index(shard))).unzip();
-        let log = Log::open(settings.audit_dir.clone(), readers, options.watcher, health.clone())?.start()?;
+        let (notes, noted) = log::notes();
+        let log = Log::open(settings.audit_dir.clone(), readers, noted, options.watcher, health.clone())?.start()?;
         let admin = match settings.admin {
             Some(address) => Some(admin::start(address, control.clone(), health.clone())?),
             None => None,
         };
-        keep(&settings, prepared, &control, &health, certs)?;
+        keep(&settings, prepared, &control, &health, certs, notes)?;
         wait_for_servers(&settings, &control, &health);
 
         let mut threads = Vec::with_capacity(shards);
@@ -212,6 +215,7 @@ fn keep(
     control: &Arc<Control>,
     health: &Arc<Health>,
     certs: Certs,
+    notes: log::Notes,
 ) -> Result<(), PlaneFault> {
     let fault = |error| PlaneFault::System { what: "a thread", error };
     let (news, heard) = mpsc::channel();
@@ -230,7 +234,8 @@ fn keep(
         };
         let host = prepared.servers[index].host.clone();
         let target = Target { addresses: Vec::new(), host, path: instance.path.clone(), tls: None };
-        let keeper = Keeper::new(id, server, instance, target, control.clone(), news.clone());
+        let state = control.snapshot.load().states[index].clone();
+        let keeper = Keeper::new(id, server, instance, target, control.clone(), state, news.clone());
         let name: String = format!("plane-{}", server.name).chars().take(15).collect();
         std::thread::Builder::new()
             .name(name)
@@ -238,9 +243,38 @@ fn keep(
             .spawn(move || keeper.run())
             .map_err(fault)?;
     }
-    let publisher = Publisher::new(settings.clone(), prepared, control.clone(), health.clone());
+    let publisher = Publisher::new(settings.clone(), prepared, control.clone(), health.clone(), notes);
     std::thread::Builder::new().name("plane".into()).spawn(move || publisher.run(&heard)).map_err(fault)?;
     Ok(())
+}
+
+/// A snapshot without anything found out yet.
+pub(super) fn first_snapshot(
+    settings: &Arc<Settings>,
+    prepared: &Arc<Prepared>,
+    tls: Arc<Materials>,
+) -> std::io::Result<Snapshot> {
+    let mut states = Vec::with_capacity(prepared.servers.len());
+    for server in &prepared.servers {
+        let instances = server.instances.iter().map(|digest| Arc::new(InstanceState::new(*digest))).collect();
+        states.push(Arc::new(ServerState::new(server.digest, instances)?));
+    }
+    let addresses = states.iter().map(|state| vec![Arc::default(); state.instances.len()]).collect();
+    let (settings, prepared, catalog) = (settings.clone(), prepared.clone(), Catalog::default());
+    let parts = Parts {
+        settings,
+        prepared,
+        catalog,
+        states,
+        addresses,
+        tls,
+        meters: Arc::default(),
+        auth_epoch: 0,
+        settings_epoch: 0,
+        succession: Arc::default(),
+        number: 0,
+    };
+    Ok(Snapshot::new(parts).0)
 }
 
 fn wait_for_servers(settings: &Settings, control: &Control, health: &Health) {
@@ -304,10 +338,8 @@ mod tests {
         let text = "auth: { anonymous: allow }\nservers: { a: { url: 'http://127.0.0.1:1/' } }\n";
         let settings = load(text, std::path::Path::new("."), &Nothing).unwrap().settings;
         let prepared = Arc::new(Prepared::new(&settings));
-        let nowhere = vec![Arc::default()];
-        let (snapshot, _) =
-            Snapshot::new(Arc::new(settings), prepared, Catalog::default(), nowhere, Arc::default(), 0, 0);
-        let control = Arc::new(Control::new(snapshot, 1, 1).expect("an event descriptor"));
+        let snapshot = first_snapshot(&Arc::new(settings), &prepared, Arc::default()).expect("an event descriptor");
+        let control = Arc::new(Control::new(snapshot, 1).expect("an event descriptor"));
         let ended = |panics: bool| {
             let sibling = Sibling(control.clone());
             let thread = std::thread::spawn(move || {

@@ -7,7 +7,7 @@ use foldhash::HashMap;
 use super::glob::Glob;
 use super::pattern::{About, Pattern};
 use super::rule::{Effect, PolicySet, Rule};
-use super::table::{Class, Globs, Named, Names, Plane, Row, Says, Table, merge};
+use super::table::{Class, Globs, Named, Names, Plane, Reaches, Row, Says, Table, merge};
 use super::uri::Target;
 use crate::base::ids::{ItemId, RuleId, ServerId};
 use crate::base::limits::RULES_NAMED_MAX;
@@ -52,6 +52,7 @@ impl Table {
                 let reached = index.servers(pattern);
                 let mut found = false;
                 for &server in &reached {
+                    drafts.note(rule, server, pattern.about());
                     found |= index.reach(&names, server, pattern, &mut |reach| drafts.add(rule, id, reach));
                 }
                 let is_known = |server: &ServerId| catalog.known(*server);
@@ -179,6 +180,7 @@ struct Drafts {
 struct Draft {
     numbers: [HashMap<u32, Named>; 3],
     globs: Vec<[HashMap<Glob, Named>; 3]>,
+    reach: Reaches,
 }
 
 impl Drafts {
@@ -188,14 +190,44 @@ impl Drafts {
             (Effect::Forbid, None) => Says::Silent,
             (Effect::Forbid, Some(_)) => Says::Reasoned,
         };
+        self.of(rule, |draft| draft.add(says, id, &reach));
+    }
+
+    /// Writes down what the rule may say of a server, of which nothing may be known yet.
+    fn note(&mut self, rule: &Rule, server: ServerId, about: &About) {
+        let kinds: &[usize] = match about {
+            About::Tool(_) => &[0],
+            About::Prompt(_) => &[1],
+            About::Resource(_) => &[2],
+            About::NotTool => &[1, 2],
+            About::Ask(_) => &[],
+        };
+        let all = match about {
+            About::Tool(glob) | About::Prompt(glob) | About::Resource(glob) => {
+                glob.is_prefix() && glob.prefix().is_empty()
+            }
+            About::NotTool | About::Ask(_) => true,
+        };
+        let noted = |draft: &mut Draft| match (rule.effect, &rule.reason) {
+            (Effect::Permit, _) => kinds.iter().for_each(|kind| draft.reach.some[*kind].set(server.index())),
+            (Effect::Forbid, None) if all => {
+                kinds.iter().for_each(|kind| draft.reach.hides_all[*kind].set(server.index()));
+            }
+            (Effect::Forbid, _) => {}
+        };
+        self.of(rule, noted);
+    }
+
+    /// The rows that a rule belongs to.
+    fn of(&mut self, rule: &Rule, mut to: impl FnMut(&mut Draft)) {
         if rule.tasks.is_empty() {
-            self.always.add(says, id, &reach);
+            to(&mut self.always);
         }
         for task in &rule.tasks {
             if self.tasks.len() <= task.index() {
                 self.tasks.resize_with(task.index() + 1, || None);
             }
-            self.tasks[task.index()].get_or_insert_default().add(says, id, &reach);
+            to(self.tasks[task.index()].get_or_insert_default());
         }
     }
 
@@ -229,6 +261,7 @@ impl Draft {
         Row {
             planes: self.numbers.map(Plane::build),
             resources: self.globs.into_iter().map(|globs| globs.map(Globs::build)).collect(),
+            reach: self.reach,
         }
     }
 }

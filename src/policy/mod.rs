@@ -9,10 +9,11 @@ pub mod decide;
 pub mod explain;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
-pub mod glob;
 pub mod pattern;
 pub mod rule;
 pub mod table;
 #[cfg(test)]
 mod tests;
 pub mod uri;
+
+pub use crate::base::glob;

@@ -48,6 +48,16 @@ pub(super) struct Row {
     pub(super) planes: [Plane; 3],
     /// By `ServerId`; shorter where no rule reaches further.
     pub(super) resources: Vec<[Globs; 3]>,
+    pub(super) reach: Reaches,
+}
+
+/// Which servers a row is about, whatever they turn out to offer; by `ServerId`.
+#[derive(Default)]
+pub(super) struct Reaches {
+    /// Of which some tool, some prompt, some resource may be permitted.
+    pub(super) some: [Bits; 3],
+    /// Of which all tools, all prompts, all resources are silently forbidden.
+    pub(super) hides_all: [Bits; 3],
 }
 
 /// What a rule says where it applies; the index of a plane.

@@ -11,7 +11,7 @@ use proptest::test_runner::TestRunner;
 use smallvec::SmallVec;
 
 use super::compile::{Lacks, Warning};
-use super::decide::{Question, Verdict, Why, asks, decide, decide_listen, judge, listed, readable};
+use super::decide::{Question, Verdict, Why, asks, concerns, decide, decide_listen, judge, listed, readable};
 use super::explain::{Cause, Standing, explain};
 use super::pattern::Pattern;
 use super::rule::{Effect, PolicySet, Rule};
@@ -44,7 +44,7 @@ struct World {
 }
 
 fn item(name: &str) -> Item {
-    Item { name: Box::from(name), raw: Box::default(), params: Box::default(), id: Item::UNNUMBERED }
+    Item::named(name)
 }
 
 fn offers(tools: &[&str]) -> ServerCatalog {
@@ -56,6 +56,7 @@ fn offers(tools: &[&str]) -> ServerCatalog {
         protocol: Revision::NEWEST,
         capabilities: serde_json::json!({}),
         server_info: None,
+        instructions: None,
         lists: [list(tools), list(&PROMPTS), list(&RESOURCES), list(&TEMPLATES)],
     };
     ServerCatalog { modern: Some(era), ..ServerCatalog::default() }
@@ -86,6 +87,47 @@ fn rule(index: usize, text: &str) -> Rule {
 
 fn rules(texts: &[&str]) -> Vec<Rule> {
     texts.iter().enumerate().map(|(index, text)| rule(index, text)).collect()
+}
+
+#[test]
+fn what_the_rules_say_of_a_server() {
+    use ListKind::{Prompts, Resources, Templates, Tools};
+    let world = world(rules(&[
+        "permit docs/search late/*",
+        "permit late!prompt:a* pay/x @ research",
+        "permit pay!*",
+        "forbid pay!prompt:*",
+        "forbid docs/* @ audit",
+        "forbid late/* : no",
+        "forbid late/b*",
+    ]));
+    let check = |task: ActiveTask, server: u16, kind, want: bool| {
+        let got = concerns(&world.table, &caller(&[0, 2]), task, ServerId(server), kind);
+        assert_eq!(got, want, "{task:?} {server} {kind:?}");
+    };
+    let (none, research, audit) = (ActiveTask::None, ActiveTask::One(TaskId(0)), ActiveTask::One(TaskId(2)));
+    // Nothing is known of the third server, and a reason or a part hides nothing.
+    for (server, kind, want) in [
+        (0, Some(Tools), true),
+        (0, Some(Prompts), false),
+        (0, None, true),
+        (1, Some(Tools), false),
+        (1, Some(Prompts), false),
+        (1, Some(Resources), true),
+        (1, Some(Templates), true),
+        (2, Some(Tools), true),
+        (2, Some(Prompts), false),
+        (2, Some(Resources), false),
+        (3, None, false),
+    ] {
+        check(none, server, kind, want);
+    }
+    check(research, 2, Some(Prompts), true);
+    check(research, 1, Some(Tools), true);
+    check(audit, 0, Some(Tools), false);
+    check(audit, 0, None, false);
+    check(ActiveTask::Several, 0, None, false);
+    check(ActiveTask::Several, 2, Some(Prompts), false);
 }
 
 fn caller(held: &[u16]) -> Caller {

@@ -3,12 +3,15 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
+use super::cursor::{self, Cursor, CursorFault, CursorList};
 use super::owner::{SealingKey, SessionFault, SessionSeal, endpoint_hash, open, seal};
 use super::tasks::{self, HandleFault, TaskHandle};
 use crate::base::ids::ShardId;
-use crate::base::limits::{SESSION_ID_BYTES_MAX, TASK_HANDLE_BYTES_MAX, TASK_ID_BYTES_MAX};
+use crate::base::limits::{CURSOR_BYTES, SESSION_ID_BYTES_MAX, TASK_HANDLE_BYTES_MAX, TASK_ID_BYTES_MAX};
 use crate::identity::caller::Owner;
-use crate::mcp::revision::Revision;
+use crate::mcp::catalog::ListKind;
+use crate::mcp::merge::write::Position;
+use crate::mcp::revision::{Era, Revision};
 
 /// A session id: opened only when sealing what it says gives the very same bytes; and one that is sealed from the
 /// data opens to what was sealed, for its owner at its endpoint alone, and does not with one bit changed.
@@ -63,6 +66,50 @@ pub fn task_id(data: &[u8]) {
     }
 }
 
+/// A cursor: opened only when sealing what it says gives the very same bytes; and one that is sealed from the data opens
+/// to itself, for its owner and its list alone, and does not with one bit changed.
+///
+/// # Panics
+/// When one of these is not true.
+pub fn cursor(data: &[u8]) {
+    let keys = [SealingKey::derive(&[1; 32]), SealingKey::derive(&[2; 32])];
+    if let Ok(cursor) = cursor::open(&keys, data) {
+        let sealed = URL_SAFE_NO_PAD.decode(data).expect("what opens is base64url");
+        let nonce = sealed[5..].first_chunk().expect("with a nonce in it");
+        let key = keys.iter().find(|key| key.id() == sealed[1..5]).expect("and the id of a key");
+        assert_eq!(cursor::seal(key, &cursor, *nonce).as_bytes(), data, "nobody has sealed this");
+    }
+    let number = |at: usize| data.get(at).copied().unwrap_or_default();
+    let list = CursorList {
+        owner: Owner([number(0); 16]),
+        endpoint: number(1).into(),
+        era: if number(2) % 2 == 0 { Era::Legacy } else { Era::Modern },
+        kind: ListKind::ALL[usize::from(number(3) % 4)],
+        generation: data.len() as u64,
+    };
+    let cursor = Cursor { list, position: Position { member: number(4).into(), row: u32::from(number(5)) << 16 } };
+    let sealed = cursor::seal(&keys[data.len() % 2], &cursor, [number(6); 12]);
+    assert_eq!(sealed.len(), CURSOR_BYTES);
+    let opened = cursor::open(&keys, sealed.as_bytes());
+    assert_eq!(opened, Ok(cursor));
+    assert_eq!(cursor.of(&list), Ok(cursor.position));
+    for other in [
+        CursorList { owner: Owner([number(0) ^ 1; 16]), ..list },
+        CursorList { endpoint: list.endpoint + 1, ..list },
+        CursorList { era: if list.era == Era::Legacy { Era::Modern } else { Era::Legacy }, ..list },
+        CursorList { kind: ListKind::ALL[(list.kind.index() + 1) % 4], ..list },
+        CursorList { generation: list.generation + 1, ..list },
+    ] {
+        assert_eq!(cursor.of(&other), Err(CursorFault::Foreign));
+    }
+    let mut bytes = URL_SAFE_NO_PAD.decode(&sealed).expect("what we seal is base64url");
+    for at in [0, 1, 5, 17, bytes.len() / 2, bytes.len() - 1, data.len() % bytes.len()] {
+        bytes[at] ^= 1 << (at % 8);
+        assert!(cursor::open(&keys, URL_SAFE_NO_PAD.encode(&bytes).as_bytes()).is_err(), "changed at {at}");
+        bytes[at] ^= 1 << (at % 8);
+    }
+}
+
 fn assert_seals(keys: &[SealingKey; 2], data: &[u8]) {
     let number = |at: usize| u64::from(data.get(at).copied().unwrap_or_default());
     let mut nonce = [0; 12];
@@ -103,6 +150,11 @@ mod tests {
     #[test]
     fn session_ids_hold() {
         hold("session_id", session_id);
+    }
+
+    #[test]
+    fn cursors_hold() {
+        hold("cursor", cursor);
     }
 
     #[test]

@@ -34,6 +34,11 @@ impl Herald {
         self.told.is_none()
     }
 
+    /// Does not look after all.
+    pub fn forget(&mut self) {
+        self.due = None;
+    }
+
     /// Has looked: which of the lists are others than its reader knows. Of the first look none is.
     pub fn looked(&mut self, marks: [u64; 3]) -> [bool; 3] {
         self.due = None;

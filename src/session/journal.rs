@@ -1,7 +1,7 @@
 //! The ledger's journal: what has changed, entry by entry, so that a table can be made again from it.
 //!
 //! ```text
-//! file   magic 7 | version 1 | entry …
+//! file   magic 7 | version 1 byte | entry …
 //! entry  length 4 | CRC-32 of the rest 4 | kind 1 | place 1 | fields
 //! ```
 //!
@@ -32,7 +32,7 @@ pub enum JournalFault {
     #[error("it is not a journal of sessions")]
     Foreign,
     /// Another build wrote it.
-    #[error("its version is {0}, and this build reads version {VERSION}")]
+    #[error("its version is {0}, and this build reads versions up to {VERSION}")]
     Version(u8),
 }
 
@@ -53,11 +53,14 @@ pub struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
     tail: Tail,
+    version: u8,
 }
 
 /// One entry, whose checksum is right.
 #[derive(Clone, Copy, Debug)]
 pub struct Entry<'a> {
+    /// The layout of its fields.
+    version: u8,
     kind: u8,
     place: u8,
     fields: &'a [u8],
@@ -84,13 +87,21 @@ impl<'a> Reader<'a> {
         if HEADER.starts_with(bytes) {
             let tail = if bytes.is_empty() || bytes.len() == HEADER.len() { Tail::Whole } else { Tail::Torn };
             let at = if bytes.len() == HEADER.len() { bytes.len() } else { 0 };
-            return Ok(Self { bytes: &bytes[..at], at, tail });
+            return Ok(Self { bytes: &bytes[..at], at, tail, version: VERSION });
         }
         match bytes.split_at_checked(HEADER.len()) {
-            Some((header, _)) if header == HEADER => Ok(Self { bytes, at: HEADER.len(), tail: Tail::Whole }),
-            Some((header, _)) if header[..7] == HEADER[..7] => Err(JournalFault::Version(header[7])),
+            Some((header, _)) if header[..7] == HEADER[..7] => match header[7] {
+                version @ OLDEST..=VERSION => Ok(Self { bytes, at: HEADER.len(), tail: Tail::Whole, version }),
+                version => Err(JournalFault::Version(version)),
+            },
             _ => Err(JournalFault::Foreign),
         }
+    }
+
+    /// An earlier build wrote it: it can be read, but nothing can be appended.
+    #[must_use]
+    pub fn is_old(&self) -> bool {
+        self.version < VERSION
     }
 
     /// How many bytes were read: all that is to be kept.
@@ -125,7 +136,7 @@ impl<'a> Reader<'a> {
             return Err(Tail::Damaged);
         }
         match payload {
-            [kind, place, fields @ ..] => Ok(Entry { kind: *kind, place: *place, fields }),
+            [kind, place, fields @ ..] => Ok(Entry { version: self.version, kind: *kind, place: *place, fields }),
             _ => Err(Tail::Damaged),
         }
     }
@@ -167,7 +178,7 @@ impl<'a> Entry<'a> {
 
     /// What it means for a stripe; `None` for what this build cannot have written.
     pub(super) fn change(&self) -> Option<Change<'a>> {
-        let mut fields = Fields(self.fields);
+        let mut fields = Fields(self.fields, self.version);
         let change = match self.kind {
             SESSION => fields.session()?,
             OPENED => Change::Opened { nonce: fields.take()?, upstream: fields.upstream()? },
@@ -257,6 +268,7 @@ pub(super) fn write_over_before(out: &mut Vec<u8>, place: u8, s: u64) {
 
 fn write_upstream(out: &mut Vec<u8>, upstream: &Upstream) {
     out.extend_from_slice(&upstream.server.to_be_bytes());
+    out.extend_from_slice(&upstream.instance.to_be_bytes());
     out.extend_from_slice(&upstream.epoch.to_be_bytes());
     out.push(revision_code(upstream.revision));
     long(out, &upstream.id);
@@ -283,7 +295,8 @@ fn count(out: &mut Vec<u8>, count: usize) {
     out.extend_from_slice(&u16::try_from(count).unwrap_or(u16::MAX).to_be_bytes());
 }
 
-struct Fields<'a>(&'a [u8]);
+/// What is left of an entry, in the layout of this version.
+struct Fields<'a>(&'a [u8], u8);
 
 impl<'a> Fields<'a> {
     fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
@@ -326,6 +339,8 @@ impl<'a> Fields<'a> {
     fn upstream(&mut self) -> Option<Upstream> {
         Some(Upstream {
             server: self.number()?,
+            // Servers were at one place.
+            instance: if self.1 == OLDEST { 0 } else { self.number()? },
             epoch: self.small()?,
             revision: self.revision()?,
             id: self.long().filter(|id| id.len() <= UPSTREAM_SESSION_BYTES_MAX)?.into(),
@@ -358,7 +373,9 @@ fn checksum(length: &[u8], payload: &[u8]) -> u32 {
 }
 
 /// Changes with the layout of entries.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// The oldest layout that is read: in it, nothing says at which instance a server's session is.
+const OLDEST: u8 = 1;
 /// Length and checksum.
 const FRAME_BYTES: usize = 8;
 /// Kind and place.
@@ -374,8 +391,66 @@ const ENDED: u8 = 7;
 const OVER_BEFORE: u8 = 8;
 
 const _: () = assert!(
-    128 + SESSION_SERVERS_MAX * (15 + UPSTREAM_SESSION_BYTES_MAX) + SUBSCRIPTIONS_MAX * 2 + SUBSCRIBED_BYTES_MAX
+    128 + SESSION_SERVERS_MAX * (23 + UPSTREAM_SESSION_BYTES_MAX) + SUBSCRIPTIONS_MAX * 2 + SUBSCRIBED_BYTES_MAX
         <= JOURNAL_ENTRY_BYTES_MAX,
     "the largest session is one entry"
 );
 const _: () = assert!(PROFILE_BYTES_MAX + KIND_BYTES <= JOURNAL_ENTRY_BYTES_MAX, "a profile is one entry");
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A journal as the first version wrote it: one session, at a server whose instance it does not say, opened again
+    /// there since.
+    pub(crate) fn old_file(key: &SessionKey, terms: Terms, server: u64, id: &[u8]) -> Vec<u8> {
+        let upstream = |out: &mut Vec<u8>, epoch: u32| {
+            out.extend_from_slice(&server.to_be_bytes());
+            out.extend_from_slice(&epoch.to_be_bytes());
+            out.push(revision_code(terms.revision));
+            long(out, id);
+        };
+        let mut out = HEADER.to_vec();
+        out[7] = OLDEST;
+        framed(&mut out, SESSION, key.owner.0[0], |out| {
+            out.extend_from_slice(&key.owner.0);
+            out.extend_from_slice(&key.nonce);
+            out.extend_from_slice(&terms.endpoint.to_be_bytes());
+            out.push(revision_code(terms.revision));
+            out.extend_from_slice(&terms.capabilities.to_be_bytes());
+            out.extend_from_slice(&terms.issued_s.to_be_bytes());
+            out.extend_from_slice(&terms.issued_s.to_be_bytes());
+            out.extend_from_slice(&[0, 0, 0]);
+            count(out, 1);
+            upstream(out, 1);
+            count(out, 0);
+        });
+        framed(&mut out, OPENED, key.owner.0[0], |out| {
+            out.extend_from_slice(&key.nonce);
+            upstream(out, 2);
+        });
+        out
+    }
+
+    #[test]
+    fn an_old_journal_is_read() {
+        let key = SessionKey { owner: Owner([7; 16]), nonce: [9; 16] };
+        let terms = Terms { endpoint: 1, revision: Revision::R2025_06_18, capabilities: 3, issued_s: 1000 };
+        let file = old_file(&key, terms, 5, b"up");
+        let mut reader = Reader::open(&file).unwrap();
+        assert!(reader.is_old() && !Reader::open(&HEADER).unwrap().is_old());
+        let Some(Change::Session { record, profile: None }) = reader.next().and_then(|entry| entry.change()) else {
+            panic!("a session")
+        };
+        let upstream =
+            |epoch| Upstream { server: 5, instance: 0, epoch, revision: terms.revision, id: (*b"up").into() };
+        assert_eq!((record.key, record.terms, &record.upstreams[..]), (key, terms, &[upstream(1)][..]));
+        let Some(Change::Opened { nonce, upstream: opened }) = reader.next().and_then(|entry| entry.change()) else {
+            panic!("opened again")
+        };
+        assert_eq!((nonce, opened), (key.nonce, upstream(2)));
+        assert!(reader.next().is_none() && reader.tail() == Tail::Whole);
+        assert_eq!(Reader::open(b"pc-sess\x03").err(), Some(JournalFault::Version(3)));
+        assert_eq!(Reader::open(b"pc-sess\x00").err(), Some(JournalFault::Version(0)));
+    }
+}

@@ -50,6 +50,8 @@ pub struct Terms {
 pub struct Upstream {
     /// Hash of the server's name.
     pub server: u64,
+    /// The instance of it that the session is at, by its digest; 0 where that is not known.
+    pub instance: u64,
     /// Which of the sessions that were opened there, one after the other: a later one has a greater number. From 1.
     pub epoch: u32,
     /// The revision that the server agreed on.
@@ -884,7 +886,7 @@ mod tests {
     }
 
     fn upstream(epoch: u32, id: &[u8]) -> Upstream {
-        Upstream { server: 1, epoch, revision: Revision::R2025_06_18, id: id.into() }
+        Upstream { server: 1, instance: 2, epoch, revision: Revision::R2025_06_18, id: id.into() }
     }
 
     fn now(s: u64) -> Now {
@@ -1053,6 +1055,6 @@ mod tests {
 
     #[test]
     fn a_record_is_small() {
-        assert!(size_of::<Option<Record>>() <= 144, "{} bytes", size_of::<Option<Record>>());
+        assert!(size_of::<Option<Record>>() <= 152, "{} bytes", size_of::<Option<Record>>());
     }
 }

@@ -6,9 +6,9 @@ use std::future::{Future as _, poll_fn};
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Poll;
 
-use crate::base::ids::ServerId;
 use crate::base::limits::{BUFFER_BYTES, INTERIM_HEADS_MAX, SENT_AT_ONCE_BYTES, UPSTREAM_HEADS_KEPT};
 use crate::base::time::Moment;
 use crate::http::body::{BodyDecoder, Piece};
@@ -29,6 +29,7 @@ use super::UpstreamFault;
 use super::bridge::Bridge;
 use super::pair;
 use super::pool::Pool;
+use super::state::{InstanceState, ServerState};
 
 /// The proof that something may be sent.
 #[derive(Debug, Clone, Copy)]
@@ -45,7 +46,9 @@ pub enum Clearance<'a> {
 #[derive(Clone, Copy)]
 pub struct Lane<'a> {
     /// The server.
-    pub server: ServerId,
+    pub state: &'a Arc<ServerState>,
+    /// Which of its instances: connections are kept for each.
+    pub instance: &'a Arc<InstanceState>,
     /// Its addresses, resolved by the plane.
     pub addresses: &'a [SocketAddr],
     /// Its `Host`.
@@ -143,7 +146,8 @@ pub struct Upstreams {
 /// An answer whose head has arrived. Its body is read with `next_piece`, or `fill` and `decode`.
 pub struct Answer {
     head: Box<Head>,
-    server: ServerId,
+    /// The instance that it is of.
+    key: u64,
     stream: Stream,
     /// Bytes received and not decoded yet.
     input: Option<Buffer>,
@@ -219,7 +223,7 @@ impl Upstreams {
             return Box::pin(self.bridged(lane, request, deadline, abort)).await;
         }
         let mut request = request;
-        if let Some(stream) = self.pool.take(lane.server, self.timers.last().mono) {
+        if let Some(stream) = self.pool.take(lane.instance.digest, self.timers.last().mono) {
             match self.converse(lane, request, deadline, abort, stream).await {
                 // A kept connection that ends without one byte of an answer was closed while it was idle.
                 Err(Failed { fault: UpstreamFault::Cut, unanswered: Some(again) }) if again.repeatable => {
@@ -254,7 +258,7 @@ impl Upstreams {
 
     /// Keeps the answer's connection if it can carry another request. The body must have been read to its end.
     pub fn finish(&self, answer: Answer) {
-        let Answer { head, server, stream, input, done, deadline, large, epoch, .. } = answer;
+        let Answer { head, key, stream, input, done, deadline, large, epoch, .. } = answer;
         let _ = deadline.disarm();
         // Bytes behind a complete answer belong to nobody: never hand them to the next request.
         let clean = input.is_none_or(|rest| rest.is_empty());
@@ -264,7 +268,7 @@ impl Upstreams {
         if done && clean && sent && head.parsed.keep_alive && head.parsed.status < 400 {
             let keep_ms = keep_alive_ms(head.parsed.get(&head.bytes, Known::KeepAlive));
             stream.release();
-            self.pool.put(server, stream, epoch, self.timers.last().mono, keep_ms);
+            self.pool.put(key, stream, epoch, self.timers.last().mono, keep_ms);
         } else {
             stream.shutdown();
         }
@@ -340,7 +344,8 @@ impl Upstreams {
             Ok((head, input)) => {
                 let decoder = BodyDecoder::new(head.parsed.framing);
                 let done = decoder.is_done();
-                Ok(Answer { head, server: lane.server, stream, input, decoder, done, deadline: guard, large, epoch })
+                let key = lane.instance.digest;
+                Ok(Answer { head, key, stream, input, decoder, done, deadline: guard, large, epoch })
             }
             Err(fault) => {
                 stream.shutdown();

@@ -4,11 +4,11 @@
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 
-use crate::base::ids::ServerId;
 use crate::base::limits::{LINE_POST_MS_MAX, LINE_POSTS_MAX, LINE_WAITING_BYTES_MAX, STREAM_BUFFERED_BYTES_MAX};
 use crate::base::time::Moment;
 use crate::http::head::Method;
@@ -22,10 +22,12 @@ use super::UpstreamFault;
 use super::bridge::Bridge;
 use super::exchange::{Abort, Answer, Lane, Request};
 use super::inbox::{Inbox, Nudge, Said};
+use super::state::{InstanceState, ServerState};
 
 /// A lane that outlives the snapshot it was made from.
 pub(super) struct Road {
-    server: ServerId,
+    state: Arc<ServerState>,
+    instance: Arc<InstanceState>,
     addresses: Box<[SocketAddr]>,
     pub(super) host: Box<str>,
     pub(super) path: Box<str>,
@@ -36,7 +38,8 @@ pub(super) struct Road {
 impl Road {
     pub(super) fn of(lane: &Lane<'_>) -> Self {
         Self {
-            server: lane.server,
+            state: lane.state.clone(),
+            instance: lane.instance.clone(),
             addresses: lane.addresses.into(),
             host: lane.host.into(),
             path: lane.path.into(),
@@ -48,7 +51,8 @@ impl Road {
     /// To another path of the same origin.
     pub(super) fn lane<'a>(&'a self, path: &'a str) -> Lane<'a> {
         Lane {
-            server: self.server,
+            state: &self.state,
+            instance: &self.instance,
             addresses: &self.addresses,
             host: &self.host,
             path,

@@ -4,13 +4,16 @@
 //! Start at `exchange::Upstreams::exchange`.
 //! Spec: RFC 9112 (HTTP/1.1) as a client; MCP basic/transports.
 
+pub mod breaker;
 mod bridge;
 pub mod dial;
 pub mod exchange;
 pub mod inbox;
 mod lines;
+pub mod pick;
 pub mod pair;
 pub mod pool;
+pub mod state;
 
 /// What went wrong between us and a server. The caller learns only the kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -36,6 +39,12 @@ pub enum UpstreamFault {
     /// What came back is not an HTTP answer we accept.
     #[error("the server's answer is not acceptable HTTP")]
     BadAnswer,
+    /// Its breaker is open, for so long at least; nothing was sent.
+    #[error("the server is not asked at the moment, because it did not answer")]
+    Unhealthy {
+        /// Milliseconds.
+        retry_ms: u64,
+    },
     /// We ended it: the caller left, or the gateway is stopping.
     #[error("the call was abandoned")]
     Abandoned,

@@ -1,8 +1,10 @@
-//! This shard's idle connections: per server, last in first out, so that the warm ones are used and the others age.
+//! This shard's idle connections: per instance of a server, last in first out, so that the warm ones are used and the others age.
 
 use std::cell::{Cell, RefCell};
 
-use crate::base::ids::ServerId;
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+
 use crate::base::limits::{UPSTREAM_IDLE_MAX, UPSTREAM_IDLE_MS_MAX};
 use crate::base::time::Moment;
 use crate::tls::stream::Stream;
@@ -11,7 +13,8 @@ use crate::uring::socket::Peek;
 /// Idle connections of all servers.
 #[derive(Default)]
 pub struct Pool {
-    servers: RefCell<Vec<Vec<Idle>>>,
+    /// By the digest of the instance. Those that have none are forgotten.
+    instances: RefCell<HashMap<u64, Vec<Idle>, RandomState>>,
     /// Counts up when what was connected before must not be used again.
     epoch: Cell<u64>,
 }
@@ -22,10 +25,10 @@ struct Idle {
 }
 
 impl Pool {
-    /// An idle connection to `server` that was still open a moment ago.
-    pub(super) fn take(&self, server: ServerId, now: Moment) -> Option<Stream> {
-        let mut servers = self.servers.borrow_mut();
-        let idle = servers.get_mut(server.index())?;
+    /// An idle connection to the instance with this digest that was still open a moment ago.
+    pub(super) fn take(&self, key: u64, now: Moment) -> Option<Stream> {
+        let mut instances = self.instances.borrow_mut();
+        let idle = instances.get_mut(&key)?;
         while let Some(Idle { stream, until }) = idle.pop() {
             // A look costs a system call, and is worth it: bytes that nobody asked for would become the answer to the
             // next request, which may be somebody else's.
@@ -51,15 +54,12 @@ impl Pool {
 
     /// Keeps a connection of this epoch whose last answer was read to its end, for `keep_ms` at most where the server
     /// said so.
-    pub(super) fn put(&self, server: ServerId, stream: Stream, epoch: u64, now: Moment, keep_ms: Option<u64>) {
+    pub(super) fn put(&self, key: u64, stream: Stream, epoch: u64, now: Moment, keep_ms: Option<u64>) {
         if epoch != self.epoch.get() {
             return stream.shutdown();
         }
-        let mut servers = self.servers.borrow_mut();
-        if servers.len() <= server.index() {
-            servers.resize_with(server.index() + 1, Vec::new);
-        }
-        let idle = &mut servers[server.index()];
+        let mut instances = self.instances.borrow_mut();
+        let idle = instances.entry(key).or_default();
         let keep_ms = keep_ms.unwrap_or(UPSTREAM_IDLE_MS_MAX).min(UPSTREAM_IDLE_MS_MAX);
         if idle.len() >= UPSTREAM_IDLE_MAX || keep_ms == 0 {
             stream.shutdown();
@@ -70,8 +70,7 @@ impl Pool {
 
     /// Closes what has been idle for too long; called by the shard's housekeeping.
     pub fn prune(&self, now: Moment) {
-        for idle in self.servers.borrow_mut().iter_mut() {
-            // The oldest are at the front.
+        self.instances.borrow_mut().retain(|_, idle| {
             idle.retain(|connection| {
                 let keep = connection.until > now;
                 if !keep {
@@ -79,12 +78,13 @@ impl Pool {
                 }
                 keep
             });
-        }
+            !idle.is_empty()
+        });
     }
 
     /// Closes everything.
     pub fn clear(&self) {
-        for idle in self.servers.borrow_mut().drain(..).flatten() {
+        for idle in self.instances.borrow_mut().drain().flat_map(|(_, idle)| idle) {
             idle.stream.shutdown();
         }
     }

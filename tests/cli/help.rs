@@ -25,6 +25,7 @@ macro_rules! snapshots {
             let known = [$($verb),*];
             let mut verbs = subcommands(&help(""));
             verbs.extend(subcommands(&help("audit")).into_iter().map(|verb| format!("audit {verb}")));
+            verbs.extend(subcommands(&help("pins")).into_iter().map(|verb| format!("pins {verb}")));
             for verb in verbs {
                 assert!(known.contains(&verb.as_str()), "{verb} has no snapshot of its help");
             }
@@ -41,6 +42,10 @@ snapshots! {
     healthcheck: "healthcheck",
     audit: "audit",
     audit_export: "audit export",
+    pins: "pins",
+    pins_ls: "pins ls",
+    pins_diff: "pins diff",
+    pins_approve: "pins approve",
     version: "version",
 }
 

@@ -436,8 +436,13 @@ impl World {
             self.gateway.ledger.not_opened(&key, digest(server), lead);
             return self.way(number, if declined { In::Declined } else { In::Unreachable });
         };
-        let upstream =
-            Upstream { server: digest(server), epoch: lead, revision: Revision::R2025_06_18, id: id.clone() };
+        let upstream = Upstream {
+            server: digest(server),
+            instance: 0,
+            epoch: lead,
+            revision: Revision::R2025_06_18,
+            id: id.clone(),
+        };
         let kept = self.gateway.ledger.opened(&key, upstream.clone());
         self.journal_soon();
         let input = match kept {
@@ -494,9 +499,10 @@ impl World {
         let Some(id) = opened else { return self.reply(conn, Reply::Fault) };
         let (key, now_s) = (task.session.key, self.now_s());
         task.session.terms.issued_s = now_s;
-        let upstream = Upstream { server: digest(0), epoch: 1, revision: Revision::R2025_06_18, id: id.clone() };
+        let upstream =
+            Upstream { server: digest(0), instance: 0, epoch: 1, revision: Revision::R2025_06_18, id: id.clone() };
         let before = self.gateway.ledger.len();
-        let entered = self.gateway.ledger.enter(key, task.session.terms, b"{}", upstream, now_s);
+        let entered = self.gateway.ledger.enter(key, task.session.terms, b"{}", Some(upstream), now_s);
         self.journal_soon();
         if let Err(fault) = entered {
             match fault {

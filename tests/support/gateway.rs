@@ -315,6 +315,11 @@ impl Gateway {
         self.key.key_set()
     }
 
+    /// Its configuration file.
+    pub(crate) fn config(&self) -> PathBuf {
+        self.folder.path().join("portcullis.yaml")
+    }
+
     /// The folder of its record.
     pub(crate) fn audit(&self) -> PathBuf {
         self.folder.path().join("audit")

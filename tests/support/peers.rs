@@ -33,6 +33,8 @@ pub(crate) const FASTMCP_SERVER: &str = "fastmcp_server.py";
 pub(crate) const PY_SSE_SERVER: &str = "py_sse_server.py";
 /// `@modelcontextprotocol/server-everything`: legacy only. Its steps are [`everything_steps`].
 pub(crate) const EVERYTHING_SERVER: &str = "everything-server.mjs";
+/// Takes the prefix of one server off the names of a merged endpoint; see [`Peers::serve_with`].
+pub(crate) const PREFIX_SHIM: &str = "prefix-shim.mjs";
 /// `@modelcontextprotocol/client` in every era; with `"sdk": 1` `@modelcontextprotocol/sdk` in the legacy one.
 pub(crate) const TS_CLIENT: &str = "ts_client.mjs";
 /// `mcp` 2.3.0 and fastmcp in every era, `mcp` 1.30.0 in the legacy one.
@@ -119,9 +121,15 @@ impl Peers {
 
     /// Starts a server script on a free port of its own.
     pub(crate) fn serve(&self, script: &str) -> Server {
+        self.serve_with(script, &[])
+    }
+
+    /// The same, with these variables.
+    pub(crate) fn serve_with(&self, script: &str, told: &[(&str, &str)]) -> Server {
         let mut child = self
             .command(script)
             .env("PEER_HELD", "1")
+            .envs(told.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -13,6 +13,7 @@ mod http;
 mod hunt;
 mod life;
 mod lists;
+mod merged;
 mod modern;
 mod origin;
 mod notify;

@@ -29,11 +29,11 @@ use crate::mcp::revision::Era;
 use crate::upstream::UpstreamFault;
 use crate::upstream::exchange::{Answer, Clearance, Request};
 
-use super::{Feed, Opening, changed};
+use super::{Feed, Opening, Part, changed, listener};
 
 /// How reading a server's stream ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Over {
+pub(super) enum Over {
     /// With the answer.
     Answered,
     /// The server ended it.
@@ -77,25 +77,25 @@ fn is_field_value(bytes: &[u8]) -> bool {
 }
 
 /// Feeds a session's own stream for as long as somebody reads it, and a while longer.
-pub(super) async fn keep_fed(shard: &Rc<Shard>, feed: &Rc<Feed>) {
+pub(super) async fn keep_fed(shard: &Rc<Shard>, feed: &Rc<Feed>, part: &Part) {
     let mut source = Source::default();
     let mut pause_ms = 0;
-    while feed.is_wanted(shard) {
+    while feed.wants(shard, part) {
         let (begun, was) = (shard.timers.now().mono, source.epoch);
         let first = feed.opening.get() == Opening::Trying;
         // Another call may have opened the session again meanwhile.
-        if source.epoch != epoch(shard, feed) {
+        if source.epoch != epoch(feed, part) {
             source.at = None;
         }
-        match open(shard, feed, source.at.as_deref()).await {
+        match open(shard, feed, part, source.at.as_deref()).await {
             Ok((answer, used)) => {
                 feed.opening.set(Opening::Open);
                 feed.changed();
                 shard.feeds.look(feed);
                 source.epoch = used;
-                feed.upstream.set(used);
+                part.upstream.set(used);
                 let resumed = source.at.clone();
-                let over = Box::pin(read(shard, feed, answer, &mut source)).await;
+                let over = Box::pin(read(shard, feed, part, answer, &mut source)).await;
                 let soon = shard.timers.now().mono < begun.plus_ms(STREAM_RETRY_MS_MAX);
                 if over == Over::Clean && soon && resumed.is_some() && source.at == resumed {
                     // Nothing came behind it, and nothing will: the server no longer has the stream that it is of.
@@ -116,8 +116,8 @@ pub(super) async fn keep_fed(shard: &Rc<Shard>, feed: &Rc<Feed>) {
         pause_ms = if lasted { least_ms } else { (2 * pause_ms).clamp(least_ms, STREAM_RETRY_MS_MAX) };
         let until = shard.timers.now().mono.plus_ms(pause_ms);
         // A session that a call opens again meanwhile has a stream to be asked for at once.
-        let seen = epoch(shard, feed);
-        while shard.timers.now().mono < until && feed.is_wanted(shard) && seen == epoch(shard, feed) {
+        let seen = epoch(feed, part);
+        while shard.timers.now().mono < until && feed.wants(shard, part) && seen == epoch(feed, part) {
             let soon = shard.timers.now().mono.plus_ms(STREAM_RETRY_MS);
             changed(shard, feed, until.min(soon).min(feed.until(shard))).await;
         }
@@ -128,13 +128,13 @@ pub(super) async fn keep_fed(shard: &Rc<Shard>, feed: &Rc<Feed>) {
 }
 
 /// Reads the rest of an answer whose server had hung up.
-pub(super) async fn go_on(shard: &Rc<Shard>, feed: &Rc<Feed>, at: Option<Box<[u8]>>) {
+pub(super) async fn go_on(shard: &Rc<Shard>, feed: &Rc<Feed>, part: &Part, at: Option<Box<[u8]>>) {
     let mut source = Source { at, ..Source::default() };
-    let answer = open(shard, feed, source.at.as_deref()).await;
+    let answer = open(shard, feed, part, source.at.as_deref()).await;
     feed.opening.set(Opening::Open);
     shard.feeds.look(feed);
     let kind = match answer {
-        Ok((answer, _)) => match Box::pin(read(shard, feed, answer, &mut source)).await {
+        Ok((answer, _)) => match Box::pin(read(shard, feed, part, answer, &mut source)).await {
             Over::Answered | Over::Unwanted => return feed.outlet.borrow_mut().finish(),
             Over::Clean | Over::Broken if source.at.is_some() => {
                 let at = source.at.as_deref().unwrap_or_default();
@@ -153,33 +153,32 @@ pub(super) async fn go_on(shard: &Rc<Shard>, feed: &Rc<Feed>, at: Option<Box<[u8
 }
 
 /// Which of the session's upstream sessions is in use; none: 0.
-fn epoch(shard: &Shard, feed: &Feed) -> u32 {
-    let digest = shard.snapshot().prepared.servers[feed.server.index()].digest;
-    feed.session.upstream(digest).map_or(0, |upstream| upstream.epoch)
+fn epoch(feed: &Feed, part: &Part) -> u32 {
+    feed.session.epoch(part.server)
 }
 
 /// Asks the server for a stream, behind its event `at`. A session that it has forgotten is opened again first; the
 /// answers that were due in it are lost. Also gives which of the server's sessions the stream is of: while it was asked
 /// for, another call may have opened a newer one, in which the stream's events mean nothing.
-async fn open(shard: &Shard, feed: &Feed, at: Option<&[u8]>) -> Result<(Answer, u32), Opening> {
-    let digest = shard.snapshot().prepared.servers[feed.server.index()].digest;
-    let mut again = feed.session.upstream(digest).is_none();
+async fn open(shard: &Shard, feed: &Feed, part: &Part, at: Option<&[u8]>) -> Result<(Answer, u32), Opening> {
+    let mut again = feed.session.upstream(part.server).is_none();
     let whole = feed.asked.is_none();
-    if !whole && feed.session.epoch(digest) != feed.upstream.get() {
+    if !whole && epoch(feed, part) != part.upstream.get() {
         return Err(Opening::Refused(404));
     }
     // The second time the shard may just have been behind the others.
     let mut used = 0;
     for last in [false, false, true] {
-        if again && let Err(refusal) = Box::pin(sessions::reopen(shard, &feed.flight(shard), used)).await {
-            return Err(match refusal.kind {
+        if again {
+            let flight = feed.flight(shard, part).ok_or(Opening::Refused(404))?;
+            Box::pin(sessions::reopen(shard, &flight, used)).await.map_err(|refusal| match refusal.kind {
                 Kind::SessionUnknown => Opening::Refused(404),
                 _ => Opening::Failed(UpstreamFault::Unreachable),
-            });
+            })?;
         }
         // What the old session's events were numbered with means nothing in the new one.
-        used = epoch(shard, feed);
-        let answer = ask(shard, feed, at.filter(|_| !again)).await.map_err(Opening::Failed)?;
+        used = epoch(feed, part);
+        let answer = ask(shard, feed, part, at.filter(|_| !again)).await.map_err(Opening::Failed)?;
         match (answer.status(), media(&answer)) {
             (200, Media::Events) => return Ok((answer, used)),
             (status, _) => {
@@ -207,9 +206,10 @@ async fn is_forgotten(shard: &Shard, answer: Answer) -> bool {
     sessions::is_forgotten(shard, status, &body, None)
 }
 
-async fn ask(shard: &Shard, feed: &Feed, at: Option<&[u8]>) -> Result<Answer, UpstreamFault> {
+async fn ask(shard: &Shard, feed: &Feed, part: &Part, at: Option<&[u8]>) -> Result<Answer, UpstreamFault> {
     let snapshot = shard.snapshot();
-    let upstream = feed.session.upstream(snapshot.prepared.servers[feed.server.index()].digest);
+    let server = snapshot.server_by_digest(part.server).ok_or(UpstreamFault::NoAddress)?;
+    let upstream = feed.session.upstream(part.server);
     let mut fields: SmallVec<[(&'static str, &[u8]); 12]> = SmallVec::new();
     fields.push(("accept", b"text/event-stream"));
     fields.push(("user-agent", USER_AGENT));
@@ -218,34 +218,42 @@ async fn ask(shard: &Shard, feed: &Feed, at: Option<&[u8]>) -> Result<Answer, Up
     }
     fields.extend(at.map(|at| (Known::LastEventId.name(), at)));
     let request = Request { method: Method::Get, fields: &fields, params: &[], body: None, repeatable: true };
-    let lane = lane(&snapshot, feed.server);
+    let lane = lane(&snapshot, server);
     let clearance = Clearance::Session(feed.session.proof());
     let request = shard.upstreams.compose(clearance, &lane, &request).ok_or(UpstreamFault::NoBuffer)?;
-    let until = deadline(shard, snapshot.settings.servers[feed.server.index()].timeout_ms);
-    feed.abort.reset();
-    let mut work = pin!(shard.upstreams.exchange(&lane, request, until, &feed.abort));
-    let result = finished(shard, feed, work.as_mut()).await;
+    let until = deadline(shard, snapshot.settings.servers[server.index()].timeout_ms);
+    part.abort.reset();
+    let mut work = pin!(shard.upstreams.exchange(&lane, request, until, &part.abort));
+    let result = finished(shard, feed, part, work.as_mut()).await;
     if matches!(result, Err(UpstreamFault::Unreachable | UpstreamFault::NoAddress)) {
-        shard.control.poke(feed.server).unreachable();
+        lane.state.poke.unreachable();
     }
     result
 }
 
 /// Reads a server's stream into the log.
-async fn read(shard: &Rc<Shard>, feed: &Rc<Feed>, mut answer: Answer, source: &mut Source) -> Over {
+pub(super) async fn read(
+    shard: &Rc<Shard>,
+    feed: &Rc<Feed>,
+    part: &Part,
+    mut answer: Answer,
+    source: &mut Source,
+) -> Over {
     answer.allow_until(NEVER);
     let mut parser = EventParser::new();
     loop {
+        // Those that waited for their servers together have room for one of them after the other.
+        has_room(shard, feed, part).await;
         let mut raw = Vec::new();
         let over = match answer.decode(|data| raw.extend_from_slice(data)) {
-            Ok(done) => take(shard, feed, &mut parser, &raw, source).or(done.then_some(Over::Clean)),
+            Ok(done) => take(shard, feed, part, &mut parser, &raw, source).or(done.then_some(Over::Clean)),
             Err(_) => Some(Over::Broken),
         };
         drop(raw);
-        tell_refused(shard, feed).await;
+        tell_refused(shard, feed, part).await;
         if let Some(over) = over {
             // Whose connection it is next, is no affair of this stream's.
-            feed.abort.reset();
+            part.abort.reset();
             if answer.done() {
                 retire(shard, answer).await;
             } else {
@@ -253,27 +261,39 @@ async fn read(shard: &Rc<Shard>, feed: &Rc<Feed>, mut answer: Answer, source: &m
             }
             return over;
         }
-        while !shard.feeds.room(feed) && feed.is_wanted(shard) {
-            feed.pause();
-            changed(shard, feed, feed.until(shard)).await;
-        }
-        let filled = if feed.is_wanted(shard) {
-            finished(shard, feed, pin!(answer.fill_late(&shard.buffers))).await
+        has_room(shard, feed, part).await;
+        let filled = if feed.wants(shard, part) {
+            finished(shard, feed, part, pin!(answer.fill_late(&shard.buffers))).await
         } else {
             Err(UpstreamFault::Abandoned)
         };
         // What a socket has received before it was shut can still be read.
-        let wanted = feed.is_wanted(shard);
+        let wanted = feed.wants(shard, part);
         if filled.is_err() || !wanted {
-            feed.abort.reset();
+            part.abort.reset();
             answer.abandon();
             return if wanted { Over::Broken } else { Over::Unwanted };
         }
     }
 }
 
+/// Waits for room in the log. A server is not read while there is none.
+async fn has_room(shard: &Shard, feed: &Feed, part: &Part) {
+    while !shard.feeds.room(feed) && feed.wants(shard, part) {
+        feed.pause();
+        changed(shard, feed, feed.until(shard)).await;
+    }
+}
+
 /// Turns what has arrived into messages of the log.
-fn take(shard: &Shard, feed: &Feed, parser: &mut EventParser, raw: &[u8], source: &mut Source) -> Option<Over> {
+fn take(
+    shard: &Shard,
+    feed: &Feed,
+    part: &Part,
+    parser: &mut EventParser,
+    raw: &[u8],
+    source: &mut Source,
+) -> Option<Over> {
     let (mut at, mut over, mut pushed) = (0, None, false);
     while at < raw.len() && over.is_none() {
         match parser.push(&raw[at..]) {
@@ -284,11 +304,11 @@ fn take(shard: &Shard, feed: &Feed, parser: &mut EventParser, raw: &[u8], source
             continue;
         }
         let event = parser.event();
-        let weighed = weigh(shard, feed, &event);
+        let weighed = weigh(shard, feed, part, &event);
         let message = match &weighed {
             Weighed::Forward | Weighed::Final => event.data,
             Weighed::Changed(data) => Some(&**data),
-            Weighed::Drop | Weighed::Invalid => None,
+            Weighed::Drop | Weighed::End | Weighed::Invalid => None,
         };
         if let Some(message) = message {
             feed.push(message);
@@ -296,6 +316,7 @@ fn take(shard: &Shard, feed: &Feed, parser: &mut EventParser, raw: &[u8], source
         }
         match weighed {
             Weighed::Final => over = Some(Over::Answered),
+            Weighed::End => over = Some(Over::Clean),
             Weighed::Invalid if feed.asked.is_some() => over = Some(Over::Invalid),
             _ => {}
         }
@@ -312,20 +333,26 @@ fn take(shard: &Shard, feed: &Feed, parser: &mut EventParser, raw: &[u8], source
 }
 
 /// What becomes of an event.
-enum Weighed {
+pub(super) enum Weighed {
+    /// As it came.
     Forward,
+    /// The stream's end, which concerns its client not.
+    End,
     Changed(Vec<u8>),
     Final,
     Drop,
     Invalid,
 }
 
-fn weigh(shard: &Shard, feed: &Feed, event: &Event<'_>) -> Weighed {
+fn weigh(shard: &Shard, feed: &Feed, part: &Part, event: &Event<'_>) -> Weighed {
     let Some(data) = event.data.filter(|data| is_message(event) && !data.is_empty()) else { return Weighed::Drop };
     let Ok(facts) = shard.answers().read(data) else {
         shard.count(Count::EventsInvalid);
         return Weighed::Invalid;
     };
+    if let Some(listening) = &feed.listening {
+        return listener::weigh(shard, feed, part, listening, &facts, data);
+    }
     if matches!(facts.shape, Shape::Result | Shape::Error) {
         // On a session's own stream there are none (MCP 2025-11-25 basic/transports).
         let ours = match (&feed.asked, &facts.id) {
@@ -338,41 +365,43 @@ fn weigh(shard: &Shard, feed: &Feed, event: &Event<'_>) -> Weighed {
         return if ours { Weighed::Final } else { Weighed::Drop };
     }
     let (snapshot, who) = (shard.snapshot(), feed.who.borrow().clone());
-    match events::said(shard, &feed.eyes(&snapshot, &who), data) {
+    let Some(eyes) = feed.eyes(&snapshot, &who, part) else { return Weighed::Drop };
+    match events::said(shard, &eyes, data) {
         Said::Forward => Weighed::Forward,
         Said::Changed(data) => Weighed::Changed(data),
         Said::Drop => Weighed::Drop,
         Said::Invalid => Weighed::Invalid,
         Said::Refused(id, why) => {
-            feed.refusals.borrow_mut().push((id.into(), why));
+            part.refusals.borrow_mut().push((id.into(), why));
             Weighed::Drop
         }
     }
 }
 
-async fn tell_refused(shard: &Shard, feed: &Feed) {
+async fn tell_refused(shard: &Shard, feed: &Feed, part: &Part) {
     loop {
-        if !feed.is_wanted(shard) {
+        if !feed.wants(shard, part) {
             // Its server hears so by the end of the stream; told one by one, it could keep this here for long.
-            feed.refusals.take();
+            part.refusals.take();
         }
-        let Some((id, why)) = feed.refusals.borrow_mut().pop() else { return };
+        let Some((id, why)) = part.refusals.borrow_mut().pop() else { return };
         let snapshot = shard.snapshot();
-        Box::pin(events::refuse(shard, &snapshot, feed.server, &feed.session, feed.upstream.get(), &id, why)).await;
+        let Some(server) = snapshot.server_by_digest(part.server) else { continue };
+        Box::pin(events::refuse(shard, &snapshot, server, &feed.session, part.upstream.get(), &id, why)).await;
     }
 }
 
 /// Waits for something in flight, which ends early when nobody needs the stream any more.
-async fn finished<F: Future>(shard: &Shard, feed: &Feed, mut work: Pin<&mut F>) -> F::Output {
+pub(super) async fn finished<F: Future>(shard: &Shard, feed: &Feed, part: &Part, mut work: Pin<&mut F>) -> F::Output {
     loop {
         let turn = feed.turn();
-        let wanted = feed.is_wanted(shard);
+        let wanted = feed.wants(shard, part);
         if !wanted {
             // What is in flight ends by itself then.
-            feed.abort.fire();
+            part.abort.fire();
         }
         let until = if wanted { feed.until(shard) } else { NEVER };
-        tell_refused(shard, feed).await;
+        tell_refused(shard, feed, part).await;
         let mut alarm = pin!(shard.timers.sleep_until(until));
         let poll = |cx: &mut Context<'_>| {
             if let Poll::Ready(done) = work.as_mut().poll(cx) {

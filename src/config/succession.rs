@@ -1,0 +1,83 @@
+//! From one configuration to the next: which callers that were verified under the one are the same under the other, and
+//! what their tasks and endpoints are called there. Whoever outlasts a reload goes on by this; whoever comes anew is
+//! verified anew.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use crate::base::ids::{EndpointId, TaskId};
+use crate::identity::active::ActiveTask;
+use crate::identity::caller::Caller;
+
+use super::Settings;
+
+/// What callers of the epoch before are in this one.
+#[derive(Debug, Default)]
+pub struct Succession {
+    /// The epoch before; `None` where there is none, and nobody goes on.
+    from: Option<u64>,
+    /// Whoever came without a token still may.
+    anonymous: bool,
+    /// The issuers whose tokens are verified as before.
+    issuers: Vec<Arc<str>>,
+    /// By the tasks' ids before.
+    tasks: Vec<Option<TaskId>>,
+    /// By the endpoints' ids before.
+    endpoints: Vec<Option<EndpointId>>,
+}
+
+impl Succession {
+    /// From the settings of the epoch `from` to others.
+    #[must_use]
+    pub fn new(from: u64, before: &Settings, now: &Settings) -> Self {
+        let (old, new) = (before.policy.tasks(), now.policy.tasks());
+        // A token may name a task that was not known when it was verified: nobody has kept that.
+        let learned = new.iter().any(|(_, name)| old.id(name).is_none());
+        let same = before.issuers.iter().filter(|issuer| now.issuers.contains(issuer));
+        let issuers = same.filter(|_| !learned).map(|issuer| issuer.issuer.clone()).collect();
+        let tasks = old.iter().map(|(_, name)| new.id(name)).collect();
+        let place = |resource: &str| now.endpoints.iter().position(|endpoint| endpoint.resource == resource);
+        let endpoints = before.endpoints.iter().map(|endpoint| place(&endpoint.resource).map(EndpointId::from_index));
+        let anonymous = before.anonymous && now.anonymous;
+        Self { from: Some(from), anonymous, issuers, tasks, endpoints: endpoints.collect() }
+    }
+
+    /// A caller that was verified in `epoch`; `None` where only its token could tell who it is now.
+    #[must_use]
+    pub fn caller(&self, epoch: u64, caller: &Caller) -> Option<Caller> {
+        let known = if caller.anonymous { self.anonymous } else { self.issuers.contains(&caller.issuer) };
+        if self.from != Some(epoch) || !known {
+            return None;
+        }
+        let mut tasks: SmallVec<[TaskId; 4]> = caller.tasks.iter().filter_map(|task| self.task_id(*task)).collect();
+        tasks.sort_unstable();
+        Some(Caller { tasks, endpoints: caller.endpoints.renumbered(&self.endpoints), ..caller.clone() })
+    }
+
+    /// What it works on, as a task of [`Succession::caller`]'s; `None` where that is gone.
+    #[must_use]
+    pub fn task(&self, task: ActiveTask, now: &Caller) -> Option<ActiveTask> {
+        match task {
+            ActiveTask::None => Some(ActiveTask::None),
+            ActiveTask::One(task) => self.task_id(task).map(ActiveTask::One),
+            ActiveTask::Several => (now.tasks.len() > 1).then_some(ActiveTask::Several),
+        }
+    }
+
+    fn task_id(&self, before: TaskId) -> Option<TaskId> {
+        self.tasks.get(before.index()).copied().flatten()
+    }
+}
+
+/// Whether callers verified under one configuration are exactly the same under another.
+#[must_use]
+pub fn same_callers(before: &Settings, now: &Settings) -> bool {
+    let endpoints = |settings: &Settings| -> Vec<(String, String)> {
+        settings.endpoints.iter().map(|endpoint| (endpoint.path.clone(), endpoint.resource.clone())).collect()
+    };
+    before.anonymous == now.anonymous
+        && before.issuers == now.issuers
+        && before.policy.tasks() == now.policy.tasks()
+        && endpoints(before) == endpoints(now)
+}

@@ -1,0 +1,342 @@
+//! Which of a merged endpoint's servers a message is for, by the name that it gives, and what is answered without one.
+//! From here on the message has its server's own name for what it asks: what is decided on is what is sent.
+
+use std::borrow::Cow;
+
+use crate::base::ids::{ServerId, ShardId};
+use crate::base::span::Span;
+use crate::mcp::call::{Call, Object};
+use crate::mcp::catalog::{self, ListKind};
+use crate::mcp::merge::rewrite;
+use crate::mcp::method::Verb;
+use crate::mcp::optin::TASKS_EXTENSION;
+use crate::mcp::revision::Revision;
+use crate::mcp::transport::Transport;
+use crate::policy::decide::{self, Question, Why};
+use crate::session::tasks;
+
+use super::conn::{Body, Conn};
+use super::flight::{Flight, Next, Renamed, Whose};
+use super::judge::Judge;
+use super::pipeline::{self, Asked, Due, Here};
+use super::refusal::{Kind, Refusal};
+use super::relay;
+use super::sessions::{self, Live, Restored};
+use super::shard::Shard;
+use super::tally::Count;
+
+/// What is due for a message on a merged endpoint.
+#[expect(clippy::large_enum_variant, reason = "taken apart at once")]
+pub(super) enum Routed {
+    /// It has its server now, and is to be decided on. An answer to what that asked has found its question.
+    ToServer(Option<Restored>),
+    /// No server is asked.
+    Due(Due),
+}
+
+/// Finds out whom a message on a merged endpoint is for, or answers it here. Lists have their own way.
+///
+/// # Errors
+/// The same refusal for what is nobody's as for what is hidden.
+pub(super) async fn find(
+    shard: &Shard,
+    conn: &Conn,
+    body: &Body,
+    flight: &mut Flight,
+    call: &mut Call,
+    taken_back: Option<&[u8]>,
+) -> Result<Routed, Refusal> {
+    let text = conn.body_bytes(body);
+    let Some(method) = call.method else { return Ok(answered(shard, flight, call, text)) };
+    let due = match method.verb {
+        Verb::Initialize => {
+            flight.profile = sessions::profile(shard, text);
+            here(flight, Some(flight.revision), |out| write_initialize(flight, out))
+        }
+        Verb::Discover => here(flight, None, |out| write_discover(flight, out)),
+        Verb::Ping => here(flight, None, |out| out.extend_from_slice(b"{}")),
+        Verb::SetLevel => return set_level(shard, conn, flight, text).await,
+        Verb::RootsChanged => return tell_all(shard, conn, flight, text, |_| true).await,
+        Verb::Initialized => Due::Nothing,
+        Verb::Cancelled => {
+            cancelled(shard, flight, taken_back, text);
+            Due::Nothing
+        }
+        Verb::Progress => {
+            progressed(shard, flight, text).await;
+            Due::Nothing
+        }
+        Verb::TasksGet | Verb::TasksUpdate | Verb::TasksCancel => {
+            let judge = Judge::new(shard, conn, body, flight);
+            let server = task_server(shard, &judge, flight, call, text)?;
+            return Ok(routed(shard, conn, flight, server, None));
+        }
+        _ => {
+            let Some((server, name)) = named(flight, call, text) else {
+                return Err(Judge::new(shard, conn, body, flight).nobodys(call));
+            };
+            return named_to(shard, conn, body, flight, call, server, &name);
+        }
+    };
+    Ok(Routed::Due(due))
+}
+
+/// A message to this server, which calls what it is about by `name`.
+fn named_to(
+    shard: &Shard,
+    conn: &Conn,
+    body: &Body,
+    flight: &mut Flight,
+    call: &mut Call,
+    server: ServerId,
+    name: &str,
+) -> Result<Routed, Refusal> {
+    let offered = flight.snapshot.catalog.server(server);
+    let spoken = offered.map(|offered| offered.era(flight.era).is_some());
+    // What it has for the other era is not there for this one, and whoever has no rights there hears nothing of it.
+    if spoken == Some(false) || spoken.is_none() && !concerned(flight, server) {
+        return Err(Judge::new(shard, conn, body, flight).nobodys(call));
+    }
+    let renamed = narrow(call, conn.body_bytes(body), name);
+    let routed = routed(shard, conn, flight, server, renamed);
+    if spoken.is_none() {
+        return Err(Judge::new(shard, conn, body, flight).unreached(call));
+    }
+    Ok(routed)
+}
+
+/// It is for this server from now on.
+fn routed(shard: &Shard, conn: &Conn, flight: &mut Flight, server: ServerId, renamed: Option<Box<Renamed>>) -> Routed {
+    flight.server = server;
+    flight.whose = Whose::One(renamed);
+    let home = flight.session.as_ref().and_then(|live| pipeline::at_home(shard, conn, &flight.snapshot, server, live));
+    home.map_or(Routed::ToServer(None), |home| Routed::Due(Due::Home(home)))
+}
+
+/// The server whose name or URI this call gives, and that server's own.
+fn named(flight: &Flight, call: &Call, text: &[u8]) -> Option<(ServerId, Box<str>)> {
+    let (merged, era) = (flight.merged(), flight.era);
+    let (table, caller) = (&flight.snapshot.table, &flight.caller);
+    // A refusal with a reason is no secret; what is hidden leads where it would if it did not exist.
+    let mut may = |server: ServerId, uri: &str| {
+        let verdict = decide::judge(table, caller, flight.task, server, Question::Read(uri));
+        verdict.outcome != Err(Why::Hidden)
+    };
+    let name = call.subject.text()?.of(text);
+    match &call.subject {
+        Object::Tool(_) => merged.resolve(era, ListKind::Tools, name).map(|(server, name)| (server, name.into())),
+        Object::Prompt(_) | Object::CompletePrompt(_) => {
+            merged.resolve(era, ListKind::Prompts, name).map(|(server, name)| (server, name.into()))
+        }
+        Object::Resource(_) => merged.route(era, name, &mut may).map(|(server, uri)| (server, uri.into())),
+        Object::CompleteResource(_) => {
+            merged.route_template(era, name, &mut may).map(|(server, uri)| (server, uri.into()))
+        }
+        Object::None | Object::Listen(_) | Object::Task(_) => None,
+    }
+}
+
+/// Makes `name` what the call is about; where the client wrote something else, tells what.
+fn narrow(call: &mut Call, body: &[u8], name: &str) -> Option<Box<Renamed>> {
+    let text = call.subject.text_mut()?;
+    let exposed = text.of(body);
+    if exposed == name {
+        return None;
+    }
+    let ends = text.unescaped.is_none() && exposed.ends_with(name);
+    let renamed = Renamed { place: text.span, exposed: exposed.into(), sent: name.into() };
+    if ends {
+        text.span = Span::new(text.span.end as usize - name.len(), text.span.end as usize);
+    } else {
+        text.unescaped = Some(name.into());
+    }
+    Some(Box::new(renamed))
+}
+
+/// The server that a task is at: as its handle says.
+fn task_server(
+    shard: &Shard,
+    judge: &Judge<'_>,
+    flight: &Flight,
+    call: &Call,
+    text: &[u8],
+) -> Result<ServerId, Refusal> {
+    let Object::Task(name) = &call.subject else { return Err(judge.nobodys(call)) };
+    let snapshot = &flight.snapshot;
+    let handle = tasks::open(&shard.sealing, name.text.of(text).as_bytes()).ok();
+    let is_at =
+        |server: ServerId, mark: u64| tasks::server_mark(&snapshot.settings.servers[server.index()].name) == mark;
+    let servers = flight.merged().servers();
+    let server = handle.and_then(|handle| servers.iter().copied().find(|server| is_at(*server, handle.server)));
+    if let Some(server) = server {
+        return Ok(server);
+    }
+    let offers = |server: &ServerId| snapshot.catalog.server(*server).and_then(|offered| offered.era(flight.era));
+    let served = servers.iter().filter_map(offers).any(|offered| catalog::extension(offered, TASKS_EXTENSION));
+    judge.may_have_tasks(call, served)?;
+    Err(judge.nobodys(call))
+}
+
+/// A client's answer to what one of its servers asked.
+fn answered(shard: &Shard, flight: &mut Flight, call: &Call, text: &[u8]) -> Routed {
+    let found = sessions::question(shard, flight, call, text);
+    let server = found.as_ref().and_then(|(digest, _)| flight.snapshot.server_by_digest(*digest));
+    let server = server.filter(|server| flight.merged().servers().contains(server));
+    let (Some((_, restored)), Some(server)) = (found, server) else {
+        shard.count(Count::AnswersDropped);
+        return Routed::Due(Due::Nothing);
+    };
+    flight.server = server;
+    flight.whose = Whose::One(None);
+    Routed::ToServer(Some(restored))
+}
+
+/// The log level is a session's, whichever servers it has (MCP 2025-11-25 server/utilities/logging).
+async fn set_level(shard: &Shard, conn: &Conn, flight: &Flight, text: &[u8]) -> Result<Routed, Refusal> {
+    let offers =
+        |server: &ServerId| flight.snapshot.catalog.server(*server).and_then(|offered| offered.era(flight.era));
+    let mut offered = flight.merged().servers().iter().filter_map(offers);
+    if !offered.any(|offered| catalog::capability(offered, "logging")) {
+        return Err(Kind::MethodUnknown.into());
+    }
+    let level = sessions::level(shard, text)
+        .ok_or_else(|| Refusal::from(Kind::ParamsInvalid).saying("Invalid params: no such log level."))?;
+    let Some(live) = &flight.session else { return Err(unsaid()) };
+    shard.control.ledger.set_level(&live.key(), level as u8);
+    let logs = |server| offers(&server).is_some_and(|offered| catalog::capability(offered, "logging"));
+    match tell_all(shard, conn, flight, text, logs).await? {
+        Routed::Due(Due::Nothing) => Ok(Routed::Due(here(flight, None, |out| out.extend_from_slice(b"{}")))),
+        elsewhere => Ok(elsewhere),
+    }
+}
+
+/// Tells every server that has a session open for this one, and that `concerns` it.
+async fn tell_all(
+    shard: &Shard,
+    conn: &Conn,
+    flight: &Flight,
+    text: &[u8],
+    concerns: impl Fn(ServerId) -> bool,
+) -> Result<Routed, Refusal> {
+    let Some(live) = &flight.session else { return Ok(Routed::Due(Due::Nothing)) };
+    live.catch_up(shard);
+    let servers = flight.merged().servers();
+    if let Some(home) = servers.iter().find_map(|server| {
+        let digest = flight.snapshot.prepared.servers[server.index()].digest;
+        live.upstream(digest).and_then(|_| pipeline::at_home(shard, conn, &flight.snapshot, *server, live))
+    }) {
+        return Ok(Routed::Due(Due::Home(home)));
+    }
+    let concerned = servers.iter().copied().filter(|server| concerns(*server));
+    sessions::tell(shard, &flight.snapshot, live, concerned, text).await;
+    Ok(Routed::Due(Due::Nothing))
+}
+
+/// A request taken back: whichever shard has it knows its server.
+fn cancelled(shard: &Shard, flight: &Flight, id: Option<&[u8]>, text: &[u8]) {
+    match &flight.session {
+        Some(session) => pipeline::take_back(shard, session, id, Some(text)),
+        // A server without sessions could not tell whose request is meant.
+        None => shard.count(Count::CancelsSessionless),
+    }
+}
+
+/// The shard that a batch of messages belongs to: where it may have one for a server that is spoken to from there alone.
+pub(super) fn at_home_of_any(shard: &Shard, conn: &Conn, asked: &Asked, live: &Live) -> Option<ShardId> {
+    let snapshot = &asked.snapshot;
+    let mut servers = snapshot.merged[asked.endpoint.index()].servers().iter();
+    let one = servers.find(|server| snapshot.transport(**server) == Transport::Sse)?;
+    pipeline::at_home(shard, conn, snapshot, *one, live)
+}
+
+/// The server that what is nobody's may be at, for all that is known: one that this caller has to do with, and that was
+/// not reached yet. Hidden or not there, the answer is the same.
+pub(super) fn missing(flight: &Flight, subject: &Object) -> Option<ServerId> {
+    if !flight.is_merged() || matches!(subject, Object::Task(_)) {
+        return None;
+    }
+    let merged = flight.merged();
+    if merged.prefixed() && matches!(subject, Object::Tool(_) | Object::Prompt(_) | Object::CompletePrompt(_)) {
+        // The name says which server it would be at.
+        return None;
+    }
+    let mut servers = merged.servers().iter().copied();
+    servers.find(|server| !flight.snapshot.catalog.known(*server) && concerned(flight, *server))
+}
+
+fn concerned(flight: &Flight, server: ServerId) -> bool {
+    decide::concerns(&flight.snapshot.table, &flight.caller, flight.task, server, None)
+}
+
+/// The answer where a server of several is not known yet.
+pub(super) fn unreached(flight: &Flight, server: ServerId) -> Refusal {
+    let name = &flight.snapshot.settings.servers[server.index()].name;
+    Refusal::from(Kind::CatalogUnknown).saying(format!("The server '{name}' has not been reached yet; try again."))
+}
+
+fn unsaid() -> Refusal {
+    Refusal::from(Kind::RequestBad).saying("Bad Request: initialize first, and name its session.")
+}
+
+/// An answer made here: `write` appends its result.
+fn here(flight: &Flight, begins: Option<Revision>, write: impl FnOnce(&mut Vec<u8>)) -> Due {
+    let mut body = Vec::with_capacity(512);
+    body.extend_from_slice(b"{\"jsonrpc\":\"2.0\",\"id\":");
+    body.extend_from_slice(flight.id.as_deref().unwrap_or(b"null"));
+    body.extend_from_slice(b",\"result\":");
+    write(&mut body);
+    body.push(b'}');
+    Due::Here(Here { body, begins })
+}
+
+/// Sends an answer made here, with the id of the session that it begins.
+pub(super) async fn answer(shard: &Shard, conn: &mut Conn, flight: &Flight, here: Here) -> Result<Next, Refusal> {
+    let session = here.begins.map(|revision| sessions::begin(shard, flight, None, revision)).transpose()?;
+    flight.answer_leaves(shard);
+    relay::send_json(shard, conn, 200, session.as_deref(), &here.body).await;
+    Ok(Next::Keep)
+}
+
+/// Whether a result of this kind may name resources.
+pub(super) fn may_name_resources(flight: &Flight) -> bool {
+    let verb = flight.method.map(|method| method.verb);
+    flight.is_merged()
+        && matches!(
+            verb,
+            Some(Verb::ToolsCall | Verb::PromptsGet | Verb::ResourcesRead | Verb::Complete | Verb::TasksGet)
+        )
+}
+
+/// An answer of one of several servers, with the URIs in it as the client knows them; `None` where it goes as it came.
+pub(super) fn exposed(flight: &Flight, body: &[u8]) -> Option<Vec<u8>> {
+    if !flight.is_merged() || !rewrite::mentions_uri(body) {
+        return None;
+    }
+    let verb = flight.method?.verb;
+    let asked = flight.renamed().filter(|_| RESOURCES.contains(&verb));
+    rewrite::rewrite_result(verb, body, &mut |uri| {
+        // What was asked for comes back by the name that it was asked for with.
+        if let Some(renamed) = asked.filter(|renamed| *renamed.sent == *uri) {
+            return Some(renamed.exposed.to_string());
+        }
+        match flight.merged().expose_uri(flight.era, flight.server, uri) {
+            Cow::Owned(other) => Some(other),
+            Cow::Borrowed(_) => None,
+        }
+    })
+}
+
+/// Those that name one resource, by its URI.
+const RESOURCES: [Verb; 4] =
+    [Verb::ResourcesRead, Verb::ResourcesSubscribe, Verb::ResourcesUnsubscribe, Verb::Complete];
+
+fn write_initialize(flight: &Flight, out: &mut Vec<u8>) {
+    out.extend_from_slice(format!("{{\"protocolVersion\":\"{}\",\"capabilities\":{{\"tools\":{{}},\"logging\":{{}},\"resources\":{{\"subscribe\":true}},\"prompts\":{{}}}},\"serverInfo\":{{\"name\":\"portcullis\",\"version\":\"0\"}}}}", flight.revision.as_str()).as_bytes());
+}
+
+fn write_discover(_flight: &Flight, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"resultType\":\"complete\",\"supportedVersions\":[\"2026-07-28\"],\"capabilities\":{\"tools\":{}},\"ttlMs\":0,\"cacheScope\":\"private\"}");
+}
+
+/// Progress of what a server asked, by the token that its client knows.
+async fn progressed(_shard: &Shard, _flight: &Flight, _text: &[u8]) {}

@@ -1,0 +1,181 @@
+//! What the surveys of all servers have brought: what each offers, what of that is shown (`pins`), and since when they
+//! fail. By name, so that it outlives a change of the settings. The last good catalogue of a server is kept while it
+//! fails.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::base::ids::ServerId;
+use crate::config::{Pin as Mode, ServerSettings};
+use crate::mcp::catalog::{Catalog, ServerCatalog};
+use crate::uring::wait::clock;
+
+use super::log::Notes;
+use super::pins::show::plain;
+use super::pins::{Pins, Waiting};
+
+/// The surveys of all servers.
+pub(super) struct Surveys {
+    pins: Pins,
+    servers: HashMap<Arc<str>, Surveyed>,
+}
+
+/// How much a piece of news changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Weight {
+    /// Nothing that shards decide by.
+    None,
+    /// The next snapshot has it; those of one second make one.
+    Snapshot,
+    /// The same, at once: somebody waits for it.
+    AtOnce,
+}
+
+/// What is known of a server's catalogue, for people.
+#[derive(Clone, Debug, Default)]
+pub struct SurveyHealth {
+    /// What it calls itself, and its version (`serverInfo`).
+    pub version: Option<String>,
+    /// When it was last surveyed with success, milliseconds since 1970.
+    pub surveyed_unix_ms: Option<u64>,
+    /// Since when surveys fail, milliseconds since 1970.
+    pub stale_unix_ms: Option<u64>,
+    /// What waits for a person.
+    pub pins: Waiting,
+}
+
+#[derive(Default)]
+struct Surveyed {
+    /// As the server offers it, and as it is shown; and by which mode that was sifted.
+    offered: Option<ServerCatalog>,
+    shown: Option<ServerCatalog>,
+    mode: Option<Mode>,
+    surveyed_unix_ms: Option<u64>,
+    stale_unix_ms: Option<u64>,
+    trouble: Option<String>,
+}
+
+impl Surveys {
+    /// None yet; pins are in this state folder.
+    pub(super) fn new(state: &Path, notes: Notes) -> Self {
+        Self { pins: Pins::new(state, notes), servers: HashMap::new() }
+    }
+
+    /// A survey has succeeded.
+    pub(super) fn found(&mut self, server: &ServerSettings, catalog: ServerCatalog) -> Weight {
+        let known = self.servers.entry(server.name.clone()).or_default();
+        known.surveyed_unix_ms = Some(clock().unix_ms);
+        if known.trouble.take().is_some() {
+            tracing::info!("server {} answers again", server.name);
+        }
+        let recovered = known.stale_unix_ms.take().is_some();
+        if known.offered.as_ref() == Some(&catalog) && known.mode == Some(server.pin) {
+            return if recovered { Weight::Snapshot } else { Weight::None };
+        }
+        let first = known.offered.is_none();
+        known.offered = Some(catalog);
+        match self.sift(&server.name, server.pin) {
+            _ if first => Weight::AtOnce,
+            true => Weight::Snapshot,
+            false if recovered => Weight::Snapshot,
+            false => Weight::None,
+        }
+    }
+
+    /// A survey has failed: what was known is kept.
+    pub(super) fn failed(&mut self, server: &ServerSettings, trouble: String) -> Weight {
+        let known = self.servers.entry(server.name.clone()).or_default();
+        if known.trouble.as_ref() != Some(&trouble) {
+            tracing::warn!("server {}: {trouble}", server.name);
+        }
+        known.trouble = Some(trouble);
+        if known.offered.is_none() || known.stale_unix_ms.is_some() {
+            return Weight::None;
+        }
+        known.stale_unix_ms = Some(clock().unix_ms);
+        Weight::Snapshot
+    }
+
+    /// Looks whether somebody has approved something.
+    pub(super) fn look(&mut self, servers: &[ServerSettings]) -> Weight {
+        let mut weight = Weight::None;
+        for name in self.pins.due() {
+            let Some(server) = servers.iter().find(|server| server.name == name) else { continue };
+            if self.sift(&name, server.pin) {
+                weight = Weight::AtOnce;
+            }
+        }
+        weight
+    }
+
+    /// The catalogue of these servers, which are all there are now.
+    pub(super) fn catalog(&mut self, servers: &[ServerSettings]) -> Catalog {
+        self.servers.retain(|name, _| servers.iter().any(|server| server.name == *name));
+        self.pins.keep(|name| servers.iter().any(|server| *server.name == *name));
+        for server in servers {
+            // The operator has changed `pin`.
+            if self.servers.get(&server.name).is_some_and(|known| known.mode.is_some_and(|mode| mode != server.pin)) {
+                self.sift(&server.name, server.pin);
+            }
+        }
+        let known = servers.iter().map(|server| self.servers.get(&server.name));
+        let mut catalog = Catalog::build(known.clone().map(|known| known?.shown.clone()).collect());
+        for (index, (known, server)) in known.zip(servers).enumerate() {
+            let id = ServerId::from_index(index);
+            catalog.mark_approvals(id, self.pins.waiting(&server.name).approvals);
+            if let Some(since) = known.and_then(|known| known.stale_unix_ms) {
+                catalog.mark_stale(id, since);
+            }
+        }
+        catalog
+    }
+
+    /// What is shown of a server; `None` until it was surveyed.
+    pub(super) fn shown(&self, server: &str) -> Option<&ServerCatalog> {
+        self.servers.get(server)?.shown.as_ref()
+    }
+
+    /// What is wrong with it.
+    pub(super) fn trouble(&self, server: &str) -> Option<&str> {
+        self.servers.get(server)?.trouble.as_deref()
+    }
+
+    /// What there is to say of its catalogue.
+    pub(super) fn health(&self, server: &str) -> SurveyHealth {
+        let known = self.servers.get(server);
+        SurveyHealth {
+            version: known.and_then(|known| version(known.offered.as_ref()?)),
+            surveyed_unix_ms: known.and_then(|known| known.surveyed_unix_ms),
+            stale_unix_ms: known.and_then(|known| known.stale_unix_ms),
+            pins: self.pins.waiting(server),
+        }
+    }
+
+    /// Whether other things are shown of it now.
+    fn sift(&mut self, name: &Arc<str>, mode: Mode) -> bool {
+        let Some(known) = self.servers.get_mut(name) else { return false };
+        let Some(offered) = &known.offered else { return false };
+        let shown = self.pins.sift(name, mode, offered);
+        known.mode = Some(mode);
+        let changed = known.shown.as_ref() != Some(&shown);
+        known.shown = Some(shown);
+        changed
+    }
+}
+
+/// `NAME VERSION`, as the server says, in whichever era.
+fn version(catalog: &ServerCatalog) -> Option<String> {
+    let eras = [catalog.modern.as_ref(), catalog.legacy.as_ref()];
+    let info: Value =
+        serde_json::from_slice(eras.into_iter().flatten().find_map(|era| era.server_info.as_deref())?).ok()?;
+    let text = |name: &str| info.get(name).and_then(Value::as_str).unwrap_or_default();
+    let said: String =
+        format!("{} {}", text("name"), text("version")).trim().chars().take(VERSION_LETTERS_MAX).collect();
+    (!said.is_empty()).then(|| plain(&said))
+}
+
+/// What is shown of what a server calls itself, letters.
+const VERSION_LETTERS_MAX: usize = 128;
