@@ -90,18 +90,24 @@ impl Keeper {
     pub(super) fn new(
         server: ServerId,
         settings: &ServerSettings,
-        instance: &InstanceSettings,
-        target: Target,
         control: Arc<Control>,
         state: Arc<ServerState>,
         news: Sender<News>,
     ) -> Self {
+        let instance = settings.instances().first();
+        let target = Target {
+            addresses: Vec::new(),
+            host: instance.map_or_else(|| "stdio".to_owned(), InstanceSettings::authority),
+            path: instance.map_or_else(|| "/".to_owned(), |instance| instance.path.clone()),
+            tls: None,
+            way: state.way().cloned(),
+        };
         Self {
             server,
             name: settings.name.clone(),
-            host: instance.host.clone(),
-            port: instance.port,
-            scheme: instance.scheme,
+            host: instance.map(|instance| instance.host.clone()).unwrap_or_default(),
+            port: instance.map_or(0, |instance| instance.port),
+            scheme: instance.map_or(Scheme::Http, |instance| instance.scheme),
             told: settings.transport,
             target,
             control,
@@ -135,7 +141,7 @@ impl Keeper {
                 Err(trouble) => {
                     begun = None;
                     self.forget();
-                    self.tell(News::Trouble(self.server, trouble.to_string()));
+                    self.tell(News::Trouble(self.server, self.said(&trouble)));
                     self.pause(Duration::from_millis(retry_ms));
                     retry_ms = (retry_ms * 2).min(CATALOG_RETRY_MS_MAX);
                 }
@@ -156,6 +162,12 @@ impl Keeper {
         }
     }
 
+    /// What is wrong, for people. Of a program more is known than that it does not answer.
+    fn said(&self, trouble: &Trouble) -> String {
+        let known = self.target.way.as_ref().filter(|_| matches!(trouble, Trouble::Client(_)));
+        known.and_then(|way| way.trouble()).unwrap_or_else(|| trouble.to_string())
+    }
+
     fn poke(&self) -> &Poke {
         &self.state.poke
     }
@@ -167,6 +179,10 @@ impl Keeper {
 
     /// Names become addresses here, never on a shard.
     fn resolve(&mut self) {
+        if self.target.way.is_some() {
+            self.poke().take_unreachable();
+            return;
+        }
         // Certificates may have changed since; a connection that is there goes on with those it has.
         self.target.tls = self.control.snapshot.load().tls.side(self.server, 0).cloned();
         let due = self.resolved.is_none_or(|at| at.elapsed() >= Duration::from_millis(RESOLVE_MS));
@@ -194,11 +210,13 @@ impl Keeper {
         }
         self.hinted = false;
         match self.over_http() {
-            Err(Trouble::NoEra) if self.hinted && self.told.is_none() => match self.over_sse() {
-                // Not such a server either; what it said first is what is wrong with it.
-                Err(Trouble::Talk(TalkFault::NoStream)) => Err(Trouble::NoEra),
-                other => other,
-            },
+            Err(Trouble::NoEra) if self.hinted && self.told.is_none() && self.target.way.is_none() => {
+                match self.over_sse() {
+                    // Not such a server either; what it said first is what is wrong with it.
+                    Err(Trouble::Talk(TalkFault::NoStream)) => Err(Trouble::NoEra),
+                    other => other,
+                }
+            }
             other => other,
         }
     }
@@ -255,7 +273,8 @@ impl Keeper {
         if modern.is_none() && legacy.is_none() {
             return Err(Trouble::NoEra);
         }
-        Ok(ServerCatalog { modern, legacy, transport: Transport::Http })
+        let transport = if self.target.way.is_some() { Transport::Stdio } else { Transport::Http };
+        Ok(ServerCatalog { modern, legacy, transport })
     }
 
     fn discover(&mut self) -> Result<Option<request::Introduction>, Trouble> {

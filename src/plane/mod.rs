@@ -15,6 +15,7 @@ mod keeper;
 pub mod log;
 pub mod notify;
 pub mod pins;
+mod programs;
 mod publish;
 pub mod signals;
 pub mod start;

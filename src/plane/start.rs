@@ -17,6 +17,7 @@ use crate::identity::provider;
 use crate::mcp::catalog::Catalog;
 use crate::record::{self, Writer};
 use crate::session::owner::SealingKey;
+use crate::stdio::host::Host;
 use crate::tls::config::Materials;
 use crate::upstream::state::{InstanceState, ServerState};
 use crate::uring::ring::{Choice, Driver, RingFault};
@@ -24,10 +25,10 @@ use crate::uring::{cpu, socket};
 
 use super::admin::{self, Health};
 use super::certs::Certs;
-use super::client::Target;
 use super::journal::{self, Journal};
 use super::keeper::{Keeper, News};
 use super::log::{self, Log, Watcher};
+use super::programs;
 use super::publish::Publisher;
 use super::{PlaneFault, state};
 
@@ -107,6 +108,9 @@ impl Gateway {
             .map_err(|error| PlaneFault::System { what: "an event descriptor", error })?;
         let control = Control::new(snapshot, shards)
             .map_err(|error| PlaneFault::System { what: "an event descriptor", error })?;
+        let programs = Host::new(driver.clone());
+        let _ =
+            control.programs.set(programs.map_err(|error| PlaneFault::System { what: "a pair of sockets", error })?);
         let control = Arc::new(control);
         let journal = Journal::open(&settings.state, control.ledger.clone())?.start()?;
         let health = Arc::new(Health::new(settings.servers.iter().map(|server| &*server.name)));
@@ -163,6 +167,7 @@ impl Gateway {
             }
         }
         self.control.set_life(Life::Stop);
+        self.control.programs.get().inspect(|programs| programs.stop());
         let path = self.settings.audit_dir.display().to_string();
         let written =
             self.log.finish().map_err(|error| PlaneFault::File { what: "the last records are lost:", path, error });
@@ -226,16 +231,13 @@ fn keep(
     }
     for (index, server) in settings.servers.iter().enumerate() {
         let id = ServerId::from_index(index);
-        let Some(instance) = server.instances().first() else {
-            let trouble = "this version starts no commands yet".to_owned();
+        let state = control.snapshot.load().states[index].clone();
+        if let Some(Err(trouble)) = control.programs.get().map(|programs| programs::open(programs, server, &state)) {
             // Heard as soon as there is a publisher, which is below.
             let _ = news.send(News::Trouble(id, trouble));
             continue;
-        };
-        let host = instance.authority();
-        let target = Target { addresses: Vec::new(), host, path: instance.path.clone(), tls: None };
-        let state = control.snapshot.load().states[index].clone();
-        let keeper = Keeper::new(id, server, instance, target, control.clone(), state, news.clone());
+        }
+        let keeper = Keeper::new(id, server, control.clone(), state, news.clone());
         let name: String = format!("plane-{}", server.name).chars().take(15).collect();
         std::thread::Builder::new()
             .name(name)
