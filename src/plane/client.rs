@@ -17,7 +17,9 @@ use crate::http::head::{Framing, Method, Progress, ResponseHead};
 use crate::http::reply;
 use crate::http::sse::EventParser;
 use crate::tls::config::ClientSide;
+use crate::upstream::UpstreamFault;
 use crate::upstream::dial::Dial;
+use crate::upstream::pair::fault_of;
 
 use super::wire::Wire;
 
@@ -50,6 +52,9 @@ pub(super) enum ClientFault {
     Cut,
     #[error("it refused a message with status {0}")]
     Refused(u16),
+    /// Said by who stands in front of a program.
+    #[error(transparent)]
+    Program(UpstreamFault),
 }
 
 impl From<std::io::Error> for ClientFault {
@@ -136,6 +141,9 @@ pub(super) fn ask(
 ) -> Result<Response, ClientFault> {
     let opened = begin(target, method, fields, body, true)?.opened()?;
     let status = opened.head.status;
+    if let Some(fault) = fault_of(status).filter(|_| target.way.is_some()) {
+        return Err(ClientFault::Program(fault));
+    }
     let session = text(&opened, Known::McpSessionId);
     let events = is_events(&opened);
     let until = opened.until;

@@ -249,10 +249,7 @@ impl House {
 
     fn heard_of(self: &Rc<Self>, child: &Rc<Child>, event: Event) {
         let text = match event {
-            Event::Begun(grip) => {
-                tracing::info!("server {}: process {} began", child.server.name, grip.pid());
-                return child.began(grip);
-            }
+            Event::Begun(grip) => return child.began(grip),
             Event::Failed(text) => {
                 child.never_began();
                 text
@@ -264,7 +261,8 @@ impl House {
         if child.is_lost() {
             let now = self.timers.now().mono;
             let wait = child.server.next_start(&child.owner).since(now);
-            tracing::warn!("server {}: its program {text}", child.server.name);
+            let asked = if child.is_probing() { ", asked for its era" } else { "" };
+            tracing::warn!("server {}: its program {text}{asked}", child.server.name);
             child.server.notes.say(text, Instant::now() + wait);
         } else if let Some(pid) = child.pid() {
             tracing::info!("server {}: process {pid} {text}", child.server.name);
@@ -286,11 +284,6 @@ impl House {
         child.server.vacate(child);
         let now = self.timers.now().mono;
         let server = &child.server;
-        // A program that does not take being asked for its era is one of the legacy era, and no fault.
-        if child.is_probing() {
-            server.refused[Era::Modern as usize].set(true);
-            return;
-        }
         let late = child.has_answered() && !server.shared;
         if late {
             let mut owners = server.owners.borrow_mut();
@@ -299,7 +292,10 @@ impl House {
                 return;
             }
         }
-        if !late {
+        if child.is_probing() {
+            // It does not take being asked for its era: then that is the legacy one.
+            server.refused[Era::Modern as usize].set(true);
+        } else if !late {
             // It may be another program by the next time.
             server.refused.iter().for_each(|refused| refused.set(false));
         }

@@ -133,6 +133,7 @@ pub(super) fn begin(
 
 fn tend(mut child: Child, name: &str, tell: &impl Fn(Event)) -> Event {
     let grip = Arc::new(Grip { pid: child.id(), reaped: Mutex::new(false) });
+    tracing::info!("server {name}: process {} began", child.id());
     tell(Event::Begun(grip.clone()));
     if let Some(stderr) = child.stderr.take() {
         listen(name, child.id(), stderr);
