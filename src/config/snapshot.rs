@@ -11,6 +11,7 @@ use crate::mcp::merge::{Member, MergeWarning, Merged};
 use crate::mcp::transport::Transport;
 use crate::policy::compile::Warning;
 use crate::policy::table::Table;
+use crate::record::meter::Meters;
 use crate::session::owner::{endpoint_hash, name_hash};
 use crate::tls::config::Materials;
 use crate::upstream::state::ServerState;
@@ -92,6 +93,8 @@ pub struct Snapshot {
     pub addresses: Vec<Vec<Arc<[SocketAddr]>>>,
     /// Certificates, keys and authorities, of the same settings.
     pub tls: Arc<Materials>,
+    /// What is counted, by the ids of this snapshot.
+    pub meters: Arc<Meters>,
     /// Counts up when verified tokens must be verified again, and callers' sets mean something else: with every change
     /// of the issuers, the tasks' names, the endpoints, or of whether a token is needed.
     pub auth_epoch: u64,
@@ -118,6 +121,8 @@ pub struct Parts {
     pub addresses: Vec<Vec<Arc<[SocketAddr]>>>,
     /// Of the same settings.
     pub tls: Arc<Materials>,
+    /// Those of the snapshot before.
+    pub meters: Arc<Meters>,
     /// Of the same settings.
     pub auth_epoch: u64,
     /// The number of the settings.
@@ -199,10 +204,11 @@ impl Snapshot {
     /// A snapshot of these parts; the policy is compiled here.
     #[must_use]
     pub fn new(parts: Parts) -> (Self, Vec<Warning>) {
-        let Parts { settings, prepared, catalog, states, addresses, tls, .. } = parts;
+        let Parts { settings, prepared, catalog, states, addresses, tls, meters, .. } = parts;
         let Parts { auth_epoch, settings_epoch, succession, number, .. } = parts;
         let names: Vec<Arc<str>> = settings.servers.iter().map(|server| server.name.clone()).collect();
         let (table, warnings) = Table::compile(&settings.policy, &names, &catalog);
+        let meters = Arc::new(meters.next(&names, &catalog));
         let (merged, merge_warnings) = merge(&settings, &catalog);
         let snapshot = Self {
             settings,
@@ -214,12 +220,19 @@ impl Snapshot {
             states,
             addresses,
             tls,
+            meters,
             auth_epoch,
             settings_epoch,
             succession,
             number,
         };
         (snapshot, warnings)
+    }
+
+    /// Makes the meters those of so many shards: before any of them has begun.
+    pub fn meter(&mut self, shards: usize) {
+        let names: Vec<Arc<str>> = self.settings.servers.iter().map(|server| server.name.clone()).collect();
+        self.meters = Arc::new(Meters::new(shards).next(&names, &self.catalog));
     }
 
     /// The server with this [`PreparedServer::digest`]: what outlives a snapshot knows it by that.
@@ -253,7 +266,11 @@ impl Snapshot {
     /// How messages travel to a server: as it was found to be, or as the operator says while that is not known.
     #[must_use]
     pub fn transport(&self, server: ServerId) -> Transport {
-        let said = || self.settings.servers.get(server.index()).and_then(|server| server.transport);
+        let settings = self.settings.servers.get(server.index());
+        let said = || match settings {
+            Some(server) if server.command().is_some() => Some(Transport::Stdio),
+            _ => settings.and_then(|server| server.transport),
+        };
         self.catalog.server(server).map_or_else(|| said().unwrap_or_default(), |catalog| catalog.transport)
     }
 }

@@ -311,7 +311,7 @@ async fn events(
                 Judged::Final(facts, other) => {
                     flight.answer_leaves(shard);
                     joined.answer(shard, conn, other.as_deref().unwrap_or(data)).await;
-                    end(shard, flight, of_facts(&facts, 200, bytes + data.len()));
+                    end(shard, flight, Ended { streamed: true, ..of_facts(&facts, 200, bytes + data.len()) });
                     retire(shard, answer).await;
                     return Ok(());
                 }

@@ -21,6 +21,7 @@ use crate::session::ledger::Upstream;
 use crate::upstream::UpstreamFault;
 use crate::upstream::exchange::Lane;
 
+use super::meter::{self, Figures};
 use super::modern::Opted;
 use super::refusal::{Kind, Refusal};
 use super::sessions::{self, Change, Live};
@@ -64,6 +65,8 @@ pub(super) struct Flight {
     pub(super) in_flight: Cell<Option<u64>>,
     /// What it has of its subject's share.
     pub(super) taken: Cell<Taken>,
+    /// What is counted of it.
+    pub(super) figures: Figures,
     pub(super) began: Now,
     /// When it went to the server.
     pub(super) sent: Moment,
@@ -134,6 +137,7 @@ impl Flight {
     /// The last of its answer is about to leave: what it changed is known, and its id and its place among its subject's
     /// calls may be had again from then on.
     pub(super) fn answer_leaves(&self, shard: &Shard) {
+        self.figures.left.set(true);
         if let (Some(live), Some(change), true) = (&self.session, self.change.take(), self.succeeded.get()) {
             sessions::keep(shard, live, &change);
         }
@@ -194,7 +198,8 @@ impl Flight {
     }
 
     /// A refusal as the answer to it, a message of this shape.
-    pub(super) fn answering(&self, refusal: Refusal, shape: Shape) -> Refusal {
+    pub(super) fn answering(&self, shard: &Shard, refusal: Refusal, shape: Shape) -> Refusal {
+        meter::refused(shard, self, &refusal);
         let mut refusal = refusal.to(self.era, self.id.as_deref());
         refusal.method = self.method.map_or("", |method| method.wire);
         if let Whose::One(_) = self.whose {
@@ -206,6 +211,7 @@ impl Flight {
 
     /// It is over, whichever way it ended: whatever it still has is given back.
     pub(super) fn over(&self, shard: &Shard) {
+        meter::answered(shard, self);
         self.answer_leaves(shard);
         if self.taken.replace(Taken::Nothing) == Taken::Stream {
             shard.load.streamed(self.caller.principal);
@@ -248,11 +254,13 @@ pub(super) struct Ended {
     pub(super) is_error: bool,
     pub(super) code: i64,
     pub(super) answer_bytes: usize,
+    /// It came in pieces, which went on as they came.
+    pub(super) streamed: bool,
 }
 
 impl Ended {
     pub(super) fn of(status: Status, http: u16) -> Self {
-        Self { status, http, is_error: false, code: 0, answer_bytes: 0 }
+        Self { status, http, is_error: false, code: 0, answer_bytes: 0, streamed: false }
     }
 }
 
@@ -297,10 +305,11 @@ pub(super) fn faulted(kind: Kind, fault: UpstreamFault) -> Refusal {
 
 /// Writes the outcome of a recorded call: called once on each way out.
 pub(super) fn end(shard: &Shard, flight: &Flight, ended: Ended) {
-    let Some(seq) = flight.seq else { return };
     let now = shard.timers.now();
+    let total = now.mono.since(flight.began.mono);
+    meter::ended(shard, flight, &ended, total);
+    let Some(seq) = flight.seq else { return };
     let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-    let total_us = micros(now.mono.since(flight.began.mono));
     shard.record.ended(
         seq,
         &Outcome {
@@ -309,7 +318,7 @@ pub(super) fn end(shard: &Shard, flight: &Flight, ended: Ended) {
             http: ended.http,
             is_error: ended.is_error,
             code: ended.code,
-            total_us,
+            total_us: micros(total),
             upstream_us: micros(flight.answered.since(flight.sent)),
             request_bytes: flight.request_bytes as u64,
             answer_bytes: ended.answer_bytes as u64,

@@ -22,7 +22,6 @@ use crate::base::limits::{
     STREAM_KEPT_EVENTS_MAX, STREAM_RETRY_MS_MAX, STREAM_WAITING_EVENTS_MAX, TELLING_MS_MAX,
 };
 use crate::base::time::{Moment, Now};
-use crate::config::Names;
 use crate::config::snapshot::Snapshot;
 use crate::identity::active::ActiveTask;
 use crate::identity::caller::Caller;
@@ -35,6 +34,7 @@ use crate::uring::socket::Socket;
 
 use super::events::{self, Eyes, Why};
 use super::flight::{Flight, IdBytes, NEVER, Taken, Whose, faulted, reasoned};
+use super::meter::Figures;
 use super::modern::Opted;
 use super::refusal::{Kind, Refusal};
 use super::sessions::{self, Live};
@@ -414,6 +414,7 @@ impl Feed {
             succeeded: Cell::new(false),
             in_flight: Cell::new(None),
             taken: Cell::new(Taken::Nothing),
+            figures: Figures::default(),
             began: now,
             sent: now.mono,
             answered: now.mono,
@@ -951,8 +952,7 @@ pub(super) async fn changed(shard: &Shard, feed: &Feed, until: Moment) {
 
 /// Whether an endpoint shows more than the one server it has, as that is.
 pub(super) fn is_merged(snapshot: &Snapshot, endpoint: EndpointId) -> bool {
-    let endpoint = &snapshot.settings.endpoints[endpoint.index()];
-    endpoint.servers.len() > 1 || endpoint.names == Names::Prefix
+    snapshot.merged[endpoint.index()].alone().is_none()
 }
 
 fn next(count: &Cell<u64>) -> u64 {

@@ -16,7 +16,7 @@ use crate::http::reply;
 use crate::identity::active::ActiveTask;
 use crate::identity::caller::Caller;
 use crate::jsonrpc::scan::{Reader, ScanFault, Shape};
-use crate::mcp::call::{self, Call, CallFault, Given};
+use crate::mcp::call::{self, Call, CallFault, Given, Object};
 use crate::mcp::catalog::ListKind;
 use crate::mcp::method::{self as methods, Verb};
 use crate::mcp::revision::{Era, Revision};
@@ -31,13 +31,14 @@ use super::flight::{Flight, IdBytes, Next, Taken, Whose, sentence};
 use super::judge::Judge;
 use super::load::Class;
 use super::mail::{Cancel, Letter};
+use super::meter::Figures;
 use super::modern::Opted;
 use super::refusal::{self, Kind, Refusal};
 use super::route::{self, Routed};
 use super::sessions::{Live, Restored};
 use super::shard::{Held, Shard};
 use super::tally::Count;
-use super::{batch, forward, gate, lists, session, sessions, sse};
+use super::{batch, forward, gate, listen, lists, session, sessions, sse};
 
 /// Who asks, where, and under which configuration.
 pub(super) struct Asked {
@@ -51,7 +52,8 @@ pub(super) struct Asked {
 pub(super) struct Read {
     pub(super) call: Call,
     id: Option<IdBytes>,
-    pub(super) cursor: bool,
+    /// Of a list: where it is to go on; empty for what no cursor of ours is.
+    pub(super) cursor: Option<Box<str>>,
     /// The request that it takes back.
     taken_back: Option<IdBytes>,
 }
@@ -73,6 +75,8 @@ pub(super) enum Due {
     Nothing,
     /// An answer that was made here.
     Here(Here),
+    /// A stream of what several servers have to say.
+    Listen(Call),
     /// To send it from the shard that has the session's connection to its server.
     Home(ShardId),
     /// To send it: as received, or as an answer that has found what it answers.
@@ -152,19 +156,20 @@ async fn post(
             return Box::pin(batch::serve(shard, conn, body, &asked)).await;
         }
     };
-    let (shape, cursor) = (read.call.shape, read.cursor);
+    let (shape, cursor) = (read.call.shape, read.cursor.take());
     let mut flight = asked.flight(&mut read, conn.body_bytes(body).len());
     let result = match judged(shard, conn, body, &mut flight, read, session).await {
         Ok(Due::Call(recorded, restored)) => forward::serve(shard, conn, body, &mut flight, recorded, restored).await,
-        Ok(Due::List(kind)) => Box::pin(lists::serve(shard, conn, &flight, kind, cursor)).await,
+        Ok(Due::List(kind)) => Box::pin(lists::serve(shard, conn, &flight, kind, cursor.as_deref())).await,
         Ok(Due::Nothing) => accepted(shard, conn).await,
         Ok(Due::Here(here)) => Box::pin(route::answer(shard, conn, &flight, here)).await,
         Ok(Due::Home(home)) => Ok(Next::HandOver(home)),
+        Ok(Due::Listen(call)) => Box::pin(listen::serve(shard, conn, body, &mut flight, call)).await,
         Err(refusal) => Err(refusal),
     };
     // Whatever it had taken is given back, whichever way it ended.
     flight.over(shard);
-    result.map_err(|refusal| flight.answering(refusal, shape))
+    result.map_err(|refusal| flight.answering(shard, refusal, shape))
 }
 
 /// The way to the shard that has the connection which is this session at its server: HTTP+SSE (MCP 2024-11-05
@@ -193,7 +198,7 @@ pub(super) async fn judged(
     flight.task = Judge::new(shard, conn, body, flight).task(&call)?;
     let looked_up = call.method.is_some_and(|method| method.list.is_some() || method.subject != methods::Subject::None);
     if looked_up {
-        let current = lists::fresh(shard, flight).await;
+        let current = lists::fresh(shard, flight, &call, conn.body_bytes(body)).await;
         if let Some(current) = current {
             renew(shard, conn, flight, current)?;
             flight.task = Judge::new(shard, conn, body, flight).task(&call)?;
@@ -207,6 +212,9 @@ pub(super) async fn judged(
         return Ok(Due::Nothing);
     }
     let mut restored = None;
+    if flight.is_merged() && matches!(call.subject, Object::Listen(_)) {
+        return Ok(Due::Listen(call));
+    }
     if flight.is_merged() {
         match Box::pin(route::find(shard, conn, body, flight, &mut call, taken_back.as_deref())).await? {
             Routed::ToServer(answer) => restored = answer,
@@ -327,7 +335,8 @@ pub(super) fn read(
         let refusal = of_fault(&fault, given.version, id);
         if envelope.shape == Shape::Request { refusal } else { refusal.unanswerable() }
     })?;
-    let cursor = call.method.is_some_and(|method| method.list.is_some()) && envelope.param(text, "cursor").is_some();
+    let listing = call.method.is_some_and(|method| method.list.is_some());
+    let cursor = if listing { envelope.param(text, "cursor").map(|cursor| lists::cursor(text, cursor)) } else { None };
     let named = if is_cancellation(&call) { envelope.param(text, "requestId") } else { None };
     let named = named.map(|member| member.value.of(text)).filter(|id| id.len() <= ID_BYTES_MAX);
     let taken_back = named.map(SmallVec::from_slice);
@@ -381,6 +390,7 @@ impl Asked {
             succeeded: Cell::new(false),
             in_flight: Cell::new(None),
             taken: Cell::new(Taken::Nothing),
+            figures: Figures::default(),
             began: self.began,
             sent: self.began.mono,
             answered: self.began.mono,
@@ -442,6 +452,7 @@ pub(super) fn note_caller(shard: &Shard, snapshot: &Held, caller: &Caller, endpo
     if refusal.recorded || refusal.kind == Kind::MethodNotAllowed {
         return;
     }
+    shard.control.tally.refused(shard.id, refusal.kind);
     let alone = snapshot.merged[endpoint.index()].alone();
     let alone = alone.map(|server| &*snapshot.settings.servers[server.index()].name);
     shard.record.noted(&Decision {
@@ -459,6 +470,7 @@ pub(super) fn note_caller(shard: &Shard, snapshot: &Held, caller: &Caller, endpo
 
 /// A request without a caller leaves a note while there is plenty of room for it.
 fn note(shard: &Shard, refusal: &Refusal, began: Now) {
+    shard.control.tally.refused(shard.id, refusal.kind);
     let reason = refusal.kind.row().word;
     shard.record.noted(&Decision { unix_ms: began.unix_ms, reason, ..Decision::default() });
 }

@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::base::ids::ServerId;
 use crate::base::limits::{
-    CATALOG_GATHER_MS, CATALOG_MS_DEFAULT, CATALOG_MS_MIN, CATALOG_RETRY_MS_MAX, LIST_PAGES_MAX, PLANE_HEARD_MAX,
+    CATALOG_GATHER_MS, CATALOG_MS_DEFAULT, CATALOG_MS_MIN, CATALOG_RETRY_MS_MAX, KEEPER_STACK_BYTES, LIST_PAGES_MAX,
+    PLANE_HEARD_MAX,
 };
 use crate::config::ServerSettings;
 use crate::gateway::control::{Control, Life};
@@ -26,26 +26,31 @@ use crate::mcp::transport::{Transport, hints_at_sse};
 use crate::tls::config::Materials;
 use crate::upstream::state::{Poke, ServerState};
 
+use super::PlaneFault;
 use super::client::{self, ClientFault, Heard, Response, Stream, Target};
 use super::places::Places;
+use super::probe;
+use super::programs;
+use super::publish::Next;
 use super::talk::{Talk, TalkFault};
 
 /// News of a server, or of files.
 #[derive(Debug)]
 pub(super) enum News {
     /// The names of its instances resolve to these now.
-    Addresses(ServerId, Vec<Arc<[SocketAddr]>>),
+    Addresses(Arc<ServerState>, Vec<Arc<[SocketAddr]>>),
     /// What it offers, as of so many announcements.
-    Catalog(ServerId, Box<ServerCatalog>, u64),
+    Catalog(Arc<ServerState>, Box<ServerCatalog>, u64),
     /// It cannot be reached, or makes no sense.
-    Trouble(ServerId, String),
+    Trouble(Arc<ServerState>, String),
     /// Certificates or keys have changed: of listeners, or of any server.
     Certificates(Arc<Materials>),
+    /// Everything is by these settings from now on; the snapshot's number is told when it is published.
+    Settings(Box<Next>, Sender<u64>),
 }
 
 /// Keeps one server.
 pub(super) struct Keeper {
-    pub(super) server: ServerId,
     pub(super) name: Arc<str>,
     places: Places,
     /// As the operator says; `None` where it is to be found out.
@@ -83,20 +88,43 @@ enum Trouble {
     Talk(#[from] TalkFault),
 }
 
+/// Starts to keep a server; that ends when its state is over.
+///
+/// # Errors
+/// `PlaneFault::System` when there is no thread for it.
+pub(super) fn start(
+    server: &ServerSettings,
+    state: &Arc<ServerState>,
+    control: &Arc<Control>,
+    news: &Sender<News>,
+) -> Result<(), PlaneFault> {
+    if let Some(Err(trouble)) = control.programs.get().map(|programs| programs::open(programs, server, state)) {
+        // Nobody listens any more only when the process is ending.
+        let _ = news.send(News::Trouble(state.clone(), trouble));
+        return Ok(());
+    }
+    let fault = |error| PlaneFault::System { what: "a thread", error };
+    probe::start(server, state, control).map_err(fault)?;
+    let keeper = Keeper::new(server, state.clone(), control.clone(), news.clone());
+    let name: String = format!("plane-{}", server.name).chars().take(15).collect();
+    let thread = std::thread::Builder::new().name(name).stack_size(KEEPER_STACK_BYTES).spawn(move || keeper.run());
+    thread.map(|_| ()).map_err(fault)
+}
+
 impl Keeper {
-    pub(super) fn new(
-        server: ServerId,
-        settings: &ServerSettings,
-        control: Arc<Control>,
-        state: Arc<ServerState>,
-        news: Sender<News>,
-    ) -> Self {
+    fn new(settings: &ServerSettings, state: Arc<ServerState>, control: Arc<Control>, news: Sender<News>) -> Self {
         let places = Places::new(settings);
+        let target = match state.way() {
+            Some(way) => {
+                let (host, path) = ("stdio".to_owned(), "/".to_owned());
+                Target { addresses: Vec::new(), host, path, tls: None, way: Some(way.clone()) }
+            }
+            None => places.target(None),
+        };
         Self {
-            server,
             name: settings.name.clone(),
-            target: places.target(None),
             places,
+            target,
             told: settings.transport,
             control,
             state,
@@ -111,7 +139,7 @@ impl Keeper {
     pub(super) fn run(mut self) {
         let mut retry_ms = CATALOG_MS_MIN / 4;
         let mut begun: Option<Instant> = None;
-        while self.control.life() == Life::Run {
+        while self.is_needed() {
             self.rest(begun);
             begun = Some(Instant::now());
             self.resolve();
@@ -122,13 +150,13 @@ impl Keeper {
                     let patience = patience(&catalog);
                     let listens = wants_stream(&catalog);
                     let modern = catalog.modern.is_some();
-                    self.tell(News::Catalog(self.server, Box::new(catalog), announced));
+                    self.tell(News::Catalog(self.state.clone(), Box::new(catalog), announced));
                     self.linger(announced, patience, listens, modern);
                 }
                 Err(trouble) => {
                     begun = None;
                     self.forget();
-                    self.tell(News::Trouble(self.server, trouble.to_string()));
+                    self.tell(News::Trouble(self.state.clone(), self.said(&trouble)));
                     self.pause(Duration::from_millis(retry_ms));
                     retry_ms = (retry_ms * 2).min(CATALOG_RETRY_MS_MAX);
                 }
@@ -143,10 +171,21 @@ impl Keeper {
         let Some(begun) = begun else { return };
         let now = Instant::now();
         let until = (now + Duration::from_millis(CATALOG_GATHER_MS)).max(begun + Duration::from_millis(CATALOG_MS_MIN));
-        while Instant::now() < until && self.control.life() == Life::Run {
+        while Instant::now() < until && self.is_needed() {
             let left = until.saturating_duration_since(Instant::now());
             std::thread::sleep(left.min(Duration::from_millis(CATALOG_GATHER_MS)));
         }
+    }
+
+    /// Whether it is to go on: its server is one still, as it was.
+    fn is_needed(&self) -> bool {
+        self.control.life() == Life::Run && !self.state.is_over()
+    }
+
+    /// What is wrong, for people. Of a program more is known than that it does not answer.
+    fn said(&self, trouble: &Trouble) -> String {
+        let known = self.target.way.as_ref().filter(|_| matches!(trouble, Trouble::Client(_)));
+        known.and_then(|way| way.trouble()).unwrap_or_else(|| trouble.to_string())
     }
 
     fn poke(&self) -> &Poke {
@@ -161,6 +200,9 @@ impl Keeper {
     /// Names become addresses here, never on a shard.
     fn resolve(&mut self) {
         let again = self.poke().take_unreachable();
+        if self.target.way.is_some() {
+            return;
+        }
         let found = self.places.resolve(again);
         self.places.tell(&self.state);
         if self.places.is_stranded(&self.state) && self.places.advance(&self.state) {
@@ -168,13 +210,18 @@ impl Keeper {
         }
         self.aim();
         if let Some(addresses) = found {
-            self.tell(News::Addresses(self.server, addresses));
+            self.tell(News::Addresses(self.state.clone(), addresses));
         }
     }
 
     /// Certificates may have changed since the last time; a connection that is there goes on with those it has.
     fn aim(&mut self) {
-        let tls = self.control.snapshot.load().tls.side(self.server, self.places.at()).cloned();
+        let snapshot = self.control.snapshot.load();
+        let server = snapshot.server_by_digest(self.state.digest).filter(|_| !self.state.is_over());
+        let tls = match server {
+            Some(server) => snapshot.tls.side(server, self.places.at()).cloned(),
+            None => self.target.tls.take(),
+        };
         self.target = self.places.target(tls);
     }
 
@@ -182,7 +229,7 @@ impl Keeper {
     fn survey_somewhere(&mut self) -> Result<ServerCatalog, Trouble> {
         let mut survey = self.survey();
         for _ in 1..self.places.count() {
-            if survey.is_ok() || self.control.life() != Life::Run {
+            if survey.is_ok() || !self.is_needed() {
                 break;
             }
             self.forget();
@@ -203,11 +250,13 @@ impl Keeper {
         }
         self.hinted = false;
         match self.over_http() {
-            Err(Trouble::NoEra) if self.hinted && self.told.is_none() => match self.over_sse() {
-                // Not such a server either; what it said first is what is wrong with it.
-                Err(Trouble::Talk(TalkFault::NoStream)) => Err(Trouble::NoEra),
-                other => other,
-            },
+            Err(Trouble::NoEra) if self.hinted && self.told.is_none() && self.target.way.is_none() => {
+                match self.over_sse() {
+                    // Not such a server either; what it said first is what is wrong with it.
+                    Err(Trouble::Talk(TalkFault::NoStream)) => Err(Trouble::NoEra),
+                    other => other,
+                }
+            }
             other => other,
         }
     }
@@ -264,7 +313,8 @@ impl Keeper {
         if modern.is_none() && legacy.is_none() {
             return Err(Trouble::NoEra);
         }
-        Ok(ServerCatalog { modern, legacy, transport: Transport::Http })
+        let transport = if self.target.way.is_some() { Transport::Stdio } else { Transport::Http };
+        Ok(ServerCatalog { modern, legacy, transport })
     }
 
     fn discover(&mut self) -> Result<Option<request::Introduction>, Trouble> {
@@ -362,7 +412,7 @@ impl Keeper {
         let mut stream = if listens && self.talk.is_none() { self.listen(modern) } else { None };
         loop {
             let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() || self.control.life() != Life::Run || self.poke().announced() > announced {
+            if left.is_zero() || !self.is_needed() || self.poke().announced() > announced {
                 return;
             }
             self.places.tell(&self.state);

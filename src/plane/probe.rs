@@ -93,6 +93,7 @@ fn target(snapshot: &Snapshot, state: &Arc<ServerState>, place: usize) -> Option
         host: settings.authority(),
         path: settings.path.clone(),
         tls: snapshot.tls.side(server, place).cloned(),
+        way: None,
     })
 }
 
@@ -100,6 +101,7 @@ fn of_fault(fault: &ClientFault) -> UpstreamFault {
     match fault {
         ClientFault::NoAddress => UpstreamFault::NoAddress,
         ClientFault::Io(_) => UpstreamFault::Unreachable,
+        ClientFault::Program(fault) => *fault,
         ClientFault::Timeout => UpstreamFault::Timeout,
         ClientFault::Cut => UpstreamFault::Cut,
         ClientFault::BadAnswer | ClientFault::TooLarge | ClientFault::Refused(_) => UpstreamFault::BadAnswer,
