@@ -163,6 +163,9 @@ async fn one(
     match due? {
         Due::Here(here) => {
             if let Some(revision) = here.begins {
+                if feed.is_over() {
+                    return Err(Kind::SessionUnknown.into());
+                }
                 sessions::kept(shard, flight, feed.session(), None, revision)?;
             }
             flight.answer_leaves(shard);
@@ -170,7 +173,7 @@ async fn one(
             Ok(())
         }
         // This is a session's home.
-        Due::Nothing | Due::Home(_) => Ok(()),
+        Due::Nothing | Due::Home(_) | Due::Listen(_) => Ok(()),
         Due::List(kind) => {
             let (page, _) = lists::page(shard, flight, kind, cursor.as_deref())?;
             flight.answer_leaves(shard);
