@@ -20,9 +20,27 @@ fn behind(setup: Setup, servers: &[(&str, &Upstream)]) -> Setup {
     servers.iter().fold(setup, |setup, (name, upstream)| setup.server(name, &upstream.url()))
 }
 
+/// Starts it, and waits until it knows all its servers.
+#[track_caller]
+fn start(setup: Setup) -> Gateway {
+    start_without(setup, &[])
+}
+
+/// The same, but for these.
+#[track_caller]
+fn start_without(setup: Setup, absent: &[&str]) -> Gateway {
+    let gateway = setup.start();
+    eventually("all servers are known", || {
+        let status = status(&gateway);
+        let mut servers = status["servers"].as_array().expect("a list of servers").iter();
+        servers.all(|server| server["known"] == true || absent.iter().any(|name| server["name"] == *name))
+    });
+    gateway
+}
+
 fn pair(plans: [Plan; 2]) -> (Gateway, Upstream, Upstream) {
     let [docs, mail] = plans.map(Plan::start);
-    let gateway = behind(Setup::new(), &[("docs", &docs), ("mail", &mail)]).open().start();
+    let gateway = start(behind(Setup::new(), &[("docs", &docs), ("mail", &mail)]).open());
     (gateway, docs, mail)
 }
 
@@ -78,10 +96,11 @@ fn all_pages_of_all_servers_are_one_list() {
     let (one, two, three) = (paged("one", 4).start(), paged("two", 1).start(), paged("three", 2).start());
     let servers = [("one", &one), ("two", &two), ("three", &three)];
     // Another order than that of their names.
-    let gateway = behind(Setup::new(), &servers)
-        .set("/endpoints", json!({ "/mcp": { "servers": ["three", "one", "two"] } }))
-        .open()
-        .start();
+    let gateway = start(
+        behind(Setup::new(), &servers)
+            .set("/endpoints", json!({ "/mcp": { "servers": ["three", "one", "two"] } }))
+            .open(),
+    );
     let before = servers.map(|(_, upstream)| listed(upstream));
     let session = open_session(&gateway, |post| post);
     let want = |write: &dyn Fn(&str, u32) -> String| -> Vec<String> {
@@ -140,13 +159,14 @@ fn a_list_holds_as_long_as_its_shortest_part() {
 #[test]
 fn a_list_is_the_callers_own() {
     let (docs, mail) = (Plan::tools(&["read", "write"]).start(), Plan::tools(&["read", "send"]).start());
-    let gateway = behind(Setup::new(), &[("docs", &docs), ("mail", &mail)])
-        .tokens("deny")
-        .task("research")
-        .task("outreach")
-        .rule(json!({ "id": "reading", "permit": ["*/read"], "tasks": ["research", "outreach"] }))
-        .rule(json!({ "id": "sending", "permit": ["mail/*", "mail!*"], "tasks": ["outreach"] }))
-        .start();
+    let gateway = start(
+        behind(Setup::new(), &[("docs", &docs), ("mail", &mail)])
+            .tokens("deny")
+            .task("research")
+            .task("outreach")
+            .rule(json!({ "id": "reading", "permit": ["*/read"], "tasks": ["research", "outreach"] }))
+            .rule(json!({ "id": "sending", "permit": ["mail/*", "mail!*"], "tasks": ["outreach"] })),
+    );
     let all = ["docs__read", "mail__read", "mail__send"];
     for (tasks, task, want) in [
         (&["research"][..], None, &all[..2]),
@@ -182,7 +202,7 @@ fn a_list_is_the_callers_own() {
 #[test]
 fn a_dead_server_costs_its_own_part() {
     let (docs, dead, gone) = (Plan::tools(&["read"]).start(), Reserved::new(), Reserved::new());
-    let gateway = Setup::new()
+    let setup = Setup::new()
         .tokens("deny")
         .task("research")
         .task("outreach")
@@ -192,8 +212,8 @@ fn a_dead_server_costs_its_own_part() {
         .set("/endpoints", json!({ "/mcp": { "servers": ["dead", "docs"] }, "/dead": { "servers": ["dead", "gone"] } }))
         .rule(json!({ "id": "docs", "permit": ["docs/*", "docs!*"] }))
         .rule(json!({ "id": "dead", "permit": ["dead/*", "gone/*"], "tasks": ["outreach"] }))
-        .rule(json!({ "id": "hidden", "forbid": ["gone/*", "gone!*"] }))
-        .start();
+        .rule(json!({ "id": "hidden", "forbid": ["gone/*", "gone!*"] }));
+    let gateway = start_without(setup, &["dead", "gone"]);
     let audience = [gateway.url("/mcp"), gateway.url("/dead")];
     let audience: Vec<&str> = audience.iter().map(String::as_str).collect();
     let token = |tasks: &[&str]| gateway.token_for(&Who { tasks, ..Who::default() }, &audience);
@@ -232,7 +252,7 @@ fn a_dead_server_costs_its_own_part() {
 #[test]
 fn a_server_that_went_away_keeps_its_part() {
     let (docs, mail) = (Plan::tools(&["read"]).start(), Plan::tools(&["send"]).script(hasty_lists).start());
-    let gateway = behind(Setup::new(), &[("docs", &docs), ("mail", &mail)]).open().start();
+    let gateway = start(behind(Setup::new(), &[("docs", &docs), ("mail", &mail)]).open());
     let both = ["docs__read", "mail__send"];
     assert_eq!(tools(&gateway, |post| post), both);
     let address = mail.address();
@@ -272,7 +292,7 @@ fn a_slow_server_is_not_waited_for() {
         Acted::Default
     });
     let (docs, mail) = (Plan::tools(&["read"]).start(), slow.start());
-    let gateway = behind(Setup::new(), &[("docs", &docs), ("mail", &mail)]).open().start();
+    let gateway = start(behind(Setup::new(), &[("docs", &docs), ("mail", &mail)]).open());
     assert_eq!(tools(&gateway, |post| post), ["docs__read", "mail__send"]);
     eventually("the gateway listens", || mail.open_streams() > 0);
     mail.open("slow");
@@ -308,15 +328,40 @@ fn many(prefix: &str, count: usize) -> Plan {
     Plan::tools(&names.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
+/// Requests with a cursor that is ada's, of the modern list of tools at `/mcp`; each is another list or another cursor.
+fn strange(text: &str, ada: &str, bob: &str, legacy: Post) -> Vec<(&'static str, Post)> {
+    let modern = |params: Value| Post::modern("tools/list", params).token(ada);
+    let mut changed = text.as_bytes().to_vec();
+    changed[50] = if changed[50] == b'A' { b'B' } else { b'A' };
+    let changed = String::from_utf8(changed).expect("it was ASCII");
+    vec![
+        ("another's", Post::modern("tools/list", json!({ "cursor": text })).token(bob)),
+        ("another list's", Post::modern("prompts/list", json!({ "cursor": text })).token(ada)),
+        ("another endpoint's", modern(json!({ "cursor": text })).at("/two")),
+        ("a server's own path", modern(json!({ "cursor": text })).at("/s/docs/mcp")),
+        ("the other era's", legacy),
+        ("made up", modern(json!({ "cursor": "2" }))),
+        ("empty", modern(json!({ "cursor": "" }))),
+        ("no text", modern(json!({ "cursor": 2 }))),
+        ("null", modern(json!({ "cursor": null }))),
+        ("changed", modern(json!({ "cursor": changed }))),
+        ("longer", modern(json!({ "cursor": format!("{text}A") }))),
+    ]
+}
+
 /// Long lists come in pages, which join to the whole; a cursor is good for its owner, its list and its time.
 #[test]
 fn long_lists_come_in_pages() {
     let (docs, mail) = (many("d", 900).start(), many("m", 900).start());
-    let gateway = behind(Setup::new(), &[("docs", &docs), ("mail", &mail)])
-        .set("/endpoints", json!({ "/mcp": { "servers": ["docs", "mail"] }, "/two": { "servers": ["docs", "mail"] } }))
-        .tokens("deny")
-        .open()
-        .start();
+    let gateway = start(
+        behind(Setup::new(), &[("docs", &docs), ("mail", &mail)])
+            .set(
+                "/endpoints",
+                json!({ "/mcp": { "servers": ["docs", "mail"] }, "/two": { "servers": ["docs", "mail"] } }),
+            )
+            .tokens("deny")
+            .open(),
+    );
     let audience = [gateway.url("/mcp"), gateway.url("/two"), gateway.url("/s/docs/mcp")];
     let audience: Vec<&str> = audience.iter().map(String::as_str).collect();
     let [ada, bob] = ["ada", "bob"].map(|subject| gateway.token_for(&Who { subject, ..Who::default() }, &audience));
@@ -324,7 +369,6 @@ fn long_lists_come_in_pages() {
         let params = if cursor.is_null() { json!({}) } else { json!({ "cursor": cursor }) };
         Post::modern("tools/list", params).token(&ada)
     };
-    eventually("both are known", || lacking(&page(&Value::Null).to(&gateway).json()).is_null());
     let first = page(&Value::Null).to(&gateway);
     let cursor = first.json()["result"]["nextCursor"].clone();
     let text = cursor.as_str().unwrap_or_else(|| panic!("{:.2000}", first.text())).to_owned();
@@ -352,24 +396,7 @@ fn long_lists_come_in_pages() {
     let spelled = page(&cursor).body(body.replace(&text, &escaped)).to(&gateway);
     assert_eq!(names(&spelled, "tools", "name"), two);
 
-    let modern = |params: Value| Post::modern("tools/list", params).token(&ada);
-    let mut changed = text.clone().into_bytes();
-    changed[50] = if changed[50] == b'A' { b'B' } else { b'A' };
-    let changed = String::from_utf8(changed).expect("it was ASCII");
-    let refused = [
-        ("another's", Post::modern("tools/list", json!({ "cursor": text })).token(&bob)),
-        ("another list's", Post::modern("prompts/list", json!({ "cursor": text })).token(&ada)),
-        ("another endpoint's", modern(json!({ "cursor": text })).at("/two")),
-        ("a server's own path", modern(json!({ "cursor": text })).at("/s/docs/mcp")),
-        ("the other era's", legacy(&text)),
-        ("made up", modern(json!({ "cursor": "2" }))),
-        ("empty", modern(json!({ "cursor": "" }))),
-        ("no text", modern(json!({ "cursor": 2 }))),
-        ("null", modern(json!({ "cursor": null }))),
-        ("changed", modern(json!({ "cursor": changed }))),
-        ("longer", modern(json!({ "cursor": format!("{text}A") }))),
-    ];
-    for (what, post) in refused {
+    for (what, post) in strange(&text, &ada, &bob, legacy(&text)) {
         let answer = post.to(&gateway);
         assert_eq!(
             (answer.status(), &answer.json()["error"]["code"]),
@@ -391,10 +418,11 @@ fn long_lists_come_in_pages() {
 #[test]
 fn a_bare_name_is_the_first_servers() {
     let (docs, mail) = (Plan::tools(&["read", "both"]).start(), Plan::tools(&["both", "send"]).start());
-    let gateway = behind(Setup::new(), &[("docs", &docs), ("mail", &mail)])
-        .set("/endpoints", json!({ "/mcp": { "servers": ["docs", "mail"], "names": "bare" } }))
-        .open()
-        .start();
+    let gateway = start(
+        behind(Setup::new(), &[("docs", &docs), ("mail", &mail)])
+            .set("/endpoints", json!({ "/mcp": { "servers": ["docs", "mail"], "names": "bare" } }))
+            .open(),
+    );
     assert_eq!(tools(&gateway, |post| post), ["read", "both", "send"]);
     let list = Post::modern("prompts/list", json!({})).to(&gateway);
     assert_eq!(names(&list, "prompts", "name"), ["greet", "plot"], "both have the same two");
@@ -425,10 +453,11 @@ fn a_bare_name_is_the_first_servers() {
 fn a_name_that_is_free_again() {
     let docs = Plan::tools(&["both"]).start();
     let mail = Plan::tools(&["both"]).start();
-    let gateway = behind(Setup::new(), &[("docs", &docs), ("mail", &mail)])
-        .set("/endpoints", json!({ "/mcp": { "servers": ["docs", "mail"], "names": "bare" } }))
-        .open()
-        .start();
+    let gateway = start(
+        behind(Setup::new(), &[("docs", &docs), ("mail", &mail)])
+            .set("/endpoints", json!({ "/mcp": { "servers": ["docs", "mail"], "names": "bare" } }))
+            .open(),
+    );
     Post::call("both").echoed(&gateway);
     eventually("the gateway listens", || docs.open_streams() > 0);
     docs.change_tools(&["other"]);
@@ -478,10 +507,11 @@ fn hidden_is_unknown() {
     for style in ["prefix", "bare"] {
         let docs = Plan::tools(&["read", "secret"]).start();
         let mail = Plan::tools(&["send", "secret2"]).start();
-        let gateway = behind(Setup::new(), &[("docs", &docs), ("mail", &mail)])
-            .set("/endpoints", json!({ "/mcp": { "servers": ["docs", "mail"], "names": style } }))
-            .rule(json!({ "id": "some", "permit": ["docs/read", "mail/send", "docs!resource:note://open"] }))
-            .start();
+        let gateway = start(
+            behind(Setup::new(), &[("docs", &docs), ("mail", &mail)])
+                .set("/endpoints", json!({ "/mcp": { "servers": ["docs", "mail"], "names": style } }))
+                .rule(json!({ "id": "some", "permit": ["docs/read", "mail/send", "docs!resource:note://open"] })),
+        );
         let session = open_session(&gateway, |post| post);
         let ask = |name: &str| {
             let legacy = Post::legacy_call(&session, name).to(&gateway);
@@ -539,14 +569,15 @@ fn who_several_servers_are() {
         say("Be kind.", json!({ "tools": { "listChanged": true }, "resources": { "subscribe": true }, "logging": {} }))
             .start();
     let hidden = say("Psst.", json!({ "tools": {}, "completions": {} })).start();
-    let gateway = behind(Setup::new(), &[("docs", &docs), ("mail", &mail), ("hidden", &hidden)])
-        .set(
-            "/endpoints",
-            json!({ "/mcp": { "servers": ["docs", "mail", "hidden"] },
+    let gateway = start(
+        behind(Setup::new(), &[("docs", &docs), ("mail", &mail), ("hidden", &hidden)])
+            .set(
+                "/endpoints",
+                json!({ "/mcp": { "servers": ["docs", "mail", "hidden"] },
             "/quiet": { "servers": ["docs", "mail"], "instructions": false } }),
-        )
-        .rule(json!({ "id": "some", "permit": ["docs/*", "mail/*", "mail!*"] }))
-        .start();
+            )
+            .rule(json!({ "id": "some", "permit": ["docs/*", "mail/*", "mail!*"] })),
+    );
     let can = json!({ "tools": { "listChanged": true }, "resources": { "listChanged": true, "subscribe": true }, "logging": {} });
     let own = json!({ "name": "portcullis", "version": env!("CARGO_PKG_VERSION") });
     let words = "## docs\n\nLook first.\n\n## mail\n\nBe kind.";
@@ -592,7 +623,7 @@ fn an_app_calls_its_tools() {
     };
     let docs = Plan::tools(&["plain"]).script(ui).start();
     let mail = Plan::tools(&["other"]).tool(shown).script(ui).start();
-    let gateway = behind(Setup::new(), &[("docs", &docs), ("mail", &mail)]).open().start();
+    let gateway = start(behind(Setup::new(), &[("docs", &docs), ("mail", &mail)]).open());
     let list = Post::modern("tools/list", json!({})).to(&gateway).json();
     let tools = list["result"]["tools"].as_array().expect("a list");
     let show = tools.iter().find(|tool| tool["name"] == "mail__show").expect("it is there");
