@@ -33,6 +33,7 @@ mod support {
     pub(crate) mod oracle;
     pub(crate) mod peers;
     pub(crate) mod relay;
+    pub(crate) mod schema;
     pub(crate) mod sse_server;
     pub(crate) mod tls;
     pub(crate) mod upstream;

@@ -40,8 +40,9 @@ pub(super) fn page(
     if shortest.is_none() && state.more {
         return Err(Kind::CatalogUnknown.into());
     }
-    // Whoever may see none of it gets an empty list, as from a server alone.
-    if !merged.servers().iter().any(|server| offered(server).is_some()) {
+    // Whoever may see none of it gets an empty list, as from a server alone; also of those that may turn out to have one.
+    let may_have = |server: &ServerId| offered(server).is_some() || !snapshot.catalog.known(*server);
+    if !merged.servers().iter().any(may_have) {
         return Err(Kind::MethodUnknown.into());
     }
     let list = CursorList {
