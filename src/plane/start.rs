@@ -22,12 +22,13 @@ use crate::upstream::state::{InstanceState, ServerState};
 use crate::uring::ring::{Choice, Driver, RingFault};
 use crate::uring::{cpu, socket};
 
-use super::admin::{self, Health};
+use super::admin::{self, Desk, Health};
 use super::certs::Certs;
 use super::client::Target;
 use super::journal::{self, Journal};
 use super::keeper::{Keeper, News};
 use super::log::{self, Log, Watcher};
+use super::orders::Orders;
 use super::publish::Publisher;
 use super::{PlaneFault, state};
 
@@ -116,7 +117,10 @@ impl Gateway {
         let (notes, noted) = log::notes();
         let log = Log::open(settings.audit_dir.clone(), readers, noted, options.watcher, health.clone())?.start()?;
         let admin = match settings.admin {
-            Some(address) => Some(admin::start(address, control.clone(), health.clone())?),
+            Some(address) => {
+                let orders = Orders::new(&settings.state, None)?;
+                Some(admin::start(address, Desk { control: control.clone(), health: health.clone(), orders })?)
+            }
             None => None,
         };
         keep(&settings, prepared, &control, &health, certs, notes)?;
