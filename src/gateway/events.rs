@@ -1,5 +1,7 @@
 //! What a server says on a stream beside answers: its notifications and its requests, weighed before a client gets them.
 
+use std::borrow::Cow;
+
 use smallvec::SmallVec;
 
 use crate::base::ids::{EndpointId, ServerId, ShardId};
@@ -29,6 +31,8 @@ pub(super) struct Eyes<'a> {
     pub(super) snapshot: &'a Held,
     pub(super) caller: &'a Caller,
     pub(super) task: ActiveTask,
+    /// The caller is not known under these rules: what it may get waits, and is weighed again for whoever comes for it.
+    pub(super) pending: bool,
     pub(super) endpoint: EndpointId,
     pub(super) server: ServerId,
     pub(super) revision: Revision,
@@ -77,6 +81,7 @@ impl<'a> Eyes<'a> {
             snapshot,
             caller: &flight.caller,
             task: flight.task,
+            pending: false,
             endpoint,
             server,
             revision: flight.revision,
@@ -85,17 +90,22 @@ impl<'a> Eyes<'a> {
         }
     }
 
+    /// A URI of the server's, as its client knows it.
+    pub(super) fn exposed<'u>(&self, uri: &'u str) -> Cow<'u, str> {
+        Cow::Borrowed(uri)
+    }
+
     fn digest(&self) -> u64 {
         self.snapshot.prepared.servers[self.server.index()].digest
     }
 
     fn may_ask(&self, method: &methods::Method) -> bool {
         let asks = |ask| decide::asks(&self.snapshot.table, self.caller, self.task, self.server, ask).is_ok();
-        method.ask().is_none_or(asks)
+        self.pending || method.ask().is_none_or(asks)
     }
 
     fn may_read(&self, uri: &str) -> bool {
-        decide::readable(&self.snapshot.table, self.caller, self.task, self.server, uri)
+        self.pending || decide::readable(&self.snapshot.table, self.caller, self.task, self.server, uri)
     }
 }
 
@@ -138,7 +148,7 @@ pub(super) fn still_allowed(shard: &Shard, eyes: &Eyes<'_>, data: &[u8]) -> Resu
     if allowed { Ok(()) } else { Err(id()) }
 }
 
-fn is_readable(eyes: &Eyes<'_>, envelope: &Envelope, data: &[u8]) -> bool {
+pub(super) fn is_readable(eyes: &Eyes<'_>, envelope: &Envelope, data: &[u8]) -> bool {
     let uri = envelope.param(data, "uri").and_then(|member| member.text());
     let mut scratch = Vec::new();
     let uri = uri.and_then(|span| text::unescape(span.of(data), &mut scratch).ok());

@@ -1,6 +1,7 @@
 //! Streams that outlive their connections: what is kept of them between a server and its client.
 
 mod feeder;
+mod listener;
 mod tend;
 mod visible;
 
@@ -21,6 +22,7 @@ use crate::base::limits::{
     STREAM_KEPT_EVENTS_MAX, STREAM_RETRY_MS_MAX, STREAM_WAITING_EVENTS_MAX, TELLING_MS_MAX,
 };
 use crate::base::time::{Moment, Now};
+use crate::config::Names;
 use crate::config::snapshot::Snapshot;
 use crate::identity::active::ActiveTask;
 use crate::identity::caller::Caller;
@@ -42,6 +44,8 @@ use super::tally::Count;
 
 pub(super) use feeder::Source;
 use feeder::{go_on, keep_fed};
+pub(super) use listener::Listening;
+use listener::keep_heard;
 use tend::Told;
 
 /// Whose rights count.
@@ -78,6 +82,10 @@ pub(super) struct Feed {
     joint: bool,
     /// Other shards may have opened sessions at servers that are not heard here yet.
     behind: Cell<bool>,
+    /// The settings' epoch under which what waits was last weighed as a whole.
+    weighed: Cell<u64>,
+    /// Of a modern client: what it listens to.
+    listening: Option<Box<Listening>>,
     /// What its reader knows of the lists.
     told: Told,
     /// Of a client of HTTP+SSE: all that its session says, answers too.
@@ -114,6 +122,8 @@ pub(super) struct Feed {
 struct Part {
     /// Its server, by its digest.
     server: u64,
+    /// Of what is listened to: its place there.
+    place: usize,
     /// Which of the server's sessions its stream is of.
     upstream: Cell<u32>,
     /// Requests of the server that its client does not get: their ids, and why.
@@ -127,9 +137,10 @@ struct Part {
 }
 
 impl Part {
-    fn new(server: u64, upstream: u32) -> Rc<Self> {
+    fn new(server: u64, place: usize, upstream: u32) -> Rc<Self> {
         Rc::new(Self {
             server,
+            place,
             upstream: Cell::new(upstream),
             refusals: RefCell::default(),
             read: Cell::new(false),
@@ -222,13 +233,15 @@ impl std::fmt::Debug for Feed {
 impl Feed {
     fn new(shard: &Shard, flight: &Flight, session: Rc<Live>, asked: Option<IdBytes>, stream: u64) -> Self {
         let joint = asked.is_none() && is_merged(&flight.snapshot, flight.endpoint);
-        let part = (!joint).then(|| Part::new(sessions::digest(flight), flight.epoch));
+        let part = (!joint).then(|| Part::new(sessions::digest(flight), 0, flight.epoch));
         Self {
             session,
             endpoint: flight.snapshot.prepared.endpoints[flight.endpoint.index()].digest,
             parts: RefCell::new(part.into_iter().collect()),
             joint,
             behind: Cell::new(joint),
+            weighed: Cell::new(flight.snapshot.settings_epoch),
+            listening: None,
             told: Told::default(),
             all: None,
             asked,
@@ -301,6 +314,16 @@ impl Feed {
         self.all.is_some()
     }
 
+    /// Whether it is what a modern client listens to, and that is over.
+    pub(super) fn is_shut_up(&self) -> bool {
+        self.listening.is_some() && self.ended.get()
+    }
+
+    /// What its client is told last, where that is to be told: the result of a subscription.
+    pub(super) fn last_words(&self) -> Option<Vec<u8>> {
+        self.listening.as_ref().map(|listening| listening.end())
+    }
+
     /// Whether a drain has to wait: an answer is still to come on this stream, which has no other way.
     pub(super) fn expects(&self) -> bool {
         self.all.as_ref().is_some_and(|all| all.messages.get() > 0 || self.outlet.borrow().waits())
@@ -320,10 +343,11 @@ impl Feed {
     /// From now on this is who reads. What was weighed for another one, or under other rules, and waits is weighed again.
     pub(super) fn read_by(&self, shard: &Shard, who: &Rc<Who>) {
         let before = self.who.replace(who.clone());
-        if Rc::ptr_eq(&before, who) || before.has_rights_of(who) || !self.outlet.borrow().waits() {
-            return;
+        let epoch = shard.snapshot().settings_epoch;
+        let same = self.weighed.replace(epoch) == epoch && (Rc::ptr_eq(&before, who) || before.has_rights_of(who));
+        if !same && self.outlet.borrow().waits() {
+            self.weigh_again(shard, who);
         }
-        self.weigh_again(shard, who);
     }
 
     fn weigh_again(&self, shard: &Shard, who: &Who) {
@@ -357,6 +381,7 @@ impl Feed {
             snapshot,
             caller: &who.caller,
             task: who.task,
+            pending: who.epoch != snapshot.auth_epoch,
             endpoint: snapshot.endpoint_by_digest(self.endpoint)?,
             server: snapshot.server_by_digest(part.server)?,
             revision: self.session.speaks(),
@@ -410,7 +435,10 @@ impl Feed {
         let parts = self.parts.borrow();
         parts.iter().for_each(|part| part.gone.set(!leads(part.server)));
         let other = self.asked.is_none() && endpoint.is_some_and(|it| is_merged(snapshot, it) != self.joint);
-        if endpoint.is_none() || other || !self.joint && parts.iter().any(|part| part.gone.get()) {
+        let known = self.who.borrow().epoch == snapshot.auth_epoch;
+        let lost = !self.joint && parts.iter().any(|part| part.gone.get());
+        let shut = known && self.listening.as_ref().is_some_and(|listening| !listening.is_allowed(self, snapshot));
+        if endpoint.is_none() || other || lost || shut {
             self.ended.set(true);
         }
     }
@@ -599,6 +627,38 @@ impl Feeds {
         Some(feed)
     }
 
+    /// What a modern client listens to, with its first message in it, and a connection that reads it.
+    pub(super) fn subscribe(
+        &self,
+        shard: &Shard,
+        flight: &Flight,
+        session: Rc<Live>,
+        listening: Listening,
+        first: &[u8],
+    ) -> (Rc<Feed>, TapKey) {
+        let nonce = session.nonce16;
+        let mut feed = Feed::new(shard, flight, session, None, 0);
+        let parts =
+            listening.joint.borrow().servers().enumerate().map(|(place, server)| Part::new(server, place, 0)).collect();
+        (feed.joint, feed.parts) = (true, RefCell::new(parts));
+        feed.opening.set(Opening::Open);
+        feed.listening = Some(Box::new(listening));
+        feed.outlet = RefCell::new(Outlet::new(shard.id, BOUNDS_ALL, shard.timers.last().mono));
+        feed.push(first);
+        let feed = Rc::new(feed);
+        self.homes.borrow_mut().insert(nonce, feed.clone());
+        let tap = self.attach(shard, flight, &feed);
+        self.hear(&feed);
+        (feed, tap)
+    }
+
+    /// Has all its parts heard that are there and are not.
+    fn hear(&self, feed: &Rc<Feed>) {
+        let unheard = |part: &&Rc<Part>| !part.read.get() && !part.gone.get();
+        let parts: SmallVec<[Rc<Part>; 4]> = feed.parts.borrow().iter().filter(unheard).cloned().collect();
+        parts.iter().for_each(|part| self.feed(feed, part, None));
+    }
+
     /// The stream that is all of this session, while it lasts.
     pub(super) fn all_of(&self, nonce: &[u8; 16]) -> Option<Rc<Feed>> {
         self.homes.borrow().get(nonce).filter(|feed| feed.all.is_some() && !feed.is_over()).cloned()
@@ -642,7 +702,7 @@ impl Feeds {
     /// A connection of a session's own stream has ended.
     pub(super) fn detach(&self, shard: &Shard, feed: &Rc<Feed>, tap: TapKey) {
         feed.outlet.borrow_mut().detach(tap, shard.timers.now().mono);
-        if feed.all.is_some() {
+        if feed.all.is_some() || feed.listening.is_some() {
             self.end_all(feed);
         }
         feed.changed();
@@ -730,7 +790,12 @@ impl Feeds {
         let snapshot = shard.snapshot();
         let epoch = snapshot.settings_epoch;
         if self.epoch.replace(epoch) != epoch {
-            self.each(|feed| feed.look_around(&snapshot));
+            self.each(|feed| {
+                feed.look_around(&snapshot);
+                if feed.listening.is_some() && !feed.is_over() {
+                    self.hear(feed);
+                }
+            });
             self.wake_all();
             shard.wake_streams();
         }
@@ -772,10 +837,10 @@ impl Feeds {
 
     /// Everybody looks around: the shard drains.
     pub(super) fn wake_all(&self) {
-        self.each(Feed::changed);
+        self.each(|feed| feed.changed());
     }
 
-    fn each(&self, act: impl Fn(&Feed)) {
+    fn each(&self, act: impl Fn(&Rc<Feed>)) {
         let homes: Vec<Rc<Feed>> = self.homes.borrow().values().cloned().collect();
         let answers: Vec<Rc<Feed>> = self.answers.borrow().values().cloned().collect();
         homes.iter().chain(&answers).for_each(|feed| act(feed));
@@ -800,7 +865,9 @@ impl Feeds {
         let part = part.clone();
         part.read.set(true);
         self.spawn(feed, move |shard, feed| async move {
-            if feed.asked.is_some() {
+            if let Some(listening) = &feed.listening {
+                keep_heard(&shard, &feed, &part, listening).await;
+            } else if feed.asked.is_some() {
                 go_on(&shard, &feed, &part, at).await;
             } else {
                 keep_fed(&shard, &feed, &part).await;
@@ -814,7 +881,7 @@ impl Feeds {
 
     /// Nothing more comes of a session's own stream.
     fn is_fed(&self, feed: &Rc<Feed>) {
-        if feed.asked.is_some() || feed.all.is_some() {
+        if feed.asked.is_some() || feed.all.is_some() || feed.listening.is_some() {
             return;
         }
         feed.outlet.borrow_mut().finish();
@@ -884,7 +951,8 @@ pub(super) async fn changed(shard: &Shard, feed: &Feed, until: Moment) {
 
 /// Whether an endpoint shows more than the one server it has, as that is.
 pub(super) fn is_merged(snapshot: &Snapshot, endpoint: EndpointId) -> bool {
-    snapshot.settings.endpoints[endpoint.index()].servers.len() > 1
+    let endpoint = &snapshot.settings.endpoints[endpoint.index()];
+    endpoint.servers.len() > 1 || endpoint.names == Names::Prefix
 }
 
 fn next(count: &Cell<u64>) -> u64 {

@@ -21,6 +21,7 @@ use crate::policy::decide;
 use crate::session::tasks::{self, TaskHandle};
 
 use super::answer::accept as acceptable;
+use super::events::Eyes;
 use super::flight::Flight;
 use super::judge::marks;
 use super::refusal::Kind;
@@ -267,6 +268,13 @@ fn readable(flight: &Flight, envelope: &Envelope, data: &[u8]) -> bool {
     uri.is_some_and(|uri| decide::readable(table, caller, flight.task, flight.server, uri))
 }
 
+/// Whether the client of a stream, which declared so much, may be asked what the task in a notification asks.
+pub(super) fn is_task_askable(eyes: &Eyes<'_>, declared: Declared, data: &[u8]) -> bool {
+    let may = |ask| decide::asks(&eyes.snapshot.table, eyes.caller, eyes.task, eyes.server, ask).is_ok();
+    let asks = Task::of_params(data).and_then(|task| task.asks(data));
+    asks.is_ok_and(|asks| asks.iter().all(may) && declared.has(asks.needs()))
+}
+
 /// Whether the client may be asked what the task in a notification asks.
 fn task_askable(flight: &Flight, data: &[u8]) -> bool {
     let asks = Task::of_params(data).and_then(|task| task.asks(data));
@@ -275,6 +283,12 @@ fn task_askable(flight: &Flight, data: &[u8]) -> bool {
 
 /// One message less, counted by why.
 fn dropped(shard: &Shard, why: Dropped) -> Judged {
+    count_dropped(shard, why);
+    Judged::Drop
+}
+
+/// See there.
+pub(super) fn count_dropped(shard: &Shard, why: Dropped) {
     shard.count(match why {
         Dropped::Unasked => Count::ServerUnasked,
         Dropped::Early => Count::ServerEarly,
@@ -284,5 +298,4 @@ fn dropped(shard: &Shard, why: Dropped) -> Judged {
         Dropped::Hidden => Count::ServerHidden,
         Dropped::Malformed => Count::ServerMalformed,
     });
-    Judged::Drop
 }

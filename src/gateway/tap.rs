@@ -6,9 +6,11 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use crate::base::limits::{SEND_PIECE_BYTES, STREAM_ACKNOWLEDGED_MS_MAX, STREAM_PIECE_BYTES};
-use crate::base::time::Moment;
+use crate::base::time::{Moment, Now};
 use crate::http::body as chunks;
-use crate::http::sse;
+use crate::http::sse::{self, Event};
+use crate::record::Seq;
+use crate::record::frame::{Outcome, Status};
 use crate::session::outlet::{Taken, TapKey};
 use crate::tls::stream::Stream;
 use crate::uring::socket::Peek;
@@ -25,6 +27,16 @@ pub(super) struct Tap {
     pub(super) feed: Rc<Feed>,
     pub(super) key: TapKey,
     pub(super) who: Rc<Who>,
+    /// Of a request that the stream is the answer to: what is to be recorded at its end.
+    pub(super) ending: Option<Ending>,
+}
+
+/// What is known of a request whose answer goes on without it.
+#[derive(Debug)]
+pub(super) struct Ending {
+    pub(super) seq: Seq,
+    pub(super) began: Now,
+    pub(super) request_bytes: usize,
 }
 
 /// Writes a stream's events until it ends. `wait` is the stored wait for the client's bytes, if one is under way; it
@@ -42,9 +54,13 @@ pub(super) async fn serve(shard: &Shard, slot: &Rc<Slot>, stream: &Stream, tap: 
         early: false,
         spoken: shard.timers.now().mono,
         heeded: false,
+        bytes: 0,
     };
     let clean = reading.run().await;
-    let Reading { tap, wait, .. } = reading;
+    let Reading { tap, wait, bytes, .. } = reading;
+    if let Some(ending) = &tap.ending {
+        ending.write(shard, clean, bytes);
+    }
     shard.feeds.detach(shard, &tap.feed, tap.key);
     shard.load.streamed(tap.who.caller.principal);
     slot.phase.set(Phase::Busy);
@@ -57,6 +73,27 @@ pub(super) async fn serve(shard: &Shard, slot: &Rc<Slot>, stream: &Stream, tap: 
         let _ = wait.await;
     }
     After::Closed
+}
+
+impl Ending {
+    fn write(&self, shard: &Shard, clean: bool, answer_bytes: usize) {
+        let now = shard.timers.now();
+        let micros = u64::try_from(now.mono.since(self.began.mono).as_micros()).unwrap_or(u64::MAX);
+        shard.record.ended(
+            self.seq,
+            &Outcome {
+                unix_ms: now.unix_ms,
+                status: if clean { Status::Ok } else { Status::Cancelled },
+                http: if clean { 200 } else { 0 },
+                is_error: false,
+                code: 0,
+                total_us: micros,
+                upstream_us: 0,
+                request_bytes: self.request_bytes as u64,
+                answer_bytes: answer_bytes as u64,
+            },
+        );
+    }
 }
 
 /// The moment at which a token that ends at `expires`, seconds since 1970, has ended.
@@ -84,6 +121,8 @@ struct Reading<'a> {
     spoken: Moment,
     /// What was sent has to be acknowledged soon.
     heeded: bool,
+    /// How much of the stream was sent.
+    bytes: usize,
 }
 
 /// What ended a wait.
@@ -101,8 +140,14 @@ impl Reading<'_> {
     async fn run(&mut self) -> bool {
         loop {
             let turn = self.tap.feed.turn();
-            let (out, taken) = self.take();
+            let (mut out, taken) = if self.is_barred() { (Vec::new(), Taken::End) } else { self.take() };
             let over = taken != Taken::All && taken != Taken::More || self.is_over();
+            if let Some(words) = self.tap.feed.last_words().filter(|_| over && taken != Taken::Gone) {
+                let mut event = Vec::with_capacity(words.len() + 32);
+                let message = Event { id: None, name: Some(b"message"), data: Some(&words), retry: None };
+                let _ = sse::write_event(&mut event, &message);
+                chunks::write_chunk(&mut out, &event);
+            }
             if !out.is_empty() || over {
                 self.heed_silence(false);
                 if !Box::pin(self.send(&out, over)).await {
@@ -150,11 +195,15 @@ impl Reading<'_> {
         (out, taken)
     }
 
-    /// Whether its reader may read no more, or nobody should.
+    /// Whether it is over, or its reader may read no more.
     fn is_over(&self) -> bool {
+        self.drains() || self.tap.feed.is_over() || self.is_barred()
+    }
+
+    /// Whether its reader may not even read what waits.
+    fn is_barred(&self) -> bool {
         let (shard, who) = (self.shard, &self.tap.who);
-        self.drains()
-            || self.tap.feed.is_over()
+        self.tap.feed.is_shut_up()
             || self.expires <= shard.timers.now().mono
             || shard.snapshot().auth_epoch != who.epoch
     }
@@ -196,6 +245,7 @@ impl Reading<'_> {
             }
         }
         self.spoken = self.shard.timers.now().mono;
+        self.bytes += bytes.len();
         true
     }
 

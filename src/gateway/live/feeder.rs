@@ -29,11 +29,11 @@ use crate::mcp::revision::Era;
 use crate::upstream::UpstreamFault;
 use crate::upstream::exchange::{Answer, Clearance, Request};
 
-use super::{Feed, Opening, Part, changed};
+use super::{Feed, Opening, Part, changed, listener};
 
 /// How reading a server's stream ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Over {
+pub(super) enum Over {
     /// With the answer.
     Answered,
     /// The server ended it.
@@ -232,7 +232,13 @@ async fn ask(shard: &Shard, feed: &Feed, part: &Part, at: Option<&[u8]>) -> Resu
 }
 
 /// Reads a server's stream into the log.
-async fn read(shard: &Rc<Shard>, feed: &Rc<Feed>, part: &Part, mut answer: Answer, source: &mut Source) -> Over {
+pub(super) async fn read(
+    shard: &Rc<Shard>,
+    feed: &Rc<Feed>,
+    part: &Part,
+    mut answer: Answer,
+    source: &mut Source,
+) -> Over {
     answer.allow_until(NEVER);
     let mut parser = EventParser::new();
     loop {
@@ -302,7 +308,7 @@ fn take(
         let message = match &weighed {
             Weighed::Forward | Weighed::Final => event.data,
             Weighed::Changed(data) => Some(&**data),
-            Weighed::Drop | Weighed::Invalid => None,
+            Weighed::Drop | Weighed::End | Weighed::Invalid => None,
         };
         if let Some(message) = message {
             feed.push(message);
@@ -310,6 +316,7 @@ fn take(
         }
         match weighed {
             Weighed::Final => over = Some(Over::Answered),
+            Weighed::End => over = Some(Over::Clean),
             Weighed::Invalid if feed.asked.is_some() => over = Some(Over::Invalid),
             _ => {}
         }
@@ -326,8 +333,11 @@ fn take(
 }
 
 /// What becomes of an event.
-enum Weighed {
+pub(super) enum Weighed {
+    /// As it came.
     Forward,
+    /// The stream's end, which concerns its client not.
+    End,
     Changed(Vec<u8>),
     Final,
     Drop,
@@ -340,6 +350,9 @@ fn weigh(shard: &Shard, feed: &Feed, part: &Part, event: &Event<'_>) -> Weighed 
         shard.count(Count::EventsInvalid);
         return Weighed::Invalid;
     };
+    if let Some(listening) = &feed.listening {
+        return listener::weigh(shard, feed, part, listening, &facts, data);
+    }
     if matches!(facts.shape, Shape::Result | Shape::Error) {
         // On a session's own stream there are none (MCP 2025-11-25 basic/transports).
         let ours = match (&feed.asked, &facts.id) {
@@ -379,7 +392,7 @@ async fn tell_refused(shard: &Shard, feed: &Feed, part: &Part) {
 }
 
 /// Waits for something in flight, which ends early when nobody needs the stream any more.
-async fn finished<F: Future>(shard: &Shard, feed: &Feed, part: &Part, mut work: Pin<&mut F>) -> F::Output {
+pub(super) async fn finished<F: Future>(shard: &Shard, feed: &Feed, part: &Part, mut work: Pin<&mut F>) -> F::Output {
     loop {
         let turn = feed.turn();
         let wanted = feed.wants(shard, part);

@@ -33,7 +33,7 @@ pub(super) async fn tend(shard: &Rc<Shard>, feed: &Rc<Feed>) {
         }
         for (server, epoch) in feed.session.epochs() {
             let part = feed.part(server).unwrap_or_else(|| {
-                let part = Part::new(server, 0);
+                let part = Part::new(server, 0, 0);
                 feed.parts.borrow_mut().push(part.clone());
                 feed.look_around(&shard.snapshot());
                 part
@@ -143,8 +143,9 @@ async fn tell(shard: &Rc<Shard>, feed: &Rc<Feed>) {
         }
         let snapshot = shard.snapshot();
         for (list, has_changed) in Announced::ALL.into_iter().zip(shard.feeds.looked(&snapshot, feed)) {
-            if has_changed {
-                feed.push(&list.message());
+            let message = || feed.listening.as_ref().map_or_else(|| Some(list.message()), |it| it.changed(list));
+            if let Some(message) = has_changed.then(message).flatten() {
+                feed.push(&message);
             }
         }
         if feed.told.herald.get().due().is_some() {

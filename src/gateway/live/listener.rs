@@ -1,0 +1,160 @@
+//! A modern subscription at several servers: each one's part of it, asked for again when it ends.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use smallvec::SmallVec;
+
+use crate::base::limits::{STREAM_RETRY_MS, STREAM_RETRY_MS_MAX};
+use crate::gateway::answer::{Media, deadline, media, retire};
+use crate::gateway::events;
+use crate::gateway::exchange::{USER_AGENT, lane};
+use crate::gateway::modern;
+use crate::gateway::shard::{Held, Shard};
+use crate::http::field::Known;
+use crate::http::head::Method;
+use crate::jsonrpc::answer::Answer as Facts;
+use crate::jsonrpc::scan::Shape;
+use crate::mcp::method::{self as methods, Sender, Verb};
+use crate::mcp::optin::Declared;
+use crate::mcp::revision::Revision;
+use crate::mcp::subscription::joint::{Announced, Joint};
+use crate::mcp::subscription::{self, Dropped};
+use crate::policy::decide;
+use crate::record::Recorded;
+use crate::upstream::UpstreamFault;
+use crate::upstream::exchange::{Answer, Clearance, Request};
+
+use super::feeder::{Source, Weighed, finished, read};
+use super::{Feed, Part, changed};
+
+/// What a client listens to.
+pub(in crate::gateway) struct Listening {
+    /// The leave to.
+    pub(in crate::gateway) recorded: Recorded,
+    /// What it can be asked for.
+    pub(in crate::gateway) declared: Declared,
+    pub(in crate::gateway) joint: RefCell<Joint>,
+}
+
+impl Listening {
+    /// The gateway's own word that a list has changed, where that was asked for.
+    pub(super) fn changed(&self, list: Announced) -> Option<Vec<u8>> {
+        self.joint.borrow().changed(list)
+    }
+
+    /// The last message of all.
+    pub(super) fn end(&self) -> Vec<u8> {
+        subscription::end(self.joint.borrow().id())
+    }
+
+    /// Whether all that it was let subscribe to may still be read.
+    pub(super) fn is_allowed(&self, feed: &Feed, snapshot: &Held) -> bool {
+        let (joint, who) = (self.joint.borrow(), feed.who.borrow());
+        let parts = feed.parts.borrow();
+        parts.iter().filter(|part| !part.gone.get()).all(|part| {
+            let Some(server) = snapshot.server_by_digest(part.server) else { return true };
+            let readable = |uri| decide::readable(&snapshot.table, &who.caller, who.task, server, uri);
+            joint.uris(part.place).all(readable)
+        })
+    }
+}
+
+/// Has a server's part heard for as long as somebody listens.
+pub(super) async fn keep_heard(shard: &Rc<Shard>, feed: &Rc<Feed>, part: &Part, listening: &Listening) {
+    let mut pause_ms = 0;
+    while feed.wants(shard, part) {
+        let begun = shard.timers.now().mono;
+        if let Ok(answer) = ask(shard, feed, part, listening).await {
+            Box::pin(read(shard, feed, part, answer, &mut Source::default())).await;
+        }
+        // One that lasted is asked for again soon, one that ends as it begins less and less often.
+        let lasted = shard.timers.now().mono >= begun.plus_ms(STREAM_RETRY_MS_MAX);
+        pause_ms = if lasted { STREAM_RETRY_MS } else { (2 * pause_ms).clamp(STREAM_RETRY_MS, STREAM_RETRY_MS_MAX) };
+        let until = shard.timers.now().mono.plus_ms(pause_ms);
+        while shard.timers.now().mono < until && feed.wants(shard, part) {
+            changed(shard, feed, until.min(feed.until(shard))).await;
+        }
+    }
+}
+
+/// Asks a server for its part.
+async fn ask(shard: &Shard, feed: &Feed, part: &Part, listening: &Listening) -> Result<Answer, UpstreamFault> {
+    let snapshot = shard.snapshot();
+    let server = snapshot.server_by_digest(part.server).ok_or(UpstreamFault::NoAddress)?;
+    let body = listening.joint.borrow_mut().request(part.place);
+    let mut fields: SmallVec<[(&'static str, &[u8]); 12]> = SmallVec::new();
+    fields.push(("content-type", b"application/json"));
+    fields.push(("accept", b"application/json, text/event-stream"));
+    fields.push(("accept-encoding", b"identity"));
+    fields.push(("user-agent", USER_AGENT));
+    fields.push((Known::McpProtocolVersion.name(), Revision::R2026_07_28.as_str().as_bytes()));
+    fields.push((Known::McpMethod.name(), b"subscriptions/listen"));
+    let request = Request { method: Method::Post, fields: &fields, params: &[], body: Some(&body), repeatable: true };
+    let lane = lane(&snapshot, server);
+    let clearance = Clearance::Call(&listening.recorded);
+    let request = shard.upstreams.compose(clearance, &lane, &request).ok_or(UpstreamFault::NoBuffer)?;
+    let until = deadline(shard, snapshot.settings.servers[server.index()].timeout_ms);
+    part.abort.reset();
+    let mut work = std::pin::pin!(shard.upstreams.exchange(&lane, request, until, &part.abort));
+    let result = finished(shard, feed, part, work.as_mut()).await;
+    if matches!(result, Err(UpstreamFault::Unreachable | UpstreamFault::NoAddress)) {
+        lane.state.poke.unreachable();
+    }
+    let answer = result?;
+    if answer.status() == 200 && media(&answer) == Media::Events {
+        return Ok(answer);
+    }
+    retire(shard, answer).await;
+    Err(UpstreamFault::BadAnswer)
+}
+
+/// What becomes of a message of a server's.
+pub(super) fn weigh(
+    shard: &Shard,
+    feed: &Feed,
+    part: &Part,
+    listening: &Listening,
+    facts: &Facts,
+    data: &[u8],
+) -> Weighed {
+    let dropped = |why| {
+        modern::count_dropped(shard, why);
+        Weighed::Drop
+    };
+    match facts.shape {
+        // Its end, good or bad: it costs nobody else anything.
+        Shape::Result | Shape::Error => return Weighed::End,
+        Shape::Request => return dropped(Dropped::Request),
+        Shape::Notification => {}
+    }
+    let (snapshot, who) = (shard.snapshot(), feed.who.borrow().clone());
+    let Some(eyes) = feed.eyes(&snapshot, &who, part).filter(|_| who.epoch == snapshot.auth_epoch) else {
+        return dropped(Dropped::Hidden);
+    };
+    let mut reader = shard.reader();
+    let Ok(envelope) = reader.read(data) else { return dropped(Dropped::Malformed) };
+    let name = envelope.method_name(data).unwrap_or_default();
+    let Some(method) = methods::find(name, Revision::R2026_07_28, Sender::Server) else {
+        return dropped(Dropped::Malformed);
+    };
+    if method.announces_change() {
+        // Its client hears from the gateway what there is to hear.
+        snapshot.states[eyes.server.index()].poke.changed();
+        return Weighed::Drop;
+    }
+    let hidden = match method.verb {
+        Verb::ResourceUpdated => !events::is_readable(&eyes, envelope, data),
+        Verb::TaskChanged => !modern::is_task_askable(&eyes, listening.declared, data),
+        _ => false,
+    };
+    if hidden {
+        return dropped(Dropped::Hidden);
+    }
+    let taken = listening.joint.borrow_mut().take(part.place, method.verb, data, |uri| eyes.exposed(uri).into_owned());
+    match taken {
+        Ok(Some(message)) => Weighed::Changed(message),
+        Ok(None) => Weighed::Drop,
+        Err(why) => dropped(why),
+    }
+}
