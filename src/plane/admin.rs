@@ -23,8 +23,8 @@ use crate::mcp::transport::Transport;
 use crate::uring::wait::clock;
 
 use super::orders::{Order, Orders};
-use super::{PlaneFault, metrics};
 pub use super::surveys::SurveyHealth;
+use super::{PlaneFault, metrics};
 
 /// What is known of the servers, for people.
 #[derive(Debug)]
