@@ -64,8 +64,8 @@ pub struct PreparedEndpoint {
 /// Bytes of one server.
 #[derive(Debug)]
 pub struct PreparedServer {
-    /// The `Host` field of its first instance; empty for a command.
-    pub host: String,
+    /// The `Host` field of each instance; none for a command.
+    pub hosts: Vec<String>,
     /// Its name's [`name_hash`]: what outlives a restart calls it by this.
     pub digest: u64,
     /// The digests of its instances, in their order (see [`crate::upstream::state::InstanceState`]).
@@ -163,7 +163,7 @@ impl Prepared {
         let servers = settings.servers.iter();
         let servers: Vec<PreparedServer> = servers
             .map(|server| PreparedServer {
-                host: server.instances().first().map(InstanceSettings::authority).unwrap_or_default(),
+                hosts: server.instances().iter().map(InstanceSettings::authority).collect(),
                 digest: name_hash(&server.name),
                 instances: instance_digests(server),
             })

@@ -19,12 +19,14 @@ use crate::record::Seq;
 use crate::record::frame::{Outcome, Status};
 use crate::session::ledger::Upstream;
 use crate::upstream::UpstreamFault;
+use crate::upstream::exchange::Lane;
 
 use super::meter::{self, Figures};
 use super::modern::Opted;
 use super::refusal::{Kind, Refusal};
 use super::sessions::{self, Change, Live};
 use super::shard::{Held, Shard};
+use super::tally::Count;
 use super::tap::Tap;
 
 /// A request's id as JSON text.
@@ -49,6 +51,10 @@ pub(super) struct Flight {
     pub(super) opted: Opted,
     /// Which of its server's sessions it went to, as the ledger counts; 0 for none.
     pub(super) epoch: u32,
+    /// The instance that it went to last, by its digest; 0 before it went anywhere.
+    pub(super) instance: u64,
+    /// It has one of its server's seats.
+    pub(super) seated: Cell<bool>,
     /// Of an `initialize`: what the client says of itself.
     pub(super) profile: Option<Box<[u8]>>,
     /// What it changes in its server's session, if that accepts it.
@@ -138,6 +144,9 @@ impl Flight {
         if let Some(key) = self.in_flight.take() {
             shard.load.id_ended(key);
         }
+        if self.seated.replace(false) {
+            self.snapshot.states[self.server.index()].seats.give_back();
+        }
         if self.taken.get() == Taken::Call {
             self.taken.set(Taken::Nothing);
             shard.load.called(self.caller.principal);
@@ -155,10 +164,22 @@ impl Flight {
         }
     }
 
+    /// The same, of what is worth another try after so long, milliseconds.
+    pub(super) fn later(&self, kind: Kind, retry_ms: u64) -> Refusal {
+        match &self.whose {
+            Whose::One(_) => {
+                let (reason, server) = (kind.row().word, self.server_name());
+                let data = serde_json::json!({ "reason": reason, "server": server, "retryAfterMs": retry_ms });
+                Refusal::from(kind).with(data.to_string()).recorded()
+            }
+            Whose::Alone | Whose::Nobody => later(kind, retry_ms),
+        }
+    }
+
     /// What a fault of this kind is answered with.
     pub(super) fn faulted(&self, kind: Kind, fault: UpstreamFault) -> Refusal {
         match fault {
-            UpstreamFault::Unhealthy { .. } => faulted(kind, fault),
+            UpstreamFault::Unhealthy { retry_ms } => self.later(kind, retry_ms),
             _ => self.reasoned(kind),
         }
     }
@@ -166,6 +187,14 @@ impl Flight {
     /// Whether its client has taken it back, and its server did not end it in time.
     pub(super) fn is_cancelled(&self, shard: &Shard) -> bool {
         self.in_flight.get().is_some_and(|key| shard.load.is_cancelled(key))
+    }
+
+    /// It is about to go to an instance.
+    pub(super) fn tries(&mut self, shard: &Shard, lane: &Lane<'_>) {
+        if self.instance != 0 && self.instance != lane.instance.digest && self.session.is_none() {
+            shard.count(Count::RequestsMoved);
+        }
+        self.instance = lane.instance.digest;
     }
 
     /// A refusal as the answer to it, a message of this shape.

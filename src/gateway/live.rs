@@ -405,6 +405,8 @@ impl Feed {
             revision: self.session.speaks(),
             id: None,
             method: None,
+            instance: 0,
+            seated: Cell::new(false),
             epoch: part.upstream.get(),
             session: Some(self.session.clone()),
             profile: None,

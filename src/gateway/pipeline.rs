@@ -374,6 +374,8 @@ impl Asked {
             method: None,
             session: None,
             epoch: 0,
+            instance: 0,
+            seated: Cell::new(false),
             opted: Opted::default(),
             profile: None,
             change: Cell::new(None),

@@ -295,8 +295,13 @@ async fn initialize(
             Ok(session) => Some(session),
             Err(kind) => {
                 answer.abandon();
-                let orphan =
-                    Upstream { server: sessions::digest(flight), instance: 0, epoch: 0, revision, id: upstream.into() };
+                let orphan = Upstream {
+                    server: sessions::digest(flight),
+                    instance: flight.instance,
+                    epoch: 0,
+                    revision,
+                    id: upstream.into(),
+                };
                 sessions::end_upstream(shard, &flight.snapshot, flight.server, &orphan).await;
                 return Err(kind.into());
             }

@@ -36,6 +36,10 @@ pub enum Count {
     ServerHidden,
     ServerMalformed,
     LinesDropped,
+    ServersUnhealthy,
+    ServersBusy,
+    SessionsMoved,
+    RequestsMoved,
 }
 
 /// Which heading it stands under.
@@ -92,6 +96,10 @@ pub const ROWS: &[Row] = &[
     row(Count::ServerHidden,        Section::Dropped,  "server_hidden",         "Notifications of modern servers about what policy hides from the caller."),
     row(Count::ServerMalformed,     Section::Dropped,  "server_malformed",      "Notifications of modern servers that no method has, or not in this form."),
     row(Count::LinesDropped,        Section::Dropped,  "sse_messages_dropped",  "Messages of HTTP+SSE servers that nobody waited for: late answers, unknown progress, more than a session without a stream keeps."),
+    row(Count::ServersUnhealthy,    Section::Dropped,  "servers_unhealthy",     "Requests not sent because their server, or the instance that they belong to, is ejected."),
+    row(Count::ServersBusy,         Section::Dropped,  "servers_busy",          "Requests not sent because their server had as many under way as it may have."),
+    row(Count::SessionsMoved,       Section::Happened, "sessions_moved",        "Sessions opened anew at another instance, because theirs was ejected or is configured no more."),
+    row(Count::RequestsMoved,       Section::Happened, "requests_moved",        "Requests that went to another instance because nothing could be sent to the first."),
 ];
 
 /// The counters of all shards.

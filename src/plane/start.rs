@@ -236,7 +236,7 @@ fn keep(
             let _ = news.send(News::Trouble(id, trouble));
             continue;
         };
-        let host = prepared.servers[index].host.clone();
+        let host = instance.authority();
         let target = Target { addresses: Vec::new(), host, path: instance.path.clone(), tls: None };
         let state = control.snapshot.load().states[index].clone();
         let keeper = Keeper::new(id, server, instance, target, control.clone(), state, news.clone());
