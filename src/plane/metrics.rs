@@ -3,11 +3,14 @@
 
 use std::fmt::{Display, Write as _};
 
+use crate::config::InstanceSettings;
 use crate::config::snapshot::Snapshot;
-use crate::gateway::control::{Control, Life};
+use crate::gateway::control::{Busy, Control, Life};
 use crate::gateway::tally::{self, Section};
 use crate::mcp::catalog::ListKind;
 use crate::record::meter::{Counted, Labels, OPERATION_NS, OVERHEAD_NS};
+use crate::upstream::breaker::{State, View};
+use crate::uring::wait::clock;
 
 use super::admin::Health;
 
@@ -23,6 +26,7 @@ pub(super) fn page(control: &Control, health: &Health) -> String {
     own_time(&mut text, &snapshot);
     shards(&mut text, control);
     servers(&mut text, &snapshot, health);
+    instances(&mut text, &snapshot);
     counts(&mut text, control);
     process(&mut text, control, health);
     text.0
@@ -76,7 +80,7 @@ fn own_time(text: &mut Text, snapshot: &Snapshot) {
 
 fn shards(text: &mut Text, control: &Control) {
     let busy: Vec<_> = control.gauges.iter().enumerate().map(|(shard, busy)| (shard.to_string(), busy)).collect();
-    let mut gauge = |name, help, value: fn(&crate::gateway::control::Busy) -> u64| {
+    let mut gauge = |name, help, value: fn(&Busy) -> u64| {
         text.family(name, Kind::Gauge, help);
         for (shard, busy) in &busy {
             text.sample(name, &[("shard", shard)], value(busy));
@@ -107,6 +111,19 @@ fn servers(text: &mut Text, snapshot: &Snapshot, health: &Health) {
     for server in &servers {
         text.sample(name, &[("portcullis_target", &server.name)], u8::from(server.known));
     }
+    let name = "portcullis_catalog_age_seconds";
+    text.family(name, Kind::Gauge, "Since what a server offers was last asked for with success.");
+    let now = clock().unix_ms;
+    for server in &servers {
+        if let Some(at) = server.survey.surveyed_unix_ms {
+            text.sample(name, &[("portcullis_target", &server.name)], now.saturating_sub(at) / 1000);
+        }
+    }
+    let name = "portcullis_pins_waiting";
+    text.family(name, Kind::Gauge, "Definitions that are hidden until somebody approves them.");
+    for server in &servers {
+        text.sample(name, &[("portcullis_target", &server.name)], server.survey.pins.waiting);
+    }
     let mut tools = vec![0_u64; snapshot.settings.servers.len()];
     let mut prompts = tools.clone();
     for (_, server, kind, _) in snapshot.catalog.numbered() {
@@ -130,6 +147,41 @@ fn servers(text: &mut Text, snapshot: &Snapshot, health: &Health) {
         "Names at endpoints that are too long, or withheld because another server has them.",
         snapshot.merge_warnings.len(),
     );
+}
+
+fn instances(text: &mut Text, snapshot: &Snapshot) {
+    let mut rows = Vec::new();
+    for (server, state) in snapshot.settings.servers.iter().zip(&snapshot.states) {
+        let mut urls: Vec<String> = server.instances().iter().map(InstanceSettings::url).collect();
+        if urls.is_empty() {
+            urls.push("command".to_owned());
+        }
+        for (place, (url, instance)) in urls.iter().zip(&state.instances).enumerate() {
+            // URLs may differ in their queries alone, which are not shown.
+            let again = urls[..place].iter().filter(|other| *other == url).count();
+            let url = if again == 0 { url.clone() } else { format!("{url}#{}", again + 1) };
+            rows.push((server.name.clone(), url, instance.breaker.view()));
+        }
+    }
+    let mut family = |name, kind, help, value: fn(&View) -> u64| {
+        text.family(name, kind, help);
+        for (server, url, view) in &rows {
+            text.sample(name, &[("portcullis_target", server), ("upstream", url)], value(view));
+        }
+    };
+    let healthy = |view: &View| u64::from(view.state == State::Closed);
+    family("portcullis_upstream_healthy", Kind::Gauge, "Whether an instance of a server is used.", healthy);
+    let ejections = "How often an instance was ejected.";
+    family("portcullis_upstream_ejections_total", Kind::Counter, ejections, |view| view.ejections);
+    let refused = "Requests that were not sent because their instance was ejected.";
+    family("portcullis_upstream_refused_total", Kind::Counter, refused, |view| view.refused);
+    let name = "portcullis_upstream_inflight";
+    text.family(name, Kind::Gauge, "Requests under way at a server whose `concurrency` is bounded.");
+    for (server, state) in snapshot.settings.servers.iter().zip(&snapshot.states) {
+        if server.concurrency.is_some() {
+            text.sample(name, &[("portcullis_target", &server.name)], state.seats.taken());
+        }
+    }
 }
 
 /// The whole table of counts: those of one heading begin alike.
