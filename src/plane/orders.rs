@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::gateway::control::{Control, Life};
 
-use super::{PlaneFault, state};
+use super::{PlaneFault, notify, state};
 
 /// Name of the token's file in the state folder.
 pub const TOKEN_FILE: &str = "admin.token";
@@ -77,6 +77,7 @@ impl Orders {
                 if control.life() == Life::Run {
                     tracing::info!("draining: told to over the admin listener");
                     control.set_life(Life::Drain);
+                    notify::stopping();
                 }
                 (202, text(&json!({ "draining": true })))
             }
