@@ -1,6 +1,7 @@
 //! The admin listener: is the process alive, is it ready, what does it know of its servers, what did it count. On an
 //! address of its own, loopback by default. Whoever may read the state folder may tell it to reload and to drain.
 
+use std::collections::HashMap;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,16 +10,13 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::base::ids::{EndpointId, ServerId};
 use crate::base::limits::{ADMIN_ANSWER_MS_MAX, HEAD_BYTES_MAX, HOUSEKEEPING_MS};
-use crate::config::snapshot::Snapshot;
 use crate::gateway::control::{Busy, Control, Life};
 use crate::gateway::tally::Section;
 use crate::http::field::Known;
 use crate::http::head::{Framing, Method, Progress, RequestHead};
 use crate::http::reply;
 use crate::mcp::catalog::{ListKind, ServerCatalog};
-use crate::mcp::merge::{Collision, MergeWarning};
 use crate::mcp::transport::Transport;
 use crate::uring::wait::clock;
 
@@ -32,6 +30,20 @@ pub struct Health {
     /// The log can be written.
     recording: AtomicBool,
     servers: Mutex<Vec<ServerHealth>>,
+    reload: Mutex<Option<ReloadHealth>>,
+}
+
+/// How the last reload went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReloadHealth {
+    /// When, milliseconds since 1970.
+    pub at_unix_ms: u64,
+    /// What was wrong; the settings before stay then. Empty where it went well.
+    pub faults: Vec<String>,
+    /// How many reloads there have been, this one too.
+    pub tried: u64,
+    /// How many of them were refused.
+    pub failed: u64,
 }
 
 /// What is known of one server.
@@ -58,7 +70,7 @@ impl Health {
     #[must_use]
     pub fn new<'a>(names: impl Iterator<Item = &'a str>) -> Self {
         let servers = names.map(|name| ServerHealth { name: name.to_owned(), ..ServerHealth::default() }).collect();
-        Self { recording: AtomicBool::new(true), servers: Mutex::new(servers) }
+        Self { recording: AtomicBool::new(true), servers: Mutex::new(servers), reload: Mutex::default() }
     }
 
     /// Whether the log can be written.
@@ -77,16 +89,39 @@ impl Health {
         self.servers.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(super) fn set_survey(&self, server: ServerId, survey: SurveyHealth) {
+    /// How the last reload went; `None` before the first.
+    #[must_use]
+    pub fn reload(&self) -> Option<ReloadHealth> {
+        self.reload.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A reload has ended, with these faults.
+    pub(super) fn reloaded(&self, faults: Vec<String>) {
+        let mut reload = self.reload.lock().unwrap_or_else(PoisonError::into_inner);
+        let (tried, failed) = reload.as_ref().map_or((0, 0), |before| (before.tried, before.failed));
+        let failed = failed + u64::from(!faults.is_empty());
+        *reload = Some(ReloadHealth { at_unix_ms: clock().unix_ms, faults, tried: tried + 1, failed });
+    }
+
+    /// These servers are all there are from now on, in this order.
+    pub(super) fn keep<'a>(&self, names: impl Iterator<Item = &'a str>) {
         let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(health) = servers.get_mut(server.index()) {
+        let mut before: HashMap<String, ServerHealth> =
+            servers.drain(..).map(|server| (server.name.clone(), server)).collect();
+        let new = |name: &str| ServerHealth { name: name.to_owned(), ..ServerHealth::default() };
+        servers.extend(names.map(|name| before.remove(name).unwrap_or_else(|| new(name))));
+    }
+
+    pub(super) fn set_survey(&self, server: &str, survey: SurveyHealth) {
+        let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(health) = servers.iter_mut().find(|known| known.name == server) {
             health.survey = survey;
         }
     }
 
-    pub(super) fn set(&self, server: ServerId, catalog: Option<&ServerCatalog>, trouble: Option<&str>) {
+    pub(super) fn set(&self, server: &str, catalog: Option<&ServerCatalog>, trouble: Option<&str>) {
         let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(health) = servers.get_mut(server.index()) else { return };
+        let Some(health) = servers.iter_mut().find(|known| known.name == server) else { return };
         health.known = catalog.is_some();
         health.trouble = trouble.map(str::to_owned);
         health.transport = catalog.map(|catalog| catalog.transport);
@@ -261,21 +296,12 @@ fn shard(busy: Busy) -> Value {
     json!({ "connections": connections, "calls": calls, "streams": streams, "buffer_bytes": buffer_bytes })
 }
 
-/// What is wrong with the names that clients see, at which endpoint.
-fn names(snapshot: &Snapshot) -> Vec<Value> {
-    let path = |endpoint: EndpointId| snapshot.settings.endpoints.get(endpoint.index()).map(|it| &*it.path);
-    let name = |server: ServerId| snapshot.settings.servers.get(server.index()).map(|it| &*it.name);
-    let line = |(endpoint, warning): &(EndpointId, MergeWarning)| match warning {
-        MergeWarning::Collision(Collision { kind, name: shown, kept, withheld }) => json!({
-            "endpoint": path(*endpoint), "kind": "collision", "list": kind.member(), "name": shown,
-            "kept": name(*kept), "withheld": name(*withheld),
-        }),
-        MergeWarning::LongName { server, exposed } => json!({
-            "endpoint": path(*endpoint), "kind": "long_name", "list": ListKind::Tools.member(), "name": exposed,
-            "server": name(*server),
-        }),
-    };
-    snapshot.merge_warnings.iter().map(line).collect()
+/// How the last reload went.
+fn reloaded(reload: &ReloadHealth) -> Value {
+    json!({
+        "at_ms": reload.at_unix_ms, "ok": reload.faults.is_empty(), "faults": reload.faults,
+        "tried": reload.tried, "failed": reload.failed,
+    })
 }
 
 fn page(path: &[u8], control: &Control, health: &Health) -> Page {
@@ -310,7 +336,8 @@ fn page(path: &[u8], control: &Control, health: &Health) -> Page {
                         "version": version, "ready": ready, "recording": recording, "servers": servers,
                         "snapshot": snapshot.number,
                         "policy": snapshot.settings.policy.hex12(), "draining": control.life() != Life::Run,
-                        "sessions": control.ledger.len(), "shards": shards, "names": names(&snapshot),
+                        "sessions": control.ledger.len(), "shards": shards,
+                        "reload": health.reload().as_ref().map(reloaded),
                         "happened": control.tally.under(Section::Happened),
                         "dropped": control.tally.under(Section::Dropped),
                     })

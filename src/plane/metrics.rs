@@ -207,6 +207,11 @@ fn process(text: &mut Text, control: &Control, health: &Health) {
         "How many states of settings and catalogue there were.",
         snapshot.number,
     );
+    let name = "portcullis_policy_reloads_total";
+    text.family(name, Kind::Counter, "How often the configuration was read again.");
+    let (tried, failed) = health.reload().map_or((0, 0), |reload| (reload.tried, reload.failed));
+    text.sample(name, &[("outcome", "ok")], tried.saturating_sub(failed));
+    text.sample(name, &[("outcome", "refused")], failed);
     let name = "portcullis_build_info";
     text.family(name, Kind::Gauge, "The version, as a label.");
     text.sample(name, &[("version", env!("CARGO_PKG_VERSION"))], 1);

@@ -5,6 +5,7 @@ use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ring::rand::{SecureRandom as _, SystemRandom};
@@ -12,18 +13,16 @@ use serde_json::{Value, json};
 
 use crate::gateway::control::{Control, Life};
 
+use super::reload::Reloader;
 use super::{PlaneFault, notify, state};
 
 /// Name of the token's file in the state folder.
 pub const TOKEN_FILE: &str = "admin.token";
 
-/// Brings new settings: what came of it, and whether they are in force now.
-pub type Reload = Box<dyn Fn() -> (bool, Value) + Send + Sync>;
-
 /// What the admin listener may do.
 pub struct Orders {
-    token: Box<str>,
-    reload: Option<Reload>,
+    token: Token,
+    reloader: Arc<Reloader>,
     /// An order is being carried out.
     busy: AtomicBool,
 }
@@ -51,20 +50,13 @@ impl Orders {
     ///
     /// # Errors
     /// `PlaneFault::File` where it cannot be.
-    pub fn new(state: &Path, reload: Option<Reload>) -> Result<Self, PlaneFault> {
-        let path = state.join(TOKEN_FILE);
-        let fault = |error| PlaneFault::File { what: "the admin token", path: path.display().to_string(), error };
-        state::folder("the state folder", state)?;
-        Ok(Self { token: make_token(&path).map_err(fault)?, reload, busy: AtomicBool::new(false) })
+    pub fn new(state: &Path, reloader: Arc<Reloader>) -> Result<Self, PlaneFault> {
+        Ok(Self { token: Token::make(state)?, reloader, busy: AtomicBool::new(false) })
     }
 
     /// Whether an `Authorization` field's value is the token.
     pub(super) fn allows(&self, authorization: Option<&[u8]>) -> bool {
-        let given = authorization.and_then(|value| {
-            let (scheme, token) = value.split_at_checked(BEARER.len())?;
-            scheme.eq_ignore_ascii_case(BEARER).then(|| token.trim_ascii())
-        });
-        given.is_some_and(|given| is_same(given, self.token.as_bytes()))
+        self.token.is_in(authorization)
     }
 
     /// Carries an order out: the HTTP status and what came of it. One at a time.
@@ -81,15 +73,23 @@ impl Orders {
                 }
                 (202, text(&json!({ "draining": true })))
             }
-            Order::Reload => match &self.reload {
-                None => (501, text(&json!({ "error": "this gateway was started without a configuration file" }))),
-                Some(reload) => {
-                    let (done, report) = reload();
-                    (if done { 200 } else { 422 }, text(&report))
-                }
-            },
+            Order::Reload => self.reload(),
         };
         self.busy.store(false, Ordering::Release);
+        done
+    }
+}
+
+impl Orders {
+    fn reload(&self) -> (u16, String) {
+        let mut done = (500, String::new());
+        notify::reloading(|| {
+            done = match self.reloader.reload() {
+                Ok(report) if report.behind == 0 => (200, text(&report.to_json())),
+                Ok(report) => (504, text(&report.to_json())),
+                Err(fault) => (422, text(&fault.to_json())),
+            };
+        });
         done
     }
 }
@@ -98,20 +98,38 @@ fn text(value: &Value) -> String {
     format!("{value:#}\n")
 }
 
-/// Under another name first: whoever reads it reads all of it.
-fn make_token(path: &Path) -> std::io::Result<Box<str>> {
-    let mut secret = [0; 32];
-    SystemRandom::new().fill(&mut secret).map_err(|_| std::io::Error::other("no randomness"))?;
-    let token: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
-    let fresh = path.with_extension(format!("token.{}", std::process::id()));
-    match fs::remove_file(&fresh) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-        _ => {}
+/// What whoever gives an order has to know.
+struct Token(Box<str>);
+
+impl Token {
+    /// Another one, and its file in the state folder. Under another name first: whoever reads it reads all of it.
+    fn make(state: &Path) -> Result<Self, PlaneFault> {
+        state::folder("the state folder", state)?;
+        let path = state.join(TOKEN_FILE);
+        let fault = |error| PlaneFault::File { what: "the admin token", path: path.display().to_string(), error };
+        let mut secret = [0; 32];
+        let random = SystemRandom::new().fill(&mut secret);
+        random.map_err(|_| fault(std::io::Error::other("no randomness")))?;
+        let token: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
+        let fresh = path.with_extension(format!("token.{}", std::process::id()));
+        match fs::remove_file(&fresh) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(fault(error)),
+            _ => {}
+        }
+        let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh);
+        file.and_then(|mut file| file.write_all(format!("{token}\n").as_bytes())).map_err(fault)?;
+        fs::rename(&fresh, &path).map_err(fault)?;
+        Ok(Self(token.into()))
     }
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh)?;
-    file.write_all(format!("{token}\n").as_bytes())?;
-    fs::rename(&fresh, path)?;
-    Ok(token.into())
+
+    /// Whether an `Authorization` field's value is it.
+    fn is_in(&self, authorization: Option<&[u8]>) -> bool {
+        let given = authorization.and_then(|value| {
+            let (scheme, token) = value.split_at_checked(BEARER.len())?;
+            scheme.eq_ignore_ascii_case(BEARER).then(|| token.trim_ascii())
+        });
+        given.is_some_and(|given| is_same(given, self.0.as_bytes()))
+    }
 }
 
 /// In a time that does not depend on where they differ.
@@ -131,21 +149,21 @@ mod tests {
     fn only_the_token_is_the_token() {
         let folder = tempfile::tempdir().unwrap();
         let state = folder.path().join("state");
-        let orders = Orders::new(&state, None).unwrap();
+        let made = Token::make(&state).unwrap();
         let path = state.join(TOKEN_FILE);
         let token = fs::read_to_string(&path).unwrap();
         let token = token.trim();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(token.len(), 64);
-        let allows = |value: &str| orders.allows(Some(value.as_bytes()));
+        let allows = |value: &str| made.is_in(Some(value.as_bytes()));
         assert!(allows(&format!("Bearer {token}")) && allows(&format!("bearer {token}")));
         for wrong in ["", "Bearer ", "Bearer", token, &format!("Basic {token}"), &format!("Bearer {}", &token[1..])] {
             assert!(!allows(wrong), "{wrong}");
         }
         assert!(!allows(&format!("Bearer {}x", &token[..63])));
-        assert!(!orders.allows(None));
+        assert!(!made.is_in(None));
         // Another start, another token.
-        let next = Orders::new(&state, None).unwrap();
-        assert!(!next.allows(Some(format!("Bearer {token}").as_bytes())));
+        let next = Token::make(&state).unwrap();
+        assert!(!next.is_in(Some(format!("Bearer {token}").as_bytes())));
     }
 }

@@ -289,6 +289,35 @@ fn told_to_drain_it_ends_cleanly() {
     assert!(gateway.ended(PATIENCE).success());
 }
 
+/// When it answers, no shard decides by what was before.
+#[test]
+fn told_to_reload_it_has() {
+    let (gateway, _upstream) = pair(Setup::new().shards(2));
+    let fields = format!("authorization: Bearer {}\r\n", token(&gateway));
+    Post::call("echo").echoed(&gateway);
+    gateway.configure(|config| config["policy"]["rules"][0]["permit"] = json!(["up/slow"]));
+    let answer = ask(&gateway, "POST", "/reload", &fields);
+    assert_eq!((answer.status(), &answer.json()["ok"]), (200, &json!(true)), "{}", answer.text());
+    for _ in 0..4 {
+        assert_eq!(Post::call("echo").to(&gateway).json()["error"]["code"], -32_602);
+    }
+    Post::call("slow").echoed(&gateway);
+    // What goes on counting is what was there.
+    let page = Page::of(&gateway);
+    page.calls("echo", "", 1.0);
+    page.calls("echo", "-32602", 4.0);
+
+    gateway.write_config("servers: {}\nnonsense: 1\n");
+    let answer = ask(&gateway, "POST", "/reload", &fields);
+    assert_eq!((answer.status(), &answer.json()["ok"]), (422, &json!(false)));
+    let faults = answer.json()["faults"].to_string();
+    assert!(faults.contains(":2:1: nonsense: is not a key"), "{faults}");
+    Post::call("slow").echoed(&gateway);
+    let page = Page::of(&gateway);
+    assert!(page.sum("portcullis_policy_reloads_total", &[("outcome", "ok")]) >= 1.0);
+    assert!(page.sum("portcullis_policy_reloads_total", &[("outcome", "refused")]) >= 1.0);
+}
+
 #[test]
 fn status_tells_of_load_and_rules() {
     let (gateway, _upstream) = pair(Setup::new().shards(2));
@@ -325,6 +354,14 @@ fn verbs_steer_a_gateway() {
     let (code, stdout, stderr) = verb("status", &["--admin", &admin]);
     assert_eq!(code, Some(0), "{stderr}");
     assert!(stdout.contains("\"servers\""), "{stdout}");
+    let (code, stdout, stderr) = verb("reload", &["--admin", &admin]);
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    assert!(stdout.contains("\"ok\": true"), "{stdout}");
+    // What cannot change leaves everything as it was.
+    gateway.configure(|config| config["shards"] = json!(3));
+    let (code, _, stderr) = verb("reload", &["--admin", &admin]);
+    assert_eq!(code, Some(3), "{stderr}");
+    assert!(stderr.contains("'shards' cannot change") && stderr.contains("nothing has changed"), "{stderr}");
     let (code, _, stderr) = verb("drain", &["--admin", &admin]);
     assert_eq!((code, stderr.as_str()), (Some(0), ""));
     assert!(gateway.ended(PATIENCE).success());
