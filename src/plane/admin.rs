@@ -22,7 +22,7 @@ use crate::uring::wait::clock;
 
 use super::orders::{Order, Orders};
 pub use super::surveys::SurveyHealth;
-use super::{PlaneFault, metrics};
+use super::{PlaneFault, endpoints, metrics};
 
 /// What is known of the servers, for people.
 #[derive(Debug)]
@@ -337,6 +337,7 @@ fn page(path: &[u8], control: &Control, health: &Health) -> Page {
                         "snapshot": snapshot.number,
                         "policy": snapshot.settings.policy.hex12(), "draining": control.life() != Life::Run,
                         "sessions": control.ledger.len(), "shards": shards,
+                        "endpoints": endpoints::status(&snapshot),
                         "reload": health.reload().as_ref().map(reloaded),
                         "happened": control.tally.under(Section::Happened),
                         "dropped": control.tally.under(Section::Dropped),
