@@ -1,5 +1,6 @@
 //! The gateway on the wire: what clients see, what servers see, and what the record says about both.
 
+mod admin;
 mod auth;
 mod batch;
 mod bounds;
