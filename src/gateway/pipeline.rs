@@ -16,7 +16,7 @@ use crate::http::reply;
 use crate::identity::active::ActiveTask;
 use crate::identity::caller::Caller;
 use crate::jsonrpc::scan::{Reader, ScanFault, Shape};
-use crate::mcp::call::{self, Call, CallFault, Given};
+use crate::mcp::call::{self, Call, CallFault, Given, Object};
 use crate::mcp::catalog::ListKind;
 use crate::mcp::method::{self as methods, Verb};
 use crate::mcp::revision::{Era, Revision};
@@ -38,7 +38,7 @@ use super::route::{self, Routed};
 use super::sessions::{Live, Restored};
 use super::shard::{Held, Shard};
 use super::tally::Count;
-use super::{batch, forward, gate, lists, session, sessions, sse};
+use super::{batch, forward, gate, listen, lists, session, sessions, sse};
 
 /// Who asks, where, and under which configuration.
 pub(super) struct Asked {
@@ -52,7 +52,8 @@ pub(super) struct Asked {
 pub(super) struct Read {
     pub(super) call: Call,
     id: Option<IdBytes>,
-    pub(super) cursor: bool,
+    /// Of a list: where it is to go on; empty for what no cursor of ours is.
+    pub(super) cursor: Option<Box<str>>,
     /// The request that it takes back.
     taken_back: Option<IdBytes>,
 }
@@ -74,6 +75,8 @@ pub(super) enum Due {
     Nothing,
     /// An answer that was made here.
     Here(Here),
+    /// A stream of what several servers have to say.
+    Listen(Call),
     /// To send it from the shard that has the session's connection to its server.
     Home(ShardId),
     /// To send it: as received, or as an answer that has found what it answers.
@@ -153,14 +156,15 @@ async fn post(
             return Box::pin(batch::serve(shard, conn, body, &asked)).await;
         }
     };
-    let (shape, cursor) = (read.call.shape, read.cursor);
+    let (shape, cursor) = (read.call.shape, read.cursor.take());
     let mut flight = asked.flight(&mut read, conn.body_bytes(body).len());
     let result = match judged(shard, conn, body, &mut flight, read, session).await {
         Ok(Due::Call(recorded, restored)) => forward::serve(shard, conn, body, &mut flight, recorded, restored).await,
-        Ok(Due::List(kind)) => Box::pin(lists::serve(shard, conn, &flight, kind, cursor)).await,
+        Ok(Due::List(kind)) => Box::pin(lists::serve(shard, conn, &flight, kind, cursor.as_deref())).await,
         Ok(Due::Nothing) => accepted(shard, conn).await,
         Ok(Due::Here(here)) => Box::pin(route::answer(shard, conn, &flight, here)).await,
         Ok(Due::Home(home)) => Ok(Next::HandOver(home)),
+        Ok(Due::Listen(call)) => Box::pin(listen::serve(shard, conn, body, &mut flight, call)).await,
         Err(refusal) => Err(refusal),
     };
     // Whatever it had taken is given back, whichever way it ended.
@@ -194,7 +198,7 @@ pub(super) async fn judged(
     flight.task = Judge::new(shard, conn, body, flight).task(&call)?;
     let looked_up = call.method.is_some_and(|method| method.list.is_some() || method.subject != methods::Subject::None);
     if looked_up {
-        let current = lists::fresh(shard, flight).await;
+        let current = lists::fresh(shard, flight, &call, conn.body_bytes(body)).await;
         if let Some(current) = current {
             renew(shard, conn, flight, current)?;
             flight.task = Judge::new(shard, conn, body, flight).task(&call)?;
@@ -208,6 +212,9 @@ pub(super) async fn judged(
         return Ok(Due::Nothing);
     }
     let mut restored = None;
+    if flight.is_merged() && matches!(call.subject, Object::Listen(_)) {
+        return Ok(Due::Listen(call));
+    }
     if flight.is_merged() {
         match Box::pin(route::find(shard, conn, body, flight, &mut call, taken_back.as_deref())).await? {
             Routed::ToServer(answer) => restored = answer,
@@ -328,7 +335,8 @@ pub(super) fn read(
         let refusal = of_fault(&fault, given.version, id);
         if envelope.shape == Shape::Request { refusal } else { refusal.unanswerable() }
     })?;
-    let cursor = call.method.is_some_and(|method| method.list.is_some()) && envelope.param(text, "cursor").is_some();
+    let listing = call.method.is_some_and(|method| method.list.is_some());
+    let cursor = if listing { envelope.param(text, "cursor").map(|cursor| lists::cursor(text, cursor)) } else { None };
     let named = if is_cancellation(&call) { envelope.param(text, "requestId") } else { None };
     let named = named.map(|member| member.value.of(text)).filter(|id| id.len() <= ID_BYTES_MAX);
     let taken_back = named.map(SmallVec::from_slice);

@@ -252,6 +252,15 @@ pub(super) fn promised(shard: &Shard, caller: &Caller, digest: u64) -> Result<(R
     Ok((Rc::new(live), sealed))
 }
 
+/// What stands for the session of a stream that has none, a modern client's: at home here, and unknown to the ledger.
+pub(super) fn nameless(shard: &Shard, caller: &Caller, digest: u64, revision: Revision) -> Result<Rc<Live>, Kind> {
+    let (seal, _) = sealed(shard, caller, digest, revision, Capabilities::default())?;
+    let session = seal.owned_by(&caller.owner, digest).map_err(unopened)?;
+    let live = Live::new(session, SmallVec::new(), shard.timers.last().unix_s());
+    live.entered.set(false);
+    Ok(Rc::new(live))
+}
+
 /// Keeps such a promise: the handshake was answered, by a server under `id`, or here.
 pub(super) fn kept(
     shard: &Shard,
@@ -405,6 +414,11 @@ pub(super) fn refused(shard: &Shard, flight: &Flight, fault: WayFault) -> Refusa
             flight.later(Kind::ServerUnhealthy, retry_ms)
         }
         WayFault::Unreachable | WayFault::Late => flight.reasoned(Kind::ServerUnreachable),
+        // Of several servers that is the one's affair: the client's session is as good as ever.
+        WayFault::Declined | WayFault::Forgotten if flight.is_merged() => {
+            let words = format!("The server '{}' opens no session; the call was not sent.", flight.server_name());
+            flight.reasoned(Kind::ServerUnreachable).saying(words)
+        }
         _ => Kind::SessionUnknown.into(),
     }
 }
@@ -531,12 +545,11 @@ fn restoring(flight: &Flight, known: Option<&Known>) -> Vec<Vec<u8>> {
     if let Some(level) = known.level.and_then(LogLevel::of).filter(|_| !flight.is_merged() || logs(flight)) {
         bodies.push(request::request_set_level(bodies.len() as u64, level));
     }
-    let its = |uri: &'_ str| match flight.is_merged() {
-        true => uri.strip_prefix(&*subscribed_at(flight)).map(str::to_owned),
-        false => Some(uri.to_owned()),
-    };
-    for uri in known.subscriptions.iter().filter_map(|uri| its(uri)) {
-        bodies.push(request::request_subscribe(bodies.len() as u64, &uri));
+    let prefix = subscribed_at(flight);
+    for uri in &known.subscriptions {
+        // What was subscribed to while there was one server has no prefix.
+        let own = uri.strip_prefix(&*prefix).or_else(|| Some(&**uri).filter(|_| !flight.is_merged()));
+        bodies.extend(own.map(|uri| request::request_subscribe(bodies.len() as u64, uri)));
     }
     bodies
 }
