@@ -30,6 +30,7 @@ mod roads;
 mod sessions;
 mod shares;
 mod sse_servers;
+mod stdio;
 mod streams;
 mod tasks;
 mod tls;
