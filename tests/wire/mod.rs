@@ -21,6 +21,7 @@ mod old_clients;
 mod policy;
 mod probe;
 mod record;
+mod reload;
 mod reopen;
 mod resume;
 mod roads;
