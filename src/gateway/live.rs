@@ -139,6 +139,8 @@ struct Part {
     place: usize,
     /// Which of the server's sessions its stream is of.
     upstream: Cell<u32>,
+    /// At which instance that is, by its digest; 0 before there is one.
+    at: Cell<u64>,
     /// Requests of the server that its client does not get: their ids, and why.
     refusals: RefCell<Vec<(Box<[u8]>, Why)>>,
     /// A task reads its server.
@@ -155,6 +157,7 @@ impl Part {
             server,
             place,
             upstream: Cell::new(upstream),
+            at: Cell::new(0),
             refusals: RefCell::default(),
             read: Cell::new(false),
             gone: Cell::new(false),
@@ -471,7 +474,15 @@ impl Feed {
             servers.zip(server).is_some_and(|(servers, server)| servers.contains(&server))
         };
         let parts = self.parts.borrow();
-        parts.iter().for_each(|part| part.gone.set(!leads(part.server)));
+        for part in parts.iter() {
+            part.gone.set(!leads(part.server));
+            let server = snapshot.server_by_digest(part.server);
+            let there = server.is_none_or(|server| snapshot.states[server.index()].has(part.at.get()));
+            if self.asked.is_none() && part.at.get() != 0 && !there {
+                // Its server is elsewhere now: the stream is asked for there.
+                part.abort.fire();
+            }
+        }
         let other = self.asked.is_none() && endpoint.is_some_and(|it| is_merged(snapshot, it) != self.joint);
         let known = self.who.borrow().epoch == snapshot.auth_epoch;
         let lost = !self.joint && parts.iter().any(|part| part.gone.get());

@@ -202,7 +202,8 @@ impl Relay<'_> {
     fn is_still_allowed(&self, snapshot: &Held) -> bool {
         let flight = self.flight;
         let eyes = Eyes::of(flight, snapshot);
-        let there = std::ptr::eq(eyes.snapshot, snapshot) && snapshot.states[eyes.server.index()].has(flight.instance);
+        let at = |instance| instance == 0 || snapshot.states[eyes.server.index()].has(instance);
+        let there = std::ptr::eq(eyes.snapshot, snapshot) && at(flight.instance);
         let subscription = flight.opted.subscription().map(RefCell::borrow);
         let readable = subscription.is_none_or(|it| it.uris().all(|uri| eyes.may_read(uri)));
         there && readable && decide::concerns(&snapshot.table, &eyes.caller, eyes.task, eyes.server, None)
