@@ -14,6 +14,7 @@ mod hunt;
 mod life;
 mod lists;
 mod merged;
+mod merged_streams;
 mod modern;
 mod origin;
 mod notify;
