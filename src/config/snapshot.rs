@@ -11,6 +11,7 @@ use crate::mcp::merge::{Member, MergeWarning, Merged};
 use crate::mcp::transport::Transport;
 use crate::policy::compile::Warning;
 use crate::policy::table::Table;
+use crate::record::meter::Meters;
 use crate::session::owner::{endpoint_hash, name_hash};
 use crate::tls::config::Materials;
 use crate::upstream::state::ServerState;
@@ -63,8 +64,8 @@ pub struct PreparedEndpoint {
 /// Bytes of one server.
 #[derive(Debug)]
 pub struct PreparedServer {
-    /// The `Host` field of its first instance; empty for a command.
-    pub host: String,
+    /// The `Host` field of each instance; none for a command.
+    pub hosts: Vec<String>,
     /// Its name's [`name_hash`]: what outlives a restart calls it by this.
     pub digest: u64,
     /// The digests of its instances, in their order (see [`crate::upstream::state::InstanceState`]).
@@ -92,6 +93,8 @@ pub struct Snapshot {
     pub addresses: Vec<Vec<Arc<[SocketAddr]>>>,
     /// Certificates, keys and authorities, of the same settings.
     pub tls: Arc<Materials>,
+    /// What is counted, by the ids of this snapshot.
+    pub meters: Arc<Meters>,
     /// Counts up when verified tokens must be verified again, and callers' sets mean something else: with every change
     /// of the issuers, the tasks' names, the endpoints, or of whether a token is needed.
     pub auth_epoch: u64,
@@ -118,6 +121,8 @@ pub struct Parts {
     pub addresses: Vec<Vec<Arc<[SocketAddr]>>>,
     /// Of the same settings.
     pub tls: Arc<Materials>,
+    /// Those of the snapshot before.
+    pub meters: Arc<Meters>,
     /// Of the same settings.
     pub auth_epoch: u64,
     /// The number of the settings.
@@ -158,7 +163,7 @@ impl Prepared {
         let servers = settings.servers.iter();
         let servers: Vec<PreparedServer> = servers
             .map(|server| PreparedServer {
-                host: server.instances().first().map(InstanceSettings::authority).unwrap_or_default(),
+                hosts: server.instances().iter().map(InstanceSettings::authority).collect(),
                 digest: name_hash(&server.name),
                 instances: instance_digests(server),
             })
@@ -199,10 +204,11 @@ impl Snapshot {
     /// A snapshot of these parts; the policy is compiled here.
     #[must_use]
     pub fn new(parts: Parts) -> (Self, Vec<Warning>) {
-        let Parts { settings, prepared, catalog, states, addresses, tls, .. } = parts;
+        let Parts { settings, prepared, catalog, states, addresses, tls, meters, .. } = parts;
         let Parts { auth_epoch, settings_epoch, succession, number, .. } = parts;
         let names: Vec<Arc<str>> = settings.servers.iter().map(|server| server.name.clone()).collect();
         let (table, warnings) = Table::compile(&settings.policy, &names, &catalog);
+        let meters = Arc::new(meters.next(&names, &catalog));
         let (merged, merge_warnings) = merge(&settings, &catalog);
         let snapshot = Self {
             settings,
@@ -214,12 +220,19 @@ impl Snapshot {
             states,
             addresses,
             tls,
+            meters,
             auth_epoch,
             settings_epoch,
             succession,
             number,
         };
         (snapshot, warnings)
+    }
+
+    /// Makes the meters those of so many shards: before any of them has begun.
+    pub fn meter(&mut self, shards: usize) {
+        let names: Vec<Arc<str>> = self.settings.servers.iter().map(|server| server.name.clone()).collect();
+        self.meters = Arc::new(Meters::new(shards).next(&names, &self.catalog));
     }
 
     /// The server with this [`PreparedServer::digest`]: what outlives a snapshot knows it by that.

@@ -48,6 +48,7 @@ pub(super) async fn serve(
     let snapshot = flight.snapshot.clone();
     flight.change.set(sessions::change(shard, flight, recorded.permit().call(), conn.body_bytes(body)));
     let trip = Trip::new(&snapshot, flight, &recorded, restored);
+    trip.seat(shard, flight)?;
     let live = flight.session.clone();
     let slot = conn.slot.clone();
     let deadline = shard.timers.now().mono.plus_ms(trip.timeout);
@@ -65,18 +66,25 @@ pub(super) async fn serve(
                 Err(fault) => return Err(forward::unsent(shard, flight, fault)),
             };
         }
-        let Some(request) = forward::compose(shard, conn, body, flight, &trip, upstream.as_deref()) else {
-            end(shard, flight, Ended::of(Status::Unreachable, 503));
-            return Err(Refusal::from(Kind::NoBuffer).recorded());
-        };
-        flight.sent = shard.timers.now().mono;
-        flight.goes_to(shard, upstream.as_deref());
-        if flight.is_cancelled(shard) {
-            return Err(failed(shard, flight, UpstreamFault::Abandoned));
+        let mut lanes = trip.lanes(shard, flight, upstream.as_deref());
+        let mut answer = Err(UpstreamFault::NoAddress);
+        while let Some(lane) = lanes.next(shard) {
+            let Some(request) = forward::compose(shard, conn, body, flight, &trip, &lane, upstream.as_deref()) else {
+                end(shard, flight, Ended::of(Status::Unreachable, 503));
+                return Err(Refusal::from(Kind::NoBuffer).recorded());
+            };
+            flight.sent = shard.timers.now().mono;
+            flight.goes_to(shard, upstream.as_deref());
+            if flight.is_cancelled(shard) {
+                return Err(failed(shard, flight, UpstreamFault::Abandoned));
+            }
+            flight.tries(shard, &lane);
+            answer = joined.wait(shard, conn, sent(shard, &lane, request, deadline, &slot.abort)).await;
+            flight.answered = shard.timers.now().mono;
+            if !matches!(answer, Err(fault) if fault.is_unsent()) {
+                break;
+            }
         }
-        let work = sent(shard, &trip.lane, request, deadline, &slot.abort);
-        let answer = joined.wait(shard, conn, work).await;
-        flight.answered = shard.timers.now().mono;
         let mut answer = answer.map_err(|fault| failed(shard, flight, fault))?;
         let (status, mut collected) = (answer.status(), None);
         if status == 400 && way.is_some() && media(&answer) == Media::Json {
@@ -203,7 +211,13 @@ async fn begun(
         let kept = kept.and_then(|feed| sessions::kept(shard, flight, feed.session(), Some(&id), revision));
         if let Err(kind) = kept {
             answer.abandon();
-            let orphan = Upstream { server: sessions::digest(flight), instance: 0, epoch: 0, revision, id: id.into() };
+            let orphan = Upstream {
+                server: sessions::digest(flight),
+                instance: flight.instance,
+                epoch: 0,
+                revision,
+                id: id.into(),
+            };
             sessions::end_upstream(shard, &flight.snapshot, flight.server, &orphan).await;
             return Err(kind.into());
         }
@@ -297,7 +311,7 @@ async fn events(
                 Judged::Final(facts, other) => {
                     flight.answer_leaves(shard);
                     joined.answer(shard, conn, other.as_deref().unwrap_or(data)).await;
-                    end(shard, flight, of_facts(&facts, 200, bytes + data.len()));
+                    end(shard, flight, Ended { streamed: true, ..of_facts(&facts, 200, bytes + data.len()) });
                     retire(shard, answer).await;
                     return Ok(());
                 }

@@ -149,7 +149,7 @@ async fn one(
         Err(refusal) => Err(refusal),
     };
     flight.over(shard);
-    result.map_err(|refusal| flight.answering(refusal, shape))
+    result.map_err(|refusal| flight.answering(shard, refusal, shape))
 }
 
 /// The message as a body of its own.

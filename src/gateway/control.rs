@@ -28,6 +28,10 @@ pub struct Control {
     pub tally: Tally,
     /// That shards live.
     pub beats: Beats,
+    /// By which snapshot each shard decides, at least.
+    pub seen: Seen,
+    /// What each shard has to do at the moment.
+    pub gauges: Gauges,
     life: AtomicU8,
 }
 
@@ -46,13 +50,34 @@ pub enum Life {
 #[derive(Debug)]
 pub struct Beats(Vec<AtomicU64>);
 
+/// The number of the newest snapshot that each shard has taken up: nothing is decided there by an older one any more.
+/// Written some 20 times a second, as [`Beats`].
+#[derive(Debug)]
+pub struct Seen(Vec<AtomicU64>);
+
+impl Seen {
+    /// The shard decides by this snapshot from now on, or by a newer one.
+    pub fn set(&self, shard: ShardId, number: u64) {
+        if let Some(seen) = self.0.get(shard.index()) {
+            seen.fetch_max(number, Ordering::AcqRel);
+        }
+    }
+
+    /// How many shards may still decide by an older one.
+    #[must_use]
+    pub fn behind(&self, number: u64) -> usize {
+        self.0.iter().filter(|seen| seen.load(Ordering::Acquire) < number).count()
+    }
+}
+
 impl Control {
     /// For so many shards, deciding by `snapshot`.
     ///
     /// # Errors
     /// When the process may open no more files.
-    pub fn new(snapshot: Snapshot, shards: usize) -> std::io::Result<Self> {
+    pub fn new(mut snapshot: Snapshot, shards: usize) -> std::io::Result<Self> {
         let ledger = Arc::new(Ledger::new(snapshot.settings.sessions));
+        snapshot.meter(shards);
         Ok(Self {
             snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
             mail: Mail::new(shards)?,
@@ -60,6 +85,8 @@ impl Control {
             asks: Asks::new(),
             tally: Tally::new(shards),
             beats: Beats::new(shards),
+            seen: Seen((0..shards).map(|_| AtomicU64::new(0)).collect()),
+            gauges: Gauges::new(shards),
             life: AtomicU8::new(0),
         })
     }
@@ -96,6 +123,47 @@ impl Control {
         for state in &self.snapshot.load().states {
             state.poke.ring();
         }
+    }
+}
+
+/// What each shard had to do when it last came around to its housekeeping; written as rarely as [`Beats`].
+#[derive(Debug)]
+pub struct Gauges(Vec<[AtomicU64; 4]>);
+
+/// What a shard has to do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Busy {
+    /// Connections of clients.
+    pub connections: u64,
+    /// Requests in flight that are counted against their subject.
+    pub calls: u64,
+    /// Streams.
+    pub streams: u64,
+    /// Bytes of the buffers in use.
+    pub buffer_bytes: u64,
+}
+
+impl Gauges {
+    /// For so many shards, which have nothing to do yet.
+    #[must_use]
+    pub fn new(shards: usize) -> Self {
+        Self((0..shards).map(|_| Default::default()).collect())
+    }
+
+    /// What a shard has to do now.
+    pub fn set(&self, shard: ShardId, busy: Busy) {
+        let Some(row) = self.0.get(shard.index()) else { return };
+        for (gauge, value) in row.iter().zip([busy.connections, busy.calls, busy.streams, busy.buffer_bytes]) {
+            gauge.store(value, Ordering::Relaxed);
+        }
+    }
+
+    /// By `ShardId`.
+    pub fn iter(&self) -> impl Iterator<Item = Busy> {
+        self.0.iter().map(|row| {
+            let [connections, calls, streams, buffer_bytes] = row.each_ref().map(|it| it.load(Ordering::Relaxed));
+            Busy { connections, calls, streams, buffer_bytes }
+        })
     }
 }
 

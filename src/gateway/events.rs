@@ -22,7 +22,7 @@ use crate::policy::decide;
 use crate::upstream::exchange::{Abort, Clearance, Request};
 
 use super::answer::{deadline, retire};
-use super::exchange::{USER_AGENT, lane};
+use super::exchange::{self, USER_AGENT};
 use super::flight::Flight;
 use super::sessions::{self, Live, session_fields};
 use super::shard::{Held, Shard};
@@ -311,7 +311,7 @@ pub(super) async fn refuse(
     fields.push(("user-agent", USER_AGENT));
     session_fields(&upstream, &mut fields);
     let request = Request { method: Method::Post, fields: &fields, params: &[], body: Some(&body), repeatable: false };
-    let lane = lane(snapshot, server);
+    let Some(lane) = exchange::aside(shard, snapshot, server, &upstream) else { return };
     let Some(request) = shard.upstreams.compose(Clearance::Session(session.proof()), &lane, &request) else { return };
     let until = deadline(shard, ASK_REFUSED_MS_MAX);
     if let Ok(answer) = shard.upstreams.exchange(&lane, request, until, &Abort::default()).await {

@@ -2,20 +2,26 @@
 
 use std::pin::pin;
 
+use ::ring::rand::SecureRandom as _;
 use smallvec::SmallVec;
 
 use crate::base::ids::ServerId;
 use crate::base::time::Moment;
 use crate::http::field::Known;
+use crate::identity::active::ActiveTask;
+use crate::identity::caller::Owner;
 use crate::mcp::method::Verb;
 use crate::mcp::revision::Revision;
 use crate::session::ledger::Upstream;
-use crate::upstream::UpstreamFault;
+use crate::session::tasks::active_mark;
+use crate::upstream::breaker::Terms;
 use crate::upstream::exchange::{Abort, Answer, Composed, Lane};
+use crate::upstream::{UpstreamFault, pick};
 
 use super::conn::Conn;
 use super::flight::{Flight, NEVER};
 use super::shard::{Held, Shard};
+use super::tally::Count;
 use super::watch::{self, Woke};
 
 /// One exchange, during which the client may leave. In the modern era that cancels the call (MCP 2026-07-28
@@ -48,24 +54,140 @@ pub(super) async fn sent(
     abort: &Abort,
 ) -> Result<Answer, UpstreamFault> {
     let result = shard.upstreams.exchange(lane, request, deadline, abort).await;
-    if matches!(result, Err(UpstreamFault::Unreachable | UpstreamFault::Untrusted | UpstreamFault::NoAddress)) {
-        lane.state.poke.unreachable();
+    match result {
+        Err(UpstreamFault::Unreachable | UpstreamFault::Untrusted | UpstreamFault::NoAddress) => {
+            lane.state.poke.unreachable();
+        }
+        Err(UpstreamFault::Unhealthy { .. }) => shard.count(Count::ServersUnhealthy),
+        _ => {}
     }
     result
 }
 
-/// Where calls to a server go, under this snapshot.
-pub(super) fn lane(snapshot: &Held, server: ServerId) -> Lane<'_> {
-    let state = &snapshot.states[server.index()];
+/// What makes things belong to one instance of a server.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Wish {
+    /// They are at this one, by its digest (0: where it was not written down), and mean nothing to another.
+    At(u64),
+    /// They share this key, and belong to whichever instance it leads to.
+    Key(u64),
+    /// As before, but they were at this one, by its digest, and stay there where that is possible.
+    Rather(u64, u64),
+}
+
+/// The lanes to a server's instances under one snapshot, the one where something belongs first.
+pub(super) struct Lanes<'a> {
+    snapshot: &'a Held,
+    server: ServerId,
+    /// Places of instances.
+    order: SmallVec<[usize; 8]>,
+    next: usize,
+}
+
+impl<'a> Lanes<'a> {
+    pub(super) fn new(snapshot: &'a Held, server: ServerId, wish: Wish) -> Self {
+        let instances = &snapshot.states[server.index()].instances;
+        let place = |digest: u64| instances.iter().position(|instance| instance.digest == digest);
+        let mut order: SmallVec<[usize; 8]> = SmallVec::new();
+        match wish {
+            Wish::At(0) => order.push(0),
+            Wish::At(digest) => order.extend(place(digest)),
+            _ if instances.len() == 1 => order.push(0),
+            Wish::Key(key) | Wish::Rather(_, key) => {
+                order = pick::ranked(key, instances.iter().map(|instance| instance.digest));
+            }
+        }
+        if let Wish::Rather(digest, _) = wish
+            && let Some(first) = place(digest).and_then(|place| order.iter().position(|other| *other == place))
+        {
+            order[..=first].rotate_right(1);
+        }
+        Self { snapshot, server, order, next: 0 }
+    }
+
+    /// The next one worth trying. Where none is, the first of all: what is wrong with that is the answer.
+    pub(super) fn next(&mut self, shard: &Shard) -> Option<Lane<'a>> {
+        let before = self.next;
+        while let Some(place) = self.order.get(self.next).copied() {
+            self.next += 1;
+            if self.order.len() == 1 || is_well(self.snapshot, self.server, place, shard.timers.last().mono) {
+                return Some(lane(self.snapshot, self.server, place));
+            }
+        }
+        let first = self.order.first().filter(|_| before == 0)?;
+        Some(lane(self.snapshot, self.server, *first))
+    }
+}
+
+/// Whether an instance is worth asking, as far as is known.
+fn is_well(snapshot: &Held, server: ServerId, place: usize, now: Moment) -> bool {
+    let known = snapshot.addresses[server.index()].get(place).is_some_and(|addresses| !addresses.is_empty());
+    known && snapshot.states[server.index()].instances[place].breaker.would_enter(now)
+}
+
+/// Whether a session at a server cannot go on where it is, and can elsewhere: its instance is ejected while another is
+/// well, or is configured no more.
+pub(super) fn is_stranded(shard: &Shard, snapshot: &Held, server: ServerId, upstream: &Upstream) -> bool {
+    let instances = &snapshot.states[server.index()].instances;
+    if upstream.instance == 0 {
+        return false;
+    }
+    let Some(place) = instances.iter().position(|instance| instance.digest == upstream.instance) else { return true };
+    let now = shard.timers.last().mono;
+    !instances[place].breaker.would_enter(now)
+        && (0..instances.len()).any(|other| other != place && is_well(snapshot, server, other, now))
+}
+
+/// The soonest that an instance of a server is worth asking again, milliseconds, where none is now.
+pub(super) fn unhealthy(shard: &Shard, snapshot: &Held, server: ServerId) -> Option<u64> {
+    let now = shard.timers.last().mono;
+    let waits = snapshot.states[server.index()].instances.iter().map(|instance| instance.breaker.wait_ms(now));
+    waits.collect::<Option<SmallVec<[u64; 8]>>>()?.into_iter().min()
+}
+
+/// Where what is said in passing goes, that nobody waits for: to an instance that is not ejected, and without a verdict on
+/// it, since it has less time than a call.
+pub(super) fn aside<'a>(shard: &Shard, snapshot: &'a Held, server: ServerId, upstream: &Upstream) -> Option<Lane<'a>> {
+    let lane = Lanes::new(snapshot, server, Wish::At(upstream.instance)).next(shard)?;
+    (!lane.instance.breaker.is_ejected()).then_some(Lane { health: None, ..lane })
+}
+
+/// What makes messages without a session belong together: their caller and its active task.
+pub(super) fn key(shard: &Shard, flight: &Flight) -> u64 {
+    let several = flight.snapshot.states[flight.server.index()].instances.len() > 1;
+    match flight.method.map(|method| method.verb) {
+        _ if !several => 0,
+        // A session has its own instance from here on.
+        Some(Verb::Initialize) => {
+            let mut bytes = [0; 8];
+            // Without random bits all of an owner's sessions are at one.
+            let filled = shard.random.fill(&mut bytes).is_ok();
+            pick::key(&flight.caller.owner.0, if filled { u64::from_ne_bytes(bytes) } else { 0 })
+        }
+        _ => shared_key(&flight.snapshot, flight.server, &flight.caller.owner, flight.task),
+    }
+}
+
+/// What all messages of an owner under an active task share.
+pub(super) fn shared_key(snapshot: &Held, server: ServerId, owner: &Owner, task: ActiveTask) -> u64 {
+    if snapshot.states[server.index()].instances.len() == 1 {
+        return 0;
+    }
+    pick::key(&owner.0, active_mark(task, snapshot.settings.policy.tasks()))
+}
+
+fn lane(snapshot: &Held, server: ServerId, place: usize) -> Lane<'_> {
+    let (settings, state) = (&snapshot.settings.servers[server.index()], &snapshot.states[server.index()]);
     Lane {
         state,
-        instance: &state.instances[0],
-        addresses: &snapshot.addresses[server.index()][0],
-        host: &snapshot.prepared.servers[server.index()].host,
-        path: snapshot.settings.servers[server.index()].instances().first().map_or("", |instance| &instance.path),
+        instance: &state.instances[place],
+        addresses: snapshot.addresses[server.index()].get(place).map_or(&[], |addresses| addresses),
+        host: snapshot.prepared.servers[server.index()].hosts.get(place).map_or("", String::as_str),
+        path: settings.instances().get(place).map_or("", |instance| &instance.path),
         connect_ms: snapshot.settings.limits.connect_ms_max,
-        tls: snapshot.tls.side(server, 0),
+        tls: snapshot.tls.side(server, place),
         transport: snapshot.transport(server),
+        health: Some(Terms { failures: settings.health.failures, open_ms: settings.health.open_ms }),
     }
 }
 

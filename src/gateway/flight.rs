@@ -19,11 +19,14 @@ use crate::record::Seq;
 use crate::record::frame::{Outcome, Status};
 use crate::session::ledger::Upstream;
 use crate::upstream::UpstreamFault;
+use crate::upstream::exchange::Lane;
 
+use super::meter::{self, Figures};
 use super::modern::Opted;
 use super::refusal::{Kind, Refusal};
 use super::sessions::{self, Change, Live};
 use super::shard::{Held, Shard};
+use super::tally::Count;
 use super::tap::Tap;
 
 /// A request's id as JSON text.
@@ -48,6 +51,10 @@ pub(super) struct Flight {
     pub(super) opted: Opted,
     /// Which of its server's sessions it went to, as the ledger counts; 0 for none.
     pub(super) epoch: u32,
+    /// The instance that it went to last, by its digest; 0 before it went anywhere.
+    pub(super) instance: u64,
+    /// It has one of its server's seats.
+    pub(super) seated: Cell<bool>,
     /// Of an `initialize`: what the client says of itself.
     pub(super) profile: Option<Box<[u8]>>,
     /// What it changes in its server's session, if that accepts it.
@@ -58,6 +65,8 @@ pub(super) struct Flight {
     pub(super) in_flight: Cell<Option<u64>>,
     /// What it has of its subject's share.
     pub(super) taken: Cell<Taken>,
+    /// What is counted of it.
+    pub(super) figures: Figures,
     pub(super) began: Now,
     /// When it went to the server.
     pub(super) sent: Moment,
@@ -128,11 +137,15 @@ impl Flight {
     /// The last of its answer is about to leave: what it changed is known, and its id and its place among its subject's
     /// calls may be had again from then on.
     pub(super) fn answer_leaves(&self, shard: &Shard) {
+        self.figures.left.set(true);
         if let (Some(live), Some(change), true) = (&self.session, self.change.take(), self.succeeded.get()) {
             sessions::keep(shard, live, &change);
         }
         if let Some(key) = self.in_flight.take() {
             shard.load.id_ended(key);
+        }
+        if self.seated.replace(false) {
+            self.snapshot.states[self.server.index()].seats.give_back();
         }
         if self.taken.get() == Taken::Call {
             self.taken.set(Taken::Nothing);
@@ -151,10 +164,22 @@ impl Flight {
         }
     }
 
+    /// The same, of what is worth another try after so long, milliseconds.
+    pub(super) fn later(&self, kind: Kind, retry_ms: u64) -> Refusal {
+        match &self.whose {
+            Whose::One(_) => {
+                let (reason, server) = (kind.row().word, self.server_name());
+                let data = serde_json::json!({ "reason": reason, "server": server, "retryAfterMs": retry_ms });
+                Refusal::from(kind).with(data.to_string()).recorded()
+            }
+            Whose::Alone | Whose::Nobody => later(kind, retry_ms),
+        }
+    }
+
     /// What a fault of this kind is answered with.
     pub(super) fn faulted(&self, kind: Kind, fault: UpstreamFault) -> Refusal {
         match fault {
-            UpstreamFault::Unhealthy { .. } => faulted(kind, fault),
+            UpstreamFault::Unhealthy { retry_ms } => self.later(kind, retry_ms),
             _ => self.reasoned(kind),
         }
     }
@@ -164,8 +189,17 @@ impl Flight {
         self.in_flight.get().is_some_and(|key| shard.load.is_cancelled(key))
     }
 
+    /// It is about to go to an instance.
+    pub(super) fn tries(&mut self, shard: &Shard, lane: &Lane<'_>) {
+        if self.instance != 0 && self.instance != lane.instance.digest && self.session.is_none() {
+            shard.count(Count::RequestsMoved);
+        }
+        self.instance = lane.instance.digest;
+    }
+
     /// A refusal as the answer to it, a message of this shape.
-    pub(super) fn answering(&self, refusal: Refusal, shape: Shape) -> Refusal {
+    pub(super) fn answering(&self, shard: &Shard, refusal: Refusal, shape: Shape) -> Refusal {
+        meter::refused(shard, self, &refusal);
         let mut refusal = refusal.to(self.era, self.id.as_deref());
         refusal.method = self.method.map_or("", |method| method.wire);
         if let Whose::One(_) = self.whose {
@@ -177,6 +211,7 @@ impl Flight {
 
     /// It is over, whichever way it ended: whatever it still has is given back.
     pub(super) fn over(&self, shard: &Shard) {
+        meter::answered(shard, self);
         self.answer_leaves(shard);
         if self.taken.replace(Taken::Nothing) == Taken::Stream {
             shard.load.streamed(self.caller.principal);
@@ -219,11 +254,13 @@ pub(super) struct Ended {
     pub(super) is_error: bool,
     pub(super) code: i64,
     pub(super) answer_bytes: usize,
+    /// It came in pieces, which went on as they came.
+    pub(super) streamed: bool,
 }
 
 impl Ended {
     pub(super) fn of(status: Status, http: u16) -> Self {
-        Self { status, http, is_error: false, code: 0, answer_bytes: 0 }
+        Self { status, http, is_error: false, code: 0, answer_bytes: 0, streamed: false }
     }
 }
 
@@ -268,10 +305,11 @@ pub(super) fn faulted(kind: Kind, fault: UpstreamFault) -> Refusal {
 
 /// Writes the outcome of a recorded call: called once on each way out.
 pub(super) fn end(shard: &Shard, flight: &Flight, ended: Ended) {
-    let Some(seq) = flight.seq else { return };
     let now = shard.timers.now();
+    let total = now.mono.since(flight.began.mono);
+    meter::ended(shard, flight, &ended, total);
+    let Some(seq) = flight.seq else { return };
     let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-    let total_us = micros(now.mono.since(flight.began.mono));
     shard.record.ended(
         seq,
         &Outcome {
@@ -280,7 +318,7 @@ pub(super) fn end(shard: &Shard, flight: &Flight, ended: Ended) {
             http: ended.http,
             is_error: ended.is_error,
             code: ended.code,
-            total_us,
+            total_us: micros(total),
             upstream_us: micros(flight.answered.since(flight.sent)),
             request_bytes: flight.request_bytes as u64,
             answer_bytes: ended.answer_bytes as u64,

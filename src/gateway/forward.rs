@@ -3,7 +3,7 @@
 
 use smallvec::SmallVec;
 
-use crate::base::limits::ANSWER_WHOLE_BYTES_MAX;
+use crate::base::limits::{ANSWER_WHOLE_BYTES_MAX, BUSY_PAUSE_MS};
 use crate::base::span::Span;
 use crate::base::time::Moment;
 use crate::http::field::Known;
@@ -23,7 +23,7 @@ use crate::upstream::exchange::{Abort, Answer, Clearance, Composed, Lane, Reques
 
 use super::answer::{Media, accepted, media};
 use super::conn::{Body, Conn};
-use super::exchange::{USER_AGENT, lane, legacy_fields, watched};
+use super::exchange::{self, Lanes, USER_AGENT, Wish, legacy_fields, watched};
 use super::flight::{Ended, Flight, Next, Renamed, end, failed};
 use super::modern::Opted;
 use super::refusal::{Kind, Refusal};
@@ -51,6 +51,7 @@ pub(super) async fn serve(
     }
     flight.change.set(sessions::change(shard, flight, recorded.permit().call(), conn.body_bytes(body)));
     let trip = Trip::new(&snapshot, flight, &recorded, restored);
+    trip.seat(shard, flight)?;
     let slot = conn.slot.clone();
     let abort = &slot.abort;
     abort.reset();
@@ -64,7 +65,7 @@ pub(super) async fn serve(
 
 /// What a message is sent with.
 pub(super) struct Trip<'a> {
-    pub(super) lane: Lane<'a>,
+    snapshot: &'a Held,
     recorded: &'a Recorded,
     /// What goes instead of the body as received: an answer to a server's request, under that request's own id.
     restored: Option<Restored>,
@@ -75,7 +76,30 @@ pub(super) struct Trip<'a> {
 impl<'a> Trip<'a> {
     pub(super) fn new(snapshot: &'a Held, flight: &Flight, recorded: &'a Recorded, restored: Option<Restored>) -> Self {
         let timeout = snapshot.settings.servers[flight.server.index()].timeout_ms;
-        Self { lane: lane(snapshot, flight.server), recorded, restored, timeout }
+        Self { snapshot, recorded, restored, timeout }
+    }
+
+    /// The lanes of a message: to where its session is at its server, or to the instances that it may go to, best first.
+    pub(super) fn lanes(&self, shard: &Shard, flight: &Flight, upstream: Option<&Upstream>) -> Lanes<'a> {
+        let wish = upstream.map_or_else(|| Wish::Key(exchange::key(shard, flight)), |at| Wish::At(at.instance));
+        Lanes::new(self.snapshot, flight.server, wish)
+    }
+
+    /// A place among the calls that its server may have under way at once. It is given back when the answer leaves.
+    pub(super) fn seat(&self, shard: &Shard, flight: &Flight) -> Result<(), Refusal> {
+        let max = self.snapshot.settings.servers[flight.server.index()].concurrency;
+        let verb = flight.method.filter(|_| flight.id.is_some()).map(|method| method.verb);
+        // What ends by itself is bounded; a subscription is under way for as long as its client likes.
+        let (Some(max), Some(_)) = (max, verb.filter(|verb| *verb != Verb::Listen)) else { return Ok(()) };
+        if self.snapshot.states[flight.server.index()].seats.take(max) {
+            flight.seated.set(true);
+            return Ok(());
+        }
+        shard.count(Count::ServersBusy);
+        let refusal = flight.later(Kind::ServerBusy, BUSY_PAUSE_MS);
+        let code = Kind::ServerBusy.row().code;
+        end(shard, flight, Ended { code, ..Ended::of(Status::Unreachable, refusal.status()) });
+        Err(refusal)
     }
 
     /// The way of a message that may go to one server's session alone, or to whichever is the newest.
@@ -150,7 +174,7 @@ async fn in_session(
 
 /// What became of a message that no session of its server could be had for; recorded.
 pub(super) fn unsent(shard: &Shard, flight: &Flight, fault: WayFault) -> Refusal {
-    let refusal = sessions::refused(flight, fault);
+    let refusal = sessions::refused(shard, flight, fault);
     end(shard, flight, Ended::of(Status::Unreachable, refusal.status()));
     refusal.recorded()
 }
@@ -162,7 +186,8 @@ pub(super) fn lost(shard: &Shard, flight: &Flight) {
     end(shard, flight, Ended::of(Status::Unreachable, 202));
 }
 
-/// Sends it, and waits for the head of the answer. The outer fault is one after which nothing was sent.
+/// Sends it, and waits for the head of the answer. Where nothing could be sent to an instance, the next one gets it. The
+/// outer fault is one after which nothing was sent.
 #[expect(clippy::too_many_arguments, reason = "what a message, its connection and its way are")]
 async fn send(
     shard: &Shard,
@@ -174,18 +199,26 @@ async fn send(
     deadline: Moment,
     abort: &Abort,
 ) -> Result<Result<Answer, UpstreamFault>, Refusal> {
-    let Some(request) = compose(shard, conn, body, flight, trip, upstream) else {
-        end(shard, flight, Ended::of(Status::Unreachable, 503));
-        return Err(Refusal::from(Kind::NoBuffer).recorded());
-    };
-    flight.sent = shard.timers.last().mono;
-    flight.goes_to(shard, upstream);
-    if flight.is_cancelled(shard) {
-        // While it waited for something else; firing ends an exchange that is under way, and this one is not yet.
-        return Ok(Err(UpstreamFault::Abandoned));
+    let mut lanes = trip.lanes(shard, flight, upstream);
+    let mut sent = Err(UpstreamFault::NoAddress);
+    while let Some(lane) = lanes.next(shard) {
+        let Some(request) = compose(shard, conn, body, flight, trip, &lane, upstream) else {
+            end(shard, flight, Ended::of(Status::Unreachable, 503));
+            return Err(Refusal::from(Kind::NoBuffer).recorded());
+        };
+        flight.sent = shard.timers.last().mono;
+        flight.goes_to(shard, upstream);
+        if flight.is_cancelled(shard) {
+            // While it waited for something else; firing ends an exchange that is under way, and this one is not yet.
+            return Ok(Err(UpstreamFault::Abandoned));
+        }
+        flight.tries(shard, &lane);
+        sent = watched(shard, conn, flight.era == Era::Modern, &lane, request, deadline, abort).await;
+        flight.answered = shard.timers.now().mono;
+        if !matches!(sent, Err(fault) if fault.is_unsent()) {
+            break;
+        }
     }
-    let sent = watched(shard, conn, flight.era == Era::Modern, &trip.lane, request, deadline, abort).await;
-    flight.answered = shard.timers.now().mono;
     Ok(sent)
 }
 
@@ -197,6 +230,7 @@ pub(super) fn compose(
     body: &Body,
     flight: &Flight,
     trip: &Trip<'_>,
+    lane: &Lane<'_>,
     upstream: Option<&Upstream>,
 ) -> Option<Composed> {
     let bytes = conn.bytes();
@@ -243,7 +277,7 @@ pub(super) fn compose(
         // A tool call is written at most once; anything else may meet a kept connection that has just been closed.
         repeatable: call.method.is_none_or(|method| method.verb != Verb::ToolsCall),
     };
-    shard.upstreams.compose(Clearance::Call(trip.recorded), &trip.lane, &request)
+    shard.upstreams.compose(Clearance::Call(trip.recorded), lane, &request)
 }
 
 /// The body with the edits that a decision asks for: a listen stream loses the resources that may not be read, and what

@@ -17,6 +17,7 @@ use crate::session::tasks;
 
 use super::conn::{Body, Conn};
 use super::flight::{Flight, sentence};
+use super::meter;
 use super::refusal::{Kind, Refusal};
 use super::route;
 use super::shard::Shard;
@@ -108,7 +109,9 @@ impl<'a> Judge<'a> {
             Some(name) => name,
             None => std::str::from_utf8(written).expect("the scanner passed UTF-8 only"),
         };
-        decide::decide(&snapshot.table, caller, *task, *server, call, name).map_err(|denied| self.denial(&denied, name))
+        let decided = decide::decide(&snapshot.table, caller, *task, *server, call, name);
+        self.flight.figures.item.set(decided.as_ref().map_or_else(|denied| denied.item, Permit::item));
+        decided.map_err(|denied| self.denial(&denied, name))
     }
 
     /// A denied call's answer, recorded.
@@ -174,6 +177,7 @@ impl<'a> Judge<'a> {
             Ok(unjudged) => return Ok(unjudged),
             Err(permit) => permit,
         };
+        meter::decided(self.shard, self.flight, permit.call(), "permit");
         // The permit is handed over with its record, so the record's texts cannot borrow from it.
         let (target, kind) = target(permit.call(), self.text);
         let target: SmallVec<[u8; 128]> = SmallVec::from_slice(target.as_bytes());
@@ -192,6 +196,7 @@ impl<'a> Judge<'a> {
     }
 
     fn write(&self, call: &Call, rules: &[RuleId], reason: &str) {
+        meter::decided(self.shard, self.flight, call, reason);
         let (target, kind) = target(call, self.text);
         let rules = self.names(rules);
         let trace = self.trace(call);

@@ -34,6 +34,7 @@ use crate::uring::socket::Socket;
 
 use super::events::{self, Eyes, Why};
 use super::flight::{Flight, IdBytes, NEVER, Taken, Whose, faulted, reasoned};
+use super::meter::Figures;
 use super::modern::Opted;
 use super::refusal::{Kind, Refusal};
 use super::sessions::{self, Live};
@@ -403,6 +404,8 @@ impl Feed {
             revision: self.session.speaks(),
             id: None,
             method: None,
+            instance: 0,
+            seated: Cell::new(false),
             epoch: part.upstream.get(),
             session: Some(self.session.clone()),
             profile: None,
@@ -411,6 +414,7 @@ impl Feed {
             succeeded: Cell::new(false),
             in_flight: Cell::new(None),
             taken: Cell::new(Taken::Nothing),
+            figures: Figures::default(),
             began: now,
             sent: now.mono,
             answered: now.mono,

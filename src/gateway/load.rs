@@ -145,6 +145,11 @@ impl Load {
         }
     }
 
+    /// How many calls and streams there are.
+    pub(super) fn under_way(&self) -> (usize, usize) {
+        (self.calls.get(), self.streams.get())
+    }
+
     /// One more connection from there, if that is within its share.
     #[must_use]
     pub(super) fn arrive(&self, peer: IpAddr, limits: &Limits) -> bool {

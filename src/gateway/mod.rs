@@ -21,6 +21,7 @@ mod lists;
 mod live;
 mod load;
 pub mod mail;
+mod meter;
 mod modern;
 mod pipeline;
 pub mod refusal;

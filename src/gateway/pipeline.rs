@@ -31,6 +31,7 @@ use super::flight::{Flight, IdBytes, Next, Taken, Whose, sentence};
 use super::judge::Judge;
 use super::load::Class;
 use super::mail::{Cancel, Letter};
+use super::meter::Figures;
 use super::modern::Opted;
 use super::refusal::{self, Kind, Refusal};
 use super::route::{self, Routed};
@@ -167,7 +168,7 @@ async fn post(
     };
     // Whatever it had taken is given back, whichever way it ended.
     flight.over(shard);
-    result.map_err(|refusal| flight.answering(refusal, shape))
+    result.map_err(|refusal| flight.answering(shard, refusal, shape))
 }
 
 /// The way to the shard that has the connection which is this session at its server: HTTP+SSE (MCP 2024-11-05
@@ -379,12 +380,15 @@ impl Asked {
             method: None,
             session: None,
             epoch: 0,
+            instance: 0,
+            seated: Cell::new(false),
             opted: Opted::default(),
             profile: None,
             change: Cell::new(None),
             succeeded: Cell::new(false),
             in_flight: Cell::new(None),
             taken: Cell::new(Taken::Nothing),
+            figures: Figures::default(),
             began: self.began,
             sent: self.began.mono,
             answered: self.began.mono,
@@ -446,6 +450,7 @@ pub(super) fn note_caller(shard: &Shard, snapshot: &Held, caller: &Caller, endpo
     if refusal.recorded || refusal.kind == Kind::MethodNotAllowed {
         return;
     }
+    shard.control.tally.refused(shard.id, refusal.kind);
     let alone = snapshot.merged[endpoint.index()].alone();
     let alone = alone.map(|server| &*snapshot.settings.servers[server.index()].name);
     shard.record.noted(&Decision {
@@ -463,6 +468,7 @@ pub(super) fn note_caller(shard: &Shard, snapshot: &Held, caller: &Caller, endpo
 
 /// A request without a caller leaves a note while there is plenty of room for it.
 fn note(shard: &Shard, refusal: &Refusal, began: Now) {
+    shard.control.tally.refused(shard.id, refusal.kind);
     let reason = refusal.kind.row().word;
     shard.record.noted(&Decision { unix_ms: began.unix_ms, reason, ..Decision::default() });
 }

@@ -102,6 +102,7 @@ pub(super) async fn json(
     if !answer.done() {
         return Box::pin(long(shard, conn, flight, answer, abort, &body)).await;
     }
+    flight.figures.whole.set(Some(shard.timers.last().mono));
     let status = answer.status();
     let facts = shard.answers().read(&body).map_err(|_| Kind::ServerInvalid);
     let facts = facts.and_then(|facts| accept(shard, flight, &facts, &body, status).map(|()| facts));
@@ -228,7 +229,7 @@ async fn long(
             }
             conn.send(shard, &out).await;
             shard.upstreams.finish(answer);
-            end(shard, flight, of_facts(&facts, status, total));
+            end(shard, flight, Ended { streamed: true, ..of_facts(&facts, status, total) });
             return Ok(if framing == Framing::UntilClose { Next::Close } else { Next::Keep });
         }
         write_piece(&mut out, &piece, framing);
@@ -294,8 +295,13 @@ async fn initialize(
             Ok(session) => Some(session),
             Err(kind) => {
                 answer.abandon();
-                let orphan =
-                    Upstream { server: sessions::digest(flight), instance: 0, epoch: 0, revision, id: upstream.into() };
+                let orphan = Upstream {
+                    server: sessions::digest(flight),
+                    instance: flight.instance,
+                    epoch: 0,
+                    revision,
+                    id: upstream.into(),
+                };
                 sessions::end_upstream(shard, &flight.snapshot, flight.server, &orphan).await;
                 return Err(kind.into());
             }

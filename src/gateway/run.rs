@@ -21,7 +21,7 @@ use crate::uring::bell::{self, Listening};
 use crate::uring::ring::{self, Driver, RingFault};
 use crate::uring::socket::{self, Listener, Socket};
 
-use super::control::{Control, Life};
+use super::control::{Busy, Control, Life};
 use super::load::{FlightKey, Found};
 use super::mail::{Cancel, Parcel};
 use super::refusal::Kind;
@@ -282,7 +282,10 @@ impl Shard {
         while self.control.life() == Life::Run {
             let now = self.timers.now().mono;
             self.control.beat(self.id);
+            self.report();
             self.upstreams.prune(now);
+            // No task is between its look at the snapshot and its decision: both are in one step of a task.
+            self.control.seen.set(self.id, self.snapshot().number);
             self.feeds.sweep(self);
             if now >= trim {
                 trim = now.plus_ms(TRIM_MS);
@@ -297,6 +300,20 @@ impl Shard {
             self.timers.sleep_until(now.plus_ms(HOUSEKEEPING_MS)).await;
         }
         self.drain(listeners).await;
+    }
+
+    /// Tells what there is to do here.
+    fn report(&self) {
+        let (calls, streams) = self.load.under_way();
+        self.control.gauges.set(
+            self.id,
+            Busy {
+                connections: self.connections().len() as u64,
+                calls: calls as u64,
+                streams: streams as u64,
+                buffer_bytes: self.buffers.lent_bytes() as u64,
+            },
+        );
     }
 
     /// Servers whose sessions are connections: those that nobody uses any more end.
@@ -326,6 +343,7 @@ impl Shard {
         self.feeds.wake_all();
         loop {
             let now = self.timers.now().mono;
+            self.control.seen.set(self.id, self.snapshot().number);
             if self.connections().is_empty() {
                 self.last_parcels();
             }

@@ -35,11 +35,12 @@ use crate::mcp::transport::Transport;
 use crate::session::ledger::{Claim, Known, LedgerFault, Opened, Profile, SessionKey, Terms, Upstream, Visit};
 use crate::session::owner::{self, Session, SessionFault, SessionSeal};
 use crate::session::way::{Claimed, Do, In, Reach, Way, WayFault};
-use crate::upstream::exchange::{Abort, Answer, Clearance, Request};
+use crate::upstream::exchange::{Abort, Answer, Clearance, Lane, Request};
+use crate::upstream::pick;
 use crate::uring::ring;
 
 use super::answer::{Media, media, retire};
-use super::exchange::{USER_AGENT, lane, sent};
+use super::exchange::{self, Lanes, USER_AGENT, Wish, sent};
 use super::flight::Flight;
 use super::mail::Letter;
 use super::refusal::{Kind, Refusal};
@@ -313,8 +314,8 @@ fn enter(
         return Err(Kind::ServerInvalid);
     }
     let profile = flight.profile.as_deref().unwrap_or_default();
-    let server = digest(flight);
-    let upstream = id.map(|id| Upstream { server, instance: 0, epoch: 1, revision, id: id.into() });
+    let (server, instance) = (digest(flight), flight.instance);
+    let upstream = id.map(|id| Upstream { server, instance, epoch: 1, revision, id: id.into() });
     let now_s = shard.timers.last().unix_s();
     let entered = shard.control.ledger.enter(key, terms, profile, upstream.clone(), now_s);
     entered.map(|()| upstream).map_err(|fault| match fault {
@@ -341,6 +342,9 @@ pub(super) async fn reach(
     loop {
         let came = match next {
             Do::Send { epoch } => match live.upstream(server).filter(|upstream| upstream.epoch == epoch) {
+                Some(upstream) if exchange::is_stranded(shard, &flight.snapshot, flight.server, &upstream) => {
+                    In::Forgotten
+                }
                 Some(upstream) => return Ok(upstream),
                 // Another call of this shard has learned of a newer one meanwhile.
                 None => In::Forgotten,
@@ -391,7 +395,7 @@ pub(super) async fn reopen(shard: &Shard, flight: &Flight, stale: u32) -> Result
         Do::Send { epoch } if epoch == stale => way.step(In::Forgotten, shard.timers.now().mono),
         other => other,
     };
-    reach(shard, flight, live, &mut way, first).await.map(|_| ()).map_err(|fault| refused(flight, fault))
+    reach(shard, flight, live, &mut way, first).await.map(|_| ()).map_err(|fault| refused(shard, flight, fault))
 }
 
 /// What the client is told of a session id that does not open. Another owner's, another endpoint's, a forged and an
@@ -404,8 +408,11 @@ pub(super) fn unopened(fault: SessionFault) -> Kind {
 }
 
 /// What the client is told when its message did not get to its server.
-pub(super) fn refused(flight: &Flight, fault: WayFault) -> Refusal {
+pub(super) fn refused(shard: &Shard, flight: &Flight, fault: WayFault) -> Refusal {
     match fault {
+        WayFault::Unreachable if let Some(retry_ms) = exchange::unhealthy(shard, &flight.snapshot, flight.server) => {
+            flight.later(Kind::ServerUnhealthy, retry_ms)
+        }
         WayFault::Unreachable | WayFault::Late => flight.reasoned(Kind::ServerUnreachable),
         _ => Kind::SessionUnknown.into(),
     }
@@ -423,7 +430,18 @@ async fn open(shard: &Shard, flight: &Flight, live: &Live, epoch: u32) -> In {
         Visit::Lost => None,
         Visit::Ended | Visit::Full => return In::Ended,
     };
-    let opened = Box::pin(shake_hands(shard, flight, live, known.as_ref())).await;
+    let was = live.upstream(server).map_or(0, |upstream| upstream.instance);
+    let wish = Wish::Rather(was, pick::key(&key.nonce, 0));
+    let mut lanes = Lanes::new(&flight.snapshot, flight.server, wish);
+    let until = shard.timers.now().mono.plus_ms(timeout(flight).min(LEASE_MS));
+    let (mut opened, mut instance) = (Err(In::Unreachable), 0);
+    while let Some(lane) = lanes.next(shard) {
+        instance = lane.instance.digest;
+        opened = Box::pin(shake_hands(shard, flight, live, known.as_ref(), &lane, until)).await;
+        if !matches!(opened, Err(In::Unreachable)) || shard.timers.now().mono >= until {
+            break;
+        }
+    }
     let id = match opened {
         Ok(id) => id,
         Err(came) => {
@@ -432,12 +450,13 @@ async fn open(shard: &Shard, flight: &Flight, live: &Live, epoch: u32) -> In {
         }
     };
     let (id, revision) = id;
-    let upstream = Upstream { server, instance: 0, epoch, revision, id };
+    let upstream = Upstream { server, instance, epoch, revision, id };
     match shard.control.ledger.opened(&key, upstream.clone()) {
         Opened::Kept => {
             live.learn(upstream);
             shard.feeds.opened(shard, live);
-            shard.count(Count::SessionsReopened);
+            let moved = was != 0 && was != instance;
+            shard.count(if moved { Count::SessionsMoved } else { Count::SessionsReopened });
             In::Opened { epoch }
         }
         lost => {
@@ -454,12 +473,13 @@ async fn shake_hands(
     flight: &Flight,
     live: &Live,
     known: Option<&Known>,
+    lane: &Lane<'_>,
+    until: Moment,
 ) -> Result<(Box<[u8]>, Revision), In> {
     let capabilities = Capabilities(live.capabilities);
     let profile = known.and_then(|known| known.profile.as_deref()).map(Profile::json);
     let body = request_initialize_again(0, live.speaks(), profile, capabilities);
-    let until = shard.timers.now().mono.plus_ms(timeout(flight).min(LEASE_MS));
-    let mut answer = post(shard, flight, live, None, &body, until).await?;
+    let mut answer = post(shard, live, lane, None, &body, until).await?;
     let message = match (answer.status(), media(&answer)) {
         (200, Media::Json | Media::Events) => whole(shard, &mut answer, b"0").await,
         (400..=499, _) => return Err(In::Declined),
@@ -475,9 +495,9 @@ async fn shake_hands(
         return Err(In::Declined);
     }
     let revision = agreed.unwrap_or(live.speaks());
-    let upstream = Upstream { server: digest(flight), instance: 0, epoch: 0, revision, id };
+    let upstream = Upstream { server: digest(flight), instance: lane.instance.digest, epoch: 0, revision, id };
     let came = match agreed {
-        Some(_) => restore(shard, flight, live, known, &upstream, until).await,
+        Some(_) => restore(shard, flight, live, known, lane, &upstream, until).await,
         // A server that will not is for a new session to find out.
         None => Err(In::Declined),
     };
@@ -494,11 +514,12 @@ async fn restore(
     flight: &Flight,
     live: &Live,
     known: Option<&Known>,
+    lane: &Lane<'_>,
     upstream: &Upstream,
     until: Moment,
 ) -> Result<(), In> {
     for (number, body) in restoring(flight, known).iter().enumerate() {
-        let mut answer = post(shard, flight, live, Some(upstream), body, until).await?;
+        let mut answer = post(shard, live, lane, Some(upstream), body, until).await?;
         if number > 0 && media(&answer) == Media::Events {
             let _ = whole(shard, &mut answer, itoa::Buffer::new().format(number).as_bytes()).await;
         }
@@ -543,8 +564,8 @@ fn subscribed_at(flight: &Flight) -> String {
 /// Sends a message of the gateway's own in a session, and waits for the head of its answer.
 async fn post(
     shard: &Shard,
-    flight: &Flight,
     live: &Live,
+    lane: &Lane<'_>,
     upstream: Option<&Upstream>,
     body: &[u8],
     until: Moment,
@@ -557,10 +578,9 @@ async fn post(
         session_fields(upstream, &mut fields);
     }
     let request = Request { method: Method::Post, fields: &fields, params: &[], body: Some(body), repeatable: true };
-    let lane = lane(&flight.snapshot, flight.server);
-    let request = shard.upstreams.compose(Clearance::Session(live.proof()), &lane, &request).ok_or(In::Unreachable)?;
+    let request = shard.upstreams.compose(Clearance::Session(live.proof()), lane, &request).ok_or(In::Unreachable)?;
     // Whoever waits for this session may be another client than the one that began: nobody can call it off.
-    sent(shard, &lane, request, until, &Abort::default()).await.map_err(|_| In::Unreachable)
+    sent(shard, lane, request, until, &Abort::default()).await.map_err(|_| In::Unreachable)
 }
 
 /// Session and version, as the server knows them.
@@ -732,7 +752,7 @@ pub(super) async fn end_upstream(shard: &Shard, snapshot: &Held, server: ServerI
     fields.push(("user-agent", USER_AGENT));
     session_fields(upstream, &mut fields);
     let request = Request { method: Method::Delete, fields: &fields, params: &[], body: None, repeatable: true };
-    let lane = lane(snapshot, server);
+    let Some(lane) = exchange::aside(shard, snapshot, server, upstream) else { return };
     let Some(request) = shard.upstreams.compose(Clearance::Orphan(upstream), &lane, &request) else { return };
     let until = shard.timers.now().mono.plus_ms(SESSION_END_MS_MAX);
     if let Ok(answer) = shard.upstreams.exchange(&lane, request, until, &Abort::default()).await {
@@ -776,7 +796,7 @@ pub(super) async fn tell_one(
     fields.push(("user-agent", USER_AGENT));
     session_fields(&upstream, &mut fields);
     let request = Request { method: Method::Post, fields: &fields, params: &[], body: Some(message), repeatable: true };
-    let lane = lane(snapshot, server);
+    let Some(lane) = exchange::aside(shard, snapshot, server, &upstream) else { return };
     let Some(request) = shard.upstreams.compose(Clearance::Session(live.proof()), &lane, &request) else { return };
     let until = shard.timers.now().mono.plus_ms(TELLING_MS_MAX);
     if let Ok(answer) = sent(shard, &lane, request, until, &Abort::default()).await {

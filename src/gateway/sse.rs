@@ -139,7 +139,7 @@ async fn message(
     match result {
         Ok(()) if verb == Some(Verb::Initialized) => shard.feeds.listen(feed),
         Ok(()) => {}
-        Err(refusal) => refused(shard, conn, joined, &again, flight.answering(refusal, shape)).await,
+        Err(refusal) => refused(shard, conn, joined, &again, flight.answering(shard, refusal, shape)).await,
     }
 }
 

@@ -414,7 +414,7 @@ impl Relay<'_> {
         }
         let next =
             if clean && self.framing == Framing::Chunked && !shard.draining() { Next::Keep } else { Next::Close };
-        end(shard, flight, Ended { answer_bytes: self.bytes, ..outcome });
+        end(shard, flight, Ended { answer_bytes: self.bytes, streamed: true, ..outcome });
         if matches!(outcome.status, Status::Ok | Status::Error) && waiting || answer.done() {
             retire(shard, answer).await;
         } else {

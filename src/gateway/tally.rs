@@ -1,8 +1,11 @@
 //! What is counted, one row each: a page of counters per shard, written by that shard, read by whoever shows them.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::base::ids::ShardId;
+
+use super::refusal::{self, Kind};
 
 /// What is counted. To add one: here, and a row in [`ROWS`], in the same place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +36,10 @@ pub enum Count {
     ServerHidden,
     ServerMalformed,
     LinesDropped,
+    ServersUnhealthy,
+    ServersBusy,
+    SessionsMoved,
+    RequestsMoved,
 }
 
 /// Which heading it stands under.
@@ -89,6 +96,10 @@ pub const ROWS: &[Row] = &[
     row(Count::ServerHidden,        Section::Dropped,  "server_hidden",         "Notifications of modern servers about what policy hides from the caller."),
     row(Count::ServerMalformed,     Section::Dropped,  "server_malformed",      "Notifications of modern servers that no method has, or not in this form."),
     row(Count::LinesDropped,        Section::Dropped,  "sse_messages_dropped",  "Messages of HTTP+SSE servers that nobody waited for: late answers, unknown progress, more than a session without a stream keeps."),
+    row(Count::ServersUnhealthy,    Section::Dropped,  "servers_unhealthy",     "Requests not sent because their server, or the instance that they belong to, is ejected."),
+    row(Count::ServersBusy,         Section::Dropped,  "servers_busy",          "Requests not sent because their server had as many under way as it may have."),
+    row(Count::SessionsMoved,       Section::Happened, "sessions_moved",        "Sessions opened anew at another instance, because theirs was ejected or is configured no more."),
+    row(Count::RequestsMoved,       Section::Happened, "requests_moved",        "Requests that went to another instance because nothing could be sent to the first."),
 ];
 
 /// The counters of all shards.
@@ -98,9 +109,20 @@ pub struct Tally {
 }
 
 /// One shard's counters, on cache lines of their own.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 #[repr(align(128))]
-struct Page([AtomicU64; ROWS.len()]);
+struct Page {
+    counts: [AtomicU64; ROWS.len()],
+    /// Requests refused without a decision, in the order of the table of refusals.
+    refused: [AtomicU64; refusal::ROWS.len()],
+}
+
+impl Default for Page {
+    fn default() -> Self {
+        let zero = |_| AtomicU64::new(0);
+        Self { counts: std::array::from_fn(zero), refused: std::array::from_fn(zero) }
+    }
+}
 
 impl Tally {
     /// For so many shards, nothing counted yet.
@@ -116,17 +138,38 @@ impl Tally {
 
     /// So many more.
     pub fn raise(&self, shard: ShardId, count: Count, by: u64) {
-        if let Some(Page(counters)) = self.pages.get(shard.index())
-            && let Some(counter) = counters.get(count as usize)
+        if let Some(page) = self.pages.get(shard.index())
+            && let Some(counter) = page.counts.get(count as usize)
         {
             counter.fetch_add(by, Ordering::Relaxed);
         }
     }
 
+    /// One more request that was refused without a decision on it.
+    pub fn refused(&self, shard: ShardId, kind: Kind) {
+        if let Some(page) = self.pages.get(shard.index())
+            && let Some(counter) = page.refused.get(kind as usize)
+        {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// How many requests were refused without a decision, by the word for it; each word once.
+    #[must_use]
+    pub fn refusals(&self) -> BTreeMap<&'static str, u64> {
+        let mut out = BTreeMap::new();
+        for row in refusal::ROWS {
+            let of =
+                |page: &Page| page.refused.get(row.kind as usize).map_or(0, |counter| counter.load(Ordering::Relaxed));
+            *out.entry(row.word).or_default() += self.pages.iter().map(of).sum::<u64>();
+        }
+        out
+    }
+
     /// How many on all shards.
     #[must_use]
     pub fn total(&self, count: Count) -> u64 {
-        let of = |page: &Page| page.0.get(count as usize).map_or(0, |counter| counter.load(Ordering::Relaxed));
+        let of = |page: &Page| page.counts.get(count as usize).map_or(0, |counter| counter.load(Ordering::Relaxed));
         self.pages.iter().map(of).sum()
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::rule::Effect;
 use super::table::{Asker, Named, Says, Table, merge};
 use super::uri::Target;
-use crate::base::ids::{RuleId, ServerId};
+use crate::base::ids::{ItemId, RuleId, ServerId};
 use crate::identity::active::ActiveTask;
 use crate::identity::caller::Caller;
 use crate::mcp::call::{Call, Object};
@@ -20,7 +20,7 @@ use crate::mcp::input::Ask;
 /// ```compile_fail,E0451
 /// use portcullis::policy::decide::{Permit, Rules};
 /// fn forge(call: portcullis::mcp::call::Call, server: portcullis::base::ids::ServerId) -> Permit {
-///     Permit { call, server, rules: Rules::new() }
+///     Permit { call, server, item: None, rules: Rules::new() }
 /// }
 /// ```
 ///
@@ -41,6 +41,7 @@ use crate::mcp::input::Ask;
 pub struct Permit {
     call: Call,
     server: ServerId,
+    item: Option<ItemId>,
     rules: Rules,
 }
 
@@ -52,6 +53,8 @@ pub type Rules = Named;
 pub struct Denied {
     /// The call, for whoever answers it.
     pub call: Call,
+    /// The tool or prompt that it is about, where the catalogue has it.
+    pub item: Option<ItemId>,
     /// What the caller is told.
     pub why: Why,
     /// The forbids behind it; none where the refusal is silence, or nothing of that name exists.
@@ -114,6 +117,12 @@ impl Permit {
         self.server
     }
 
+    /// The tool that it calls, or the prompt that it gets.
+    #[must_use]
+    pub fn item(&self) -> Option<ItemId> {
+        self.item
+    }
+
     /// The permits that let it go; none where no rule is needed.
     #[must_use]
     pub fn rules(&self) -> &[RuleId] {
@@ -143,19 +152,29 @@ pub fn decide(
         Object::CompletePrompt(_) => Question::CompletePrompt(name),
         Object::CompleteResource(_) => Question::CompleteTemplate(name),
         Object::Listen(listen) if !listen.uris.is_empty() || !listen.tasks.is_empty() => {
-            return Err(Denied { call, why: Why::Hidden, rules: Rules::new() });
+            return Err(Denied { call, item: None, why: Why::Hidden, rules: Rules::new() });
         }
         Object::Task(task) if task.opened.is_none() => {
-            return Err(Denied { call, why: Why::Hidden, rules: Rules::new() });
+            return Err(Denied { call, item: None, why: Why::Hidden, rules: Rules::new() });
         }
         Object::None | Object::Listen(_) | Object::Task(_) => {
-            return Ok(Permit { call, server, rules: Rules::new() });
+            return Ok(Permit { call, server, item: None, rules: Rules::new() });
         }
     };
-    let Verdict { outcome, rules } = judge(table, caller, task, server, question);
+    // What is looked up is looked up once: the decision and the figures go by the number.
+    let item = match question {
+        Question::CallTool(name) => table.names.item(server, ListKind::Tools, name),
+        Question::GetPrompt(name) => table.names.item(server, ListKind::Prompts, name),
+        _ => None,
+    };
+    let Verdict { outcome, rules } = match question {
+        Question::CallTool(_) | Question::GetPrompt(_) => numbered(table, caller, task, item, Follows::Call),
+        _ => judge(table, caller, task, server, question),
+    };
+    let item = item.map(ItemId::from_index);
     match outcome {
-        Ok(()) => Ok(Permit { call, server, rules }),
-        Err(why) => Err(Denied { call, why, rules }),
+        Ok(()) => Ok(Permit { call, server, item, rules }),
+        Err(why) => Err(Denied { call, item, why, rules }),
     }
 }
 
@@ -176,7 +195,7 @@ pub fn decide_listen(
 ) -> Result<Permit, Denied> {
     let mut rules = Rules::new();
     let Object::Listen(listen) = &mut call.subject else {
-        return Err(Denied { call, why: Why::Hidden, rules });
+        return Err(Denied { call, item: None, why: Why::Hidden, rules });
     };
     listen.uris.retain(|uri| {
         let verdict = judge(table, caller, task, server, Question::Read(uri.of(body)));
@@ -186,7 +205,7 @@ pub fn decide_listen(
         verdict.outcome.is_ok()
     });
     listen.tasks.retain(|task| task.opened.is_some());
-    Ok(Permit { call, server, rules })
+    Ok(Permit { call, server, item: None, rules })
 }
 
 /// The same at an endpoint of several servers: `whose` says whose a resource is and what that server calls it. Gives the
@@ -276,11 +295,7 @@ pub fn readable(table: &Table, caller: &Caller, task: ActiveTask, server: Server
 #[must_use]
 pub fn judge(table: &Table, caller: &Caller, task: ActiveTask, server: ServerId, question: Question<'_>) -> Verdict {
     let (class, asker) = (table.class(caller), Asker { caller, task });
-    let by_number = |number: Option<usize>, follows| {
-        let Some(number) = number else { return Verdict::hidden() };
-        let find = |says| class.says(&asker, says, number).then_some(());
-        weigh(table, follows, find, |says, ()| class.rules(&asker, says, number))
-    };
+    let by_number = |number, follows| numbered(table, caller, task, number, follows);
     let by_glob = |target: Option<Target<'_>>, follows| {
         let Some(target) = target else { return Verdict::hidden() };
         let find = |says| Some(class.resource_rules(&asker, says, server, &target)).filter(|rules| !rules.is_empty());
@@ -300,6 +315,14 @@ pub fn judge(table: &Table, caller: &Caller, task: ActiveTask, server: ServerId,
         Question::List(ListKind::Resources, uri) => by_glob(Target::resource(uri), Follows::List),
         Question::List(ListKind::Templates, template) => by_glob(Target::template(template), Follows::List),
     }
+}
+
+/// Answers a question about a tool, a prompt, or what a server may ask, by its number; `None` is nothing of that name.
+fn numbered(table: &Table, caller: &Caller, task: ActiveTask, number: Option<usize>, follows: Follows) -> Verdict {
+    let Some(number) = number else { return Verdict::hidden() };
+    let (class, asker) = (table.class(caller), Asker { caller, task });
+    let find = |says| class.says(&asker, says, number).then_some(());
+    weigh(table, follows, find, |says, ()| class.rules(&asker, says, number))
 }
 
 /// The two questions that config knows: what is shown, and what may be done.

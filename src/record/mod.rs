@@ -5,6 +5,7 @@
 //! Spec: the README's "The record".
 
 pub mod frame;
+pub mod meter;
 
 use std::cell::{Cell, RefCell};
 

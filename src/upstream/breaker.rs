@@ -169,11 +169,17 @@ impl Breaker {
     /// Whether a request would be let through, without asking for it: a probe is not taken by looking.
     #[must_use]
     pub fn would_enter(&self, now: Moment) -> bool {
+        self.wait_ms(now).is_none()
+    }
+
+    /// How long nothing is let through from now on, milliseconds; `None` where something would be.
+    #[must_use]
+    pub fn wait_ms(&self, now: Moment) -> Option<u64> {
         let word = Word::of(self.word.load(Ordering::Acquire));
         match word.phase {
-            Phase::Closed => true,
-            Phase::Open => ms(now) >= word.until_ms,
-            Phase::Probing => false,
+            Phase::Closed => None,
+            Phase::Open => word.until_ms.checked_sub(ms(now)).filter(|wait| *wait > 0),
+            Phase::Probing => Some(word.until_ms.saturating_sub(ms(now)).max(1)),
         }
     }
 
@@ -183,13 +189,13 @@ impl Breaker {
         Word::of(self.word.load(Ordering::Acquire)).phase != Phase::Closed
     }
 
-    /// What came of a request that was let through.
-    pub fn leave(&self, terms: Terms, pass: Pass, verdict: Verdict, now: Moment) {
+    /// What came of a request that was let through. Whether the instance is ejected now and was not before, or no longer.
+    pub fn leave(&self, terms: Terms, pass: Pass, verdict: Verdict, now: Moment) -> bool {
         match verdict {
             Verdict::Well => self.well(pass, now),
             Verdict::Failed(failure) => {
                 self.last.store(code(failure), Ordering::Relaxed);
-                self.failed(terms, pass, now);
+                self.failed(terms, pass, now)
             }
             Verdict::Nothing => self.forgone(pass, now),
         }
@@ -219,17 +225,17 @@ impl Breaker {
         Entry::Wait(wait_ms)
     }
 
-    fn well(&self, pass: Pass, now: Moment) {
+    fn well(&self, pass: Pass, now: Moment) -> bool {
         self.change(now, |word| match word.phase {
             Phase::Closed if word.failures > 0 => Some(Word { failures: 0, ..word }),
             Phase::Closed => None,
             // It was asked after it had been ejected, and has answered.
             Phase::Open | Phase::Probing if pass.is_probe() => Some(word.closed(ms(now))),
             Phase::Open | Phase::Probing => None,
-        });
+        })
     }
 
-    fn failed(&self, terms: Terms, pass: Pass, now: Moment) {
+    fn failed(&self, terms: Terms, pass: Pass, now: Moment) -> bool {
         let now_ms = ms(now);
         self.change(now, |word| match word.phase {
             Phase::Closed if word.failures + 1 >= terms.failures => {
@@ -242,22 +248,22 @@ impl Breaker {
                 Some(Word { failures: word.failures + 1, ..word }.opened(terms, now_ms))
             }
             Phase::Open | Phase::Probing => None,
-        });
+        })
     }
 
     /// A probe that was never made: the next request is one.
-    fn forgone(&self, pass: Pass, now: Moment) {
+    fn forgone(&self, pass: Pass, now: Moment) -> bool {
         let ours = |word: &Word| word.phase == Phase::Probing && pass.probe == Some(word.packed());
         self.change(now, |word| {
             ours(&word).then_some(Word { phase: Phase::Open, until_ms: ms(now), level: word.level, ..word })
-        });
+        })
     }
 
-    fn change(&self, now: Moment, next: impl Fn(Word) -> Option<Word>) {
+    fn change(&self, now: Moment, next: impl Fn(Word) -> Option<Word>) -> bool {
         let mut was = self.word.load(Ordering::Acquire);
         loop {
             let word = Word::of(was);
-            let Some(next) = next(word) else { return };
+            let Some(next) = next(word) else { return false };
             match self.word.compare_exchange(was, next.packed(), Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => {
                     if next.phase != word.phase {
@@ -265,7 +271,7 @@ impl Breaker {
                         let ejected = next.phase == Phase::Open && next.until_ms > ms(now);
                         self.ejections.fetch_add(u64::from(ejected), Ordering::Relaxed);
                     }
-                    return;
+                    return (next.phase == Phase::Closed) != (word.phase == Phase::Closed);
                 }
                 Err(other) => was = other,
             }
@@ -390,7 +396,7 @@ mod tests {
     /// One request that comes to this, at this time; whether it went.
     fn ask(breaker: &Breaker, ms: u64, verdict: Verdict) -> bool {
         let pass = enter(breaker, ms);
-        pass.into_iter().for_each(|pass| breaker.leave(TERMS, pass, verdict, at(ms)));
+        pass.into_iter().for_each(|pass| _ = breaker.leave(TERMS, pass, verdict, at(ms)));
         pass.is_some()
     }
 
@@ -517,7 +523,7 @@ mod tests {
         let breaker = Breaker::default();
         std::thread::scope(|scope| {
             for _ in 0..4 {
-                let fail = || (0..999).for_each(|_| breaker.leave(terms, Pass::default(), CUT, at(0)));
+                let fail = || (0..999).for_each(|_| _ = breaker.leave(terms, Pass::default(), CUT, at(0)));
                 scope.spawn(fail);
             }
         });

@@ -26,6 +26,7 @@ use crate::uring::socket::Socket;
 use crate::uring::wait::{Deadline, Timers};
 
 use super::UpstreamFault;
+use super::breaker::{Entry, Terms, Verdict};
 use super::bridge::Bridge;
 use super::pair;
 use super::pool::Pool;
@@ -61,6 +62,8 @@ pub struct Lane<'a> {
     pub tls: Option<&'a ClientSide>,
     /// How messages travel to it.
     pub transport: Transport,
+    /// When its breaker opens; `None` for what neither asks the breaker nor tells it anything.
+    pub health: Option<Terms>,
 }
 
 /// What goes. Heads are written anew: only these fields, and those that HTTP itself needs, reach the server.
@@ -211,8 +214,30 @@ impl Upstreams {
     /// Sends `request` and waits for the answer's head until `deadline`, which goes on to hold for the body.
     ///
     /// # Errors
-    /// An `UpstreamFault`; of `Unreachable`, `NoAddress` and `NoBuffer` it is certain that nothing left.
+    /// An `UpstreamFault`; where [`UpstreamFault::is_unsent`] it is certain that nothing left.
     pub async fn exchange(
+        &self,
+        lane: &Lane<'_>,
+        request: Composed,
+        deadline: Moment,
+        abort: &Abort,
+    ) -> Result<Answer, UpstreamFault> {
+        let Some(terms) = lane.health else { return self.attempt(lane, request, deadline, abort).await };
+        let breaker = &lane.instance.breaker;
+        let pass = match breaker.enter(terms, self.timers.last().mono) {
+            Entry::Go(pass) => pass,
+            Entry::Wait(retry_ms) => return Err(UpstreamFault::Unhealthy { retry_ms }),
+        };
+        let result = self.attempt(lane, request, deadline, abort).await;
+        let verdict = Verdict::of(result.as_ref().map(Answer::status).map_err(|fault| *fault));
+        if breaker.leave(terms, pass, verdict, self.timers.last().mono) {
+            // Its keeper tells people, and looks for another instance to keep up with.
+            lane.state.poke.ring();
+        }
+        result
+    }
+
+    async fn attempt(
         &self,
         lane: &Lane<'_>,
         request: Composed,
@@ -486,6 +511,12 @@ impl Request<'_> {
 }
 
 impl Answer {
+    /// The instance that it is of, by its digest.
+    #[must_use]
+    pub fn instance(&self) -> u64 {
+        self.key
+    }
+
     /// The value of a head field.
     #[must_use]
     pub fn field(&self, known: Known) -> Option<&[u8]> {

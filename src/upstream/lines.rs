@@ -59,6 +59,8 @@ impl Road {
             connect_ms: self.connect_ms,
             tls: self.tls.as_ref(),
             transport: Transport::Http,
+            // Whoever asked the bridge has asked the breaker.
+            health: None,
         }
     }
 

@@ -48,3 +48,14 @@ pub enum UpstreamFault {
     #[error("the call was abandoned")]
     Abandoned,
 }
+
+impl UpstreamFault {
+    /// Whether it is certain that nothing was sent.
+    #[must_use]
+    pub fn is_unsent(self) -> bool {
+        match self {
+            Self::Unreachable | Self::Untrusted | Self::NoAddress | Self::NoBuffer | Self::Unhealthy { .. } => true,
+            Self::Timeout | Self::Cut | Self::BadAnswer | Self::Abandoned => false,
+        }
+    }
+}

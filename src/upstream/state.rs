@@ -3,9 +3,11 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use rustix::event::{EventfdFlags, eventfd};
+
+use super::breaker::Breaker;
 
 /// One server.
 #[derive(Debug)]
@@ -16,8 +18,14 @@ pub struct ServerState {
     pub poke: Poke,
     /// Where it is, in the order of the settings; one that stays the same when others change is carried along.
     pub instances: Vec<Arc<InstanceState>>,
+    /// The calls that are under way there, of all shards.
+    pub seats: Seats,
     over: AtomicBool,
 }
+
+/// How many calls are under way at a server: counted only where there is a bound.
+#[derive(Debug, Default)]
+pub struct Seats(AtomicU32);
 
 /// One of the places where a server is.
 #[derive(Debug)]
@@ -25,6 +33,8 @@ pub struct InstanceState {
     /// Of its server's name, its URL and how TLS is spoken there: connections are kept under it. The same in every
     /// process.
     pub digest: u64,
+    /// Whether it is asked.
+    pub breaker: Breaker,
 }
 
 /// One server's bell: rung by shards, heard by the thread that keeps its catalogue.
@@ -42,7 +52,7 @@ impl ServerState {
     /// # Errors
     /// When the process may open no more files.
     pub fn new(digest: u64, instances: Vec<Arc<InstanceState>>) -> std::io::Result<Self> {
-        Ok(Self { digest, poke: Poke::new()?, instances, over: AtomicBool::new(false) })
+        Ok(Self { digest, poke: Poke::new()?, instances, seats: Seats::default(), over: AtomicBool::new(false) })
     }
 
     /// No snapshot from now on has it: whoever keeps it is to end.
@@ -68,7 +78,26 @@ impl InstanceState {
     /// Nothing known yet.
     #[must_use]
     pub fn new(digest: u64) -> Self {
-        Self { digest }
+        Self { digest, breaker: Breaker::default() }
+    }
+}
+
+impl Seats {
+    /// One more, if that makes no more than `max`. Whoever takes one gives it back.
+    pub fn take(&self, max: u32) -> bool {
+        let more = |taken: u32| (taken < max).then_some(taken + 1);
+        self.0.fetch_update(Ordering::AcqRel, Ordering::Relaxed, more).is_ok()
+    }
+
+    /// One less.
+    pub fn give_back(&self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// How many are taken.
+    #[must_use]
+    pub fn taken(&self) -> u32 {
+        self.0.load(Ordering::Acquire)
     }
 }
 

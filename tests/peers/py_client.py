@@ -6,7 +6,8 @@ python py_client.py '{"url": "http://…/mcp", "era": "legacy" | "modern" | "aut
 Runs on fastmcp and `mcp` 2.x (every era), and `mcp` 1.x (legacy only), whichever is installed: `Fast`, `Two` and `One`
 below hide the difference. `"transport": "sse"` speaks the deprecated HTTP+SSE instead of streamable
 HTTP. `steps` replaces single entries of STEPS; null leaves a step out. `more` names entries of
-MORE, which are done in that order. A step that needs something done to the world prints `waiting for WHAT` and waits
+MORE, which are done in that order. `prefix` stands in front of every tool's name, `watched` is the URI of the watched
+resource, `tour` what the step of that name does. A step that needs something done to the world prints `waiting for WHAT` and waits
 for a line. The outcomes are those of ts_client.mjs.
 """
 
@@ -38,7 +39,9 @@ STEP_TIMEOUT_S = 60
 PROBES_MAX = 40
 CANCELLED_WAIT_S = 0.5
 LEVEL_KEY = "io.modelcontextprotocol/logLevel"
-WATCHED = "note://watched"
+SPEC: dict[str, Any] = json.loads(sys.argv[1])
+PREFIX: str = SPEC.get("prefix", "")
+WATCHED: str = SPEC.get("watched", "note://watched")
 ROOT = "file:///work"
 
 Progress = Callable[[float, float | None, str | None], Awaitable[None]]
@@ -166,7 +169,17 @@ class Two:
         return [it.name for it in (await self.client.list_prompts()).prompts]
 
     async def call(self, step: dict[str, Any], progress: Progress | None = None, meta: Any = None) -> Any:
-        return await self.client.call_tool(step["name"], step["arguments"], STEP_TIMEOUT_S, progress, meta=meta)
+        return await self.client.call_tool(PREFIX + step["name"], step["arguments"], STEP_TIMEOUT_S, progress, meta=meta)
+
+    def direct(self) -> Any:
+        """Whatever of the SDK takes the plain requests."""
+        return self.client
+
+    async def complete(self, step: dict[str, Any]) -> Any:
+        import mcp_types
+
+        kind = {"ref/prompt": "PromptReference", "ref/resource": "ResourceTemplateReference"}[step["ref"]["type"]]
+        return await self.client.complete(getattr(mcp_types, kind)(**step["ref"]), step["argument"])
 
     async def cancel(self, step: dict[str, Any]) -> Outcome:
         with anyio.CancelScope() as scope:
@@ -239,7 +252,7 @@ class Fast(Two):
         return [it.name for it in await self.client.list_prompts()]
 
     async def call(self, step: dict[str, Any], progress: Progress | None = None, meta: Any = None) -> Any:
-        return await self.client.call_tool_mcp(step["name"], step["arguments"], progress, STEP_TIMEOUT_S, meta)
+        return await self.client.call_tool_mcp(PREFIX + step["name"], step["arguments"], progress, STEP_TIMEOUT_S, meta)
 
     async def level(self, level: str) -> None:
         await self.client.set_logging_level(level)
@@ -283,7 +296,15 @@ class One:
         return [it.name for it in (await self.session.list_prompts()).prompts]
 
     async def call(self, step: dict[str, Any], progress: Progress | None = None, meta: Any = None) -> Any:
-        return await self.session.call_tool(step["name"], step["arguments"], progress_callback=progress, meta=meta)
+        return await self.session.call_tool(PREFIX + step["name"], step["arguments"], progress_callback=progress, meta=meta)
+
+    def direct(self) -> Any:
+        """Whatever of the SDK takes the plain requests."""
+        return self.session
+
+    async def complete(self, step: dict[str, Any]) -> Any:
+        kind = {"ref/prompt": "PromptReference", "ref/resource": "ResourceTemplateReference"}[step["ref"]["type"]]
+        return await self.session.complete(getattr(self.types, kind)(**step["ref"]), step["argument"])
 
     async def cancel(self, step: dict[str, Any]) -> Outcome:
         # The next request's id; the SDK has no call that cancels.
@@ -413,6 +434,24 @@ async def restart(peer: Peer, steps: Any) -> Outcome:
         return got
 
 
+async def tour(peer: Peer, _: Any) -> Outcome:
+    return {"stops": [await outcome(lambda: visit(peer, stop)) for stop in SPEC["tour"]]}
+
+
+async def visit(peer: Peer, stop: dict[str, Any]) -> Outcome:
+    """One stop: a tool called, a resource read, a prompt got, an argument completed; by their exposed names."""
+    if tool := stop.get("call"):
+        return said(await peer.direct().call_tool(tool["name"], tool["arguments"]))
+    if uri := stop.get("read"):
+        got = (await peer.direct().read_resource(uri)).contents
+    elif prompt := stop.get("prompt"):
+        got = (await peer.direct().get_prompt(prompt["name"], prompt["arguments"])).messages
+    else:
+        found = await peer.complete(stop["complete"])
+        return {"text": json.dumps(found.completion.values)}
+    return {"text": json.dumps([it.model_dump(mode="json") for it in got])}
+
+
 async def ended(peer: Peer, steps: Any) -> Outcome:
     await arranged("the end of the session")
     return said(await peer.call(steps["call"]))
@@ -431,6 +470,7 @@ MORE: dict[str, Callable[[Peer, Any], Awaitable[Outcome]]] = {
     "behind": lambda peer, steps: resumed(peer, steps, "a cut behind at"),
     "behind_get": lambda peer, _: resumed_get(peer, "a cut behind at"),
     "restart": restart,
+    "tour": tour,
     "ended": ended,
 }
 
@@ -532,4 +572,4 @@ async def reply(peer: Peer, step: dict[str, Any]) -> Outcome:
 
 
 if __name__ == "__main__":
-    print(json.dumps(anyio.run(run, json.loads(sys.argv[1])), default=str))
+    print(json.dumps(anyio.run(run, SPEC), default=str))

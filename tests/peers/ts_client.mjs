@@ -5,7 +5,8 @@
 //
 // `sdk` 1 is `@modelcontextprotocol/sdk`, 2 (the default) `@modelcontextprotocol/client`. `"transport": "sse"`
 // speaks the deprecated HTTP+SSE instead of streamable HTTP. `steps` replaces single entries
-// of STEPS below; null leaves a step out. `more` names entries of MORE, which are done in that order. A step that needs
+// of STEPS below; null leaves a step out. `more` names entries of MORE, which are done in that order. `prefix` stands in
+// front of every tool's name, `watched` is the URI of the watched resource, `tour` what the step of that name does. A step that needs
 // something done to the world prints `waiting for WHAT` and waits for a line. The outcomes are those of py_client.py.
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -28,11 +29,12 @@ const MODES = { legacy: 'legacy', auto: 'auto', modern: { pin: '2026-07-28' } };
 const STEP_TIMEOUT_MS = 60_000;
 const PROBES_MAX = 40;
 const LEVEL_KEY = 'io.modelcontextprotocol/logLevel';
-const WATCHED = 'note://watched';
 const RECONNECT = { initialReconnectionDelay: 100, maxReconnectionDelay: 1000, reconnectionDelayGrowFactor: 1.5, maxRetries: 20 };
 
 const spec = JSON.parse(process.argv[2]);
 const steps = { ...STEPS, ...spec.steps };
+const PREFIX = spec.prefix ?? '';
+const WATCHED = spec.watched ?? 'note://watched';
 const wire = [];
 const sleep = ms => new Promise(done => setTimeout(done, ms));
 const textOf = result => (result.content ?? []).filter(it => it.type === 'text').map(it => it.text).join('\n');
@@ -60,7 +62,7 @@ async function outcome(act) {
 
 const answer = result => ({ text: textOf(result), isError: result.isError === true });
 const call = (client, step, options) =>
-  client.callTool({ name: step.name, arguments: step.arguments }, ...(spec.sdk === 1 ? [undefined] : []), { timeout: STEP_TIMEOUT_MS, ...options });
+  client.callTool({ name: PREFIX + step.name, arguments: step.arguments }, ...(spec.sdk === 1 ? [undefined] : []), { timeout: STEP_TIMEOUT_MS, ...options });
 
 async function withProgress(client, step) {
   const notifications = [];
@@ -189,6 +191,14 @@ const resumedGet = (client, cut) => told(client, async () => {
   return { updated: heard.updated };
 });
 
+/** One stop of a tour: a tool called, a resource read, a prompt got, an argument completed; by their exposed names. */
+async function visit(client, { call: tool, read, prompt, complete }) {
+  if (tool) return textOf(await client.callTool(tool, ...(spec.sdk === 1 ? [undefined] : []), { timeout: STEP_TIMEOUT_MS }));
+  if (read) return JSON.stringify((await client.readResource({ uri: read })).contents);
+  if (prompt) return JSON.stringify((await client.getPrompt(prompt)).messages);
+  return JSON.stringify((await client.complete(complete)).completion.values);
+}
+
 const MORE = {
   sample: async client => answer(await call(client, steps.sample)),
   roots: async client => answer(await call(client, steps.roots)),
@@ -196,7 +206,7 @@ const MORE = {
   log: async client => {
     heard.logs.length = 0;
     if (!modern(client)) await client.setLoggingLevel('warning');
-    const result = await client.callTool({ name: 'log', arguments: {}, ...(modern(client) && { _meta: { [LEVEL_KEY]: 'warning' } }) });
+    const result = await client.callTool({ name: `${PREFIX}log`, arguments: {}, ...(modern(client) && { _meta: { [LEVEL_KEY]: 'warning' } }) });
     return { ...answer(result), levels: heard.logs };
   },
   updated: client => told(client, async () => {
@@ -227,6 +237,11 @@ const MORE = {
       return result;
     };
     return watched ? told(client, act) : act();
+  },
+  tour: async client => {
+    const stops = [];
+    for (const stop of spec.tour) stops.push(await outcome(async () => ({ text: await visit(client, stop) })));
+    return { stops };
   },
   ended: async client => {
     await arranged('the end of the session');

@@ -320,6 +320,45 @@ impl Gateway {
         self.folder.path().join("portcullis.yaml")
     }
 
+    /// Changes its configuration file, in one step.
+    pub(crate) fn configure(&self, change: impl FnOnce(&mut Value)) {
+        let text = fs::read_to_string(self.config()).expect("the configuration is there");
+        let mut config: Value = serde_json::from_str(&text).expect("it is the JSON that was written");
+        change(&mut config);
+        self.write_config(&format!("{config:#}"));
+    }
+
+    /// Puts this text into its configuration file, in one step.
+    pub(crate) fn write_config(&self, text: &str) {
+        let new = self.folder.path().join("portcullis.yaml.new");
+        fs::write(&new, text).expect("the temporary folder can be written");
+        fs::rename(&new, self.config()).expect("a file can be renamed");
+    }
+
+    /// What its admin listener says of it.
+    #[track_caller]
+    pub(crate) fn status(&self) -> Value {
+        let ask = format!("GET /status HTTP/1.1\r\nhost: {}\r\n\r\n", self.admin);
+        Wire::to(self.admin).ask(ask.as_bytes()).json()
+    }
+
+    /// Has it read its configuration again, and waits until it has; how that went.
+    #[track_caller]
+    pub(crate) fn reload(&self) -> Value {
+        let tried = |status: &Value| status["reload"]["tried"].as_u64().unwrap_or(0);
+        let before = tried(&self.status());
+        self.signal(Signal::HUP);
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let status = self.status();
+            if tried(&status) > before {
+                return status["reload"].clone();
+            }
+            assert!(Instant::now() < until, "it was never read again: {status:#}");
+            thread::sleep(POLL);
+        }
+    }
+
     /// The folder of its record.
     pub(crate) fn audit(&self) -> PathBuf {
         self.folder.path().join("audit")
@@ -350,11 +389,17 @@ impl Gateway {
         lines.iter().filter(|line| line.contains(words)).count()
     }
 
+    /// Its own page about itself.
+    #[track_caller]
+    pub(crate) fn status(&self) -> Value {
+        let ask = format!("GET /status HTTP/1.1\r\nhost: {}\r\n\r\n", self.admin);
+        Wire::to(self.admin).ask(ask.as_bytes()).json()
+    }
+
     /// What it has counted under this name, of what happened or of what it dropped.
     #[track_caller]
     pub(crate) fn counted(&self, name: &str) -> u64 {
-        let ask = format!("GET /status HTTP/1.1\r\nhost: {}\r\n\r\n", self.admin);
-        let status = Wire::to(self.admin).ask(ask.as_bytes()).json();
+        let status = self.status();
         let count = ["happened", "dropped"].iter().find_map(|section| status[section][name].as_u64());
         count.unwrap_or_else(|| panic!("nothing is counted as {name}: {status:#}"))
     }

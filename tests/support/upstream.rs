@@ -441,7 +441,12 @@ impl Upstream {
 
     /// Offers these tools from now on, and says so to whoever listens.
     pub(crate) fn change_tools(&self, names: &[&str]) {
-        self.shared.state().tools = names.iter().map(|name| definition(name)).collect();
+        self.change_definitions(names.iter().map(|name| definition(name)).collect());
+    }
+
+    /// The same, of tools that are defined so.
+    pub(crate) fn change_definitions(&self, tools: Vec<Value>) {
+        self.shared.state().tools = tools;
         self.say(&json!({ "jsonrpc": "2.0", "method": "notifications/tools/list_changed" }));
     }
 

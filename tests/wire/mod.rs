@@ -19,6 +19,7 @@ mod modern;
 mod origin;
 mod notify;
 mod old_clients;
+mod pins;
 mod policy;
 mod probe;
 mod record;

@@ -13,7 +13,7 @@ use crate::base::limits::{
 };
 use crate::gateway::answer::{Media, deadline, media, retire};
 use crate::gateway::events::{self, Said};
-use crate::gateway::exchange::{USER_AGENT, lane};
+use crate::gateway::exchange::{self, Lanes, USER_AGENT, Wish};
 use crate::gateway::flight::{NEVER, reasoned};
 use crate::gateway::refusal::Kind;
 use crate::gateway::sessions::{self, session_fields};
@@ -161,13 +161,14 @@ fn epoch(feed: &Feed, part: &Part) -> u32 {
 /// answers that were due in it are lost. Also gives which of the server's sessions the stream is of: while it was asked
 /// for, another call may have opened a newer one, in which the stream's events mean nothing.
 async fn open(shard: &Shard, feed: &Feed, part: &Part, at: Option<&[u8]>) -> Result<(Answer, u32), Opening> {
-    let mut again = feed.session.upstream(part.server).is_none();
     let whole = feed.asked.is_none();
+    let stranded = whole && is_stranded(shard, feed, part);
+    let mut again = stranded || feed.session.upstream(part.server).is_none();
     if !whole && epoch(feed, part) != part.upstream.get() {
         return Err(Opening::Refused(404));
     }
     // The second time the shard may just have been behind the others.
-    let mut used = 0;
+    let mut used = if stranded { epoch(feed, part) } else { 0 };
     for last in [false, false, true] {
         if again {
             let flight = feed.flight(shard, part).ok_or(Opening::Refused(404))?;
@@ -191,6 +192,13 @@ async fn open(shard: &Shard, feed: &Feed, part: &Part, at: Option<&[u8]>) -> Res
         }
     }
     Err(Opening::Refused(404))
+}
+
+/// Whether the session must go on at another instance of its server.
+fn is_stranded(shard: &Shard, feed: &Feed, part: &Part) -> bool {
+    let snapshot = shard.snapshot();
+    let at = snapshot.server_by_digest(part.server).zip(feed.session.upstream(part.server));
+    at.is_some_and(|(server, upstream)| exchange::is_stranded(shard, &snapshot, server, &upstream))
 }
 
 /// Whether the server says that it does not know the session.
@@ -218,7 +226,8 @@ async fn ask(shard: &Shard, feed: &Feed, part: &Part, at: Option<&[u8]>) -> Resu
     }
     fields.extend(at.map(|at| (Known::LastEventId.name(), at)));
     let request = Request { method: Method::Get, fields: &fields, params: &[], body: None, repeatable: true };
-    let lane = lane(&snapshot, server);
+    let wish = Wish::At(upstream.as_ref().map_or(0, |upstream| upstream.instance));
+    let lane = Lanes::new(&snapshot, server, wish).next(shard).ok_or(UpstreamFault::NoAddress)?;
     let clearance = Clearance::Session(feed.session.proof());
     let request = shard.upstreams.compose(clearance, &lane, &request).ok_or(UpstreamFault::NoBuffer)?;
     let until = deadline(shard, snapshot.settings.servers[server.index()].timeout_ms);

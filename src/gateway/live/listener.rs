@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 use crate::base::limits::{STREAM_RETRY_MS, STREAM_RETRY_MS_MAX};
 use crate::gateway::answer::{Media, deadline, media, retire};
 use crate::gateway::events;
-use crate::gateway::exchange::{USER_AGENT, lane};
+use crate::gateway::exchange::{self, Lanes, USER_AGENT, Wish};
 use crate::gateway::modern;
 use crate::gateway::shard::{Held, Shard};
 use crate::http::field::Known;
@@ -91,7 +91,11 @@ async fn ask(shard: &Shard, feed: &Feed, part: &Part, listening: &Listening) -> 
     fields.push((Known::McpProtocolVersion.name(), Revision::R2026_07_28.as_str().as_bytes()));
     fields.push((Known::McpMethod.name(), b"subscriptions/listen"));
     let request = Request { method: Method::Post, fields: &fields, params: &[], body: Some(&body), repeatable: true };
-    let lane = lane(&snapshot, server);
+    let key = {
+        let who = feed.who.borrow();
+        exchange::shared_key(&snapshot, server, &who.caller.owner, who.task)
+    };
+    let lane = Lanes::new(&snapshot, server, Wish::Key(key)).next(shard).ok_or(UpstreamFault::NoAddress)?;
     let clearance = Clearance::Call(&listening.recorded);
     let request = shard.upstreams.compose(clearance, &lane, &request).ok_or(UpstreamFault::NoBuffer)?;
     let until = deadline(shard, snapshot.settings.servers[server.index()].timeout_ms);

@@ -287,3 +287,138 @@ fn pinned(pins: &[(Pin, &[u8])], known: &[Pinned], now: &str) -> Vec<Pinned> {
     };
     pins.iter().map(keep).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A1: &[u8] = br#"{"name":"a","description":"one"}"#;
+    const A2: &[u8] = br#"{"name":"a","description":"two"}"#;
+    const B1: &[u8] = br#"{"name":"b"}"#;
+
+    fn key(name: &str) -> Key {
+        Key::new(ListKind::Tools, name)
+    }
+
+    fn offer<'a>(items: &[(&str, &'a [u8])]) -> Offered<'a> {
+        let mut all = Offered::new();
+        for (name, raw) in items {
+            all.entry(key(name)).or_default().push((pin(ListKind::Tools, raw).unwrap(), *raw));
+        }
+        all
+    }
+
+    fn of(raw: &[u8]) -> Pin {
+        pin(ListKind::Tools, raw).unwrap()
+    }
+
+    /// Looks, and says what was found and what is hidden.
+    fn look(
+        book: &mut Book,
+        items: &[(&str, &[u8])],
+        quarantine: bool,
+        first: bool,
+    ) -> (Vec<Found>, Vec<String>, bool) {
+        let look = book.look(&offer(items), quarantine, first, "now");
+        let hidden = look.hidden.iter().map(|key| key.name().to_owned()).collect();
+        (look.found, hidden, look.dirty)
+    }
+
+    fn finding(name: &str, what: Finding, pin: Pin, was: Option<Pin>) -> Found {
+        Found { key: key(name), what, pin, was, by: None }
+    }
+
+    const NOTHING: [Found; 0] = [];
+    const NOBODY: [String; 0] = [];
+
+    #[test]
+    fn warnings_are_given_once() {
+        let mut book = Book::default();
+        assert_eq!(look(&mut book, &[("a", A1)], false, true), (vec![], vec![], true), "what is seen first is known");
+        assert_eq!(look(&mut book, &[("a", A1)], false, false), (vec![], vec![], false));
+        let (found, hidden, dirty) = look(&mut book, &[("a", A2), ("b", B1)], false, false);
+        let want = [finding("a", Finding::Changed, of(A2), Some(of(A1))), finding("b", Finding::New, of(B1), None)];
+        assert_eq!((found.as_slice(), hidden.as_slice(), dirty), (&want[..], &NOBODY[..], true));
+        assert_eq!(look(&mut book, &[("a", A2), ("b", B1)], false, false), (vec![], vec![], false));
+        assert_eq!(book.reported.len(), 2);
+        // What has gone away is remembered, and what comes back as it was is no news to a person.
+        assert_eq!(look(&mut book, &[], false, false), (vec![], vec![], false));
+        let (found, _, _) = look(&mut book, &[("a", A1)], false, false);
+        assert_eq!(found, [finding("a", Finding::Changed, of(A1), Some(of(A2)))]);
+        assert!(!book.reported.contains_key(&key("a")) && book.reported.contains_key(&key("b")));
+        assert_eq!(book.approve(&[key("b"), key("a"), key("c")], 7, "then"), 1);
+        assert!(book.reported.is_empty());
+        let (found, _, dirty) = look(&mut book, &[("b", B1)], false, false);
+        let told = Found { by: Some(7), ..finding("b", Finding::Approved, of(B1), None) };
+        assert_eq!((found.as_slice(), dirty), (&[told][..], true));
+        assert_eq!(look(&mut book, &[("b", B1)], false, false), (vec![], vec![], false), "told once");
+    }
+
+    #[test]
+    fn what_is_held_is_shown_when_approved() {
+        let mut book = Book::default();
+        let (found, hidden, _) = look(&mut book, &[("a", A1)], true, true);
+        assert_eq!((found, hidden), (vec![finding("a", Finding::New, of(A1), None)], vec!["a".to_owned()]));
+        assert_eq!(look(&mut book, &[("a", A1)], true, false), (vec![], vec!["a".to_owned()], false), "told once");
+        assert_eq!(book.approve(&[key("a")], 0, "then"), 1);
+        let (found, hidden, _) = look(&mut book, &[("a", A1)], true, false);
+        assert_eq!((found.len(), hidden.as_slice()), (1, &NOBODY[..]));
+        // Changed: hidden, until it is approved or is again what it was.
+        let (found, hidden, _) = look(&mut book, &[("a", A2)], true, false);
+        assert_eq!(found, [finding("a", Finding::Changed, of(A2), Some(of(A1)))]);
+        assert_eq!(hidden, ["a"]);
+        let (found, hidden, dirty) = look(&mut book, &[("a", A1)], true, false);
+        assert_eq!((found.as_slice(), hidden.as_slice(), dirty), (&NOTHING[..], &NOBODY[..], true));
+        assert!(book.waiting.is_empty());
+        // Approved while the server changed it once more: what was approved is not what is there.
+        look(&mut book, &[("a", A2)], true, false);
+        book.approve(&[key("a")], 0, "then");
+        let third = br#"{"name":"a","description":"three"}"#;
+        let (found, hidden, _) = look(&mut book, &[("a", third)], true, false);
+        let changed = found.iter().find(|found| found.what == Finding::Changed);
+        assert_eq!((changed.and_then(|found| found.was), hidden.as_slice()), (Some(of(A2)), &["a".to_owned()][..]));
+        // Withdrawn: nothing waits; and nothing is forgotten.
+        assert_eq!(look(&mut book, &[], true, false), (vec![], vec![], true));
+        assert!(book.waiting.is_empty() && book.known.contains_key(&key("a")));
+        assert_eq!(look(&mut book, &[("a", A1)], true, false).1, ["a"]);
+        // Nobody is asked any more.
+        assert_eq!(look(&mut book, &[("a", A1)], false, false).1, NOBODY);
+        assert!(book.waiting.is_empty());
+    }
+
+    /// A name with a definition for each era is one: hidden as soon as either is not known.
+    #[test]
+    fn eras_are_held_together() {
+        let mut book = Book::default();
+        look(&mut book, &[("a", A1)], true, true);
+        book.approve(&[key("a")], 0, "then");
+        look(&mut book, &[("a", A1)], true, false);
+        let (found, hidden, _) = look(&mut book, &[("a", A1), ("a", A2)], true, false);
+        let both = pin_of(&book.waiting[&key("a")]).unwrap();
+        assert_eq!(found, [finding("a", Finding::Changed, both, Some(of(A1)))]);
+        assert_eq!((hidden.as_slice(), book.waiting[&key("a")].len()), (&["a".to_owned()][..], 2));
+        book.approve(&[key("a")], 0, "then");
+        for eras in [&[("a", A1), ("a", A2)][..], &[("a", A2)], &[("a", A1)]] {
+            assert_eq!(look(&mut book, eras, true, false).1, NOBODY);
+        }
+    }
+
+    #[test]
+    fn there_is_a_bound_on_what_is_remembered() {
+        let mut book = Book::default();
+        let names: Vec<String> = (0..PINS_MAX + 9).map(|n| format!("t{n:06}")).collect();
+        let old: Vec<(&str, &[u8])> = names[..PINS_MAX - 1].iter().map(|name| (name.as_str(), B1)).collect();
+        look(&mut book, &old, false, true);
+        let new: Vec<(&str, &[u8])> = names[PINS_MAX - 1..].iter().map(|name| (name.as_str(), B1)).collect();
+        assert_eq!(look(&mut book, &new, false, false).0.len(), 10);
+        assert_eq!(book.known.len(), PINS_MAX);
+        assert!(new.iter().all(|(name, _)| book.known.contains_key(&key(name))), "what is offered stays");
+        let long = format!("{{\"name\":\"x\",\"description\":\"{}\"}}", "x".repeat(60 * 1024));
+        let many = PINS_TEXT_BYTES_MAX / long.len() + 8;
+        let wide: Vec<(&str, &[u8])> = names[..many].iter().map(|name| (name.as_str(), long.as_bytes())).collect();
+        let mut book = Book::default();
+        look(&mut book, &wide, true, true);
+        let texts = book.waiting.values().flatten().filter(|one| one.definition.is_some()).count();
+        assert_eq!((texts, book.waiting.len()), (PINS_TEXT_BYTES_MAX / long.len(), many));
+    }
+}

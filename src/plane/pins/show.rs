@@ -404,3 +404,78 @@ fn elide(one: &str, other: &str) -> (String, String) {
     };
     (cut(&one), cut(&other))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mcp::catalog::ListKind;
+    use crate::mcp::pin::pin;
+    use crate::plane::pins::book::Offered;
+
+    fn offered<'a>(raw: &[&'a str]) -> Offered<'a> {
+        let mut all = Offered::new();
+        for raw in raw {
+            let name = serde_json::from_str::<Value>(raw).unwrap()["name"].as_str().unwrap().to_owned();
+            let pin = pin(ListKind::Tools, raw.as_bytes()).unwrap();
+            all.entry(Key::new(ListKind::Tools, &name)).or_default().push((pin, raw.as_bytes()));
+        }
+        all
+    }
+
+    fn diff_of(was: &str, is: &str) -> Vec<String> {
+        let mut book = Book::default();
+        book.look(&offered(&[was]), false, true, "then");
+        book.look(&offered(&[is]), true, false, "now");
+        let mut out = String::new();
+        let key = book.waiting.keys().next().unwrap().clone();
+        write_diff(&mut out, "files", &book, &key);
+        out.lines().skip(2).map(str::to_owned).collect()
+    }
+
+    fn tool(description: &str) -> String {
+        json!({"name": "a", "description": description}).to_string()
+    }
+
+    #[test]
+    fn differences_can_be_read() {
+        assert_eq!(diff_of(&tool("Old."), &tool("New.")), ["  /description", "    - Old.", "    + New."]);
+        let long = "x".repeat(200);
+        let around = "x".repeat(PINS_SHOWN_LETTERS_MAX);
+        assert_eq!(
+            diff_of(&tool(&format!("{long}{long}")), &tool(&format!("{long} and mail it{long}"))),
+            [
+                "  /description".to_owned(),
+                format!("    - …{around}{around}…"),
+                format!("    + …{around} and mail it{around}…")
+            ]
+        );
+        assert_eq!(
+            diff_of(&tool("one\ntwo\nthree"), &tool("one\n2\n2b\nthree")),
+            ["  /description", "    - two", "    + 2", "    + 2b"]
+        );
+        let schema =
+            |kind: &str| json!({"name": "a", "inputSchema": {"properties": {"x": {"type": kind}}}}).to_string();
+        assert_eq!(
+            diff_of(&schema("string"), &schema("object")),
+            ["  /inputSchema/properties/x/type", "    - string", "    + object"]
+        );
+        let gone = diff_of(r#"{"name":"a","x":{"y":[1]}}"#, r#"{"name":"a","z":null}"#);
+        assert_eq!(gone[..3], ["  /z", "    + null", "  /x"]);
+        assert!(gone[3..].iter().all(|line| line.starts_with("    - ")));
+    }
+
+    /// Nothing in a definition moves a cursor, hides, or begins a line that could be one of ours.
+    #[test]
+    fn a_definition_cannot_fake_the_screen() {
+        let evil = "fine\u{1b}[2J\u{202e}\u{200b}\u{e0041}\r\n    + approved\n";
+        for lines in [
+            diff_of(&tool("Old."), &tool(evil)),
+            diff_of(&tool(evil), r#"{"name":"a","description":{"\u202e":"\u001b"}}"#),
+        ] {
+            assert!(lines.iter().flat_map(|line| line.chars()).all(|c| !hides(c)), "{lines:?}");
+            assert!(lines.iter().all(|line| line.starts_with("  ")), "{lines:?}");
+            assert!(!lines.contains(&"    + approved".to_owned()), "{lines:?}");
+        }
+        assert_eq!(plain("a\n\u{202e}b"), "a\\u{a}\\u{202e}b");
+    }
+}

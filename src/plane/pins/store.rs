@@ -221,3 +221,83 @@ pub fn utc(unix_ms: u64) -> String {
 struct Version {
     v: u64,
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+    use crate::mcp::catalog::ListKind;
+    use crate::mcp::pin::{Key, pin};
+    use crate::plane::pins::book::Offered;
+
+    const RAW: &[u8] = b"{ \"name\":\"a\",\n \"n\":1.50 }";
+
+    fn fill(book: &mut Book, first: bool) {
+        let pin = pin(ListKind::Tools, RAW).unwrap();
+        let offered = Offered::from([(Key::new(ListKind::Tools, "a \u{202e}:b"), vec![(pin, RAW)])]);
+        book.look(&offered, true, first, "2026-01-01T00:00:00Z");
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::new(folder.path());
+        assert!(store.read("a").unwrap().is_none());
+        assert_eq!(store.stamp("a"), None);
+        let fill = |book: &mut Book, first: bool| {
+            fill(book, first);
+            (true, first)
+        };
+        assert!(store.update("a", fill).unwrap());
+        let stamp = store.stamp("a").unwrap();
+        let book = store.read("a").unwrap().unwrap();
+        assert_eq!(book.waiting.keys().next().unwrap().name(), "a \u{202e}:b");
+        let text = book.waiting.values().next().unwrap()[0].definition.as_ref().unwrap().get().as_bytes();
+        assert_eq!(text, RAW, "as the server wrote it");
+        assert!(!store.update("a", |_, first| (false, first)).unwrap());
+        assert_eq!(store.stamp("a"), Some(stamp), "nothing to write, nothing written");
+        store.update("a", |_, _| (true, ())).unwrap();
+        assert_ne!(store.stamp("a"), Some(stamp));
+        let mode = |path: &str| fs::metadata(folder.path().join(path)).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode("pins"), mode("pins/a.json"), mode("pins/.lock")), (0o700, 0o600, 0o600));
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_not_written_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::new(folder.path());
+        store.update("a", |_, _| (true, ())).unwrap();
+        let path = folder.path().join("pins/a.json");
+        for (text, later) in [("{", false), ("{\"v\":1}", false), ("{\"v\":2,\"new\":[]}", true), ("[]", false)] {
+            fs::write(&path, text).unwrap();
+            let fault = store.update("a", |_, _| (true, ())).unwrap_err();
+            assert_eq!(matches!(fault, PinsFault::Later(_)), later, "{text}: {fault}");
+            assert!(later || matches!(fault, PinsFault::Malformed { .. }), "{text}: {fault}");
+            assert!(fault.to_string().contains("pins/a.json"), "{fault}");
+            assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn one_writes_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::new(folder.path());
+        let held = store.hold().unwrap();
+        std::thread::scope(|scope| {
+            let other = scope.spawn(|| Store::new(folder.path()).update("a", |_, _| (true, ())));
+            std::thread::sleep(Duration::from_millis(50));
+            assert_eq!(store.stamp("a"), None, "the other one waits");
+            drop(held);
+            other.join().unwrap().unwrap();
+        });
+        let held = store.hold().unwrap();
+        assert!(matches!(store.update("a", |_, _| (true, ())), Err(PinsFault::Held(_))));
+        drop(held);
+    }
+
+    #[test]
+    fn moments_are_utc() {
+        assert_eq!(utc(1_000), "1970-01-01T00:00:01Z");
+    }
+}
