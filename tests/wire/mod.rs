@@ -23,6 +23,7 @@ mod pins;
 mod policy;
 mod probe;
 mod record;
+mod reload;
 mod reopen;
 mod resume;
 mod roads;
