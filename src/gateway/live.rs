@@ -471,7 +471,13 @@ impl Feed {
             servers.zip(server).is_some_and(|(servers, server)| servers.contains(&server))
         };
         let parts = self.parts.borrow();
-        parts.iter().for_each(|part| part.gone.set(!leads(part.server)));
+        for part in parts.iter() {
+            part.gone.set(!leads(part.server));
+            if part.gone.get() {
+                // If it comes back, it is heard again.
+                part.upstream.set(0);
+            }
+        }
         let other = self.asked.is_none() && endpoint.is_some_and(|it| is_merged(snapshot, it) != self.joint);
         let known = self.who.borrow().epoch == snapshot.auth_epoch;
         let lost = !self.joint && parts.iter().any(|part| part.gone.get());

@@ -463,6 +463,11 @@ impl Upstream {
         assert!(came, "{whose} never listened: {:?}", self.shared.state().listeners);
     }
 
+    /// How many have listened until now.
+    pub(crate) fn listeners(&self) -> usize {
+        self.shared.state().listeners.len()
+    }
+
     /// Streams that are open at this moment.
     pub(crate) fn open_streams(&self) -> usize {
         self.shared.state().streams.len()

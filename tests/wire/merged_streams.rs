@@ -425,3 +425,132 @@ fn a_server_dies_and_comes_back() {
 fn out_of(upstream: &Upstream, seen: &Seen) -> bool {
     upstream.sessions().iter().any(|session| session == seen.field("mcp-session-id"))
 }
+
+/// A session's stream, once it has begun.
+fn begun(gateway: &Gateway, path: &str, session: &str, token: &str) -> Events {
+    let mut wire = Wire::to(gateway.address);
+    let more = format!("authorization: Bearer {token}\r\n");
+    wire.send(&session_request(gateway, "GET", path, session, &more));
+    let mut events = wire.events();
+    assert_eq!(events.next().expect("not cut").expect("an event").data.as_deref(), Some(""));
+    events
+}
+
+#[track_caller]
+fn reloaded(gateway: &Gateway, change: impl FnOnce(&mut Value)) {
+    gateway.configure(change);
+    let reload = gateway.reload();
+    assert_eq!(reload["ok"], true, "{reload:#}");
+}
+
+/// Only the rules change: streams go on, and those hear of it who see something else now, at one server too. A
+/// subscription to what may not be read any more ends with its result.
+#[test]
+fn word_of_changed_rules() {
+    let (docs, mail) = (plan("docs").start(), plan("mail").start());
+    let gateway = behind(&docs.url(), &mail.url())
+        .tokens("deny")
+        .task("reading")
+        .task("writing")
+        .rule(json!({ "id": "reading", "tasks": ["reading"], "permit": ["docs/*", "docs!*"] }))
+        .rule(json!({ "id": "writing", "tasks": ["writing"], "permit": ["mail/*", "mail!*"] }))
+        .start();
+    let audience = [gateway.url("/mcp"), gateway.url("/s/docs/mcp"), gateway.url("/s/mail/mcp")];
+    let audience: Vec<&str> = audience.iter().map(String::as_str).collect();
+    let mut streams = Vec::new();
+    for (task, name, upstream) in [("reading", "docs", &docs), ("writing", "mail", &mail)] {
+        let token = gateway.token_for(&Who { tasks: &[task], ..Who::default() }, &audience);
+        for path in ["/mcp".to_owned(), format!("/s/{name}/mcp")] {
+            let wanted = json!({ "toolsListChanged": true, "resourceSubscriptions": [format!("{name}://open")] });
+            let id = format!("{path} {name}");
+            let listen = Post::modern("subscriptions/listen", json!({ "notifications": wanted })).id(id.as_str());
+            let mut modern = listen.at(&path).token(&token).stream(&gateway);
+            assert_eq!(modern.message()["params"]["notifications"], wanted);
+            upstream.heard_by(&json!(id).to_string());
+            let session = open_session(&gateway, |post| post.at(&path).token(&token));
+            let legacy = begun(&gateway, &path, &session, &token);
+            let prefix = if path == "/mcp" { format!("{name}__") } else { String::new() };
+            let call = Post::legacy_call(&session, &format!("{prefix}echo")).at(&path).token(&token);
+            call.echoed(&gateway);
+            upstream.heard_by(&session_at(upstream, &call.value));
+            streams.push((modern, legacy));
+        }
+    }
+    let rule = |config: &mut Value, permit: Value| config["policy"]["rules"][0]["permit"] = permit;
+    reloaded(&gateway, |config| rule(config, json!(["docs/echo", "docs!*"])));
+    let (readers, writers) = streams.split_at_mut(2);
+    for (modern, legacy) in readers.iter_mut() {
+        for events in [modern, legacy] {
+            let message = events.message();
+            assert!(changed_tools(&message), "{message}");
+        }
+    }
+    // All go on, and nobody has heard anything else.
+    for (upstream, streams) in [(&docs, readers), (&mail, writers)] {
+        let uri = if std::ptr::eq(upstream, &docs) { "docs://open" } else { "mail://open" };
+        upstream.say(&updated(uri));
+        for (modern, legacy) in streams.iter_mut() {
+            for events in [modern, legacy] {
+                let message = events.message();
+                assert_eq!(message["params"]["uri"], uri, "{message}");
+            }
+        }
+    }
+    reloaded(&gateway, |config| rule(config, json!(["docs/echo"])));
+    let mut streams = streams.into_iter();
+    for (modern, _) in streams.by_ref().take(2) {
+        let (messages, end) = modern.rest();
+        assert!(end.is_ok(), "it ends cleanly");
+        let last = messages.last().expect("its result");
+        assert_eq!(last["result"]["resultType"], "complete", "{messages:?}");
+    }
+    mail.say(&updated("mail://open"));
+    for (mut modern, mut legacy) in streams {
+        for events in [&mut modern, &mut legacy] {
+            assert_eq!(events.message()["params"]["uri"], "mail://open");
+        }
+    }
+}
+
+/// A server that is taken from the endpoint takes its part along; put back, it is heard again. The other's goes on.
+#[test]
+fn servers_of_an_endpoint_come_and_go() {
+    let (docs, mail) = (plan("docs").start(), plan("mail").start());
+    let endpoint = |servers: &[&str]| json!({ "/mcp": { "servers": servers, "names": "prefix" } });
+    let gateway = behind(&docs.url(), &mail.url()).open().set("/endpoints", endpoint(&["docs", "mail"])).start();
+    let session = open_session(&gateway, |post| post);
+    let mut legacy = get(&gateway, &session, "");
+    for (name, upstream) in [("docs", &docs), ("mail", &mail)] {
+        opened(&gateway, &session, name, upstream);
+    }
+    let wanted = json!({ "toolsListChanged": true, "resourceSubscriptions": ["docs://open", "mail://open"] });
+    let listen = Post::modern("subscriptions/listen", json!({ "notifications": wanted })).id("sub");
+    let mut modern = listen.stream(&gateway);
+    assert_eq!(modern.message()["params"]["notifications"], wanted);
+    docs.heard_by("\"sub\"");
+    mail.heard_by("\"sub\"");
+    let hear = |legacy: &mut Events, modern: &mut Events, upstream: &Upstream, uri: &str| {
+        upstream.say(&updated(uri));
+        for events in [legacy, modern] {
+            loop {
+                let message = events.message();
+                if message["params"]["uri"] == uri {
+                    break;
+                }
+                let other = message["method"].as_str().unwrap_or_default();
+                assert!(other.ends_with("/list_changed"), "{message}");
+            }
+        }
+    };
+    let closed = |upstream: &Upstream| upstream.notes().iter().filter(|note| *note == "stream closed").count();
+    reloaded(&gateway, |config| config["endpoints"] = endpoint(&["docs"]));
+    eventually("its streams are closed", || closed(&mail) >= 2);
+    assert_eq!(closed(&docs), 0);
+    assert!(changed_tools(&legacy.message()) && changed_tools(&modern.message()));
+    hear(&mut legacy, &mut modern, &docs, "docs://open");
+    let listeners = mail.listeners();
+    reloaded(&gateway, |config| config["endpoints"] = endpoint(&["docs", "mail"]));
+    eventually("it is heard again", || mail.listeners() >= listeners + 2);
+    hear(&mut legacy, &mut modern, &mail, "mail://open");
+    hear(&mut legacy, &mut modern, &docs, "docs://open");
+}
