@@ -16,6 +16,7 @@ mod life;
 mod lists;
 mod merged;
 mod merged_lists;
+mod merged_streams;
 mod modern;
 mod origin;
 mod notify;
