@@ -7,6 +7,7 @@ use std::net::TcpStream;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -18,6 +19,7 @@ use portcullis::identity::mint::{Grant, MintKey};
 use portcullis::mcp::catalog::ListKind;
 use portcullis::mcp::pin::Key;
 use portcullis::plane::pins::{show, store};
+use portcullis::plane::reload::ConfigFile;
 use portcullis::plane::start::{Gateway, Options};
 use portcullis::plane::{PlaneFault, audit, banner, notify, signals};
 use portcullis::uring::ring::Choice;
@@ -71,7 +73,8 @@ fn run(run: &cli::Run) -> anyhow::Result<u8> {
         cli::Driver::Epoll => Choice::Epoll,
     };
     let signals = signals::catch()?;
-    let gateway = Gateway::start(loaded.settings, Options { driver, ..Options::default() })?;
+    let config = ConfigFile { path: run.config.clone(), source: Arc::new(System) };
+    let gateway = Gateway::start(loaded.settings, Options { driver, config: Some(config), ..Options::default() })?;
     eprint!("{}", banner::text(&gateway));
     notify::ready(&gateway)?;
     signals.steer(gateway.handle())?;

@@ -175,8 +175,11 @@ pub const TLS_REFUSED_DRAIN_BYTES_MAX: usize = 64 * 1024;
 pub const TLS_TICKETS_KEPT: usize = 8;
 /// Servers whose tickets a shard keeps.
 pub const TLS_TICKET_SERVERS_MAX: usize = 256;
-/// How often the files of certificates are looked at, milliseconds.
+/// How often the configuration and the files of certificates are looked at, milliseconds.
 pub const CERTS_LOOK_MS: u64 = 400;
+/// After a reload, the shards get so long to take up the new settings before it is said that some have not,
+/// milliseconds.
+pub const RELOAD_SEEN_MS_MAX: u64 = 5_000;
 /// A file that changed within this time is read at each look: its clock may be too coarse to show another change.
 pub const CERTS_SETTLED_MS: u64 = 3_000;
 /// A certificate that expires within this time is worth a warning, days.

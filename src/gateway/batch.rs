@@ -145,7 +145,7 @@ async fn one(
             Ok(())
         }
         // A batch is at home where any of it has to be.
-        Ok(Due::Nothing | Due::Home(_)) => Ok(()),
+        Ok(Due::Nothing | Due::Home(_) | Due::Listen(_)) => Ok(()),
         Err(refusal) => Err(refusal),
     };
     flight.over(shard);

@@ -28,6 +28,8 @@ pub struct Control {
     pub tally: Tally,
     /// That shards live.
     pub beats: Beats,
+    /// By which snapshot each shard decides, at least.
+    pub seen: Seen,
     /// What each shard has to do at the moment.
     pub gauges: Gauges,
     life: AtomicU8,
@@ -48,6 +50,26 @@ pub enum Life {
 #[derive(Debug)]
 pub struct Beats(Vec<AtomicU64>);
 
+/// The number of the newest snapshot that each shard has taken up: nothing is decided there by an older one any more.
+/// Written some 20 times a second, as [`Beats`].
+#[derive(Debug)]
+pub struct Seen(Vec<AtomicU64>);
+
+impl Seen {
+    /// The shard decides by this snapshot from now on, or by a newer one.
+    pub fn set(&self, shard: ShardId, number: u64) {
+        if let Some(seen) = self.0.get(shard.index()) {
+            seen.fetch_max(number, Ordering::AcqRel);
+        }
+    }
+
+    /// How many shards may still decide by an older one.
+    #[must_use]
+    pub fn behind(&self, number: u64) -> usize {
+        self.0.iter().filter(|seen| seen.load(Ordering::Acquire) < number).count()
+    }
+}
+
 impl Control {
     /// For so many shards, deciding by `snapshot`.
     ///
@@ -63,6 +85,7 @@ impl Control {
             asks: Asks::new(),
             tally: Tally::new(shards),
             beats: Beats::new(shards),
+            seen: Seen((0..shards).map(|_| AtomicU64::new(0)).collect()),
             gauges: Gauges::new(shards),
             life: AtomicU8::new(0),
         })

@@ -6,6 +6,7 @@ use smallvec::SmallVec;
 
 use crate::base::ids::{EndpointId, ServerId, ShardId};
 use crate::base::limits::{ASK_MS_MAX, ASK_REFUSED_MS_MAX};
+use crate::base::span::Span;
 use crate::http::head::Method;
 use crate::identity::active::ActiveTask;
 use crate::identity::caller::Caller;
@@ -13,7 +14,9 @@ use crate::jsonrpc::edit::splice;
 use crate::jsonrpc::scan::{Envelope, Shape};
 use crate::jsonrpc::text;
 use crate::ledger::asks::Ask;
+use crate::mcp::merge::Merged;
 use crate::mcp::method::{self as methods, Sender, Verb};
+use crate::mcp::notice;
 use crate::mcp::revision::{Era, Revision};
 use crate::policy::decide;
 use crate::upstream::exchange::{Abort, Clearance, Request};
@@ -90,9 +93,19 @@ impl<'a> Eyes<'a> {
         }
     }
 
+    fn merged(&self) -> &'a Merged {
+        &self.snapshot.merged[self.endpoint.index()]
+    }
+
+    /// The server's name, where its client does not know which of several it hears.
+    fn named(&self) -> Option<&'a str> {
+        let merged = self.merged().alone().is_none();
+        merged.then(|| &*self.snapshot.settings.servers[self.server.index()].name)
+    }
+
     /// A URI of the server's, as its client knows it.
     pub(super) fn exposed<'u>(&self, uri: &'u str) -> Cow<'u, str> {
-        Cow::Borrowed(uri)
+        self.merged().expose_uri(self.revision.era(), self.server, uri)
     }
 
     fn digest(&self) -> u64 {
@@ -125,11 +138,20 @@ pub(super) fn said(shard: &Shard, eyes: &Eyes<'_>, data: &[u8]) -> Said {
     if method.announces_change() {
         eyes.snapshot.states[eyes.server.index()].poke.changed();
     }
-    match method.verb {
-        Verb::ResourceUpdated if !is_readable(eyes, envelope, data) => Said::Drop,
-        Verb::Cancelled if eyes.session.is_some() => withdrawn(shard, eyes, envelope, data),
+    match (method.verb, eyes.named()) {
+        (Verb::ResourceUpdated, _) if !is_readable(eyes, envelope, data) => Said::Drop,
+        (Verb::Cancelled, _) if eyes.session.is_some() => withdrawn(shard, eyes, envelope, data),
+        (_, None) => Said::Forward,
+        // What the client sees of several servers' lists, and when that changes, only the gateway knows.
+        (_, Some(_)) if method.announces_change() => Said::Drop,
+        (Verb::ResourceUpdated, _) => changed(notice::renamed(data, |uri| eyes.exposed(uri).into_owned())),
+        (Verb::Message, Some(server)) => changed(notice::logged(data, server)),
         _ => Said::Forward,
     }
+}
+
+fn changed(message: Option<Vec<u8>>) -> Said {
+    message.map_or(Said::Drop, Said::Changed)
 }
 
 /// Whether a message that was weighed before, for somebody with other rights, may still go on. Else the id, as it is
@@ -139,13 +161,33 @@ pub(super) fn still_allowed(shard: &Shard, eyes: &Eyes<'_>, data: &[u8]) -> Resu
     let Ok(envelope) = reader.read(data) else { return Err(None) };
     let name = envelope.method_name(data).unwrap_or_default();
     let Some(method) = methods::find(name, eyes.revision, Sender::Server) else { return Ok(()) };
+    let id = envelope.id.and_then(|id| std::str::from_utf8(id.raw(data)).ok()?.parse().ok());
     let allowed = match envelope.shape {
-        Shape::Request => eyes.may_ask(method),
-        Shape::Notification if method.verb == Verb::ResourceUpdated => is_readable(eyes, envelope, data),
+        // One that nobody waits for any more may as well go.
+        Shape::Request => asker(shard, eyes, id).is_none_or(|eyes| eyes.may_ask(method)),
+        Shape::Notification if method.verb == Verb::ResourceUpdated => is_still_readable(eyes, envelope, data),
         _ => true,
     };
-    let id = || std::str::from_utf8(envelope.id?.raw(data)).ok()?.parse().ok();
-    if allowed { Ok(()) } else { Err(id()) }
+    if allowed { Ok(()) } else { Err(id) }
+}
+
+/// The same with the eyes for the server that asked under a minted id; `None` where that is gone.
+fn asker<'a>(shard: &Shard, eyes: &Eyes<'a>, minted: Option<u64>) -> Option<Eyes<'a>> {
+    if eyes.named().is_none() {
+        return Some(*eyes);
+    }
+    let server = shard.control.asks.server(eyes.session?.nonce16, minted?)?;
+    Some(Eyes { server: eyes.snapshot.server_by_digest(server)?, ..*eyes })
+}
+
+/// Whether a resource may be read that goes by its client's name already.
+fn is_still_readable(eyes: &Eyes<'_>, envelope: &Envelope, data: &[u8]) -> bool {
+    let uri = envelope.param(data, "uri").and_then(|member| member.text());
+    let mut scratch = Vec::new();
+    let uri = uri.and_then(|span| text::unescape(span.of(data), &mut scratch).ok());
+    let may = |server, uri: &str| Eyes { server, ..*eyes }.may_read(uri);
+    let led = uri.and_then(|uri| eyes.merged().route(eyes.revision.era(), uri, &mut |server, uri| may(server, uri)));
+    eyes.pending || led.is_some_and(|(server, uri)| may(server, &uri))
 }
 
 pub(super) fn is_readable(eyes: &Eyes<'_>, envelope: &Envelope, data: &[u8]) -> bool {
@@ -169,11 +211,13 @@ fn asked(shard: &Shard, eyes: &Eyes<'_>, method: &methods::Method, envelope: &En
     };
     let server = eyes.digest();
     let minted = shard.feeds.mint(shard.id);
+    // Several servers may use one token at once; the client knows it by the minted id, too.
+    let token = notice::progress_token(data).filter(|_| eyes.named().is_some());
     let ask = Ask {
         server,
         epoch: eyes.epoch,
         id: id.raw(data).into(),
-        token: None,
+        token: token.map(|token| token.of(data).into()),
         kind: method.ask(),
         until: shard.timers.last().mono.plus_ms(ASK_MS_MAX),
     };
@@ -181,9 +225,38 @@ fn asked(shard: &Shard, eyes: &Eyes<'_>, method: &methods::Method, envelope: &En
         shard.count(Count::AsksFull);
         return Said::Refused(id.raw(data).to_vec(), Why::Full);
     }
-    let mut out = Vec::with_capacity(data.len() + 20);
-    splice(data, &[(id.span, itoa::Buffer::new().format(minted).as_bytes())], &mut out);
+    let mut digits = itoa::Buffer::new();
+    let minted = digits.format(minted).as_bytes();
+    let mut edits: SmallVec<[(Span, &[u8]); 2]> =
+        [Some(id.span), token].into_iter().flatten().map(|at| (at, minted)).collect();
+    edits.sort_unstable_by_key(|(at, _)| at.start);
+    let mut out = Vec::with_capacity(data.len() + 40);
+    splice(data, &edits, &mut out);
     Said::Changed(out)
+}
+
+/// A client's word of how far it is with what a server asked.
+pub(super) struct Progress {
+    /// The server, by its digest.
+    pub(super) server: u64,
+    /// Of its session in which it asked: the word means nothing in another.
+    pub(super) epoch: u32,
+    /// The message, with the server's own token.
+    pub(super) body: Vec<u8>,
+}
+
+/// Finds out for whom a client's `notifications/progress` is, on an endpoint of several servers. `None` where nobody
+/// waits for it.
+pub(super) fn progressed(shard: &Shard, session: &Live, data: &[u8]) -> Option<Progress> {
+    let mut reader = shard.reader();
+    let envelope = reader.read(data).ok()?;
+    let place = envelope.param(data, "progressToken")?.value;
+    let minted = std::str::from_utf8(place.of(data)).ok()?.parse().ok()?;
+    let ask = shard.control.asks.progressing(session.nonce16, minted, shard.timers.last().mono)?;
+    let token = ask.token?;
+    let mut body = Vec::with_capacity(data.len() + token.len());
+    splice(data, &[(place, &token)], &mut body);
+    Some(Progress { server: ask.server, epoch: ask.epoch, body })
 }
 
 /// A server takes a request of its own back: the client knows it by the minted id.

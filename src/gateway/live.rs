@@ -22,7 +22,6 @@ use crate::base::limits::{
     STREAM_KEPT_EVENTS_MAX, STREAM_RETRY_MS_MAX, STREAM_WAITING_EVENTS_MAX, TELLING_MS_MAX,
 };
 use crate::base::time::{Moment, Now};
-use crate::config::Names;
 use crate::config::snapshot::Snapshot;
 use crate::identity::active::ActiveTask;
 use crate::identity::caller::Caller;
@@ -953,8 +952,7 @@ pub(super) async fn changed(shard: &Shard, feed: &Feed, until: Moment) {
 
 /// Whether an endpoint shows more than the one server it has, as that is.
 pub(super) fn is_merged(snapshot: &Snapshot, endpoint: EndpointId) -> bool {
-    let endpoint = &snapshot.settings.endpoints[endpoint.index()];
-    endpoint.servers.len() > 1 || endpoint.names == Names::Prefix
+    snapshot.merged[endpoint.index()].alone().is_none()
 }
 
 fn next(count: &Cell<u64>) -> u64 {

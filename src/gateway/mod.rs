@@ -16,6 +16,7 @@ mod forward;
 mod gate;
 mod joined;
 mod judge;
+mod listen;
 mod lists;
 mod live;
 mod load;

@@ -6,6 +6,9 @@ use std::cell::RefCell;
 
 use ::ring::rand::SecureRandom as _;
 
+use crate::base::ids::ServerId;
+use crate::identity::active::ActiveTask;
+use crate::identity::caller::Caller;
 use crate::jsonrpc::answer::{Answer as Facts, ResultType};
 use crate::jsonrpc::id;
 use crate::jsonrpc::scan::{Envelope, Shape};
@@ -13,17 +16,20 @@ use crate::jsonrpc::text::{self, write_string};
 use crate::mcp::call::{Call, Object, TaskName};
 use crate::mcp::input::{self, Ask, Asks};
 use crate::mcp::method::{self as methods, Sender, Verb};
+use crate::mcp::notice;
 use crate::mcp::optin::{Declared, LogLevel};
 use crate::mcp::revision::Era;
 use crate::mcp::subscription::{Becomes, Dropped, Subscription, Wants};
 use crate::mcp::tasks::{Task, TaskLink};
-use crate::policy::decide;
+use crate::policy::decide::{self, Question, Why};
+use crate::policy::table::Table;
 use crate::session::tasks::{self, TaskHandle};
 
 use super::answer::accept as acceptable;
 use super::events::Eyes;
 use super::flight::Flight;
 use super::judge::marks;
+use super::live;
 use super::refusal::Kind;
 use super::relay::without_tasks;
 use super::route;
@@ -91,7 +97,7 @@ impl Opted {
 }
 
 /// Both names of a task that was opened.
-fn link(name: &TaskName, body: &[u8]) -> Option<TaskLink> {
+pub(super) fn link(name: &TaskName, body: &[u8]) -> Option<TaskLink> {
     let mut client = Vec::new();
     write_string(&mut client, name.text.of(body));
     Some(TaskLink { client: client.into(), server: name.opened.clone()? })
@@ -234,6 +240,10 @@ fn notification(shard: &Shard, flight: &Flight, data: &[u8]) -> Judged {
             Becomes::Dropped(why) => dropped(shard, why),
         },
         None => match beside_an_answer(&flight.opted, method.verb, envelope, data) {
+            None if method.verb == Verb::Message && live::is_merged(&flight.snapshot, flight.endpoint) => {
+                let server = &flight.snapshot.settings.servers[flight.server.index()].name;
+                notice::logged(data, server).map_or(Judged::Drop, Judged::Instead)
+            }
             None => Judged::Forward,
             Some(why) => dropped(shard, why),
         },
@@ -257,6 +267,11 @@ fn beside_an_answer(opted: &Opted, verb: Verb, envelope: &Envelope, data: &[u8])
         }
         _ => Some(Dropped::Unasked),
     }
+}
+
+/// Whether a caller sees a resource at all: read it may be, or refused with a reason.
+pub(super) fn is_shown(table: &Table, caller: &Caller, task: ActiveTask, server: ServerId, uri: &str) -> bool {
+    decide::judge(table, caller, task, server, Question::Read(uri)).outcome != Err(Why::Hidden)
 }
 
 /// Whether the resource that a notification is about may be read.

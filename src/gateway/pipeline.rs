@@ -16,7 +16,7 @@ use crate::http::reply;
 use crate::identity::active::ActiveTask;
 use crate::identity::caller::Caller;
 use crate::jsonrpc::scan::{Reader, ScanFault, Shape};
-use crate::mcp::call::{self, Call, CallFault, Given};
+use crate::mcp::call::{self, Call, CallFault, Given, Object};
 use crate::mcp::catalog::ListKind;
 use crate::mcp::method::{self as methods, Verb};
 use crate::mcp::revision::{Era, Revision};
@@ -38,7 +38,7 @@ use super::route::{self, Routed};
 use super::sessions::{Live, Restored};
 use super::shard::{Held, Shard};
 use super::tally::Count;
-use super::{batch, forward, gate, lists, session, sessions, sse};
+use super::{batch, forward, gate, listen, lists, session, sessions, sse};
 
 /// Who asks, where, and under which configuration.
 pub(super) struct Asked {
@@ -74,6 +74,8 @@ pub(super) enum Due {
     Nothing,
     /// An answer that was made here.
     Here(Here),
+    /// A stream of what several servers have to say.
+    Listen(Call),
     /// To send it from the shard that has the session's connection to its server.
     Home(ShardId),
     /// To send it: as received, or as an answer that has found what it answers.
@@ -161,6 +163,7 @@ async fn post(
         Ok(Due::Nothing) => accepted(shard, conn).await,
         Ok(Due::Here(here)) => Box::pin(route::answer(shard, conn, &flight, here)).await,
         Ok(Due::Home(home)) => Ok(Next::HandOver(home)),
+        Ok(Due::Listen(call)) => Box::pin(listen::serve(shard, conn, body, &mut flight, call)).await,
         Err(refusal) => Err(refusal),
     };
     // Whatever it had taken is given back, whichever way it ended.
@@ -208,6 +211,9 @@ pub(super) async fn judged(
         return Ok(Due::Nothing);
     }
     let mut restored = None;
+    if flight.is_merged() && matches!(call.subject, Object::Listen(_)) {
+        return Ok(Due::Listen(call));
+    }
     if flight.is_merged() {
         match Box::pin(route::find(shard, conn, body, flight, &mut call, taken_back.as_deref())).await? {
             Routed::ToServer(answer) => restored = answer,

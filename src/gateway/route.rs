@@ -16,6 +16,7 @@ use crate::policy::decide::{self, Question, Why};
 use crate::session::tasks;
 
 use super::conn::{Body, Conn};
+use super::events;
 use super::flight::{Flight, Next, Renamed, Whose};
 use super::judge::Judge;
 use super::pipeline::{self, Asked, Due, Here};
@@ -62,10 +63,7 @@ pub(super) async fn find(
             cancelled(shard, flight, taken_back, text);
             Due::Nothing
         }
-        Verb::Progress => {
-            progressed(shard, flight, text).await;
-            Due::Nothing
-        }
+        Verb::Progress => progressed(shard, conn, flight, text).await,
         Verb::TasksGet | Verb::TasksUpdate | Verb::TasksCancel => {
             let judge = Judge::new(shard, conn, body, flight);
             let server = task_server(shard, &judge, flight, call, text)?;
@@ -339,4 +337,18 @@ fn write_discover(_flight: &Flight, out: &mut Vec<u8>) {
 }
 
 /// Progress of what a server asked, by the token that its client knows.
-async fn progressed(_shard: &Shard, _flight: &Flight, _text: &[u8]) {}
+async fn progressed(shard: &Shard, conn: &Conn, flight: &Flight, text: &[u8]) -> Due {
+    let Some(live) = &flight.session else { return Due::Nothing };
+    let Some(progress) = events::progressed(shard, live, text) else { return Due::Nothing };
+    if progress.epoch > live.epoch(progress.server) {
+        live.catch_up(shard);
+    }
+    let upstream = live.upstream(progress.server).filter(|upstream| upstream.epoch == progress.epoch);
+    let server = flight.snapshot.server_by_digest(progress.server);
+    let (Some(server), Some(upstream)) = (server, upstream) else { return Due::Nothing };
+    if let Some(home) = pipeline::at_home(shard, conn, &flight.snapshot, server, live) {
+        return Due::Home(home);
+    }
+    sessions::tell_one(shard, &flight.snapshot, live, server, upstream, &progress.body).await;
+    Due::Nothing
+}

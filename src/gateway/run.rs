@@ -284,6 +284,8 @@ impl Shard {
             self.control.beat(self.id);
             self.report();
             self.upstreams.prune(now);
+            // No task is between its look at the snapshot and its decision: both are in one step of a task.
+            self.control.seen.set(self.id, self.snapshot().number);
             self.feeds.sweep(self);
             if now >= trim {
                 trim = now.plus_ms(TRIM_MS);
@@ -341,6 +343,7 @@ impl Shard {
         self.feeds.wake_all();
         loop {
             let now = self.timers.now().mono;
+            self.control.seen.set(self.id, self.snapshot().number);
             if self.connections().is_empty() {
                 self.last_parcels();
             }

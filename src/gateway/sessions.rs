@@ -252,6 +252,15 @@ pub(super) fn promised(shard: &Shard, caller: &Caller, digest: u64) -> Result<(R
     Ok((Rc::new(live), sealed))
 }
 
+/// What stands for the session of a stream that has none, a modern client's: at home here, and unknown to the ledger.
+pub(super) fn nameless(shard: &Shard, caller: &Caller, digest: u64, revision: Revision) -> Result<Rc<Live>, Kind> {
+    let (seal, _) = sealed(shard, caller, digest, revision, Capabilities::default())?;
+    let session = seal.owned_by(&caller.owner, digest).map_err(unopened)?;
+    let live = Live::new(session, SmallVec::new(), shard.timers.last().unix_s());
+    live.entered.set(false);
+    Ok(Rc::new(live))
+}
+
 /// Keeps such a promise: the handshake was answered, by a server under `id`, or here.
 pub(super) fn kept(
     shard: &Shard,

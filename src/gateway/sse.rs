@@ -170,7 +170,7 @@ async fn one(
             Ok(())
         }
         // This is a session's home.
-        Due::Nothing | Due::Home(_) => Ok(()),
+        Due::Nothing | Due::Home(_) | Due::Listen(_) => Ok(()),
         Due::List(kind) => {
             let (page, _) = lists::page(flight, kind, cursor)?;
             flight.answer_leaves(shard);

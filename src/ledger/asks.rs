@@ -93,6 +93,14 @@ impl Asks {
         ask.map(|(_, ask)| ask).filter(|ask| ask.until >= now)
     }
 
+    /// The server that asked under a minted id, and still waits.
+    #[must_use]
+    pub fn server(&self, nonce: [u8; 16], minted: u64) -> Option<u64> {
+        self.with(&nonce, |part| {
+            part.sessions.get(&nonce)?.iter().find(|(id, _)| *id == minted).map(|(_, ask)| ask.server)
+        })
+    }
+
     /// The client tells how far it is with what it was asked: what that was. It still waits for its answer.
     #[must_use]
     pub fn progressing(&self, nonce: [u8; 16], minted: u64, now: Moment) -> Option<Ask> {

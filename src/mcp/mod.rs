@@ -12,6 +12,7 @@ pub mod headers;
 pub mod input;
 pub mod merge;
 pub mod method;
+pub mod notice;
 pub mod optin;
 pub mod pin;
 pub mod profile;

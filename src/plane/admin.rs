@@ -1,6 +1,7 @@
 //! The admin listener: is the process alive, is it ready, what does it know of its servers. On an address of its own,
 //! loopback by default; nothing here changes anything.
 
+use std::collections::HashMap;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,7 +10,6 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::base::ids::ServerId;
 use crate::base::limits::{ADMIN_ANSWER_MS_MAX, HEAD_BYTES_MAX, HOUSEKEEPING_MS};
 use crate::gateway::control::{Control, Life};
 use crate::gateway::tally::Section;
@@ -28,6 +28,20 @@ pub struct Health {
     /// The log can be written.
     recording: AtomicBool,
     servers: Mutex<Vec<ServerHealth>>,
+    reload: Mutex<Option<ReloadHealth>>,
+}
+
+/// How the last reload went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReloadHealth {
+    /// When, milliseconds since 1970.
+    pub at_unix_ms: u64,
+    /// What was wrong; the settings before stay then. Empty where it went well.
+    pub faults: Vec<String>,
+    /// How many reloads there have been, this one too.
+    pub tried: u64,
+    /// How many of them were refused.
+    pub failed: u64,
 }
 
 /// What is known of one server.
@@ -54,7 +68,7 @@ impl Health {
     #[must_use]
     pub fn new<'a>(names: impl Iterator<Item = &'a str>) -> Self {
         let servers = names.map(|name| ServerHealth { name: name.to_owned(), ..ServerHealth::default() }).collect();
-        Self { recording: AtomicBool::new(true), servers: Mutex::new(servers) }
+        Self { recording: AtomicBool::new(true), servers: Mutex::new(servers), reload: Mutex::default() }
     }
 
     /// Whether the log can be written.
@@ -73,16 +87,39 @@ impl Health {
         self.servers.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(super) fn set_survey(&self, server: ServerId, survey: SurveyHealth) {
+    /// How the last reload went; `None` before the first.
+    #[must_use]
+    pub fn reload(&self) -> Option<ReloadHealth> {
+        self.reload.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A reload has ended, with these faults.
+    pub(super) fn reloaded(&self, faults: Vec<String>) {
+        let mut reload = self.reload.lock().unwrap_or_else(PoisonError::into_inner);
+        let (tried, failed) = reload.as_ref().map_or((0, 0), |before| (before.tried, before.failed));
+        let failed = failed + u64::from(!faults.is_empty());
+        *reload = Some(ReloadHealth { at_unix_ms: clock().unix_ms, faults, tried: tried + 1, failed });
+    }
+
+    /// These servers are all there are from now on, in this order.
+    pub(super) fn keep<'a>(&self, names: impl Iterator<Item = &'a str>) {
         let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(health) = servers.get_mut(server.index()) {
+        let mut before: HashMap<String, ServerHealth> =
+            servers.drain(..).map(|server| (server.name.clone(), server)).collect();
+        let new = |name: &str| ServerHealth { name: name.to_owned(), ..ServerHealth::default() };
+        servers.extend(names.map(|name| before.remove(name).unwrap_or_else(|| new(name))));
+    }
+
+    pub(super) fn set_survey(&self, server: &str, survey: SurveyHealth) {
+        let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(health) = servers.iter_mut().find(|known| known.name == server) {
             health.survey = survey;
         }
     }
 
-    pub(super) fn set(&self, server: ServerId, catalog: Option<&ServerCatalog>, trouble: Option<&str>) {
+    pub(super) fn set(&self, server: &str, catalog: Option<&ServerCatalog>, trouble: Option<&str>) {
         let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(health) = servers.get_mut(server.index()) else { return };
+        let Some(health) = servers.iter_mut().find(|known| known.name == server) else { return };
         health.known = catalog.is_some();
         health.trouble = trouble.map(str::to_owned);
         health.transport = catalog.map(|catalog| catalog.transport);
@@ -189,6 +226,14 @@ fn pins(survey: &SurveyHealth) -> Value {
     json!({ "waiting": pins.waiting, "reported": pins.reported, "flagged": pins.flagged })
 }
 
+/// How the last reload went.
+fn reloaded(reload: &ReloadHealth) -> Value {
+    json!({
+        "at_ms": reload.at_unix_ms, "ok": reload.faults.is_empty(), "faults": reload.faults,
+        "tried": reload.tried, "failed": reload.failed,
+    })
+}
+
 fn page(path: &[u8], control: &Control, health: &Health) -> (u16, String) {
     let recording = health.recording();
     let ready = control.life() == Life::Run && recording;
@@ -217,6 +262,7 @@ fn page(path: &[u8], control: &Control, health: &Health) -> (u16, String) {
                     json!({
                         "version": version, "ready": ready, "recording": recording, "servers": servers,
                         "snapshot": control.snapshot.load().number,
+                        "reload": health.reload().as_ref().map(reloaded),
                         "happened": control.tally.under(Section::Happened),
                         "dropped": control.tally.under(Section::Dropped),
                     })

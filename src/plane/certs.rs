@@ -8,28 +8,25 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::Sender;
 use std::time::{Duration, SystemTime};
 
 use ring::digest::{Context, SHA256};
 use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, ServerConfig};
 
-use crate::base::limits::{CERT_WARN_DAYS, CERTS_LOOK_MS, CERTS_SETTLED_MS, PEM_BYTES_MAX};
+use crate::base::limits::{CERT_WARN_DAYS, CERTS_SETTLED_MS, PEM_BYTES_MAX};
 use crate::config::{CertPaths, ListenTls, ServerSettings, ServerTls, Settings};
-use crate::gateway::control::{Control, Life};
 use crate::tls::config::{self, ClientSide, Materials, Pem, Roots};
 use crate::tls::fault::TlsFault;
 use crate::uring::wait::clock;
 
 use super::PlaneFault;
-use super::keeper::News;
 
 /// The files that the settings name, and what was made of them.
 pub(super) struct Certs {
     settings: Arc<Settings>,
     units: Vec<Unit>,
-    system: Vec<CertificateDer<'static>>,
+    system: Arc<[CertificateDer<'static>]>,
 }
 
 /// Files that one configuration is made from.
@@ -69,7 +66,7 @@ struct Reading {
 
 /// What tells one state of a file from another, behind all symbolic links.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Stamp {
+pub(super) struct Stamp {
     device: u64,
     inode: u64,
     bytes: u64,
@@ -83,10 +80,19 @@ impl Certs {
     /// # Errors
     /// A file that is not there, or not what it should be.
     pub(super) fn load(settings: &Arc<Settings>) -> Result<(Self, Arc<Materials>), PlaneFault> {
-        let mut this = Self { settings: settings.clone(), units: Vec::new(), system: Vec::new() };
+        Self { settings: settings.clone(), units: Vec::new(), system: Arc::default() }.next(settings)
+    }
+
+    /// The same for other settings. What is made of the same files in the same way is the same value, so that its
+    /// connections go on.
+    ///
+    /// # Errors
+    /// As for [`Certs::load`].
+    pub(super) fn next(&self, settings: &Arc<Settings>) -> Result<(Self, Arc<Materials>), PlaneFault> {
+        let mut next = Self { settings: settings.clone(), units: Vec::new(), system: self.system.clone() };
         let servers = settings.servers.iter().flat_map(ServerSettings::instances).filter_map(|it| it.tls.as_ref());
-        if servers.clone().any(|tls| tls.ca.is_none()) {
-            this.system = rustls_native_certs::load_native_certs().certs;
+        if next.system.is_empty() && servers.clone().any(|tls| tls.ca.is_none()) {
+            next.system = rustls_native_certs::load_native_certs().certs.into();
         }
         let listeners = settings.listen.iter().enumerate().filter(|(_, listener)| listener.tls.is_some());
         let mut wanted: Vec<Wanted> = listeners.map(|(index, _)| Wanted::Listener(index)).collect();
@@ -98,28 +104,29 @@ impl Certs {
             }
         }
         for wanted in wanted {
-            let stamps = this.stamps(&wanted);
-            let Reading { made, digest, remarks } = this.make(&wanted)?;
-            remarks.iter().for_each(|remark| tracing::warn!("{remark}"));
-            this.units.push(Unit { wanted, made, stamps, digest, faulty: false });
+            let stamps = next.stamps(&wanted);
+            let Reading { made, digest, remarks } = next.make(&wanted)?;
+            let known = self.units.iter().find(|unit| unit.wanted == wanted && unit.digest == digest);
+            let made = match known.filter(|_| self.is_same(settings, &wanted)) {
+                Some(known) => known.made.clone(),
+                None => {
+                    remarks.iter().for_each(|remark| tracing::warn!("{remark}"));
+                    made
+                }
+            };
+            next.units.push(Unit { wanted, made, stamps, digest, faulty: false });
         }
-        let materials = this.materials()?;
-        Ok((this, materials))
+        let materials = next.materials()?;
+        Ok((next, materials))
     }
 
-    /// Whether there is nothing to watch.
-    pub(super) fn is_empty(&self) -> bool {
-        self.units.is_empty()
-    }
-
-    /// Watches the files until the gateway stops.
-    pub(super) fn run(mut self, control: &Control, news: &Sender<News>) {
-        while control.life() == Life::Run {
-            std::thread::sleep(Duration::from_millis(CERTS_LOOK_MS));
-            if let Some(materials) = self.look() {
-                // Nobody listens any more only when the process is ending.
-                let _ = news.send(News::Certificates(materials));
+    /// Whether what is wanted is made in the same way under other settings: of a server it says all there is to say.
+    fn is_same(&self, settings: &Settings, wanted: &Wanted) -> bool {
+        match wanted {
+            Wanted::Listener(index) => {
+                self.settings.listen.get(*index).map(|it| &it.tls) == settings.listen.get(*index).map(|it| &it.tls)
             }
+            Wanted::Servers { .. } => true,
         }
     }
 
@@ -252,7 +259,7 @@ impl Wanted {
 }
 
 impl Stamp {
-    fn of(path: &Path) -> Option<Self> {
+    pub(super) fn of(path: &Path) -> Option<Self> {
         let data = fs::metadata(path).ok()?;
         Some(Self {
             device: data.dev(),

@@ -13,9 +13,10 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConnection, ServerConnection};
 
 use super::*;
-use crate::base::limits::{HOUSEKEEPING_MS, PUBLISH_GATHER_MS};
+use crate::base::limits::{CERTS_LOOK_MS, HOUSEKEEPING_MS, PUBLISH_GATHER_MS};
 use crate::config::snapshot::Prepared;
 use crate::config::{Source, load};
+use crate::gateway::control::{Control, Life};
 use crate::plane::start::first_snapshot;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -203,10 +204,15 @@ fn a_swap_under_load() {
     let (news, heard) = mpsc::channel();
     thread::scope(|scope| {
         let watched = control.clone();
-        scope.spawn(move || certs.run(&watched, &news));
+        scope.spawn(move || {
+            let mut certs = certs;
+            while watched.life() == Life::Run {
+                thread::sleep(Duration::from_millis(CERTS_LOOK_MS));
+                certs.look().into_iter().for_each(|materials| news.send(materials).unwrap());
+            }
+        });
         scope.spawn(|| {
-            for news in heard {
-                let News::Certificates(materials) = news else { panic!("{news:?}") };
+            for materials in heard {
                 *current.lock().unwrap() = materials;
             }
         });

@@ -10,10 +10,9 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::base::ids::ServerId;
 use crate::base::limits::{
-    CATALOG_GATHER_MS, CATALOG_MS_DEFAULT, CATALOG_MS_MIN, CATALOG_RETRY_MS_MAX, LIST_PAGES_MAX, PLANE_HEARD_MAX,
-    RESOLVE_MS,
+    CATALOG_GATHER_MS, CATALOG_MS_DEFAULT, CATALOG_MS_MIN, CATALOG_RETRY_MS_MAX, KEEPER_STACK_BYTES, LIST_PAGES_MAX,
+    PLANE_HEARD_MAX, RESOLVE_MS,
 };
 use crate::config::{InstanceSettings, Scheme, ServerSettings};
 use crate::gateway::control::{Control, Life};
@@ -27,25 +26,28 @@ use crate::mcp::transport::{Transport, hints_at_sse};
 use crate::tls::config::Materials;
 use crate::upstream::state::{Poke, ServerState};
 
+use super::PlaneFault;
 use super::client::{self, ClientFault, Heard, Response, Stream, Target};
+use super::publish::Next;
 use super::talk::{Talk, TalkFault};
 
 /// News of a server, or of files.
 #[derive(Debug)]
 pub(super) enum News {
     /// Its name resolves to these now.
-    Addresses(ServerId, Arc<[SocketAddr]>),
+    Addresses(Arc<ServerState>, Arc<[SocketAddr]>),
     /// What it offers, as of so many announcements.
-    Catalog(ServerId, Box<ServerCatalog>, u64),
+    Catalog(Arc<ServerState>, Box<ServerCatalog>, u64),
     /// It cannot be reached, or makes no sense.
-    Trouble(ServerId, String),
+    Trouble(Arc<ServerState>, String),
     /// Certificates or keys have changed: of listeners, or of any server.
     Certificates(Arc<Materials>),
+    /// Everything is by these settings from now on; the snapshot's number is told when it is published.
+    Settings(Box<Next>, Sender<u64>),
 }
 
 /// Keeps one server.
 pub(super) struct Keeper {
-    pub(super) server: ServerId,
     pub(super) name: Arc<str>,
     pub(super) host: String,
     pub(super) port: u16,
@@ -86,18 +88,39 @@ enum Trouble {
     Talk(#[from] TalkFault),
 }
 
+/// Starts to keep a server; that ends when its state is over.
+///
+/// # Errors
+/// `PlaneFault::System` when there is no thread for it.
+pub(super) fn start(
+    server: &ServerSettings,
+    state: &Arc<ServerState>,
+    control: &Arc<Control>,
+    news: &Sender<News>,
+) -> Result<(), PlaneFault> {
+    let Some(instance) = server.instances().first() else {
+        let trouble = "this version starts no commands yet".to_owned();
+        // Nobody listens any more only when the process is ending.
+        let _ = news.send(News::Trouble(state.clone(), trouble));
+        return Ok(());
+    };
+    let keeper = Keeper::new(server, instance, state.clone(), control.clone(), news.clone());
+    let name: String = format!("plane-{}", server.name).chars().take(15).collect();
+    let thread = std::thread::Builder::new().name(name).stack_size(KEEPER_STACK_BYTES).spawn(move || keeper.run());
+    thread.map(|_| ()).map_err(|error| PlaneFault::System { what: "a thread", error })
+}
+
 impl Keeper {
-    pub(super) fn new(
-        server: ServerId,
+    fn new(
         settings: &ServerSettings,
         instance: &InstanceSettings,
-        target: Target,
-        control: Arc<Control>,
         state: Arc<ServerState>,
+        control: Arc<Control>,
         news: Sender<News>,
     ) -> Self {
+        let (host, path) = (instance.authority(), instance.path.clone());
+        let target = Target { addresses: Vec::new(), host, path, tls: None };
         Self {
-            server,
             name: settings.name.clone(),
             host: instance.host.clone(),
             port: instance.port,
@@ -118,7 +141,7 @@ impl Keeper {
     pub(super) fn run(mut self) {
         let mut retry_ms = CATALOG_MS_MIN / 4;
         let mut begun: Option<Instant> = None;
-        while self.control.life() == Life::Run {
+        while self.is_needed() {
             self.rest(begun);
             begun = Some(Instant::now());
             self.resolve();
@@ -129,13 +152,13 @@ impl Keeper {
                     let patience = patience(&catalog);
                     let listens = wants_stream(&catalog);
                     let modern = catalog.modern.is_some();
-                    self.tell(News::Catalog(self.server, Box::new(catalog), announced));
+                    self.tell(News::Catalog(self.state.clone(), Box::new(catalog), announced));
                     self.linger(announced, patience, listens, modern);
                 }
                 Err(trouble) => {
                     begun = None;
                     self.forget();
-                    self.tell(News::Trouble(self.server, trouble.to_string()));
+                    self.tell(News::Trouble(self.state.clone(), trouble.to_string()));
                     self.pause(Duration::from_millis(retry_ms));
                     retry_ms = (retry_ms * 2).min(CATALOG_RETRY_MS_MAX);
                 }
@@ -150,10 +173,15 @@ impl Keeper {
         let Some(begun) = begun else { return };
         let now = Instant::now();
         let until = (now + Duration::from_millis(CATALOG_GATHER_MS)).max(begun + Duration::from_millis(CATALOG_MS_MIN));
-        while Instant::now() < until && self.control.life() == Life::Run {
+        while Instant::now() < until && self.is_needed() {
             let left = until.saturating_duration_since(Instant::now());
             std::thread::sleep(left.min(Duration::from_millis(CATALOG_GATHER_MS)));
         }
+    }
+
+    /// Whether it is to go on: its server is one still, as it was.
+    fn is_needed(&self) -> bool {
+        self.control.life() == Life::Run && !self.state.is_over()
     }
 
     fn poke(&self) -> &Poke {
@@ -168,7 +196,11 @@ impl Keeper {
     /// Names become addresses here, never on a shard.
     fn resolve(&mut self) {
         // Certificates may have changed since; a connection that is there goes on with those it has.
-        self.target.tls = self.control.snapshot.load().tls.side(self.server, 0).cloned();
+        let snapshot = self.control.snapshot.load();
+        let server = snapshot.server_by_digest(self.state.digest).filter(|_| !self.state.is_over());
+        if let Some(server) = server {
+            self.target.tls = snapshot.tls.side(server, 0).cloned();
+        }
         let due = self.resolved.is_none_or(|at| at.elapsed() >= Duration::from_millis(RESOLVE_MS));
         if !due && !self.poke().take_unreachable() {
             return;
@@ -181,7 +213,7 @@ impl Keeper {
         addresses.dedup();
         if !addresses.is_empty() && addresses != self.target.addresses {
             self.target.addresses.clone_from(&addresses);
-            self.tell(News::Addresses(self.server, addresses.into()));
+            self.tell(News::Addresses(self.state.clone(), addresses.into()));
         }
     }
 
@@ -353,7 +385,7 @@ impl Keeper {
         let mut stream = if listens && self.talk.is_none() { self.listen(modern) } else { None };
         loop {
             let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() || self.control.life() != Life::Run || self.poke().announced() > announced {
+            if left.is_zero() || !self.is_needed() || self.poke().announced() > announced {
                 return;
             }
             if self.poke().take_unreachable() {

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use sd_notify::NotifyState::{self, Ready, Status, Stopping, Watchdog};
+use sd_notify::NotifyState::{self, Ready, Reloading, Status, Stopping, Watchdog};
 
 use crate::base::limits::{HOUSEKEEPING_MS, WATCHDOG_MS_MIN};
 use crate::gateway::control::{Beats, Life};
@@ -36,6 +36,17 @@ pub fn ready(gateway: &Gateway) -> Result<(), PlaneFault> {
         .spawn(move || feed(&control.beats, patience / 2, || control.life(), || tell(&[Watchdog])))
         .map_err(|error| PlaneFault::System { what: "a thread", error })?;
     Ok(())
+}
+
+/// Does `reload`, between the words by which a supervisor knows that one is under way and that it is done
+/// (sd_notify(3), `Type=notify-reload`).
+pub(super) fn reloading(reload: impl FnOnce()) {
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => tell(&[Reloading, now]),
+        Err(_) => tell(&[Reloading]),
+    }
+    reload();
+    tell(&[Ready]);
 }
 
 /// The gateway ends: what is under way may finish.

@@ -10,9 +10,11 @@ use crate::base::ids::ServerId;
 use crate::base::limits::{PUBLISH_GATHER_MS, PUBLISH_MS_MIN};
 use crate::config::Settings;
 use crate::config::snapshot::{Parts, Prepared, Snapshot};
+use crate::config::succession::{Succession, same_callers};
 use crate::gateway::control::{Control, Life};
 use crate::policy::compile::Warning;
 use crate::tls::config::Materials;
+use crate::upstream::state::ServerState;
 
 use super::admin::Health;
 use super::keeper::News;
@@ -21,15 +23,32 @@ use super::surveys::{Surveys, Weight};
 
 /// Makes snapshots.
 pub(super) struct Publisher {
-    pub(super) settings: Arc<Settings>,
-    pub(super) prepared: Arc<Prepared>,
-    pub(super) control: Arc<Control>,
-    pub(super) health: Arc<Health>,
+    control: Arc<Control>,
+    health: Arc<Health>,
+    now: Next,
+    /// By `ServerId`, as the states.
     servers: Vec<Known>,
     surveys: Surveys,
-    tls: Arc<Materials>,
+    epochs: Epochs,
     number: u64,
     warned: Vec<Warning>,
+}
+
+/// What a configuration comes to before anything is found out.
+#[derive(Clone, Debug)]
+pub(super) struct Next {
+    pub(super) settings: Arc<Settings>,
+    pub(super) prepared: Arc<Prepared>,
+    pub(super) states: Vec<Arc<ServerState>>,
+    pub(super) tls: Arc<Materials>,
+}
+
+/// How many configurations there have been, and what leads from the last one to this.
+#[derive(Clone, Default)]
+struct Epochs {
+    auth: u64,
+    settings: u64,
+    succession: Arc<Succession>,
 }
 
 #[derive(Clone, Default)]
@@ -39,17 +58,11 @@ struct Known {
 }
 
 impl Publisher {
-    pub(super) fn new(
-        settings: Arc<Settings>,
-        prepared: Arc<Prepared>,
-        control: Arc<Control>,
-        health: Arc<Health>,
-        notes: Notes,
-    ) -> Self {
-        let servers = vec![Known::default(); settings.servers.len()];
-        let tls = control.snapshot.load().tls.clone();
-        let surveys = Surveys::new(&settings.state, notes);
-        Self { settings, prepared, control, health, servers, surveys, tls, number: 1, warned: Vec::new() }
+    pub(super) fn new(now: Next, control: Arc<Control>, health: Arc<Health>, notes: Notes) -> Self {
+        let servers = vec![Known::default(); now.states.len()];
+        let surveys = Surveys::new(&now.settings.state, notes);
+        let epochs = Epochs::default();
+        Self { control, health, now, servers, surveys, epochs, number: 1, warned: Vec::new() }
     }
 
     /// Publishes until the gateway stops.
@@ -68,7 +81,7 @@ impl Publisher {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
-            weight = weight.max(self.surveys.look(&self.settings.servers));
+            weight = weight.max(self.surveys.look(&self.now.settings.servers));
             let rested = published.is_none_or(|at| at.elapsed() >= Duration::from_millis(PUBLISH_MS_MIN));
             if weight == Weight::AtOnce || weight == Weight::Snapshot && rested {
                 self.publish();
@@ -82,59 +95,101 @@ impl Publisher {
         }
     }
 
-    /// How much this changes.
+    /// How much this changes. What a keeper says whose server is gone, or another one now, is nothing.
     fn take(&mut self, news: News) -> Weight {
         match news {
-            News::Addresses(server, addresses) => {
-                self.known(server).addresses = Some(addresses);
+            News::Addresses(state, addresses) => {
+                let Some(server) = self.server(&state) else { return Weight::None };
+                self.servers[server].addresses = Some(addresses);
                 Weight::AtOnce
             }
             News::Certificates(tls) => {
-                self.tls = tls;
+                self.now.tls = tls;
                 Weight::AtOnce
             }
-            News::Catalog(server, catalog, announced) => {
-                self.known(server).announced = announced;
-                self.surveys.found(&self.settings.servers[server.index()], *catalog)
+            News::Catalog(state, catalog, announced) => {
+                let Some(server) = self.server(&state) else { return Weight::None };
+                self.servers[server].announced = announced;
+                self.surveys.found(&self.now.settings.servers[server], *catalog)
             }
-            News::Trouble(server, trouble) => self.surveys.failed(&self.settings.servers[server.index()], trouble),
+            News::Trouble(state, trouble) => {
+                let Some(server) = self.server(&state) else { return Weight::None };
+                self.surveys.failed(&self.now.settings.servers[server], trouble)
+            }
+            News::Settings(next, told) => {
+                self.adopt(*next);
+                // Whoever asked may have given up.
+                let _ = told.send(self.number);
+                Weight::None
+            }
         }
     }
 
-    fn known(&mut self, server: ServerId) -> &mut Known {
-        &mut self.servers[server.index()]
+    fn server(&self, state: &Arc<ServerState>) -> Option<usize> {
+        let server = self.now.prepared.server_by_digest(state.digest)?.index();
+        self.now.states.get(server).filter(|known| Arc::ptr_eq(known, state)).map(|_| server)
+    }
+
+    /// Everything is by these settings from now on. What was found out of servers that are where they were is kept.
+    fn adopt(&mut self, next: Next) {
+        let before = std::mem::replace(&mut self.now, next);
+        let mut servers = Vec::with_capacity(self.now.states.len());
+        for (state, settings) in self.now.states.iter().zip(&self.now.settings.servers) {
+            let old = before.prepared.server_by_digest(state.digest).map(ServerId::index);
+            let old = old.filter(|old| same_places(&before.states[*old], state));
+            if old.is_none() {
+                self.surveys.forget(&settings.name);
+            }
+            let known = old.map(|old| self.servers[old].clone()).unwrap_or_default();
+            let same = old.is_some_and(|old| Arc::ptr_eq(&before.states[old], state));
+            servers.push(if same { known } else { Known { announced: 0, ..known } });
+        }
+        self.servers = servers;
+        self.epochs.settings += 1;
+        if !same_callers(&before.settings, &self.now.settings) {
+            let succession = Succession::new(self.epochs.auth, &before.settings, &self.now.settings);
+            self.epochs.succession = Arc::new(succession);
+            self.epochs.auth += 1;
+        }
+        self.health.keep(self.now.settings.servers.iter().map(|server| &*server.name));
+        self.publish();
+        self.report();
+        self.control.ledger.set_bounds(self.now.settings.sessions);
+        for state in &before.states {
+            if self.server(state).is_none() {
+                state.end();
+            }
+        }
     }
 
     fn publish(&mut self) {
         self.number += 1;
-        let catalog = self.surveys.catalog(&self.settings.servers);
-        let instances = self.prepared.servers.iter().map(|server| server.instances.len());
-        let addresses = self.servers.iter().zip(instances).map(|(known, instances)| {
-            let mut addresses = vec![Arc::default(); instances];
+        let Next { settings, prepared, states, tls } = self.now.clone();
+        let catalog = self.surveys.catalog(&settings.servers);
+        let addresses = self.servers.iter().zip(&states).map(|(known, state)| {
+            let mut addresses = vec![Arc::default(); state.instances.len()];
             if let Some(first) = addresses.first_mut() {
                 *first = known.addresses.clone().unwrap_or_default();
             }
             addresses
         });
-        let addresses = addresses.collect();
-        let before = self.control.snapshot.load();
         let (snapshot, warnings) = Snapshot::new(Parts {
-            settings: self.settings.clone(),
-            prepared: self.prepared.clone(),
+            addresses: addresses.collect(),
+            settings,
+            prepared,
             catalog,
-            states: before.states.clone(),
-            addresses,
-            tls: self.tls.clone(),
-            meters: before.meters.clone(),
-            auth_epoch: before.auth_epoch,
-            settings_epoch: before.settings_epoch,
-            succession: before.succession.clone(),
+            states,
+            tls,
+            meters: self.control.snapshot.load().meters.clone(),
+            auth_epoch: self.epochs.auth,
+            settings_epoch: self.epochs.settings,
+            succession: self.epochs.succession.clone(),
             number: self.number,
         });
         self.control.snapshot.store(Arc::new(snapshot));
         for warning in &warnings {
             if !self.warned.contains(warning) {
-                let rule = self.settings.policy.rule(warning.rule);
+                let rule = self.now.settings.policy.rule(warning.rule);
                 let pattern = rule.patterns[warning.pattern].text();
                 tracing::warn!("rule {}: pattern {pattern}: {}", rule.id, warning.lacks);
             }
@@ -144,16 +199,21 @@ impl Publisher {
 
     /// Tells shards and the admin listener what is known now.
     fn report(&self) {
-        let snapshot = self.control.snapshot.load();
-        for (index, known) in self.servers.iter().enumerate() {
-            let server = ServerId::from_index(index);
-            let name = &*self.settings.servers[index].name;
+        for ((known, state), settings) in self.servers.iter().zip(&self.now.states).zip(&self.now.settings.servers) {
+            let name = &*settings.name;
             let shown = self.surveys.shown(name);
             if shown.is_some() {
-                snapshot.states[index].poke.set_fresh(known.announced);
+                state.poke.set_fresh(known.announced);
             }
-            self.health.set(server, shown, self.surveys.trouble(name));
-            self.health.set_survey(server, self.surveys.health(name));
+            self.health.set(name, shown, self.surveys.trouble(name));
+            self.health.set_survey(name, self.surveys.health(name));
         }
     }
+}
+
+/// Whether a server is at the same places, in the same order.
+fn same_places(before: &ServerState, now: &ServerState) -> bool {
+    let digests =
+        |state: &ServerState| -> Vec<u64> { state.instances.iter().map(|instance| instance.digest).collect() };
+    digests(before) == digests(now)
 }

@@ -1,4 +1,4 @@
-//! SIGTERM and SIGINT drain; the second one ends at once.
+//! SIGTERM and SIGINT drain; the second one ends at once. SIGHUP reads the configuration again.
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -31,9 +31,7 @@ impl Caught {
                 let mut draining = false;
                 for signal in signals.forever() {
                     match signal {
-                        SIGHUP => {
-                            tracing::warn!("SIGHUP: this version does not reload; restart to use a new configuration");
-                        }
+                        SIGHUP => handle.reload(),
                         _ if draining => {
                             tracing::warn!("ending at once");
                             handle.stop();

@@ -7,8 +7,8 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::base::ids::{ServerId, ShardId};
-use crate::base::limits::{KEEPER_STACK_BYTES, PORT_WAIT_MS_MAX, START_WAIT_MS_MAX, TICK_MS};
+use crate::base::ids::ShardId;
+use crate::base::limits::{PORT_WAIT_MS_MAX, START_WAIT_MS_MAX, TICK_MS};
 use crate::config::snapshot::{Parts, Prepared, Snapshot};
 use crate::config::{Settings, Shards};
 use crate::gateway::control::{Control, Life};
@@ -18,17 +18,17 @@ use crate::mcp::catalog::Catalog;
 use crate::record::{self, Writer};
 use crate::session::owner::SealingKey;
 use crate::tls::config::Materials;
-use crate::upstream::state::{InstanceState, ServerState};
 use crate::uring::ring::{Choice, Driver, RingFault};
 use crate::uring::{cpu, socket};
 
 use super::admin::{self, Health};
 use super::certs::Certs;
-use super::client::Target;
 use super::journal::{self, Journal};
-use super::keeper::{Keeper, News};
+use super::keeper::{self, News};
 use super::log::{self, Log, Watcher};
-use super::publish::Publisher;
+use super::publish::{Next, Publisher};
+use super::reload::{Begin, ConfigFile, Reloader};
+use super::states::states;
 use super::{PlaneFault, state};
 
 /// What a gateway is started with, beside its settings.
@@ -38,6 +38,8 @@ pub struct Options {
     pub driver: Choice,
     /// Sees every record.
     pub watcher: Option<Watcher>,
+    /// Where its settings came from; without it there is no reload.
+    pub config: Option<ConfigFile>,
 }
 
 /// A running gateway.
@@ -52,6 +54,7 @@ pub struct Gateway {
     pub admin: Option<SocketAddr>,
     /// What is known of its servers.
     pub health: Arc<Health>,
+    reloader: Arc<Reloader>,
     control: Arc<Control>,
     threads: Vec<JoinHandle<Result<(), RingFault>>>,
     log: log::Running,
@@ -62,6 +65,7 @@ pub struct Gateway {
 #[derive(Clone)]
 pub struct Handle {
     control: Arc<Control>,
+    reloader: Arc<Reloader>,
 }
 
 impl Handle {
@@ -73,6 +77,11 @@ impl Handle {
     /// Ends what is under way, too.
     pub fn stop(&self) {
         self.control.set_life(Life::Stop);
+    }
+
+    /// Asks for a reload, without waiting for it.
+    pub fn reload(&self) {
+        self.reloader.ask();
     }
 
     pub(super) fn control(&self) -> Arc<Control> {
@@ -99,6 +108,7 @@ impl Gateway {
             Shards::Auto => cpus.len().max(1),
             Shards::Count(count) => usize::from(count),
         };
+        let asked = settings.clone();
         let listeners = listen(&mut settings, shards)?;
         let settings = Arc::new(settings);
         let prepared = Arc::new(Prepared::new(&settings));
@@ -115,11 +125,25 @@ impl Gateway {
             (0..shards).map(|shard| record::ring(ShardId::from_index(shard))).unzip();
         let (notes, noted) = log::notes();
         let log = Log::open(settings.audit_dir.clone(), readers, noted, options.watcher, health.clone())?.start()?;
+        let (news, heard) = mpsc::channel();
+        let begin = Begin {
+            config: options.config,
+            control: control.clone(),
+            health: health.clone(),
+            news: news.clone(),
+            certs,
+        };
+        let bound = settings.listen.iter().map(|listener| listener.address).collect();
+        let (reloader, asked_for) = Reloader::new(begin, &asked, bound);
+        let reloader = Arc::new(reloader);
+        let (states, tls) = (control.snapshot.load().states.clone(), control.snapshot.load().tls.clone());
+        let now = Next { settings: settings.clone(), prepared, states, tls };
+        let publisher = Publisher::new(now, control.clone(), health.clone(), notes);
         let admin = match settings.admin {
             Some(address) => Some(admin::start(address, control.clone(), health.clone())?),
             None => None,
         };
-        keep(&settings, prepared, &control, &health, certs, notes)?;
+        keep(&reloader, asked_for, publisher, heard, &news, &control)?;
         wait_for_servers(&settings, &control, &health);
 
         let mut threads = Vec::with_capacity(shards);
@@ -135,13 +159,19 @@ impl Gateway {
             };
             threads.push(run_shard(start, cpus.get(index % cpus.len().max(1)).copied())?);
         }
-        Ok(Self { settings, driver, shards, admin, health, control, threads, log, journal })
+        Ok(Self { settings, driver, shards, admin, health, reloader, control, threads, log, journal })
+    }
+
+    /// What brings it new settings.
+    #[must_use]
+    pub fn reloader(&self) -> Arc<Reloader> {
+        self.reloader.clone()
     }
 
     /// To end it from another thread.
     #[must_use]
     pub fn handle(&self) -> Handle {
-        Handle { control: self.control.clone() }
+        Handle { control: self.control.clone(), reloader: self.reloader.clone() }
     }
 
     /// Waits until the shards have ended, which they do when told to, and the record is written to its end.
@@ -208,42 +238,22 @@ fn claim(address: SocketAddr) -> std::io::Result<()> {
     }
 }
 
-/// A thread per server, one for certificates, and one that publishes what they find.
+/// A thread per server, one that watches files, and one that publishes what they find.
 fn keep(
-    settings: &Arc<Settings>,
-    prepared: Arc<Prepared>,
+    reloader: &Arc<Reloader>,
+    asked: mpsc::Receiver<()>,
+    publisher: Publisher,
+    heard: mpsc::Receiver<News>,
+    news: &mpsc::Sender<News>,
     control: &Arc<Control>,
-    health: &Arc<Health>,
-    certs: Certs,
-    notes: log::Notes,
 ) -> Result<(), PlaneFault> {
     let fault = |error| PlaneFault::System { what: "a thread", error };
-    let (news, heard) = mpsc::channel();
-    if !certs.is_empty() {
-        let (control, news) = (control.clone(), news.clone());
-        let watch = move || certs.run(&control, &news);
-        std::thread::Builder::new().name("plane-certs".into()).spawn(watch).map_err(fault)?;
+    let snapshot = control.snapshot.load_full();
+    for (server, state) in snapshot.settings.servers.iter().zip(&snapshot.states) {
+        keeper::start(server, state, control, news)?;
     }
-    for (index, server) in settings.servers.iter().enumerate() {
-        let id = ServerId::from_index(index);
-        let Some(instance) = server.instances().first() else {
-            let trouble = "this version starts no commands yet".to_owned();
-            // Heard as soon as there is a publisher, which is below.
-            let _ = news.send(News::Trouble(id, trouble));
-            continue;
-        };
-        let host = instance.authority();
-        let target = Target { addresses: Vec::new(), host, path: instance.path.clone(), tls: None };
-        let state = control.snapshot.load().states[index].clone();
-        let keeper = Keeper::new(id, server, instance, target, control.clone(), state, news.clone());
-        let name: String = format!("plane-{}", server.name).chars().take(15).collect();
-        std::thread::Builder::new()
-            .name(name)
-            .stack_size(KEEPER_STACK_BYTES)
-            .spawn(move || keeper.run())
-            .map_err(fault)?;
-    }
-    let publisher = Publisher::new(settings.clone(), prepared, control.clone(), health.clone(), notes);
+    let watch = reloader.clone();
+    std::thread::Builder::new().name("plane-files".into()).spawn(move || watch.watch(&asked)).map_err(fault)?;
     std::thread::Builder::new().name("plane".into()).spawn(move || publisher.run(&heard)).map_err(fault)?;
     Ok(())
 }
@@ -254,11 +264,7 @@ pub(super) fn first_snapshot(
     prepared: &Arc<Prepared>,
     tls: Arc<Materials>,
 ) -> std::io::Result<Snapshot> {
-    let mut states = Vec::with_capacity(prepared.servers.len());
-    for server in &prepared.servers {
-        let instances = server.instances.iter().map(|digest| Arc::new(InstanceState::new(*digest))).collect();
-        states.push(Arc::new(ServerState::new(server.digest, instances)?));
-    }
+    let states = states(settings, prepared, None)?;
     let addresses = states.iter().map(|state| vec![Arc::default(); state.instances.len()]).collect();
     let (settings, prepared, catalog) = (settings.clone(), prepared.clone(), Catalog::default());
     let parts = Parts {

@@ -133,6 +133,11 @@ impl Surveys {
         catalog
     }
 
+    /// What was known of a server of this name is of another one now.
+    pub(super) fn forget(&mut self, server: &str) {
+        self.servers.remove(server);
+    }
+
     /// What is shown of a server; `None` until it was surveyed.
     pub(super) fn shown(&self, server: &str) -> Option<&ServerCatalog> {
         self.servers.get(server)?.shown.as_ref()

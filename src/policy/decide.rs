@@ -208,6 +208,39 @@ pub fn decide_listen(
     Ok(Permit { call, server, item: None, rules })
 }
 
+/// The same at an endpoint of several servers: `whose` says whose a resource is and what that server calls it. Gives the
+/// resources that are left with both, in the order of the call's. The permit is for the servers that these and the tasks
+/// are at; where it names one, it is `server`.
+///
+/// # Errors
+/// As [`decide_listen`].
+#[expect(clippy::result_large_err, reason = "as for decide")]
+pub fn decide_listen_at(
+    table: &Table,
+    caller: &Caller,
+    task: ActiveTask,
+    server: ServerId,
+    mut call: Call,
+    body: &[u8],
+    mut whose: impl FnMut(&str) -> Option<(ServerId, Box<str>)>,
+) -> Result<(Permit, Vec<(ServerId, Box<str>)>), Denied> {
+    let (mut rules, mut found) = (Rules::new(), Vec::new());
+    let Object::Listen(listen) = &mut call.subject else {
+        return Err(Denied { call, why: Why::Hidden, rules });
+    };
+    listen.uris.retain(|uri| {
+        let Some((server, own)) = whose(uri.of(body)) else { return false };
+        let verdict = judge(table, caller, task, server, Question::Read(&own));
+        if verdict.outcome.is_ok() {
+            merge(&mut rules, &verdict.rules);
+            found.push((server, own));
+        }
+        verdict.outcome.is_ok()
+    });
+    listen.tasks.retain(|task| task.opened.is_some());
+    Ok((Permit { call, server, rules }, found))
+}
+
 /// Whether an entry of `server`'s list is shown. Tools and prompts go by the id their catalogue gave them: the
 /// catalogue that `table` was compiled against.
 #[must_use]

@@ -320,6 +320,45 @@ impl Gateway {
         self.folder.path().join("portcullis.yaml")
     }
 
+    /// Changes its configuration file, in one step.
+    pub(crate) fn configure(&self, change: impl FnOnce(&mut Value)) {
+        let text = fs::read_to_string(self.config()).expect("the configuration is there");
+        let mut config: Value = serde_json::from_str(&text).expect("it is the JSON that was written");
+        change(&mut config);
+        self.write_config(&format!("{config:#}"));
+    }
+
+    /// Puts this text into its configuration file, in one step.
+    pub(crate) fn write_config(&self, text: &str) {
+        let new = self.folder.path().join("portcullis.yaml.new");
+        fs::write(&new, text).expect("the temporary folder can be written");
+        fs::rename(&new, self.config()).expect("a file can be renamed");
+    }
+
+    /// What its admin listener says of it.
+    #[track_caller]
+    pub(crate) fn status(&self) -> Value {
+        let ask = format!("GET /status HTTP/1.1\r\nhost: {}\r\n\r\n", self.admin);
+        Wire::to(self.admin).ask(ask.as_bytes()).json()
+    }
+
+    /// Has it read its configuration again, and waits until it has; how that went.
+    #[track_caller]
+    pub(crate) fn reload(&self) -> Value {
+        let tried = |status: &Value| status["reload"]["tried"].as_u64().unwrap_or(0);
+        let before = tried(&self.status());
+        self.signal(Signal::HUP);
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let status = self.status();
+            if tried(&status) > before {
+                return status["reload"].clone();
+            }
+            assert!(Instant::now() < until, "it was never read again: {status:#}");
+            thread::sleep(POLL);
+        }
+    }
+
     /// The folder of its record.
     pub(crate) fn audit(&self) -> PathBuf {
         self.folder.path().join("audit")

@@ -81,7 +81,7 @@ impl Feeds {
 
     /// Looks whether what a stream's reader sees may have changed: then somebody looks more closely, soon.
     pub(super) fn look_at_lists(&self, shard: &Shard, snapshot: &Held, feed: &Rc<Feed>) {
-        let Some(basis) = feed.view(self, snapshot, |view| view.basis(feed.joint)) else { return };
+        let Some(basis) = feed.view(self, snapshot, |view| view.basis()) else { return };
         if feed.told.basis.replace(basis) == basis {
             return;
         }

@@ -10,26 +10,24 @@ use hashbrown::HashMap;
 
 use crate::base::ids::{EndpointId, ServerId};
 use crate::config::snapshot::Snapshot;
-use crate::gateway::live::Who;
-use crate::mcp::catalog::ListKind;
+use crate::mcp::catalog::{Item, ListKind};
+use crate::mcp::merge::Merged;
 use crate::mcp::revision::Era;
 use crate::mcp::subscription::joint::Announced;
 use crate::policy::decide::listed;
 
-/// The entries of servers' lists under one snapshot, each as a hash.
+use super::Who;
+
+/// The entries of endpoints' lists under one snapshot, each as a hash.
 #[derive(Default)]
 pub(super) struct Hashed {
     /// The snapshot's number.
     number: u64,
-    servers: HashMap<(ServerId, Era), Rc<Lists>, RandomState>,
+    lists: HashMap<(EndpointId, Era), Rc<Lists>, RandomState>,
 }
 
-/// Those of one server.
-struct Lists {
-    /// By `ListKind::index`, then in the server's order.
-    entries: [Vec<u64>; 4],
-    whole: u64,
-}
+/// Those of one endpoint, by `ListKind::index`, servers and their entries in order; without what is not shown to anyone.
+type Lists = [Vec<u64>; 4];
 
 /// Of which lists a caller looks at which.
 pub(super) struct View<'a> {
@@ -42,19 +40,22 @@ pub(super) struct View<'a> {
 
 impl View<'_> {
     /// What the marks depend on: while this is the same, they are. It costs next to nothing.
-    pub(super) fn basis(&self, merged: bool) -> u64 {
+    pub(super) fn basis(&self) -> u64 {
         let mut hasher = FixedState::default().build_hasher();
         let Who { caller, task, .. } = self.who;
-        (self.snapshot.auth_epoch, caller.owner, &caller.tasks, task).hash(&mut hasher);
+        (self.snapshot.settings_epoch, caller.owner, &caller.tasks, task).hash(&mut hasher);
+        let merged = self.merged();
         // Where there is one server, its own word is given on.
-        for server in self.servers().filter(|_| merged) {
-            hasher.write_u64(self.lists(server).whole);
+        if merged.alone().is_none() {
+            ListKind::ALL.iter().for_each(|kind| hasher.write_u64(merged.generation(self.era, *kind)));
         }
         hasher.finish()
     }
 
     /// A mark for each of [`Announced`].
     pub(super) fn marks(&self) -> [u64; 3] {
+        let lists = self.lists();
+        let Who { caller, task, .. } = self.who;
         Announced::ALL.map(|list| {
             let kinds: &[ListKind] = match list {
                 Announced::Tools => &[ListKind::Tools],
@@ -63,53 +64,50 @@ impl View<'_> {
             };
             let mut hasher = FixedState::default().build_hasher();
             for kind in kinds {
-                for server in self.servers() {
-                    self.add(&mut hasher, *kind, server);
+                let hashes = &lists[kind.index()];
+                for ((server, item), hash) in self.items(*kind).zip(hashes) {
+                    if listed(&self.snapshot.table, caller, *task, server, *kind, item) {
+                        hasher.write_u64(*hash);
+                    }
                 }
+                hasher.write_u8(0);
             }
             hasher.finish()
         })
     }
 
-    fn add(&self, hasher: &mut impl std::hash::Hasher, kind: ListKind, server: ServerId) {
-        let Self { snapshot, who, .. } = self;
-        let offered = snapshot.catalog.server(server).and_then(|offered| offered.era(self.era));
-        let Some(listing) = offered.and_then(|offered| offered.list(kind)) else { return };
-        let lists = self.lists(server);
-        hasher.write_u64(snapshot.prepared.servers[server.index()].digest);
-        for (item, hash) in listing.items.iter().zip(&lists.entries[kind.index()]) {
-            if listed(&snapshot.table, &who.caller, who.task, server, kind, item) {
-                hasher.write_u64(*hash);
-            }
-        }
+    fn merged(&self) -> &Merged {
+        &self.snapshot.merged[self.endpoint.index()]
     }
 
-    fn servers(&self) -> impl Iterator<Item = ServerId> {
-        self.snapshot.settings.endpoints[self.endpoint.index()].servers.iter().copied()
+    fn items(&self, kind: ListKind) -> impl Iterator<Item = (ServerId, &Item)> {
+        let (merged, era) = (self.merged(), self.era);
+        let offered = move |server: ServerId| self.snapshot.catalog.server(server)?.era(era)?.list(kind);
+        let servers = merged.servers().iter().copied();
+        let items = servers.flat_map(move |server| {
+            let items = offered(server).into_iter().flat_map(|listing| &listing.items);
+            items.map(move |item| (server, item))
+        });
+        items.filter(move |(server, item)| !merged.withheld(era, kind, *server, item))
     }
 
-    fn lists(&self, server: ServerId) -> Rc<Lists> {
+    fn lists(&self) -> Rc<Lists> {
         let mut hashed = self.hashed.borrow_mut();
         if hashed.number != self.snapshot.number {
             hashed.number = self.snapshot.number;
-            hashed.servers.clear();
+            hashed.lists.clear();
         }
-        let lists = hashed.servers.entry((server, self.era)).or_insert_with(|| Rc::new(self.hash(server)));
-        lists.clone()
-    }
-
-    fn hash(&self, server: ServerId) -> Lists {
-        let offered = self.snapshot.catalog.server(server).and_then(|offered| offered.era(self.era));
-        let state = FixedState::default();
-        let mut whole = state.build_hasher();
-        let entries = [ListKind::Tools, ListKind::Prompts, ListKind::Resources, ListKind::Templates].map(|kind| {
-            let listing = offered.and_then(|offered| offered.list(kind));
-            whole.write_u8(u8::from(listing.is_some()));
-            let items = listing.map(|listing| &*listing.items).unwrap_or_default();
-            let entries: Vec<u64> = items.iter().map(|item| state.hash_one((&item.name, &item.raw))).collect();
-            entries.hash(&mut whole);
-            entries
+        let lists = hashed.lists.entry((self.endpoint, self.era)).or_insert_with(|| {
+            let mut written = Vec::new();
+            Rc::new(ListKind::ALL.map(|kind| {
+                let hash = |(server, item)| {
+                    written.clear();
+                    self.merged().write_item(&mut written, self.era, server, kind, item);
+                    FixedState::default().hash_one(&written)
+                };
+                self.items(kind).map(hash).collect()
+            }))
         });
-        Lists { entries, whole: whole.finish() }
+        lists.clone()
     }
 }

@@ -4,9 +4,9 @@
 //! Each server gets a `subscriptions/listen` under the id of the client's own, so what comes back is marked as the client
 //! expects it; each has its stream to itself, and none of them can end, or speak for, another's.
 
-use crate::jsonrpc::edit::splice;
-use crate::jsonrpc::text::{self, write_string};
+use crate::jsonrpc::text::write_string;
 use crate::mcp::method::Verb;
+use crate::mcp::notice::renamed;
 use crate::mcp::tasks::TaskLink;
 use crate::mcp::walk;
 
@@ -87,10 +87,13 @@ impl Announced {
 }
 
 impl Joint {
-    /// The stream of the `subscriptions/listen` with this id and this `_meta` (both JSON text), and its first message:
-    /// what of `asked` is honoured, which is all of it.
+    /// The stream of this `subscriptions/listen`, `request`, with the `id` (JSON text), and its first message: what of
+    /// `asked` is honoured, which is all of it.
     #[must_use]
-    pub fn new(id: &[u8], meta: &[u8], asked: Asked) -> (Self, Vec<u8>) {
+    pub fn new(id: &[u8], request: &[u8], asked: Asked) -> (Self, Vec<u8>) {
+        let meta = walk::member(request, walk::whole(request), "params");
+        let meta = meta.and_then(|params| walk::member(request, params, "_meta"));
+        let meta = meta.map_or(&b"{}"[..], |meta| meta.of(request));
         let first = acknowledgement(id, &asked);
         let mut wants: Vec<(u64, Wants, Vec<Box<str>>)> = Vec::new();
         let mut part = |server: u64| {
@@ -197,23 +200,6 @@ impl Joint {
     }
 }
 
-/// The message with the URI that `name` gives for its own; `None` when it has none.
-pub fn renamed(message: &[u8], name: impl FnOnce(&str) -> String) -> Option<Vec<u8>> {
-    let params = walk::member(message, walk::whole(message), "params")?;
-    let place = walk::member(message, params, "uri")?;
-    let mut scratch = Vec::new();
-    let uri = text::unescape(walk::string(message, place)?.of(message), &mut scratch).ok()?;
-    let given = name(uri);
-    if given == uri {
-        return Some(message.to_vec());
-    }
-    let mut new = Vec::with_capacity(given.len() + 2);
-    write_string(&mut new, &given);
-    let mut out = Vec::with_capacity(message.len() + new.len());
-    splice(message, &[(place, &new)], &mut out);
-    Some(out)
-}
-
 fn acknowledgement(id: &[u8], asked: &Asked) -> Vec<u8> {
     let mut out = b"{\"jsonrpc\":\"2.0\",\"method\":\"notifications/subscriptions/acknowledged\",\"params\":{".to_vec();
     write_mark(&mut out, id);
@@ -260,7 +246,7 @@ mod tests {
             uris: vec![(1, named("a:1", "a:1")), (2, named("mcp+two:a:1", "a:1")), (1, named("a:2", "a:2"))],
             tasks: vec![(3, task("t3")), (1, task("t1"))],
         };
-        let (joint, first) = Joint::new(b"\"s\"", br#"{"v":"1"}"#, asked);
+        let (joint, first) = Joint::new(b"\"s\"", br#"{"params":{"x":{},"_meta":{"v":"1"}}}"#, asked);
         (joint, serde_json::from_slice(&first).unwrap())
     }
 
