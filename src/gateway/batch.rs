@@ -122,13 +122,13 @@ async fn one(
         Reading::One(read) if read.call.era == Era::Legacy => read,
         _ => return Err(Kind::EnvelopeInvalid.into()),
     };
-    let (shape, cursor) = (read.call.shape, read.cursor);
+    let (shape, cursor) = (read.call.shape, read.cursor.take());
     let mut flight = asked.flight(&mut read, text.len());
     let result = match pipeline::judged(shard, conn, &message, &mut flight, read, session).await {
         Ok(Due::Call(recorded, restored)) => {
             apart::serve(shard, conn, joined, &message, &mut flight, recorded, restored).await
         }
-        Ok(Due::List(kind)) => match lists::page(&flight, kind, cursor) {
+        Ok(Due::List(kind)) => match lists::page(shard, &flight, kind, cursor.as_deref()) {
             Ok((page, events)) => {
                 flight.answer_leaves(shard);
                 if events {

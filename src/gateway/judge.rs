@@ -3,7 +3,7 @@
 use serde_json::json;
 use smallvec::SmallVec;
 
-use crate::base::ids::RuleId;
+use crate::base::ids::{RuleId, ServerId};
 use crate::http::field::Known;
 use crate::identity::active::{ActiveTask, active_task};
 use crate::mcp::call::{Call, Object, TaskName};
@@ -153,9 +153,9 @@ impl<'a> Judge<'a> {
     }
 
     /// A call to a server that is not known yet, recorded.
-    pub(super) fn unreached(&self, call: &Call) -> Refusal {
+    pub(super) fn unreached(&self, call: &Call, server: ServerId) -> Refusal {
         self.write(call, &[], Kind::CatalogUnknown.row().word);
-        route::unreached(self.flight, self.flight.server).recorded()
+        route::unreached(self.flight, server).recorded()
     }
 
     /// `Mcp-Param-…` headers agree with the arguments (MCP 2026-07-28 basic/transports/streamable-http). Asked after

@@ -21,6 +21,7 @@ mod lists;
 mod live;
 mod load;
 pub mod mail;
+mod merged;
 mod meter;
 mod modern;
 mod pipeline;

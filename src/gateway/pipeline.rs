@@ -52,7 +52,8 @@ pub(super) struct Asked {
 pub(super) struct Read {
     pub(super) call: Call,
     id: Option<IdBytes>,
-    pub(super) cursor: bool,
+    /// Of a list: where it is to go on; empty for what no cursor of ours is.
+    pub(super) cursor: Option<Box<str>>,
     /// The request that it takes back.
     taken_back: Option<IdBytes>,
 }
@@ -155,11 +156,11 @@ async fn post(
             return Box::pin(batch::serve(shard, conn, body, &asked)).await;
         }
     };
-    let (shape, cursor) = (read.call.shape, read.cursor);
+    let (shape, cursor) = (read.call.shape, read.cursor.take());
     let mut flight = asked.flight(&mut read, conn.body_bytes(body).len());
     let result = match judged(shard, conn, body, &mut flight, read, session).await {
         Ok(Due::Call(recorded, restored)) => forward::serve(shard, conn, body, &mut flight, recorded, restored).await,
-        Ok(Due::List(kind)) => Box::pin(lists::serve(shard, conn, &flight, kind, cursor)).await,
+        Ok(Due::List(kind)) => Box::pin(lists::serve(shard, conn, &flight, kind, cursor.as_deref())).await,
         Ok(Due::Nothing) => accepted(shard, conn).await,
         Ok(Due::Here(here)) => Box::pin(route::answer(shard, conn, &flight, here)).await,
         Ok(Due::Home(home)) => Ok(Next::HandOver(home)),
@@ -197,7 +198,7 @@ pub(super) async fn judged(
     flight.task = Judge::new(shard, conn, body, flight).task(&call)?;
     let looked_up = call.method.is_some_and(|method| method.list.is_some() || method.subject != methods::Subject::None);
     if looked_up {
-        let current = lists::fresh(shard, flight).await;
+        let current = lists::fresh(shard, flight, &call, conn.body_bytes(body)).await;
         if let Some(current) = current {
             renew(shard, conn, flight, current)?;
             flight.task = Judge::new(shard, conn, body, flight).task(&call)?;
@@ -334,7 +335,8 @@ pub(super) fn read(
         let refusal = of_fault(&fault, given.version, id);
         if envelope.shape == Shape::Request { refusal } else { refusal.unanswerable() }
     })?;
-    let cursor = call.method.is_some_and(|method| method.list.is_some()) && envelope.param(text, "cursor").is_some();
+    let listing = call.method.is_some_and(|method| method.list.is_some());
+    let cursor = if listing { envelope.param(text, "cursor").map(|cursor| lists::cursor(text, cursor)) } else { None };
     let named = if is_cancellation(&call) { envelope.param(text, "requestId") } else { None };
     let named = named.map(|member| member.value.of(text)).filter(|id| id.len() <= ID_BYTES_MAX);
     let taken_back = named.map(SmallVec::from_slice);

@@ -19,6 +19,7 @@ use super::conn::{Body, Conn};
 use super::events;
 use super::flight::{Flight, Next, Renamed, Whose};
 use super::judge::Judge;
+use super::merged;
 use super::pipeline::{self, Asked, Due, Here};
 use super::refusal::{Kind, Refusal};
 use super::relay;
@@ -48,13 +49,13 @@ pub(super) async fn find(
     taken_back: Option<&[u8]>,
 ) -> Result<Routed, Refusal> {
     let text = conn.body_bytes(body);
-    let Some(method) = call.method else { return Ok(answered(shard, flight, call, text)) };
+    let Some(method) = call.method else { return Ok(answered(shard, conn, flight, call, text)) };
     let due = match method.verb {
         Verb::Initialize => {
             flight.profile = sessions::profile(shard, text);
-            here(flight, Some(flight.revision), |out| write_initialize(flight, out))
+            here(flight, Some(flight.revision), |out| merged::write_initialize(flight, out))
         }
-        Verb::Discover => here(flight, None, |out| write_discover(flight, out)),
+        Verb::Discover => here(flight, None, |out| merged::write_discover(flight, out)),
         Verb::Ping => here(flight, None, |out| out.extend_from_slice(b"{}")),
         Verb::SetLevel => return set_level(shard, conn, flight, text).await,
         Verb::RootsChanged => return tell_all(shard, conn, flight, text, |_| true).await,
@@ -73,6 +74,9 @@ pub(super) async fn find(
             let Some((server, name)) = named(flight, call, text) else {
                 return Err(Judge::new(shard, conn, body, flight).nobodys(call));
             };
+            if let Some(other) = may_be_anothers(flight, call, server, &name, text) {
+                return Err(Judge::new(shard, conn, body, flight).unreached(call, other));
+            }
             return named_to(shard, conn, body, flight, call, server, &name);
         }
     };
@@ -98,7 +102,7 @@ fn named_to(
     let renamed = narrow(call, conn.body_bytes(body), name);
     let routed = routed(shard, conn, flight, server, renamed);
     if spoken.is_none() {
-        return Err(Judge::new(shard, conn, body, flight).unreached(call));
+        return Err(Judge::new(shard, conn, body, flight).unreached(call, server));
     }
     Ok(routed)
 }
@@ -109,6 +113,11 @@ fn routed(shard: &Shard, conn: &Conn, flight: &mut Flight, server: ServerId, ren
     flight.whose = Whose::One(renamed);
     let home = flight.session.as_ref().and_then(|live| pipeline::at_home(shard, conn, &flight.snapshot, server, live));
     home.map_or(Routed::ToServer(None), |home| Routed::Due(Due::Home(home)))
+}
+
+/// The server that this call is for, as far as is known.
+pub(super) fn server_of(flight: &Flight, call: &Call, text: &[u8]) -> Option<ServerId> {
+    named(flight, call, text).map(|(server, _)| server)
 }
 
 /// The server whose name or URI this call gives, and that server's own.
@@ -132,6 +141,21 @@ fn named(flight: &Flight, call: &Call, text: &[u8]) -> Option<(ServerId, Box<str
         }
         Object::None | Object::Listen(_) | Object::Task(_) => None,
     }
+}
+
+/// Where nobody lists a URI: the server that may do so once it was reached. Until then the one that would get it, for
+/// want of another, does not.
+fn may_be_anothers(flight: &Flight, call: &Call, server: ServerId, name: &str, text: &[u8]) -> Option<ServerId> {
+    let (Object::Resource(uri) | Object::CompleteResource(uri)) = &call.subject else { return None };
+    if uri.of(text) != name {
+        return None;
+    }
+    let (merged, era) = (flight.merged(), flight.era);
+    let exposed = match &call.subject {
+        Object::Resource(_) => merged.expose_uri(era, server, name),
+        _ => merged.expose_template(era, server, name),
+    };
+    if *exposed == *name { None } else { missing(flight, &call.subject) }
 }
 
 /// Makes `name` what the call is about; where the client wrote something else, tells what.
@@ -176,17 +200,28 @@ fn task_server(
 }
 
 /// A client's answer to what one of its servers asked.
-fn answered(shard: &Shard, flight: &mut Flight, call: &Call, text: &[u8]) -> Routed {
-    let found = sessions::question(shard, flight, call, text);
-    let server = found.as_ref().and_then(|(digest, _)| flight.snapshot.server_by_digest(*digest));
-    let server = server.filter(|server| flight.merged().servers().contains(server));
-    let (Some((_, restored)), Some(server)) = (found, server) else {
+fn answered(shard: &Shard, conn: &Conn, flight: &mut Flight, call: &Call, text: &[u8]) -> Routed {
+    let server = asker(shard, flight, call, text);
+    if let (Some(server), Some(live)) = (server, &flight.session)
+        && let Some(home) = pipeline::at_home(shard, conn, &flight.snapshot, server, live)
+    {
+        return Routed::Due(Due::Home(home));
+    }
+    let (Some(server), Some((_, restored))) = (server, sessions::question(shard, flight, call, text)) else {
         shard.count(Count::AnswersDropped);
         return Routed::Due(Due::Nothing);
     };
     flight.server = server;
     flight.whose = Whose::One(None);
     Routed::ToServer(Some(restored))
+}
+
+/// The server whose question a client answers.
+fn asker(shard: &Shard, flight: &Flight, call: &Call, text: &[u8]) -> Option<ServerId> {
+    let minted = std::str::from_utf8(call.id?.raw(text)).ok()?.parse().ok()?;
+    let digest = shard.control.asks.server(flight.session.as_ref()?.nonce16, minted)?;
+    let server = flight.snapshot.server_by_digest(digest)?;
+    flight.merged().servers().contains(&server).then_some(server)
 }
 
 /// The log level is a session's, whichever servers it has (MCP 2025-11-25 server/utilities/logging).
@@ -327,14 +362,6 @@ pub(super) fn exposed(flight: &Flight, body: &[u8]) -> Option<Vec<u8>> {
 /// Those that name one resource, by its URI.
 const RESOURCES: [Verb; 4] =
     [Verb::ResourcesRead, Verb::ResourcesSubscribe, Verb::ResourcesUnsubscribe, Verb::Complete];
-
-fn write_initialize(flight: &Flight, out: &mut Vec<u8>) {
-    out.extend_from_slice(format!("{{\"protocolVersion\":\"{}\",\"capabilities\":{{\"tools\":{{}},\"logging\":{{}},\"resources\":{{\"subscribe\":true}},\"prompts\":{{}}}},\"serverInfo\":{{\"name\":\"portcullis\",\"version\":\"0\"}}}}", flight.revision.as_str()).as_bytes());
-}
-
-fn write_discover(_flight: &Flight, out: &mut Vec<u8>) {
-    out.extend_from_slice(b"{\"resultType\":\"complete\",\"supportedVersions\":[\"2026-07-28\"],\"capabilities\":{\"tools\":{}},\"ttlMs\":0,\"cacheScope\":\"private\"}");
-}
 
 /// Progress of what a server asked, by the token that its client knows.
 async fn progressed(shard: &Shard, conn: &Conn, flight: &Flight, text: &[u8]) -> Due {

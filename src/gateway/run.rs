@@ -204,24 +204,27 @@ fn take_back(shard: &Rc<Shard>, cancel: &Cancel) {
         shard.count(Count::CancelsLate);
     }
     let Found::Flight(flight) = found else { return };
-    tell_taken_back(shard, cancel, flight);
-    let shard = shard.clone();
+    let told = tell_taken_back(shard, cancel.word.as_deref(), cancel.nonce, flight);
+    let word = cancel.word.clone().filter(|_| !told);
+    let (shard, nonce) = (shard.clone(), cancel.nonce);
     // As many of them as there are requests under way.
     ring::spawn(async move {
         shard.timers.sleep_until(shard.timers.now().mono.plus_ms(CANCEL_GRACE_MS)).await;
+        // It may have been on its way to its server's session until now.
+        tell_taken_back(&shard, word.as_deref(), nonce, flight);
         if shard.load.cancel_now(flight) {
             shard.count(Count::Cancelled);
         }
     });
 }
 
-/// Tells the one of several servers that has a request that its client takes it back.
-fn tell_taken_back(shard: &Rc<Shard>, cancel: &Cancel, flight: FlightKey) {
-    let live = shard.sessions.borrow_mut().get(&cancel.nonce);
-    let (Some(word), Some(live), Some((server, epoch))) = (cancel.word.clone(), live, shard.load.is_at(flight)) else {
-        return;
+/// Tells the one of several servers that has a request that its client takes it back; `false` where none has it.
+fn tell_taken_back(shard: &Rc<Shard>, word: Option<&[u8]>, nonce: [u8; 16], flight: FlightKey) -> bool {
+    let live = shard.sessions.borrow_mut().get(&nonce);
+    let (Some(word), Some(live), Some((server, epoch))) = (word, live, shard.load.is_at(flight)) else {
+        return false;
     };
-    let shard = shard.clone();
+    let (shard, word) = (shard.clone(), word.to_vec());
     ring::spawn(async move {
         let snapshot = shard.snapshot();
         let upstream = live.upstream(server).filter(|upstream| upstream.epoch == epoch);
@@ -229,6 +232,7 @@ fn tell_taken_back(shard: &Rc<Shard>, cancel: &Cancel, flight: FlightKey) {
             sessions::tell_one(&shard, &snapshot, &live, server, upstream, &word).await;
         }
     });
+    true
 }
 
 /// Tells a client that there is no room. Where too many are told already, just an end.

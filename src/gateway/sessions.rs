@@ -414,6 +414,11 @@ pub(super) fn refused(shard: &Shard, flight: &Flight, fault: WayFault) -> Refusa
             flight.later(Kind::ServerUnhealthy, retry_ms)
         }
         WayFault::Unreachable | WayFault::Late => flight.reasoned(Kind::ServerUnreachable),
+        // Of several servers that is the one's affair: the client's session is as good as ever.
+        WayFault::Declined | WayFault::Forgotten if flight.is_merged() => {
+            let words = format!("The server '{}' opens no session; the call was not sent.", flight.server_name());
+            flight.reasoned(Kind::ServerUnreachable).saying(words)
+        }
         _ => Kind::SessionUnknown.into(),
     }
 }
@@ -540,12 +545,11 @@ fn restoring(flight: &Flight, known: Option<&Known>) -> Vec<Vec<u8>> {
     if let Some(level) = known.level.and_then(LogLevel::of).filter(|_| !flight.is_merged() || logs(flight)) {
         bodies.push(request::request_set_level(bodies.len() as u64, level));
     }
-    let its = |uri: &'_ str| match flight.is_merged() {
-        true => uri.strip_prefix(&*subscribed_at(flight)).map(str::to_owned),
-        false => Some(uri.to_owned()),
-    };
-    for uri in known.subscriptions.iter().filter_map(|uri| its(uri)) {
-        bodies.push(request::request_subscribe(bodies.len() as u64, &uri));
+    let prefix = subscribed_at(flight);
+    for uri in &known.subscriptions {
+        // What was subscribed to while there was one server has no prefix.
+        let own = uri.strip_prefix(&*prefix).or_else(|| Some(&**uri).filter(|_| !flight.is_merged()));
+        bodies.extend(own.map(|uri| request::request_subscribe(bodies.len() as u64, uri)));
     }
     bodies
 }

@@ -150,11 +150,11 @@ async fn one(
     joined: &mut Joined,
     body: &Body,
     flight: &mut Flight,
-    read: Read,
+    mut read: Read,
     feed: &Rc<Feed>,
     turn: &mut Turn<'_>,
 ) -> Result<(), Refusal> {
-    let cursor = read.cursor;
+    let cursor = read.cursor.take();
     let due = match in_order(feed, &read, turn) {
         Ok(()) => pipeline::judged(shard, conn, body, flight, read, Some(Ok(feed.session().clone()))).await,
         Err(refusal) => Err(refusal),
@@ -163,6 +163,9 @@ async fn one(
     match due? {
         Due::Here(here) => {
             if let Some(revision) = here.begins {
+                if feed.is_over() {
+                    return Err(Kind::SessionUnknown.into());
+                }
                 sessions::kept(shard, flight, feed.session(), None, revision)?;
             }
             flight.answer_leaves(shard);
@@ -172,7 +175,7 @@ async fn one(
         // This is a session's home.
         Due::Nothing | Due::Home(_) | Due::Listen(_) => Ok(()),
         Due::List(kind) => {
-            let (page, _) = lists::page(flight, kind, cursor)?;
+            let (page, _) = lists::page(shard, flight, kind, cursor.as_deref())?;
             flight.answer_leaves(shard);
             joined.answer(shard, conn, &page).await;
             Ok(())

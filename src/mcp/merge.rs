@@ -171,11 +171,11 @@ impl Merged {
 
     /// A URI as the client wrote it: its server, and the URI there. `may` says of a server and its URI whether the
     /// caller may know of it; those it may not know of are passed over, so that what is hidden leads where it would if
-    /// it did not exist. Where nobody is left, the first that claims it is named, for the record: the decision refuses
+    /// it did not exist. Where nobody is left, the one that it would be is named, for the record: the decision refuses
     /// it. `None`: nobody's.
     ///
     /// In order: a `mcp+SERVER:` in front (or `ui://mcp+SERVER+…`), who lists it, whose template it fits (the narrower
-    /// first), who lists others of its scheme, who has resources.
+    /// first), who lists others of its scheme, of whom nothing is known yet, who has resources.
     #[must_use]
     pub fn route<'u>(
         &self,
@@ -261,14 +261,15 @@ impl Merged {
             return self.speaker(era, at).map(|part| (part.server, own));
         }
         let mut asked: SmallVec<[u16; 8]> = SmallVec::new();
-        for at in candidates(&self.eras[era as usize].uris) {
+        let uris = &self.eras[era as usize].uris;
+        for at in candidates(uris) {
             let Some(part) = self.part(at).filter(|_| !asked.contains(&at)) else { continue };
             if may(part.server, uri) {
                 return Some((part.server, Cow::Borrowed(uri)));
             }
             asked.push(at);
         }
-        Some((self.part(*asked.first()?)?.server, Cow::Borrowed(uri)))
+        Some((self.part(uris.owner(uri)?)?.server, Cow::Borrowed(uri)))
     }
 
     /// The member named in front of a URI, and the URI there.
@@ -293,7 +294,7 @@ impl Merged {
         table.marked.resize_with(self.parts.len(), Default::default);
         for (at, part) in (0_u16..).zip(&self.parts) {
             let Some(server) = catalog.server(part.server) else {
-                table.uris.add_unknown();
+                table.uris.add_unknown(at);
                 continue;
             };
             let Some(offer) = server.era(era) else { continue };

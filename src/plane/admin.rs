@@ -20,6 +20,7 @@ use crate::mcp::transport::Transport;
 use crate::uring::wait::clock;
 
 use super::PlaneFault;
+use super::endpoints;
 pub use super::surveys::SurveyHealth;
 
 /// What is known of the servers, for people.
@@ -261,6 +262,7 @@ fn page(path: &[u8], control: &Control, health: &Health) -> (u16, String) {
                     "{:#}\n",
                     json!({
                         "version": version, "ready": ready, "recording": recording, "servers": servers,
+                        "endpoints": endpoints::status(&control.snapshot.load()),
                         "snapshot": control.snapshot.load().number,
                         "reload": health.reload().as_ref().map(reloaded),
                         "happened": control.tally.under(Section::Happened),

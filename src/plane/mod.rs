@@ -10,6 +10,7 @@ pub mod audit;
 pub mod banner;
 mod certs;
 mod client;
+mod endpoints;
 mod journal;
 mod keeper;
 pub mod log;

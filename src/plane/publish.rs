@@ -17,6 +17,7 @@ use crate::tls::config::Materials;
 use crate::upstream::state::ServerState;
 
 use super::admin::Health;
+use super::endpoints::Told;
 use super::keeper::News;
 use super::log::Notes;
 use super::surveys::{Surveys, Weight};
@@ -32,6 +33,7 @@ pub(super) struct Publisher {
     epochs: Epochs,
     number: u64,
     warned: Vec<Warning>,
+    told: Told,
 }
 
 /// What a configuration comes to before anything is found out.
@@ -62,7 +64,8 @@ impl Publisher {
         let servers = vec![Known::default(); now.states.len()];
         let surveys = Surveys::new(&now.settings.state, notes);
         let epochs = Epochs::default();
-        Self { control, health, now, servers, surveys, epochs, number: 1, warned: Vec::new() }
+        let told = Told::default();
+        Self { control, health, now, servers, surveys, epochs, number: 1, warned: Vec::new(), told }
     }
 
     /// Publishes until the gateway stops.
@@ -186,6 +189,7 @@ impl Publisher {
             succession: self.epochs.succession.clone(),
             number: self.number,
         });
+        self.told.tell(&snapshot);
         self.control.snapshot.store(Arc::new(snapshot));
         for warning in &warnings {
             if !self.warned.contains(warning) {

@@ -226,7 +226,7 @@ pub fn decide_listen_at(
 ) -> Result<(Permit, Vec<(ServerId, Box<str>)>), Denied> {
     let (mut rules, mut found) = (Rules::new(), Vec::new());
     let Object::Listen(listen) = &mut call.subject else {
-        return Err(Denied { call, why: Why::Hidden, rules });
+        return Err(Denied { call, item: None, why: Why::Hidden, rules });
     };
     listen.uris.retain(|uri| {
         let Some((server, own)) = whose(uri.of(body)) else { return false };
@@ -238,7 +238,7 @@ pub fn decide_listen_at(
         verdict.outcome.is_ok()
     });
     listen.tasks.retain(|task| task.opened.is_some());
-    Ok((Permit { call, server, rules }, found))
+    Ok((Permit { call, server, item: None, rules }, found))
 }
 
 /// Whether an entry of `server`'s list is shown. Tools and prompts go by the id their catalogue gave them: the

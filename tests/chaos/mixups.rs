@@ -15,30 +15,43 @@ use crate::support::chaos::{BLOCK, SERVERS, calls, seed};
 use crate::support::chaos_mix::{Answering, DEEDS, Deed, Forgets, Form, Mix};
 use crate::support::chaos_mix_client::{Known, MixClients};
 use crate::support::chaos_mix_server::MixServers;
-use crate::support::gateway::{PATIENCE, Setup};
+use crate::support::gateway::{Gateway, PATIENCE, Setup};
 use crate::support::level::Level;
 use crate::support::oracle::{self, Claim, Due, End, Line};
 
 /// [P1] [P2] [P3] [P4] [P5] [P6] [P7] All of them at once.
 #[test]
 fn a_thousand_clients_with_one_id() {
-    run("two shards", CLIENTS, calls(), |setup| setup.shards(2));
+    run("two shards", CLIENTS, calls(), MixClients::new, |setup| setup.shards(2));
+}
+
+/// [P1] [P2] [P3] [P4] [P5] [P6] [P7] Three servers behind one endpoint, whose tools, sessions, questions and events all
+/// have the same names: a session has calls at each of them, and none gets another's.
+#[test]
+fn a_thousand_clients_of_three_servers_with_one_name() {
+    run("one endpoint", CLIENTS, calls(), MixClients::merged, |setup| setup.shards(2));
 }
 
 /// [P1] [P2] [P3] [P4] [P5] [P6] Fewer, on epoll, for machines without io_uring.
 #[test]
 fn a_hundred_on_epoll() {
-    run("epoll", CLIENTS / 10, calls() / 10, |setup| setup.shards(2).flag("--driver=epoll"));
+    run("epoll", CLIENTS / 10, calls() / 10, MixClients::new, |setup| setup.shards(2).flag("--driver=epoll"));
 }
 
-fn run(name: &str, clients: usize, calls: u64, change: impl FnOnce(Setup) -> Setup) {
+fn run(
+    name: &str,
+    clients: usize,
+    calls: u64,
+    crowd: impl FnOnce(u64, &Gateway, u64) -> MixClients,
+    change: impl FnOnce(Setup) -> Setup,
+) {
     let seed = seed();
     let (clients, calls) = (with_descriptors(clients), calls.next_multiple_of(BLOCK));
     let replay = format!("replay with PORTCULLIS_CHAOS_SEED={seed} PORTCULLIS_CHAOS_CALLS={calls}");
     println!("mix-ups, {name}: {clients} clients, {calls} calls; {replay}");
     let servers = MixServers::start(seed);
     let mut gateway = change(setup(&servers)).start();
-    let crowd = MixClients::new(seed, &gateway, calls);
+    let crowd = crowd(seed, &gateway, calls);
     let before = Level::settled(&gateway);
     let begun = Instant::now();
     let known = crowd.run(clients);

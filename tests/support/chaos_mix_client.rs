@@ -21,6 +21,8 @@ use super::oracle::{Claim, Due, End, Heard};
 pub(crate) struct MixClients {
     seed: u64,
     address: SocketAddr,
+    /// All servers are behind one endpoint; else each has its own.
+    merged: bool,
     /// By caller.
     tokens: Vec<String>,
     next: AtomicU64,
@@ -98,13 +100,23 @@ enum Stream {
 impl MixClients {
     /// Clients for so many calls.
     pub(crate) fn new(seed: u64, gateway: &Gateway, calls: u64) -> Self {
-        let paths = SERVERS.map(|server| gateway.url(&format!("/s/{server}/mcp")));
+        Self::at(seed, gateway, calls, false)
+    }
+
+    /// The same, whose servers are all behind `/mcp`, under names with the server's in front.
+    pub(crate) fn merged(seed: u64, gateway: &Gateway, calls: u64) -> Self {
+        Self::at(seed, gateway, calls, true)
+    }
+
+    fn at(seed: u64, gateway: &Gateway, calls: u64, merged: bool) -> Self {
+        let paths = SERVERS.map(|server| gateway.url(&path(merged, server)));
         let audience: Vec<&str> = paths.iter().map(String::as_str).collect();
         let token = |(subject, agent, _): (&'static str, &'static str, &'static [&'static str])| {
             gateway.token_for(&Who { subject, agent: Some(agent), tasks: &[], expires_s: 7_200 }, &audience)
         };
         let tokens = CALLERS.into_iter().map(token).collect();
-        Self { seed, address: gateway.address, tokens, next: AtomicU64::new(0), last: calls, board: Mutex::default() }
+        let (address, next) = (gateway.address, AtomicU64::new(0));
+        Self { seed, address, merged, tokens, next, last: calls, board: Mutex::default() }
     }
 
     /// Makes all calls, as so many clients at once; what they know then.
@@ -132,11 +144,21 @@ impl MixClients {
 
     /// The head of a request, up to its length.
     fn head(&self, who: usize, server: usize, http: &str, fields: &str) -> String {
-        let (server, token, address) = (SERVERS[server], &self.tokens[who], self.address);
+        let (path, token, address) = (path(self.merged, SERVERS[server]), &self.tokens[who], self.address);
         format!(
-            "{http} /s/{server}/mcp HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\n\
+            "{http} {path} HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\n\
              accept: application/json, text/event-stream\r\nauthorization: Bearer {token}\r\n{fields}"
         )
+    }
+
+    /// The server that a call is for, in a session of `server`'s.
+    fn server_of(&self, mix: &Mix, server: usize) -> usize {
+        if self.merged { Draw::of(self.seed, mix.number, 9).below(SERVERS.len()) } else { server }
+    }
+
+    /// What its tool is called here.
+    fn tool(&self, mix: &Mix, server: usize) -> String {
+        if self.merged { format!("{}__{}", SERVERS[server], mix.tool()) } else { mix.tool().to_owned() }
     }
 
     fn wire(&self) -> Wire {
@@ -207,7 +229,8 @@ impl<'a> Client<'a> {
     // ---- calls ------------------------------------------------------------------------------------------------
 
     fn modern(&mut self, mix: &Mix) {
-        let server = self.draw.below(SERVERS.len());
+        let drawn = self.draw.below(SERVERS.len());
+        let server = self.clients.server_of(mix, drawn);
         let mut going = self.going(mix.alone || mix.deed == Deed::Left, server);
         let request = self.request(mix, server);
         going.wire.send(&request);
@@ -225,6 +248,7 @@ impl<'a> Client<'a> {
             return;
         }
         let server = self.session.as_ref().map_or(0, |session| session.server);
+        let server = self.clients.server_of(mix, server);
         let begun = Instant::now();
         loop {
             let mut going = self.going(mix.alone || matches!(mix.deed, Deed::Left | Deed::CutForGood), server);
@@ -298,7 +322,8 @@ impl<'a> Client<'a> {
         let Some(session) = &self.session else { return };
         let server = session.server;
         let fields = format!("{}traceparent: {}\r\n", session.fields(), trace(&calls[0].value));
-        let messages: Vec<String> = calls.iter().map(|mix| message(mix, &session.tag)).collect();
+        let tool = |mix: &Mix| self.clients.tool(mix, self.clients.server_of(mix, server));
+        let messages: Vec<String> = calls.iter().map(|mix| message(mix, &tool(mix), &session.tag)).collect();
         let body = format!("[{}]", messages.join(","));
         let mut going = self.going(false, server);
         let head = self.clients.head(self.who, server, "POST", &fields);
@@ -311,6 +336,7 @@ impl<'a> Client<'a> {
             Ok(answers) => answers,
             Err(end) => {
                 for mix in calls {
+                    going.server = self.clients.server_of(mix, server);
                     self.claim(mix, &going, Due::PermitOrNothing, end.clone());
                 }
                 return self.leave_session(true);
@@ -333,6 +359,7 @@ impl<'a> Client<'a> {
                 (None, _) => End::Garbled(format!("no answer in {answers:?}")),
                 (Some(_), Some(_)) => End::Foreign(format!("two answers in {answers:?}")),
             };
+            going.server = self.clients.server_of(mix, server);
             self.claim(mix, &going, Due::Permit, end);
         }
         if answers.len() != calls.len() {
@@ -348,9 +375,10 @@ impl<'a> Client<'a> {
         self.session = Some(session);
         self.leave_session(true);
         let mut again = mix.clone();
+        let tool = self.clients.tool(mix, server);
         again.value = format!("{}ffff{}", &fresh()[..16], &mix.value[20..]);
         let fields = format!("{}traceparent: {}\r\n", session_fields(&id, revision), trace(&again.value));
-        let answer = self.clients.ask(self.who, server, "POST", &fields, &message(&again, &tag));
+        let answer = self.clients.ask(self.who, server, "POST", &fields, &message(&again, &tool, &tag));
         let status = answer.map_or(0, |answer| answer.status);
         if status != 404 {
             self.known.faults.push(format!("[P1] a call in an ended session was answered {status}: {}", mix.value));
@@ -685,9 +713,15 @@ impl<'a> Client<'a> {
         said(self.clients.ask(self.who, server, "POST", &fields, &told), 202)?;
         // By what it subscribes to, servers know it: that is brought along into a session that is opened anew.
         let tag = fresh();
-        let params = json!({ "uri": format!("tag://{tag}") });
-        let body = json!({ "jsonrpc": "2.0", "id": ID, "method": "resources/subscribe", "params": params });
-        said(self.clients.ask(self.who, server, "POST", &fields, &body.to_string()), 200)?;
+        let uris = match self.clients.merged {
+            true => SERVERS.map(|server| format!("mcp+{server}:tag://{tag}")).to_vec(),
+            false => vec![format!("tag://{tag}")],
+        };
+        for uri in uris {
+            let params = json!({ "uri": uri });
+            let body = json!({ "jsonrpc": "2.0", "id": ID, "method": "resources/subscribe", "params": params });
+            said(self.clients.ask(self.who, server, "POST", &fields, &body.to_string()), 200)?;
+        }
         self.clients.board().push((self.who, server, id.clone()));
         self.session = Some(Session { id, tag, server, revision, own: None, heard: 0, unsure: false });
         self.known.count("sessions");
@@ -743,15 +777,15 @@ impl<'a> Client<'a> {
 
     fn request(&self, mix: &Mix, server: usize) -> Vec<u8> {
         let mut fields = format!("traceparent: {}\r\n", trace(&mix.value));
+        let tool = self.clients.tool(mix, server);
         let mut tag = "";
         if mix.modern {
-            let tool = mix.tool();
             fields += &format!("mcp-protocol-version: {MODERN}\r\nmcp-method: tools/call\r\nmcp-name: {tool}\r\n");
         } else if let Some(session) = &self.session {
             fields += &session.fields();
             tag = &session.tag;
         }
-        let body = message(mix, tag);
+        let body = message(mix, &tool, tag);
         let head = self.clients.head(self.who, server, "POST", &fields);
         format!("{head}content-length: {}\r\n\r\n{body}", body.len()).into_bytes()
     }
@@ -780,6 +814,11 @@ impl Session {
     }
 }
 
+/// Where a server's calls go.
+fn path(merged: bool, server: &str) -> String {
+    if merged { "/mcp".to_owned() } else { format!("/s/{server}/mcp") }
+}
+
 fn session_fields(id: &str, revision: &str) -> String {
     // The header came with the second of them.
     if revision.is_empty() || revision == REVISIONS[0] {
@@ -793,14 +832,14 @@ fn trace(value: &str) -> String {
 }
 
 /// The call as a message; `tag` is empty outside of sessions.
-fn message(mix: &Mix, tag: &str) -> String {
+fn message(mix: &Mix, tool: &str, tag: &str) -> String {
     let mut meta = json!({ "progressToken": ID, "traceparent": trace(&mix.value) });
     if mix.modern {
         meta["io.modelcontextprotocol/protocolVersion"] = json!(MODERN);
         meta["io.modelcontextprotocol/clientCapabilities"] = json!({});
     }
     let arguments = json!({ "value": mix.value, "tag": tag });
-    let params = json!({ "name": mix.tool(), "arguments": arguments, "_meta": meta });
+    let params = json!({ "name": tool, "arguments": arguments, "_meta": meta });
     json!({ "jsonrpc": "2.0", "id": mix.id(), "method": "tools/call", "params": params }).to_string()
 }
 

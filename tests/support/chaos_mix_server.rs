@@ -41,7 +41,7 @@ struct World {
     forgotten: HashSet<String>,
     /// What came as answers to the questions that were put, by the values of their calls.
     questions: HashMap<String, Vec<String>>,
-    /// Whose sessions there have been.
+    /// Whose sessions there have been, by server.
     tags: HashSet<String>,
     counts: HashMap<&'static str, usize>,
 }
@@ -414,7 +414,7 @@ fn post(shared: &Shared, place: &Place, server: usize, request: &Request, line: 
     }
     if let (Some(session), "resources/subscribe") = (&session, method) {
         let tag = message["params"]["uri"].as_str().and_then(|uri| uri.strip_prefix("tag://"));
-        let again = !shared.world().tags.insert(tag.unwrap_or_default().to_owned());
+        let again = !shared.world().tags.insert(format!("{server} {}", tag.unwrap_or_default()));
         let mut state = session.state();
         state.fresh = again;
         let before = state.tag.replace(tag.unwrap_or_default().to_owned());

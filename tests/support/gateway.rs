@@ -389,13 +389,6 @@ impl Gateway {
         lines.iter().filter(|line| line.contains(words)).count()
     }
 
-    /// Its own page about itself.
-    #[track_caller]
-    pub(crate) fn status(&self) -> Value {
-        let ask = format!("GET /status HTTP/1.1\r\nhost: {}\r\n\r\n", self.admin);
-        Wire::to(self.admin).ask(ask.as_bytes()).json()
-    }
-
     /// What it has counted under this name, of what happened or of what it dropped.
     #[track_caller]
     pub(crate) fn counted(&self, name: &str) -> u64 {

@@ -60,7 +60,17 @@ fn behind(setup: Setup, servers: &[(&str, &Upstream)]) -> Setup {
 fn pair() -> (Gateway, Upstream, Upstream) {
     let (docs, mail) = (plan("docs").start(), plan("mail").start());
     let gateway = behind(Setup::new(), &[("docs", &docs), ("mail", &mail)]).open().shards(2).start();
-    (gateway, docs, mail)
+    (known(gateway), docs, mail)
+}
+
+/// Once it knows all its servers.
+fn known(gateway: Gateway) -> Gateway {
+    eventually("all servers are known", || {
+        let ask = format!("GET /status HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", gateway.admin);
+        let status = Wire::to(gateway.admin).ask(ask.as_bytes()).json();
+        status["servers"].as_array().is_some_and(|servers| servers.iter().all(|server| server["known"] == true))
+    });
+    gateway
 }
 
 /// What a caller of either era asks.
@@ -79,7 +89,7 @@ fn bare() -> (Gateway, Upstream, Upstream) {
         .set("/endpoints", json!({ "/mcp": { "servers": ["docs", "mail"], "names": "bare" } }))
         .rule(json!({ "id": "most", "permit": ["*/echo", "*/whoami", "*/only", "*!*"] }))
         .start();
-    (gateway, docs, mail)
+    (known(gateway), docs, mail)
 }
 
 /// The handshakes of this client, not those of the gateway's own survey.
@@ -89,7 +99,7 @@ fn handshakes(upstream: &Upstream) -> Vec<Seen> {
 }
 
 fn told(upstream: &Upstream, method: &str) -> Vec<Seen> {
-    upstream.seen().into_iter().filter(|seen| seen.method() == method).collect()
+    upstream.seen().into_iter().filter(|seen| seen.method() == method && !seen.refused).collect()
 }
 
 /// Each call is at its own server, under that one's name, and nothing else of it has changed.
@@ -191,7 +201,7 @@ fn hidden_by_any_name() {
             .rule(json!({ "id": "none", "forbid": ["mail/echo"] }))
     };
     let bare = json!({ "/mcp": { "servers": ["docs", "mail"], "names": "bare" } });
-    for gateway in [setup().start(), setup().set("/endpoints", bare).start()] {
+    for gateway in [setup().start(), setup().set("/endpoints", bare).start()].map(known) {
         let session = open_session(&gateway, |post| post);
         let mut answers = HashSet::new();
         for name in [
@@ -465,7 +475,7 @@ fn two_servers_ask_at_once() {
         })
     };
     let (docs, mail) = (asks("docs").start(), asks("mail").start());
-    let gateway = behind(Setup::new(), &[("docs", &docs), ("mail", &mail)]).open().shards(2).start();
+    let gateway = known(behind(Setup::new(), &[("docs", &docs), ("mail", &mail)]).open().shards(2).start());
     let session = open_session(&gateway, |post| post);
     let calls = ["docs", "mail"].map(|server| Post::legacy_call(&session, &format!("{server}__ask")).id(server));
     let mut streams = calls.each_ref().map(|post| post.stream(&gateway));
@@ -511,7 +521,7 @@ fn a_cancellation_reaches_its_server() {
         })
     };
     let (docs, mail) = (holds().start(), holds().start());
-    let gateway = behind(Setup::new(), &[("docs", &docs), ("mail", &mail)]).open().shards(2).start();
+    let gateway = known(behind(Setup::new(), &[("docs", &docs), ("mail", &mail)]).open().shards(2).start());
     let session = open_session(&gateway, |post| post);
     Post::legacy_call(&session, "docs__echo").echoed(&gateway);
     for round in 0..4 {
@@ -579,7 +589,7 @@ fn a_server_that_went_away() {
 fn a_caller_sees_its_era() {
     let new = Plan::tools(&["echo"]).eras(Eras::Modern).start();
     let old = Plan::tools(&["echo"]).eras(Eras::Legacy).start();
-    let gateway = behind(Setup::new(), &[("new", &new), ("old", &old)]).open().start();
+    let gateway = known(behind(Setup::new(), &[("new", &new), ("old", &old)]).open().start());
     let session = open_session(&gateway, |post| post);
     Post::call("new__echo").echoed(&gateway);
     Post::legacy_call(&session, "old__echo").echoed(&gateway);
@@ -606,7 +616,7 @@ fn servers_of_other_revisions() {
         })
     };
     let (old, none) = (fixed("2025-03-26", "").start(), fixed(LEGACY, "").start());
-    let gateway = behind(Setup::new(), &[("old", &old), ("none", &none)]).open().start();
+    let gateway = known(behind(Setup::new(), &[("old", &old), ("none", &none)]).open().start());
     let session = open_session(&gateway, |post| post);
     for (tool, upstream, version) in [("old__echo", &old, ""), ("none__echo", &none, LEGACY)] {
         let post = Post::legacy_call(&session, tool);
@@ -675,7 +685,7 @@ fn parameter_headers_are_checked_against_the_right_tool() {
     };
     let docs = Plan::tools(&[]).tool(routed("Region")).start();
     let mail = Plan::tools(&[]).tool(routed("Place")).start();
-    let gateway = behind(Setup::new(), &[("docs", &docs), ("mail", &mail)]).open().start();
+    let gateway = known(behind(Setup::new(), &[("docs", &docs), ("mail", &mail)]).open().start());
     let call = |tool: &str| Post::call(tool).param("/arguments/region", json!("eu"));
     call("docs__routed").field("mcp-param-region", "eu").echoed(&gateway);
     call("mail__routed").field("mcp-param-place", "eu").echoed(&gateway);
@@ -713,7 +723,7 @@ fn a_task_is_at_its_server() {
         })
     };
     let (docs, mail) = (works("docs").start(), works("mail").start());
-    let gateway = behind(Setup::new(), &[("docs", &docs), ("mail", &mail)]).open().start();
+    let gateway = known(behind(Setup::new(), &[("docs", &docs), ("mail", &mail)]).open().start());
     let able = || json!({ "extensions": { TASKS: {} } });
     for server in ["docs", "mail"] {
         let made = Post::call(&format!("{server}__work")).declaring(able()).to(&gateway).json();
@@ -736,11 +746,7 @@ fn a_task_is_at_its_server() {
 fn a_server_of_the_old_transport_among_others() {
     let old = SsePlan::tools(&["echo"]).start();
     let docs = plan("docs").start();
-    let gateway = behind(Setup::new(), &[("docs", &docs)]).server("old", &old.url()).open().shards(2).start();
-    eventually("it is known", || {
-        let session = open_session(&gateway, |post| post);
-        Post::legacy_call(&session, "old__echo").to(&gateway).json().get("result").is_some()
-    });
+    let gateway = known(behind(Setup::new(), &[("docs", &docs)]).server("old", &old.url()).open().shards(2).start());
     let session = open_session(&gateway, |post| post);
     let mut wires: Vec<Wire> = (0..CONNECTIONS).map(|_| Wire::to(gateway.address)).collect();
     let before = old.opened();
@@ -773,4 +779,151 @@ fn a_servers_own_path_has_its_own_names() {
         assert_eq!(prefixed["error"]["message"], format!("Unknown tool: {server}__whoami"));
     }
     oracle::check(&gateway, &[("docs", &docs), ("mail", &mail)]);
+}
+
+/// While one is not known, what nobody lists goes to nobody: it may be that one's.
+#[test]
+fn a_uri_is_not_guessed_at() {
+    let (docs, dead) = (plan("docs").start(), Reserved::new());
+    let gateway = behind(Setup::new(), &[("docs", &docs)]).server("dead", &dead.url()).open().start();
+    for era in ["modern", "legacy"] {
+        let read = |uri: &str| ask(era, &gateway, "resources/read", json!({ "uri": uri }));
+        assert_eq!(read("docs://open")["result"]["contents"][0]["text"], "docs");
+        let guess = read("dead://open");
+        assert_eq!(guess["error"]["message"], "The server 'dead' has not been reached yet; try again.", "{guess}");
+        assert_eq!(read("mcp+docs:dead://open")["result"]["contents"][0]["text"], "docs", "said outright");
+    }
+    assert_eq!(told(&docs, "resources/read").len(), 4);
+}
+
+/// A server's own user interface knows its tools by their own names, and nothing else does (MCP Apps).
+#[test]
+fn an_app_calls_by_bare_names() {
+    let app = |name: &str| json!({ "name": name, "inputSchema": { "type": "object" }, "_meta": { "ui": { "resourceUri": "ui://docs/x" } } });
+    let docs = Plan::tools(&["plain", "secret"]).tool(app("refresh")).tool(app("both")).tool(app("hidden")).start();
+    let mail = Plan::tools(&["both"]).start();
+    let gateway = behind(Setup::new(), &[("docs", &docs), ("mail", &mail)])
+        .rule(json!({ "id": "most", "permit": ["*/refresh", "*/both", "*/plain"] }))
+        .start();
+    let gateway = known(gateway);
+    let session = open_session(&gateway, |post| post);
+    for post in [Post::call("refresh"), Post::legacy_call(&session, "refresh")] {
+        post.echoed(&gateway);
+        assert_eq!(docs.wait("the call", |seen| seen.value() == post.value).body, post.body_bytes());
+    }
+    for name in ["plain", "both", "secret", "hidden", "nothing"] {
+        for post in [Post::call(name), Post::legacy_call(&session, name)] {
+            assert_eq!(post.to(&gateway).json()["error"]["message"], format!("Unknown tool: {name}"));
+        }
+    }
+    assert!(mail.calls().is_empty());
+    oracle::check(&gateway, &[("docs", &docs), ("mail", &mail)]);
+}
+
+/// URIs in answers lead back to the server that wrote them, in short answers, in long ones and in events; nothing else
+/// in them changes.
+#[test]
+fn links_lead_back() {
+    let links = |events: bool| {
+        Plan::tools(&["link"]).script(move |seen, out| {
+            if seen.method() == "resources/list" {
+                let resources = json!([{ "uri": "note://both", "name": "both" }]);
+                let mut answer = result(seen, json!({ "resources": resources }));
+                answer["result"]["ttlMs"] = json!(60_000);
+                answer["result"]["cacheScope"] = json!("public");
+                out.json(200, "", &answer);
+                return Acted::Done;
+            }
+            if !seen.calls("link") {
+                return Acted::Default;
+            }
+            let long = "x".repeat(seen.message["params"]["arguments"]["length"].as_u64().unwrap_or(0) as usize);
+            let answer = linked(seen, "note://both", &long);
+            if events {
+                out.stream();
+                out.event_bytes(&format!(
+                    "data: {answer}
+
+"
+                ));
+                out.stream_end();
+            } else {
+                out.json_bytes(200, "", answer.as_bytes());
+            }
+            Acted::Done
+        })
+    };
+    let (docs, mail) = (links(false).start(), links(false).start());
+    let chat = links(true).start();
+    let servers = [("docs", &docs), ("mail", &mail), ("chat", &chat)];
+    let gateway = known(behind(Setup::new(), &servers).open().start());
+    let session = open_session(&gateway, |post| post);
+    for (server, uri) in [("chat", "note://both"), ("docs", "mcp+docs:note://both"), ("mail", "mcp+mail:note://both")] {
+        for length in [0, 200_000] {
+            let tool = format!("{server}__link");
+            for post in [Post::call(&tool), Post::legacy_call(&session, &tool)] {
+                let post = post.param("/arguments/length", json!(length));
+                let seen = Seen { message: serde_json::from_slice(&post.body_bytes()).expect("JSON"), ..blank() };
+                let got = if server == "chat" {
+                    let mut messages = post.stream(&gateway).rest().0;
+                    messages.pop().expect("an answer").to_string()
+                } else {
+                    post.to(&gateway).text()
+                };
+                let want = linked(&seen, uri, &"x".repeat(length));
+                let want = if server == "chat" { parsed(&want).to_string() } else { want };
+                assert_eq!(got.len(), want.len(), "{server} {length}: {}", &got[..got.len().min(600)]);
+                assert_eq!(got, want);
+            }
+        }
+    }
+    oracle::check(&gateway, &servers);
+}
+
+fn parsed(text: &str) -> Value {
+    serde_json::from_str(text).expect("JSON")
+}
+
+fn blank() -> Seen {
+    Seen {
+        connection: 0,
+        nth: 0,
+        http: String::new(),
+        target: String::new(),
+        fields: Vec::new(),
+        body: Vec::new(),
+        message: Value::Null,
+        refused: false,
+    }
+}
+
+/// A tool's answer with that URI in all places of one, and as text, where it is none of the gateway's.
+fn linked(seen: &Seen, uri: &str, long: &str) -> String {
+    let kind = if seen.is_modern() { r#""resultType":"complete","# } else { "" };
+    let link = format!(r#"{{"type":"resource_link","name":"n", "uri":"{uri}"}}"#);
+    let inside = format!(r#"{{"type":"resource","resource":{{"uri": "{uri}","text":"t"}}}}"#);
+    let text = format!(r#"{{"type":"text","text":"note://both {long}"}}"#);
+    let content = format!(r#"[ {link},{text},{inside}],"structuredContent":{{"uri":"note://both"}} "#);
+    format!(r#"{{"jsonrpc":"2.0", "id":{},"result":{{{kind}"content":{content}}}}}"#, seen.id())
+}
+
+/// A server that wants no session with this client costs its own calls, not the client's session.
+#[test]
+fn a_server_that_opens_no_session() {
+    let shut = Plan::tools(&["echo"]).script(|seen, out| {
+        if seen.method() == "initialize" && seen.message["params"]["clientInfo"]["name"] == "test" {
+            out.empty(403);
+            return Acted::Done;
+        }
+        Acted::Default
+    });
+    let (shut, docs) = (shut.start(), plan("docs").start());
+    let gateway = known(behind(Setup::new(), &[("shut", &shut), ("docs", &docs)]).open().start());
+    let session = open_session(&gateway, |post| post);
+    let error = Post::legacy_call(&session, "shut__echo").to(&gateway);
+    assert_eq!((error.status(), &error.json()["error"]["data"]["server"]), (200, &json!("shut")), "{}", error.text());
+    assert_eq!(error.json()["error"]["message"], "The server 'shut' opens no session; the call was not sent.");
+    Post::legacy_call(&session, "docs__echo").echoed(&gateway);
+    assert!(shut.calls().is_empty());
+    oracle::check(&gateway, &[("shut", &shut), ("docs", &docs)]);
 }

@@ -11,7 +11,7 @@ use crate::support::http::{Events, Response, Wire};
 use crate::support::mcp::{LEGACY, Post, open_session, session_request, text_of};
 use crate::support::oracle;
 use crate::support::sse_server::SsePlan;
-use crate::support::upstream::{Acted, Plan, Upstream, progress, said};
+use crate::support::upstream::{Acted, Plan, Seen, Upstream, progress, said};
 
 const OLD: &str = "2024-11-05";
 
@@ -329,6 +329,63 @@ fn a_server_asks_and_is_answered() {
     assert_eq!(text_of(&old.next()), value);
     eventually("the others are dropped", || gateway.counted("answers_dropped") == 2);
     oracle::check(&gateway, &[("up", &upstream)]);
+}
+
+/// Two servers behind one such stream: the handshake is the gateway's, each has its session when it is called, and what
+/// it says and asks is on the stream.
+#[test]
+fn two_servers_behind_one_stream() {
+    let (one, two) = (upstream(), upstream());
+    let gateway = Setup::new()
+        .server("one", &one.url())
+        .server("two", &two.url())
+        .open()
+        .set("/endpoints", json!({ "/mcp": { "servers": ["one", "two"], "sse": true } }))
+        .shards(2)
+        .start();
+    eventually("both are known", || {
+        ["one", "two"]
+            .iter()
+            .all(|server| Post::call("echo").at(&format!("/s/{server}/mcp")).to(&gateway).status() == 200)
+    });
+    let handshakes = |upstream: &Upstream| {
+        let ours = |seen: &&Seen| seen.message["params"]["clientInfo"]["name"] == "test";
+        upstream.seen().iter().filter(|seen| seen.method() == "initialize").filter(ours).count()
+    };
+    let mut old = Old::connect(&gateway, "");
+    let early = old.ask(Post::legacy_call("", "one__echo"));
+    assert_eq!(early["error"]["code"], -32_600, "{early}");
+    let first = old.ask(Post::initialize(OLD));
+    assert_eq!((&first["result"]["protocolVersion"], &first["id"]), (&json!(OLD), &json!("init")));
+    old.tell(&json!({ "jsonrpc": "2.0", "method": "notifications/initialized" }));
+    assert_eq!(old.ask(Post::legacy("", "ping", json!({})))["result"], json!({}));
+    assert_eq!((handshakes(&one), handshakes(&two)), (0, 0));
+    for tool in ["one__echo", "two__echo", "one__echo"] {
+        old.echoed(tool, 7);
+    }
+    assert_eq!((handshakes(&one), handshakes(&two)), (1, 1));
+    let unknown = old.ask(Post::legacy_call("", "echo"));
+    assert_eq!(unknown["error"]["message"], "Unknown tool: echo");
+    let post = Post::legacy_call("", "two__ask").id(8);
+    let value = post.value.clone();
+    old.send(post);
+    let asked = old.next();
+    assert_eq!(asked["method"], "sampling/createMessage");
+    old.tell(&json!({ "jsonrpc": "2.0", "id": asked["id"], "result": { "role": "user", "content": { "n": 2 } } }));
+    let got = two.wait("the answer", |seen| seen.message["result"]["content"]["n"] == 2);
+    assert_eq!(got.id(), "ask-1");
+    two.open("answered");
+    assert_eq!(text_of(&old.next()), value);
+    // The end of the stream is the end of all of them.
+    let theirs = [&one, &two].map(|upstream| {
+        let calls = upstream.calls();
+        calls.last().map(|seen| seen.field("mcp-session-id").to_owned()).unwrap_or_default()
+    });
+    drop(old);
+    for (upstream, theirs) in [&one, &two].into_iter().zip(theirs) {
+        eventually("the server's session has ended", || !upstream.sessions().contains(&theirs));
+    }
+    oracle::check(&gateway, &[("one", &one), ("two", &two)]);
 }
 
 /// What the server says on its session's own stream is on this one too.

@@ -284,6 +284,9 @@ fn what_nobody_lists_goes_by_its_scheme() {
     let docs = server(&open, "docs");
     assert_eq!(open.expose_uri(Era::Modern, docs, "x:1"), "x:1");
     assert_eq!(open.expose_uri(Era::Modern, docs, "x:2"), "mcp+docs:x:2");
+    assert_eq!((route(&open, "x:2").unwrap().0, route(&open, "y:1").unwrap().0), ("docs", "a"));
+    let known = |uri| open.route(Era::Modern, uri, &mut |server, _| server == docs).unwrap().0;
+    assert_eq!(known("y:1"), docs, "who has nothing to do with the other server does not notice it");
 }
 
 #[test]
@@ -449,7 +452,7 @@ fn who_several_servers_are_together() {
     let mut together = Together { parts: &parts, more: false, instructions: true };
     let initialize = |together: &Together<'_>| {
         let mut out = Vec::new();
-        write_initialize_result(&mut out, Revision::R2025_06_18, together);
+        write_initialize_result(&mut out, Revision::R2025_06_18, together, &[]);
         serde_json::from_slice::<Value>(&out).unwrap()
     };
     let ui = json!({"mimeTypes": ["text/html", "text/x"], "deep": true});
@@ -461,10 +464,9 @@ fn who_several_servers_are_together() {
                 "logging": {}, "extensions": {"io.modelcontextprotocol/ui": ui, "com.example/own": {"a": 1}}}})
     );
     let mut out = Vec::new();
-    write_discover_result(&mut out, &together, true, 7, &[Lacking { server: "x", state: Lack::Missing }]);
+    write_discover_result(&mut out, &together, 7, &[Lacking { server: "x", state: Lack::Missing }]);
     let discovered: Value = serde_json::from_slice(&out).unwrap();
-    assert_eq!(discovered["supportedVersions"][0], "2026-07-28");
-    assert_eq!(discovered["supportedVersions"].as_array().unwrap().len(), 5);
+    assert_eq!(discovered["supportedVersions"], json!(["2026-07-28"]));
     assert_eq!(discovered["capabilities"]["extensions"]["io.modelcontextprotocol/tasks"], json!({}));
     assert_eq!(
         (&discovered["ttlMs"], &discovered["cacheScope"], &discovered["resultType"]),
@@ -485,8 +487,10 @@ fn instructions_have_a_bound() {
     let parts = [Part { name: "docs", offer: &era }; 9];
     let mut out = Vec::new();
     let together = Together { parts: &parts, more: false, instructions: true };
-    write_initialize_result(&mut out, Revision::NEWEST_LEGACY, &together);
+    let lacking = [Lacking { server: "a", state: Lack::Stale }];
+    write_initialize_result(&mut out, Revision::NEWEST_LEGACY, &together, &lacking);
     let result: Value = serde_json::from_slice(&out).unwrap();
+    assert_eq!(result["_meta"], json!({"portcullis/servers": [{"server": "a", "state": "stale"}]}));
     let text = result["instructions"].as_str().unwrap();
     assert!(text.len() <= INSTRUCTIONS_BYTES_MAX && text.matches("## docs").count() == 3, "{}", text.len());
 }

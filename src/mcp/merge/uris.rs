@@ -25,8 +25,8 @@ pub(super) struct Uris {
     schemes: Table<Claims>,
     /// Members that have resources at all.
     offering: Claims,
-    /// What some member offers is not known: it may list anything.
-    open: bool,
+    /// Members of which nothing is known: they may list anything.
+    unknown: Claims,
 }
 
 #[derive(Debug)]
@@ -38,8 +38,8 @@ struct Ranked {
 
 impl Uris {
     /// A member of which nothing is known.
-    pub(super) fn add_unknown(&mut self) {
-        self.open = true;
+    pub(super) fn add_unknown(&mut self, member: u16) {
+        self.unknown.push(member);
     }
 
     /// A member that has resources. Members are added in the endpoint's order, each with all it lists.
@@ -91,7 +91,7 @@ impl Uris {
     }
 
     /// Whose `uri` may be, the likeliest first, some more than once: who lists it, whose template it is, who has others
-    /// of its scheme, who has any.
+    /// of its scheme, who is not known yet, who has any.
     pub(super) fn candidates<'a>(&'a self, uri: &'a str) -> impl Iterator<Item = u16> + 'a {
         self.claims(uri).chain(self.fallback(uri))
     }
@@ -102,13 +102,19 @@ impl Uris {
         listed.chain(self.candidates(text))
     }
 
+    /// Whose a URI or a template's text is, to all that is known.
+    pub(super) fn owner(&self, text: &str) -> Option<u16> {
+        let listed = self.texts.get(text).and_then(|claims| claims.first()).map(|(member, _)| *member);
+        self.claims(text).next().or(listed)
+    }
+
     /// Whether `uri` leads back to this member as it is.
     pub(super) fn leads_back(&self, member: u16, uri: &str) -> bool {
         match self.claims(uri).next() {
             Some(first) => first == member,
             // Clients may fetch these themselves, so they are changed for nothing less than another's claim.
             None if is_web(uri) => true,
-            None => !self.open && self.fallback(uri).next() == Some(member),
+            None => self.unknown.is_empty() && self.fallback(uri).next() == Some(member),
         }
     }
 
@@ -126,7 +132,8 @@ impl Uris {
 
     fn fallback(&self, uri: &str) -> impl Iterator<Item = u16> {
         let listing = scheme(uri).and_then(|scheme| self.schemes.get(&*scheme));
-        listing.into_iter().flatten().chain(&self.offering).copied()
+        // A scheme that nobody is known to have is rather that of a server nobody knows than any other's.
+        listing.into_iter().flatten().chain(&self.unknown).chain(&self.offering).copied()
     }
 }
 

@@ -120,6 +120,13 @@ impl Merged {
             out.extend_from_slice(&item.raw);
             return;
         };
+        if prefixed && item.ui_places.is_empty() && matches!(kind, ListKind::Tools | ListKind::Prompts) {
+            let (before, after) = item.raw.split_at(item.name_place.start as usize + 1);
+            for piece in [before, part.name.as_bytes(), super::names::MARK.as_bytes(), after] {
+                out.extend_from_slice(piece);
+            }
+            return;
+        }
         let mut edits: SmallVec<[(Span, SmallVec<[u8; 64]>); 3]> = SmallVec::new();
         if prefixed {
             edits.push(match kind {
@@ -199,7 +206,12 @@ pub fn end_list_result(out: &mut Vec<u8>, era: Era, ttl_ms: u64, next: Option<&s
 }
 
 /// Appends the `result` object of `initialize`, in a legacy revision.
-pub fn write_initialize_result(out: &mut Vec<u8>, revision: Revision, together: &Together<'_>) {
+pub fn write_initialize_result(
+    out: &mut Vec<u8>,
+    revision: Revision,
+    together: &Together<'_>,
+    lacking: &[Lacking<'_>],
+) {
     out.extend_from_slice(b"{\"protocolVersion\":");
     write_string(out, revision.as_str());
     out.extend_from_slice(b",\"capabilities\":");
@@ -207,20 +219,18 @@ pub fn write_initialize_result(out: &mut Vec<u8>, revision: Revision, together: 
     out.extend_from_slice(b",\"serverInfo\":");
     write_info(out);
     together.write_instructions(out);
+    if !lacking.is_empty() {
+        out.extend_from_slice(b",\"_meta\":{");
+        write_lacking(out, lacking);
+        out.push(b'}');
+    }
     out.push(b'}');
 }
 
-/// Appends the `result` object of `server/discover`. `legacy`: clients of that era are served here too.
-pub fn write_discover_result(
-    out: &mut Vec<u8>,
-    together: &Together<'_>,
-    legacy: bool,
-    ttl_ms: u64,
-    lacking: &[Lacking<'_>],
-) {
+/// Appends the `result` object of `server/discover`.
+pub fn write_discover_result(out: &mut Vec<u8>, together: &Together<'_>, ttl_ms: u64, lacking: &[Lacking<'_>]) {
     out.extend_from_slice(b"{\"resultType\":\"complete\",\"supportedVersions\":");
-    let spoken = Revision::ALL.into_iter().rev().filter(|revision| legacy || revision.is_modern());
-    let spoken: Value = spoken.map(Revision::as_str).collect();
+    let spoken: Value = Revision::MODERN.into_iter().map(Revision::as_str).collect();
     out.extend_from_slice(spoken.to_string().as_bytes());
     out.extend_from_slice(b",\"capabilities\":");
     out.extend_from_slice(Value::Object(together.capabilities(Era::Modern)).to_string().as_bytes());
