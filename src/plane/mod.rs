@@ -16,6 +16,7 @@ mod keeper;
 pub mod log;
 pub mod notify;
 pub mod pins;
+mod programs;
 mod publish;
 pub mod reload;
 pub mod signals;
