@@ -175,6 +175,9 @@ pub const TLS_REFUSED_DRAIN_BYTES_MAX: usize = 64 * 1024;
 pub const TLS_TICKETS_KEPT: usize = 8;
 /// Servers whose tickets a shard keeps.
 pub const TLS_TICKET_SERVERS_MAX: usize = 256;
+/// After other settings have come, a token that was known before is verified again at nobody's expense for so long,
+/// milliseconds.
+pub const TOKENS_BEFORE_MS: u64 = 60_000;
 /// How often the configuration and the files of certificates are looked at, milliseconds.
 pub const CERTS_LOOK_MS: u64 = 400;
 /// After a reload, the shards get so long to take up the new settings before it is said that some have not,

@@ -45,9 +45,10 @@ impl View<'_> {
         let Who { caller, task, .. } = self.who;
         (self.snapshot.settings_epoch, caller.owner, &caller.tasks, task).hash(&mut hasher);
         let merged = self.merged();
-        // Where there is one server, its own word is given on.
-        if merged.alone().is_none() {
-            ListKind::ALL.iter().for_each(|kind| hasher.write_u64(merged.generation(self.era, *kind)));
+        match merged.alone() {
+            None => ListKind::ALL.iter().for_each(|kind| hasher.write_u64(merged.generation(self.era, *kind))),
+            // Its own word of changes is given on; that an operator has approved of one, it does not know.
+            Some(server) => hasher.write_u64(self.snapshot.catalog.approvals(server)),
         }
         hasher.finish()
     }
