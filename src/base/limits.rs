@@ -205,6 +205,10 @@ pub const CATALOG_MS_DEFAULT: u64 = 60_000;
 pub const CATALOG_MS_MIN: u64 = 1_000;
 /// A survey waits so long for changes that follow the one it is for, milliseconds.
 pub const CATALOG_GATHER_MS: u64 = 50;
+/// Definitions that a survey could not use are named in the log up to this number; of the others the number is told.
+pub const LEFT_OUT_NAMED_MAX: usize = 32;
+/// And their names up to so many letters.
+pub const LEFT_OUT_LETTERS_MAX: usize = 128;
 /// The longest wait between two tries to reach a server, milliseconds.
 pub const CATALOG_RETRY_MS_MAX: u64 = 5_000;
 /// One answer to a question of the plane's, milliseconds.
