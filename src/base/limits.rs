@@ -468,6 +468,8 @@ pub const HEALTH_OPEN_MS_MAX: u64 = 300_000;
 pub const HEALTH_INTERVAL_MS_DEFAULT: u64 = 10_000;
 /// And the least that it can be.
 pub const HEALTH_INTERVAL_MS_MIN: u64 = 100;
+/// One probe, milliseconds: less where probes follow each other faster.
+pub const HEALTH_PROBE_MS_MAX: u64 = 2_000;
 /// Servers of a configuration.
 pub const SERVERS_MAX: usize = 1_024;
 /// Name of a tool or prompt, bytes (the specification advises 128 characters).

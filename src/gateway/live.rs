@@ -481,6 +481,7 @@ impl Feed {
             if self.asked.is_none() && part.at.get() != 0 && !there {
                 // Its server is elsewhere now: the stream is asked for there.
                 part.abort.fire();
+            }
             if part.gone.get() {
                 // If it comes back, it is heard again.
                 part.upstream.set(0);

@@ -11,6 +11,7 @@ mod framing;
 mod envelope;
 mod happy;
 mod http;
+mod instances;
 mod hunt;
 mod life;
 mod lists;
