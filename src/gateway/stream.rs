@@ -1,6 +1,7 @@
 //! Event streams, parsed and written anew: the answer to a request that comes as events, and a subscription. Of an
 //! answer in a session a log is kept, so that its client can come back for what it missed.
 
+use std::cell::RefCell;
 use std::pin::pin;
 use std::rc::Rc;
 
@@ -14,6 +15,7 @@ use crate::jsonrpc::id;
 use crate::jsonrpc::scan::Shape;
 use crate::mcp::revision::Era;
 use crate::mcp::subscription;
+use crate::policy::decide;
 use crate::record::frame::Status;
 use crate::session::outlet::{Taken, TapKey};
 use crate::upstream::UpstreamFault;
@@ -28,7 +30,7 @@ use super::modern;
 use super::refusal::{Kind, Refusal};
 use super::route;
 use super::session::write_head;
-use super::shard::{Phase, Shard};
+use super::shard::{Held, Phase, Shard};
 use super::tally::Count;
 use super::tap::expiry;
 use super::watch::{self, Woke};
@@ -191,8 +193,20 @@ impl Relay<'_> {
 
     /// Whether its caller's token has ended, or is not known any more.
     fn is_over(&self) -> bool {
-        let shard = self.shard;
-        self.expires <= shard.timers.now().mono || shard.snapshot().auth_epoch != self.flight.snapshot.auth_epoch
+        let (shard, snapshot) = (self.shard, self.shard.snapshot());
+        let same = snapshot.settings_epoch == self.flight.snapshot.settings_epoch;
+        self.expires <= shard.timers.now().mono || !same && !self.is_still_allowed(&snapshot)
+    }
+
+    /// Whether, under other settings, its caller may still have all that it was granted, and where it has that from.
+    fn is_still_allowed(&self, snapshot: &Held) -> bool {
+        let flight = self.flight;
+        let eyes = Eyes::of(flight, snapshot);
+        let at = |instance| instance == 0 || snapshot.states[eyes.server.index()].has(instance);
+        let there = std::ptr::eq(eyes.snapshot, snapshot) && at(flight.instance);
+        let subscription = flight.opted.subscription().map(RefCell::borrow);
+        let readable = subscription.is_none_or(|it| it.uris().all(|uri| eyes.may_read(uri)));
+        there && readable && decide::concerns(&snapshot.table, &eyes.caller, eyes.task, eyes.server, None)
     }
 
     /// Whether the end of the client is the end of the stream: always but for a legacy call, which a disconnect does

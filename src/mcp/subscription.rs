@@ -75,6 +75,11 @@ impl Subscription {
         Self { id: id.into(), wants, acknowledged: false }
     }
 
+    /// The resources whose changes it is about, as its server names them.
+    pub fn uris(&self) -> impl Iterator<Item = &str> {
+        self.wants.uris.iter().map(|uri| &**uri)
+    }
+
     /// The next notification of the server: `message` has passed the scanner, and `verb` is its method.
     pub fn take(&mut self, verb: Verb, message: &[u8]) -> Becomes {
         let params = walk::member(message, walk::whole(message), "params");

@@ -28,6 +28,7 @@ use crate::upstream::state::{Poke, ServerState};
 
 use super::PlaneFault;
 use super::client::{self, ClientFault, Heard, Response, Stream, Target};
+use super::programs;
 use super::publish::Next;
 use super::talk::{Talk, TalkFault};
 
@@ -98,33 +99,32 @@ pub(super) fn start(
     control: &Arc<Control>,
     news: &Sender<News>,
 ) -> Result<(), PlaneFault> {
-    let Some(instance) = server.instances().first() else {
-        let trouble = "this version starts no commands yet".to_owned();
+    if let Some(Err(trouble)) = control.programs.get().map(|programs| programs::open(programs, server, state)) {
         // Nobody listens any more only when the process is ending.
         let _ = news.send(News::Trouble(state.clone(), trouble));
         return Ok(());
-    };
-    let keeper = Keeper::new(server, instance, state.clone(), control.clone(), news.clone());
+    }
+    let keeper = Keeper::new(server, state.clone(), control.clone(), news.clone());
     let name: String = format!("plane-{}", server.name).chars().take(15).collect();
     let thread = std::thread::Builder::new().name(name).stack_size(KEEPER_STACK_BYTES).spawn(move || keeper.run());
     thread.map(|_| ()).map_err(|error| PlaneFault::System { what: "a thread", error })
 }
 
 impl Keeper {
-    fn new(
-        settings: &ServerSettings,
-        instance: &InstanceSettings,
-        state: Arc<ServerState>,
-        control: Arc<Control>,
-        news: Sender<News>,
-    ) -> Self {
-        let (host, path) = (instance.authority(), instance.path.clone());
-        let target = Target { addresses: Vec::new(), host, path, tls: None };
+    fn new(settings: &ServerSettings, state: Arc<ServerState>, control: Arc<Control>, news: Sender<News>) -> Self {
+        let instance = settings.instances().first();
+        let target = Target {
+            addresses: Vec::new(),
+            host: instance.map_or_else(|| "stdio".to_owned(), InstanceSettings::authority),
+            path: instance.map_or_else(|| "/".to_owned(), |instance| instance.path.clone()),
+            tls: None,
+            way: state.way().cloned(),
+        };
         Self {
             name: settings.name.clone(),
-            host: instance.host.clone(),
-            port: instance.port,
-            scheme: instance.scheme,
+            host: instance.map(|instance| instance.host.clone()).unwrap_or_default(),
+            port: instance.map_or(0, |instance| instance.port),
+            scheme: instance.map_or(Scheme::Http, |instance| instance.scheme),
             told: settings.transport,
             target,
             control,
@@ -158,7 +158,7 @@ impl Keeper {
                 Err(trouble) => {
                     begun = None;
                     self.forget();
-                    self.tell(News::Trouble(self.state.clone(), trouble.to_string()));
+                    self.tell(News::Trouble(self.state.clone(), self.said(&trouble)));
                     self.pause(Duration::from_millis(retry_ms));
                     retry_ms = (retry_ms * 2).min(CATALOG_RETRY_MS_MAX);
                 }
@@ -184,6 +184,12 @@ impl Keeper {
         self.control.life() == Life::Run && !self.state.is_over()
     }
 
+    /// What is wrong, for people. Of a program more is known than that it does not answer.
+    fn said(&self, trouble: &Trouble) -> String {
+        let known = self.target.way.as_ref().filter(|_| matches!(trouble, Trouble::Client(_)));
+        known.and_then(|way| way.trouble()).unwrap_or_else(|| trouble.to_string())
+    }
+
     fn poke(&self) -> &Poke {
         &self.state.poke
     }
@@ -195,6 +201,10 @@ impl Keeper {
 
     /// Names become addresses here, never on a shard.
     fn resolve(&mut self) {
+        if self.target.way.is_some() {
+            self.poke().take_unreachable();
+            return;
+        }
         // Certificates may have changed since; a connection that is there goes on with those it has.
         let snapshot = self.control.snapshot.load();
         let server = snapshot.server_by_digest(self.state.digest).filter(|_| !self.state.is_over());
@@ -226,11 +236,13 @@ impl Keeper {
         }
         self.hinted = false;
         match self.over_http() {
-            Err(Trouble::NoEra) if self.hinted && self.told.is_none() => match self.over_sse() {
-                // Not such a server either; what it said first is what is wrong with it.
-                Err(Trouble::Talk(TalkFault::NoStream)) => Err(Trouble::NoEra),
-                other => other,
-            },
+            Err(Trouble::NoEra) if self.hinted && self.told.is_none() && self.target.way.is_none() => {
+                match self.over_sse() {
+                    // Not such a server either; what it said first is what is wrong with it.
+                    Err(Trouble::Talk(TalkFault::NoStream)) => Err(Trouble::NoEra),
+                    other => other,
+                }
+            }
             other => other,
         }
     }
@@ -287,7 +299,8 @@ impl Keeper {
         if modern.is_none() && legacy.is_none() {
             return Err(Trouble::NoEra);
         }
-        Ok(ServerCatalog { modern, legacy, transport: Transport::Http })
+        let transport = if self.target.way.is_some() { Transport::Stdio } else { Transport::Http };
+        Ok(ServerCatalog { modern, legacy, transport })
     }
 
     fn discover(&mut self) -> Result<Option<request::Introduction>, Trouble> {

@@ -18,6 +18,7 @@ mod metrics;
 pub mod notify;
 pub mod orders;
 pub mod pins;
+mod programs;
 mod publish;
 pub mod reload;
 pub mod signals;

@@ -17,6 +17,7 @@ use crate::identity::provider;
 use crate::mcp::catalog::Catalog;
 use crate::record::{self, Writer};
 use crate::session::owner::SealingKey;
+use crate::stdio::host::Host;
 use crate::tls::config::Materials;
 use crate::uring::ring::{Choice, Driver, RingFault};
 use crate::uring::{cpu, socket};
@@ -118,6 +119,9 @@ impl Gateway {
             .map_err(|error| PlaneFault::System { what: "an event descriptor", error })?;
         let control = Control::new(snapshot, shards)
             .map_err(|error| PlaneFault::System { what: "an event descriptor", error })?;
+        let programs = Host::new(driver.clone());
+        let _ =
+            control.programs.set(programs.map_err(|error| PlaneFault::System { what: "a pair of sockets", error })?);
         let control = Arc::new(control);
         let journal = Journal::open(&settings.state, control.ledger.clone())?.start()?;
         let health = Arc::new(Health::new(settings.servers.iter().map(|server| &*server.name)));
@@ -197,6 +201,7 @@ impl Gateway {
             }
         }
         self.control.set_life(Life::Stop);
+        self.control.programs.get().inspect(|programs| programs.stop());
         let path = self.settings.audit_dir.display().to_string();
         let written =
             self.log.finish().map_err(|error| PlaneFault::File { what: "the last records are lost:", path, error });

@@ -672,7 +672,9 @@ pub(crate) fn standard(seen: &Seen, method: &str, tools: &[Value]) -> Value {
             "_meta": { "io.modelcontextprotocol/serverInfo": { "name": "recorder", "version": "1" } },
         })),
         "tools/list" => answer(json!({ "tools": tools })),
-        "prompts/list" => answer(json!({ "prompts": [{ "name": "greet" }, { "name": "plot" }] })),
+        "prompts/list" => answer(
+            json!({ "prompts": [{ "name": "greet", "description": "Says hello" }, { "name": "plot", "description": "A plan" }] }),
+        ),
         "resources/list" => answer(json!({ "resources": [
             { "uri": "note://open", "name": "open" }, { "uri": "note://shut", "name": "shut" },
         ]})),
