@@ -118,7 +118,10 @@ fn a_child_asks_its_own_client() {
     let post = call(&session, "progress", json!({ "value": "half" })).param("/_meta", token);
     let mut events = post.stream(&gateway);
     let progress = events.message();
-    assert_eq!((&progress["params"]["progressToken"], &progress["params"]["message"]), (&json!("t\u{e9}"), &json!("half")));
+    assert_eq!(
+        (&progress["params"]["progressToken"], &progress["params"]["message"]),
+        (&json!("t\u{e9}"), &json!("half"))
+    );
     assert_eq!(text_of(&events.message()), "told");
 }
 
@@ -295,7 +298,8 @@ fn calls_are_taken_back() {
     thread::scope(|scope| {
         let hung = scope.spawn(|| hung.to(&gateway).json());
         eventually("it is under way", || program.executed().iter().any(|(_, it)| *it == value));
-        let cancel = json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": { "requestId": "mine" } });
+        let cancel =
+            json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": { "requestId": "mine" } });
         assert_eq!(Post::tell(&session, cancel).to(&gateway).status(), 202);
         hung.join().expect("no panic");
     });
@@ -341,7 +345,8 @@ fn an_era_is_found_without_a_call() {
         known(&gateway, "prog");
         let session = open_session(&gateway, |post| post);
         Post::legacy_call(&session, "echo").echoed(&gateway);
-        let modern = status(&gateway, "prog")["protocols"].as_array().is_some_and(|all| all.contains(&json!("2026-07-28")));
+        let modern =
+            status(&gateway, "prog")["protocols"].as_array().is_some_and(|all| all.contains(&json!("2026-07-28")));
         assert_eq!(modern, mode == "modern");
         if modern {
             Post::call("echo").echoed(&gateway);
