@@ -416,3 +416,29 @@ fn news_of_a_shared_child_goes_to_those_who_asked() {
     assert_eq!(second.message()["method"], "notifications/tools/list_changed", "and nothing before it");
     assert!(gateway.said("a secret") > 0, "what it says on its standard error is in the log");
 }
+
+/// Another command is another child, begun when it is needed; the old one ends. What is no affair of the child's leaves
+/// it alone, and its sessions.
+#[test]
+fn new_settings_are_a_new_child() {
+    let program = Program::new().shared();
+    let gateway = open(&program).start();
+    known(&gateway, "prog");
+    let session = open_session(&gateway, |post| post);
+    let pid = |gateway: &Gateway| -> u32 {
+        text(&call(&session, "pid", json!({})).to(gateway)).parse().expect("a number")
+    };
+    let first = pid(&gateway);
+    gateway.configure(|config| config["servers"]["prog"]["timeout"] = json!("50s"));
+    gateway.reload();
+    assert_eq!(pid(&gateway), first, "how long a call may take is no affair of its");
+    gateway.configure(|config| config["servers"]["prog"]["env"]["MORE"] = json!("1"));
+    gateway.reload();
+    let second = pid(&gateway);
+    assert_ne!(second, first);
+    eventually("the old one has ended", || !is_alive(first));
+    assert!(is_alive(second));
+    gateway.configure(|config| config["servers"] = json!({ "other": { "url": "http://127.0.0.1:9/" } }));
+    gateway.reload();
+    eventually("the last one has ended", || !is_alive(second));
+}
