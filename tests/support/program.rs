@@ -135,9 +135,8 @@ fn serve(mode: &str) -> ! {
             say(&error(&message["id"], -32_601, "no such method"));
             continue;
         }
-        let state = state.get_or_insert_with(|| {
-            Arc::new(State { asked: Mutex::default(), cancelled: Mutex::default(), legacy })
-        });
+        let state = state
+            .get_or_insert_with(|| Arc::new(State { asked: Mutex::default(), cancelled: Mutex::default(), legacy }));
         if state.legacy != legacy && message.get("method").is_some() && message.get("id").is_some() {
             say(&error(&message["id"], -32_600, "this connection has another era"));
             continue;
@@ -218,8 +217,24 @@ fn listen(state: &State, id: &Value) {
 }
 
 const TOOLS: &[&str] = &[
-    "echo", "pid", "die", "hang", "deaf", "slow", "env", "fds", "big", "odd", "long", "ask", "progress", "changed",
-    "updated", "talk", "cancelled", "close",
+    "echo",
+    "pid",
+    "die",
+    "hang",
+    "deaf",
+    "slow",
+    "env",
+    "fds",
+    "big",
+    "odd",
+    "long",
+    "ask",
+    "progress",
+    "changed",
+    "updated",
+    "talk",
+    "cancelled",
+    "close",
 ];
 
 fn call(state: &State, message: &Value) {
