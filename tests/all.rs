@@ -34,6 +34,7 @@ mod support {
     pub(crate) mod peers;
     pub(crate) mod program;
     pub(crate) mod relay;
+    pub(crate) mod schema;
     pub(crate) mod sse_server;
     pub(crate) mod tls;
     pub(crate) mod upstream;
