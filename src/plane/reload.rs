@@ -21,7 +21,7 @@ use super::certs::{Certs, Stamp};
 use super::keeper::{self, News};
 use super::publish::Next;
 use super::states::states;
-use super::{PlaneFault, notify, programs};
+use super::{PlaneFault, notify};
 
 /// The file that a gateway was started with, and what looks up the files and variables that it names.
 #[derive(Clone)]
@@ -260,10 +260,6 @@ impl Reloader {
         let prepared = Arc::new(Prepared::new(&settings));
         let states = states(&settings, &prepared, Some(&before))
             .map_err(|error| PlaneFault::System { what: "an event descriptor", error })?;
-        for (server, state) in settings.servers.iter().zip(&states) {
-            // So that nobody finds it without; what is wrong is told when it is begun to be kept.
-            _ = self.control.programs.get().map(|programs| programs::open(programs, server, state));
-        }
         let mut certs = locked(&self.certs);
         let (next, tls) = certs.next(&settings)?;
         let (told, number) = mpsc::channel();
