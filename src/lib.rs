@@ -14,6 +14,7 @@ pub mod session;
 pub mod ledger;
 pub mod record;
 pub mod upstream;
+pub mod stdio;
 pub mod config;
 pub mod gateway;
 pub mod plane;

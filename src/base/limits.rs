@@ -175,6 +175,9 @@ pub const TLS_REFUSED_DRAIN_BYTES_MAX: usize = 64 * 1024;
 pub const TLS_TICKETS_KEPT: usize = 8;
 /// Servers whose tickets a shard keeps.
 pub const TLS_TICKET_SERVERS_MAX: usize = 256;
+/// After other settings have come, a token that was known before is verified again at nobody's expense for so long,
+/// milliseconds.
+pub const TOKENS_BEFORE_MS: u64 = 60_000;
 /// How often the configuration and the files of certificates are looked at, milliseconds.
 pub const CERTS_LOOK_MS: u64 = 400;
 /// After a reload, the shards get so long to take up the new settings before it is said that some have not,
@@ -202,6 +205,10 @@ pub const CATALOG_MS_DEFAULT: u64 = 60_000;
 pub const CATALOG_MS_MIN: u64 = 1_000;
 /// A survey waits so long for changes that follow the one it is for, milliseconds.
 pub const CATALOG_GATHER_MS: u64 = 50;
+/// Definitions that a survey could not use are named in the log up to this number; of the others the number is told.
+pub const LEFT_OUT_NAMED_MAX: usize = 32;
+/// And their names up to so many letters.
+pub const LEFT_OUT_LETTERS_MAX: usize = 128;
 /// The longest wait between two tries to reach a server, milliseconds.
 pub const CATALOG_RETRY_MS_MAX: u64 = 5_000;
 /// One answer to a question of the plane's, milliseconds.
@@ -236,6 +243,63 @@ pub const LINE_WAITING_BYTES_MAX: usize = 64 * 1024;
 pub const LINE_OPEN_MS_MAX: u64 = 10_000;
 /// Until the server has taken a message, milliseconds; its answer may come later.
 pub const LINE_POST_MS_MAX: u64 = 60_000;
+
+// ---- stdio ----------------------------------------------------------------------------------------------------
+/// One line that a child writes, bytes; a longer one is dropped.
+pub const STDIO_LINE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Children of all servers together.
+pub const STDIO_CHILDREN_MAX: usize = 512;
+/// And of one server.
+pub const STDIO_SERVER_CHILDREN_MAX: usize = 128;
+/// Sessions of all servers together.
+pub const STDIO_SESSIONS_MAX: usize = 64 * 1024;
+/// Calls under way at a child that everybody shares.
+pub const STDIO_CALLS_MAX: usize = 4 * 1024;
+/// Messages on their way to one child, bytes.
+pub const STDIO_QUEUED_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Answers that their clients have not taken yet, of all children, bytes; a call whose answer finds no room fails.
+pub const STDIO_WAITING_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// A child reads what it was sent within this time, milliseconds, or it is ended.
+pub const STDIO_WRITE_MS_MAX: u64 = 10_000;
+/// A child whose input was closed ends by itself for so long, milliseconds; then it is told to, and after as long again
+/// it is killed.
+pub const STDIO_EXIT_MS_MAX: u64 = 2_000;
+/// And when the gateway itself ends.
+pub const STDIO_STOP_MS_MAX: u64 = 1_000;
+/// What a child that has ended left in its pipes is read for so long, milliseconds.
+pub const STDIO_REST_MS_MAX: u64 = 1_000;
+/// A child that was asked for its era has so long to answer, milliseconds; less than the plane waits for any answer.
+pub const STDIO_PROBE_MS_MAX: u64 = 5_000;
+/// A child's handshake, milliseconds.
+pub const STDIO_HELLO_MS_MAX: u64 = 60_000;
+/// Ended children are begun anew so often in `STDIO_RESTARTS_MS`.
+pub const STDIO_RESTARTS_MAX: usize = 5;
+/// See there, milliseconds.
+pub const STDIO_RESTARTS_MS: u64 = 60_000;
+/// The pause before the second of these restarts, milliseconds; before each further one it is twice as long.
+pub const STDIO_RESTART_PAUSE_MS: u64 = 250;
+/// A request waits so long for a child that may not be begun yet, milliseconds; then it is told that nobody is there.
+pub const STDIO_WAIT_MS_MAX: u64 = 2_000;
+/// Owners whose children ended by themselves, and are remembered for it, of one server.
+pub const STDIO_OWNERS_MAX: usize = 1024;
+/// An owner's child in the modern era is ended when it was out of use for so long, milliseconds.
+pub const STDIO_IDLE_MS_MAX: u64 = 5 * 60 * 1000;
+/// A child that was only asked for its era waits so long for its first use, milliseconds.
+pub const STDIO_BLANK_MS_MAX: u64 = 30_000;
+/// One that is out of use for so long goes when there are too many, milliseconds.
+pub const STDIO_SPARE_MS: u64 = 60_000;
+/// Lines of a child's standard error that go to the log: so many at once.
+pub const STDIO_LOG_LINES_MAX: u32 = 50;
+/// And so many a second.
+pub const STDIO_LOG_LINES_PER_S: u32 = 10;
+/// One of them, bytes; the rest of it is left out.
+pub const STDIO_LOG_LINE_BYTES_MAX: usize = 1024;
+/// URIs that the sessions of a shared child are subscribed to, together.
+pub const STDIO_WATCHED_MAX: usize = 16 * 1024;
+/// Buffers of the children's thread, bytes.
+pub const STDIO_BUFFERS_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// The stack of a thread that waits for a child, bytes.
+pub const STDIO_STACK_BYTES: usize = 128 * 1024;
 
 // ---- identity -------------------------------------------------------------------------------------------------
 /// A bearer token, bytes.
@@ -404,6 +468,8 @@ pub const HEALTH_OPEN_MS_MAX: u64 = 300_000;
 pub const HEALTH_INTERVAL_MS_DEFAULT: u64 = 10_000;
 /// And the least that it can be.
 pub const HEALTH_INTERVAL_MS_MIN: u64 = 100;
+/// One probe, milliseconds: less where probes follow each other faster.
+pub const HEALTH_PROBE_MS_MAX: u64 = 2_000;
 /// Servers of a configuration.
 pub const SERVERS_MAX: usize = 1_024;
 /// Name of a tool or prompt, bytes (the specification advises 128 characters).
@@ -473,6 +539,8 @@ pub const PUBLISH_GATHER_MS: u64 = 20;
 pub const PUBLISH_MS_MIN: u64 = 1_000;
 /// One request on the admin listener, milliseconds.
 pub const ADMIN_ANSWER_MS_MAX: u64 = 2_000;
+/// What the command line waits for what it has told a gateway to do, milliseconds.
+pub const ADMIN_ORDER_MS_MAX: u64 = 60_000;
 /// The kernel lets go of a killed predecessor's listeners with its ring, some time after its end: a start waits for a
 /// port so long, milliseconds.
 pub const PORT_WAIT_MS_MAX: u64 = 2_000;
@@ -572,3 +640,4 @@ const _: () = assert!(TLS_INCOMING_BYTES_MAX > 16 * 1024 + 2048 + 5, "the larges
 const _: () = assert!(TLS_PIECE_BYTES + 1024 <= ANSWER_WHOLE_BYTES_MAX + HEAD_BYTES_MAX, "a piece fits its buffer");
 const _: () = assert!(TLS_HANDSHAKE_BYTES_MAX <= BUFFER_BYTES, "a handshake costs one usual buffer");
 const _: () = assert!(WATCHDOG_MS_MIN >= 10 * HOUSEKEEPING_MS, "shards beat several times between two pings");
+const _: () = assert!(STDIO_PROBE_MS_MAX < PLANE_ANSWER_MS_MAX, "a server that is silent when probed is a legacy one");

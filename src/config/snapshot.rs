@@ -266,7 +266,11 @@ impl Snapshot {
     /// How messages travel to a server: as it was found to be, or as the operator says while that is not known.
     #[must_use]
     pub fn transport(&self, server: ServerId) -> Transport {
-        let said = || self.settings.servers.get(server.index()).and_then(|server| server.transport);
+        let settings = self.settings.servers.get(server.index());
+        let said = || match settings {
+            Some(server) if server.command().is_some() => Some(Transport::Stdio),
+            _ => settings.and_then(|server| server.transport),
+        };
         self.catalog.server(server).map_or_else(|| said().unwrap_or_default(), |catalog| catalog.transport)
     }
 }

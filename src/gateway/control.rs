@@ -1,7 +1,7 @@
 //! What the plane and the shards have in common: the snapshot on its way down, and the order to stop.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 
@@ -9,6 +9,7 @@ use crate::base::ids::ShardId;
 use crate::config::snapshot::Snapshot;
 use crate::ledger::Ledger;
 use crate::ledger::asks::Asks;
+use crate::stdio::host::Host;
 
 use super::mail::Mail;
 use super::tally::Tally;
@@ -32,6 +33,8 @@ pub struct Control {
     pub seen: Seen,
     /// What each shard has to do at the moment.
     pub gauges: Gauges,
+    /// Runs servers that are programs; the plane's.
+    pub programs: OnceLock<Host>,
     life: AtomicU8,
 }
 
@@ -87,6 +90,7 @@ impl Control {
             beats: Beats::new(shards),
             seen: Seen((0..shards).map(|_| AtomicU64::new(0)).collect()),
             gauges: Gauges::new(shards),
+            programs: OnceLock::new(),
             life: AtomicU8::new(0),
         })
     }

@@ -182,15 +182,21 @@ fn lane(snapshot: &Held, server: ServerId, place: usize) -> Lane<'_> {
         state,
         instance: &state.instances[place],
         addresses: snapshot.addresses[server.index()].get(place).map_or(&[], |addresses| addresses),
-        host: snapshot.prepared.servers[server.index()].hosts.get(place).map_or("", String::as_str),
-        path: settings.instances().get(place).map_or("", |instance| &instance.path),
+        host: snapshot.prepared.servers[server.index()].hosts.get(place).map_or(NO_HOST, String::as_str),
+        path: settings.instances().get(place).map_or("/", |instance| &instance.path),
         connect_ms: snapshot.settings.limits.connect_ms_max,
         tls: snapshot.tls.side(server, place),
         transport: snapshot.transport(server),
-        health: Some(Terms { failures: settings.health.failures, open_ms: settings.health.open_ms }),
+        // A program's own supervisor knows best.
+        health: settings
+            .command()
+            .is_none()
+            .then_some(Terms { failures: settings.health.failures, open_ms: settings.health.open_ms }),
     }
 }
 
+/// A program's `Host`.
+const NO_HOST: &str = "stdio";
 /// The gateway's name towards servers.
 pub(super) const USER_AGENT: &[u8] = concat!("portcullis/", env!("CARGO_PKG_VERSION")).as_bytes();
 

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use crate::base::ids::{ItemId, ServerId};
 use crate::base::time::Moment;
-use crate::mcp::call::Call;
 use crate::mcp::method::Verb;
 use crate::record::frame::Status;
 use crate::record::meter::{About, Came, FAILURES, REASONS, Way, place};
@@ -51,8 +50,8 @@ pub(super) fn refused(shard: &Shard, flight: &Flight, refusal: &Refusal) {
 }
 
 /// It was decided on, for this reason.
-pub(super) fn decided(shard: &Shard, flight: &Flight, call: &Call, reason: &str) {
-    if let Some(method) = call.method {
+pub(super) fn decided(shard: &Shard, flight: &Flight, reason: &str) {
+    if let Some(method) = flight.method {
         let about = about(flight, method.verb);
         flight.snapshot.meters.decided(shard.id, &about, place(&REASONS, reason));
     }

@@ -1,6 +1,6 @@
 //! One request, top to bottom.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -390,6 +390,7 @@ impl Asked {
             change: Cell::new(None),
             succeeded: Cell::new(false),
             in_flight: Cell::new(None),
+            heir: RefCell::default(),
             taken: Cell::new(Taken::Nothing),
             figures: Figures::default(),
             began: self.began,

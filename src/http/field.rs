@@ -72,6 +72,7 @@ known! {
     AcceptEncoding,               "accept-encoding",                Protected;
     PortcullisTask,               "portcullis-task",                Protected;
     ContentEncoding,              "content-encoding",               Protected;
+    PortcullisOwner,              "portcullis-owner",               Protected;
     ProxyConnection,              "proxy-connection",               Hop;
     WwwAuthenticate,              "www-authenticate",               Plain;
     TransferEncoding,             "transfer-encoding",              Protected;

@@ -1,4 +1,4 @@
-//! How messages travel to a server: streamable HTTP, or the HTTP+SSE transport of 2024-11-05 (MCP 2024-11-05
+//! How messages travel to a server: streamable HTTP, over a child's pipes, or the HTTP+SSE transport of 2024-11-05 (MCP 2024-11-05
 //! basic/transports), deprecated since 2025-03-26. There the client opens an event stream, whose first event says where
 //! to POST; answers come as events.
 
@@ -14,6 +14,8 @@ pub enum Transport {
     Http,
     /// HTTP+SSE: answers come as events of one stream.
     Sse,
+    /// The pipes of a program, with a server of streamable HTTP of the gateway's own in front of them.
+    Stdio,
 }
 
 /// Where an event stream of a server begins.
@@ -51,6 +53,7 @@ impl Transport {
         match self {
             Self::Http => "http",
             Self::Sse => "sse",
+            Self::Stdio => "stdio",
         }
     }
 }

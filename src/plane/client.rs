@@ -3,12 +3,13 @@
 
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::base::limits::{
-    BUFFER_BYTES, CONNECT_MS_MAX, INTERIM_HEADS_MAX, PLANE_ANSWER_BYTES_MAX, PLANE_ANSWER_MS_MAX,
+    BUFFER_BYTES, CONNECT_MS_MAX, INTERIM_HEADS_MAX, PLANE_ANSWER_BYTES_MAX, PLANE_ANSWER_MS_MAX, STDIO_HELLO_MS_MAX,
 };
 use crate::http::body::BodyDecoder;
 use crate::http::field::Known;
@@ -16,6 +17,9 @@ use crate::http::head::{Framing, Method, Progress, ResponseHead};
 use crate::http::reply;
 use crate::http::sse::EventParser;
 use crate::tls::config::ClientSide;
+use crate::upstream::UpstreamFault;
+use crate::upstream::dial::Dial;
+use crate::upstream::pair::fault_of;
 
 use super::wire::Wire;
 
@@ -27,6 +31,8 @@ pub(super) struct Target {
     pub(super) path: String,
     /// `None` for plain HTTP.
     pub(super) tls: Option<ClientSide>,
+    /// The way to it, where it is a program, and has no addresses.
+    pub(super) way: Option<Arc<dyn Dial>>,
 }
 
 /// Why a question got no answer.
@@ -46,6 +52,9 @@ pub(super) enum ClientFault {
     Cut,
     #[error("it refused a message with status {0}")]
     Refused(u16),
+    /// Said by who stands in front of a program.
+    #[error(transparent)]
+    Program(UpstreamFault),
 }
 
 impl From<std::io::Error> for ClientFault {
@@ -132,6 +141,9 @@ pub(super) fn ask(
 ) -> Result<Response, ClientFault> {
     let opened = begin(target, method, fields, body, true)?.opened()?;
     let status = opened.head.status;
+    if let Some(fault) = fault_of(status).filter(|_| target.way.is_some()) {
+        return Err(ClientFault::Program(fault));
+    }
     let session = text(&opened, Known::McpSessionId);
     let events = is_events(&opened);
     let until = opened.until;
@@ -173,6 +185,18 @@ pub(super) fn ask(
             ended = true;
         }
     }
+}
+
+/// Asks, and waits for the head of the answer alone: its status. `patience` is for all of it.
+pub(super) fn knock(
+    target: &Target,
+    method: Method,
+    fields: &[(&str, &str)],
+    body: Option<&[u8]>,
+    patience: Duration,
+) -> Result<u16, ClientFault> {
+    let until = Instant::now() + patience;
+    begin_until(target, method, fields, body, true, until)?.opened().map(|opened| opened.head.status)
 }
 
 /// Opens a stream to listen on; `None` where the server offers none.
@@ -314,8 +338,21 @@ pub(super) fn begin(
     body: Option<&[u8]>,
     once: bool,
 ) -> Result<Begun, ClientFault> {
-    let until = Instant::now() + Duration::from_millis(PLANE_ANSWER_MS_MAX);
-    let mut wire = Wire::new(connect(target)?, target.tls.as_ref(), until)?;
+    // A program may have to be fetched before it begins.
+    let patience_ms = if target.way.is_some() { STDIO_HELLO_MS_MAX } else { PLANE_ANSWER_MS_MAX };
+    let until = Instant::now() + Duration::from_millis(patience_ms);
+    begin_until(target, method, fields, body, once, until)
+}
+
+fn begin_until(
+    target: &Target,
+    method: Method,
+    fields: &[(&str, &str)],
+    body: Option<&[u8]>,
+    once: bool,
+    until: Instant,
+) -> Result<Begun, ClientFault> {
+    let mut wire = Wire::new(connect(target, until)?, target.tls.as_ref(), until)?;
     let mut out = Vec::with_capacity(512 + body.map_or(0, <[u8]>::len));
     let bad = |_| ClientFault::BadAnswer;
     reply::write_request_line(&mut out, method, target.path.as_bytes()).map_err(bad)?;
@@ -371,10 +408,15 @@ impl Begun {
     }
 }
 
-fn connect(target: &Target) -> Result<TcpStream, ClientFault> {
+fn connect(target: &Target, until: Instant) -> Result<TcpStream, ClientFault> {
+    if let Some(way) = &target.way {
+        // A stream socket is one, wherever it leads.
+        return Ok(way.dial()?.into());
+    }
     let mut last = ClientFault::NoAddress;
     for address in &target.addresses {
-        match TcpStream::connect_timeout(address, Duration::from_millis(CONNECT_MS_MAX)) {
+        let left = until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+        match TcpStream::connect_timeout(address, left.min(Duration::from_millis(CONNECT_MS_MAX))) {
             Ok(socket) => return Ok(socket),
             Err(error) => last = ClientFault::Io(error),
         }

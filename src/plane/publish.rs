@@ -55,7 +55,8 @@ struct Epochs {
 
 #[derive(Clone, Default)]
 struct Known {
-    addresses: Option<Arc<[SocketAddr]>>,
+    /// By instance; none until a name was resolved.
+    addresses: Vec<Arc<[SocketAddr]>>,
     announced: u64,
 }
 
@@ -103,7 +104,7 @@ impl Publisher {
         match news {
             News::Addresses(state, addresses) => {
                 let Some(server) = self.server(&state) else { return Weight::None };
-                self.servers[server].addresses = Some(addresses);
+                self.servers[server].addresses = addresses;
                 Weight::AtOnce
             }
             News::Certificates(tls) => {
@@ -170,10 +171,8 @@ impl Publisher {
         let Next { settings, prepared, states, tls } = self.now.clone();
         let catalog = self.surveys.catalog(&settings.servers);
         let addresses = self.servers.iter().zip(&states).map(|(known, state)| {
-            let mut addresses = vec![Arc::default(); state.instances.len()];
-            if let Some(first) = addresses.first_mut() {
-                *first = known.addresses.clone().unwrap_or_default();
-            }
+            let mut addresses = known.addresses.clone();
+            addresses.resize_with(state.instances.len(), Arc::default);
             addresses
         });
         let (snapshot, warnings) = Snapshot::new(Parts {

@@ -17,15 +17,17 @@ use crate::identity::provider;
 use crate::mcp::catalog::Catalog;
 use crate::record::{self, Writer};
 use crate::session::owner::SealingKey;
+use crate::stdio::host::Host;
 use crate::tls::config::Materials;
 use crate::uring::ring::{Choice, Driver, RingFault};
 use crate::uring::{cpu, socket};
 
-use super::admin::{self, Health};
+use super::admin::{self, Desk, Health};
 use super::certs::Certs;
 use super::journal::{self, Journal};
 use super::keeper::{self, News};
 use super::log::{self, Log, Watcher};
+use super::orders::Orders;
 use super::publish::{Next, Publisher};
 use super::reload::{Begin, ConfigFile, Reloader};
 use super::states::states;
@@ -117,6 +119,9 @@ impl Gateway {
             .map_err(|error| PlaneFault::System { what: "an event descriptor", error })?;
         let control = Control::new(snapshot, shards)
             .map_err(|error| PlaneFault::System { what: "an event descriptor", error })?;
+        let programs = Host::new(driver.clone());
+        let _ =
+            control.programs.set(programs.map_err(|error| PlaneFault::System { what: "a pair of sockets", error })?);
         let control = Arc::new(control);
         let journal = Journal::open(&settings.state, control.ledger.clone())?.start()?;
         let health = Arc::new(Health::new(settings.servers.iter().map(|server| &*server.name)));
@@ -140,7 +145,10 @@ impl Gateway {
         let now = Next { settings: settings.clone(), prepared, states, tls };
         let publisher = Publisher::new(now, control.clone(), health.clone(), notes);
         let admin = match settings.admin {
-            Some(address) => Some(admin::start(address, control.clone(), health.clone())?),
+            Some(address) => {
+                let orders = Orders::new(&settings.state, reloader.clone())?;
+                Some(admin::start(address, Desk { control: control.clone(), health: health.clone(), orders })?)
+            }
             None => None,
         };
         keep(&reloader, asked_for, publisher, heard, &news, &control)?;
@@ -193,6 +201,7 @@ impl Gateway {
             }
         }
         self.control.set_life(Life::Stop);
+        self.control.programs.get().inspect(|programs| programs.stop());
         let path = self.settings.audit_dir.display().to_string();
         let written =
             self.log.finish().map_err(|error| PlaneFault::File { what: "the last records are lost:", path, error });

@@ -30,7 +30,8 @@ fn sides(name: &str) -> (Arc<ServerConfig>, ClientSide) {
 }
 
 fn target(address: SocketAddr, side: &ClientSide) -> Target {
-    Target { addresses: vec![address], host: "x".to_owned(), path: "/mcp".to_owned(), tls: Some(side.clone()) }
+    let (host, path) = ("x".to_owned(), "/mcp".to_owned());
+    Target { addresses: vec![address], host, path, tls: Some(side.clone()), way: None }
 }
 
 /// Takes one connection, and reads a request's head on it.

@@ -8,7 +8,7 @@ use super::table::{Asker, Named, Says, Table, merge};
 use super::uri::Target;
 use crate::base::ids::{ItemId, RuleId, ServerId};
 use crate::identity::active::ActiveTask;
-use crate::identity::caller::Caller;
+use crate::identity::caller::{Caller, Owner};
 use crate::mcp::call::{Call, Object};
 use crate::mcp::catalog::{Item, ListKind};
 use crate::mcp::input::Ask;
@@ -39,6 +39,7 @@ use crate::mcp::input::Ask;
 /// ```
 #[derive(Debug)]
 pub struct Permit {
+    owner: Owner,
     call: Call,
     server: ServerId,
     item: Option<ItemId>,
@@ -123,6 +124,12 @@ impl Permit {
         self.item
     }
 
+    /// Whose it is.
+    #[must_use]
+    pub fn owner(&self) -> Owner {
+        self.owner
+    }
+
     /// The permits that let it go; none where no rule is needed.
     #[must_use]
     pub fn rules(&self) -> &[RuleId] {
@@ -158,7 +165,7 @@ pub fn decide(
             return Err(Denied { call, item: None, why: Why::Hidden, rules: Rules::new() });
         }
         Object::None | Object::Listen(_) | Object::Task(_) => {
-            return Ok(Permit { call, server, item: None, rules: Rules::new() });
+            return Ok(Permit { owner: caller.owner, call, server, item: None, rules: Rules::new() });
         }
     };
     // What is looked up is looked up once: the decision and the figures go by the number.
@@ -173,7 +180,7 @@ pub fn decide(
     };
     let item = item.map(ItemId::from_index);
     match outcome {
-        Ok(()) => Ok(Permit { call, server, item, rules }),
+        Ok(()) => Ok(Permit { owner: caller.owner, call, server, item, rules }),
         Err(why) => Err(Denied { call, item, why, rules }),
     }
 }
@@ -205,7 +212,7 @@ pub fn decide_listen(
         verdict.outcome.is_ok()
     });
     listen.tasks.retain(|task| task.opened.is_some());
-    Ok(Permit { call, server, item: None, rules })
+    Ok(Permit { owner: caller.owner, call, server, item: None, rules })
 }
 
 /// The same at an endpoint of several servers: `whose` says whose a resource is and what that server calls it. Gives the
@@ -238,7 +245,7 @@ pub fn decide_listen_at(
         verdict.outcome.is_ok()
     });
     listen.tasks.retain(|task| task.opened.is_some());
-    Ok((Permit { call, server, item: None, rules }, found))
+    Ok((Permit { call, server, item: None, owner: caller.owner, rules }, found))
 }
 
 /// Whether an entry of `server`'s list is shown. Tools and prompts go by the id their catalogue gave them: the

@@ -15,6 +15,7 @@ use crate::http::body::{BodyDecoder, Piece};
 use crate::http::field::Known;
 use crate::http::head::{Framing, Method, Progress, ResponseHead};
 use crate::http::reply::{self, WriteFault};
+use crate::identity::caller::Owner;
 use crate::mcp::transport::Transport;
 use crate::record::Recorded;
 use crate::session::ledger::Upstream;
@@ -41,6 +42,16 @@ pub enum Clearance<'a> {
     Session(&'a Session),
     /// A server's session whose own has ended is ended too.
     Orphan(&'a Upstream),
+}
+
+impl Clearance<'_> {
+    fn owner(&self) -> Option<Owner> {
+        match self {
+            Self::Call(recorded) => Some(recorded.permit().owner()),
+            Self::Session(session) => Some(session.owner),
+            Self::Orphan(_) => None,
+        }
+    }
 }
 
 /// Where it goes.
@@ -244,8 +255,10 @@ impl Upstreams {
         deadline: Moment,
         abort: &Abort,
     ) -> Result<Answer, UpstreamFault> {
-        if lane.transport == Transport::Sse {
-            return Box::pin(self.bridged(lane, request, deadline, abort)).await;
+        match lane.transport {
+            Transport::Http => {}
+            Transport::Sse => return Box::pin(self.bridged(lane, request, deadline, abort)).await,
+            Transport::Stdio => return Box::pin(self.to_program(lane, request, deadline, abort)).await,
         }
         let mut request = request;
         if let Some(stream) = self.pool.take(lane.instance.digest, self.timers.last().mono) {
@@ -272,13 +285,29 @@ impl Upstreams {
         let bridge = self.bridge.as_ref().ok_or(UpstreamFault::Unreachable)?;
         let stream = bridge.dial(lane).map_err(|_| UpstreamFault::NoBuffer)?;
         let answer = self.converse(lane, request, deadline, abort, stream).await.map_err(|failed| failed.fault)?;
-        match pair::fault_of(answer.status()) {
-            None => Ok(answer),
-            Some(fault) => {
-                answer.abandon();
-                Err(fault)
+        faultless(answer)
+    }
+
+    /// As [`Upstreams::exchange`], with a server that is a program: over a connection within this process. Nothing is
+    /// ever sent twice there, whatever it is: who is at the other end says so when nothing came of it.
+    async fn to_program(
+        &self,
+        lane: &Lane<'_>,
+        request: Composed,
+        deadline: Moment,
+        abort: &Abort,
+    ) -> Result<Answer, UpstreamFault> {
+        let kept = self.pool.take(lane.instance.digest, self.timers.last().mono);
+        let stream = match kept {
+            Some(stream) => stream,
+            None => {
+                let way = lane.state.way().ok_or(UpstreamFault::Unreachable)?;
+                let far = way.dial().map_err(|_| UpstreamFault::NoBuffer)?;
+                Stream::plain(Socket::of_pair(far).map_err(|_| UpstreamFault::NoBuffer)?)
             }
-        }
+        };
+        let answer = self.converse(lane, request, deadline, abort, stream).await.map_err(|failed| failed.fault)?;
+        faultless(answer)
     }
 
     /// Keeps the answer's connection if it can carry another request. The body must have been read to its end.
@@ -469,15 +498,21 @@ impl Upstreams {
 
     /// What is cleared, as bytes: head and body in one buffer. `None` when no buffer is free, or a value is not one that a head may carry.
     #[must_use]
-    pub fn compose(&self, _clearance: Clearance<'_>, lane: &Lane<'_>, request: &Request<'_>) -> Option<Composed> {
-        self.compose_again(lane, request)
+    pub fn compose(&self, clearance: Clearance<'_>, lane: &Lane<'_>, request: &Request<'_>) -> Option<Composed> {
+        // Which child a message is for, is its owner's affair: said by the proof, and by nobody else.
+        let owner = Some(clearance.owner()).filter(|_| lane.transport == Transport::Stdio).flatten();
+        self.composed(lane, request, owner)
     }
 
     /// The same, for what was cleared before.
     pub(super) fn compose_again(&self, lane: &Lane<'_>, request: &Request<'_>) -> Option<Composed> {
+        self.composed(lane, request, None)
+    }
+
+    fn composed(&self, lane: &Lane<'_>, request: &Request<'_>, owner: Option<Owner>) -> Option<Composed> {
         let body = request.body.unwrap_or_default();
         let mut bytes = self.buffers.get(request.head_bytes_max(lane) + body.len())?;
-        bytes.append_with(|out| write_head(out, lane, request)).ok()?;
+        bytes.append_with(|out| write_head(out, lane, request, owner)).ok()?;
         bytes.extend_from_slice(body).then_some(Composed {
             method: request.method,
             bytes,
@@ -486,11 +521,34 @@ impl Upstreams {
     }
 }
 
-fn write_head(out: &mut Vec<u8>, lane: &Lane<'_>, request: &Request<'_>) -> Result<(), WriteFault> {
+/// An answer that comes from a server, and not from who stands in front of it.
+fn faultless(answer: Answer) -> Result<Answer, UpstreamFault> {
+    match pair::fault_of(answer.status()) {
+        None => Ok(answer),
+        Some(fault) => {
+            answer.abandon();
+            Err(fault)
+        }
+    }
+}
+
+fn write_head(
+    out: &mut Vec<u8>,
+    lane: &Lane<'_>,
+    request: &Request<'_>,
+    owner: Option<Owner>,
+) -> Result<(), WriteFault> {
     reply::write_request_line(out, request.method, lane.path.as_bytes())?;
     reply::write_field(out, "host", lane.host.as_bytes())?;
     for (name, value) in request.fields {
         reply::write_field(out, name, value)?;
+    }
+    if let Some(owner) = owner {
+        reply::write_field(
+            out,
+            Known::PortcullisOwner.name(),
+            format!("{:032x}", u128::from_be_bytes(owner.0)).as_bytes(),
+        )?;
     }
     for (name, value) in request.params {
         let name = std::str::from_utf8(name).map_err(|_| WriteFault::Name)?;
@@ -506,7 +564,7 @@ impl Request<'_> {
     fn head_bytes_max(&self, lane: &Lane<'_>) -> usize {
         let fields: usize = self.fields.iter().map(|(name, value)| name.len() + value.len() + 4).sum();
         let params: usize = self.params.iter().map(|(name, value)| name.len() + value.len() + 14).sum();
-        lane.path.len() + lane.host.len() + fields + params + 96
+        lane.path.len() + lane.host.len() + fields + params + OWNER_FIELD_BYTES + 96
     }
 }
 
@@ -661,3 +719,6 @@ fn keep_alive_ms(field: Option<&[u8]>) -> Option<u64> {
     let seconds: u64 = seconds.trim().parse().ok()?;
     Some(seconds.saturating_sub(1).saturating_mul(1000))
 }
+
+/// The field that says whose a message for a program is.
+const OWNER_FIELD_BYTES: usize = 16 + 2 + 32 + 2;

@@ -6,6 +6,7 @@
 
 pub mod breaker;
 mod bridge;
+pub mod dial;
 pub mod exchange;
 pub mod inbox;
 mod lines;

@@ -29,7 +29,8 @@ const FAULTS: &[(u16, UpstreamFault)] = &[
 ];
 
 /// The fault that a status stands for.
-pub(super) fn fault_of(status: u16) -> Option<UpstreamFault> {
+#[must_use]
+pub fn fault_of(status: u16) -> Option<UpstreamFault> {
     FAULTS.iter().find(|row| row.0 == status).map(|row| row.1)
 }
 

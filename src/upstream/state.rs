@@ -2,12 +2,13 @@
 //! the same. Ids belong to one snapshot; what outlives that has one of these, or finds it again by a digest.
 
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::breaker::Breaker;
+use super::dial::Dial;
 
 /// One server.
 #[derive(Debug)]
@@ -20,6 +21,7 @@ pub struct ServerState {
     pub instances: Vec<Arc<InstanceState>>,
     /// The calls that are under way there, of all shards.
     pub seats: Seats,
+    stdio: OnceLock<Arc<dyn Dial>>,
     over: AtomicBool,
 }
 
@@ -52,7 +54,20 @@ impl ServerState {
     /// # Errors
     /// When the process may open no more files.
     pub fn new(digest: u64, instances: Vec<Arc<InstanceState>>) -> std::io::Result<Self> {
-        Ok(Self { digest, poke: Poke::new()?, instances, seats: Seats::default(), over: AtomicBool::new(false) })
+        let (seats, stdio, over) = (Seats::default(), OnceLock::new(), AtomicBool::new(false));
+        Ok(Self { digest, poke: Poke::new()?, instances, seats, stdio, over })
+    }
+
+    /// It is a program, and this is the way to it; once.
+    pub fn is_at(&self, way: Arc<dyn Dial>) {
+        // A second way would be another server's.
+        let _ = self.stdio.set(way);
+    }
+
+    /// The way to it, where it is a program.
+    #[must_use]
+    pub fn way(&self) -> Option<&Arc<dyn Dial>> {
+        self.stdio.get()
     }
 
     /// No snapshot from now on has it: whoever keeps it is to end.

@@ -9,6 +9,7 @@
 
 pub mod bell;
 pub mod buffer;
+pub mod child;
 pub mod cpu;
 pub mod ring;
 pub mod socket;

@@ -243,12 +243,26 @@ impl Socket {
     /// No descriptor or no memory is left.
     pub fn pair() -> io::Result<(Self, Self)> {
         let (one, other) = socket2::Socket::pair(Domain::UNIX, Type::STREAM, None)?;
-        let socket = |socket: socket2::Socket| {
-            // As for a connect: epoll needs it to be non-blocking, io_uring needs it not to be.
-            socket.set_nonblocking(monoio::utils::is_legacy())?;
-            Self::adopt(socket.into(), ([0, 0, 0, 0], 0).into())
-        };
-        Ok((socket(one)?, socket(other)?))
+        Ok((Self::of_pair(one.into())?, Self::of_pair(other.into())?))
+    }
+
+    /// A socket, and what it is connected to: for a child, or another thread. That end is blocking, and closed on exec.
+    ///
+    /// # Errors
+    /// No descriptor or no memory is left.
+    pub fn half() -> io::Result<(Self, OwnedFd)> {
+        let (one, other) = socket2::Socket::pair(Domain::UNIX, Type::STREAM, None)?;
+        Ok((Self::of_pair(one.into())?, other.into()))
+    }
+
+    /// One end of a pair that somebody else made.
+    ///
+    /// # Errors
+    /// What fcntl(2) or epoll_ctl(2) says.
+    pub fn of_pair(fd: OwnedFd) -> io::Result<Self> {
+        // As for a connect: epoll needs it to be non-blocking, io_uring needs it not to be.
+        rustix::io::ioctl_fionbio(&fd, monoio::utils::is_legacy())?;
+        Self::adopt(fd, ([0, 0, 0, 0], 0).into())
     }
 
     /// A connection that another shard gave away, on this one.

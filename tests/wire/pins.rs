@@ -269,9 +269,13 @@ fn bad_definitions_are_withheld_alone() {
     let gateway = start(&upstream, "warn");
     assert_eq!(tools(&gateway, |post| post), ["first", "inside", "unseen", "last"]);
     assert_eq!(Post::call("outside").to(&gateway).json()["error"]["code"], -32_602);
-    assert!(gateway.said("a schema of it refers to another document") > 0);
+    let outside = "\"outside\" of tools/list is left out: a schema of it refers to another document";
+    assert_eq!(gateway.said(outside), 1, "said once, of both eras and however often it is looked at");
     assert_eq!(gateway.said("tool:unseen has invisible and tag characters"), 1);
     assert_eq!(of_pins(&gateway, "flagged"), 1);
+    upstream.change_tools(&["first", "other"]);
+    eventually("the change is there", || tools(&gateway, |post| post) == ["first", "other"]);
+    assert_eq!(gateway.said(outside), 1);
     oracle::check(&gateway, &[("up", &upstream)]);
 }
 

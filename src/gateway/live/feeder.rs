@@ -232,6 +232,7 @@ async fn ask(shard: &Shard, feed: &Feed, part: &Part, at: Option<&[u8]>) -> Resu
     let request = shard.upstreams.compose(clearance, &lane, &request).ok_or(UpstreamFault::NoBuffer)?;
     let until = deadline(shard, snapshot.settings.servers[server.index()].timeout_ms);
     part.abort.reset();
+    part.at.set(lane.instance.digest);
     let mut work = pin!(shard.upstreams.exchange(&lane, request, until, &part.abort));
     let result = finished(shard, feed, part, work.as_mut()).await;
     if matches!(result, Err(UpstreamFault::Unreachable | UpstreamFault::NoAddress)) {
