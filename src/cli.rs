@@ -24,7 +24,7 @@ Exit codes:
   2  the command line is wrong
   3  the configuration has faults (each is shown with its line)
   4  an address, folder or kernel feature cannot be had
-  5  healthcheck: the gateway is not ready
+  5  the gateway does not answer, or is not ready
 
 Colours are left out when NO_COLOR is set or the output is no terminal.";
 
@@ -49,6 +49,12 @@ pub(crate) enum Verb {
     Token(Token),
     /// Ask a running gateway whether it is ready; for container health checks.
     Healthcheck(Healthcheck),
+    /// Tell a running gateway to read its configuration again; where that has faults, it goes on with what it had.
+    Reload(Steer),
+    /// Tell a running gateway to take nothing new, to finish what is under way, and to end.
+    Drain(Steer),
+    /// Print what a running gateway says of itself and of its servers, as JSON.
+    Status(Steer),
     /// Read the record.
     Audit(Audit),
     /// See which definitions of servers are known, what has changed in them, and approve those that wait.
@@ -131,6 +137,16 @@ pub(crate) struct Healthcheck {
     /// The admin listener.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9090", env = "PORTCULLIS_ADMIN")]
     pub(crate) admin: SocketAddr,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Steer {
+    /// The configuration file that the gateway runs with: it names the admin listener and the state folder.
+    #[arg(long, short, value_name = "FILE", env = "PORTCULLIS_CONFIG")]
+    pub(crate) config: PathBuf,
+    /// The admin listener, where the file does not say it.
+    #[arg(long, value_name = "ADDRESS", env = "PORTCULLIS_ADMIN")]
+    pub(crate) admin: Option<SocketAddr>,
 }
 
 #[derive(Debug, Args)]

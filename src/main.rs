@@ -1,6 +1,7 @@
 //! Read the command line, do what it says, leave with a named exit code.
 
 mod cli;
+mod steer;
 
 use std::io::{IsTerminal as _, Read as _, Write as _};
 use std::net::TcpStream;
@@ -46,6 +47,9 @@ fn main() -> ExitCode {
         Verb::Demo(demo) => self::demo(demo),
         Verb::Token(token) => self::token(&token),
         Verb::Healthcheck(check) => return healthcheck(&check),
+        Verb::Reload(steer) => steer::reload(&steer),
+        Verb::Drain(steer) => steer::drain(&steer),
+        Verb::Status(steer) => steer::status(&steer),
         Verb::Audit(audit) => match audit.verb {
             AuditVerb::Export { dir } => export(&dir),
         },

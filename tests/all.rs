@@ -32,7 +32,9 @@ mod support {
     pub(crate) mod mcp;
     pub(crate) mod oracle;
     pub(crate) mod peers;
+    pub(crate) mod program;
     pub(crate) mod relay;
+    pub(crate) mod schema;
     pub(crate) mod sse_server;
     pub(crate) mod tls;
     pub(crate) mod upstream;

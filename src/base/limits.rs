@@ -175,6 +175,9 @@ pub const TLS_REFUSED_DRAIN_BYTES_MAX: usize = 64 * 1024;
 pub const TLS_TICKETS_KEPT: usize = 8;
 /// Servers whose tickets a shard keeps.
 pub const TLS_TICKET_SERVERS_MAX: usize = 256;
+/// After other settings have come, a token that was known before is verified again at nobody's expense for so long,
+/// milliseconds.
+pub const TOKENS_BEFORE_MS: u64 = 60_000;
 /// How often the configuration and the files of certificates are looked at, milliseconds.
 pub const CERTS_LOOK_MS: u64 = 400;
 /// After a reload, the shards get so long to take up the new settings before it is said that some have not,
@@ -202,6 +205,10 @@ pub const CATALOG_MS_DEFAULT: u64 = 60_000;
 pub const CATALOG_MS_MIN: u64 = 1_000;
 /// A survey waits so long for changes that follow the one it is for, milliseconds.
 pub const CATALOG_GATHER_MS: u64 = 50;
+/// Definitions that a survey could not use are named in the log up to this number; of the others the number is told.
+pub const LEFT_OUT_NAMED_MAX: usize = 32;
+/// And their names up to so many letters.
+pub const LEFT_OUT_LETTERS_MAX: usize = 128;
 /// The longest wait between two tries to reach a server, milliseconds.
 pub const CATALOG_RETRY_MS_MAX: u64 = 5_000;
 /// One answer to a question of the plane's, milliseconds.
@@ -532,6 +539,8 @@ pub const PUBLISH_GATHER_MS: u64 = 20;
 pub const PUBLISH_MS_MIN: u64 = 1_000;
 /// One request on the admin listener, milliseconds.
 pub const ADMIN_ANSWER_MS_MAX: u64 = 2_000;
+/// What the command line waits for what it has told a gateway to do, milliseconds.
+pub const ADMIN_ORDER_MS_MAX: u64 = 60_000;
 /// The kernel lets go of a killed predecessor's listeners with its ring, some time after its end: a start waits for a
 /// port so long, milliseconds.
 pub const PORT_WAIT_MS_MAX: u64 = 2_000;

@@ -96,7 +96,8 @@ pub(crate) const ROOT: &[Key] = &[
     Key::new(
         "admin",
         Kind::Either(&[Kind::Word(&[Word::new("off", "No admin listener.")]), Kind::Form(&ADDRESS)]),
-        "The listener for health and status, never the one that clients use; or `off`. Default: `127.0.0.1:9090`.",
+        "The listener for health, status, metrics and orders, never the one that clients use; or `off`. Default: \
+         `127.0.0.1:9090`.",
     ),
     Key::new(
         "state",
@@ -129,7 +130,7 @@ pub(crate) const ROOT: &[Key] = &[
     Key::new("audit", Kind::Block(AUDIT), "The record: one decision for every call, and its outcome."),
     Key::new("limits", Kind::Block(LIMITS), "Bounds of the gateway itself. The defaults suit most."),
     Key::new("telemetry", Kind::Any, "Export of metrics and traces.")
-        .later("nothing is exported yet: read the record and the admin listener's /status; leave it out"),
+        .later("nothing is sent to a collector yet: let it fetch the admin listener's /metrics; leave it out"),
     Key::new("sessions", Kind::Block(SESSIONS), "How many sessions of clients there may be, and for how long."),
 ];
 

@@ -65,7 +65,15 @@ impl Succession {
         }
     }
 
-    fn task_id(&self, before: TaskId) -> Option<TaskId> {
+    /// Itself, where it leads from this epoch.
+    #[must_use]
+    pub fn from(&self, epoch: u64) -> Option<&Self> {
+        (self.from == Some(epoch)).then_some(self)
+    }
+
+    /// What a task is called here; `None` where it is gone.
+    #[must_use]
+    pub fn task_id(&self, before: TaskId) -> Option<TaskId> {
         self.tasks.get(before.index()).copied().flatten()
     }
 }

@@ -414,7 +414,7 @@ fn the_whole_language_is_known() {
             "79:7: policy.rules[5].when: this version does not do `when` yet (permit only tools whose every argument is acceptable, or forbid the tool)",
             "83:3: audit.durability: this version does not do `durability` yet (a record is in the log milliseconds after its decision, and not before; leave it out)",
             "84:3: audit.arguments: this version does not do `arguments` yet (arguments are never written down; leave it out)",
-            "86:1: telemetry: this version does not do `telemetry` yet (nothing is exported yet: read the record and the admin listener's /status; leave it out)",
+            "86:1: telemetry: this version does not do `telemetry` yet (nothing is sent to a collector yet: let it fetch the admin listener's /metrics; leave it out)",
         ],
     );
 }
@@ -874,7 +874,11 @@ policy: { rules: [{ id: open, permit: ["*/*"] }] }
 
 #[test]
 fn the_examples_name_the_schema() {
-    for example in [include_str!("../../examples/quickstart.yaml"), include_str!("../../examples/two-servers.yaml")] {
+    for example in [
+        include_str!("../../examples/quickstart.yaml"),
+        include_str!("../../examples/two-servers.yaml"),
+        include_str!("../../examples/many-servers.yaml"),
+    ] {
         assert!(example.starts_with("# yaml-language-server: $schema=../portcullis.schema.json\n"));
     }
 }

@@ -1,6 +1,7 @@
 //! What a server says on a stream beside answers: its notifications and its requests, weighed before a client gets them.
 
 use std::borrow::Cow;
+use std::rc::Rc;
 
 use smallvec::SmallVec;
 
@@ -29,10 +30,10 @@ use super::shard::{Held, Shard};
 use super::tally::Count;
 
 /// For whom a stream is read, and by which rules.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(super) struct Eyes<'a> {
     pub(super) snapshot: &'a Held,
-    pub(super) caller: &'a Caller,
+    pub(super) caller: Rc<Caller>,
     pub(super) task: ActiveTask,
     /// The caller is not known under these rules: what it may get waits, and is weighed again for whoever comes for it.
     pub(super) pending: bool,
@@ -70,20 +71,21 @@ pub(super) enum Why {
 impl<'a> Eyes<'a> {
     /// Those of a request's caller. The rules may be newer than the request, as long as its caller is known under them.
     pub(super) fn of(flight: &'a Flight, current: &'a Held) -> Self {
-        let known = current.auth_epoch == flight.snapshot.auth_epoch;
+        let who = flight.who(current);
         let same = current.settings_epoch == flight.snapshot.settings_epoch;
         let then = &flight.snapshot.prepared.endpoints[flight.endpoint.index()];
         let there =
             || Some((current.endpoint_by_digest(then.digest)?, current.server_by_digest(sessions::digest(flight))?));
         let there = if same { Some((flight.endpoint, flight.server)) } else { there() };
-        let (snapshot, endpoint, server) = match there.filter(|_| known) {
+        let (snapshot, endpoint, server) = match there.filter(|_| who.is_some()) {
             Some((endpoint, server)) => (current, endpoint, server),
             None => (&*flight.snapshot, flight.endpoint, flight.server),
         };
+        let (caller, task) = who.unwrap_or_else(|| (flight.caller.clone(), flight.task));
         Self {
             snapshot,
-            caller: &flight.caller,
-            task: flight.task,
+            caller,
+            task,
             pending: false,
             endpoint,
             server,
@@ -113,12 +115,12 @@ impl<'a> Eyes<'a> {
     }
 
     fn may_ask(&self, method: &methods::Method) -> bool {
-        let asks = |ask| decide::asks(&self.snapshot.table, self.caller, self.task, self.server, ask).is_ok();
+        let asks = |ask| decide::asks(&self.snapshot.table, &self.caller, self.task, self.server, ask).is_ok();
         self.pending || method.ask().is_none_or(asks)
     }
 
-    fn may_read(&self, uri: &str) -> bool {
-        self.pending || decide::readable(&self.snapshot.table, self.caller, self.task, self.server, uri)
+    pub(super) fn may_read(&self, uri: &str) -> bool {
+        self.pending || decide::readable(&self.snapshot.table, &self.caller, self.task, self.server, uri)
     }
 }
 
@@ -174,10 +176,10 @@ pub(super) fn still_allowed(shard: &Shard, eyes: &Eyes<'_>, data: &[u8]) -> Resu
 /// The same with the eyes for the server that asked under a minted id; `None` where that is gone.
 fn asker<'a>(shard: &Shard, eyes: &Eyes<'a>, minted: Option<u64>) -> Option<Eyes<'a>> {
     if eyes.named().is_none() {
-        return Some(*eyes);
+        return Some(eyes.clone());
     }
     let server = shard.control.asks.server(eyes.session?.nonce16, minted?)?;
-    Some(Eyes { server: eyes.snapshot.server_by_digest(server)?, ..*eyes })
+    Some(Eyes { server: eyes.snapshot.server_by_digest(server)?, ..eyes.clone() })
 }
 
 /// Whether a resource may be read that goes by its client's name already.
@@ -185,7 +187,7 @@ fn is_still_readable(eyes: &Eyes<'_>, envelope: &Envelope, data: &[u8]) -> bool 
     let uri = envelope.param(data, "uri").and_then(|member| member.text());
     let mut scratch = Vec::new();
     let uri = uri.and_then(|span| text::unescape(span.of(data), &mut scratch).ok());
-    let may = |server, uri: &str| Eyes { server, ..*eyes }.may_read(uri);
+    let may = |server, uri: &str| Eyes { server, ..eyes.clone() }.may_read(uri);
     let led = uri.and_then(|uri| eyes.merged().route(eyes.revision.era(), uri, &mut |server, uri| may(server, uri)));
     eyes.pending || led.is_some_and(|(server, uri)| may(server, &uri))
 }

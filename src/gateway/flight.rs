@@ -1,6 +1,6 @@
 //! What a request carries on its way, and how it ends.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ use crate::session::ledger::Upstream;
 use crate::upstream::UpstreamFault;
 use crate::upstream::exchange::Lane;
 
+use super::live::Who;
 use super::meter::{self, Figures};
 use super::modern::Opted;
 use super::refusal::{Kind, Refusal};
@@ -63,6 +64,8 @@ pub(super) struct Flight {
     pub(super) succeeded: Cell<bool>,
     /// Its request's place among those of its session that are under way.
     pub(super) in_flight: Cell<Option<u64>>,
+    /// Who its caller is under other settings that have come since.
+    pub(super) heir: RefCell<Option<Rc<Who>>>,
     /// What it has of its subject's share.
     pub(super) taken: Cell<Taken>,
     /// What is counted of it.
@@ -108,6 +111,20 @@ impl Flight {
     /// What its endpoint makes of its servers.
     pub(super) fn merged(&self) -> &Merged {
         &self.snapshot.merged[self.endpoint.index()]
+    }
+
+    /// Who its caller is under these settings; `None` where only its token could tell.
+    pub(super) fn who(&self, current: &Held) -> Option<(Rc<Caller>, ActiveTask)> {
+        if current.auth_epoch == self.snapshot.auth_epoch {
+            return Some((self.caller.clone(), self.task));
+        }
+        let mut heir = self.heir.borrow_mut();
+        let endpoint = self.snapshot.prepared.endpoints[self.endpoint.index()].digest;
+        let before = heir.take().unwrap_or_else(|| Rc::new(Who::of(self)));
+        let now = before.carried(current, endpoint);
+        // Who could not be told once cannot be told later.
+        *heir = Some(now.clone().unwrap_or(before));
+        now.map(|who| (who.caller.clone(), who.task))
     }
 
     /// What is called otherwise by its server.

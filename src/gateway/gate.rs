@@ -106,19 +106,22 @@ pub(super) fn caller(
             .saying("Authorization must be one 'Bearer' credential.")
     })?;
     let now = shard.timers.last().unix_s();
-    let mut cache = shard.tokens(snapshot.auth_epoch);
-    let caller = match cache.get(token, now) {
+    let mut tokens = shard.tokens(snapshot.auth_epoch);
+    let caller = match tokens.now.get(token, now) {
         Some(caller) => caller.clone(),
         None => {
             let begun = shard.timers.now().mono;
-            if !shard.admits(Class::Stranger, &snapshot.settings.limits) || !shard.load.may_verify(begun) {
+            let known = tokens.take_known(token);
+            if !known && !(shard.admits(Class::Stranger, &snapshot.settings.limits) && shard.load.may_verify(begun)) {
                 return Err(Kind::VerifyBusy.into());
             }
             let settings = &snapshot.settings;
             let verified =
                 token::verify(token, &settings.issuers, &snapshot.prepared.resources, settings.policy.tasks(), now);
-            shard.load.verified(begun, shard.timers.now().mono);
-            cache.insert(token, verified.map_err(invalid)?, now)
+            if !known {
+                shard.load.verified(begun, shard.timers.now().mono);
+            }
+            tokens.now.insert(token, verified.map_err(invalid)?, now)
         }
     };
     if !caller.endpoints.contains(endpoint) {

@@ -177,7 +177,6 @@ impl<'a> Judge<'a> {
             Ok(unjudged) => return Ok(unjudged),
             Err(permit) => permit,
         };
-        meter::decided(self.shard, self.flight, permit.call(), "permit");
         // The permit is handed over with its record, so the record's texts cannot borrow from it.
         let (target, kind) = target(permit.call(), self.text);
         let target: SmallVec<[u8; 128]> = SmallVec::from_slice(target.as_bytes());
@@ -186,7 +185,12 @@ impl<'a> Judge<'a> {
         let trace = self.trace(permit.call());
         let decision =
             Decision { target, kind, verdict: Verdict::Permit, reason: "permit", rules: &rules, trace, ..self.about() };
-        self.shard.record.decided(permit, &decision).map_err(|RecordFault::Full| Kind::RecordFull.into())
+        let recorded = self.shard.record.decided(permit, &decision).map_err(|RecordFault::Full| Kind::RecordFull);
+        match &recorded {
+            Ok(_) => meter::permitted(self.shard, self.flight),
+            Err(kind) => meter::denied(self.shard, self.flight, kind.row().word),
+        }
+        recorded.map_err(Refusal::from)
     }
 
     /// A refusal with its record.
@@ -196,7 +200,7 @@ impl<'a> Judge<'a> {
     }
 
     fn write(&self, call: &Call, rules: &[RuleId], reason: &str) {
-        meter::decided(self.shard, self.flight, call, reason);
+        meter::denied(self.shard, self.flight, reason);
         let (target, kind) = target(call, self.text);
         let rules = self.names(rules);
         let trace = self.trace(call);

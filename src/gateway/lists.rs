@@ -60,7 +60,7 @@ pub(super) fn page(
     cursor: Option<&str>,
 ) -> Result<(Vec<u8>, bool), Refusal> {
     if flight.is_merged() {
-        return Ok((merged::page(shard, flight, kind, cursor)?, false));
+        return merged::page(shard, flight, kind, cursor);
     }
     let Some(offered) = flight.snapshot.catalog.server(flight.server).and_then(|server| server.era(flight.era)) else {
         return Err(Kind::CatalogUnknown.into());

@@ -16,7 +16,7 @@ use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use smallvec::SmallVec;
 
-use crate::base::ids::{EndpointId, ShardId};
+use crate::base::ids::{EndpointId, ServerId, ShardId};
 use crate::base::limits::{
     FEEDS_ALONE_MAX, FEEDS_BYTES_MAX, HOUSEKEEPING_MS, STREAM_BUFFERED_BYTES_MAX, STREAM_KEPT_BYTES_MAX,
     STREAM_KEPT_EVENTS_MAX, STREAM_RETRY_MS_MAX, STREAM_WAITING_EVENTS_MAX, TELLING_MS_MAX,
@@ -26,6 +26,7 @@ use crate::config::snapshot::Snapshot;
 use crate::identity::active::ActiveTask;
 use crate::identity::caller::Caller;
 use crate::mcp::revision::Era;
+use crate::policy::decide;
 use crate::session::outlet::{Bounds, EventId, Outlet, TapKey};
 use crate::upstream::UpstreamFault;
 use crate::upstream::exchange::Abort;
@@ -45,7 +46,7 @@ pub(super) use feeder::Source;
 use feeder::{go_on, keep_fed};
 pub(super) use listener::Listening;
 use listener::keep_heard;
-use tend::Told;
+pub(super) use tend::Told;
 
 /// Whose rights count.
 #[derive(Debug)]
@@ -59,6 +60,19 @@ pub(super) struct Who {
 impl Who {
     pub(super) fn of(flight: &Flight) -> Self {
         Self { caller: flight.caller.clone(), task: flight.task, epoch: flight.snapshot.auth_epoch }
+    }
+
+    /// Who it is under these settings, as far as that can be told without its token: `None` where it cannot, or where
+    /// it may not use the endpoint with this digest any more.
+    pub(super) fn carried(self: &Rc<Self>, snapshot: &Held, endpoint: u64) -> Option<Rc<Self>> {
+        if self.epoch == snapshot.auth_epoch {
+            return Some(self.clone());
+        }
+        let endpoint = snapshot.endpoint_by_digest(endpoint)?;
+        let caller = snapshot.succession.caller(self.epoch, &self.caller)?;
+        let caller = Some(caller).filter(|caller| caller.endpoints.contains(endpoint))?;
+        let task = snapshot.succession.task(self.task, &caller)?;
+        Some(Rc::new(Self { caller: Rc::new(caller), task, epoch: snapshot.auth_epoch }))
     }
 
     fn has_rights_of(&self, other: &Self) -> bool {
@@ -92,7 +106,7 @@ pub(super) struct Feed {
     /// Of an answer: its request's id.
     asked: Option<IdBytes>,
     /// What it was asked under: the task, and the snapshot's epoch that the task's number is of.
-    task: (ActiveTask, u64),
+    task: Cell<(ActiveTask, u64)>,
     pub(super) outlet: RefCell<Outlet>,
     /// Who reads, or did last.
     who: RefCell<Rc<Who>>,
@@ -125,6 +139,8 @@ struct Part {
     place: usize,
     /// Which of the server's sessions its stream is of.
     upstream: Cell<u32>,
+    /// At which instance that is, by its digest; 0 before there is one.
+    at: Cell<u64>,
     /// Requests of the server that its client does not get: their ids, and why.
     refusals: RefCell<Vec<(Box<[u8]>, Why)>>,
     /// A task reads its server.
@@ -141,6 +157,7 @@ impl Part {
             server,
             place,
             upstream: Cell::new(upstream),
+            at: Cell::new(0),
             refusals: RefCell::default(),
             read: Cell::new(false),
             gone: Cell::new(false),
@@ -230,6 +247,10 @@ impl std::fmt::Debug for Feed {
 }
 
 impl Feed {
+    /// What each server's part holds beside its connection and its task.
+    #[cfg(test)]
+    pub(super) const PART_BYTES: usize = size_of::<Part>();
+
     fn new(shard: &Shard, flight: &Flight, session: Rc<Live>, asked: Option<IdBytes>, stream: u64) -> Self {
         let joint = asked.is_none() && is_merged(&flight.snapshot, flight.endpoint);
         let part = (!joint).then(|| Part::new(sessions::digest(flight), 0, flight.epoch));
@@ -244,7 +265,7 @@ impl Feed {
             told: Told::default(),
             all: None,
             asked,
-            task: (flight.task, flight.snapshot.auth_epoch),
+            task: Cell::new((flight.task, flight.snapshot.auth_epoch)),
             outlet: RefCell::new(Outlet::new(shard.id, BOUNDS, shard.timers.last().mono)),
             who: RefCell::new(Rc::new(Who::of(flight))),
             opening: Cell::new(if joint { Opening::Open } else { Opening::Trying }),
@@ -287,7 +308,7 @@ impl Feed {
 
     /// Whether a caller might have asked for this answer: one whose token has lost the task may not read it either.
     fn is_open_to(&self, flight: &Flight) -> bool {
-        match self.task {
+        match self.task.get() {
             (ActiveTask::One(task), epoch) => {
                 epoch == flight.snapshot.auth_epoch && flight.caller.tasks.contains(&task)
             }
@@ -378,7 +399,7 @@ impl Feed {
     fn eyes<'a>(&'a self, snapshot: &'a Held, who: &'a Who, part: &Part) -> Option<Eyes<'a>> {
         Some(Eyes {
             snapshot,
-            caller: &who.caller,
+            caller: who.caller.clone(),
             task: who.task,
             pending: who.epoch != snapshot.auth_epoch,
             endpoint: snapshot.endpoint_by_digest(self.endpoint)?,
@@ -413,6 +434,7 @@ impl Feed {
             opted: Opted::default(),
             succeeded: Cell::new(false),
             in_flight: Cell::new(None),
+            heir: RefCell::default(),
             taken: Cell::new(Taken::Nothing),
             figures: Figures::default(),
             began: now,
@@ -425,6 +447,28 @@ impl Feed {
         })
     }
 
+    /// Other settings: its reader goes on as who that is under these.
+    fn succeed(&self, snapshot: &Held) {
+        let who = self.who.borrow().carried(snapshot, self.endpoint);
+        who.into_iter().for_each(|who| _ = self.who.replace(who));
+        if let (ActiveTask::One(task), epoch) = self.task.get() {
+            let task = snapshot.succession.from(epoch).and_then(|it| it.task_id(task));
+            task.into_iter().for_each(|task| self.task.set((ActiveTask::One(task), snapshot.auth_epoch)));
+        }
+    }
+
+    /// Its endpoint, by its digest.
+    pub(super) fn endpoint(&self) -> u64 {
+        self.endpoint
+    }
+
+    /// Whether the rules say anything of one of its servers to who reads.
+    fn is_concerned(&self, snapshot: &Held) -> bool {
+        let (who, parts) = (self.who.borrow(), self.parts.borrow());
+        let mut servers = parts.iter().filter_map(|part| snapshot.server_by_digest(part.server));
+        servers.any(|server| decide::concerns(&snapshot.table, &who.caller, who.task, server, None))
+    }
+
     /// Looks where its endpoint leads now: whose part is over, and whether all of it is.
     fn look_around(&self, snapshot: &Held) {
         let endpoint = snapshot.endpoint_by_digest(self.endpoint);
@@ -434,12 +478,25 @@ impl Feed {
             servers.zip(server).is_some_and(|(servers, server)| servers.contains(&server))
         };
         let parts = self.parts.borrow();
-        parts.iter().for_each(|part| part.gone.set(!leads(part.server)));
+        for part in parts.iter() {
+            part.gone.set(!leads(part.server));
+            let server = snapshot.server_by_digest(part.server);
+            let there = server.is_none_or(|server| snapshot.states[server.index()].has(part.at.get()));
+            if self.asked.is_none() && part.at.get() != 0 && !there {
+                // Its server is elsewhere now: the stream is asked for there.
+                part.abort.fire();
+            }
+            if part.gone.get() {
+                // If it comes back, it is heard again.
+                part.upstream.set(0);
+            }
+        }
         let other = self.asked.is_none() && endpoint.is_some_and(|it| is_merged(snapshot, it) != self.joint);
         let known = self.who.borrow().epoch == snapshot.auth_epoch;
         let lost = !self.joint && parts.iter().any(|part| part.gone.get());
         let shut = known && self.listening.as_ref().is_some_and(|listening| !listening.is_allowed(self, snapshot));
-        if endpoint.is_none() || other || lost || shut {
+        let barred = known && !self.joint && self.asked.is_none() && !self.is_concerned(snapshot);
+        if endpoint.is_none() || other || lost || shut || barred {
             self.ended.set(true);
         }
     }
@@ -509,6 +566,9 @@ pub(super) struct Feeds {
     /// Tasks that feed.
     tasks: Cell<usize>,
     epoch: Cell<u64>,
+    /// Counts up when streams are to look around: with other settings, and with what operators approve of.
+    turns: Cell<u64>,
+    approvals: Cell<u64>,
     /// The snapshot under which lists were last looked at.
     number: Cell<u64>,
     hashed: RefCell<visible::Hashed>,
@@ -531,6 +591,8 @@ impl Feeds {
             bytes: Cell::new(0),
             tasks: Cell::new(0),
             epoch: Cell::new(0),
+            turns: Cell::new(0),
+            approvals: Cell::new(0),
             number: Cell::new(0),
             hashed: RefCell::default(),
         }
@@ -792,23 +854,34 @@ impl Feeds {
         let epoch = snapshot.settings_epoch;
         if self.epoch.replace(epoch) != epoch {
             self.each(|feed| {
+                feed.succeed(&snapshot);
                 feed.look_around(&snapshot);
                 if feed.listening.is_some() && !feed.is_over() {
                     self.hear(feed);
                 }
             });
             self.wake_all();
-            shard.wake_streams();
+            self.turn(shard);
         }
         if self.number.replace(snapshot.number) != snapshot.number {
             let homes: Vec<Rc<Feed>> = self.homes.borrow().values().cloned().collect();
             homes.iter().for_each(|feed| self.look_at_lists(shard, &snapshot, feed));
+            let servers = 0..snapshot.states.len();
+            let approvals = servers.map(|server| snapshot.catalog.approvals(ServerId::from_index(server))).sum();
+            if self.approvals.replace(approvals) != approvals {
+                self.turn(shard);
+            }
         }
     }
 
-    /// The settings' epoch under which streams were last looked at, at most some milliseconds ago.
-    pub(super) fn epoch(&self) -> u64 {
-        self.epoch.get()
+    fn turn(&self, shard: &Shard) {
+        self.turns.set(self.turns.get() + 1);
+        shard.wake_streams();
+    }
+
+    /// Counts up when streams that connections relay themselves are to look around, at most some milliseconds late.
+    pub(super) fn turns(&self) -> u64 {
+        self.turns.get()
     }
 
     /// Forgets an answer, unless somebody came back for it: then it is looked at again later.
@@ -968,3 +1041,24 @@ const BOUNDS: Bounds = Bounds {
     kept_bytes: STREAM_KEPT_BYTES_MAX,
     kept_events: STREAM_KEPT_EVENTS_MAX,
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size_of_future<A, F: Future>(_: impl FnOnce(A) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// What one more server costs a stream while it says nothing, without its connection: its part, the task that reads
+    /// it, and the box of that read. No buffer is among them.
+    #[test]
+    fn one_more_server_on_a_stream_is_small() {
+        type Arguments = (&'static Rc<Shard>, &'static Rc<Feed>, &'static Rc<Part>);
+        let task = size_of_future(|(shard, feed, part): Arguments| keep_fed(shard, feed, part));
+        let read = feeder::read_bytes();
+        let part = size_of::<Part>() + 2 * size_of::<usize>();
+        println!("one more server: {task} + {read} + {part} B");
+        assert!(task + read + part <= 2048, "{task} + {read} + {part}");
+    }
+}

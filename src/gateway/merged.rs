@@ -19,12 +19,18 @@ use super::flight::Flight;
 use super::refusal::{Kind, Refusal};
 use super::shard::Shard;
 
-/// The answer to a list request, from where its cursor says.
+/// The answer to a list request, from where its cursor says, and whether a server whose part is in it answers such with
+/// events.
 ///
 /// # Errors
 /// A cursor that is not of this list; a list that no server has; and where all that the caller may see of it is missing:
 /// never an empty success.
-pub(super) fn page(shard: &Shard, flight: &Flight, kind: ListKind, cursor: Option<&str>) -> Result<Vec<u8>, Refusal> {
+pub(super) fn page(
+    shard: &Shard,
+    flight: &Flight,
+    kind: ListKind,
+    cursor: Option<&str>,
+) -> Result<(Vec<u8>, bool), Refusal> {
     let (merged, snapshot, era) = (flight.merged(), &flight.snapshot, flight.era);
     let state = State::of(flight, |server| concerns(&snapshot.table, &flight.caller, flight.task, server, Some(kind)));
     let listing = |offer: &EraCatalog| offer.list(kind).map(|listing| listing.ttl_ms.unwrap_or(0));
@@ -32,10 +38,14 @@ pub(super) fn page(shard: &Shard, flight: &Flight, kind: ListKind, cursor: Optio
     let parts = state.parts.iter().filter_map(|part| listing(part.offer));
     let shortest = parts.min();
     if shortest.is_none() && state.more {
-        return Err(Kind::CatalogUnknown.into());
+        let missing = state.lacking.iter().filter(|lacking| lacking.state == Lack::Missing);
+        let names: Vec<&str> = missing.map(|lacking| lacking.server).collect();
+        let message = format!("Not reached yet: {}; try again.", names.join(", "));
+        return Err(Refusal::from(Kind::CatalogUnknown).saying(message));
     }
-    // Whoever may see none of it gets an empty list, as from a server alone.
-    if !merged.servers().iter().any(|server| offered(server).is_some()) {
+    // Whoever may see none of it gets an empty list, as from a server alone; also of those that may turn out to have one.
+    let may_have = |server: &ServerId| offered(server).is_some() || !snapshot.catalog.known(*server);
+    if !merged.servers().iter().any(may_have) {
         return Err(Kind::MethodUnknown.into());
     }
     let list = CursorList {
@@ -63,7 +73,7 @@ pub(super) fn page(shard: &Shard, flight: &Flight, kind: ListKind, cursor: Optio
     let ttl_ms = if state.lacking.is_empty() { shortest.unwrap_or(0) } else { 0 };
     end_list_result(&mut body, era, ttl_ms, next.as_deref(), &state.lacking);
     body.push(b'}');
-    Ok(body)
+    Ok((body, state.parts.iter().any(|part| part.offer.events)))
 }
 
 /// Appends the result of `initialize`.

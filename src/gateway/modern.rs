@@ -91,7 +91,7 @@ impl Opted {
         self.more.as_ref()?.task.as_ref()
     }
 
-    fn subscription(&self) -> Option<&RefCell<Subscription>> {
+    pub(super) fn subscription(&self) -> Option<&RefCell<Subscription>> {
         self.more.as_ref()?.subscription.as_ref()
     }
 }
@@ -226,7 +226,7 @@ fn notification(shard: &Shard, flight: &Flight, data: &[u8]) -> Judged {
         flight.snapshot.states[flight.server.index()].poke.changed();
     }
     let hidden = match method.verb {
-        Verb::ResourceUpdated => !readable(flight, envelope, data),
+        Verb::ResourceUpdated => !readable(&Eyes::of(flight, &shard.snapshot()), envelope, data),
         Verb::TaskChanged => !task_askable(flight, data),
         _ => false,
     };
@@ -275,17 +275,16 @@ pub(super) fn is_shown(table: &Table, caller: &Caller, task: ActiveTask, server:
 }
 
 /// Whether the resource that a notification is about may be read.
-fn readable(flight: &Flight, envelope: &Envelope, data: &[u8]) -> bool {
+fn readable(eyes: &Eyes<'_>, envelope: &Envelope, data: &[u8]) -> bool {
     let uri = envelope.param(data, "uri").and_then(|member| member.text());
     let mut scratch = Vec::new();
     let uri = uri.and_then(|span| text::unescape(span.of(data), &mut scratch).ok());
-    let (table, caller) = (&flight.snapshot.table, &flight.caller);
-    uri.is_some_and(|uri| decide::readable(table, caller, flight.task, flight.server, uri))
+    uri.is_some_and(|uri| eyes.may_read(uri))
 }
 
 /// Whether the client of a stream, which declared so much, may be asked what the task in a notification asks.
 pub(super) fn is_task_askable(eyes: &Eyes<'_>, declared: Declared, data: &[u8]) -> bool {
-    let may = |ask| decide::asks(&eyes.snapshot.table, eyes.caller, eyes.task, eyes.server, ask).is_ok();
+    let may = |ask| decide::asks(&eyes.snapshot.table, &eyes.caller, eyes.task, eyes.server, ask).is_ok();
     let asks = Task::of_params(data).and_then(|task| task.asks(data));
     asks.is_ok_and(|asks| asks.iter().all(may) && declared.has(asks.needs()))
 }

@@ -293,6 +293,7 @@ impl Shard {
             self.feeds.sweep(self);
             if now >= trim {
                 trim = now.plus_ms(TRIM_MS);
+                self.forget_tokens(now);
                 self.buffers.trim();
                 give_back();
                 sessions::expire(self);

@@ -12,8 +12,9 @@ use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 
 use crate::base::ids::{ServerId, ShardId};
-use crate::base::limits::{LETTERS_MAX, SHARD_BUFFER_BYTES_MAX};
+use crate::base::limits::{LETTERS_MAX, SHARD_BUFFER_BYTES_MAX, TOKENS_BEFORE_MS};
 use crate::base::slab::Slab;
+use crate::base::time::Moment;
 use crate::config::Limits;
 use crate::config::snapshot::Snapshot;
 use crate::identity::cache::TokenCache;
@@ -75,7 +76,7 @@ pub(super) struct Shard {
     pub(super) random: SystemRandom,
     reader: RefCell<Reader>,
     answers: RefCell<AnswerScan>,
-    tokens: RefCell<(u64, TokenCache)>,
+    tokens: RefCell<Tokens>,
     snapshot: RefCell<Rc<Held>>,
     pub(super) connections: RefCell<Slab<Rc<Slot>>>,
     /// The sessions it has seen lately. Not to be held across an await.
@@ -94,6 +95,21 @@ pub(super) struct Shard {
     /// Connections that this shard's share of the process's descriptors allows.
     pub(super) connections_max: usize,
     seed: u64,
+}
+
+/// Verified tokens: those of this epoch, and for a while those of the one before, which are good for nothing any more.
+pub(super) struct Tokens {
+    epoch: u64,
+    pub(super) now: TokenCache,
+    before: Option<(Moment, TokenCache)>,
+}
+
+impl Tokens {
+    /// Whether a token was verified under the settings before: that it has to be once more is none of its bearer's doing,
+    /// and costs nothing of what there is for strangers. Says so once.
+    pub(super) fn take_known(&mut self, token: &[u8]) -> bool {
+        self.before.as_mut().is_some_and(|(_, before)| before.forget_this(token))
+    }
 }
 
 /// A snapshot as this shard holds it: counted by the shard alone, so that taking it for a request costs no atomic.
@@ -136,7 +152,7 @@ impl Shard {
             random,
             reader: RefCell::new(Reader::new(seed)),
             answers: RefCell::new(AnswerScan::new(seed)),
-            tokens: RefCell::new((snapshot.auth_epoch, TokenCache::new(seed))),
+            tokens: RefCell::new(Tokens { epoch: snapshot.auth_epoch, now: TokenCache::new(seed), before: None }),
             snapshot: RefCell::new(Rc::new(Held(snapshot))),
             control,
             connections: RefCell::new(Slab::new()),
@@ -224,14 +240,24 @@ impl Shard {
         self.draining.get()
     }
 
-    /// The verified tokens of this epoch. Not to be held across an await.
-    pub(super) fn tokens(&self, epoch: u64) -> RefMut<'_, TokenCache> {
+    /// The verified tokens, of this epoch. Not to be held across an await.
+    pub(super) fn tokens(&self, epoch: u64) -> RefMut<'_, Tokens> {
         let mut tokens = self.tokens.borrow_mut();
-        if tokens.0 != epoch {
-            tokens.0 = epoch;
-            tokens.1.clear();
+        if tokens.epoch != epoch {
+            tokens.epoch = epoch;
+            let until = self.timers.last().mono.plus_ms(TOKENS_BEFORE_MS);
+            let before = std::mem::replace(&mut tokens.now, TokenCache::new(self.seed));
+            tokens.before = Some((until, before));
         }
-        RefMut::map(tokens, |(_, cache)| cache)
+        tokens
+    }
+
+    /// Forgets what was verified under the settings before, once it was there for a while.
+    pub(super) fn forget_tokens(&self, now: Moment) {
+        let mut tokens = self.tokens.borrow_mut();
+        if tokens.before.as_ref().is_some_and(|(until, _)| *until <= now) {
+            tokens.before = None;
+        }
     }
 
     /// The shard's scanner for messages; not to be held across an await.

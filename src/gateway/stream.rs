@@ -1,6 +1,7 @@
 //! Event streams, parsed and written anew: the answer to a request that comes as events, and a subscription. Of an
 //! answer in a session a log is kept, so that its client can come back for what it missed.
 
+use std::cell::RefCell;
 use std::pin::pin;
 use std::rc::Rc;
 
@@ -14,6 +15,8 @@ use crate::jsonrpc::id;
 use crate::jsonrpc::scan::Shape;
 use crate::mcp::revision::Era;
 use crate::mcp::subscription;
+use crate::mcp::subscription::joint::Announced;
+use crate::policy::decide;
 use crate::record::frame::Status;
 use crate::session::outlet::{Taken, TapKey};
 use crate::upstream::UpstreamFault;
@@ -23,12 +26,12 @@ use super::answer::{accept, deadline, of_facts, retire};
 use super::conn::Conn;
 use super::events::{self, Eyes, Said, Why};
 use super::flight::{Ended, Flight, NEVER, Next, end, reasoned};
-use super::live::{self, Feed, Source};
+use super::live::{self, Feed, Source, Told};
 use super::modern;
 use super::refusal::{Kind, Refusal};
 use super::route;
 use super::session::write_head;
-use super::shard::{Phase, Shard};
+use super::shard::{Held, Phase, Shard};
 use super::tally::Count;
 use super::tap::expiry;
 use super::watch::{self, Woke};
@@ -79,6 +82,8 @@ struct Relay<'a> {
     bytes: usize,
     /// When the client was last sent something.
     spoken: Moment,
+    /// Of a subscription: what its client knows of the lists.
+    told: Option<Box<Told>>,
     /// What was sent has to be acknowledged soon.
     heeded: bool,
     /// When the caller's token ends.
@@ -135,11 +140,13 @@ pub(super) async fn relay(
         kept: None,
         bytes: 0,
         spoken: shard.timers.now().mono,
+        told: (carries == Carries::Subscription).then(Box::default),
         heeded: false,
         expires: expiry(shard, flight.caller.expires),
     };
     write_head(conn, shard, &mut relay.out, framing);
     relay.keep(conn);
+    relay.look_at_lists();
     let ended = relay.run(conn, &mut answer, abort).await;
     let next = relay.finish(conn, answer, ended).await;
     Ok(next)
@@ -191,8 +198,20 @@ impl Relay<'_> {
 
     /// Whether its caller's token has ended, or is not known any more.
     fn is_over(&self) -> bool {
-        let shard = self.shard;
-        self.expires <= shard.timers.now().mono || shard.snapshot().auth_epoch != self.flight.snapshot.auth_epoch
+        let (shard, snapshot) = (self.shard, self.shard.snapshot());
+        let same = snapshot.settings_epoch == self.flight.snapshot.settings_epoch;
+        self.expires <= shard.timers.now().mono || !same && !self.is_still_allowed(&snapshot)
+    }
+
+    /// Whether, under other settings, its caller may still have all that it was granted, and where it has that from.
+    fn is_still_allowed(&self, snapshot: &Held) -> bool {
+        let flight = self.flight;
+        let eyes = Eyes::of(flight, snapshot);
+        let at = |instance| instance == 0 || snapshot.states[eyes.server.index()].has(instance);
+        let there = std::ptr::eq(eyes.snapshot, snapshot) && at(flight.instance);
+        let subscription = flight.opted.subscription().map(RefCell::borrow);
+        let readable = subscription.is_none_or(|it| it.uris().all(|uri| eyes.may_read(uri)));
+        there && readable && decide::concerns(&snapshot.table, &eyes.caller, eyes.task, eyes.server, None)
     }
 
     /// Whether the end of the client is the end of the stream: always but for a legacy call, which a disconnect does
@@ -211,6 +230,7 @@ impl Relay<'_> {
         loop {
             let until = self.spoken.plus_ms(self.flight.snapshot.settings.limits.keepalive_ms);
             let until = if streaming { until.min(self.expires) } else { until };
+            let until = self.told.as_ref().and_then(|told| told.due()).map_or(until, |due| due.min(until));
             let watched = self.client_matters() || self.kept.as_ref().is_some_and(|kept| kept.tap.is_some());
             match watch::next(shard, conn, work.as_mut(), until, watched, streaming).await {
                 Woke::Done(Ok(())) => {
@@ -236,6 +256,10 @@ impl Relay<'_> {
                         let _ = work.as_mut().await;
                         return Some(End::Clean);
                     }
+                    if self.look_at_lists() {
+                        self.flush(conn).await;
+                        continue;
+                    }
                     let mut comment = Vec::with_capacity(24);
                     sse::write_comment(&mut comment, b"keep-alive");
                     self.put(&comment);
@@ -244,6 +268,27 @@ impl Relay<'_> {
                 }
             }
         }
+    }
+
+    /// Looks whether the client sees other lists than it knows of, without its server having said so: under other rules,
+    /// and after an operator's approval. Whether that is all there was to do.
+    fn look_at_lists(&mut self) -> bool {
+        let Some(told) = self.told.take() else { return false };
+        let (shard, snapshot) = (self.shard, self.shard.snapshot());
+        let eyes = Eyes::of(self.flight, &snapshot);
+        let looks = shard.feeds.view_of(&eyes, |view| told.look(shard, view));
+        let due = told.due().is_some_and(|due| due <= shard.timers.now().mono);
+        if due {
+            let changed = shard.feeds.view_of(&eyes, |view| told.looked(view));
+            for (list, has_changed) in Announced::ALL.into_iter().zip(changed) {
+                let subscription = self.flight.opted.subscription().filter(|_| has_changed);
+                if let Some(message) = subscription.and_then(|it| it.borrow().changed(list)) {
+                    self.message(&message);
+                }
+            }
+        }
+        self.told = Some(told);
+        looks || due
     }
 
     /// While a comment is on its way TCP does not probe, and would repeat it for a quarter of an hour to a client that

@@ -140,6 +140,7 @@ impl Reading<'_> {
     async fn run(&mut self) -> bool {
         loop {
             let turn = self.tap.feed.turn();
+            self.renew();
             let (mut out, taken) = if self.is_barred() { (Vec::new(), Taken::End) } else { self.take() };
             let over = taken != Taken::All && taken != Taken::More || self.is_over();
             if let Some(words) = self.tap.feed.last_words().filter(|_| over && taken != Taken::Gone) {
@@ -193,6 +194,15 @@ impl Reading<'_> {
             }
         }
         (out, taken)
+    }
+
+    /// Other settings have come: it goes on as who it is under these, if that can be told without its token.
+    fn renew(&mut self) {
+        let snapshot = self.shard.snapshot();
+        if snapshot.auth_epoch != self.tap.who.epoch {
+            let who = self.tap.who.carried(&snapshot, self.tap.feed.endpoint());
+            who.into_iter().for_each(|who| self.tap.who = who);
+        }
     }
 
     /// Whether it is over, or its reader may read no more.
@@ -317,8 +327,9 @@ mod tests {
             size_of_future(|(shard, slot, stream, tap, wait): Arguments| serve(shard, slot, stream, tap, wait));
         let wait = size_of_future(|stream: &'static Stream| stream.readable());
         let slot = size_of::<Slot>() + 2 * size_of::<usize>();
-        let stream = size_of::<Feed>() + size_of::<Who>() + 4 * size_of::<usize>();
+        let stream = size_of::<Feed>() + Feed::PART_BYTES + size_of::<Who>() + 6 * size_of::<usize>();
         let all = task + reading + wait + slot + stream;
+        println!("an idle stream: {all} B: {task} + {reading} + {wait} + {slot} + {stream}");
         assert!(all <= 3072, "{all}: {task} + {reading} + {wait} + {slot} + {stream}");
     }
 }

@@ -77,6 +77,19 @@ impl TokenCache {
         Some(&slot.caller)
     }
 
+    /// Forgets this very token; whether it held it, expired or not.
+    pub fn forget_this(&mut self, token: &[u8]) -> bool {
+        let hash = self.hash(token);
+        let slots = &self.slots;
+        let found = self.table.find(hash, |&index| {
+            let slot = &slots[index as usize];
+            slot.hash == hash && same_bytes(&slot.token, token)
+        });
+        let found = found.map(|index| *index as usize);
+        found.into_iter().for_each(|index| self.forget(index));
+        found.is_some()
+    }
+
     /// Remembers a token just verified. One that is over its `exp` already (within the leeway) is not kept.
     pub fn insert(&mut self, token: &[u8], caller: Caller, now_unix_s: u64) -> Rc<Caller> {
         let caller = Rc::new(caller);

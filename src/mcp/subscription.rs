@@ -14,6 +14,8 @@ use crate::mcp::method::Verb;
 use crate::mcp::tasks::{Task, TaskLink, is_text};
 use crate::mcp::walk;
 
+use joint::Announced;
+
 /// What a subscription may carry.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wants {
@@ -75,6 +77,11 @@ impl Subscription {
         Self { id: id.into(), wants, acknowledged: false }
     }
 
+    /// The resources whose changes it is about, as its server names them.
+    pub fn uris(&self) -> impl Iterator<Item = &str> {
+        self.wants.uris.iter().map(|uri| &**uri)
+    }
+
     /// The next notification of the server: `message` has passed the scanner, and `verb` is its method.
     pub fn take(&mut self, verb: Verb, message: &[u8]) -> Becomes {
         let params = walk::member(message, walk::whole(message), "params");
@@ -102,6 +109,15 @@ impl Subscription {
             (true, true) => Becomes::Itself,
             (true, false) => self.mark(message).map_or(Becomes::Dropped(Dropped::Malformed), Becomes::Instead),
         }
+    }
+
+    /// The gateway's own word that a list has changed, beside what the server says; `None` where that was not asked for,
+    /// or not acknowledged yet.
+    #[must_use]
+    pub fn changed(&self, list: Announced) -> Option<Vec<u8>> {
+        let Wants { tools, prompts, resources, .. } = self.wants;
+        let wanted = self.acknowledged && [tools, prompts, resources][list as usize];
+        wanted.then(|| joint::list_changed(&self.id, list))
     }
 
     /// Whether the server's answer is the proper end of the stream: complete, with the subscription's id.

@@ -1,5 +1,5 @@
-//! The admin listener: is the process alive, is it ready, what does it know of its servers. On an address of its own,
-//! loopback by default; nothing here changes anything.
+//! The admin listener: is the process alive, is it ready, what does it know of its servers, what did it count. On an
+//! address of its own, loopback by default. Whoever may read the state folder may tell it to reload and to drain.
 
 use std::collections::HashMap;
 use std::io::{Read as _, Write as _};
@@ -11,17 +11,18 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::base::limits::{ADMIN_ANSWER_MS_MAX, HEAD_BYTES_MAX, HOUSEKEEPING_MS};
-use crate::gateway::control::{Control, Life};
+use crate::gateway::control::{Busy, Control, Life};
 use crate::gateway::tally::Section;
+use crate::http::field::Known;
 use crate::http::head::{Framing, Method, Progress, RequestHead};
 use crate::http::reply;
 use crate::mcp::catalog::{ListKind, ServerCatalog};
 use crate::mcp::transport::Transport;
 use crate::uring::wait::clock;
 
-use super::PlaneFault;
+use super::orders::{Order, Orders};
 pub use super::surveys::SurveyHealth;
-use super::{endpoints, probe};
+use super::{PlaneFault, endpoints, metrics, probe};
 
 /// What is known of the servers, for people.
 #[derive(Debug)]
@@ -133,20 +134,31 @@ impl Health {
     }
 }
 
+/// What the admin listener knows, and what it may do.
+pub struct Desk {
+    /// The gateway.
+    pub control: Arc<Control>,
+    /// What is known of its servers.
+    pub health: Arc<Health>,
+    /// What it can be told to do.
+    pub orders: Orders,
+}
+
 /// Listens, and answers from a thread of its own until the process ends. Says where.
 ///
 /// # Errors
 /// `PlaneFault::Listen` or `PlaneFault::System`.
-pub fn start(address: SocketAddr, control: Arc<Control>, health: Arc<Health>) -> Result<SocketAddr, PlaneFault> {
+pub fn start(address: SocketAddr, desk: Desk) -> Result<SocketAddr, PlaneFault> {
     let listener = TcpListener::bind(address).map_err(|error| PlaneFault::Listen { address, error })?;
     let address = listener.local_addr().map_err(|error| PlaneFault::Listen { address, error })?;
+    let desk = Arc::new(desk);
     std::thread::Builder::new()
         .name("plane-admin".into())
         .spawn(move || {
             for socket in listener.incoming() {
                 match socket {
                     // One at a time, each within a bound: this is for probes and people.
-                    Ok(socket) => _ = answer(socket, &control, &health),
+                    Ok(socket) => _ = answer(socket, &desk),
                     // Out of descriptors, most likely.
                     Err(_) => std::thread::sleep(Duration::from_millis(HOUSEKEEPING_MS)),
                 }
@@ -156,9 +168,22 @@ pub fn start(address: SocketAddr, control: Arc<Control>, health: Arc<Health>) ->
     Ok(address)
 }
 
-fn answer(mut socket: TcpStream, control: &Control, health: &Health) -> std::io::Result<()> {
+/// An answer, but for its body's length.
+struct Page {
+    status: u16,
+    media: &'static str,
+    body: String,
+}
+
+impl Page {
+    fn json(status: u16, body: impl Into<String>) -> Self {
+        Self { status, media: "application/json", body: body.into() }
+    }
+}
+
+fn answer(mut socket: TcpStream, desk: &Arc<Desk>) -> std::io::Result<()> {
+    // For the whole request: this thread serves everybody, one after the other.
     let until = Instant::now() + Duration::from_millis(ADMIN_ANSWER_MS_MAX);
-    socket.set_write_timeout(Some(Duration::from_millis(ADMIN_ANSWER_MS_MAX)))?;
     let mut bytes = Vec::new();
     let mut head = RequestHead::new();
     let complete = loop {
@@ -167,11 +192,7 @@ fn answer(mut socket: TcpStream, control: &Control, health: &Health) -> std::io:
             Ok(Progress::Partial) if bytes.len() <= HEAD_BYTES_MAX => {}
             Ok(Progress::Partial) | Err(_) => break false,
         }
-        // For the whole request: this thread serves everybody, one after the other.
-        let left = until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-        if left <= Duration::from_millis(1) {
-            return Ok(());
-        }
+        let Some(left) = left(until) else { return Ok(()) };
         socket.set_read_timeout(Some(left))?;
         let mut piece = [0; 2048];
         let n = socket.read(&mut piece)?;
@@ -180,24 +201,66 @@ fn answer(mut socket: TcpStream, control: &Control, health: &Health) -> std::io:
         }
         bytes.extend_from_slice(&piece[..n]);
     };
-    let (status, body) = if complete && !is_local(head.host.of(&bytes)) {
-        (403, "{\"error\":\"name this listener by its address, or localhost\"}\n".to_owned())
-    } else if complete && matches!(head.method, Method::Get | Method::Head) {
-        page(head.path.of(&bytes), control, health)
-    } else {
-        (400, "{\"error\":\"GET /healthz, /readyz or /status\"}\n".to_owned())
+    let (path, order) = (head.path.of(&bytes), Order::of(head.path.of(&bytes)));
+    let page = match (head.method, order) {
+        _ if !complete => Page::json(400, PAGES),
+        _ if !is_local(head.host.of(&bytes)) => {
+            Page::json(403, "{\"error\":\"name this listener by its address, or localhost\"}\n")
+        }
+        (Method::Post, Some(order)) => {
+            if desk.orders.allows(head.get(&bytes, Known::Authorization)) {
+                return carry_out(socket, desk, order);
+            }
+            Page::json(401, "{\"error\":\"the token is in the state folder: Authorization: Bearer TOKEN\"}\n")
+        }
+        (_, Some(_)) => Page::json(405, "{\"error\":\"POST\"}\n"),
+        (Method::Get | Method::Head, None) => page(path, &desk.control, &desk.health),
+        _ => Page::json(400, PAGES),
     };
-    let mut out = Vec::with_capacity(256 + body.len());
-    reply::write_status(&mut out, status);
-    for (name, value) in [("content-type", "application/json"), ("cache-control", "no-store"), ("connection", "close")]
-    {
-        let _ = reply::write_field(&mut out, name, value.as_bytes());
+    write(&mut socket, &page, head.method != Method::Head, until)
+}
+
+/// Does as told, on a thread of its own: a reload takes its time, and probes must not wait for it.
+fn carry_out(mut socket: TcpStream, desk: &Arc<Desk>, order: Order) -> std::io::Result<()> {
+    let desk = desk.clone();
+    let work = move || {
+        let (status, body) = desk.orders.carry_out(order, &desk.control);
+        let until = Instant::now() + Duration::from_millis(ADMIN_ANSWER_MS_MAX);
+        // Whoever asked may have gone; it is done all the same.
+        let _ = write(&mut socket, &Page::json(status, body), true, until);
+    };
+    std::thread::Builder::new().name("plane-order".into()).spawn(work).map(drop)
+}
+
+fn write(socket: &mut TcpStream, page: &Page, with_body: bool, until: Instant) -> std::io::Result<()> {
+    let mut out = Vec::with_capacity(256 + page.body.len());
+    reply::write_status(&mut out, page.status);
+    let mut field = |name, value: &str| _ = reply::write_field(&mut out, name, value.as_bytes());
+    field("content-type", page.media);
+    field("cache-control", "no-store");
+    field("connection", "close");
+    match page.status {
+        401 => field("www-authenticate", "Bearer"),
+        405 => field("allow", "POST"),
+        _ => {}
     }
-    reply::finish(&mut out, Framing::Length(body.len() as u64));
-    if head.method != Method::Head {
-        out.extend_from_slice(body.as_bytes());
+    reply::finish(&mut out, Framing::Length(page.body.len() as u64));
+    if with_body {
+        out.extend_from_slice(page.body.as_bytes());
     }
-    socket.write_all(&out)
+    let mut rest = &out[..];
+    while !rest.is_empty() {
+        let Some(left) = left(until) else { return Ok(()) };
+        socket.set_write_timeout(Some(left))?;
+        let n = socket.write(rest)?;
+        rest = &rest[n..];
+    }
+    Ok(())
+}
+
+/// How much time is left; `None` for none.
+fn left(until: Instant) -> Option<Duration> {
+    Some(until.saturating_duration_since(Instant::now())).filter(|left| *left > Duration::from_millis(1))
 }
 
 /// An address, `localhost`, or nothing (HTTP/1.0): a page in a browser that had its own name pointed here shows that name.
@@ -227,6 +290,12 @@ fn pins(survey: &SurveyHealth) -> Value {
     json!({ "waiting": pins.waiting, "reported": pins.reported, "flagged": pins.flagged })
 }
 
+/// What a shard has to do.
+fn shard(busy: Busy) -> Value {
+    let Busy { connections, calls, streams, buffer_bytes } = busy;
+    json!({ "connections": connections, "calls": calls, "streams": streams, "buffer_bytes": buffer_bytes })
+}
+
 /// How the last reload went.
 fn reloaded(reload: &ReloadHealth) -> Value {
     json!({
@@ -235,12 +304,13 @@ fn reloaded(reload: &ReloadHealth) -> Value {
     })
 }
 
-fn page(path: &[u8], control: &Control, health: &Health) -> (u16, String) {
+fn page(path: &[u8], control: &Control, health: &Health) -> Page {
     let recording = health.recording();
     let ready = control.life() == Life::Run && recording;
     match path {
-        b"/healthz" => (200, "{\"alive\":true}\n".to_owned()),
-        b"/readyz" => (if ready { 200 } else { 503 }, format!("{{\"ready\":{ready}}}\n")),
+        b"/healthz" => Page::json(200, "{\"alive\":true}\n"),
+        b"/readyz" => Page::json(if ready { 200 } else { 503 }, format!("{{\"ready\":{ready}}}\n")),
+        b"/metrics" => Page { status: 200, media: metrics::MEDIA, body: metrics::page(control, health) },
         b"/status" => {
             let snapshot = control.snapshot.load();
             let servers: Vec<_> = health
@@ -257,14 +327,18 @@ fn page(path: &[u8], control: &Control, health: &Health) -> (u16, String) {
                 })
                 .collect();
             let version = env!("CARGO_PKG_VERSION");
-            (
+            let snapshot = control.snapshot.load();
+            let shards: Vec<_> = control.gauges.iter().map(shard).collect();
+            Page::json(
                 200,
                 format!(
                     "{:#}\n",
                     json!({
                         "version": version, "ready": ready, "recording": recording, "servers": servers,
-                        "endpoints": endpoints::status(&control.snapshot.load()),
-                        "snapshot": control.snapshot.load().number,
+                        "snapshot": snapshot.number,
+                        "policy": snapshot.settings.policy.hex12(), "draining": control.life() != Life::Run,
+                        "sessions": control.ledger.len(), "shards": shards,
+                        "endpoints": endpoints::status(&snapshot),
                         "reload": health.reload().as_ref().map(reloaded),
                         "happened": control.tally.under(Section::Happened),
                         "dropped": control.tally.under(Section::Dropped),
@@ -272,6 +346,8 @@ fn page(path: &[u8], control: &Control, health: &Health) -> (u16, String) {
                 ),
             )
         }
-        _ => (404, "{\"error\":\"GET /healthz, /readyz or /status\"}\n".to_owned()),
+        _ => Page::json(404, PAGES),
     }
 }
+
+const PAGES: &str = "{\"error\":\"GET /healthz, /readyz, /status or /metrics; POST /reload or /drain\"}\n";

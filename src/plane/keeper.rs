@@ -11,14 +11,14 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::base::limits::{
-    CATALOG_GATHER_MS, CATALOG_MS_DEFAULT, CATALOG_MS_MIN, CATALOG_RETRY_MS_MAX, KEEPER_STACK_BYTES, LIST_PAGES_MAX,
-    PLANE_HEARD_MAX,
+    CATALOG_GATHER_MS, CATALOG_MS_DEFAULT, CATALOG_MS_MIN, CATALOG_RETRY_MS_MAX, KEEPER_STACK_BYTES,
+    LEFT_OUT_LETTERS_MAX, LEFT_OUT_NAMED_MAX, LIST_PAGES_MAX, PLANE_HEARD_MAX,
 };
 use crate::config::ServerSettings;
 use crate::gateway::control::{Control, Life};
 use crate::http::head::Method;
 use crate::jsonrpc::scan;
-use crate::mcp::catalog::{EraCatalog, ListKind, Listing, ServerCatalog, capability, read_page};
+use crate::mcp::catalog::{DropWhy, EraCatalog, ListKind, Listing, ServerCatalog, capability, read_page};
 use crate::mcp::method::{self as methods, Sender as From_, Verb};
 use crate::mcp::request;
 use crate::mcp::revision::{Era, Revision};
@@ -65,6 +65,8 @@ pub(super) struct Keeper {
     /// A refused handshake looked like an HTTP+SSE server's.
     hinted: bool,
     next_id: u64,
+    /// What the last survey could not use, in words, sorted.
+    left_out: Vec<String>,
 }
 
 /// The plane's own session with a legacy server.
@@ -133,6 +135,7 @@ impl Keeper {
             talk: None,
             hinted: false,
             next_id: 1,
+            left_out: Vec::new(),
         }
     }
 
@@ -144,8 +147,10 @@ impl Keeper {
             begun = Some(Instant::now());
             self.resolve();
             let announced = self.poke().announced();
+            let before = std::mem::take(&mut self.left_out);
             match self.survey_somewhere() {
                 Ok(catalog) => {
+                    self.tell_left_out(&before);
                     retry_ms = CATALOG_MS_MIN / 4;
                     let patience = patience(&catalog);
                     let listens = wants_stream(&catalog);
@@ -154,6 +159,7 @@ impl Keeper {
                     self.linger(announced, patience, listens, modern);
                 }
                 Err(trouble) => {
+                    self.left_out = before;
                     begun = None;
                     self.forget();
                     self.tell(News::Trouble(self.state.clone(), self.said(&trouble)));
@@ -167,13 +173,35 @@ impl Keeper {
 
     /// Changes that come close together make one survey: it waits a little for more of them, and does not begin sooner
     /// than `CATALOG_MS_MIN` after one that succeeded.
-    fn rest(&self, begun: Option<Instant>) {
+    fn rest(&mut self, begun: Option<Instant>) {
         let Some(begun) = begun else { return };
         let now = Instant::now();
         let until = (now + Duration::from_millis(CATALOG_GATHER_MS)).max(begun + Duration::from_millis(CATALOG_MS_MIN));
         while Instant::now() < until && self.is_needed() {
-            let left = until.saturating_duration_since(Instant::now());
-            std::thread::sleep(left.min(Duration::from_millis(CATALOG_GATHER_MS)));
+            let left = until.saturating_duration_since(Instant::now()).min(Duration::from_millis(CATALOG_GATHER_MS));
+            // A stream that stays open is read, or each message that waits there would ask for a survey of its own.
+            match self.talk.as_mut().map(|talk| talk.next(self.state.poke.bell(), left)) {
+                None => std::thread::sleep(left),
+                Some(Heard::Message(message)) => self.heed(&message),
+                Some(Heard::Bell) => self.poke().hush(),
+                Some(Heard::Silence) => {}
+                Some(Heard::End) => self.forget(),
+            }
+        }
+    }
+
+    /// Says what is left out of the catalogue, where that was not so before.
+    fn tell_left_out(&mut self, before: &[String]) {
+        // A server with both eras has most of them in both.
+        self.left_out.sort_unstable();
+        self.left_out.dedup();
+        let mut fresh = self.left_out.iter().filter(|one| before.binary_search(one).is_err());
+        for one in fresh.by_ref().take(LEFT_OUT_NAMED_MAX) {
+            tracing::warn!("server {}: {one}", self.name);
+        }
+        let more = fresh.count();
+        if more > 0 {
+            tracing::warn!("server {}: {more} more are left out", self.name);
         }
     }
 
@@ -398,13 +426,13 @@ impl Keeper {
                 return if missing { Ok((None, false)) } else { Err(Trouble::Unusable(verb_name(verb))) };
             };
             let read = read_page(kind, &result).map_err(|_| Trouble::Unusable(verb_name(verb)))?;
-            for (name, why) in read.dropped.iter() {
-                tracing::warn!("server {}: {name:?} of {} is left out: {why}", self.name, verb_name(verb));
-            }
             cursor.clone_from(&read.next_cursor);
-            for (name, why) in listing.add(read) {
-                tracing::warn!("server {}: {name:?} of {} is left out: {why}", self.name, verb_name(verb));
-            }
+            let dropped = listing.add(read);
+            let said = |(name, why): (String, DropWhy)| {
+                let name: String = name.chars().take(LEFT_OUT_LETTERS_MAX).collect();
+                format!("{name:?} of {} is left out: {why}", verb_name(verb))
+            };
+            self.left_out.extend(dropped.into_iter().map(said));
             if cursor.is_none() {
                 return Ok((Some(listing), response.events));
             }

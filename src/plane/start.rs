@@ -22,11 +22,12 @@ use crate::tls::config::Materials;
 use crate::uring::ring::{Choice, Driver, RingFault};
 use crate::uring::{cpu, socket};
 
-use super::admin::{self, Health};
+use super::admin::{self, Desk, Health};
 use super::certs::Certs;
 use super::journal::{self, Journal};
 use super::keeper::{self, News};
 use super::log::{self, Log, Watcher};
+use super::orders::Orders;
 use super::publish::{Next, Publisher};
 use super::reload::{Begin, ConfigFile, Reloader};
 use super::states::states;
@@ -144,7 +145,10 @@ impl Gateway {
         let now = Next { settings: settings.clone(), prepared, states, tls };
         let publisher = Publisher::new(now, control.clone(), health.clone(), notes);
         let admin = match settings.admin {
-            Some(address) => Some(admin::start(address, control.clone(), health.clone())?),
+            Some(address) => {
+                let orders = Orders::new(&settings.state, reloader.clone())?;
+                Some(admin::start(address, Desk { control: control.clone(), health: health.clone(), orders })?)
+            }
             None => None,
         };
         keep(&reloader, asked_for, publisher, heard, &news, &control)?;

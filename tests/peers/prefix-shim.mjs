@@ -63,7 +63,11 @@ const server = createServer(async (asking, answering) => {
   const changed = Buffer.from(through(sent.toString('utf8'), asked), 'utf8');
   const headers = { ...asking.headers };
   const here = `127.0.0.1:${server.address().port}`;
-  if ([here, here.replace('127.0.0.1', 'localhost')].includes(headers.host)) headers.host = target.host;
+  // Its own names are the gateway's; all others are for the gateway to refuse.
+  for (const name of [here, here.replace('127.0.0.1', 'localhost')]) {
+    if (headers.host === name) headers.host = target.host;
+    if (headers.origin === `http://${name}`) headers.origin = target.origin;
+  }
   const text = sent.toString('utf8');
   const named = /"method"\s*:\s*"(?:tools\/call|prompts\/get)"/.test(text);
   // A name that contradicts its body has to go on doing so.

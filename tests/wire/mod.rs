@@ -1,5 +1,6 @@
 //! The gateway on the wire: what clients see, what servers see, and what the record says about both.
 
+mod admin;
 mod auth;
 mod batch;
 mod bounds;
@@ -15,6 +16,8 @@ mod hunt;
 mod life;
 mod lists;
 mod merged;
+mod merged_lists;
+mod merged_streams;
 mod modern;
 mod origin;
 mod notify;
@@ -23,12 +26,14 @@ mod pins;
 mod policy;
 mod probe;
 mod record;
+mod reload;
 mod reopen;
 mod resume;
 mod roads;
 mod sessions;
 mod shares;
 mod sse_servers;
+mod stdio;
 mod streams;
 mod tasks;
 mod tls;

@@ -87,7 +87,8 @@ pub(super) async fn keep_fed(shard: &Rc<Shard>, feed: &Rc<Feed>, part: &Part) {
         if source.epoch != epoch(feed, part) {
             source.at = None;
         }
-        match open(shard, feed, part, source.at.as_deref()).await {
+        // Boxed: what it takes is given back before the long wait.
+        match Box::pin(open(shard, feed, part, source.at.as_deref())).await {
             Ok((answer, used)) => {
                 feed.opening.set(Opening::Open);
                 feed.changed();
@@ -232,6 +233,7 @@ async fn ask(shard: &Shard, feed: &Feed, part: &Part, at: Option<&[u8]>) -> Resu
     let request = shard.upstreams.compose(clearance, &lane, &request).ok_or(UpstreamFault::NoBuffer)?;
     let until = deadline(shard, snapshot.settings.servers[server.index()].timeout_ms);
     part.abort.reset();
+    part.at.set(lane.instance.digest);
     let mut work = pin!(shard.upstreams.exchange(&lane, request, until, &part.abort));
     let result = finished(shard, feed, part, work.as_mut()).await;
     if matches!(result, Err(UpstreamFault::Unreachable | UpstreamFault::NoAddress)) {
@@ -426,4 +428,14 @@ pub(super) async fn finished<F: Future>(shard: &Shard, feed: &Feed, part: &Part,
             return done;
         }
     }
+}
+
+/// What the box of a read takes.
+#[cfg(test)]
+pub(super) fn read_bytes() -> usize {
+    type Arguments = (&'static Rc<Shard>, &'static Rc<Feed>, &'static Part, Answer, &'static mut Source);
+    fn size<A, F: Future>(_: impl FnOnce(A) -> F) -> usize {
+        size_of::<F>()
+    }
+    size(|(shard, feed, part, answer, source): Arguments| read(shard, feed, part, answer, source))
 }

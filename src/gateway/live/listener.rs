@@ -100,6 +100,7 @@ async fn ask(shard: &Shard, feed: &Feed, part: &Part, listening: &Listening) -> 
     let request = shard.upstreams.compose(clearance, &lane, &request).ok_or(UpstreamFault::NoBuffer)?;
     let until = deadline(shard, snapshot.settings.servers[server.index()].timeout_ms);
     part.abort.reset();
+    part.at.set(lane.instance.digest);
     let mut work = std::pin::pin!(shard.upstreams.exchange(&lane, request, until, &part.abort));
     let result = finished(shard, feed, part, work.as_mut()).await;
     if matches!(result, Err(UpstreamFault::Unreachable | UpstreamFault::NoAddress)) {

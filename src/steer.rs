@@ -1,0 +1,115 @@
+//! Verbs that tell a running gateway something, over its admin listener: reload, drain, status.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use portcullis::base::limits::{ADMIN_ANSWER_MS_MAX, ADMIN_ORDER_MS_MAX};
+use portcullis::plane::orders::TOKEN_FILE;
+use serde_json::Value;
+
+use crate::cli::{self, Steer};
+
+/// Asks for the settings to be read again.
+pub(crate) fn reload(steer: &Steer) -> anyhow::Result<u8> {
+    let Some(gateway) = Gateway::of(steer)? else { return Ok(cli::EXIT_CONFIG) };
+    let Some((status, body)) = gateway.order("/reload")? else { return Ok(cli::EXIT_UNHEALTHY) };
+    if status == 200 {
+        print!("{body}");
+        return Ok(cli::EXIT_OK);
+    }
+    let said: Value = serde_json::from_str(&body).unwrap_or_default();
+    for fault in said["faults"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        eprintln!("{fault}");
+    }
+    if status == 422 {
+        eprintln!("nothing has changed: the gateway goes on with what it had");
+        return Ok(cli::EXIT_CONFIG);
+    }
+    bail!("the gateway at {} answered {status}: {}", gateway.admin, said["error"].as_str().unwrap_or(&body))
+}
+
+/// Asks it to take nothing new and to end.
+pub(crate) fn drain(steer: &Steer) -> anyhow::Result<u8> {
+    let Some(gateway) = Gateway::of(steer)? else { return Ok(cli::EXIT_CONFIG) };
+    match gateway.order("/drain")? {
+        Some((202, _)) => Ok(cli::EXIT_OK),
+        Some((status, body)) => bail!("the gateway at {} answered {status}: {}", gateway.admin, body.trim()),
+        None => Ok(cli::EXIT_UNHEALTHY),
+    }
+}
+
+/// Prints what it says of itself.
+pub(crate) fn status(steer: &Steer) -> anyhow::Result<u8> {
+    let Some(gateway) = Gateway::of(steer)? else { return Ok(cli::EXIT_CONFIG) };
+    match ask(gateway.admin, "GET", "/status", "", ADMIN_ANSWER_MS_MAX) {
+        Ok((200, body)) => {
+            crate::print_all(&body)?;
+            Ok(cli::EXIT_OK)
+        }
+        Ok((status, body)) => bail!("the gateway at {} answered {status}: {}", gateway.admin, body.trim()),
+        Err(error) => {
+            eprintln!("no gateway answers at {}: {error}", gateway.admin);
+            Ok(cli::EXIT_UNHEALTHY)
+        }
+    }
+}
+
+/// Where it is, and what it believes.
+struct Gateway {
+    admin: SocketAddr,
+    state: std::path::PathBuf,
+}
+
+impl Gateway {
+    /// As the configuration says; `None` where that has faults, which are shown then.
+    fn of(steer: &Steer) -> anyhow::Result<Option<Self>> {
+        let Some(loaded) = crate::load(&steer.config, false)? else { return Ok(None) };
+        let admin = steer.admin.or(loaded.settings.admin);
+        let Some(admin) = admin else {
+            bail!("'admin: off' in {}: such a gateway listens to signals only", steer.config.display())
+        };
+        if admin.port() == 0 {
+            bail!("'admin' in {} leaves its port to the system; name it: --admin ADDRESS", steer.config.display());
+        }
+        Ok(Some(Self { admin, state: loaded.settings.state }))
+    }
+
+    /// Status and body; `None` where nobody answers, which is said then.
+    fn order(&self, path: &str) -> anyhow::Result<Option<(u16, String)>> {
+        let token = token(&self.state)?;
+        let field = format!("authorization: Bearer {}\r\n", token.trim());
+        match ask(self.admin, "POST", path, &field, ADMIN_ORDER_MS_MAX) {
+            Ok(answer) => Ok(Some(answer)),
+            Err(error) => {
+                eprintln!("no gateway answers at {}: {error}", self.admin);
+                Ok(None)
+            }
+        }
+    }
+}
+
+fn token(state: &Path) -> anyhow::Result<String> {
+    let path = state.join(TOKEN_FILE);
+    let why = "the gateway makes it at its start, readable for its own user";
+    std::fs::read_to_string(&path).with_context(|| format!("cannot read {} ({why})", path.display()))
+}
+
+/// One request, and its answer to the end.
+fn ask(admin: SocketAddr, method: &str, path: &str, field: &str, ms: u64) -> std::io::Result<(u16, String)> {
+    let mut socket = TcpStream::connect_timeout(&admin, Duration::from_millis(ADMIN_ANSWER_MS_MAX))?;
+    socket.set_read_timeout(Some(Duration::from_millis(ms)))?;
+    let head =
+        format!("{method} {path} HTTP/1.1\r\nhost: {admin}\r\n{field}connection: close\r\ncontent-length: 0\r\n\r\n");
+    socket.write_all(head.as_bytes())?;
+    let mut answer = String::new();
+    socket.take(ANSWER_BYTES_MAX).read_to_string(&mut answer)?;
+    let cut = || std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "its answer is cut short");
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(cut)?;
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or_else(cut)?;
+    Ok((status, body.to_owned()))
+}
+
+const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
