@@ -205,6 +205,10 @@ pub const CATALOG_MS_DEFAULT: u64 = 60_000;
 pub const CATALOG_MS_MIN: u64 = 1_000;
 /// A survey waits so long for changes that follow the one it is for, milliseconds.
 pub const CATALOG_GATHER_MS: u64 = 50;
+/// Definitions that a survey could not use are named in the log up to this number; of the others the number is told.
+pub const LEFT_OUT_NAMED_MAX: usize = 32;
+/// And their names up to so many letters.
+pub const LEFT_OUT_LETTERS_MAX: usize = 128;
 /// The longest wait between two tries to reach a server, milliseconds.
 pub const CATALOG_RETRY_MS_MAX: u64 = 5_000;
 /// One answer to a question of the plane's, milliseconds.
@@ -464,6 +468,8 @@ pub const HEALTH_OPEN_MS_MAX: u64 = 300_000;
 pub const HEALTH_INTERVAL_MS_DEFAULT: u64 = 10_000;
 /// And the least that it can be.
 pub const HEALTH_INTERVAL_MS_MIN: u64 = 100;
+/// One probe, milliseconds: less where probes follow each other faster.
+pub const HEALTH_PROBE_MS_MAX: u64 = 2_000;
 /// Servers of a configuration.
 pub const SERVERS_MAX: usize = 1_024;
 /// Name of a tool or prompt, bytes (the specification advises 128 characters).

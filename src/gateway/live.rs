@@ -16,7 +16,7 @@ use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use smallvec::SmallVec;
 
-use crate::base::ids::{EndpointId, ShardId};
+use crate::base::ids::{EndpointId, ServerId, ShardId};
 use crate::base::limits::{
     FEEDS_ALONE_MAX, FEEDS_BYTES_MAX, HOUSEKEEPING_MS, STREAM_BUFFERED_BYTES_MAX, STREAM_KEPT_BYTES_MAX,
     STREAM_KEPT_EVENTS_MAX, STREAM_RETRY_MS_MAX, STREAM_WAITING_EVENTS_MAX, TELLING_MS_MAX,
@@ -46,7 +46,7 @@ pub(super) use feeder::Source;
 use feeder::{go_on, keep_fed};
 pub(super) use listener::Listening;
 use listener::keep_heard;
-use tend::Told;
+pub(super) use tend::Told;
 
 /// Whose rights count.
 #[derive(Debug)]
@@ -247,6 +247,10 @@ impl std::fmt::Debug for Feed {
 }
 
 impl Feed {
+    /// What each server's part holds beside its connection and its task.
+    #[cfg(test)]
+    pub(super) const PART_BYTES: usize = size_of::<Part>();
+
     fn new(shard: &Shard, flight: &Flight, session: Rc<Live>, asked: Option<IdBytes>, stream: u64) -> Self {
         let joint = asked.is_none() && is_merged(&flight.snapshot, flight.endpoint);
         let part = (!joint).then(|| Part::new(sessions::digest(flight), 0, flight.epoch));
@@ -482,6 +486,10 @@ impl Feed {
                 // Its server is elsewhere now: the stream is asked for there.
                 part.abort.fire();
             }
+            if part.gone.get() {
+                // If it comes back, it is heard again.
+                part.upstream.set(0);
+            }
         }
         let other = self.asked.is_none() && endpoint.is_some_and(|it| is_merged(snapshot, it) != self.joint);
         let known = self.who.borrow().epoch == snapshot.auth_epoch;
@@ -558,6 +566,9 @@ pub(super) struct Feeds {
     /// Tasks that feed.
     tasks: Cell<usize>,
     epoch: Cell<u64>,
+    /// Counts up when streams are to look around: with other settings, and with what operators approve of.
+    turns: Cell<u64>,
+    approvals: Cell<u64>,
     /// The snapshot under which lists were last looked at.
     number: Cell<u64>,
     hashed: RefCell<visible::Hashed>,
@@ -580,6 +591,8 @@ impl Feeds {
             bytes: Cell::new(0),
             tasks: Cell::new(0),
             epoch: Cell::new(0),
+            turns: Cell::new(0),
+            approvals: Cell::new(0),
             number: Cell::new(0),
             hashed: RefCell::default(),
         }
@@ -848,17 +861,27 @@ impl Feeds {
                 }
             });
             self.wake_all();
-            shard.wake_streams();
+            self.turn(shard);
         }
         if self.number.replace(snapshot.number) != snapshot.number {
             let homes: Vec<Rc<Feed>> = self.homes.borrow().values().cloned().collect();
             homes.iter().for_each(|feed| self.look_at_lists(shard, &snapshot, feed));
+            let servers = 0..snapshot.states.len();
+            let approvals = servers.map(|server| snapshot.catalog.approvals(ServerId::from_index(server))).sum();
+            if self.approvals.replace(approvals) != approvals {
+                self.turn(shard);
+            }
         }
     }
 
-    /// The settings' epoch under which streams were last looked at, at most some milliseconds ago.
-    pub(super) fn epoch(&self) -> u64 {
-        self.epoch.get()
+    fn turn(&self, shard: &Shard) {
+        self.turns.set(self.turns.get() + 1);
+        shard.wake_streams();
+    }
+
+    /// Counts up when streams that connections relay themselves are to look around, at most some milliseconds late.
+    pub(super) fn turns(&self) -> u64 {
+        self.turns.get()
     }
 
     /// Forgets an answer, unless somebody came back for it: then it is looked at again later.
@@ -1018,3 +1041,24 @@ const BOUNDS: Bounds = Bounds {
     kept_bytes: STREAM_KEPT_BYTES_MAX,
     kept_events: STREAM_KEPT_EVENTS_MAX,
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size_of_future<A, F: Future>(_: impl FnOnce(A) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// What one more server costs a stream while it says nothing, without its connection: its part, the task that reads
+    /// it, and the box of that read. No buffer is among them.
+    #[test]
+    fn one_more_server_on_a_stream_is_small() {
+        type Arguments = (&'static Rc<Shard>, &'static Rc<Feed>, &'static Rc<Part>);
+        let task = size_of_future(|(shard, feed, part): Arguments| keep_fed(shard, feed, part));
+        let read = feeder::read_bytes();
+        let part = size_of::<Part>() + 2 * size_of::<usize>();
+        println!("one more server: {task} + {read} + {part} B");
+        assert!(task + read + part <= 2048, "{task} + {read} + {part}");
+    }
+}

@@ -15,6 +15,7 @@ use crate::jsonrpc::id;
 use crate::jsonrpc::scan::Shape;
 use crate::mcp::revision::Era;
 use crate::mcp::subscription;
+use crate::mcp::subscription::joint::Announced;
 use crate::policy::decide;
 use crate::record::frame::Status;
 use crate::session::outlet::{Taken, TapKey};
@@ -25,7 +26,7 @@ use super::answer::{accept, deadline, of_facts, retire};
 use super::conn::Conn;
 use super::events::{self, Eyes, Said, Why};
 use super::flight::{Ended, Flight, NEVER, Next, end, reasoned};
-use super::live::{self, Feed, Source};
+use super::live::{self, Feed, Source, Told};
 use super::modern;
 use super::refusal::{Kind, Refusal};
 use super::route;
@@ -81,6 +82,8 @@ struct Relay<'a> {
     bytes: usize,
     /// When the client was last sent something.
     spoken: Moment,
+    /// Of a subscription: what its client knows of the lists.
+    told: Option<Box<Told>>,
     /// What was sent has to be acknowledged soon.
     heeded: bool,
     /// When the caller's token ends.
@@ -137,11 +140,13 @@ pub(super) async fn relay(
         kept: None,
         bytes: 0,
         spoken: shard.timers.now().mono,
+        told: (carries == Carries::Subscription).then(Box::default),
         heeded: false,
         expires: expiry(shard, flight.caller.expires),
     };
     write_head(conn, shard, &mut relay.out, framing);
     relay.keep(conn);
+    relay.look_at_lists();
     let ended = relay.run(conn, &mut answer, abort).await;
     let next = relay.finish(conn, answer, ended).await;
     Ok(next)
@@ -225,6 +230,7 @@ impl Relay<'_> {
         loop {
             let until = self.spoken.plus_ms(self.flight.snapshot.settings.limits.keepalive_ms);
             let until = if streaming { until.min(self.expires) } else { until };
+            let until = self.told.as_ref().and_then(|told| told.due()).map_or(until, |due| due.min(until));
             let watched = self.client_matters() || self.kept.as_ref().is_some_and(|kept| kept.tap.is_some());
             match watch::next(shard, conn, work.as_mut(), until, watched, streaming).await {
                 Woke::Done(Ok(())) => {
@@ -250,6 +256,10 @@ impl Relay<'_> {
                         let _ = work.as_mut().await;
                         return Some(End::Clean);
                     }
+                    if self.look_at_lists() {
+                        self.flush(conn).await;
+                        continue;
+                    }
                     let mut comment = Vec::with_capacity(24);
                     sse::write_comment(&mut comment, b"keep-alive");
                     self.put(&comment);
@@ -258,6 +268,27 @@ impl Relay<'_> {
                 }
             }
         }
+    }
+
+    /// Looks whether the client sees other lists than it knows of, without its server having said so: under other rules,
+    /// and after an operator's approval. Whether that is all there was to do.
+    fn look_at_lists(&mut self) -> bool {
+        let Some(told) = self.told.take() else { return false };
+        let (shard, snapshot) = (self.shard, self.shard.snapshot());
+        let eyes = Eyes::of(self.flight, &snapshot);
+        let looks = shard.feeds.view_of(&eyes, |view| told.look(shard, view));
+        let due = told.due().is_some_and(|due| due <= shard.timers.now().mono);
+        if due {
+            let changed = shard.feeds.view_of(&eyes, |view| told.looked(view));
+            for (list, has_changed) in Announced::ALL.into_iter().zip(changed) {
+                let subscription = self.flight.opted.subscription().filter(|_| has_changed);
+                if let Some(message) = subscription.and_then(|it| it.borrow().changed(list)) {
+                    self.message(&message);
+                }
+            }
+        }
+        self.told = Some(told);
+        looks || due
     }
 
     /// While a comment is on its way TCP does not probe, and would repeat it for a quarter of an hour to a client that

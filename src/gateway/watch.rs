@@ -44,7 +44,7 @@ pub(super) async fn next<F: Future>(
     let tick = shard.timers.last().mono.plus_ms(WATCH_AFTER_MS);
     let mut alarm = pin!(shard.timers.sleep_until(if conn.watch.is_some() { until } else { tick.min(until) }));
     let mut ticked = conn.watch.is_some() || tick >= until;
-    let epoch = shard.feeds.epoch();
+    let turns = shard.feeds.turns();
     loop {
         let woke = poll_fn(|cx| {
             if let Poll::Ready(done) = work.as_mut().poll(cx) {
@@ -53,7 +53,7 @@ pub(super) async fn next<F: Future>(
             if streaming && shard.draining() {
                 return Poll::Ready(Some(Woke::Draining));
             }
-            if streaming && shard.feeds.epoch() != epoch {
+            if streaming && shard.feeds.turns() != turns {
                 return Poll::Ready(Some(Woke::Time));
             }
             if watch_client && !conn.gone && gone(conn, cx) {

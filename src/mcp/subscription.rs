@@ -14,6 +14,8 @@ use crate::mcp::method::Verb;
 use crate::mcp::tasks::{Task, TaskLink, is_text};
 use crate::mcp::walk;
 
+use joint::Announced;
+
 /// What a subscription may carry.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wants {
@@ -107,6 +109,15 @@ impl Subscription {
             (true, true) => Becomes::Itself,
             (true, false) => self.mark(message).map_or(Becomes::Dropped(Dropped::Malformed), Becomes::Instead),
         }
+    }
+
+    /// The gateway's own word that a list has changed, beside what the server says; `None` where that was not asked for,
+    /// or not acknowledged yet.
+    #[must_use]
+    pub fn changed(&self, list: Announced) -> Option<Vec<u8>> {
+        let Wants { tools, prompts, resources, .. } = self.wants;
+        let wanted = self.acknowledged && [tools, prompts, resources][list as usize];
+        wanted.then(|| joint::list_changed(&self.id, list))
     }
 
     /// Whether the server's answer is the proper end of the stream: complete, with the subscription's id.

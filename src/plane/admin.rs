@@ -22,7 +22,7 @@ use crate::uring::wait::clock;
 
 use super::orders::{Order, Orders};
 pub use super::surveys::SurveyHealth;
-use super::{PlaneFault, endpoints, metrics};
+use super::{PlaneFault, endpoints, metrics, probe};
 
 /// What is known of the servers, for people.
 #[derive(Debug)]
@@ -312,6 +312,7 @@ fn page(path: &[u8], control: &Control, health: &Health) -> Page {
         b"/readyz" => Page::json(if ready { 200 } else { 503 }, format!("{{\"ready\":{ready}}}\n")),
         b"/metrics" => Page { status: 200, media: metrics::MEDIA, body: metrics::page(control, health) },
         b"/status" => {
+            let snapshot = control.snapshot.load();
             let servers: Vec<_> = health
                 .servers()
                 .into_iter()
@@ -321,7 +322,7 @@ fn page(path: &[u8], control: &Control, health: &Health) -> Page {
                         "transport": server.transport.map(Transport::as_str),
                         "tools": server.tools, "trouble": server.trouble,
                         "server": server.survey.version, "catalog": catalog(&server.survey),
-                        "pins": pins(&server.survey),
+                        "pins": pins(&server.survey), "instances": probe::status(&snapshot, &server.name),
                     })
                 })
                 .collect();

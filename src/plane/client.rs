@@ -187,6 +187,18 @@ pub(super) fn ask(
     }
 }
 
+/// Asks, and waits for the head of the answer alone: its status. `patience` is for all of it.
+pub(super) fn knock(
+    target: &Target,
+    method: Method,
+    fields: &[(&str, &str)],
+    body: Option<&[u8]>,
+    patience: Duration,
+) -> Result<u16, ClientFault> {
+    let until = Instant::now() + patience;
+    begin_until(target, method, fields, body, true, until)?.opened().map(|opened| opened.head.status)
+}
+
 /// Opens a stream to listen on; `None` where the server offers none.
 pub(super) fn listen(
     target: &Target,
@@ -329,7 +341,18 @@ pub(super) fn begin(
     // A program may have to be fetched before it begins.
     let patience_ms = if target.way.is_some() { STDIO_HELLO_MS_MAX } else { PLANE_ANSWER_MS_MAX };
     let until = Instant::now() + Duration::from_millis(patience_ms);
-    let mut wire = Wire::new(connect(target)?, target.tls.as_ref(), until)?;
+    begin_until(target, method, fields, body, once, until)
+}
+
+fn begin_until(
+    target: &Target,
+    method: Method,
+    fields: &[(&str, &str)],
+    body: Option<&[u8]>,
+    once: bool,
+    until: Instant,
+) -> Result<Begun, ClientFault> {
+    let mut wire = Wire::new(connect(target, until)?, target.tls.as_ref(), until)?;
     let mut out = Vec::with_capacity(512 + body.map_or(0, <[u8]>::len));
     let bad = |_| ClientFault::BadAnswer;
     reply::write_request_line(&mut out, method, target.path.as_bytes()).map_err(bad)?;
@@ -385,14 +408,15 @@ impl Begun {
     }
 }
 
-fn connect(target: &Target) -> Result<TcpStream, ClientFault> {
+fn connect(target: &Target, until: Instant) -> Result<TcpStream, ClientFault> {
     if let Some(way) = &target.way {
         // A stream socket is one, wherever it leads.
         return Ok(way.dial()?.into());
     }
     let mut last = ClientFault::NoAddress;
     for address in &target.addresses {
-        match TcpStream::connect_timeout(address, Duration::from_millis(CONNECT_MS_MAX)) {
+        let left = until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+        match TcpStream::connect_timeout(address, left.min(Duration::from_millis(CONNECT_MS_MAX))) {
             Ok(socket) => return Ok(socket),
             Err(error) => last = ClientFault::Io(error),
         }

@@ -2,7 +2,7 @@
 //! says that something changed, when what it said has run out, when a shard could not reach it, and when its stream
 //! breaks.
 
-use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
@@ -11,14 +11,14 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::base::limits::{
-    CATALOG_GATHER_MS, CATALOG_MS_DEFAULT, CATALOG_MS_MIN, CATALOG_RETRY_MS_MAX, KEEPER_STACK_BYTES, LIST_PAGES_MAX,
-    PLANE_HEARD_MAX, RESOLVE_MS,
+    CATALOG_GATHER_MS, CATALOG_MS_DEFAULT, CATALOG_MS_MIN, CATALOG_RETRY_MS_MAX, KEEPER_STACK_BYTES,
+    LEFT_OUT_LETTERS_MAX, LEFT_OUT_NAMED_MAX, LIST_PAGES_MAX, PLANE_HEARD_MAX,
 };
-use crate::config::{InstanceSettings, Scheme, ServerSettings};
+use crate::config::ServerSettings;
 use crate::gateway::control::{Control, Life};
 use crate::http::head::Method;
 use crate::jsonrpc::scan;
-use crate::mcp::catalog::{EraCatalog, ListKind, Listing, ServerCatalog, capability, read_page};
+use crate::mcp::catalog::{DropWhy, EraCatalog, ListKind, Listing, ServerCatalog, capability, read_page};
 use crate::mcp::method::{self as methods, Sender as From_, Verb};
 use crate::mcp::request;
 use crate::mcp::revision::{Era, Revision};
@@ -28,6 +28,8 @@ use crate::upstream::state::{Poke, ServerState};
 
 use super::PlaneFault;
 use super::client::{self, ClientFault, Heard, Response, Stream, Target};
+use super::places::Places;
+use super::probe;
 use super::programs;
 use super::publish::Next;
 use super::talk::{Talk, TalkFault};
@@ -35,8 +37,8 @@ use super::talk::{Talk, TalkFault};
 /// News of a server, or of files.
 #[derive(Debug)]
 pub(super) enum News {
-    /// Its name resolves to these now.
-    Addresses(Arc<ServerState>, Arc<[SocketAddr]>),
+    /// The names of its instances resolve to these now.
+    Addresses(Arc<ServerState>, Vec<Arc<[SocketAddr]>>),
     /// What it offers, as of so many announcements.
     Catalog(Arc<ServerState>, Box<ServerCatalog>, u64),
     /// It cannot be reached, or makes no sense.
@@ -50,9 +52,7 @@ pub(super) enum News {
 /// Keeps one server.
 pub(super) struct Keeper {
     pub(super) name: Arc<str>,
-    pub(super) host: String,
-    pub(super) port: u16,
-    scheme: Scheme,
+    places: Places,
     /// As the operator says; `None` where it is to be found out.
     told: Option<Transport>,
     pub(super) target: Target,
@@ -64,8 +64,9 @@ pub(super) struct Keeper {
     talk: Option<Talk>,
     /// A refused handshake looked like an HTTP+SSE server's.
     hinted: bool,
-    resolved: Option<Instant>,
     next_id: u64,
+    /// What the last survey could not use, in words, sorted.
+    left_out: Vec<String>,
 }
 
 /// The plane's own session with a legacy server.
@@ -104,37 +105,37 @@ pub(super) fn start(
         let _ = news.send(News::Trouble(state.clone(), trouble));
         return Ok(());
     }
+    let fault = |error| PlaneFault::System { what: "a thread", error };
+    probe::start(server, state, control).map_err(fault)?;
     let keeper = Keeper::new(server, state.clone(), control.clone(), news.clone());
     let name: String = format!("plane-{}", server.name).chars().take(15).collect();
     let thread = std::thread::Builder::new().name(name).stack_size(KEEPER_STACK_BYTES).spawn(move || keeper.run());
-    thread.map(|_| ()).map_err(|error| PlaneFault::System { what: "a thread", error })
+    thread.map(|_| ()).map_err(fault)
 }
 
 impl Keeper {
     fn new(settings: &ServerSettings, state: Arc<ServerState>, control: Arc<Control>, news: Sender<News>) -> Self {
-        let instance = settings.instances().first();
-        let target = Target {
-            addresses: Vec::new(),
-            host: instance.map_or_else(|| "stdio".to_owned(), InstanceSettings::authority),
-            path: instance.map_or_else(|| "/".to_owned(), |instance| instance.path.clone()),
-            tls: None,
-            way: state.way().cloned(),
+        let places = Places::new(settings);
+        let target = match state.way() {
+            Some(way) => {
+                let (host, path) = ("stdio".to_owned(), "/".to_owned());
+                Target { addresses: Vec::new(), host, path, tls: None, way: Some(way.clone()) }
+            }
+            None => places.target(None),
         };
         Self {
             name: settings.name.clone(),
-            host: instance.map(|instance| instance.host.clone()).unwrap_or_default(),
-            port: instance.map_or(0, |instance| instance.port),
-            scheme: instance.map_or(Scheme::Http, |instance| instance.scheme),
-            told: settings.transport,
+            places,
             target,
+            told: settings.transport,
             control,
             state,
             news,
             session: None,
             talk: None,
             hinted: false,
-            resolved: None,
             next_id: 1,
+            left_out: Vec::new(),
         }
     }
 
@@ -146,8 +147,10 @@ impl Keeper {
             begun = Some(Instant::now());
             self.resolve();
             let announced = self.poke().announced();
-            match self.survey() {
+            let before = std::mem::take(&mut self.left_out);
+            match self.survey_somewhere() {
                 Ok(catalog) => {
+                    self.tell_left_out(&before);
                     retry_ms = CATALOG_MS_MIN / 4;
                     let patience = patience(&catalog);
                     let listens = wants_stream(&catalog);
@@ -156,6 +159,7 @@ impl Keeper {
                     self.linger(announced, patience, listens, modern);
                 }
                 Err(trouble) => {
+                    self.left_out = before;
                     begun = None;
                     self.forget();
                     self.tell(News::Trouble(self.state.clone(), self.said(&trouble)));
@@ -169,13 +173,35 @@ impl Keeper {
 
     /// Changes that come close together make one survey: it waits a little for more of them, and does not begin sooner
     /// than `CATALOG_MS_MIN` after one that succeeded.
-    fn rest(&self, begun: Option<Instant>) {
+    fn rest(&mut self, begun: Option<Instant>) {
         let Some(begun) = begun else { return };
         let now = Instant::now();
         let until = (now + Duration::from_millis(CATALOG_GATHER_MS)).max(begun + Duration::from_millis(CATALOG_MS_MIN));
         while Instant::now() < until && self.is_needed() {
-            let left = until.saturating_duration_since(Instant::now());
-            std::thread::sleep(left.min(Duration::from_millis(CATALOG_GATHER_MS)));
+            let left = until.saturating_duration_since(Instant::now()).min(Duration::from_millis(CATALOG_GATHER_MS));
+            // A stream that stays open is read, or each message that waits there would ask for a survey of its own.
+            match self.talk.as_mut().map(|talk| talk.next(self.state.poke.bell(), left)) {
+                None => std::thread::sleep(left),
+                Some(Heard::Message(message)) => self.heed(&message),
+                Some(Heard::Bell) => self.poke().hush(),
+                Some(Heard::Silence) => {}
+                Some(Heard::End) => self.forget(),
+            }
+        }
+    }
+
+    /// Says what is left out of the catalogue, where that was not so before.
+    fn tell_left_out(&mut self, before: &[String]) {
+        // A server with both eras has most of them in both.
+        self.left_out.sort_unstable();
+        self.left_out.dedup();
+        let mut fresh = self.left_out.iter().filter(|one| before.binary_search(one).is_err());
+        for one in fresh.by_ref().take(LEFT_OUT_NAMED_MAX) {
+            tracing::warn!("server {}: {one}", self.name);
+        }
+        let more = fresh.count();
+        if more > 0 {
+            tracing::warn!("server {}: {more} more are left out", self.name);
         }
     }
 
@@ -201,30 +227,52 @@ impl Keeper {
 
     /// Names become addresses here, never on a shard.
     fn resolve(&mut self) {
+        let again = self.poke().take_unreachable();
         if self.target.way.is_some() {
-            self.poke().take_unreachable();
             return;
         }
-        // Certificates may have changed since; a connection that is there goes on with those it has.
+        if again {
+            self.places.forget_names();
+        }
+        self.resolve_names();
+        self.places.tell(&self.state);
+        if self.places.is_stranded(&self.state) && self.places.advance(&self.state) {
+            self.forget();
+        }
+        self.aim();
+    }
+
+    fn resolve_names(&mut self) {
+        if let Some(addresses) = self.places.resolve() {
+            self.tell(News::Addresses(self.state.clone(), addresses));
+        }
+    }
+
+    /// Certificates may have changed since the last time; a connection that is there goes on with those it has.
+    fn aim(&mut self) {
         let snapshot = self.control.snapshot.load();
         let server = snapshot.server_by_digest(self.state.digest).filter(|_| !self.state.is_over());
-        if let Some(server) = server {
-            self.target.tls = snapshot.tls.side(server, 0).cloned();
+        let tls = match server {
+            Some(server) => snapshot.tls.side(server, self.places.at()).cloned(),
+            None => self.target.tls.take(),
+        };
+        self.target = self.places.target(tls);
+    }
+
+    /// The survey of one instance, which stands for all; where it fails, of the next.
+    fn survey_somewhere(&mut self) -> Result<ServerCatalog, Trouble> {
+        let mut survey = self.survey();
+        for _ in 1..self.places.count() {
+            if survey.is_ok() || !self.is_needed() {
+                break;
+            }
+            self.forget();
+            if self.places.advance(&self.state) {
+                self.aim();
+                survey = self.survey();
+            }
         }
-        let due = self.resolved.is_none_or(|at| at.elapsed() >= Duration::from_millis(RESOLVE_MS));
-        if !due && !self.poke().take_unreachable() {
-            return;
-        }
-        self.resolved = Some(Instant::now());
-        let bare = self.host.trim_start_matches('[').trim_end_matches(']');
-        let Ok(found) = (bare, self.port).to_socket_addrs() else { return };
-        let mut addresses: Vec<SocketAddr> = found.collect();
-        addresses.sort();
-        addresses.dedup();
-        if !addresses.is_empty() && addresses != self.target.addresses {
-            self.target.addresses.clone_from(&addresses);
-            self.tell(News::Addresses(self.state.clone(), addresses.into()));
-        }
+        survey
     }
 
     /// Everything the server offers, over the transport it speaks. That is found by asking: where a POST is refused as
@@ -256,7 +304,7 @@ impl Keeper {
             }
         }
         let fields = [("accept", "text/event-stream"), ("user-agent", USER_AGENT)];
-        self.talk = Some(Talk::open(&self.target, self.scheme.as_str(), &fields)?);
+        self.talk = Some(Talk::open(&self.target, self.places.scheme().as_str(), &fields)?);
         self.spoken()
     }
 
@@ -378,13 +426,13 @@ impl Keeper {
                 return if missing { Ok((None, false)) } else { Err(Trouble::Unusable(verb_name(verb))) };
             };
             let read = read_page(kind, &result).map_err(|_| Trouble::Unusable(verb_name(verb)))?;
-            for (name, why) in read.dropped.iter() {
-                tracing::warn!("server {}: {name:?} of {} is left out: {why}", self.name, verb_name(verb));
-            }
             cursor.clone_from(&read.next_cursor);
-            for (name, why) in listing.add(read) {
-                tracing::warn!("server {}: {name:?} of {} is left out: {why}", self.name, verb_name(verb));
-            }
+            let dropped = listing.add(read);
+            let said = |(name, why): (String, DropWhy)| {
+                let name: String = name.chars().take(LEFT_OUT_LETTERS_MAX).collect();
+                format!("{name:?} of {} is left out: {why}", verb_name(verb))
+            };
+            self.left_out.extend(dropped.into_iter().map(said));
             if cursor.is_none() {
                 return Ok((Some(listing), response.events));
             }
@@ -401,9 +449,17 @@ impl Keeper {
             if left.is_zero() || !self.is_needed() || self.poke().announced() > announced {
                 return;
             }
-            if self.poke().take_unreachable() {
-                self.resolved = None;
+            self.places.tell(&self.state);
+            if self.places.is_stranded(&self.state) {
                 return;
+            }
+            if self.poke().take_unreachable() {
+                self.places.forget_names();
+                if self.places.count() <= 1 {
+                    return;
+                }
+                // Of another instance, most likely; this one would say so by its stream.
+                self.resolve_names();
             }
             let bell = self.state.poke.bell();
             let heard = match (&mut self.talk, &mut stream) {

@@ -18,6 +18,8 @@ mod metrics;
 pub mod notify;
 pub mod orders;
 pub mod pins;
+mod places;
+mod probe;
 mod programs;
 mod publish;
 pub mod reload;

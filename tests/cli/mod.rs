@@ -2,4 +2,5 @@
 
 mod check;
 mod help;
+mod pins;
 mod verbs;

@@ -232,6 +232,8 @@ struct State {
     /// Sessions given out, and whether they are still alive.
     sessions: HashMap<String, bool>,
     streams: Vec<mpsc::Sender<String>>,
+    /// Whose streams have begun: a session, or the id of a subscription.
+    listeners: Vec<String>,
     /// Open connections, by number.
     sockets: HashMap<usize, TcpStream>,
 }
@@ -453,6 +455,19 @@ impl Upstream {
         self.shared.state().streams.retain(|stream| stream.send(message.to_string()).is_ok());
     }
 
+    /// Waits until somebody listens: a session, or a subscription with this id, as JSON.
+    #[track_caller]
+    pub(crate) fn heard_by(&self, whose: &str) {
+        let came =
+            self.shared.wait(Instant::now() + PATIENCE, |state| state.listeners.iter().any(|known| known == whose));
+        assert!(came, "{whose} never listened: {:?}", self.shared.state().listeners);
+    }
+
+    /// How many have listened until now.
+    pub(crate) fn listeners(&self) -> usize {
+        self.shared.state().listeners.len()
+    }
+
     /// Streams that are open at this moment.
     pub(crate) fn open_streams(&self) -> usize {
         self.shared.state().streams.len()
@@ -608,7 +623,7 @@ fn answer(seen: &Seen, out: &mut Out<'_>) {
         return out.json(404, "", &body);
     }
     match seen.http.as_str() {
-        "GET" => listen(out, None),
+        "GET" => listen(out, seen, false),
         "DELETE" => {
             out.shared.state().sessions.insert(session.to_owned(), false);
             out.empty(204);
@@ -616,7 +631,7 @@ fn answer(seen: &Seen, out: &mut Out<'_>) {
         _ if seen.message.get("id").is_none() || seen.method().is_empty() => out.empty(202),
         _ => match seen.method() {
             "initialize" => initialize(seen, out),
-            "subscriptions/listen" => listen(out, Some(seen)),
+            "subscriptions/listen" => listen(out, seen, true),
             "tools/call" => out.json(200, "", &said(seen, seen.value())),
             method => {
                 let body = standard(seen, method, &out.shared.state().tools);
@@ -692,7 +707,8 @@ pub(crate) fn standard(seen: &Seen, method: &str, tools: &[Value]) -> Value {
 }
 
 /// A session's own stream, or a subscription: goes on until somebody closes it.
-fn listen(out: &mut Out<'_>, subscription: Option<&Seen>) {
+fn listen(out: &mut Out<'_>, seen: &Seen, subscribes: bool) {
+    let subscription = Some(seen).filter(|_| subscribes);
     let (tell, told) = mpsc::channel::<String>();
     out.stream();
     if let Some(seen) = subscription {
@@ -703,7 +719,12 @@ fn listen(out: &mut Out<'_>, subscription: Option<&Seen>) {
         acknowledged["params"]["_meta"] = json!({ "io.modelcontextprotocol/subscriptionId": seen.id() });
         out.event(&acknowledged);
     }
-    out.shared.state().streams.push(tell);
+    let whose = if subscribes { seen.id().to_string() } else { seen.field("mcp-session-id").to_owned() };
+    let mut state = out.shared.state();
+    state.streams.push(tell);
+    state.listeners.push(whose);
+    drop(state);
+    out.shared.changed.notify_all();
     loop {
         match told.recv_timeout(Duration::from_millis(20)) {
             Ok(message) => {

@@ -5,6 +5,8 @@ use std::rc::Rc;
 
 use ::ring::rand::SecureRandom as _;
 
+use crate::base::time::Moment;
+use crate::gateway::events::Eyes;
 use crate::gateway::mail::Letter;
 use crate::gateway::sessions::Live;
 use crate::gateway::shard::{Held, Shard};
@@ -16,7 +18,7 @@ use super::{Feed, Feeds, Part, changed};
 
 /// What a stream's reader knows of the lists that it sees.
 #[derive(Default)]
-pub(super) struct Told {
+pub(in crate::gateway) struct Told {
     herald: Cell<Herald>,
     /// What the last look depended on.
     basis: Cell<u64>,
@@ -81,22 +83,8 @@ impl Feeds {
 
     /// Looks whether what a stream's reader sees may have changed: then somebody looks more closely, soon.
     pub(super) fn look_at_lists(&self, shard: &Shard, snapshot: &Held, feed: &Rc<Feed>) {
-        let Some(basis) = feed.view(self, snapshot, |view| view.basis()) else { return };
-        if feed.told.basis.replace(basis) == basis {
-            return;
-        }
-        let mut herald = feed.told.herald.get();
-        if herald.is_new() {
-            // Whatever it sees first it knows.
-            self.looked(snapshot, feed);
-            return;
-        }
-        let mut random = [0; 8];
-        // Without randomness everybody is told at once, nothing more.
-        let _ = shard.random.fill(&mut random);
-        herald.heard(u64::from_ne_bytes(random), shard.timers.now().mono);
-        feed.told.herald.set(herald);
-        if !feed.told.looking.replace(true) {
+        let wanted = feed.view(self, snapshot, |view| feed.told.look(shard, view));
+        if wanted == Some(true) && !feed.told.looking.replace(true) {
             self.spawn(feed, |shard, feed| async move {
                 tell(&shard, &feed).await;
                 feed.told.looking.set(false);
@@ -104,12 +92,59 @@ impl Feeds {
         }
     }
 
+    /// What the caller of a request sees, under the settings of this moment.
+    pub(in crate::gateway) fn view_of<T>(&self, eyes: &Eyes<'_>, look: impl FnOnce(&View<'_>) -> T) -> T {
+        look(&View {
+            hashed: &self.hashed,
+            snapshot: eyes.snapshot,
+            endpoint: eyes.endpoint,
+            era: eyes.revision.era(),
+            caller: &eyes.caller,
+            task: eyes.task,
+        })
+    }
+}
+
+impl Told {
+    /// Whether what is seen may be something else than before: then it is to be looked at when [`Told::due`] has come.
+    pub(in crate::gateway) fn look(&self, shard: &Shard, view: &View<'_>) -> bool {
+        let basis = view.basis();
+        if self.basis.replace(basis) == basis {
+            return false;
+        }
+        let mut herald = self.herald.get();
+        if herald.is_new() {
+            // Whatever its reader sees first it knows.
+            self.looked(view);
+            return false;
+        }
+        let mut random = [0; 8];
+        // Without randomness everybody is told at once, nothing more.
+        let _ = shard.random.fill(&mut random);
+        herald.heard(u64::from_ne_bytes(random), shard.timers.now().mono);
+        self.herald.set(herald);
+        true
+    }
+
+    /// When to look at it, if at all.
+    pub(in crate::gateway) fn due(&self) -> Option<Moment> {
+        self.herald.get().due()
+    }
+
     /// Which lists are others than the reader knows.
-    fn looked(&self, snapshot: &Held, feed: &Feed) -> [bool; 3] {
-        let mut herald = feed.told.herald.get();
-        let changed = feed.view(self, snapshot, |view| view.marks()).map(|marks| herald.looked(marks));
-        feed.told.herald.set(herald);
-        changed.unwrap_or_default()
+    pub(in crate::gateway) fn looked(&self, view: &View<'_>) -> [bool; 3] {
+        let mut herald = self.herald.get();
+        let changed = herald.looked(view.marks());
+        self.herald.set(herald);
+        changed
+    }
+
+    /// Its reader is not known: whoever comes is looked at anew.
+    fn forget(&self) {
+        let mut herald = self.herald.get();
+        herald.forget();
+        self.herald.set(herald);
+        self.basis.set(0);
     }
 }
 
@@ -120,19 +155,15 @@ impl Feed {
         let endpoint = snapshot.endpoint_by_digest(self.endpoint)?;
         let era = self.session.speaks().era();
         let known = self.asked.is_none() && who.epoch == snapshot.auth_epoch;
-        known.then(|| look(&View { hashed: &feeds.hashed, snapshot, endpoint, era, who: &who }))
+        let (caller, task) = (&*who.caller, who.task);
+        known.then(|| look(&View { hashed: &feeds.hashed, snapshot, endpoint, era, caller, task }))
     }
 }
 
 /// Tells of lists that have changed, once their time has come and there is room.
 async fn tell(shard: &Rc<Shard>, feed: &Rc<Feed>) {
-    while let Some(due) = feed.told.herald.get().due() {
-        let now = shard.timers.now().mono;
-        if !feed.is_wanted(shard) {
-            return;
-        }
-        if now < due {
-            // A stream that ends is waited for no longer.
+    while let Some(due) = feed.told.due().filter(|_| feed.is_wanted(shard)) {
+        if shard.timers.now().mono < due {
             changed(shard, feed, due).await;
             continue;
         }
@@ -141,19 +172,15 @@ async fn tell(shard: &Rc<Shard>, feed: &Rc<Feed>) {
             changed(shard, feed, feed.until(shard)).await;
             continue;
         }
-        let snapshot = shard.snapshot();
-        for (list, has_changed) in Announced::ALL.into_iter().zip(shard.feeds.looked(&snapshot, feed)) {
+        let looked = feed.view(&shard.feeds, &shard.snapshot(), |view| feed.told.looked(view));
+        if looked.is_none() {
+            feed.told.forget();
+        }
+        for (list, has_changed) in Announced::ALL.into_iter().zip(looked.unwrap_or_default()) {
             let message = || feed.listening.as_ref().map_or_else(|| Some(list.message()), |it| it.changed(list));
             if let Some(message) = has_changed.then(message).flatten() {
                 feed.push(&message);
             }
-        }
-        if feed.told.herald.get().due().is_some() {
-            // Its reader has to be known again first: whoever comes is looked at.
-            let mut herald = feed.told.herald.get();
-            herald.forget();
-            feed.told.herald.set(herald);
-            feed.told.basis.set(0);
         }
         shard.feeds.settle(feed);
         feed.changed();

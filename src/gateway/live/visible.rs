@@ -10,13 +10,13 @@ use hashbrown::HashMap;
 
 use crate::base::ids::{EndpointId, ServerId};
 use crate::config::snapshot::Snapshot;
+use crate::identity::active::ActiveTask;
+use crate::identity::caller::Caller;
 use crate::mcp::catalog::{Item, ListKind};
 use crate::mcp::merge::Merged;
 use crate::mcp::revision::Era;
 use crate::mcp::subscription::joint::Announced;
 use crate::policy::decide::listed;
-
-use super::Who;
 
 /// The entries of endpoints' lists under one snapshot, each as a hash.
 #[derive(Default)]
@@ -30,24 +30,25 @@ pub(super) struct Hashed {
 type Lists = [Vec<u64>; 4];
 
 /// Of which lists a caller looks at which.
-pub(super) struct View<'a> {
+pub(in crate::gateway) struct View<'a> {
     pub(super) hashed: &'a RefCell<Hashed>,
     pub(super) snapshot: &'a Snapshot,
     pub(super) endpoint: EndpointId,
     pub(super) era: Era,
-    pub(super) who: &'a Who,
+    pub(super) caller: &'a Caller,
+    pub(super) task: ActiveTask,
 }
 
 impl View<'_> {
     /// What the marks depend on: while this is the same, they are. It costs next to nothing.
     pub(super) fn basis(&self) -> u64 {
         let mut hasher = FixedState::default().build_hasher();
-        let Who { caller, task, .. } = self.who;
-        (self.snapshot.settings_epoch, caller.owner, &caller.tasks, task).hash(&mut hasher);
+        (self.snapshot.settings_epoch, self.caller.owner, &self.caller.tasks, self.task).hash(&mut hasher);
         let merged = self.merged();
-        // Where there is one server, its own word is given on.
-        if merged.alone().is_none() {
-            ListKind::ALL.iter().for_each(|kind| hasher.write_u64(merged.generation(self.era, *kind)));
+        match merged.alone() {
+            None => ListKind::ALL.iter().for_each(|kind| hasher.write_u64(merged.generation(self.era, *kind))),
+            // Its own word of changes is given on; that an operator has approved of one, it does not know.
+            Some(server) => hasher.write_u64(self.snapshot.catalog.approvals(server)),
         }
         hasher.finish()
     }
@@ -55,7 +56,6 @@ impl View<'_> {
     /// A mark for each of [`Announced`].
     pub(super) fn marks(&self) -> [u64; 3] {
         let lists = self.lists();
-        let Who { caller, task, .. } = self.who;
         Announced::ALL.map(|list| {
             let kinds: &[ListKind] = match list {
                 Announced::Tools => &[ListKind::Tools],
@@ -66,7 +66,7 @@ impl View<'_> {
             for kind in kinds {
                 let hashes = &lists[kind.index()];
                 for ((server, item), hash) in self.items(*kind).zip(hashes) {
-                    if listed(&self.snapshot.table, caller, *task, server, *kind, item) {
+                    if listed(&self.snapshot.table, self.caller, self.task, server, *kind, item) {
                         hasher.write_u64(*hash);
                     }
                 }

@@ -188,16 +188,18 @@ impl Joint {
     /// The gateway's own word that a list has changed, if the client asked for it.
     #[must_use]
     pub fn changed(&self, list: Announced) -> Option<Vec<u8>> {
-        if !self.lists[list as usize] {
-            return None;
-        }
-        let mut out = b"{\"jsonrpc\":\"2.0\",\"method\":".to_vec();
-        write_string(&mut out, list.wire());
-        out.extend_from_slice(b",\"params\":{");
-        write_mark(&mut out, &self.id);
-        out.extend_from_slice(b"}}");
-        Some(out)
+        self.lists[list as usize].then(|| list_changed(&self.id, list))
     }
+}
+
+/// The same on the stream of the `subscriptions/listen` with this id (JSON text).
+pub(super) fn list_changed(id: &[u8], list: Announced) -> Vec<u8> {
+    let mut out = b"{\"jsonrpc\":\"2.0\",\"method\":".to_vec();
+    write_string(&mut out, list.wire());
+    out.extend_from_slice(b",\"params\":{");
+    write_mark(&mut out, id);
+    out.extend_from_slice(b"}}");
+    out
 }
 
 fn acknowledgement(id: &[u8], asked: &Asked) -> Vec<u8> {

@@ -117,7 +117,7 @@ pub fn ls(
                     "server": &*server.name, "what": row.key.to_string(), "state": row.standing.word(),
                     "sha256": pin.map(|pin| pin.to_string()), "since": since, "flags": flags,
                 });
-                let _ = writeln!(out, "{}", plain(&line.to_string()));
+                let _ = writeln!(out, "{}", plain_json(&line));
             } else {
                 let (what, pin) = (plain(&row.key.to_string()), pin.map(|pin| pin.short()).unwrap_or_default());
                 let state = row.standing.word();
@@ -186,6 +186,21 @@ pub fn plain(text: &str) -> String {
     for letter in text.chars() {
         if matches!(letter, '\n' | '\r' | '\t') || hides(letter) {
             let _ = write!(out, "\\u{{{:x}}}", u32::from(letter));
+        } else {
+            out.push(letter);
+        }
+    }
+    out
+}
+
+/// The same of a JSON value: with JSON's own escapes.
+fn plain_json(value: &Value) -> String {
+    let mut out = String::new();
+    for letter in value.to_string().chars() {
+        if hides(letter) {
+            for unit in letter.encode_utf16(&mut [0; 2]) {
+                let _ = write!(out, "\\u{unit:04x}");
+            }
         } else {
             out.push(letter);
         }
@@ -476,6 +491,10 @@ mod tests {
             assert!(lines.iter().all(|line| line.starts_with("  ")), "{lines:?}");
             assert!(!lines.contains(&"    + approved".to_owned()), "{lines:?}");
         }
+        let name = "a\u{202e}\u{e0041}\u{7f}é\n";
+        let line = plain_json(&json!({ "what": name }));
+        assert_eq!(line, "{\"what\":\"a\\u202e\\udb40\\udc41\\u007fé\\n\"}");
+        assert_eq!(serde_json::from_str::<Value>(&line).unwrap()["what"], name);
         assert_eq!(plain("a\n\u{202e}b"), "a\\u{a}\\u{202e}b");
     }
 }
