@@ -355,6 +355,20 @@ fn an_era_is_found_without_a_call() {
     }
 }
 
+/// A program that takes long to begin is asked for its era in vain at first; what it answers later counts.
+#[test]
+fn a_slow_start_hides_no_era() {
+    for program in [Program::new(), Program::new().shared()] {
+        let program = program.mode("slow modern");
+        let gateway = open(&program).start();
+        eventually("it has begun once for each era", || program.begun().len() >= 2);
+        known(&gateway, "prog");
+        assert_eq!(status(&gateway, "prog")["protocols"].as_array().map(Vec::len), Some(2));
+        assert_eq!(program.begun().len(), 2);
+        Post::call("echo").echoed(&gateway);
+    }
+}
+
 /// In the modern era each owner has a child of its own; subscriptions have their client's ids.
 #[test]
 fn a_modern_owner_has_a_child_of_its_own() {
