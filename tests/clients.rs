@@ -3,11 +3,11 @@
 
 use serde_json::{Value, json};
 
-use crate::support::gateway::{Gateway, Setup, Who};
+use crate::support::gateway::{Gateway, Setup, Who, eventually};
 use crate::support::oracle;
 use crate::support::peers::{
-    CONFORMANCE_SERVER, EVERYTHING_SERVER, PY_CLIENT, PY_SERVER, PY_SSE_SERVER, Peers, Sdk, TS_CLIENT,
-    everything_steps, node_peers, python_peers,
+    CONFORMANCE_SERVER, EVERYTHING_PROGRAM, EVERYTHING_SERVER, PY_CLIENT, PY_SERVER, PY_SSE_SERVER, Peers, Sdk,
+    TS_CLIENT, everything_steps, node_peers, python_peers,
 };
 use crate::support::tls::{Authority, Manner, Shelf, Terminator};
 
@@ -168,6 +168,59 @@ fn against_everything(client: Option<Client>) {
         assert_ne!(report["connect"]["protocol"], "2026-07-28");
     }
     oracle::check(&gateway, &[]);
+}
+
+/// The everything server as a program. One child per session; shared, it is asked for what needs no client of its own.
+fn against_everything_program(client: Option<Client>) {
+    let (Some(client), Some(node)) = (client, node_peers()) else { return };
+    let setup = Setup::new().set("/servers/peer", node.program(&[EVERYTHING_PROGRAM, "stdio"]));
+    let gateway = governed(setup, "get-env");
+    known(&gateway);
+    for era in client.eras.iter().filter(|era| **era != "modern") {
+        let report = drive(&client, &gateway, era, &everything_steps());
+        well_served(&report, "get-env", "5");
+        assert_ne!(report["connect"]["protocol"], "2026-07-28");
+    }
+    oracle::check(&gateway, &[]);
+}
+
+/// One of our own servers as a program, which speaks both eras.
+fn against_our_program(client: Option<Client>, server: Option<Peers>, script: &str) {
+    let (Some(client), Some(server)) = (client, server) else { return };
+    let setup = Setup::new().set("/servers/peer", server.program(&[script, "stdio"]));
+    let gateway = governed(setup, "secret");
+    known(&gateway);
+    all_eras(&client, &gateway);
+}
+
+/// A program takes its time to begin, and until then its eras are not known.
+fn known(gateway: &Gateway) {
+    eventually("the program is known", || gateway.status()["servers"][0]["known"] == true);
+}
+
+#[test]
+fn typescript_to_an_everything_program() {
+    against_everything_program(typescript());
+}
+
+#[test]
+fn python_2_to_an_everything_program() {
+    against_everything_program(python(Sdk::V2));
+}
+
+#[test]
+fn python_1_to_an_everything_program() {
+    against_everything_program(python(Sdk::V1));
+}
+
+#[test]
+fn typescript_to_a_python_program() {
+    against_our_program(typescript(), python_peers(Sdk::V2), PY_SERVER);
+}
+
+#[test]
+fn python_2_to_a_typescript_program() {
+    against_our_program(python(Sdk::V2), node_peers(), CONFORMANCE_SERVER);
 }
 
 #[test]

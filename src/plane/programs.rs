@@ -13,10 +13,12 @@ use crate::upstream::state::ServerState;
 /// # Errors
 /// What is wrong with the settings here and now, in words.
 pub(super) fn open(host: &Host, server: &ServerSettings, state: &ServerState) -> Result<(), String> {
+    // One that was carried along from settings before has its children, and goes on with them.
     let Some(command) = server.command().filter(|_| state.way().is_none()) else { return Ok(()) };
     let launch = launch(command)?;
     let door = host.open(server.name.clone(), launch, command.sharing == Sharing::Shared);
-    state.is_at(Arc::new(door.map_err(|error| format!("no program can be run: {error}"))?));
+    let door = Arc::new(door.map_err(|error| format!("no program can be run: {error}"))?);
+    state.instances.iter().for_each(|instance| instance.is_at(door.clone()));
     Ok(())
 }
 

@@ -19,6 +19,7 @@ use crate::gateway::control::{Control, Life};
 use super::admin::Health;
 use super::certs::{Certs, Stamp};
 use super::keeper::{self, News};
+use super::programs;
 use super::publish::Next;
 use super::states::states;
 use super::{PlaneFault, notify};
@@ -262,6 +263,12 @@ impl Reloader {
             .map_err(|error| PlaneFault::System { what: "an event descriptor", error })?;
         let mut certs = locked(&self.certs);
         let (next, tls) = certs.next(&settings)?;
+        if let Some(programs) = self.control.programs.get() {
+            for (server, state) in settings.servers.iter().zip(&states) {
+                // Before anybody looks for it; what is wrong with it, its keeper says.
+                let _ = programs::open(programs, server, state);
+            }
+        }
         let (told, number) = mpsc::channel();
         let next_settings = Next { settings: settings.clone(), prepared, states: states.clone(), tls };
         let sent = self.news.send(News::Settings(Box::new(next_settings), told));

@@ -74,6 +74,8 @@ pub(super) struct Child {
     grip: RefCell<Option<Arc<Grip>>>,
     /// Where it was asked for its era, and has not answered yet.
     pub(super) probing: Cell<bool>,
+    /// It has answered in the modern era.
+    pub(super) modern: Cell<bool>,
     answered: Cell<bool>,
     never_began: Cell<bool>,
     /// It ended, or stopped to make sense, by itself.
@@ -85,6 +87,8 @@ pub(super) struct Child {
     used: Cell<Moment>,
     /// How it answered the one handshake, where it is shared.
     welcome: RefCell<Option<Rc<Value>>>,
+    /// It has not.
+    unwelcome: Cell<bool>,
     pub(super) greeting: Cell<bool>,
     crowd: RefCell<Vec<Waker>>,
     sessions: RefCell<HashMap<u64, Weak<Session>, RandomState>>,
@@ -116,6 +120,7 @@ impl Child {
             end: Nudge::default(),
             grip: RefCell::default(),
             probing: Cell::new(false),
+            modern: Cell::new(false),
             answered: Cell::new(false),
             never_began: Cell::new(false),
             lost: Cell::new(false),
@@ -124,6 +129,7 @@ impl Child {
             closed: Cell::new(false),
             used: Cell::new(now),
             welcome: RefCell::default(),
+            unwelcome: Cell::new(false),
             greeting: Cell::new(false),
             crowd: RefCell::default(),
             sessions: RefCell::default(),
@@ -297,7 +303,7 @@ impl Child {
     pub(super) async fn welcome(&self) -> Option<Rc<Value>> {
         poll_fn(|cx| {
             let welcome = self.welcome.borrow().clone();
-            if welcome.is_some() || self.is_closed() {
+            if welcome.is_some() || self.unwelcome.get() || self.is_closed() {
                 return Poll::Ready(welcome);
             }
             let mut crowd = self.crowd.borrow_mut();
@@ -311,6 +317,12 @@ impl Child {
 
     pub(super) fn welcomed(&self, welcome: Value) {
         *self.welcome.borrow_mut() = Some(Rc::new(welcome));
+        self.wake_crowd();
+    }
+
+    /// It refused the handshake.
+    pub(super) fn unwelcome(&self) {
+        self.unwelcome.set(true);
         self.wake_crowd();
     }
 

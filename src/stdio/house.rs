@@ -319,6 +319,17 @@ impl House {
         found.iter().for_each(|child| self.dismiss(child));
     }
 
+    /// A child has refused the handshake of the legacy era. Where it was asked for the modern one before, and says only
+    /// now that it speaks that, this means nothing; else its program speaks the modern one only.
+    pub(super) fn not_legacy(self: &Rc<Self>, child: &Rc<Child>) {
+        let server = &child.server;
+        if !child.modern.get() {
+            server.refused[Era::Legacy as usize].set(server.modern.get());
+            server.refused[Era::Modern as usize].set(false);
+            self.dismiss(child);
+        }
+    }
+
     /// Ends a child: its input is closed, then it is told to, then it is killed (MCP basic/lifecycle, "Shutdown").
     pub(super) fn dismiss(self: &Rc<Self>, child: &Rc<Child>) {
         if child.dismiss() {
@@ -420,11 +431,18 @@ impl Server {
         self.restarts.borrow().next().max(own)
     }
 
-    /// It has refused the handshake of the legacy era: because it speaks the modern one only, or because it was too slow
-    /// when it was asked for its era.
-    pub(super) fn not_legacy(&self) {
-        self.refused[Era::Legacy as usize].set(self.modern.get());
-        self.refused[Era::Modern as usize].set(false);
+    /// This child has answered in the modern era, and so has its connection: later requests of that era find it there.
+    pub(super) fn found_modern(&self, child: &Rc<Child>, place: Place) {
+        child.probing.set(false);
+        child.modern.set(true);
+        self.modern.set(true);
+        self.refused.iter().for_each(|refused| refused.set(false));
+        let vacant = !self.places.borrow().contains_key(&place);
+        if vacant && !child.is_closed() {
+            self.vacate(child);
+            child.settle(place.clone());
+            self.places.borrow_mut().insert(place, child.clone());
+        }
     }
 
     /// Later requests do not find this child any more.

@@ -17,7 +17,7 @@ use crate::jsonrpc::text::unescape;
 use crate::mcp::method::{self as methods, Sender, Verb};
 use crate::mcp::request;
 use crate::mcp::revision::{Era, Revision};
-use crate::session::line::{Goes, Manner, take_back};
+use crate::session::line::{Goes, Manner, Ticket, take_back};
 use crate::upstream::UpstreamFault;
 use crate::upstream::inbox::{Inbox, Nudge, Said};
 use crate::upstream::pair::{Asked, Pair, status_of, write_event};
@@ -116,18 +116,30 @@ impl Serving {
     /// legacy era (MCP 2026-07-28 basic/transports/stdio); its child may then be used for that.
     async fn probe(&self, child: &Rc<Child>, asked: &Asked, facts: &Facts) -> bool {
         child.probing.set(true);
+        let inbox = Inbox::new(self.pair.nudge());
+        let ticket = match send(&self.house, child, asked.body(), ALONE, &inbox) {
+            Ok(Goes::Asking(ticket)) => ticket,
+            Ok(_) => return self.status(400).await,
+            Err(fault) => return self.status(status_of(fault)).await,
+        };
         let gone = || self.pair.is_gone();
-        let answer = ask(&self.house, child, asked.body(), self.pair.nudge(), &gone, STDIO_PROBE_MS_MAX).await;
-        let speaks = matches!(&answer, Ok(answer) if self.succeeded(answer));
-        let refused = &self.server.refused[Era::Modern as usize];
-        if speaks {
-            child.probing.set(false);
-            self.server.modern.set(true);
+        let answer = answer_in(&self.house, &inbox, self.pair.nudge(), &gone, STDIO_PROBE_MS_MAX).await;
+        if answer == Err(UpstreamFault::Timeout) && !child.is_closed() {
+            // It may only be slow to begin.
+            ring::spawn(hear_late(self.house.clone(), child.clone(), (inbox, ticket), child.place()));
+            if self.pair.is_gone() {
+                return false;
+            }
+        } else {
+            child.leave(ticket);
+        }
+        if matches!(&answer, Ok(answer) if succeeded(&self.house, answer)) {
+            self.server.found_modern(child, child.place());
         } else if let Err(UpstreamFault::Unreachable | UpstreamFault::NoBuffer) = answer {
             self.house.dismiss(child);
-            return self.status(593).await;
+            return self.status(status_of(UpstreamFault::Unreachable)).await;
         } else {
-            refused.set(true);
+            self.server.refused[Era::Modern as usize].set(true);
             if child.is_closed() || !self.server.keep_blank(child) {
                 self.house.dismiss(child);
             }
@@ -157,7 +169,7 @@ impl Serving {
         let gone = || self.pair.is_gone();
         let answer = ask(&self.house, &child, asked.body(), self.pair.nudge(), &gone, u64::MAX).await;
         match answer {
-            Ok(answer) if self.succeeded(&answer) => {
+            Ok(answer) if succeeded(&self.house, &answer) => {
                 let Some(session) = self.house.open(&child) else {
                     self.house.dismiss(&child);
                     return self.status(status_of(UpstreamFault::NoBuffer)).await;
@@ -165,8 +177,7 @@ impl Serving {
                 self.json(&answer, Some(session.number)).await
             }
             Ok(answer) => {
-                self.server.not_legacy();
-                self.house.dismiss(&child);
+                self.house.not_legacy(&child);
                 self.json(&answer, None).await
             }
             Err(fault) => {
@@ -316,11 +327,6 @@ impl Serving {
         well
     }
 
-    fn succeeded(&self, answer: &[u8]) -> bool {
-        let (answers, _) = &mut *self.house.scans.borrow_mut();
-        answers.read(answer).is_ok_and(|facts| facts.shape == Shape::Result)
-    }
-
     /// A result that says nothing.
     async fn nothing(&self, facts: &Facts) -> bool {
         self.json(&answered(&facts.id, "\"result\":{}"), None).await
@@ -360,8 +366,8 @@ async fn greet(house: Rc<House>, child: Rc<Child>) {
     let mut answer: Value = answer.ok().and_then(|answer| serde_json::from_slice(&answer).ok()).unwrap_or_default();
     let result = answer["result"].take();
     if !result.is_object() {
-        child.server.not_legacy();
-        return house.dismiss(&child);
+        child.unwelcome();
+        return house.not_legacy(&child);
     }
     child.post(request::notify_initialized());
     let mut welcome = result;
@@ -382,8 +388,20 @@ async fn ask(
     ms: u64,
 ) -> Result<Vec<u8>, UpstreamFault> {
     let inbox = Inbox::new(nudge);
-    let goes = send(house, child, body, Manner { bare: true, ..Manner::default() }, &inbox)?;
-    let Goes::Asking(ticket) = goes else { return Err(UpstreamFault::BadAnswer) };
+    let Goes::Asking(ticket) = send(house, child, body, ALONE, &inbox)? else { return Err(UpstreamFault::BadAnswer) };
+    let answer = answer_in(house, &inbox, nudge, gone, ms).await;
+    child.leave(ticket);
+    answer
+}
+
+/// Waits for the one message that comes for a call, until `gone`, or for so many milliseconds.
+async fn answer_in(
+    house: &House,
+    inbox: &Inbox,
+    nudge: &Nudge,
+    gone: &dyn Fn() -> bool,
+    ms: u64,
+) -> Result<Vec<u8>, UpstreamFault> {
     let until = if ms == u64::MAX { Moment(u64::MAX) } else { house.timers.now().mono.plus_ms(ms) };
     {
         let mut alarm = pin!(house.timers.sleep_until(until));
@@ -394,7 +412,6 @@ async fn ask(
         })
         .await;
     }
-    child.leave(ticket);
     match inbox.take() {
         Some(said) => {
             house.taken(&said);
@@ -402,6 +419,24 @@ async fn ask(
         }
         None => Err(inbox.failed().and_then(Result::err).unwrap_or(UpstreamFault::Timeout)),
     }
+}
+
+/// What a child says of its era after nobody waits for that any more: then it has that era all the same, for the first
+/// request of a connection decides.
+async fn hear_late(house: Rc<House>, child: Rc<Child>, (inbox, ticket): (Rc<Inbox>, Ticket), place: Place) {
+    let nudge = Rc::default();
+    inbox.read_by(&nudge);
+    let closed = || child.is_closed();
+    let answer = answer_in(&house, &inbox, &nudge, &closed, u64::MAX).await;
+    child.leave(ticket);
+    if answer.is_ok_and(|answer| succeeded(&house, &answer)) {
+        child.server.found_modern(&child, place);
+    }
+}
+
+fn succeeded(house: &House, answer: &[u8]) -> bool {
+    let (answers, _) = &mut *house.scans.borrow_mut();
+    answers.read(answer).is_ok_and(|facts| facts.shape == Shape::Result)
 }
 
 fn send(
@@ -470,5 +505,7 @@ pub(super) fn uri_of(message: &[u8], envelope: &Envelope) -> Option<Box<[u8]>> {
     Some(unescape(inside.of(message), &mut scratch).ok()?.as_bytes().into())
 }
 
+/// Nothing but the answer is of interest.
+const ALONE: Manner = Manner { from: 0, bare: true, listens: false };
 const LEGACY_ONLY: &str = "This server speaks the legacy era only.";
 const MODERN_ONLY: &str = "This server speaks the modern era only.";

@@ -301,7 +301,7 @@ impl Upstreams {
         let stream = match kept {
             Some(stream) => stream,
             None => {
-                let way = lane.state.way().ok_or(UpstreamFault::Unreachable)?;
+                let way = lane.instance.way().ok_or(UpstreamFault::Unreachable)?;
                 let far = way.dial().map_err(|_| UpstreamFault::NoBuffer)?;
                 Stream::plain(Socket::of_pair(far).map_err(|_| UpstreamFault::NoBuffer)?)
             }

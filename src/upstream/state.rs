@@ -21,7 +21,6 @@ pub struct ServerState {
     pub instances: Vec<Arc<InstanceState>>,
     /// The calls that are under way there, of all shards.
     pub seats: Seats,
-    stdio: OnceLock<Arc<dyn Dial>>,
     over: AtomicBool,
 }
 
@@ -37,6 +36,7 @@ pub struct InstanceState {
     pub digest: u64,
     /// Whether it is asked.
     pub breaker: Breaker,
+    stdio: OnceLock<Arc<dyn Dial>>,
 }
 
 /// One server's bell: rung by shards, heard by the thread that keeps its catalogue.
@@ -54,20 +54,14 @@ impl ServerState {
     /// # Errors
     /// When the process may open no more files.
     pub fn new(digest: u64, instances: Vec<Arc<InstanceState>>) -> std::io::Result<Self> {
-        let (seats, stdio, over) = (Seats::default(), OnceLock::new(), AtomicBool::new(false));
-        Ok(Self { digest, poke: Poke::new()?, instances, seats, stdio, over })
-    }
-
-    /// It is a program, and this is the way to it; once.
-    pub fn is_at(&self, way: Arc<dyn Dial>) {
-        // A second way would be another server's.
-        let _ = self.stdio.set(way);
+        let (seats, over) = (Seats::default(), AtomicBool::new(false));
+        Ok(Self { digest, poke: Poke::new()?, instances, seats, over })
     }
 
     /// The way to it, where it is a program.
     #[must_use]
     pub fn way(&self) -> Option<&Arc<dyn Dial>> {
-        self.stdio.get()
+        self.instances.first()?.way()
     }
 
     /// No snapshot from now on has it: whoever keeps it is to end.
@@ -93,7 +87,19 @@ impl InstanceState {
     /// Nothing known yet.
     #[must_use]
     pub fn new(digest: u64) -> Self {
-        Self { digest, breaker: Breaker::default() }
+        Self { digest, breaker: Breaker::default(), stdio: OnceLock::new() }
+    }
+
+    /// It is a program, and this is the way to it; once.
+    pub fn is_at(&self, way: Arc<dyn Dial>) {
+        // A second way would be another server's.
+        let _ = self.stdio.set(way);
+    }
+
+    /// The way to it, where it is a program.
+    #[must_use]
+    pub fn way(&self) -> Option<&Arc<dyn Dial>> {
+        self.stdio.get()
     }
 }
 

@@ -2,6 +2,7 @@
 // fixture that the server scenarios of @modelcontextprotocol/conformance ask for.
 //
 //   node conformance-server.mjs [PORT]      prints `listening PORT`, serves http://127.0.0.1:PORT/mcp
+//   node conformance-server.mjs stdio       serves over its pipes
 //
 // Modern requests (2026-07-28) go to `createMcpHandler`; legacy ones to one transport per
 // session, with an event store, so that streams can be resumed. Handlers are written once:
@@ -16,6 +17,7 @@ import {
   acceptedContent, CLIENT_CAPABILITIES_META_KEY, completable, createMcpHandler, createRequestStateCodec, fromJsonSchema,
   inputRequired, inputResponse, isInitializeRequest, isLegacyRequest, McpServer, ResourceTemplate
 } from '@modelcontextprotocol/server';
+import { serveStdio } from '@modelcontextprotocol/server/stdio';
 import { z } from 'zod';
 import { Events } from './events.mjs';
 
@@ -372,12 +374,22 @@ async function serve(req, res) {
   return (await isLegacyRequest(await toWebRequest(req, body))) ? legacy(req, res, body) : serveModern(req, res, body);
 }
 
-const http = createServer((req, res) => {
-  serve(req, res).catch(fault => {
-    console.error(fault);
-    if (!res.headersSent) refuse(res, 500, -32603, 'Internal error');
+if (process.argv[2] === 'stdio') {
+  // As a program: the pipes are all there is.
+  console.log = console.error;
+  serveStdio(makeServer);
+} else {
+  listen();
+}
+
+function listen() {
+  const http = createServer((req, res) => {
+    serve(req, res).catch(fault => {
+      console.error(fault);
+      if (!res.headersSent) refuse(res, 500, -32603, 'Internal error');
+    });
   });
-});
-// The test that started us holds the other end: when it is gone, however it went, so are we.
-if (process.env.PEER_HELD) process.stdin.resume().on('end', () => process.exit(0));
-http.listen(Number(process.argv[2] ?? 0), '127.0.0.1', () => console.log(`listening ${http.address().port}`));
+  // The test that started us holds the other end: when it is gone, however it went, so are we.
+  if (process.env.PEER_HELD) process.stdin.resume().on('end', () => process.exit(0));
+  http.listen(Number(process.argv[2] ?? 0), '127.0.0.1', () => console.log(`listening ${http.address().port}`));
+}

@@ -3,6 +3,7 @@
 python py_server.py [PORT]      prints `listening PORT`, serves http://127.0.0.1:PORT/mcp
 """
 
+import sys
 from typing import Annotated, Any
 
 import anyio
@@ -180,17 +181,17 @@ def session(headers: Any) -> str | None:
 
 
 async def on_subscribe(ctx: Any, params: Any) -> mcp_types.EmptyResult:
-    watching.add(session(ctx.request.headers))
+    watching.add(session(getattr(ctx.request, "headers", None)))
     return mcp_types.EmptyResult()
 
 
 async def on_unsubscribe(ctx: Any, params: Any) -> mcp_types.EmptyResult:
-    watching.discard(session(ctx.request.headers))
+    watching.discard(session(getattr(ctx.request, "headers", None)))
     return mcp_types.EmptyResult()
 
 
 async def on_level(ctx: Any, params: Any) -> mcp_types.EmptyResult:
-    levels[session(ctx.request.headers)] = params.level
+    levels[session(getattr(ctx.request, "headers", None))] = params.level
     return mcp_types.EmptyResult()
 
 
@@ -200,4 +201,7 @@ if __name__ == "__main__":
     inner.add_request_handler("resources/subscribe", mcp_types.SubscribeRequestParams, on_subscribe)
     inner.add_request_handler("resources/unsubscribe", mcp_types.UnsubscribeRequestParams, on_unsubscribe)
     inner.add_request_handler("logging/setLevel", mcp_types.SetLevelRequestParams, on_level)
-    serve(server.streamable_http_app(event_store=Events(), retry_interval=RETRY_MS))
+    if sys.argv[1:] == ["stdio"]:
+        server.run(transport="stdio")
+    else:
+        serve(server.streamable_http_app(event_store=Events(), retry_interval=RETRY_MS))

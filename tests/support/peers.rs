@@ -39,6 +39,14 @@ pub(crate) const PREFIX_SHIM: &str = "prefix-shim.mjs";
 pub(crate) const TS_CLIENT: &str = "ts_client.mjs";
 /// `mcp` 2.3.0 and fastmcp in every era, `mcp` 1.30.0 in the legacy one.
 pub(crate) const PY_CLIENT: &str = "py_client.py";
+/// The same as a program; with the argument `stdio`.
+pub(crate) const EVERYTHING_PROGRAM: &str = "node_modules/@modelcontextprotocol/server-everything/dist/index.js";
+/// Files below the folders that it is told: legacy only.
+pub(crate) const FILESYSTEM_PROGRAM: &str = "node_modules/@modelcontextprotocol/server-filesystem/dist/index.js";
+/// A graph of what is to be remembered, in the file that `MEMORY_FILE_PATH` names: legacy only.
+pub(crate) const MEMORY_PROGRAM: &str = "node_modules/@modelcontextprotocol/server-memory/dist/index.js";
+/// `mcp-server-time` of the Python peers with `mcp` 2.x, as `-m` takes it: both eras.
+pub(crate) const TIME_MODULE: &str = "mcp_server_time";
 /// What [`rmcp_peers`] can do: be a client, or a server with the tools of the others, in every era.
 pub(crate) const RMCP_CLIENT: &str = "client";
 /// See [`RMCP_CLIENT`].
@@ -151,6 +159,14 @@ impl Peers {
             Err(_) => panic!("{script} did not say where it listens"),
         }
         server
+    }
+
+    /// The settings of a server that is a program of these peers': a script, or a path below their folder, and what else
+    /// its interpreter is told.
+    pub(crate) fn program(&self, arguments: &[&str]) -> Value {
+        let interpreter = self.interpreter.to_string_lossy().into_owned();
+        let command: Vec<&str> = [&*interpreter].into_iter().chain(arguments.iter().copied()).collect();
+        json!({ "command": command, "cwd": self.scripts, "inherit": ["PATH"] })
     }
 
     /// Runs a client script: `spec` is its argument (`url`, `era`, and where wanted `token`,

@@ -40,7 +40,7 @@ impl Program {
     }
 
     /// Doing so: `modern` speaks that era too, `dies` ends when asked for its era, `silent` does not answer that, `ends`
-    /// ends at once, `stays` does not end with its input, nor when told to.
+    /// ends at once, `slow` takes longer to begin than it is given to say its era, `stays` does not end with its input, nor when told to.
     pub(crate) fn mode(mut self, mode: &str) -> Self {
         self.settings["env"][MODE] = json!(mode);
         self
@@ -114,6 +114,9 @@ fn serve(mode: &str) -> ! {
     if is("ends") {
         eprintln!("it ends at once");
         exit(3);
+    }
+    if is("slow") {
+        thread::sleep(Duration::from_secs(6));
     }
     if is("stays") {
         // Told to end, a shell would; this one has to be killed.

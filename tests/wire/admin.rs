@@ -240,6 +240,30 @@ fn figures_are_the_calls_made() {
     assert_eq!(count("portcullis_ready", &[]), 1);
 }
 
+/// Of several servers behind one endpoint, each has its own, by its own names.
+#[test]
+fn figures_of_several_servers() {
+    let (one, two) = (Plan::tools(&["echo", "only"]).start(), Plan::tools(&["echo"]).start());
+    let setup = Setup::new().server("one", &one.url()).server("two", &two.url()).open();
+    let gateway = setup.set("/endpoints", json!({ "/mcp": { "servers": ["one", "two"] } })).start();
+    let session = open_session(&gateway, |post| post);
+    for tool in ["one__echo", "two__echo", "two__echo"] {
+        Post::call(tool).echoed(&gateway);
+    }
+    Post::legacy_call(&session, "one__only").echoed(&gateway);
+    for tool in ["two__only", "three__echo", "echo"] {
+        Post::call(tool).to(&gateway);
+    }
+    let page = Page::of(&gateway);
+    let count =
+        |labels: &[(&str, &str)]| page.sum("mcp_server_operation_duration_seconds_count", labels).round() as i64;
+    let tool = |server, tool| count(&[("portcullis_target", server), ("gen_ai_tool_name", tool)]);
+    assert_eq!((tool("one", "echo"), tool("two", "echo"), tool("one", "only")), (1, 2, 1));
+    assert_eq!((tool("two", "only"), tool("two", "_OTHER")), (0, 1), "a tool that it does not have");
+    assert_eq!(count(&[("mcp_method_name", "tools/call"), ("gen_ai_tool_name", "_OTHER")]), 3);
+    assert_eq!(count(&[("mcp_method_name", "initialize")]), 1);
+}
+
 /// No caller can make another series.
 #[test]
 fn labels_come_from_the_catalogue_alone() {

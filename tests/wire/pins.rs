@@ -251,6 +251,53 @@ fn the_modes_share_what_is_known() {
     oracle::check(&gateway, &[("up", &upstream)]);
 }
 
+/// The same without a restart: what waited is shown at once, and what changes from then on waits.
+#[test]
+fn a_reload_changes_the_mode() {
+    let upstream = Plan::tools(&["known"]).start();
+    let gateway = start(&upstream, "warn");
+    let mode = |mode: &str| {
+        gateway.configure(|config| config["servers"]["up"]["pin"] = json!(mode));
+        assert_eq!(gateway.reload()["ok"], true);
+    };
+    assert_eq!(tools(&gateway, |post| post), ["known"]);
+    mode("quarantine");
+    assert_eq!(tools(&gateway, |post| post), ["known"], "what was known is known");
+    upstream.change_definitions(vec![described("known", "Other."), definition("new")]);
+    eventually("both wait", || tools(&gateway, |post| post).is_empty() && of_pins(&gateway, "waiting") == 2);
+    mode("warn");
+    assert_eq!(tools(&gateway, |post| post), ["known", "new"]);
+    assert_eq!((of_pins(&gateway, "waiting"), of_pins(&gateway, "reported")), (json!(0), json!(2)));
+    oracle::check(&gateway, &[("up", &upstream)]);
+}
+
+/// On an endpoint of several servers each server's own word holds, and no spelling finds what is hidden.
+#[test]
+fn one_of_several_servers_is_held() {
+    let (held, free) = (Plan::tools(&["same", "mine"]).start(), Plan::tools(&["same"]).start());
+    let gateway = Setup::new()
+        .server("held", &held.url())
+        .server("free", &free.url())
+        .set("/servers/held/pin", json!("quarantine"))
+        .open()
+        .start();
+    let session = open_session(&gateway, |post| post);
+    eventually("both are seen", || pins(&gateway, "ls").stdout.matches("tool:same").count() == 2);
+    eventually("one is shown", || tools(&gateway, |post| post) == ["free__same"]);
+    is_hidden(&gateway, &session, "held__same");
+    is_hidden(&gateway, &session, "mine");
+    let mut wire = Wire::to(gateway.address);
+    wire.send(&session_request(&gateway, "GET", "/mcp", &session, "accept: text/event-stream\r\n"));
+    let mut events = wire.events();
+    approve(&gateway, "--server held --tool mine");
+    assert_eq!(events.message()["method"], "notifications/tools/list_changed");
+    assert_eq!(tools(&gateway, |post| post), ["free__same", "held__mine"]);
+    Post::call("held__mine").echoed(&gateway);
+    is_hidden(&gateway, &session, "held__same");
+    assert!(held.calls().iter().all(|call| call.name() == "mine"));
+    oracle::check(&gateway, &[("held", &held), ("free", &free)]);
+}
+
 /// What breaks the rules is withheld alone.
 #[test]
 fn bad_definitions_are_withheld_alone() {

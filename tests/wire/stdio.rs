@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::support::gateway::{Gateway, PATIENCE, Setup, Who, eventually};
 use crate::support::http::{Response, Wire};
 use crate::support::mcp::{Post, fresh, open_session, session_request, text_of};
+use crate::support::peers::{FILESYSTEM_PROGRAM, MEMORY_PROGRAM, Sdk, TIME_MODULE, node_peers, python_peers};
 use crate::support::program::{Program, is_alive};
 
 fn open(program: &Program) -> Setup {
@@ -354,6 +355,20 @@ fn an_era_is_found_without_a_call() {
     }
 }
 
+/// A program that takes long to begin is asked for its era in vain at first; what it answers later counts.
+#[test]
+fn a_slow_start_hides_no_era() {
+    for program in [Program::new(), Program::new().shared()] {
+        let program = program.mode("slow modern");
+        let gateway = open(&program).start();
+        eventually("it has begun once for each era", || program.begun().len() >= 2);
+        known(&gateway, "prog");
+        assert_eq!(status(&gateway, "prog")["protocols"].as_array().map(Vec::len), Some(2));
+        assert_eq!(program.begun().len(), 2);
+        Post::call("echo").echoed(&gateway);
+    }
+}
+
 /// In the modern era each owner has a child of its own; subscriptions have their client's ids.
 #[test]
 fn a_modern_owner_has_a_child_of_its_own() {
@@ -420,4 +435,72 @@ fn news_of_a_shared_child_goes_to_those_who_asked() {
     assert_eq!(first.message()["method"], "notifications/tools/list_changed");
     assert_eq!(second.message()["method"], "notifications/tools/list_changed", "and nothing before it");
     assert!(gateway.said("a secret") > 0, "what it says on its standard error is in the log");
+}
+
+/// Another command is another child, begun when it is needed; the old one ends. What is no affair of the child's leaves
+/// it alone, and its sessions.
+#[test]
+fn new_settings_are_a_new_child() {
+    let program = Program::new().shared();
+    let gateway = open(&program).start();
+    known(&gateway, "prog");
+    let session = open_session(&gateway, |post| post);
+    let pid =
+        |gateway: &Gateway| -> u32 { text(&call(&session, "pid", json!({})).to(gateway)).parse().expect("a number") };
+    let first = pid(&gateway);
+    gateway.configure(|config| config["servers"]["prog"]["timeout"] = json!("50s"));
+    gateway.reload();
+    assert_eq!(pid(&gateway), first, "how long a call may take is no affair of its");
+    gateway.configure(|config| config["servers"]["prog"]["env"]["MORE"] = json!("1"));
+    gateway.reload();
+    let second = pid(&gateway);
+    assert_ne!(second, first);
+    eventually("the old one has ended", || !is_alive(first));
+    assert!(is_alive(second));
+    gateway.configure(|config| config["servers"] = json!({ "other": { "url": "http://127.0.0.1:9/" } }));
+    gateway.reload();
+    eventually("the last one has ended", || !is_alive(second));
+}
+
+/// The servers that people run: each alone, and a shared one with what it remembers in common.
+#[test]
+fn real_programs() {
+    let (Some(node), Some(python)) = (node_peers(), python_peers(Sdk::V2)) else { return };
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    std::fs::write(folder.path().join("note.txt"), "a note").expect("it can be written");
+    let path = folder.path().to_string_lossy().into_owned();
+    let mut memory = node.program(&[MEMORY_PROGRAM]);
+    memory["sharing"] = json!("shared");
+    memory["env"] = json!({ "MEMORY_FILE_PATH": folder.path().join("memory.jsonl") });
+    let setup = Setup::new()
+        .set("/servers/files", node.program(&[FILESYSTEM_PROGRAM, &path]))
+        .set("/servers/memory", memory)
+        .set("/servers/time", python.program(&["-m", TIME_MODULE]));
+    let gateway = setup.open().start();
+    for (name, tools) in [("files", 14), ("memory", 9), ("time", 2)] {
+        known(&gateway, name);
+        let status = status(&gateway, name);
+        assert!(status["tools"].as_u64().is_some_and(|count| count >= tools), "{status:#}");
+        assert_eq!(
+            status["protocols"].as_array().map(Vec::len),
+            Some(if name == "time" { 2 } else { 1 }),
+            "{status:#}"
+        );
+    }
+    let at = |name: &str| format!("/s/{name}/mcp");
+    let session = open_session(&gateway, |post| post.at(&at("files")));
+    let read = json!({ "path": folder.path().join("note.txt") });
+    assert_eq!(text(&call(&session, "read_text_file", read).at(&at("files")).to(&gateway)), "a note");
+    let (one, two) =
+        (open_session(&gateway, |post| post.at(&at("memory"))), open_session(&gateway, |post| post.at(&at("memory"))));
+    let entity = json!({ "entities": [{ "name": "Ada", "entityType": "person", "observations": ["counts"] }] });
+    text(&call(&one, "create_entities", entity).at(&at("memory")).to(&gateway));
+    let found = text(&call(&two, "search_nodes", json!({ "query": "Ada" })).at(&at("memory")).to(&gateway));
+    assert!(found.contains("counts"), "{found}");
+    let now = json!({ "timezone": "Europe/Vienna" });
+    let session = open_session(&gateway, |post| post.at(&at("time")));
+    let said = text(&call(&session, "get_current_time", now.clone()).at(&at("time")).to(&gateway));
+    assert!(said.contains("Vienna"), "{said}");
+    let modern = Post::modern("tools/call", json!({ "name": "get_current_time", "arguments": now })).at(&at("time"));
+    assert!(text(&modern.to(&gateway)).contains("Vienna"));
 }

@@ -87,7 +87,8 @@ pub(super) async fn keep_fed(shard: &Rc<Shard>, feed: &Rc<Feed>, part: &Part) {
         if source.epoch != epoch(feed, part) {
             source.at = None;
         }
-        match open(shard, feed, part, source.at.as_deref()).await {
+        // Boxed: what it takes is given back before the long wait.
+        match Box::pin(open(shard, feed, part, source.at.as_deref())).await {
             Ok((answer, used)) => {
                 feed.opening.set(Opening::Open);
                 feed.changed();
@@ -427,4 +428,14 @@ pub(super) async fn finished<F: Future>(shard: &Shard, feed: &Feed, part: &Part,
             return done;
         }
     }
+}
+
+/// What the box of a read takes.
+#[cfg(test)]
+pub(super) fn read_bytes() -> usize {
+    type Arguments = (&'static Rc<Shard>, &'static Rc<Feed>, &'static Part, Answer, &'static mut Source);
+    fn size<A, F: Future>(_: impl FnOnce(A) -> F) -> usize {
+        size_of::<F>()
+    }
+    size(|(shard, feed, part, answer, source): Arguments| read(shard, feed, part, answer, source))
 }
