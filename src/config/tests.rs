@@ -874,7 +874,11 @@ policy: { rules: [{ id: open, permit: ["*/*"] }] }
 
 #[test]
 fn the_examples_name_the_schema() {
-    for example in [include_str!("../../examples/quickstart.yaml"), include_str!("../../examples/two-servers.yaml")] {
+    for example in [
+        include_str!("../../examples/quickstart.yaml"),
+        include_str!("../../examples/two-servers.yaml"),
+        include_str!("../../examples/many-servers.yaml"),
+    ] {
         assert!(example.starts_with("# yaml-language-server: $schema=../portcullis.schema.json\n"));
     }
 }

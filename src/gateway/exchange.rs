@@ -133,9 +133,11 @@ pub(super) fn is_stranded(shard: &Shard, snapshot: &Held, server: ServerId, upst
         return false;
     }
     let Some(place) = instances.iter().position(|instance| instance.digest == upstream.instance) else { return true };
-    let now = shard.timers.last().mono;
-    !instances[place].breaker.would_enter(now)
-        && (0..instances.len()).any(|other| other != place && is_well(snapshot, server, other, now))
+    // A probe is for who is new: whoever is there has waited long enough.
+    let well = |other: usize| {
+        !instances[other].breaker.is_ejected() && is_well(snapshot, server, other, shard.timers.last().mono)
+    };
+    instances[place].breaker.is_ejected() && (0..instances.len()).any(well)
 }
 
 /// The soonest that an instance of a server is worth asking again, milliseconds, where none is now.

@@ -415,4 +415,27 @@ mod tests {
         let sent = edited(&call, None, asked.as_bytes()).map(|sent| String::from_utf8(sent).unwrap());
         assert_eq!(sent, Some(body("\"786512e2\"")));
     }
+
+    #[test]
+    fn a_name_is_the_servers_own() {
+        let body = |name: &str| {
+            format!(
+                "{{\"id\":1,\"params\":{{\"arguments\":{{\"name\":\"docs__x\"}},\"name\": {name} ,\"_meta\":{{\
+                 \"io.modelcontextprotocol/protocolVersion\":\"2026-07-28\",\
+                 \"io.modelcontextprotocol/clientCapabilities\":{{}}}}}},\"jsonrpc\":\"2.0\",\"method\":\"tools/call\"}}"
+            )
+        };
+        let check = |written: &str, own: &str, want: &str| {
+            let asked = body(written);
+            let mut call = read(&asked, "tools/call", Some("docs__x\"y"));
+            let text = call.subject.text_mut().unwrap();
+            let renamed = Renamed { place: text.span, exposed: "docs__x\"y".into(), sent: own.into() };
+            text.unescaped = Some(own.into());
+            let sent = edited(&call, Some(&renamed), asked.as_bytes()).map(|sent| String::from_utf8(sent).unwrap());
+            assert_eq!(sent, Some(body(want)), "{written}");
+        };
+        check(r#""docs__x\"y""#, "x\"y", r#""x\"y""#);
+        check(r#""d\u006fcs__x\u0022y""#, "x\"y", r#""x\"y""#);
+        check(r#""docs__x\"y""#, "é\n", r#""é\n""#);
+    }
 }

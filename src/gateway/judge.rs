@@ -186,8 +186,10 @@ impl<'a> Judge<'a> {
         let decision =
             Decision { target, kind, verdict: Verdict::Permit, reason: "permit", rules: &rules, trace, ..self.about() };
         let recorded = self.shard.record.decided(permit, &decision).map_err(|RecordFault::Full| Kind::RecordFull);
-        let reason = recorded.as_ref().map_or_else(|kind| kind.row().word, |_| "permit");
-        meter::decided(self.shard, self.flight, reason);
+        match &recorded {
+            Ok(_) => meter::permitted(self.shard, self.flight),
+            Err(kind) => meter::denied(self.shard, self.flight, kind.row().word),
+        }
         recorded.map_err(Refusal::from)
     }
 
@@ -198,7 +200,7 @@ impl<'a> Judge<'a> {
     }
 
     fn write(&self, call: &Call, rules: &[RuleId], reason: &str) {
-        meter::decided(self.shard, self.flight, reason);
+        meter::denied(self.shard, self.flight, reason);
         let (target, kind) = target(call, self.text);
         let rules = self.names(rules);
         let trace = self.trace(call);

@@ -247,6 +247,10 @@ impl std::fmt::Debug for Feed {
 }
 
 impl Feed {
+    /// What each server's part holds beside its connection and its task.
+    #[cfg(test)]
+    pub(super) const PART_BYTES: usize = size_of::<Part>();
+
     fn new(shard: &Shard, flight: &Flight, session: Rc<Live>, asked: Option<IdBytes>, stream: u64) -> Self {
         let joint = asked.is_none() && is_merged(&flight.snapshot, flight.endpoint);
         let part = (!joint).then(|| Part::new(sessions::digest(flight), 0, flight.epoch));
@@ -561,6 +565,8 @@ pub(super) struct Feeds {
     bytes: Cell<usize>,
     /// Tasks that feed.
     tasks: Cell<usize>,
+    /// Parts of streams of several servers that have a connection.
+    connected: Cell<usize>,
     epoch: Cell<u64>,
     /// Counts up when streams are to look around: with other settings, and with what operators approve of.
     turns: Cell<u64>,
@@ -586,6 +592,7 @@ impl Feeds {
             asks: Cell::new(now.unix_ms),
             bytes: Cell::new(0),
             tasks: Cell::new(0),
+            connected: Cell::new(0),
             epoch: Cell::new(0),
             turns: Cell::new(0),
             approvals: Cell::new(0),
@@ -1037,3 +1044,24 @@ const BOUNDS: Bounds = Bounds {
     kept_bytes: STREAM_KEPT_BYTES_MAX,
     kept_events: STREAM_KEPT_EVENTS_MAX,
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size_of_future<A, F: Future>(_: impl FnOnce(A) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// What one more server costs a stream while it says nothing, without its connection: its part, the task that reads
+    /// it, and the box of that read. No buffer is among them.
+    #[test]
+    fn one_more_server_on_a_stream_is_small() {
+        type Arguments = (&'static Rc<Shard>, &'static Rc<Feed>, &'static Rc<Part>);
+        let task = size_of_future(|(shard, feed, part): Arguments| keep_fed(shard, feed, part));
+        let read = feeder::read_bytes();
+        let part = size_of::<Part>() + 2 * size_of::<usize>();
+        println!("one more server: {task} + {read} + {part} B");
+        assert!(task + read + part <= 2048, "{task} + {read} + {part}");
+    }
+}

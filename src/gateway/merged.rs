@@ -38,7 +38,10 @@ pub(super) fn page(
     let parts = state.parts.iter().filter_map(|part| listing(part.offer));
     let shortest = parts.min();
     if shortest.is_none() && state.more {
-        return Err(Kind::CatalogUnknown.into());
+        let missing = state.lacking.iter().filter(|lacking| lacking.state == Lack::Missing);
+        let names: Vec<&str> = missing.map(|lacking| lacking.server).collect();
+        let message = format!("Not reached yet: {}; try again.", names.join(", "));
+        return Err(Refusal::from(Kind::CatalogUnknown).saying(message));
     }
     // Whoever may see none of it gets an empty list, as from a server alone; also of those that may turn out to have one.
     let may_have = |server: &ServerId| offered(server).is_some() || !snapshot.catalog.known(*server);

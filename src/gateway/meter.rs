@@ -7,7 +7,7 @@ use crate::base::ids::{ItemId, ServerId};
 use crate::base::time::Moment;
 use crate::mcp::method::Verb;
 use crate::record::frame::Status;
-use crate::record::meter::{About, Came, FAILURES, REASONS, Way, place};
+use crate::record::meter::{About, Came, FAILURES, PERMIT, REASONS, Way, place};
 
 use super::flight::{Ended, Flight, Whose};
 use super::refusal::Refusal;
@@ -49,11 +49,19 @@ pub(super) fn refused(shard: &Shard, flight: &Flight, refusal: &Refusal) {
     here(shard, flight, Some(place(&FAILURES, &code)), Way::Refused);
 }
 
-/// It was decided on, for this reason.
-pub(super) fn decided(shard: &Shard, flight: &Flight, reason: &str) {
+/// It was permitted.
+pub(super) fn permitted(shard: &Shard, flight: &Flight) {
+    decided(shard, flight, PERMIT);
+}
+
+/// It was decided on and not permitted, for this reason.
+pub(super) fn denied(shard: &Shard, flight: &Flight, reason: &str) {
+    decided(shard, flight, place(&REASONS, reason));
+}
+
+fn decided(shard: &Shard, flight: &Flight, reason: usize) {
     if let Some(method) = flight.method {
-        let about = about(flight, method.verb);
-        flight.snapshot.meters.decided(shard.id, &about, place(&REASONS, reason));
+        flight.snapshot.meters.decided(shard.id, &about(flight, method.verb), reason);
     }
 }
 

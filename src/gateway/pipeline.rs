@@ -67,7 +67,6 @@ pub(super) enum Reading {
 }
 
 /// What is due for a message that was not refused.
-#[expect(clippy::large_enum_variant, reason = "taken apart at once; a box would cost every call an allocation")]
 pub(super) enum Due {
     /// Its answer from the catalogue.
     List(ListKind),
@@ -257,7 +256,8 @@ pub(super) fn take_back(shard: &Shard, session: &Live, id: Option<&[u8]>, word: 
 fn renew(shard: &Shard, conn: &Conn, flight: &mut Flight, snapshot: Rc<Held>) -> Result<(), Refusal> {
     let endpoint = gate::endpoint(&snapshot, conn)?;
     let alone = snapshot.merged[endpoint.index()].alone();
-    if flight.whose == Whose::Alone && alone != snapshot.server_by_digest(sessions::digest(flight)) {
+    let same = || alone == snapshot.server_by_digest(sessions::digest(flight));
+    if flight.whose == Whose::Alone && alone.is_some() && !same() {
         return Err(Kind::NotFound.into());
     }
     flight.caller = gate::caller(shard, &snapshot, conn, endpoint)?;

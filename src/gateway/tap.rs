@@ -327,8 +327,9 @@ mod tests {
             size_of_future(|(shard, slot, stream, tap, wait): Arguments| serve(shard, slot, stream, tap, wait));
         let wait = size_of_future(|stream: &'static Stream| stream.readable());
         let slot = size_of::<Slot>() + 2 * size_of::<usize>();
-        let stream = size_of::<Feed>() + size_of::<Who>() + 4 * size_of::<usize>();
+        let stream = size_of::<Feed>() + Feed::PART_BYTES + size_of::<Who>() + 6 * size_of::<usize>();
         let all = task + reading + wait + slot + stream;
+        println!("an idle stream: {all} B: {task} + {reading} + {wait} + {slot} + {stream}");
         assert!(all <= 3072, "{all}: {task} + {reading} + {wait} + {slot} + {stream}");
     }
 }

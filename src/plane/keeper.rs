@@ -231,13 +231,19 @@ impl Keeper {
         if self.target.way.is_some() {
             return;
         }
-        let found = self.places.resolve(again);
+        if again {
+            self.places.forget_names();
+        }
+        self.resolve_names();
         self.places.tell(&self.state);
         if self.places.is_stranded(&self.state) && self.places.advance(&self.state) {
             self.forget();
         }
         self.aim();
-        if let Some(addresses) = found {
+    }
+
+    fn resolve_names(&mut self) {
+        if let Some(addresses) = self.places.resolve() {
             self.tell(News::Addresses(self.state.clone(), addresses));
         }
     }
@@ -449,7 +455,11 @@ impl Keeper {
             }
             if self.poke().take_unreachable() {
                 self.places.forget_names();
-                return;
+                if self.places.count() <= 1 {
+                    return;
+                }
+                // Of another instance, most likely; this one would say so by its stream.
+                self.resolve_names();
             }
             let bell = self.state.poke.bell();
             let heard = match (&mut self.talk, &mut stream) {

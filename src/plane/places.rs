@@ -77,11 +77,11 @@ impl Places {
         }
     }
 
-    /// Resolves all names, where that was not done lately or `again` asks for it. All addresses by instance, where any
-    /// has changed; a name that does not resolve keeps those it had.
-    pub(super) fn resolve(&mut self, again: bool) -> Option<Vec<Arc<[SocketAddr]>>> {
+    /// Resolves all names, where that was not done lately. All addresses by instance, where any has changed; a name that
+    /// does not resolve keeps those it had.
+    pub(super) fn resolve(&mut self) -> Option<Vec<Arc<[SocketAddr]>>> {
         let due = self.resolved.is_none_or(|at| at.elapsed() >= Duration::from_millis(RESOLVE_MS));
-        if !due && !again {
+        if !due {
             return None;
         }
         self.resolved = Some(Instant::now());
@@ -182,9 +182,10 @@ mod tests {
             let terms = Terms { failures: 1, open_ms: 1_000 };
             state.instances[place].breaker.leave(terms, Pass::default(), failed, Moment(0));
         };
-        let addresses = places.resolve(false).expect("numbers resolve");
+        let addresses = places.resolve().expect("numbers resolve");
         assert_eq!(addresses.iter().map(|one| one[0].port()).collect::<Vec<_>>(), [1, 2, 3]);
-        assert!(places.resolve(true).is_none(), "nothing has changed");
+        places.forget_names();
+        assert!(places.resolve().is_none(), "nothing has changed");
         assert!(!places.is_stranded(&state));
         eject(0);
         eject(1);

@@ -140,12 +140,14 @@ impl Publisher {
         let mut servers = Vec::with_capacity(self.now.states.len());
         for (state, settings) in self.now.states.iter().zip(&self.now.settings.servers) {
             let old = before.prepared.server_by_digest(state.digest).map(ServerId::index);
+            let addresses = old.map(|old| carried(&before.states[old], &self.servers[old].addresses, state));
             let old = old.filter(|old| same_places(&before.states[*old], state));
             if old.is_none() {
                 self.surveys.forget(&settings.name);
             }
             let known = old.map(|old| self.servers[old].clone()).unwrap_or_default();
             let same = old.is_some_and(|old| Arc::ptr_eq(&before.states[old], state));
+            let known = Known { addresses: addresses.unwrap_or_default(), ..known };
             servers.push(if same { known } else { Known { announced: 0, ..known } });
         }
         self.servers = servers;
@@ -212,6 +214,13 @@ impl Publisher {
             self.health.set_survey(name, self.surveys.health(name));
         }
     }
+}
+
+/// The addresses of those of a server's instances that it had before.
+fn carried(before: &ServerState, addresses: &[Arc<[SocketAddr]>], now: &ServerState) -> Vec<Arc<[SocketAddr]>> {
+    let known = |digest: u64| before.instances.iter().position(|instance| instance.digest == digest);
+    let carried = now.instances.iter().map(|instance| known(instance.digest).and_then(|at| addresses.get(at)).cloned());
+    carried.map(Option::unwrap_or_default).collect()
 }
 
 /// Whether a server is at the same places, in the same order.

@@ -145,6 +145,8 @@ fn ask(world: &World, caller: &Caller, task: ActiveTask, server: u16, question: 
     if let Question::List(kind, name) = question {
         let entry = entry(&world.catalog, server, kind, name);
         assert_eq!(listed(&world.table, caller, task, server, kind, &entry), fast.outcome.is_ok(), "{}", what());
+        let concerns = |kind| concerns(&world.table, caller, task, server, kind);
+        assert!(fast.outcome.is_err() || concerns(Some(kind)) && concerns(None), "{}", what());
     }
     (fast, slow.cause)
 }

@@ -50,6 +50,9 @@ pub const REASONS: [&str; 13] = [
     OTHER,
 ];
 
+/// The place of the word for what was permitted.
+pub const PERMIT: usize = 0;
+
 /// What an operation failed with: `tool_error` for a tool's own error, the code of a JSON-RPC error, or in a word what
 /// kept the answer away.
 pub const FAILURES: [&str; 21] = [
@@ -540,6 +543,12 @@ mod tests {
         meters.decisions(|labels, reason, count| got.push((labels.tool.map(str::to_owned), reason, count)));
         let tool = |name: &str| Some(name.to_owned());
         assert_eq!(got, [(tool("a"), "permit", 2), (tool(OTHER), "no_match", 1), (tool(OTHER), OTHER, 1)]);
+    }
+
+    #[test]
+    fn the_first_reason_is_a_permit() {
+        assert_eq!(REASONS[PERMIT], "permit");
+        assert_eq!((REASONS.last(), FAILURES.last()), (Some(&OTHER), Some(&OTHER)));
     }
 
     #[test]

@@ -214,6 +214,73 @@ fn servers_come_and_go() {
     assert_eq!((shaken(&stays), stays.open_streams()), (before, opened), "nobody began anew");
 }
 
+/// [K5] A stream goes on under other settings, as those it is read under say; and it ends within a second when nothing of
+/// what it was begun for is allowed any more.
+#[test]
+fn streams_end_with_their_rules() {
+    let (key, note) = ("io.modelcontextprotocol/subscriptionId", "note://open");
+    let upstream = Plan::tools(&["echo"])
+        .script(move |seen, out| {
+            if seen.method() != "subscriptions/listen" || seen.field("tracestate") != "ours=1" {
+                return Acted::Default;
+            }
+            let told = |method: &str, mut params: Value| {
+                params["_meta"][key] = seen.id().clone();
+                json!({ "jsonrpc": "2.0", "method": method, "params": params })
+            };
+            let honoured = json!({ "notifications": { "resourceSubscriptions": [note] } });
+            out.stream();
+            out.event(&told("notifications/subscriptions/acknowledged", honoured));
+            out.pass("updated");
+            out.event(&told("notifications/resources/updated", json!({ "uri": note })));
+            out.pass("never");
+            Acted::Done
+        })
+        .start();
+    let gateway = Setup::new()
+        .server("up", &upstream.url())
+        .rule(json!({ "id": "notes", "permit": ["up!resource:note://open"] }))
+        .rule(json!({ "id": "echoes", "permit": ["up/echo"] }))
+        .start();
+    let filters = json!({ "notifications": { "resourceSubscriptions": [note] } });
+    let trace = format!("00-{}-00f067aa0ba902b7-01", crate::support::mcp::fresh());
+    let listen =
+        Post::modern("subscriptions/listen", filters).field("traceparent", &trace).field("tracestate", "ours=1");
+    let mut listening = listen.stream(&gateway);
+    let acknowledged = listening.message();
+    assert_eq!(acknowledged["params"]["notifications"]["resourceSubscriptions"], json!([note]), "{acknowledged}");
+    let session = open_session(&gateway, |post| post);
+    let mut own = Wire::to(gateway.address);
+    own.send(&session_request(&gateway, "GET", "/mcp", &session, ""));
+    let mut own = own.events();
+    // Other settings, and none that concern them; then names of tasks, by which callers are verified anew.
+    reloaded(&gateway, |config| config["limits"]["body"] = json!("700KiB"));
+    reloaded(&gateway, |config| config["policy"]["tasks"] = json!({ "triage": "A task." }));
+    upstream.open("updated");
+    assert_eq!(listening.message()["method"], "notifications/resources/updated");
+    eventually("the stream is open", || upstream.open_streams() > 0);
+    let hello =
+        json!({ "jsonrpc": "2.0", "method": "notifications/message", "params": { "level": "info", "data": 1 } });
+    upstream.say(&hello);
+    assert_eq!(own.message(), hello);
+    // The subscription's rule goes; the session still has its tool.
+    reloaded(&gateway, |config| _ = rules(config).remove(0));
+    let gone = Instant::now();
+    let (rest, end) = listening.rest();
+    let took = gone.elapsed();
+    assert!(end.is_ok() && rest.len() == 1, "a clean end: {rest:#?}");
+    assert_eq!(rest[0]["result"]["resultType"], "complete");
+    assert!(took < PATIENCE / 2, "it ended by itself: {took:?}");
+    upstream.say(&hello);
+    assert_eq!(own.message(), hello);
+    // And that goes, too.
+    reloaded(&gateway, |config| _ = rules(config).remove(0));
+    let gone = Instant::now();
+    assert!(own.rest().1.is_ok(), "a clean end");
+    println!("a listen ended after {took:?}, a session's stream after {:?}", gone.elapsed());
+    upstream.open("never");
+}
+
 /// An issuer that is trusted no longer: its tokens are none from then on, and streams that were begun with them end. One
 /// that is trusted now: its are good.
 #[test]

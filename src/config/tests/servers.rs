@@ -253,6 +253,18 @@ policy: { rules: [{ id: open, permit: ["*/*"] }] }
     );
 }
 
+#[test]
+fn many_servers() {
+    let loaded = read(include_str!("../../../examples/many-servers.yaml")).expect("it is sound");
+    assert_eq!(loaded.warnings, []);
+    let Settings { servers, endpoints, .. } = loaded.settings;
+    assert_eq!(servers.iter().map(|server| server.instances().len()).collect::<Vec<_>>(), [1, 2, 0]);
+    assert_eq!(servers[1].health, HealthSettings { interval_ms: 5_000, failures: 3, open_ms: 10_000 });
+    let at =
+        |path: &str| endpoints.iter().find(|endpoint| endpoint.path == path).map(|it| (it.servers.len(), it.names));
+    assert_eq!((at("/mcp"), at("/mcp/research")), (Some((3, Names::Prefix)), Some((2, Names::Bare))));
+}
+
 /// Everything in the long example that has to do with servers and endpoints is served.
 #[test]
 fn a_fleet() {

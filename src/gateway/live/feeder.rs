@@ -29,6 +29,7 @@ use crate::mcp::revision::Era;
 use crate::upstream::UpstreamFault;
 use crate::upstream::exchange::{Answer, Clearance, Request};
 
+use super::tend::place;
 use super::{Feed, Opening, Part, changed, listener};
 
 /// How reading a server's stream ended.
@@ -87,7 +88,9 @@ pub(super) async fn keep_fed(shard: &Rc<Shard>, feed: &Rc<Feed>, part: &Part) {
         if source.epoch != epoch(feed, part) {
             source.at = None;
         }
-        match open(shard, feed, part, source.at.as_deref()).await {
+        let place = place(shard, feed, part).await;
+        // Boxed: what it takes is given back before the long wait.
+        match Box::pin(open(shard, feed, part, source.at.as_deref())).await {
             Ok((answer, used)) => {
                 feed.opening.set(Opening::Open);
                 feed.changed();
@@ -110,6 +113,7 @@ pub(super) async fn keep_fed(shard: &Rc<Shard>, feed: &Rc<Feed>, part: &Part) {
             Err(Opening::Refused(_)) => break,
             Err(_) => {}
         }
+        drop(place);
         // One that lasted is asked for again soon, one that ends as it begins less and less often.
         let lasted = shard.timers.now().mono >= begun.plus_ms(STREAM_RETRY_MS_MAX) || source.epoch != was;
         let least_ms = source.retry.unwrap_or(STREAM_RETRY_MS).clamp(STREAM_RETRY_MS_MIN, STREAM_RETRY_MS_MAX);
@@ -427,4 +431,14 @@ pub(super) async fn finished<F: Future>(shard: &Shard, feed: &Feed, part: &Part,
             return done;
         }
     }
+}
+
+/// What the box of a read takes.
+#[cfg(test)]
+pub(super) fn read_bytes() -> usize {
+    type Arguments = (&'static Rc<Shard>, &'static Rc<Feed>, &'static Part, Answer, &'static mut Source);
+    fn size<A, F: Future>(_: impl FnOnce(A) -> F) -> usize {
+        size_of::<F>()
+    }
+    size(|(shard, feed, part, answer, source): Arguments| read(shard, feed, part, answer, source))
 }

@@ -275,7 +275,7 @@ impl Together<'_> {
         for (name, lists) in
             [("tools", true), ("prompts", true), ("resources", true), ("completions", false), ("logging", false)]
         {
-            if !any(name) && !(self.more && lists) {
+            if !(any(name) || self.more && lists) {
                 continue;
             }
             let mut settings = Map::new();
