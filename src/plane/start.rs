@@ -144,13 +144,7 @@ impl Gateway {
         let (states, tls) = (control.snapshot.load().states.clone(), control.snapshot.load().tls.clone());
         let now = Next { settings: settings.clone(), prepared, states, tls };
         let publisher = Publisher::new(now, control.clone(), health.clone(), notes);
-        let admin = match settings.admin {
-            Some(address) => {
-                let orders = Orders::new(&settings.state, reloader.clone())?;
-                Some(admin::start(address, Desk { control: control.clone(), health: health.clone(), orders })?)
-            }
-            None => None,
-        };
+        let admin = administer(&settings, &reloader, &control, &health)?;
         keep(&reloader, asked_for, publisher, heard, &news, &control)?;
         wait_for_servers(&settings, &control, &health);
 
@@ -245,6 +239,18 @@ fn claim(address: SocketAddr) -> std::io::Result<()> {
             Err(error) => return Err(error),
         }
     }
+}
+
+/// Starts the admin listener, where there is to be one.
+fn administer(
+    settings: &Settings,
+    reloader: &Arc<Reloader>,
+    control: &Arc<Control>,
+    health: &Arc<Health>,
+) -> Result<Option<SocketAddr>, PlaneFault> {
+    let Some(address) = settings.admin else { return Ok(None) };
+    let orders = Orders::new(&settings.state, reloader.clone())?;
+    admin::start(address, Desk { control: control.clone(), health: health.clone(), orders }).map(Some)
 }
 
 /// A thread per server, one that watches files, and one that publishes what they find.
