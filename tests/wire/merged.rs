@@ -206,7 +206,7 @@ fn hidden_by_any_name() {
         let mut answers = HashSet::new();
         for name in SPELLINGS {
             for post in [Post::call(name), Post::legacy_call(&session, name)] {
-                let post = match name.is_ascii() && name.trim() == name || !format!("{post:?}").contains("mcp-name") {
+                let post = match name.is_ascii() && name.trim() == *name || !format!("{post:?}").contains("mcp-name") {
                     true => post,
                     // As RFC 9110 would not carry it.
                     false => post.clone().without("mcp-name").field("mcp-name", &encoded(name)),
