@@ -144,13 +144,7 @@ impl Gateway {
         let (states, tls) = (control.snapshot.load().states.clone(), control.snapshot.load().tls.clone());
         let now = Next { settings: settings.clone(), prepared, states, tls };
         let publisher = Publisher::new(now, control.clone(), health.clone(), notes);
-        let admin = match settings.admin {
-            Some(address) => {
-                let orders = Orders::new(&settings.state, reloader.clone())?;
-                Some(admin::start(address, Desk { control: control.clone(), health: health.clone(), orders })?)
-            }
-            None => None,
-        };
+        let admin = attend(&settings, &control, &health, &reloader)?;
         keep(&reloader, asked_for, publisher, heard, &news, &control)?;
         wait_for_servers(&settings, &control, &health);
 
@@ -209,6 +203,18 @@ impl Gateway {
         let kept = self.journal.finish().map_err(|error| PlaneFault::File { what: "sessions are lost:", path, error });
         result.and(written).and(kept)
     }
+}
+
+/// Opens the admin listener, where there is to be one.
+fn attend(
+    settings: &Settings,
+    control: &Arc<Control>,
+    health: &Arc<Health>,
+    reloader: &Arc<Reloader>,
+) -> Result<Option<SocketAddr>, PlaneFault> {
+    let Some(address) = settings.admin else { return Ok(None) };
+    let orders = Orders::new(&settings.state, reloader.clone())?;
+    admin::start(address, Desk { control: control.clone(), health: health.clone(), orders }).map(Some)
 }
 
 /// Every shard's own listeners on every address. A port left to the system is chosen once and kept for all.
