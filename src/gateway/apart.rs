@@ -67,8 +67,8 @@ pub(super) async fn serve(
                 Err(fault) => return Err(forward::unsent(shard, flight, fault)),
             };
         }
-        let upstream = upstream.as_deref();
-        let mut answer = send(shard, conn, joined, body, flight, &trip, upstream, deadline, &slot.abort).await?;
+        let answer = sent_to(shard, conn, joined, body, flight, &trip, upstream.as_deref(), deadline).await?;
+        let mut answer = answer.map_err(|fault| failed(shard, flight, fault))?;
         let (status, mut collected) = (answer.status(), None);
         if status == 400 && way.is_some() && media(&answer) == Media::Json {
             collected = match joined.wait(shard, conn, whole(shard, &mut answer)).await {
@@ -92,9 +92,9 @@ pub(super) async fn serve(
     }
 }
 
-/// Sends it, and waits for the head of the answer. Where nothing could be sent to an instance, the next one gets it.
+/// Sends it, and waits for the head of the answer. The outer fault is one after which nothing was sent.
 #[expect(clippy::too_many_arguments, reason = "what a message, its connection and its way are")]
-async fn send(
+async fn sent_to(
     shard: &Shard,
     conn: &mut Conn,
     joined: &mut Joined,
@@ -103,8 +103,8 @@ async fn send(
     trip: &Trip<'_>,
     upstream: Option<&Upstream>,
     deadline: Moment,
-    abort: &Abort,
-) -> Result<Answer, Refusal> {
+) -> Result<Result<Answer, UpstreamFault>, Refusal> {
+    let slot = conn.slot.clone();
     let mut lanes = trip.lanes(shard, flight, upstream);
     let mut answer = Err(UpstreamFault::NoAddress);
     while let Some(lane) = lanes.next(shard) {
@@ -115,16 +115,16 @@ async fn send(
         flight.sent = shard.timers.now().mono;
         flight.goes_to(shard, upstream);
         if flight.is_cancelled(shard) {
-            return Err(failed(shard, flight, UpstreamFault::Abandoned));
+            return Ok(Err(UpstreamFault::Abandoned));
         }
         flight.tries(shard, &lane);
-        answer = joined.wait(shard, conn, sent(shard, &lane, request, deadline, abort)).await;
+        answer = joined.wait(shard, conn, sent(shard, &lane, request, deadline, &slot.abort)).await;
         flight.answered = shard.timers.now().mono;
         if !matches!(answer, Err(fault) if fault.is_unsent()) {
             break;
         }
     }
-    answer.map_err(|fault| failed(shard, flight, fault))
+    Ok(answer)
 }
 
 /// What came back, as `relay::answer` would look at it.

@@ -40,13 +40,14 @@ pub fn ready(gateway: &Gateway) -> Result<(), PlaneFault> {
 
 /// Does `reload`, between the words by which a supervisor knows that one is under way and that it is done
 /// (sd_notify(3), `Type=notify-reload`).
-pub(super) fn reloading(reload: impl FnOnce()) {
+pub(super) fn reloading<T>(reload: impl FnOnce() -> T) -> T {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => tell(&[Reloading, now]),
         Err(_) => tell(&[Reloading]),
     }
-    reload();
+    let done = reload();
     tell(&[Ready]);
+    done
 }
 
 /// The gateway ends: what is under way may finish.

@@ -162,7 +162,7 @@ impl Reloader {
     pub fn reload(&self) -> Result<Report, ReloadFault> {
         let mut files = locked(&self.files);
         let begun = Instant::now();
-        let result = self.load(&mut files).map(|mut report| {
+        let result = notify::reloading(|| self.load(&mut files)).map(|mut report| {
             report.took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
             report
         });
@@ -195,8 +195,9 @@ impl Reloader {
         }
         while self.control.life() == Life::Run {
             match asked.recv_timeout(Duration::from_millis(CERTS_LOOK_MS)) {
-                Ok(()) => notify::reloading(|| _ = self.reload()),
-                Err(RecvTimeoutError::Timeout) if self.has_changed() => notify::reloading(|| _ = self.reload()),
+                // How it went is told where it is looked for.
+                Ok(()) => _ = self.reload(),
+                Err(RecvTimeoutError::Timeout) if self.has_changed() => _ = self.reload(),
                 Err(RecvTimeoutError::Timeout) => self.look_at_certs(),
                 Err(RecvTimeoutError::Disconnected) => return,
             }
@@ -243,7 +244,6 @@ impl Reloader {
     }
 
     /// Reads the file, and notes which files it names.
-    #[expect(clippy::type_complexity, reason = "a file's name, what it means or what is wrong with it, its files")]
     fn read(&self, config: &ConfigFile) -> io::Result<(String, Result<config::Loaded, Vec<Fault>>, Files)> {
         let noting = Noting { source: &*config.source, named: RefCell::new(Vec::new()) };
         let text = noting.file(&config.path)?;

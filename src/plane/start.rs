@@ -115,14 +115,11 @@ impl Gateway {
         let settings = Arc::new(settings);
         let prepared = Arc::new(Prepared::new(&settings));
         let (certs, tls) = Certs::load(&settings)?;
-        let snapshot = first_snapshot(&settings, &prepared, tls)
-            .map_err(|error| PlaneFault::System { what: "an event descriptor", error })?;
-        let control = Control::new(snapshot, shards)
-            .map_err(|error| PlaneFault::System { what: "an event descriptor", error })?;
-        let programs = Host::new(driver.clone());
-        let _ =
-            control.programs.set(programs.map_err(|error| PlaneFault::System { what: "a pair of sockets", error })?);
-        let control = Arc::new(control);
+        let lack = |error| PlaneFault::System { what: "descriptors", error };
+        let snapshot = first_snapshot(&settings, &prepared, tls).map_err(lack)?;
+        let control = Arc::new(Control::new(snapshot, shards).map_err(lack)?);
+        // Nobody else has it yet, so it is not set yet.
+        let _ = control.programs.set(Host::new(driver.clone()).map_err(lack)?);
         let journal = Journal::open(&settings.state, control.ledger.clone())?.start()?;
         let health = Arc::new(Health::new(settings.servers.iter().map(|server| &*server.name)));
 
@@ -144,13 +141,7 @@ impl Gateway {
         let (states, tls) = (control.snapshot.load().states.clone(), control.snapshot.load().tls.clone());
         let now = Next { settings: settings.clone(), prepared, states, tls };
         let publisher = Publisher::new(now, control.clone(), health.clone(), notes);
-        let admin = match settings.admin {
-            Some(address) => {
-                let orders = Orders::new(&settings.state, reloader.clone())?;
-                Some(admin::start(address, Desk { control: control.clone(), health: health.clone(), orders })?)
-            }
-            None => None,
-        };
+        let admin = attend(&settings, &control, &health, &reloader)?;
         keep(&reloader, asked_for, publisher, heard, &news, &control)?;
         wait_for_servers(&settings, &control, &health);
 
@@ -209,6 +200,18 @@ impl Gateway {
         let kept = self.journal.finish().map_err(|error| PlaneFault::File { what: "sessions are lost:", path, error });
         result.and(written).and(kept)
     }
+}
+
+/// Opens the admin listener, where there is to be one.
+fn attend(
+    settings: &Settings,
+    control: &Arc<Control>,
+    health: &Arc<Health>,
+    reloader: &Arc<Reloader>,
+) -> Result<Option<SocketAddr>, PlaneFault> {
+    let Some(address) = settings.admin else { return Ok(None) };
+    let orders = Orders::new(&settings.state, reloader.clone())?;
+    admin::start(address, Desk { control: control.clone(), health: health.clone(), orders }).map(Some)
 }
 
 /// Every shard's own listeners on every address. A port left to the system is chosen once and kept for all.

@@ -54,6 +54,25 @@ impl Supervisor {
     }
 }
 
+/// [L1] A reload is told from its begin to its end, whether it went well or not, as `Type=notify-reload` wants it: with
+/// the time, and ready again when the new configuration is in force.
+#[test]
+fn a_supervisor_hears_of_reloads() {
+    let upstream = Plan::tools(&["echo"]).start();
+    let supervisor = Supervisor::new();
+    let gateway = supervisor.over(Setup::new().server("up", &upstream.url()).open()).start();
+    supervisor.hears_of("READY=1");
+    for (text, ok) in [(None, true), (Some("nonsense: ["), false)] {
+        text.into_iter().for_each(|text| gateway.write_config(text));
+        let reload = gateway.reload();
+        assert_eq!(reload["ok"], ok, "{reload:#}");
+        let begun = supervisor.hears_of("RELOADING=1");
+        assert!(begun[0].lines().any(|line| line.starts_with("MONOTONIC_USEC=")), "{begun:?}");
+        assert_eq!(supervisor.hears_of("READY=1"), ["READY=1\n"]);
+        Post::call("echo").echoed(&gateway);
+    }
+}
+
 /// [L1] Ready once it serves, stopping as soon as a drain begins, and not a word in between where there is no watchdog.
 #[test]
 fn a_supervisor_hears_of_start_and_end() {
