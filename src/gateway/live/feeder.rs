@@ -124,6 +124,10 @@ pub(super) async fn keep_fed(shard: &Rc<Shard>, feed: &Rc<Feed>, part: &Part) {
         while shard.timers.now().mono < until && feed.wants(shard, part) && seen == epoch(feed, part) {
             let soon = shard.timers.now().mono.plus_ms(STREAM_RETRY_MS);
             changed(shard, feed, until.min(soon).min(feed.until(shard))).await;
+            if is_stranded(shard, feed, part) {
+                // It is to be had elsewhere.
+                break;
+            }
         }
     }
     if feed.opening.get() == Opening::Trying {
