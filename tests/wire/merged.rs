@@ -809,7 +809,8 @@ fn links_lead_back() {
             if !seen.calls("link") {
                 return Acted::Default;
             }
-            let long = "x".repeat(seen.message["params"]["arguments"]["length"].as_u64().unwrap_or(0) as usize);
+            let length = seen.message["params"]["arguments"]["length"].as_u64().unwrap_or(0);
+            let long = "x".repeat(usize::try_from(length).expect("a length that fits"));
             let answer = linked(seen, "note://both", &long);
             if events {
                 out.stream();
