@@ -244,7 +244,6 @@ impl Reloader {
     }
 
     /// Reads the file, and notes which files it names.
-    #[expect(clippy::type_complexity, reason = "a file's name, what it means or what is wrong with it, its files")]
     fn read(&self, config: &ConfigFile) -> io::Result<(String, Result<config::Loaded, Vec<Fault>>, Files)> {
         let noting = Noting { source: &*config.source, named: RefCell::new(Vec::new()) };
         let text = noting.file(&config.path)?;

@@ -36,7 +36,7 @@ fn reloaded(gateway: &Gateway, change: impl FnOnce(&mut Value)) {
     assert_eq!(reload["ok"], true, "{reload:#}");
 }
 
-/// [K4] [P7] A rule that is taken away decides nothing once the reload has returned, on no shard and whatever the
+/// [L3] A rule that is taken away decides nothing once the reload has returned, on no shard and whatever the
 /// connection; what is called after is decided by the new ones.
 #[test]
 fn a_rule_that_is_gone_decides_nothing() {
@@ -70,7 +70,7 @@ fn a_rule_that_is_gone_decides_nothing() {
     oracle::check(&gateway, &[("up", &upstream)]);
 }
 
-/// A file with faults changes nothing: each is told with its place, on stderr and by the admin listener, and the next
+/// [L3] A file with faults changes nothing: each is told with its place, on stderr and by the admin listener, and the next
 /// good one is taken.
 #[test]
 fn a_bad_file_keeps_the_old_one() {
@@ -99,7 +99,7 @@ fn a_bad_file_keeps_the_old_one() {
     Post::call("echo").echoed(&gateway);
 }
 
-/// What is settled at the start is refused as a whole, by name; what stands beside it in the file is not taken either.
+/// [L3] What is settled at the start is refused as a whole, by name; what stands beside it in the file is not taken either.
 #[test]
 fn what_cannot_change_is_refused_whole() {
     let upstream = Plan::tools(&["echo"]).start();
@@ -214,7 +214,7 @@ fn servers_come_and_go() {
     assert_eq!((shaken(&stays), stays.open_streams()), (before, opened), "nobody began anew");
 }
 
-/// [K5] A stream goes on under other settings, as those it is read under say; and it ends within a second when nothing of
+/// [K13] A stream goes on under other settings, as those it is read under say; and it ends within a second when nothing of
 /// what it was begun for is allowed any more.
 #[test]
 fn streams_end_with_their_rules() {
@@ -281,7 +281,7 @@ fn streams_end_with_their_rules() {
     upstream.open("never");
 }
 
-/// An issuer that is trusted no longer: its tokens are none from then on, and streams that were begun with them end. One
+/// [K13] An issuer that is trusted no longer: its tokens are none from then on, and streams that were begun with them end. One
 /// that is trusted now: its are good.
 #[test]
 fn issuers_change() {
@@ -304,7 +304,7 @@ fn issuers_change() {
     Post::legacy_call(&session, "echo").token(&token).echoed(&gateway);
 }
 
-/// [R8] A hundred reloads while clients call all the time: every call is answered, and when it is over the process has
+/// [L3] A hundred reloads while clients call all the time: every call is answered, and when it is over the process has
 /// the memory, the threads and the descriptors that it had.
 #[test]
 fn a_hundred_reloads_under_load() {
