@@ -10,6 +10,7 @@ mod faults;
 mod floors;
 mod pairs;
 mod security;
+mod together;
 mod sim;
 mod tuning;
 mod fuzz;

@@ -3,6 +3,7 @@
 
 use crate::base::limits::{BUFFER_BYTES, EVENT_BYTES_MAX};
 use crate::base::span::Span;
+use crate::base::time::Moment;
 use crate::http::field::Known;
 use crate::http::sse::EventParser;
 use crate::jsonrpc::edit::splice;
@@ -66,25 +67,7 @@ pub(super) async fn serve(
                 Err(fault) => return Err(forward::unsent(shard, flight, fault)),
             };
         }
-        let mut lanes = trip.lanes(shard, flight, upstream.as_deref());
-        let mut answer = Err(UpstreamFault::NoAddress);
-        while let Some(lane) = lanes.next(shard) {
-            let Some(request) = forward::compose(shard, conn, body, flight, &trip, &lane, upstream.as_deref()) else {
-                end(shard, flight, Ended::of(Status::Unreachable, 503));
-                return Err(Refusal::from(Kind::NoBuffer).recorded());
-            };
-            flight.sent = shard.timers.now().mono;
-            flight.goes_to(shard, upstream.as_deref());
-            if flight.is_cancelled(shard) {
-                return Err(failed(shard, flight, UpstreamFault::Abandoned));
-            }
-            flight.tries(shard, &lane);
-            answer = joined.wait(shard, conn, sent(shard, &lane, request, deadline, &slot.abort)).await;
-            flight.answered = shard.timers.now().mono;
-            if !matches!(answer, Err(fault) if fault.is_unsent()) {
-                break;
-            }
-        }
+        let answer = sent_to(shard, conn, joined, body, flight, &trip, upstream.as_deref(), deadline).await?;
         let mut answer = answer.map_err(|fault| failed(shard, flight, fault))?;
         let (status, mut collected) = (answer.status(), None);
         if status == 400 && way.is_some() && media(&answer) == Media::Json {
@@ -107,6 +90,41 @@ pub(super) async fn serve(
             None => answered(shard, conn, joined, flight, answer, &slot.abort, trip.timeout).await,
         };
     }
+}
+
+/// Sends it, and waits for the head of the answer. The outer fault is one after which nothing was sent.
+#[expect(clippy::too_many_arguments, reason = "what a message, its connection and its way are")]
+async fn sent_to(
+    shard: &Shard,
+    conn: &mut Conn,
+    joined: &mut Joined,
+    body: &Body,
+    flight: &mut Flight,
+    trip: &Trip<'_>,
+    upstream: Option<&Upstream>,
+    deadline: Moment,
+) -> Result<Result<Answer, UpstreamFault>, Refusal> {
+    let slot = conn.slot.clone();
+    let mut lanes = trip.lanes(shard, flight, upstream);
+    let mut answer = Err(UpstreamFault::NoAddress);
+    while let Some(lane) = lanes.next(shard) {
+        let Some(request) = forward::compose(shard, conn, body, flight, trip, &lane, upstream) else {
+            end(shard, flight, Ended::of(Status::Unreachable, 503));
+            return Err(Refusal::from(Kind::NoBuffer).recorded());
+        };
+        flight.sent = shard.timers.now().mono;
+        flight.goes_to(shard, upstream);
+        if flight.is_cancelled(shard) {
+            return Ok(Err(UpstreamFault::Abandoned));
+        }
+        flight.tries(shard, &lane);
+        answer = joined.wait(shard, conn, sent(shard, &lane, request, deadline, &slot.abort)).await;
+        flight.answered = shard.timers.now().mono;
+        if !matches!(answer, Err(fault) if fault.is_unsent()) {
+            break;
+        }
+    }
+    Ok(answer)
 }
 
 /// What came back, as `relay::answer` would look at it.

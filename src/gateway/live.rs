@@ -565,6 +565,8 @@ pub(super) struct Feeds {
     bytes: Cell<usize>,
     /// Tasks that feed.
     tasks: Cell<usize>,
+    /// Parts of streams of several servers that have a connection.
+    connected: Cell<usize>,
     epoch: Cell<u64>,
     /// Counts up when streams are to look around: with other settings, and with what operators approve of.
     turns: Cell<u64>,
@@ -590,6 +592,7 @@ impl Feeds {
             asks: Cell::new(now.unix_ms),
             bytes: Cell::new(0),
             tasks: Cell::new(0),
+            connected: Cell::new(0),
             epoch: Cell::new(0),
             turns: Cell::new(0),
             approvals: Cell::new(0),

@@ -19,6 +19,9 @@ pub enum Letter {
     Cancelled(Arc<Cancel>),
     /// A server has a new session for the one with these random bits, opened by another shard than its home.
     SessionOpened([u8; 16]),
+    /// The session with these random bits goes on at another instance of the server with this digest, in its session of
+    /// this epoch: the one before may still be known there.
+    SessionMoved([u8; 16], u64, u32),
     /// The box was full, and letters were left out: what is remembered of sessions may be out of date.
     Missed,
 }

@@ -128,6 +128,11 @@ impl Live {
         upstreams.push(Rc::new(upstream));
     }
 
+    /// What is known of its session at a server from before this epoch is of no use.
+    pub(super) fn forget(&self, server: u64, epoch: u32) {
+        self.upstreams.borrow_mut().retain(|known| known.server != server || known.epoch >= epoch);
+    }
+
     /// Learns what other shards have told the ledger.
     pub(super) fn catch_up(&self, shard: &Shard) {
         if let Visit::Known(known) = shard.control.ledger.visit(&self.key(), self.terms(), shard.timers.last().unix_s())
@@ -462,6 +467,10 @@ async fn open(shard: &Shard, flight: &Flight, live: &Live, epoch: u32) -> In {
             shard.feeds.opened(shard, live);
             let moved = was != 0 && was != instance;
             shard.count(if moved { Count::SessionsMoved } else { Count::SessionsReopened });
+            if moved {
+                // Nobody else would find out, once the instance is well again.
+                shard.control.mail.send(&Letter::SessionMoved(live.nonce16, server, epoch));
+            }
             In::Opened { epoch }
         }
         lost => {

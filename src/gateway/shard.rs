@@ -195,6 +195,9 @@ impl Shard {
             // Nobody takes them: the shard does not hear its bell.
             Letter::Cancelled(_) => {}
             Letter::SessionOpened(nonce) => self.feeds.session_opened(&nonce),
+            Letter::SessionMoved(nonce, server, epoch) => {
+                self.sessions.borrow_mut().get(&nonce).iter().for_each(|live| live.forget(server, epoch));
+            }
             // The ledger knows which have ended: each is asked for again.
             Letter::Missed => {
                 self.count(Count::LettersMissed);

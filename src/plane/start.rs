@@ -144,7 +144,7 @@ impl Gateway {
         let (states, tls) = (control.snapshot.load().states.clone(), control.snapshot.load().tls.clone());
         let now = Next { settings: settings.clone(), prepared, states, tls };
         let publisher = Publisher::new(now, control.clone(), health.clone(), notes);
-        let admin = administer(&settings, &reloader, &control, &health)?;
+        let admin = attend(&settings, &control, &health, &reloader)?;
         keep(&reloader, asked_for, publisher, heard, &news, &control)?;
         wait_for_servers(&settings, &control, &health);
 
@@ -205,6 +205,18 @@ impl Gateway {
     }
 }
 
+/// Opens the admin listener, where there is to be one.
+fn attend(
+    settings: &Settings,
+    control: &Arc<Control>,
+    health: &Arc<Health>,
+    reloader: &Arc<Reloader>,
+) -> Result<Option<SocketAddr>, PlaneFault> {
+    let Some(address) = settings.admin else { return Ok(None) };
+    let orders = Orders::new(&settings.state, reloader.clone())?;
+    admin::start(address, Desk { control: control.clone(), health: health.clone(), orders }).map(Some)
+}
+
 /// Every shard's own listeners on every address. A port left to the system is chosen once and kept for all.
 fn listen(settings: &mut Settings, shards: usize) -> Result<Vec<Vec<std::net::TcpListener>>, PlaneFault> {
     let mut all: Vec<Vec<std::net::TcpListener>> = (0..shards).map(|_| Vec::new()).collect();
@@ -239,18 +251,6 @@ fn claim(address: SocketAddr) -> std::io::Result<()> {
             Err(error) => return Err(error),
         }
     }
-}
-
-/// Starts the admin listener, where there is to be one.
-fn administer(
-    settings: &Settings,
-    reloader: &Arc<Reloader>,
-    control: &Arc<Control>,
-    health: &Arc<Health>,
-) -> Result<Option<SocketAddr>, PlaneFault> {
-    let Some(address) = settings.admin else { return Ok(None) };
-    let orders = Orders::new(&settings.state, reloader.clone())?;
-    admin::start(address, Desk { control: control.clone(), health: health.clone(), orders }).map(Some)
 }
 
 /// A thread per server, one that watches files, and one that publishes what they find.

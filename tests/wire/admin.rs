@@ -56,11 +56,16 @@ fn token(gateway: &Gateway) -> String {
     fs::read_to_string(state.join("admin.token")).expect("it is made at start").trim().to_owned()
 }
 
+/// Upper bound, and how many are not above it.
+type Buckets = Vec<(f64, f64)>;
+/// In their order.
+type Labels = Vec<(String, String)>;
+
 /// A page of metrics, as strictly read as the format is written down.
 struct Page {
     kinds: HashMap<String, String>,
     /// By name and labels, the labels in their order.
-    samples: BTreeMap<(String, Vec<(String, String)>), f64>,
+    samples: BTreeMap<(String, Labels), f64>,
 }
 
 impl Page {
@@ -106,7 +111,7 @@ impl Page {
     fn check_histograms(&self) {
         let mut checked = 0;
         for (name, _) in self.kinds.iter().filter(|(_, kind)| *kind == "histogram") {
-            let mut series: HashMap<Vec<(String, String)>, Vec<(f64, f64)>> = HashMap::new();
+            let mut series = HashMap::<Labels, Buckets>::new();
             for ((sample, labels), value) in &self.samples {
                 if *sample == format!("{name}_bucket") {
                     let (bounds, rest): (Vec<_>, Vec<_>) = labels.iter().cloned().partition(|label| label.0 == "le");
@@ -139,6 +144,11 @@ impl Page {
         self.samples.iter().filter(|((its, all), _)| its == name && has(all)).map(|(_, value)| value).sum()
     }
 
+    /// The same, of what is counted in whole numbers.
+    fn count(&self, name: &str, labels: &[(&str, &str)]) -> i64 {
+        format!("{:.0}", self.sum(name, labels)).parse().expect("a whole number")
+    }
+
     /// How many calls of a tool came out so; `error_type` empty for success.
     #[track_caller]
     fn calls(&self, tool: &str, error_type: &str, want: f64) {
@@ -157,7 +167,7 @@ impl Page {
 }
 
 /// `name{label="value",…} number`
-fn sample(line: &str) -> ((String, Vec<(String, String)>), f64) {
+fn sample(line: &str) -> ((String, Labels), f64) {
     let (head, value) = line.rsplit_once(' ').expect("a sample has a value");
     let value = value.parse().unwrap_or_else(|_| panic!("{line}"));
     let Some((name, rest)) = head.split_once('{') else { return ((head.to_owned(), Vec::new()), value) };
@@ -214,7 +224,7 @@ fn figures_are_the_calls_made() {
     page.calls("hidden", "-32602", 1.0);
     page.calls("refused", "-31403", 1.0);
     page.calls("_OTHER", "-32602", 2.0);
-    let count = |name: &str, labels: &[(&str, &str)]| page.sum(name, labels).round() as i64;
+    let count = |name: &str, labels: &[(&str, &str)]| page.count(name, labels);
     let duration = "mcp_server_operation_duration_seconds";
     let legacy = [("gen_ai_tool_name", "echo"), ("mcp_protocol_version", "2025-11-25"), ("portcullis_target", "up")];
     assert_eq!(count(&format!("{duration}_count"), &legacy), 1);
@@ -255,8 +265,7 @@ fn figures_of_several_servers() {
         Post::call(tool).to(&gateway);
     }
     let page = Page::of(&gateway);
-    let count =
-        |labels: &[(&str, &str)]| page.sum("mcp_server_operation_duration_seconds_count", labels).round() as i64;
+    let count = |labels: &[(&str, &str)]| page.count("mcp_server_operation_duration_seconds_count", labels);
     let tool = |server, tool| count(&[("portcullis_target", server), ("gen_ai_tool_name", tool)]);
     assert_eq!((tool("one", "echo"), tool("two", "echo"), tool("one", "only")), (1, 2, 1));
     assert_eq!((tool("two", "only"), tool("two", "_OTHER")), (0, 1), "a tool that it does not have");

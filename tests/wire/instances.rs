@@ -124,9 +124,13 @@ impl Farm {
     /// Where the one call with this value was taken.
     #[track_caller]
     fn place_of(&self, value: &str) -> usize {
-        let took = self.took(value);
-        assert_eq!(took.len(), 1, "taken once: {took:?}");
-        took[0]
+        let took: Vec<_> = self.calls().into_iter().filter(|(_, seen)| seen.value() == value).collect();
+        let brief: Vec<_> = took
+            .iter()
+            .map(|(place, seen)| (place, seen.connection, seen.nth, seen.refused, seen.field("mcp-session-id")))
+            .collect();
+        assert_eq!(took.len(), 1, "taken once: {brief:?}");
+        took[0].0
     }
 
     fn handshakes(&self, place: usize) -> usize {

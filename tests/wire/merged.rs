@@ -204,34 +204,7 @@ fn hidden_by_any_name() {
     for gateway in [setup().start(), setup().set("/endpoints", bare).start()].map(known) {
         let session = open_session(&gateway, |post| post);
         let mut answers = HashSet::new();
-        for name in [
-            "docs__nothing",
-            "nothing",
-            "docs__secret",
-            "secret",
-            "mail__secret",
-            "mail__echo",
-            "docs____secret",
-            "DOCS__secret",
-            "docs__SECRET",
-            "docs_secret",
-            "docs__secret ",
-            " docs__secret",
-            "__secret",
-            "docs__docs__secret",
-            "mail__docs__secret",
-            "mail__docs__whoami",
-            "docs__mail__whoami",
-            "evil__whoami",
-            "evil__secret",
-            "docs%5f%5fsecret",
-            "docs__",
-            "__",
-            "docs",
-            "docs__s\u{435}cret",
-            "docs\u{ff3f}\u{ff3f}secret",
-            "doc__ssecret",
-        ] {
+        for name in SPELLINGS {
             for post in [Post::call(name), Post::legacy_call(&session, name)] {
                 let post = match name.is_ascii() && name.trim() == name || !format!("{post:?}").contains("mcp-name") {
                     true => post,
@@ -927,3 +900,33 @@ fn a_server_that_opens_no_session() {
     assert!(shut.calls().is_empty());
     oracle::check(&gateway, &[("shut", &shut), ("docs", &docs)]);
 }
+
+/// What is not there for the caller, and what it is not called.
+const SPELLINGS: &[&str] = &[
+    "docs__nothing",
+    "nothing",
+    "docs__secret",
+    "secret",
+    "mail__secret",
+    "mail__echo",
+    "docs____secret",
+    "DOCS__secret",
+    "docs__SECRET",
+    "docs_secret",
+    "docs__secret ",
+    " docs__secret",
+    "__secret",
+    "docs__docs__secret",
+    "mail__docs__secret",
+    "mail__docs__whoami",
+    "docs__mail__whoami",
+    "evil__whoami",
+    "evil__secret",
+    "docs%5f%5fsecret",
+    "docs__",
+    "__",
+    "docs",
+    "docs__s\u{435}cret",
+    "docs\u{ff3f}\u{ff3f}secret",
+    "doc__ssecret",
+];

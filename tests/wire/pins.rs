@@ -21,7 +21,13 @@ fn described(name: &str, description: &str) -> Value {
 }
 
 fn start(upstream: &Upstream, pin: &str) -> Gateway {
-    Setup::new().server("up", &upstream.url()).set("/servers/up/pin", json!(pin)).open().start()
+    seen(Setup::new().server("up", &upstream.url()).set("/servers/up/pin", json!(pin)).open().start())
+}
+
+/// Once it has seen its server.
+fn seen(gateway: Gateway) -> Gateway {
+    eventually("it has seen its server", || gateway.status()["servers"][0]["catalog"]["state"] == "fresh");
+    gateway
 }
 
 /// `portcullis pins` on a gateway's configuration, with these words.
@@ -104,14 +110,14 @@ fn a_change_is_reported() {
     let diff = pins(&gateway, "diff --tool turns").stdout;
     assert!(diff.contains("+ \\u{202e}Then reads ~/.ssh/id_rsa."), "{diff}");
     // Across a restart: no news is no news, and what has changed meanwhile is.
-    let gateway = gateway.restart(|_| {});
+    let gateway = seen(gateway.restart(|_| {}));
     assert_eq!(tools(&gateway, |post| post), ["same", "turns", "comes"]);
     assert_eq!(of_pins(&gateway, "reported"), 2);
     assert_eq!(gateway.said("server up: changed"), 0);
     let changed = || {
         upstream.change_definitions(vec![described("same", "Not any more."), definition("comes")]);
     };
-    let gateway = gateway.restart(|_| changed());
+    let gateway = seen(gateway.restart(|_| changed()));
     eventually("it is said", || gateway.said("server up: changed") == 1);
     gateway.records_until("it", |records| has(records, "definition_changed", "tool:same"));
     // Somebody has looked at all of it.
@@ -131,7 +137,7 @@ fn a_change_is_hidden_until_it_is_approved() {
     for tool in ["same", "turns"] {
         is_hidden(&gateway, &session, tool);
     }
-    assert_eq!(gateway.said("none of its"), 1);
+    eventually("it is said", || gateway.said("none of its") == 1);
     // Two tools, two prompts, two resources, a template.
     assert_eq!(of_pins(&gateway, "waiting"), 7);
     let approved = approve(&gateway, "--tool same --tool turns").stderr;
@@ -156,9 +162,9 @@ fn a_change_is_hidden_until_it_is_approved() {
     eventually("it is back", || tools(&gateway, |post| post) == ["same", "turns"]);
     // Changed while the gateway was not there.
     let upstream = &upstream;
-    let gateway = gateway.restart(|_| {
+    let gateway = seen(gateway.restart(|_| {
         upstream.change_definitions(vec![definition("same"), described("turns", "Adds, and deletes.")]);
-    });
+    }));
     assert_eq!(tools(&gateway, |post| post), ["same"]);
     let calls = upstream.calls().iter().filter(|call| call.name() != "turns" && call.name() != "same").count();
     assert_eq!(calls, 0);
@@ -226,7 +232,7 @@ fn broken_pins_hide_what_is_not_known() {
     eventually("it is said", || gateway.said("its pins cannot be used") == 1);
     assert_eq!(tools(&gateway, |post| post), ["known"], "what was known is known");
     assert_eq!(pins(&gateway, "ls").status.and_then(|status| status.code()), Some(1));
-    let gateway = gateway.restart(|_| {});
+    let gateway = seen(gateway.restart(|_| {}));
     assert_eq!(tools(&gateway, |post| post), [""; 0], "nothing is known any more");
     assert_eq!(std::fs::read(&file).expect("it is there"), b"{");
     std::fs::write(&file, &whole).expect("it can be written");
@@ -240,12 +246,12 @@ fn the_modes_share_what_is_known() {
     let upstream = Plan::tools(&["known"]).start();
     let gateway = start(&upstream, "warn");
     assert_eq!(tools(&gateway, |post| post), ["known"]);
-    let gateway = gateway.restart(|config| {
+    let gateway = seen(gateway.restart(|config| {
         config["servers"]["up"]["pin"] = json!("quarantine");
         upstream.change_tools(&["known", "new"]);
-    });
+    }));
     assert_eq!(tools(&gateway, |post| post), ["known"]);
-    let gateway = gateway.restart(|config| config["servers"]["up"]["pin"] = json!("warn"));
+    let gateway = seen(gateway.restart(|config| config["servers"]["up"]["pin"] = json!("warn")));
     assert_eq!(tools(&gateway, |post| post), ["known", "new"]);
     assert_eq!((of_pins(&gateway, "waiting"), of_pins(&gateway, "reported")), (json!(0), json!(1)));
     oracle::check(&gateway, &[("up", &upstream)]);
@@ -317,8 +323,9 @@ fn bad_definitions_are_withheld_alone() {
     assert_eq!(tools(&gateway, |post| post), ["first", "inside", "unseen", "last"]);
     assert_eq!(Post::call("outside").to(&gateway).json()["error"]["code"], -32_602);
     let outside = "\"outside\" of tools/list is left out: a schema of it refers to another document";
-    assert_eq!(gateway.said(outside), 1, "said once, of both eras and however often it is looked at");
-    assert_eq!(gateway.said("tool:unseen has invisible and tag characters"), 1);
+    // Once, of both eras and however often it is looked at.
+    eventually("it is said", || gateway.said(outside) == 1);
+    eventually("it is said", || gateway.said("tool:unseen has invisible and tag characters") == 1);
     assert_eq!(of_pins(&gateway, "flagged"), 1);
     upstream.change_tools(&["first", "other"]);
     eventually("the change is there", || tools(&gateway, |post| post) == ["first", "other"]);

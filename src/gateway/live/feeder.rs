@@ -29,6 +29,7 @@ use crate::mcp::revision::Era;
 use crate::upstream::UpstreamFault;
 use crate::upstream::exchange::{Answer, Clearance, Request};
 
+use super::tend::place;
 use super::{Feed, Opening, Part, changed, listener};
 
 /// How reading a server's stream ended.
@@ -87,6 +88,7 @@ pub(super) async fn keep_fed(shard: &Rc<Shard>, feed: &Rc<Feed>, part: &Part) {
         if source.epoch != epoch(feed, part) {
             source.at = None;
         }
+        let place = place(shard, feed, part).await;
         // Boxed: what it takes is given back before the long wait.
         match Box::pin(open(shard, feed, part, source.at.as_deref())).await {
             Ok((answer, used)) => {
@@ -111,6 +113,7 @@ pub(super) async fn keep_fed(shard: &Rc<Shard>, feed: &Rc<Feed>, part: &Part) {
             Err(Opening::Refused(_)) => break,
             Err(_) => {}
         }
+        drop(place);
         // One that lasted is asked for again soon, one that ends as it begins less and less often.
         let lasted = shard.timers.now().mono >= begun.plus_ms(STREAM_RETRY_MS_MAX) || source.epoch != was;
         let least_ms = source.retry.unwrap_or(STREAM_RETRY_MS).clamp(STREAM_RETRY_MS_MIN, STREAM_RETRY_MS_MAX);

@@ -26,6 +26,7 @@ use crate::upstream::UpstreamFault;
 use crate::upstream::exchange::{Answer, Clearance, Request};
 
 use super::feeder::{Source, Weighed, finished, read};
+use super::tend::place;
 use super::{Feed, Part, changed};
 
 /// What a client listens to.
@@ -65,9 +66,11 @@ pub(super) async fn keep_heard(shard: &Rc<Shard>, feed: &Rc<Feed>, part: &Part, 
     let mut pause_ms = 0;
     while feed.wants(shard, part) {
         let begun = shard.timers.now().mono;
+        let place = place(shard, feed, part).await;
         if let Ok(answer) = ask(shard, feed, part, listening).await {
             Box::pin(read(shard, feed, part, answer, &mut Source::default())).await;
         }
+        drop(place);
         // One that lasted is asked for again soon, one that ends as it begins less and less often.
         let lasted = shard.timers.now().mono >= begun.plus_ms(STREAM_RETRY_MS_MAX);
         pause_ms = if lasted { STREAM_RETRY_MS } else { (2 * pause_ms).clamp(STREAM_RETRY_MS, STREAM_RETRY_MS_MAX) };

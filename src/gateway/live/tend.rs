@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use ::ring::rand::SecureRandom as _;
 
+use crate::base::limits::STREAM_RETRY_MS;
 use crate::base::time::Moment;
 use crate::gateway::events::Eyes;
 use crate::gateway::mail::Letter;
@@ -48,6 +49,30 @@ pub(super) async fn tend(shard: &Rc<Shard>, feed: &Rc<Feed>) {
         }
         changed(shard, feed, feed.until(shard)).await;
     }
+}
+
+/// A part's place among those that have a connection to their server.
+pub(super) struct Place<'a>(Option<&'a Cell<usize>>);
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.into_iter().for_each(|taken| taken.set(taken.get() - 1));
+    }
+}
+
+/// Waits until there is a descriptor for one of several parts: of those that are for servers half are left to calls and
+/// to streams of one server, however many streams of however many servers there are.
+pub(super) async fn place<'a>(shard: &'a Shard, feed: &Feed, part: &Part) -> Place<'a> {
+    if !feed.joint {
+        return Place(None);
+    }
+    let taken = &shard.feeds.connected;
+    while taken.get() >= shard.connections_max / 2 && feed.wants(shard, part) {
+        let soon = shard.timers.now().mono.plus_ms(STREAM_RETRY_MS);
+        changed(shard, feed, soon.min(feed.until(shard))).await;
+    }
+    taken.set(taken.get() + 1);
+    Place(Some(taken))
 }
 
 impl Feeds {

@@ -161,10 +161,8 @@ pub fn approve(
     let mut books = books(store, self::chosen(servers, choice)?)?;
     let chosen = choose(&books, choice)?;
     let pin = pin_of_choice(&chosen);
-    if let (Some(wanted), Some(now)) = (wanted, pin) {
-        if wanted != now {
-            return Err(ShowFault::Hash { now });
-        }
+    if let Some(now) = pin.filter(|now| wanted.is_some_and(|wanted| wanted != *now)) {
+        return Err(ShowFault::Hash { now });
     }
     let all = chosen
         .iter()
