@@ -23,9 +23,9 @@ use serde_json::{Value, json};
 const SERVERS: usize = 20;
 const TOOLS: usize = 50;
 
-fn tool(number: usize) -> Value {
+fn tool(server: usize, number: usize) -> Value {
     json!({
-        "name": format!("{}_object_{number}", ["read", "list", "update", "delete"][number % 4]),
+        "name": format!("{}_object_{server}_{number}", ["read", "list", "update", "delete"][number % 4]),
         "description": "Does something with an object of a project, as its name says. Needs the project's id.",
         "inputSchema": {
             "type": "object", "required": ["project", "object"],
@@ -57,7 +57,7 @@ fn catalog() -> Catalog {
             server_info: None,
             instructions: None,
             lists: [
-                listing(ListKind::Tools, (0..TOOLS).map(tool)),
+                listing(ListKind::Tools, (0..TOOLS).map(|number| tool(server, number))),
                 None,
                 listing(ListKind::Resources, uris),
                 listing(ListKind::Templates, std::iter::once(template)),
@@ -107,7 +107,7 @@ fn merge(c: &mut Criterion) {
     }
     let (merged, _) = Merged::build(&members, true, &catalog);
     let resolve = |name: &str| merged.resolve(Era::Modern, ListKind::Tools, name).is_some();
-    c.bench_function("resolve a prefixed name", |b| b.iter(|| resolve(black_box("server-17__read_object_20"))));
+    c.bench_function("resolve a prefixed name", |b| b.iter(|| resolve(black_box("server-17__read_object_17_20"))));
     let route = |uri: &str| merged.route(Era::Modern, uri, &mut |_, _| true).is_some();
     for (what, uri) in [
         ("listed", "file:///s17/20.txt"),

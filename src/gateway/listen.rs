@@ -103,7 +103,7 @@ fn open(shard: &Shard, flight: &Flight, task: &TaskName, text: &[u8]) -> Option<
 }
 
 /// What of it may be, and whose each resource is: one that may be read, at a server that tells of changes.
-fn decided(flight: &Flight, call: Call, text: &[u8]) -> Result<(Permit, Vec<(ServerId, Box<str>)>), Refusal> {
+fn decided(flight: &Flight, call: Call, text: &[u8]) -> Result<(Permit, decide::Whose), Refusal> {
     let (snapshot, caller) = (&flight.snapshot, &flight.caller);
     let merged = &snapshot.merged[flight.endpoint.index()];
     let mut may = |server: ServerId, uri: &str| modern::is_shown(&snapshot.table, caller, flight.task, server, uri);
@@ -118,7 +118,7 @@ fn decided(flight: &Flight, call: Call, text: &[u8]) -> Result<(Permit, Vec<(Ser
 }
 
 /// What the decision has left, as it is asked of servers.
-fn asked(flight: &Flight, permit: &Permit, text: &[u8], whose: Vec<(ServerId, Box<str>)>, at: &[ServerId]) -> Asked {
+fn asked(flight: &Flight, permit: &Permit, text: &[u8], whose: decide::Whose, at: &[ServerId]) -> Asked {
     let Object::Listen(listen) = &permit.call().subject else { return Asked::default() };
     let digest = |server: ServerId| flight.snapshot.prepared.servers[server.index()].digest;
     let has = |kind: ListKind| servers(flight).iter().any(|server| offers(flight, *server, kind));

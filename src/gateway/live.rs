@@ -920,7 +920,7 @@ impl Feeds {
     fn each(&self, act: impl Fn(&Rc<Feed>)) {
         let homes: Vec<Rc<Feed>> = self.homes.borrow().values().cloned().collect();
         let answers: Vec<Rc<Feed>> = self.answers.borrow().values().cloned().collect();
-        homes.iter().chain(&answers).for_each(|feed| act(feed));
+        homes.iter().chain(&answers).for_each(act);
     }
 
     /// Starts what feeds a session's own stream.

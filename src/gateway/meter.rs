@@ -43,6 +43,12 @@ pub(super) fn answered(shard: &Shard, flight: &Flight) {
     }
 }
 
+/// Its answer is a stream that goes on: it took as long as it took to begin.
+pub(super) fn established(shard: &Shard, flight: &Flight) {
+    let total_ns = nanos(shard.timers.now().mono.since(flight.began.mono));
+    count(shard, flight, &Came { failure: None, total_ns, own_ns: None, way: Way::Answered });
+}
+
 /// It was refused.
 pub(super) fn refused(shard: &Shard, flight: &Flight, refusal: &Refusal) {
     let code = refusal.kind.row().code.to_string();

@@ -31,7 +31,7 @@ use super::flight::{Flight, IdBytes, Next, Taken, Whose, sentence};
 use super::judge::Judge;
 use super::load::Class;
 use super::mail::{Cancel, Letter};
-use super::meter::Figures;
+use super::meter::{self, Figures};
 use super::modern::Opted;
 use super::refusal::{self, Kind, Refusal};
 use super::route::{self, Routed};
@@ -166,6 +166,9 @@ async fn post(
         Ok(Due::Listen(call)) => Box::pin(listen::serve(shard, conn, body, &mut flight, call)).await,
         Err(refusal) => Err(refusal),
     };
+    if matches!(result, Ok(Next::Stream(_))) {
+        meter::established(shard, &flight);
+    }
     // Whatever it had taken is given back, whichever way it ended.
     flight.over(shard);
     result.map_err(|refusal| flight.answering(shard, refusal, shape))

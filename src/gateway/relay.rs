@@ -19,6 +19,7 @@ use crate::uring::buffer::Buffer;
 use super::answer::{Media, accept, accepted, media, of_facts, retire, write_head};
 use super::conn::Conn;
 use super::flight::{Ended, Flight, NEVER, Next, end, failed};
+use super::meter;
 use super::modern;
 use super::refusal::{Kind, Refusal};
 use super::route;
@@ -44,7 +45,12 @@ pub(super) async fn answer(
             Box::pin(initialize(shard, conn, flight, answer, abort)).await
         }
         (200, Media::Events) if request => {
-            let carries = if verb == Some(Verb::Listen) { Carries::Subscription } else { Carries::Answer { timeout } };
+            let carries = if verb == Some(Verb::Listen) {
+                meter::established(shard, flight);
+                Carries::Subscription
+            } else {
+                Carries::Answer { timeout }
+            };
             Box::pin(stream::relay(shard, conn, flight, answer, abort, carries)).await
         }
         // Before the body is looked at: some servers announce a media type for no body at all.

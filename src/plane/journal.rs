@@ -233,7 +233,7 @@ mod tests {
     use crate::identity::caller::Owner;
     use crate::mcp::revision::Revision;
     use crate::session::journal::JournalFault;
-    use crate::session::journal::tests::old_file;
+    use crate::session::journal::old_file;
     use crate::session::ledger::{Bounds, SessionKey, Terms, Upstream, Visit};
 
     use super::*;

@@ -77,7 +77,7 @@ impl Pins {
             (look.dirty, (look, first, Kept::of(book)))
         });
         let kept = self.servers.entry(server.clone()).or_default();
-        let mut hidden = match outcome {
+        let hidden = match outcome {
             Ok((look, first, fresh)) => {
                 let stamp = if look.dirty { self.store.stamp(server) } else { stamp };
                 kept.renew(server, fresh, stamp, &look);
@@ -102,7 +102,6 @@ impl Pins {
                 list.items.retain(|item| !hidden.contains(&Key::new(kind, &item.name)));
             }
         }
-        hidden.clear();
         shown
     }
 

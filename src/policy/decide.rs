@@ -215,6 +215,9 @@ pub fn decide_listen(
     Ok(Permit { owner: caller.owner, call, server, item: None, rules })
 }
 
+/// Resources, each with its server and by that server's name.
+pub type Whose = Vec<(ServerId, Box<str>)>;
+
 /// The same at an endpoint of several servers: `whose` says whose a resource is and what that server calls it. Gives the
 /// resources that are left with both, in the order of the call's. The permit is for the servers that these and the tasks
 /// are at; where it names one, it is `server`.
@@ -230,8 +233,8 @@ pub fn decide_listen_at(
     mut call: Call,
     body: &[u8],
     mut whose: impl FnMut(&str) -> Option<(ServerId, Box<str>)>,
-) -> Result<(Permit, Vec<(ServerId, Box<str>)>), Denied> {
-    let (mut rules, mut found) = (Rules::new(), Vec::new());
+) -> Result<(Permit, Whose), Denied> {
+    let (mut rules, mut found) = (Rules::new(), Whose::new());
     let Object::Listen(listen) = &mut call.subject else {
         return Err(Denied { call, item: None, why: Why::Hidden, rules });
     };

@@ -398,7 +398,10 @@ const _: () = assert!(
 const _: () = assert!(PROFILE_BYTES_MAX + KIND_BYTES <= JOURNAL_ENTRY_BYTES_MAX, "a profile is one entry");
 
 #[cfg(test)]
-pub(crate) mod tests {
+pub(crate) use tests::old_file;
+
+#[cfg(test)]
+mod tests {
     use super::*;
 
     /// A journal as the first version wrote it: one session, at a server whose instance it does not say, opened again

@@ -6,6 +6,8 @@
 
 mod chatter;
 mod child;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod host;
 mod house;
 pub mod process;

@@ -54,6 +54,14 @@ struct Facts {
     uri: Option<Box<[u8]>>,
 }
 
+/// How a message is answered that does not reach the program.
+enum Here {
+    /// By a status.
+    Status(u16),
+    /// By a result that says nothing.
+    Nothing,
+}
+
 impl Serving {
     /// Serves one request; whether another one may follow on its connection.
     async fn serve(&self, asked: &Asked) -> bool {
@@ -215,28 +223,34 @@ impl Serving {
     async fn in_session(&self, session: &Rc<Session>, asked: &Asked, facts: &Facts) -> bool {
         let child = &session.child;
         child.touch(self.house.timers.last().mono);
-        if self.server.shared {
-            match (facts.shape, facts.verb) {
-                // What is about one client is not told a program that serves many: it has asked nobody anything.
-                (Shape::Result | Shape::Error, _)
-                | (_, Some(Verb::Initialized | Verb::RootsChanged | Verb::Progress)) => {
-                    return self.status(202).await;
-                }
-                (Shape::Request, Some(Verb::SetLevel)) => return self.nothing(facts).await,
-                (Shape::Request, Some(Verb::ResourcesSubscribe)) => {
-                    if !self.house.watch(session, facts.uri.as_deref().unwrap_or_default()) {
-                        return self.status(status_of(UpstreamFault::NoBuffer)).await;
-                    }
-                }
-                (Shape::Request, Some(Verb::ResourcesUnsubscribe)) => {
-                    if self.house.unwatch(session, facts.uri.as_deref().unwrap_or_default()) {
-                        return self.nothing(facts).await;
-                    }
-                }
-                _ => {}
-            }
+        if self.server.shared
+            && let Some(here) = self.answered_here(session, facts)
+        {
+            return match here {
+                Here::Status(status) => self.status(status).await,
+                Here::Nothing => self.json(&answered(&facts.id, "\"result\":{}"), None).await,
+            };
         }
         self.forward(child, asked, facts, Manner { from: session.number, ..Manner::default() }).await
+    }
+
+    /// What is about one client is not told a program that serves many, which has asked nobody anything; `None` for what
+    /// it is told.
+    fn answered_here(&self, session: &Rc<Session>, facts: &Facts) -> Option<Here> {
+        let uri = facts.uri.as_deref().unwrap_or_default();
+        match (facts.shape, facts.verb) {
+            (Shape::Result | Shape::Error, _) => Some(Here::Status(202)),
+            (_, Some(Verb::Initialized | Verb::RootsChanged | Verb::Progress)) => Some(Here::Status(202)),
+            (Shape::Request, Some(Verb::SetLevel)) => Some(Here::Nothing),
+            (Shape::Request, Some(Verb::ResourcesSubscribe)) => {
+                let full = !self.house.watch(session, uri);
+                full.then_some(Here::Status(status_of(UpstreamFault::NoBuffer)))
+            }
+            (Shape::Request, Some(Verb::ResourcesUnsubscribe)) => {
+                self.house.unwatch(session, uri).then_some(Here::Nothing)
+            }
+            _ => None,
+        }
     }
 
     /// Sends a message on, and gives back what comes of it.
@@ -325,11 +339,6 @@ impl Serving {
             session.child.touch(self.house.timers.last().mono);
         }
         well
-    }
-
-    /// A result that says nothing.
-    async fn nothing(&self, facts: &Facts) -> bool {
-        self.json(&answered(&facts.id, "\"result\":{}"), None).await
     }
 
     async fn refuse(&self, id: &[u8], why: &str) -> bool {

@@ -52,6 +52,12 @@ impl Splitter {
         }
     }
 
+    /// What is held of a line that is not complete, bytes: one more than a line may have, at most.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.line.len()
+    }
+
     /// How many lines were too long.
     #[must_use]
     pub fn too_long(&self) -> u64 {
@@ -72,36 +78,6 @@ impl Splitter {
         self.skipping = true;
         self.too_long += 1;
     }
-}
-
-/// Any bytes, split at any places: the lines are those that splitting at `\n` gives.
-///
-/// # Panics
-/// When they are not.
-#[cfg(any(test, fuzzing))]
-pub fn agrees(data: &[u8]) {
-    let line_max = usize::from(data.first().copied().unwrap_or_default() % 16);
-    let mut want: Vec<&[u8]> = data.split(|byte| *byte == b'\n').collect();
-    // Behind the last end there is no line.
-    let rest = want.pop().unwrap_or_default();
-    let want: Vec<&[u8]> = want.into_iter().map(|line| line.strip_suffix(b"\r").unwrap_or(line)).collect();
-    let long = want.iter().filter(|line| line.len() > line_max).count() as u64;
-    let want: Vec<&[u8]> = want.into_iter().filter(|line| (1..=line_max).contains(&line.len())).collect();
-    let lines_of = |pieces: &mut dyn Iterator<Item = &[u8]>| {
-        let mut splitter = Splitter::new(line_max);
-        let mut lines: Vec<Vec<u8>> = Vec::new();
-        for piece in pieces {
-            splitter.push(piece, |line| lines.push(line.to_vec()));
-            assert!(splitter.line.len() <= line_max + 1, "more is held than one line");
-        }
-        (lines, splitter.too_long())
-    };
-    let (whole, counted) = lines_of(&mut std::iter::once(data));
-    assert_eq!(whole, want);
-    assert!(counted == long || (counted == long + 1 && rest.len() > line_max));
-    assert_eq!(lines_of(&mut data.chunks(1)), (whole.clone(), counted), "byte by byte");
-    let middle = data.len() / 2;
-    assert_eq!(lines_of(&mut [&data[..middle], &data[middle..]].into_iter()), (whole, counted), "in two halves");
 }
 
 #[cfg(test)]
@@ -143,8 +119,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn agrees_with_splitting(data in prop::collection::vec(prop_oneof![Just(b'\n'), Just(b'\r'), any::<u8>()], 0..200)) {
-            agrees(&data);
+        fn lines_are_those_of_splitting(data in prop::collection::vec(prop_oneof![Just(b'\n'), Just(b'\r'), any::<u8>()], 0..200)) {
+            crate::stdio::fuzz::lines(&data);
         }
     }
 }

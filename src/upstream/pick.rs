@@ -89,7 +89,7 @@ mod tests {
         back.reverse();
         assert!((0..1_000).all(|key| first(key, &there) == first(key, &back)));
         assert!(ranked(1, [].into_iter()).is_empty());
-        assert_eq!(ranked(1, std::iter::repeat(9).take(3)).to_vec(), [0, 1, 2], "alike ones have an order too");
+        assert_eq!(ranked(1, std::iter::repeat_n(9, 3)).to_vec(), [0, 1, 2], "alike ones have an order too");
     }
 
     #[test]

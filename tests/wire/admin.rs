@@ -211,8 +211,16 @@ fn figures_are_the_calls_made() {
     }
     Post::modern("tools/list", json!({})).to(&gateway);
     Post::modern("prompts/get", json!({ "name": "greet" })).to(&gateway);
+    let listen = json!({ "notifications": { "toolsListChanged": true } });
+    let mut listening = Post::modern("subscriptions/listen", listen).stream(&gateway);
+    listening.message();
     // Neither has anything to decide on: no such method, no such host.
     Post::modern("tools/none", json!({})).to(&gateway);
+    let duration = "mcp_server_operation_duration_seconds";
+    eventually("the subscription is counted while it lasts", || {
+        let labels = [("mcp_method_name", "subscriptions/listen"), ("mcp_protocol_version", "2026-07-28")];
+        Page::of(&gateway).count(&format!("{duration}_count"), &labels) == 1
+    });
     let page = Page::of(&gateway);
 
     page.calls("echo", "", 6.0);
@@ -225,7 +233,6 @@ fn figures_are_the_calls_made() {
     page.calls("refused", "-31403", 1.0);
     page.calls("_OTHER", "-32602", 2.0);
     let count = |name: &str, labels: &[(&str, &str)]| page.count(name, labels);
-    let duration = "mcp_server_operation_duration_seconds";
     let legacy = [("gen_ai_tool_name", "echo"), ("mcp_protocol_version", "2025-11-25"), ("portcullis_target", "up")];
     assert_eq!(count(&format!("{duration}_count"), &legacy), 1);
     assert_eq!(count(&format!("{duration}_count"), &[("mcp_method_name", "tools/list")]), 1);

@@ -206,7 +206,7 @@ fn hidden_by_any_name() {
         let mut answers = HashSet::new();
         for name in SPELLINGS {
             for post in [Post::call(name), Post::legacy_call(&session, name)] {
-                let post = match name.is_ascii() && name.trim() == name || !format!("{post:?}").contains("mcp-name") {
+                let post = match name.is_ascii() && name.trim() == *name || !format!("{post:?}").contains("mcp-name") {
                     true => post,
                     // As RFC 9110 would not carry it.
                     false => post.clone().without("mcp-name").field("mcp-name", &encoded(name)),
@@ -225,7 +225,6 @@ fn hidden_by_any_name() {
                 answers.insert(without_name(&post.body(body).to(&gateway), means));
             }
         }
-        let answers: HashSet<_> = answers.into_iter().map(|(status, text)| (status, text)).collect();
         assert_eq!(answers.len(), 1, "one answer in both eras and for every cause: {answers:#?}");
         assert!(
             answers.iter().all(|(status, text)| *status == 200 && text.contains("Unknown tool: NAME")),

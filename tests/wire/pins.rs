@@ -86,7 +86,7 @@ fn is_hidden(gateway: &Gateway, session: &str, name: &str) {
     alike(&call(name), &call(&absent), (name, &absent));
 }
 
-/// [P3] `warn`: what a server changes is shown, said to operators, written into the record, and can be read later.
+/// [P8] `warn`: what a server changes is shown, said to operators, written into the record, and can be read later.
 #[test]
 fn a_change_is_reported() {
     let upstream = Plan::tools(&["same"]).tool(described("turns", "Adds two numbers.")).start();
@@ -127,7 +127,7 @@ fn a_change_is_reported() {
     oracle::check(&gateway, &[("up", &upstream)]);
 }
 
-/// [P3] `quarantine`: nothing is shown that nobody has approved, and what was approved is hidden as soon as it changes.
+/// [P8] `quarantine`: nothing is shown that nobody has approved, and what was approved is hidden as soon as it changes.
 #[test]
 fn a_change_is_hidden_until_it_is_approved() {
     let upstream = Plan::tools(&["same"]).tool(described("turns", "Adds two numbers.")).start();

@@ -46,7 +46,7 @@ fn kill(pid: u32, signal: Signal) {
     let _ = kill_process(id, signal);
 }
 
-/// Each session has a child of its own, which knows that client's capabilities, and ends with the session.
+/// [C6] Each session has a child of its own, which knows that client's capabilities, and ends with the session.
 #[test]
 fn a_session_has_a_child_of_its_own() {
     let program = Program::new();
@@ -66,7 +66,7 @@ fn a_session_has_a_child_of_its_own() {
     Post::legacy_call(&two, "echo").echoed(&gateway);
 }
 
-/// One child serves everybody; each gets its own answers, under its own ids, and nobody is asked anything.
+/// [C7] One child serves everybody; each gets its own answers, under its own ids, and nobody is asked anything.
 #[test]
 fn a_shared_child_keeps_clients_apart() {
     let program = Program::new().shared();
@@ -126,7 +126,7 @@ fn a_child_asks_its_own_client() {
     assert_eq!(text_of(&events.message()), "told");
 }
 
-/// Nothing of the gateway's environment but what is named, and none of its descriptors.
+/// [C1] [C2] Nothing of the gateway's environment but what is named, and none of its descriptors.
 #[test]
 fn a_child_inherits_nothing() {
     let program = Program::new().variable("WRITTEN", "w").set("inherit", json!(["NAMED", "NOT_THERE"]));
@@ -147,7 +147,7 @@ fn a_child_inherits_nothing() {
     drop(held);
 }
 
-/// A child that dies takes with it what was under way, whose outcome is unknown; nothing is sent again, and the next
+/// [C3] A child that dies takes with it what was under way, whose outcome is unknown; nothing is sent again, and the next
 /// call has a new one.
 #[test]
 fn what_a_dead_child_was_doing_is_not_done_again() {
@@ -175,7 +175,7 @@ fn what_a_dead_child_was_doing_is_not_done_again() {
     }
 }
 
-/// Killed again and again under load: no call is executed twice, each is answered, and those that are answered well were
+/// [C3] Killed again and again under load: no call is executed twice, each is answered, and those that are answered well were
 /// executed.
 #[test]
 fn children_may_be_killed_under_load() {
@@ -236,7 +236,7 @@ fn under_fire(gateway: &Gateway, path: &str, number: usize) -> usize {
     kills
 }
 
-/// Lines that are no messages are dropped and counted; what comes after them is heard.
+/// [C4] Lines that are no messages are dropped and counted; what comes after them is heard.
 #[test]
 fn what_is_no_message_is_dropped() {
     let program = Program::new();
@@ -252,7 +252,7 @@ fn what_is_no_message_is_dropped() {
     assert!(gateway.said("such lines are dropped") > 0);
 }
 
-/// A child that hangs, or reads no more, is its own calls' affair.
+/// [C5] A child that hangs, or reads no more, is its own calls' affair.
 #[test]
 fn a_hanging_child_holds_nobody_else_up() {
     let (bad, good) = (Program::new().shared().set("timeout", json!("2s")), Program::new().shared());
@@ -311,7 +311,7 @@ fn calls_are_taken_back() {
     });
 }
 
-/// A program that is no good is said to be so, with how it ended and when it is tried again, and not without end.
+/// [C3] A program that is no good is said to be so, with how it ended and when it is tried again, and not without end.
 #[test]
 fn a_program_that_ends_at_once_is_not_begun_without_end() {
     let program = Program::new().mode("ends");
@@ -390,7 +390,7 @@ fn a_modern_owner_has_a_child_of_its_own() {
     assert_eq!(events.message()["method"], "notifications/tools/list_changed");
 }
 
-/// Children end with the gateway, the stubborn ones too; and when it is killed.
+/// [C6] Children end with the gateway, the stubborn ones too; and when it is killed.
 #[test]
 fn children_end_with_the_gateway() {
     for signal in [Signal::TERM, Signal::KILL] {
@@ -411,7 +411,7 @@ fn children_end_with_the_gateway() {
     }
 }
 
-/// Subscriptions at a shared child belong to those who subscribed.
+/// [C7] Subscriptions at a shared child belong to those who subscribed.
 #[test]
 fn news_of_a_shared_child_goes_to_those_who_asked() {
     let program = Program::new().shared();
@@ -437,7 +437,7 @@ fn news_of_a_shared_child_goes_to_those_who_asked() {
     assert!(gateway.said("a secret") > 0, "what it says on its standard error is in the log");
 }
 
-/// Another command is another child, begun when it is needed; the old one ends. What is no affair of the child's leaves
+/// [C6] Another command is another child, begun when it is needed; the old one ends. What is no affair of the child's leaves
 /// it alone, and its sessions.
 #[test]
 fn new_settings_are_a_new_child() {
