@@ -422,7 +422,7 @@ impl Drop for Over<'_> {
 
 /// Memory, threads and descriptors of the gateway; memory once it is no more than `enough`, or does not get there.
 fn level(gateway: &Gateway, enough: usize) -> (usize, usize, usize) {
-    let until = Instant::now() + Duration::from_secs(5);
+    let until = Instant::now() + PATIENCE;
     let mut least = usize::MAX;
     while Instant::now() < until {
         least = least.min(gateway.resident_bytes());
