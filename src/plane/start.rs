@@ -115,14 +115,11 @@ impl Gateway {
         let settings = Arc::new(settings);
         let prepared = Arc::new(Prepared::new(&settings));
         let (certs, tls) = Certs::load(&settings)?;
-        let snapshot = first_snapshot(&settings, &prepared, tls)
-            .map_err(|error| PlaneFault::System { what: "an event descriptor", error })?;
-        let control = Control::new(snapshot, shards)
-            .map_err(|error| PlaneFault::System { what: "an event descriptor", error })?;
-        let programs = Host::new(driver.clone());
-        let _ =
-            control.programs.set(programs.map_err(|error| PlaneFault::System { what: "a pair of sockets", error })?);
-        let control = Arc::new(control);
+        let lack = |error| PlaneFault::System { what: "descriptors", error };
+        let snapshot = first_snapshot(&settings, &prepared, tls).map_err(lack)?;
+        let control = Arc::new(Control::new(snapshot, shards).map_err(lack)?);
+        // Nobody else has it yet, so it is not set yet.
+        let _ = control.programs.set(Host::new(driver.clone()).map_err(lack)?);
         let journal = Journal::open(&settings.state, control.ledger.clone())?.start()?;
         let health = Arc::new(Health::new(settings.servers.iter().map(|server| &*server.name)));
 

@@ -82,6 +82,8 @@ fn setup(servers: &MixServers) -> Setup {
         .set("/limits/streams_per_subject", json!(4_096));
     for (server, name) in SERVERS.iter().enumerate() {
         setup = setup.server(name, &servers.url(server));
+        // So many faults in a row are bad luck here.
+        setup = setup.set(&format!("/servers/{name}/health"), json!({ "failures": 1_000 }));
     }
     setup
 }

@@ -83,6 +83,8 @@ fn setup(servers: &Servers) -> Setup {
     for (server, name) in SERVERS.iter().enumerate() {
         setup = setup.server(name, &servers.url(server));
         setup = setup.set(&format!("/servers/{name}/timeout"), json!(format!("{}ms", TIMEOUT.as_millis())));
+        // So many faults in a row are bad luck here.
+        setup = setup.set(&format!("/servers/{name}/health"), json!({ "failures": 1_000 }));
     }
     setup
 }

@@ -116,7 +116,11 @@ fn all(driver: &str) {
             Acted::Done
         })
         .start();
-    let setup = Setup::new().server("up", &upstream.url()).set("/servers/up/timeout", json!(TIMEOUT)).shards(2);
+    let setup = Setup::new()
+        .server("up", &upstream.url())
+        .set("/servers/up/timeout", json!(TIMEOUT))
+        .shards(2)
+        .set("/servers/up/health", json!({ "failures": 1_000 }));
     let gateway = setup.open().driver(driver).start();
     let before = Level::settled(&gateway);
     let called: Vec<(&Row, Post, bool)> = std::thread::scope(|scope| {
@@ -172,7 +176,10 @@ fn servers_that_answer_early() {
                 Acted::Done
             })
             .start();
-        let setup = Setup::new().server("up", &upstream.url()).set("/servers/up/timeout", json!(TIMEOUT));
+        let setup = Setup::new()
+            .server("up", &upstream.url())
+            .set("/servers/up/timeout", json!(TIMEOUT))
+            .set("/servers/up/health", json!({ "failures": 1_000 }));
         let gateway = setup.open().driver(driver).start();
         let before = Level::settled(&gateway);
         let session = open_session(&gateway, |post| post);

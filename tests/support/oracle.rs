@@ -147,7 +147,7 @@ impl End {
             Self::TakenBack => &["cancelled"],
             Self::Error(_) => &["error"],
             Self::Fault(reason) => match reason.as_str() {
-                "unreachable" => &["unreachable"],
+                "unreachable" | "unhealthy" | "server_busy" => &["unreachable"],
                 "server_timeout" => &["timeout"],
                 // A client that closed its half was taken for gone.
                 "server_cut" => &["cut", "cancelled"],

@@ -6,11 +6,11 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::support::gateway::{Gateway, Setup, Who, eventually};
+use crate::support::gateway::{Gateway, PATIENCE, Setup, Who, eventually};
 use crate::support::http::{Events, Wire};
 use crate::support::mcp::{Post, open_session, session_request, text_of, tools};
 use crate::support::oracle;
-use crate::support::upstream::{Acted, Plan, Reserved, Seen, Upstream, result, said};
+use crate::support::upstream::{Acted, Out, Plan, Reserved, Seen, Upstream, result, said};
 
 const SUBSCRIPTION: &str = "io.modelcontextprotocol/subscriptionId";
 /// Long enough for whatever was not meant for a client to have come.
@@ -19,7 +19,15 @@ const A_WHILE: Duration = Duration::from_millis(1_500);
 /// A server with resources of its own, and one whose name another has too; `ask` asks for input, under an id and a
 /// progress token that others use as well.
 fn plan(name: &'static str) -> Plan {
+    plan_with(name, |_, _| false)
+}
+
+/// The same, with something more that it does: `more` says whether it has.
+fn plan_with(name: &'static str, more: impl Fn(&Seen, &mut Out<'_>) -> bool + Send + Sync + 'static) -> Plan {
     Plan::tools(&["echo", "ask"]).script(move |seen, out| {
+        if more(seen, out) {
+            return Acted::Done;
+        }
         let list = match seen.method() {
             "resources/list" => json!({ "resources": [
                 { "uri": format!("{name}://open"), "name": "open" }, { "uri": "note://both", "name": "both" },
@@ -194,6 +202,47 @@ fn two_servers_ask_on_one_stream() {
     for (name, upstream) in [("docs", &docs), ("mail", &mail)] {
         let answer = upstream.wait("the answer", |seen| seen.message.get("result").is_some());
         assert_eq!((answer.id(), &answer.message["result"]["content"]["who"]), (&json!("ask-1"), &json!(name)));
+    }
+}
+
+/// Two servers that say more than their client reads: both wait, what is kept for it is bounded as for one, and nothing
+/// is lost, nor out of order.
+#[test]
+fn a_slow_reader_slows_all() {
+    const MESSAGES: u64 = 400;
+    let floods = |name: &'static str| {
+        plan_with(name, |seen, out| {
+            if seen.http != "GET" {
+                return false;
+            }
+            out.stream();
+            for number in 0..MESSAGES {
+                out.event(&log(&format!("{number} {}", "x".repeat(32 * 1024))));
+            }
+            out.gone(PATIENCE);
+            true
+        })
+        .start()
+    };
+    let (docs, mail) = (floods("docs"), floods("mail"));
+    let gateway = behind(&docs.url(), &mail.url()).open().start();
+    let session = open_session(&gateway, |post| post);
+    let mut events = get(&gateway, &session, "");
+    assert_eq!(events.next().expect("not cut").expect("an event").data.as_deref(), Some(""));
+    let before = gateway.resident_bytes();
+    for name in ["docs", "mail"] {
+        Post::legacy_call(&session, &format!("{name}__echo")).echoed(&gateway);
+    }
+    std::thread::sleep(A_WHILE);
+    let grown = gateway.resident_bytes().saturating_sub(before);
+    assert!(grown < 8 << 20, "{grown} bytes for a stream that nobody reads");
+    let mut next = [("docs/db", 0), ("mail/db", 0)];
+    while next.iter().any(|(_, number)| *number < MESSAGES) {
+        let message = events.message();
+        let of = next.iter_mut().find(|(name, _)| logger(&message) == name).expect("one of them");
+        let text = message["params"]["data"].as_str().expect("a text");
+        assert_eq!(text.split(' ').next(), Some(of.1.to_string().as_str()), "{} in order", of.0);
+        of.1 += 1;
     }
 }
 
