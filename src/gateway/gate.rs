@@ -112,7 +112,9 @@ pub(super) fn caller(
         None => {
             let begun = shard.timers.now().mono;
             let known = tokens.take_known(token);
-            if !known && !(shard.admits(Class::Stranger, &snapshot.settings.limits) && shard.load.may_verify(begun)) {
+            let affordable =
+                || shard.admits(Class::Stranger, &snapshot.settings.limits) && shard.load.may_verify(begun);
+            if !known && !affordable() {
                 return Err(Kind::VerifyBusy.into());
             }
             let settings = &snapshot.settings;

@@ -264,6 +264,8 @@ fn renew(shard: &Shard, conn: &Conn, flight: &mut Flight, snapshot: Rc<Held>) ->
         return Err(Kind::NotFound.into());
     }
     flight.caller = gate::caller(shard, &snapshot, conn, endpoint)?;
+    // Nor does the number of a task mean anything under these, until the message is asked for it again.
+    flight.task = ActiveTask::None;
     // What has no server yet gets one under these settings.
     flight.whose = if alone.is_some() { Whose::Alone } else { Whose::Nobody };
     (flight.endpoint, flight.server, flight.snapshot) = (endpoint, alone.unwrap_or_default(), snapshot);

@@ -40,6 +40,8 @@ pub struct ReloadHealth {
     pub at_unix_ms: u64,
     /// What was wrong; the settings before stay then. Empty where it went well.
     pub faults: Vec<String>,
+    /// How long it took, milliseconds.
+    pub took_ms: u64,
     /// How many reloads there have been, this one too.
     pub tried: u64,
     /// How many of them were refused.
@@ -95,12 +97,12 @@ impl Health {
         self.reload.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// A reload has ended, with these faults.
-    pub(super) fn reloaded(&self, faults: Vec<String>) {
+    /// A reload has ended, with these faults, after so many milliseconds.
+    pub(super) fn reloaded(&self, faults: Vec<String>, took_ms: u64) {
         let mut reload = self.reload.lock().unwrap_or_else(PoisonError::into_inner);
         let (tried, failed) = reload.as_ref().map_or((0, 0), |before| (before.tried, before.failed));
         let failed = failed + u64::from(!faults.is_empty());
-        *reload = Some(ReloadHealth { at_unix_ms: clock().unix_ms, faults, tried: tried + 1, failed });
+        *reload = Some(ReloadHealth { at_unix_ms: clock().unix_ms, faults, took_ms, tried: tried + 1, failed });
     }
 
     /// These servers are all there are from now on, in this order.
@@ -300,7 +302,7 @@ fn shard(busy: Busy) -> Value {
 fn reloaded(reload: &ReloadHealth) -> Value {
     json!({
         "at_ms": reload.at_unix_ms, "ok": reload.faults.is_empty(), "faults": reload.faults,
-        "tried": reload.tried, "failed": reload.failed,
+        "took_ms": reload.took_ms, "tried": reload.tried, "failed": reload.failed,
     })
 }
 

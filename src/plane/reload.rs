@@ -162,10 +162,9 @@ impl Reloader {
     pub fn reload(&self) -> Result<Report, ReloadFault> {
         let mut files = locked(&self.files);
         let begun = Instant::now();
-        let result = notify::reloading(|| self.load(&mut files)).map(|mut report| {
-            report.took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-            report
-        });
+        let result = notify::reloading(|| self.load(&mut files));
+        let took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let result = result.map(|report| Report { took_ms, ..report });
         let faults = match &result {
             Ok(report) => {
                 tracing::info!("the configuration is read again: {report}");
@@ -177,7 +176,7 @@ impl Reloader {
                 fault.lines()
             }
         };
-        self.health.reloaded(faults);
+        self.health.reloaded(faults, took_ms);
         result
     }
 

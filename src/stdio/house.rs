@@ -292,7 +292,7 @@ impl House {
                 return;
             }
         }
-        if child.is_probing() {
+        if child.is_probing() && !server.modern.get() {
             // It does not take being asked for its era: then that is the legacy one.
             server.refused[Era::Modern as usize].set(true);
         } else if !late {

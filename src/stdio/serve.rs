@@ -146,6 +146,15 @@ impl Serving {
         } else if let Err(UpstreamFault::Unreachable | UpstreamFault::NoBuffer) = answer {
             self.house.dismiss(child);
             return self.status(status_of(UpstreamFault::Unreachable)).await;
+        } else if self.server.modern.get() {
+            // What the program is, it has shown before: this is about this message, or about this child.
+            if child.is_closed() || answer.as_ref().is_err_and(|fault| *fault != UpstreamFault::Timeout) {
+                self.house.dismiss(child);
+            }
+            return match answer {
+                Ok(answer) => self.json(&answer, None).await,
+                Err(fault) => self.status(status_of(fault)).await,
+            };
         } else {
             self.server.refused[Era::Modern as usize].set(true);
             if child.is_closed() || !self.server.keep_blank(child) {

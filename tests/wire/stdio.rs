@@ -429,12 +429,16 @@ fn news_of_a_shared_child_goes_to_those_who_asked() {
     assert_eq!(subscribe.to(&gateway).json()["result"], json!({}));
     call(&two, "talk", json!({ "value": "a secret" })).to(&gateway);
     call(&two, "updated", uri.clone()).to(&gateway);
-    call(&two, "changed", json!({})).to(&gateway);
     let said = first.message();
     assert_eq!((&said["method"], &said["params"]), (&json!("notifications/resources/updated"), &uri));
+    // Its own streams open in their own time, and only those that are open are told.
+    eventually("both hear of it", || {
+        call(&two, "changed", json!({})).to(&gateway);
+        first.comes(Duration::from_millis(50)) && second.comes(Duration::from_millis(50))
+    });
     assert_eq!(first.message()["method"], "notifications/tools/list_changed");
     assert_eq!(second.message()["method"], "notifications/tools/list_changed", "and nothing before it");
-    assert!(gateway.said("a secret") > 0, "what it says on its standard error is in the log");
+    eventually("what it says on its standard error is in the log", || gateway.said("a secret") > 0);
 }
 
 /// [C6] Another command is another child, begun when it is needed; the old one ends. What is no affair of the child's leaves

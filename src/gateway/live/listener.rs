@@ -96,6 +96,10 @@ async fn ask(shard: &Shard, feed: &Feed, part: &Part, listening: &Listening) -> 
     let request = Request { method: Method::Post, fields: &fields, params: &[], body: Some(&body), repeatable: true };
     let key = {
         let who = feed.who.borrow();
+        if who.epoch != snapshot.auth_epoch {
+            // Its task is one of rules that are gone; it ends, or is carried over, in a moment.
+            return Err(UpstreamFault::Abandoned);
+        }
         exchange::shared_key(&snapshot, server, &who.caller.owner, who.task)
     };
     let lane = Lanes::new(&snapshot, server, Wish::Key(key)).next(shard).ok_or(UpstreamFault::NoAddress)?;
