@@ -32,7 +32,7 @@ const object = (properties, required = Object.keys(properties)) => ({ type: 'obj
 const string = { type: 'string' };
 
 // What the scenarios change at run time, and clients are told about.
-const world = { extraTool: false, extraPrompt: false, cancelled: new Set() };
+const world = { extraTool: false, extras: new Set(), extraPrompt: false, cancelled: new Set() };
 const state = createRequestStateCodec({ key: randomBytes(32) });
 
 /** A form of `name: schema` pairs, as an input request. */
@@ -178,9 +178,7 @@ function roundTripTools(tool) {
 /** Changes that subscribers hear of. */
 function changingTools(tool, server, era) {
   tool('test_trigger_tool_change', 'Adds or removes a tool', {}, () => {
-    world.extraTool = !world.extraTool;
-    modern.notify.toolsChanged();
-    if (era === 'legacy') server.sendToolListChanged();
+    toggleTool();
     return text(`extra tool: ${world.extraTool}`);
   });
   tool('test_trigger_prompt_change', 'Adds or removes a prompt', {}, () => {
@@ -189,7 +187,19 @@ function changingTools(tool, server, era) {
     if (era === 'legacy') server.sendPromptListChanged();
     return text(`extra prompt: ${world.extraPrompt}`);
   });
-  if (world.extraTool) tool('test_extra_tool', 'Comes and goes', {}, () => text('here'));
+  if (era !== 'legacy' && !world.extraTool) return;
+  const extra = tool('test_extra_tool', 'Comes and goes', {}, () => text('here'));
+  if (era === 'legacy') {
+    if (!world.extraTool) extra.disable();
+    world.extras.add(extra);
+  }
+}
+
+/** Every session has the other tool, or none: the SDK tells each that it came or went. */
+function toggleTool() {
+  world.extraTool = !world.extraTool;
+  modern.notify.toolsChanged();
+  for (const extra of world.extras) world.extraTool ? extra.enable() : extra.disable();
 }
 
 /** Schemas that a gateway has to hand on unchanged, and one whose argument is mirrored in a header. */
@@ -257,9 +267,7 @@ function peerTools(tool, server, era) {
     return text('touched');
   });
   tool('toggle', 'Another tool comes or goes', {}, () => {
-    world.extraTool = !world.extraTool;
-    modern.notify.toolsChanged();
-    if (era === 'legacy') server.sendToolListChanged();
+    toggleTool();
     return text('toggled');
   });
 }

@@ -7,7 +7,7 @@ Runs on fastmcp and `mcp` 2.x (every era), and `mcp` 1.x (legacy only), whicheve
 below hide the difference. `"transport": "sse"` speaks the deprecated HTTP+SSE instead of streamable
 HTTP. `steps` replaces single entries of STEPS; null leaves a step out. `more` names entries of
 MORE, which are done in that order. `prefix` stands in front of every tool's name, `watched` is the URI of the watched
-resource, `tour` what the step of that name does. A step that needs something done to the world prints `waiting for WHAT` and waits
+resource, `root` its own, `tour` what the step of that name does. A step that needs something done to the world prints `waiting for WHAT` and waits
 for a line. The outcomes are those of ts_client.mjs.
 """
 
@@ -42,7 +42,7 @@ LEVEL_KEY = "io.modelcontextprotocol/logLevel"
 SPEC: dict[str, Any] = json.loads(sys.argv[1])
 PREFIX: str = SPEC.get("prefix", "")
 WATCHED: str = SPEC.get("watched", "note://watched")
-ROOT = "file:///work"
+ROOT: str = SPEC.get("root", "file:///work")
 
 Progress = Callable[[float, float | None, str | None], Awaitable[None]]
 Outcome = dict[str, Any]

@@ -6,7 +6,7 @@
 // `sdk` 1 is `@modelcontextprotocol/sdk`, 2 (the default) `@modelcontextprotocol/client`. `"transport": "sse"`
 // speaks the deprecated HTTP+SSE instead of streamable HTTP. `steps` replaces single entries
 // of STEPS below; null leaves a step out. `more` names entries of MORE, which are done in that order. `prefix` stands in
-// front of every tool's name, `watched` is the URI of the watched resource, `tour` what the step of that name does. A step that needs
+// front of every tool's name, `watched` is the URI of the watched resource, `root` its own, `tour` what the step of that name does. A step that needs
 // something done to the world prints `waiting for WHAT` and waits for a line. The outcomes are those of py_client.py.
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -35,6 +35,7 @@ const spec = JSON.parse(process.argv[2]);
 const steps = { ...STEPS, ...spec.steps };
 const PREFIX = spec.prefix ?? '';
 const WATCHED = spec.watched ?? 'note://watched';
+const ROOT = spec.root ?? 'file:///work';
 const wire = [];
 const sleep = ms => new Promise(done => setTimeout(done, ms));
 const textOf = result => (result.content ?? []).filter(it => it.type === 'text').map(it => it.text).join('\n');
@@ -127,7 +128,7 @@ function makeClient({ Client, schema }) {
     const content = { type: 'text', text: `heard ${[params.messages[0].content].flat()[0].text}` };
     return { role: 'assistant', model: 'none', content, stopReason: 'endTurn' };
   });
-  client.setRequestHandler(schema('roots/list'), () => ({ roots: [{ uri: 'file:///work', name: 'work' }] }));
+  client.setRequestHandler(schema('roots/list'), () => ({ roots: [{ uri: ROOT, name: 'work' }] }));
   client.setNotificationHandler(schema('notifications/message'), ({ params }) => void heard.logs.push(params.level));
   client.setNotificationHandler(schema('notifications/resources/updated'), () => void (heard.updated += 1));
   client.setNotificationHandler(schema('notifications/tools/list_changed'), () => void (heard.changed += 1));
