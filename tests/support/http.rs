@@ -417,9 +417,12 @@ impl Wire {
 }
 
 impl Events {
-    /// The next event that is one; comments are passed over. `None` at the stream's proper end.
+    /// The next event that is one; comments are passed over, for so long. `None` at the stream's proper end.
+    #[track_caller]
     pub(crate) fn next(&mut self) -> Result<Option<Event>, Cut> {
+        let until = Instant::now() + 6 * PATIENCE;
         loop {
+            assert!(Instant::now() < until, "nothing but comments comes");
             if let Some(event) = self.take_block() {
                 if event != Event::default() {
                     return Ok(Some(event));

@@ -198,6 +198,7 @@ fn an_answer_is_its_tasks() {
     let id = cut_after_one(&mut events);
     drop(events);
     let mut other = stream(&gateway, &session, &(behind(&id) + &bearer("b")));
+    eventually("both listen, the plane and the session", || upstream.open_streams() >= 2);
     upstream.open("go");
     upstream.say(&note(7));
     assert_eq!(other.message()["params"]["data"], 7, "its own stream, not the answer");
