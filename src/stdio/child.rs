@@ -84,10 +84,7 @@ pub(super) struct Child {
     dismissed: Cell<bool>,
     ended: Cell<bool>,
     closed: Cell<bool>,
-    begun: Moment,
     used: Cell<Moment>,
-    /// What waits for the answer to the gateway's own handshake, where that did not come in time.
-    hello: RefCell<Option<(Rc<Inbox>, Ticket)>>,
     /// How it answered the one handshake, where it is shared.
     welcome: RefCell<Option<Rc<Value>>>,
     /// It has not.
@@ -130,9 +127,7 @@ impl Child {
             dismissed: Cell::new(false),
             ended: Cell::new(false),
             closed: Cell::new(false),
-            begun: now,
             used: Cell::new(now),
-            hello: RefCell::default(),
             welcome: RefCell::default(),
             unwelcome: Cell::new(false),
             greeting: Cell::new(false),
@@ -213,21 +208,6 @@ impl Child {
 
     pub(super) fn touch(&self, now: Moment) {
         self.used.set(now);
-    }
-
-    /// Whether it was begun after `then`.
-    pub(super) fn is_younger(&self, then: Moment) -> bool {
-        self.begun > then
-    }
-
-    /// The answer to the gateway's handshake is waited for another time.
-    pub(super) fn put_off(&self, hello: (Rc<Inbox>, Ticket)) {
-        self.hello.replace(Some(hello));
-    }
-
-    /// What waits for that, if anything does.
-    pub(super) fn take_up(&self) -> Option<(Rc<Inbox>, Ticket)> {
-        self.hello.take()
     }
 
     /// It has ended, and is reaped.
@@ -475,9 +455,7 @@ impl Child {
             Ok(Where::Session) => self.announce(house, &message),
             Ok(Where::Watchers) => self.tell_watchers(house, &message),
             // One that asks and does not read gets no answers either.
-            Ok(Where::Back) if self.queued.get() + message.len() > STDIO_QUEUED_BYTES_MAX => {
-                house.dropped(&self.server)
-            }
+            Ok(Where::Back) if self.queued.get() + message.len() > STDIO_QUEUED_BYTES_MAX => house.dropped(&self.server),
             Ok(Where::Back) => self.post(message),
             Ok(Where::Nowhere) => house.dropped(&self.server),
         }

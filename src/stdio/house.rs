@@ -194,7 +194,7 @@ impl House {
             }
             self.timers.sleep_until(next).await;
         }
-        // One that the gateway asked for its era, or gave the handshake in vain, has done nothing yet for anybody.
+        // One that was only asked for its era, by the gateway, has done nothing yet for anybody.
         let blank = match place.era() {
             Era::Legacy if owner.is_empty() => server.places.borrow_mut().remove(&Place::Blank),
             Era::Legacy | Era::Modern => None,
@@ -313,9 +313,6 @@ impl House {
         child.server.vacate(child);
         if !child.close() {
             return;
-        }
-        if let Some(said) = child.take_up().and_then(|(inbox, _)| inbox.take()) {
-            self.taken(&said);
         }
         child.sessions().iter().for_each(|session| self.forget(session));
     }
@@ -463,8 +460,7 @@ impl Server {
         }
     }
 
-    /// A child that the gateway asked for its era has refused, or is slow to begin: it waits for its first use, unless
-    /// another does.
+    /// A child that the gateway asked for its era has refused: it waits for its first use, unless another does.
     pub(super) fn keep_blank(&self, child: &Rc<Child>) -> bool {
         let mut places = self.places.borrow_mut();
         places.remove(&child.place());
@@ -499,7 +495,8 @@ enum Room {
 
 impl Crowd {
     fn count(&mut self, ends: bool, own: bool) {
-        let (all, mine) = if ends { (&mut self.ending, &mut self.own_ending) } else { (&mut self.all, &mut self.own) };
+        let (all, mine) =
+            if ends { (&mut self.ending, &mut self.own_ending) } else { (&mut self.all, &mut self.own) };
         *all += 1;
         *mine += usize::from(own);
     }

@@ -185,7 +185,9 @@ impl Serving {
         if shared {
             return self.join(&child, asked, facts).await;
         }
-        match self.greeted(&child, asked, facts, owner.is_empty()).await {
+        let gone = || self.pair.is_gone();
+        let answer = ask(&self.house, &child, asked.body(), self.pair.nudge(), &gone, u64::MAX).await;
+        match answer {
             Ok(answer) if succeeded(&self.house, &answer) => {
                 let Some(session) = self.house.open(&child) else {
                     self.house.dismiss(&child);
@@ -195,58 +197,14 @@ impl Serving {
             }
             Ok(answer) => {
                 // Where it is a client who asks, what is refused may be its message.
-                if owner.is_empty() {
-                    self.house.not_legacy(&child)
-                } else {
-                    self.house.dismiss(&child)
-                }
+                if owner.is_empty() { self.house.not_legacy(&child) } else { self.house.dismiss(&child) }
                 self.json(&answer, None).await
             }
             Err(fault) => {
-                // It may wait for the gateway's next handshake, or be where the modern era is.
-                if child.place().era() == Era::Legacy {
-                    self.house.dismiss(&child);
-                }
+                self.house.dismiss(&child);
                 self.status(status_of(fault)).await
             }
         }
-    }
-
-    /// How a child of its own answers the handshake. A program may take longer to begin than the gateway waits for an
-    /// answer: then its child is kept for the next time, or there would never be one that has begun.
-    async fn greeted(
-        &self,
-        child: &Rc<Child>,
-        asked: &Asked,
-        facts: &Facts,
-        keeps: bool,
-    ) -> Result<Vec<u8>, UpstreamFault> {
-        let (house, nudge, gone) = (&self.house, self.pair.nudge(), || self.pair.is_gone());
-        if !keeps {
-            return ask(house, child, asked.body(), nudge, &gone, u64::MAX).await;
-        }
-        let put_off = child.take_up();
-        let another = put_off.is_some();
-        let (inbox, ticket) = match put_off {
-            Some(put_off) => put_off,
-            None => {
-                let inbox = Inbox::new(nudge);
-                match send(house, child, asked.body(), ALONE, &inbox)? {
-                    Goes::Asking(ticket) => (inbox, ticket),
-                    Goes::Telling | Goes::Late => return Err(UpstreamFault::BadAnswer),
-                }
-            }
-        };
-        inbox.read_by(nudge);
-        let answer = answer_in(house, &inbox, nudge, &gone, u64::MAX).await;
-        let then = house.timers.now().mono.less_ms(STDIO_HELLO_MS_MAX);
-        let late = answer == Err(UpstreamFault::Timeout) && !child.is_closed() && child.is_younger(then);
-        if late && child.place().era() == Era::Legacy && self.server.keep_blank(child) {
-            child.put_off((inbox, ticket));
-            return answer;
-        }
-        child.leave(ticket);
-        answer.map(|answer| if another { renamed(&answer, &facts.id) } else { answer })
     }
 
     /// A session with a child that others use too: it has shaken hands already, or does so now, and is no client's own.
@@ -555,14 +513,6 @@ impl House {
 
 fn answered(id: &[u8], rest: &str) -> Vec<u8> {
     [b"{\"jsonrpc\":\"2.0\",\"id\":", id, b",", rest.as_bytes(), b"}"].concat()
-}
-
-/// An answer under another request's id.
-fn renamed(answer: &[u8], id: &[u8]) -> Vec<u8> {
-    let mut answer: Value = serde_json::from_slice(answer).unwrap_or_default();
-    let part = if answer["result"].is_object() { "result" } else { "error" };
-    let said = answer[part].take();
-    answered(id, &format!("\"{part}\":{said}"))
 }
 
 fn is_modern(asked: &Asked) -> bool {

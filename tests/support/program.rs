@@ -40,9 +40,9 @@ impl Program {
     }
 
     /// Doing so: `modern` speaks that era too, `dies` ends when asked for its era, `silent` does not answer that, `ends`
-    /// ends at once, `slow` takes longer to begin than it is given to say its era,
-    /// `crawls` longer than for that and the handshake, `late` does so the first time only, `strict` refuses what says nothing of its client,
-    /// `brittle` ends at that, `stays` does not end with its input, nor when told to.
+    /// ends at once, `slow` takes longer to begin than it is given to say its era, `late` takes long the first time
+    /// only, `strict` refuses a client that does not say who it is, `brittle` ends at that, `stays` does not end with
+    /// its input, nor when told to.
     pub(crate) fn mode(mut self, mode: &str) -> Self {
         self.settings["env"][MODE] = json!(mode);
         self
@@ -119,9 +119,6 @@ fn serve(mode: &str) -> ! {
     }
     if is("slow") {
         thread::sleep(Duration::from_secs(6));
-    }
-    if is("crawls") {
-        thread::sleep(Duration::from_secs(17));
     }
     if is("late") && is_first() {
         thread::sleep(Duration::from_secs(4));

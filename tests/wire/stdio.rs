@@ -369,17 +369,6 @@ fn a_slow_start_hides_no_era() {
     }
 }
 
-/// A program that takes longer to begin than anybody waits for its answers is known all the same once it has begun.
-#[test]
-fn a_very_slow_start_is_waited_for() {
-    let program = Program::new().mode("crawls");
-    let gateway = open(&program).start();
-    eventually("it has begun", || !program.begun().is_empty());
-    thread::sleep(PATIENCE * 4 / 5);
-    known(&gateway, "prog");
-    assert_eq!(program.begun().len(), 1);
-}
-
 /// What a program refuses of one client, it may take from the next.
 #[test]
 fn a_refused_handshake_is_one_clients_affair() {
