@@ -495,8 +495,7 @@ enum Room {
 
 impl Crowd {
     fn count(&mut self, ends: bool, own: bool) {
-        let (all, mine) =
-            if ends { (&mut self.ending, &mut self.own_ending) } else { (&mut self.all, &mut self.own) };
+        let (all, mine) = if ends { (&mut self.ending, &mut self.own_ending) } else { (&mut self.all, &mut self.own) };
         *all += 1;
         *mine += usize::from(own);
     }

@@ -112,7 +112,9 @@ impl Serving {
             Ok(child) => child,
             Err(fault) => return self.status(status_of(fault)).await,
         };
-        if facts.verb == Some(Verb::Discover) && !child.has_answered() {
+        // Of a program whose era is known a client's child may take as long to begin as it takes.
+        let asks = owner.is_empty() || !self.server.modern.get();
+        if facts.verb == Some(Verb::Discover) && asks && !child.has_answered() {
             return self.probe(&child, asked, facts).await;
         }
         child.probing.set(false);
@@ -197,7 +199,11 @@ impl Serving {
             }
             Ok(answer) => {
                 // Where it is a client who asks, what is refused may be its message.
-                if owner.is_empty() { self.house.not_legacy(&child) } else { self.house.dismiss(&child) }
+                if owner.is_empty() {
+                    self.house.not_legacy(&child)
+                } else {
+                    self.house.dismiss(&child)
+                }
                 self.json(&answer, None).await
             }
             Err(fault) => {

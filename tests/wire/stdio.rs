@@ -365,6 +365,9 @@ fn a_slow_start_hides_no_era() {
         known(&gateway, "prog");
         assert_eq!(status(&gateway, "prog")["protocols"].as_array().map(Vec::len), Some(2));
         assert_eq!(program.begun().len(), 2);
+        // A client's own child begins as slowly, which is no reason to tell it that nothing answers.
+        let answer = Post::modern("server/discover", json!({})).to(&gateway).json();
+        assert!(answer.get("result").is_some(), "{answer}");
         Post::call("echo").echoed(&gateway);
     }
 }
