@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::gateway::{Gateway, Setup, Who, eventually};
+use crate::support::gateway::{Gateway, PATIENCE, Setup, Who, eventually_within};
 use crate::support::oracle;
 use crate::support::peers::{
     CONFORMANCE_SERVER, EVERYTHING_PROGRAM, EVERYTHING_SERVER, PY_CLIENT, PY_SERVER, PY_SSE_SERVER, Peers, Sdk,
@@ -195,7 +195,8 @@ fn against_our_program(client: Option<Client>, server: Option<Peers>, script: &s
 
 /// A program takes its time to begin, and until then its eras are not known.
 fn known(gateway: &Gateway) {
-    eventually("the program is known", || gateway.status()["servers"][0]["known"] == true);
+    // Where it speaks both eras, it has to begin twice before they are.
+    eventually_within(PATIENCE * 3, "the program is known", || gateway.status()["servers"][0]["known"] == true);
 }
 
 #[test]

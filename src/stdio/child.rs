@@ -72,7 +72,7 @@ pub(super) struct Child {
     /// Rung when it has ended.
     end: Nudge,
     grip: RefCell<Option<Arc<Grip>>>,
-    /// Where it was asked for its era, and has not answered yet.
+    /// Where the gateway asked for its era, and it has not answered yet.
     pub(super) probing: Cell<bool>,
     /// It has answered in the modern era.
     pub(super) modern: Cell<bool>,
@@ -434,6 +434,7 @@ impl Child {
             Err(_) => self.odd(house, "no JSON-RPC message"),
             Ok(Where::Last(ticket)) => {
                 let inbox = self.calls.borrow_mut().remove(&ticket);
+                self.server.answered.set(true);
                 if !self.answered.replace(true) {
                     self.server.notes.well();
                 }

@@ -70,6 +70,8 @@ pub(super) struct Server {
     pub(super) refused: [Cell<bool>; 2],
     /// It has answered in the modern era.
     pub(super) modern: Cell<bool>,
+    /// One of its children has answered anything.
+    pub(super) answered: Cell<bool>,
     closed: Cell<bool>,
 }
 
@@ -192,11 +194,12 @@ impl House {
             }
             self.timers.sleep_until(next).await;
         }
-        // One that was only asked for its era has done nothing yet.
+        // One that was only asked for its era, by the gateway, has done nothing yet for anybody.
         let blank = match place.era() {
-            Era::Legacy => server.places.borrow_mut().remove(&Place::Blank).filter(|child| !child.is_closed()),
-            Era::Modern => None,
+            Era::Legacy if owner.is_empty() => server.places.borrow_mut().remove(&Place::Blank),
+            Era::Legacy | Era::Modern => None,
         };
+        let blank = blank.filter(|child| !child.is_closed());
         let child = match blank {
             Some(child) => child,
             None => self.begin(server, place.clone(), owner)?,
@@ -228,18 +231,19 @@ impl House {
     fn make_room(self: &Rc<Self>, server: &Rc<Server>) -> Result<(), UpstreamFault> {
         let then = self.timers.last().mono.less_ms(STDIO_SPARE_MS);
         let of_server = |child: &Child| Rc::ptr_eq(&child.server, server);
-        let (all, own) = {
-            let children = self.children.borrow();
-            let living = || children.values().filter(|child| !child.is_closed());
-            (living().count(), living().filter(|child| of_server(child)).count())
-        };
-        if own < STDIO_SERVER_CHILDREN_MAX && all < STDIO_CHILDREN_MAX {
-            return Ok(());
+        let mut crowd = Crowd::default();
+        for child in self.children.borrow().values() {
+            crowd.count(child.is_closed(), of_server(child));
+        }
+        match crowd.room() {
+            Room::Free => return Ok(()),
+            Room::None => return Err(UpstreamFault::NoBuffer),
+            Room::Taken => {}
         }
         let oldest = {
             let children = self.children.borrow();
             let idle = children.values().filter(|child| !child.is_closed() && child.is_idle(then));
-            let idle = idle.filter(|child| own < STDIO_SERVER_CHILDREN_MAX || of_server(child));
+            let idle = idle.filter(|child| crowd.own < STDIO_SERVER_CHILDREN_MAX || of_server(child));
             idle.filter(|child| !self.is_listened(child)).min_by_key(|child| child.used()).cloned()
         };
         let oldest = oldest.ok_or(UpstreamFault::NoBuffer)?;
@@ -284,7 +288,9 @@ impl House {
         child.server.vacate(child);
         let now = self.timers.now().mono;
         let server = &child.server;
-        let late = child.has_answered() && !server.shared;
+        // What one owner's first message does to a child is no other's affair either, where others are served well.
+        let late = child.has_answered() || (server.answered.get() && !child.owner.is_empty());
+        let late = late && !server.shared;
         if late {
             let mut owners = server.owners.borrow_mut();
             if owners.len() < STDIO_OWNERS_MAX || owners.contains_key(&child.owner) {
@@ -319,7 +325,7 @@ impl House {
         found.iter().for_each(|child| self.dismiss(child));
     }
 
-    /// A child has refused the handshake of the legacy era. Where it was asked for the modern one before, and says only
+    /// A child has refused the gateway's own handshake of the legacy era. Where it was asked for the modern one before, and says only
     /// now that it speaks that, this means nothing; else its program speaks the modern one only.
     pub(super) fn not_legacy(self: &Rc<Self>, child: &Rc<Child>) {
         let server = &child.server;
@@ -421,6 +427,7 @@ impl Server {
             owners: RefCell::default(),
             refused: [Cell::new(false), Cell::new(false)],
             modern: Cell::new(false),
+            answered: Cell::new(false),
             closed: Cell::new(false),
         }
     }
@@ -453,7 +460,7 @@ impl Server {
         }
     }
 
-    /// A child that was asked for its era has refused: it waits for its first use, unless another does.
+    /// A child that the gateway asked for its era has refused: it waits for its first use, unless another does.
     pub(super) fn keep_blank(&self, child: &Rc<Child>) -> bool {
         let mut places = self.places.borrow_mut();
         places.remove(&child.place());
@@ -466,5 +473,74 @@ impl Server {
     }
 }
 
+/// How many children there are: those that can be used, and those that are ending and are not reaped yet.
+#[derive(Debug, Default)]
+struct Crowd {
+    all: usize,
+    /// Of the server that wants one more.
+    own: usize,
+    ending: usize,
+    own_ending: usize,
+}
+
+/// Whether there may be one more child.
+#[derive(Debug, PartialEq, Eq)]
+enum Room {
+    Free,
+    /// Where another goes for it.
+    Taken,
+    /// Not before some have ended that are about to.
+    None,
+}
+
+impl Crowd {
+    fn count(&mut self, ends: bool, own: bool) {
+        let (all, mine) = if ends { (&mut self.ending, &mut self.own_ending) } else { (&mut self.all, &mut self.own) };
+        *all += 1;
+        *mine += usize::from(own);
+    }
+
+    /// A child takes its time to end, and is a process until then: begun and dismissed in turn, they would be without
+    /// bound.
+    fn room(&self) -> Room {
+        let processes = self.all + self.ending;
+        if self.own_ending >= STDIO_SERVER_CHILDREN_MAX || processes >= STDIO_CHILDREN_MAX + STDIO_SERVER_CHILDREN_MAX {
+            Room::None
+        } else if self.own < STDIO_SERVER_CHILDREN_MAX && self.all < STDIO_CHILDREN_MAX {
+            Room::Free
+        } else {
+            Room::Taken
+        }
+    }
+}
+
 /// How often that which nobody uses is looked for, milliseconds.
 const KEEP_MS: u64 = 1_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn crowd(own: usize, own_ending: usize, other: usize, other_ending: usize) -> Crowd {
+        let mut crowd = Crowd::default();
+        for (count, ends, own) in
+            [(own, false, true), (own_ending, true, true), (other, false, false), (other_ending, true, false)]
+        {
+            (0..count).for_each(|_| crowd.count(ends, own));
+        }
+        crowd
+    }
+
+    #[test]
+    fn children_that_are_ending_count_too() {
+        let (server, all) = (STDIO_SERVER_CHILDREN_MAX, STDIO_CHILDREN_MAX);
+        assert_eq!(crowd(0, 0, 0, 0).room(), Room::Free);
+        assert_eq!(crowd(server - 1, server - 1, 0, 0).room(), Room::Free);
+        assert_eq!(crowd(server, 0, 0, 0).room(), Room::Taken);
+        assert_eq!(crowd(0, 0, all, 0).room(), Room::Taken);
+        assert_eq!(crowd(0, server, 0, 0).room(), Room::None);
+        assert_eq!(crowd(0, 0, 0, server).room(), Room::Free, "another server's");
+        assert_eq!(crowd(0, 0, 0, all + server).room(), Room::None);
+        assert_eq!(crowd(1, 0, all - 1, server).room(), Room::None);
+    }
+}

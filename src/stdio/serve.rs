@@ -112,7 +112,9 @@ impl Serving {
             Ok(child) => child,
             Err(fault) => return self.status(status_of(fault)).await,
         };
-        if facts.verb == Some(Verb::Discover) && !child.has_answered() {
+        // Of a program whose era is known a client's child may take as long to begin as it takes.
+        let asks = owner.is_empty() || !self.server.modern.get();
+        if facts.verb == Some(Verb::Discover) && asks && !child.has_answered() {
             return self.probe(&child, asked, facts).await;
         }
         child.probing.set(false);
@@ -121,9 +123,11 @@ impl Serving {
     }
 
     /// Asks a new child for its era. What is no answer in this one's terms, whatever it is, is that of a server of the
-    /// legacy era (MCP 2026-07-28 basic/transports/stdio); its child may then be used for that.
+    /// legacy era (MCP 2026-07-28 basic/transports/stdio); its child may then be used for that. Where it is a client
+    /// who asks, what is refused may be its message: then that is about this child alone.
     async fn probe(&self, child: &Rc<Child>, asked: &Asked, facts: &Facts) -> bool {
-        child.probing.set(true);
+        let decides = owner_of(asked).is_empty();
+        child.probing.set(decides);
         let inbox = Inbox::new(self.pair.nudge());
         let ticket = match send(&self.house, child, asked.body(), ALONE, &inbox) {
             Ok(Goes::Asking(ticket)) => ticket,
@@ -146,15 +150,15 @@ impl Serving {
         } else if let Err(UpstreamFault::Unreachable | UpstreamFault::NoBuffer) = answer {
             self.house.dismiss(child);
             return self.status(status_of(UpstreamFault::Unreachable)).await;
-        } else if self.server.modern.get() {
-            // What the program is, it has shown before: this is about this message, or about this child.
+        } else if self.server.modern.get() || !decides {
+            // What the program is, it has shown before, or the gateway finds out: this is about this message, or about
+            // this child.
             if child.is_closed() || answer.as_ref().is_err_and(|fault| *fault != UpstreamFault::Timeout) {
                 self.house.dismiss(child);
             }
-            return match answer {
-                Ok(answer) => self.json(&answer, None).await,
-                Err(fault) => self.status(status_of(fault)).await,
-            };
+            if let (Err(fault), true) = (&answer, self.server.modern.get()) {
+                return self.status(status_of(*fault)).await;
+            }
         } else {
             self.server.refused[Era::Modern as usize].set(true);
             if child.is_closed() || !self.server.keep_blank(child) {
@@ -194,7 +198,12 @@ impl Serving {
                 self.json(&answer, Some(session.number)).await
             }
             Ok(answer) => {
-                self.house.not_legacy(&child);
+                // Where it is a client who asks, what is refused may be its message.
+                if owner.is_empty() {
+                    self.house.not_legacy(&child)
+                } else {
+                    self.house.dismiss(&child)
+                }
                 self.json(&answer, None).await
             }
             Err(fault) => {
@@ -385,7 +394,12 @@ async fn greet(house: Rc<House>, child: Rc<Child>) {
     let result = answer["result"].take();
     if !result.is_object() {
         child.unwelcome();
-        return house.not_legacy(&child);
+        house.not_legacy(&child);
+        // Nobody is to find it where it was welcome to nobody; it may have moved to where the modern era is.
+        if child.place() == Place::Shared(Era::Legacy) {
+            house.dismiss(&child);
+        }
+        return;
     }
     child.post(request::notify_initialized());
     let mut welcome = result;

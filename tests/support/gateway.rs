@@ -492,8 +492,14 @@ pub(crate) fn export(folder: &Path) -> Vec<Value> {
 
 /// Waits until `so` holds.
 #[track_caller]
-pub(crate) fn eventually(what: &str, mut so: impl FnMut() -> bool) {
-    let until = Instant::now() + PATIENCE;
+pub(crate) fn eventually(what: &str, so: impl FnMut() -> bool) {
+    eventually_within(PATIENCE, what, so);
+}
+
+/// The same, for what takes longer than that.
+#[track_caller]
+pub(crate) fn eventually_within(patience: Duration, what: &str, mut so: impl FnMut() -> bool) {
+    let until = Instant::now() + patience;
     while !so() {
         assert!(Instant::now() < until, "it never came to be that {what}");
         thread::sleep(POLL);

@@ -15,7 +15,7 @@ pub(crate) const LEGACY: &str = "2025-11-25";
 /// Its key in `_meta`.
 pub(crate) const VERSION_KEY: &str = "io.modelcontextprotocol/protocolVersion";
 
-const CAPABILITIES_KEY: &str = "io.modelcontextprotocol/clientCapabilities";
+pub(crate) const CAPABILITIES_KEY: &str = "io.modelcontextprotocol/clientCapabilities";
 
 /// A POST being put together.
 #[derive(Clone, Debug)]

@@ -40,7 +40,9 @@ impl Program {
     }
 
     /// Doing so: `modern` speaks that era too, `dies` ends when asked for its era, `silent` does not answer that, `ends`
-    /// ends at once, `slow` takes longer to begin than it is given to say its era, `stays` does not end with its input, nor when told to.
+    /// ends at once, `slow` takes longer to begin than it is given to say its era, `late` takes long the first time
+    /// only, `strict` refuses a client that does not say who it is, `brittle` ends at that, `stays` does not end with
+    /// its input, nor when told to.
     pub(crate) fn mode(mut self, mode: &str) -> Self {
         self.settings["env"][MODE] = json!(mode);
         self
@@ -118,6 +120,9 @@ fn serve(mode: &str) -> ! {
     if is("slow") {
         thread::sleep(Duration::from_secs(6));
     }
+    if is("late") && is_first() {
+        thread::sleep(Duration::from_secs(4));
+    }
     if is("stays") {
         // Told to end, a shell would; this one has to be killed.
         let _ = signal_hook::flag::register(signal_hook::consts::SIGTERM, Arc::default());
@@ -130,6 +135,13 @@ fn serve(mode: &str) -> ! {
         let legacy = method != "server/discover" && message["params"]["_meta"].get(super::mcp::VERSION_KEY).is_none();
         if method == "server/discover" && is("dies") {
             exit(4);
+        }
+        if (is("strict") || is("brittle")) && is_nameless(&method, &message) {
+            if is("brittle") {
+                exit(5);
+            }
+            say(&error(&message["id"], -32_602, "who is it?"));
+            continue;
         }
         if method == "server/discover" && is("silent") {
             continue;
@@ -150,6 +162,21 @@ fn serve(mode: &str) -> ! {
         thread::sleep(Duration::from_secs(1));
     }
     exit(0);
+}
+
+/// Whether this process is the first of its program.
+fn is_first() -> bool {
+    let log = std::env::var_os(LOG).and_then(|log| fs::read_to_string(log).ok()).unwrap_or_default();
+    log.starts_with(&format!("{} ", std::process::id()))
+}
+
+/// Whether a client introduces itself without saying who it is.
+fn is_nameless(method: &str, message: &Value) -> bool {
+    match method {
+        "initialize" => message["params"]["clientInfo"]["name"] == "",
+        "server/discover" => message["params"]["_meta"][super::mcp::CAPABILITIES_KEY].get("nameless").is_some(),
+        _ => false,
+    }
 }
 
 fn heard(state: &Arc<State>, method: &str, message: &Value) {

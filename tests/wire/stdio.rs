@@ -365,8 +365,60 @@ fn a_slow_start_hides_no_era() {
         known(&gateway, "prog");
         assert_eq!(status(&gateway, "prog")["protocols"].as_array().map(Vec::len), Some(2));
         assert_eq!(program.begun().len(), 2);
+        // A client's own child begins as slowly, which is no reason to tell it that nothing answers.
+        let answer = Post::modern("server/discover", json!({})).to(&gateway).json();
+        assert!(answer.get("result").is_some(), "{answer}");
         Post::call("echo").echoed(&gateway);
     }
+}
+
+/// What a program refuses of one client, it may take from the next.
+#[test]
+fn a_refused_handshake_is_one_clients_affair() {
+    let program = Program::new().mode("strict modern");
+    let gateway = open(&program).start();
+    known(&gateway, "prog");
+    let refused = Post::initialize("2025-06-18").param("/clientInfo/name", json!("")).to(&gateway).json();
+    assert_eq!(refused["error"]["code"], -32_602, "{refused}");
+    let session = open_session(&gateway, |post| post);
+    Post::legacy_call(&session, "echo").echoed(&gateway);
+    Post::call("echo").echoed(&gateway);
+}
+
+/// Before the gateway knows a program's eras, too.
+#[test]
+fn a_refused_question_is_one_clients_affair() {
+    let program = Program::new().mode("strict modern late");
+    let gateway = open(&program).tokens("deny").start();
+    eventually("the gateway has begun to ask", || !program.begun().is_empty());
+    let discover = |subject: &str| {
+        let token = gateway.token(&Who { subject, ..Who::default() });
+        Post::modern("server/discover", json!({})).token(&token)
+    };
+    let refused = discover("ada").declaring(json!({ "nameless": {} })).to(&gateway).json();
+    assert_eq!(refused["error"]["code"], -32_602, "{refused}");
+    let answer = discover("bob").to(&gateway).json();
+    assert!(answer.get("result").is_some(), "{answer}");
+}
+
+/// [C3] Who makes a program end by a first message is not helped to do so again; others are.
+#[test]
+fn a_fatal_handshake_is_one_clients_affair() {
+    let program = Program::new().mode("brittle");
+    let gateway = open(&program).tokens("deny").start();
+    known(&gateway, "prog");
+    let initialize = |subject: &str, name: &str| {
+        let token = gateway.token(&Who { subject, ..Who::default() });
+        Post::initialize("2025-06-18").param("/clientInfo/name", json!(name)).token(&token).to(&gateway).json()
+    };
+    let before = program.begun().len();
+    for _ in 0..6 {
+        let answer = initialize("ada", "");
+        assert!(answer.get("result").is_none(), "{answer}");
+    }
+    assert!((5..=6).contains(&(program.begun().len() - before)));
+    let answer = initialize("bob", "test");
+    assert!(answer.get("result").is_some(), "{answer}");
 }
 
 /// In the modern era each owner has a child of its own; subscriptions have their client's ids.
