@@ -150,7 +150,12 @@ pub(super) fn unhealthy(shard: &Shard, snapshot: &Held, server: ServerId) -> Opt
 /// Where what is said in passing goes, that nobody waits for: to an instance that is not ejected, and without a verdict on
 /// it, since it has less time than a call.
 pub(super) fn aside<'a>(shard: &Shard, snapshot: &'a Held, server: ServerId, upstream: &Upstream) -> Option<Lane<'a>> {
-    let lane = Lanes::new(snapshot, server, Wish::At(upstream.instance)).next(shard)?;
+    unjudged(Lanes::new(snapshot, server, Wish::At(upstream.instance)).next(shard)?)
+}
+
+/// The same lane where nothing that happens on it is held against its instance; none to one that is ejected. A server may
+/// take its time with the head of a stream, which says nothing of its calls.
+pub(super) fn unjudged(lane: Lane<'_>) -> Option<Lane<'_>> {
     (!lane.instance.breaker.is_ejected()).then_some(Lane { health: None, ..lane })
 }
 

@@ -10,7 +10,7 @@ use crate::base::ids::{EndpointId, ServerId, ShardId};
 use crate::base::span::Span;
 use crate::base::time::{Moment, Now};
 use crate::identity::active::ActiveTask;
-use crate::identity::caller::Caller;
+use crate::identity::caller::{Caller, Owner};
 use crate::jsonrpc::scan::Shape;
 use crate::mcp::merge::Merged;
 use crate::mcp::method as methods;
@@ -37,6 +37,8 @@ pub(super) type IdBytes = SmallVec<[u8; 32]>;
 pub(super) struct Flight {
     pub(super) snapshot: Rc<Held>,
     pub(super) caller: Rc<Caller>,
+    /// Whose share it is counted in: as who its caller was known when it began.
+    pub(super) payer: Owner,
     pub(super) task: ActiveTask,
     pub(super) endpoint: EndpointId,
     /// Where it goes; means nothing while it is [`Whose::Nobody`]'s.
@@ -166,7 +168,7 @@ impl Flight {
         }
         if self.taken.get() == Taken::Call {
             self.taken.set(Taken::Nothing);
-            shard.load.called(self.caller.principal);
+            shard.load.called(self.payer);
         }
     }
 
@@ -231,7 +233,7 @@ impl Flight {
         meter::answered(shard, self);
         self.answer_leaves(shard);
         if self.taken.replace(Taken::Nothing) == Taken::Stream {
-            shard.load.streamed(self.caller.principal);
+            shard.load.streamed(self.payer);
         }
     }
 }

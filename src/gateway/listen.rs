@@ -57,7 +57,7 @@ pub(super) async fn serve(
     write_head(conn, shard, &mut out, Framing::Chunked);
     let (feed, key) = shard.feeds.subscribe(shard, flight, session, listening, &first);
     // From here on it is the tap's: the place at the stream, its subject's share, and the outcome.
-    let tap = Tap { feed, key, who: Rc::new(Who::of(flight)), ending };
+    let tap = Tap { feed, key, who: Rc::new(Who::of(flight)), payer: flight.payer, ending };
     flight.taken.set(Taken::Nothing);
     conn.send(shard, &out).await;
     Ok(Next::Stream(tap))

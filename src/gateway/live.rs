@@ -372,8 +372,11 @@ impl Feed {
 
     fn weigh_again(&self, shard: &Shard, who: &Who) {
         let snapshot = shard.snapshot();
-        let Some(part) = self.parts.borrow().first().cloned() else { return };
-        let Some(eyes) = self.eyes(&snapshot, who, &part) else { return };
+        let parts = self.parts.borrow().clone();
+        let Some(eyes) = parts.iter().find_map(|part| self.eyes(&snapshot, who, part)) else {
+            // Nobody is left whom these rules could be asked about.
+            return self.outlet.borrow_mut().retain_waiting(|_| parts.is_empty());
+        };
         let mut refused = Vec::new();
         self.outlet.borrow_mut().retain_waiting(|data| match events::still_allowed(shard, &eyes, data) {
             Ok(()) => true,
@@ -418,6 +421,7 @@ impl Feed {
         let is_alone = snapshot.merged[endpoint.index()].alone().is_some();
         Some(Flight {
             task: who.task,
+            payer: who.caller.principal,
             server,
             whose: if is_alone { Whose::Alone } else { Whose::One(None) },
             endpoint,

@@ -192,7 +192,7 @@ impl Load {
     /// And one less.
     pub(super) fn called(&self, subject: Owner) {
         self.calls.set(self.calls.get() - 1);
-        self.gone(subject, |share| share.calls -= 1);
+        self.gone(subject, |share| share.calls = share.calls.saturating_sub(1));
     }
 
     /// One more stream of this subject.
@@ -216,7 +216,7 @@ impl Load {
     /// And one less.
     pub(super) fn streamed(&self, subject: Owner) {
         self.streams.set(self.streams.get() - 1);
-        self.gone(subject, |share| share.streams -= 1);
+        self.gone(subject, |share| share.streams = share.streams.saturating_sub(1));
     }
 
     /// A subject with nothing under way is forgotten, but not at once: the next call is likely to be its own.

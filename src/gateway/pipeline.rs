@@ -283,7 +283,7 @@ fn afford(shard: &Shard, conn: &Conn, flight: &mut Flight, call: &Call) -> Resul
         Some(Verb::Listen | Verb::Initialize) => Class::Lasting,
         _ => Class::Asking,
     };
-    let (limits, subject) = (&flight.snapshot.settings.limits, flight.caller.principal);
+    let (limits, subject) = (&flight.snapshot.settings.limits, flight.payer);
     if !shard.admits(class, limits) {
         return Err(Kind::Overloaded.into());
     }
@@ -403,6 +403,7 @@ impl Asked {
             request_bytes: 0,
             seq: None,
             snapshot: self.snapshot,
+            payer: self.caller.principal,
             caller: self.caller,
         }
     }

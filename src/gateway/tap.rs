@@ -9,6 +9,7 @@ use crate::base::limits::{SEND_PIECE_BYTES, STREAM_ACKNOWLEDGED_MS_MAX, STREAM_P
 use crate::base::time::{Moment, Now};
 use crate::http::body as chunks;
 use crate::http::sse::{self, Event};
+use crate::identity::caller::Owner;
 use crate::record::Seq;
 use crate::record::frame::{Outcome, Status};
 use crate::session::outlet::{Taken, TapKey};
@@ -27,6 +28,8 @@ pub(super) struct Tap {
     pub(super) feed: Rc<Feed>,
     pub(super) key: TapKey,
     pub(super) who: Rc<Who>,
+    /// Whose share it is counted in.
+    pub(super) payer: Owner,
     /// Of a request that the stream is the answer to: what is to be recorded at its end.
     pub(super) ending: Option<Ending>,
 }
@@ -62,7 +65,7 @@ pub(super) async fn serve(shard: &Shard, slot: &Rc<Slot>, stream: &Stream, tap: 
         ending.write(shard, clean, bytes);
     }
     shard.feeds.detach(shard, &tap.feed, tap.key);
-    shard.load.streamed(tap.who.caller.principal);
+    shard.load.streamed(tap.payer);
     slot.phase.set(Phase::Busy);
     if clean && !shard.draining() {
         return After::Idle(0, wait);

@@ -229,10 +229,17 @@ impl Reloader {
             return Err(ReloadFault::Ending);
         }
         let path = config.path.display().to_string();
-        let (path, loaded, read) =
-            self.read(config).map_err(|error| ReloadFault::Read { path: path.clone(), error })?;
         // Tried once, whatever comes of it: a file with a fault is read again when it has changed.
-        *files = read;
+        let (path, loaded) = match self.read(config) {
+            Ok((path, loaded, read)) => {
+                *files = read;
+                (path, loaded)
+            }
+            Err(error) => {
+                files.read.clone_from(&files.seen);
+                return Err(ReloadFault::Read { path, error });
+            }
+        };
         let config::Loaded { mut settings, warnings } =
             loaded.map_err(|faults| ReloadFault::Config { path: path.clone(), faults })?;
         self.fixed.check(&settings)?;

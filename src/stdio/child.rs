@@ -454,7 +454,9 @@ impl Child {
             Ok(Where::Session) => self.announce(house, &message),
             Ok(Where::Watchers) => self.tell_watchers(house, &message),
             // One that asks and does not read gets no answers either.
-            Ok(Where::Back) if self.queued.get() + message.len() > STDIO_QUEUED_BYTES_MAX => house.dropped(&self.server),
+            Ok(Where::Back) if self.queued.get() + message.len() > STDIO_QUEUED_BYTES_MAX => {
+                house.dropped(&self.server)
+            }
             Ok(Where::Back) => self.post(message),
             Ok(Where::Nowhere) => house.dropped(&self.server),
         }

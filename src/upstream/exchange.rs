@@ -381,6 +381,11 @@ impl Upstreams {
         abort: &Abort,
         stream: Stream,
     ) -> Result<Answer, Failed> {
+        // Before anything is sent: without room for its answer a request stays here, and may go elsewhere.
+        let Some(input) = self.buffers.get(BUFFER_BYTES) else {
+            stream.shutdown();
+            return Err(Failed { fault: UpstreamFault::NoBuffer, unanswered: None });
+        };
         abort.watch(stream.socket());
         let guard = self.timers.deadline(stream.socket(), deadline);
         let epoch = self.pool.epoch();
@@ -390,9 +395,9 @@ impl Upstreams {
         let (result, bytes) = if !large {
             let (sent, bytes) = stream.send(bytes).await;
             // A server may answer and close before it has read everything: its answer counts, so read on.
-            (self.read_head(method, &stream, sent.is_err(), &mut silent).await, bytes)
+            (self.read_head(method, &stream, input, sent.is_err(), &mut silent).await, bytes)
         } else {
-            Box::pin(self.send_and_read(method, &stream, bytes, &mut silent)).await
+            Box::pin(self.send_and_read(method, &stream, bytes, input, &mut silent)).await
         };
         match result {
             Ok((head, input)) => {
@@ -423,10 +428,11 @@ impl Upstreams {
         method: Method,
         stream: &Stream,
         bytes: Buffer,
+        input: Buffer,
         silent: &mut bool,
     ) -> (Result<(Box<Head>, Option<Buffer>), UpstreamFault>, Buffer) {
         let mut sending = pin!(stream.send(bytes));
-        let mut reading = pin!(self.read_head(method, stream, false, silent));
+        let mut reading = pin!(self.read_head(method, stream, input, false, silent));
         let mut sent = None;
         let mut result = poll_fn(|cx| {
             if sent.is_none()
@@ -456,10 +462,10 @@ impl Upstreams {
         &self,
         method: Method,
         stream: &Stream,
+        mut input: Buffer,
         early: bool,
         silent: &mut bool,
     ) -> Result<(Box<Head>, Option<Buffer>), UpstreamFault> {
-        let mut input = self.buffers.get(BUFFER_BYTES).ok_or(UpstreamFault::NoBuffer)?;
         let mut head = self.heads.borrow_mut().pop().unwrap_or_default();
         let mut interim = 0;
         loop {

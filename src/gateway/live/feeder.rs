@@ -124,6 +124,10 @@ pub(super) async fn keep_fed(shard: &Rc<Shard>, feed: &Rc<Feed>, part: &Part) {
         while shard.timers.now().mono < until && feed.wants(shard, part) && seen == epoch(feed, part) {
             let soon = shard.timers.now().mono.plus_ms(STREAM_RETRY_MS);
             changed(shard, feed, until.min(soon).min(feed.until(shard))).await;
+            if is_stranded(shard, feed, part) {
+                // It is to be had elsewhere.
+                break;
+            }
         }
     }
     if feed.opening.get() == Opening::Trying {
@@ -187,6 +191,8 @@ async fn open(shard: &Shard, feed: &Feed, part: &Part, at: Option<&[u8]>) -> Res
         match (answer.status(), media(&answer)) {
             (200, Media::Events) => return Ok((answer, used)),
             (status, _) => {
+                // Whose connection it is next, is no affair of this stream's.
+                part.abort.reset();
                 let forgotten = is_forgotten(shard, answer).await;
                 if !forgotten || last || !whole {
                     return Err(Opening::Refused(if forgotten { 404 } else { status }));
@@ -231,7 +237,8 @@ async fn ask(shard: &Shard, feed: &Feed, part: &Part, at: Option<&[u8]>) -> Resu
     fields.extend(at.map(|at| (Known::LastEventId.name(), at)));
     let request = Request { method: Method::Get, fields: &fields, params: &[], body: None, repeatable: true };
     let wish = Wish::At(upstream.as_ref().map_or(0, |upstream| upstream.instance));
-    let lane = Lanes::new(&snapshot, server, wish).next(shard).ok_or(UpstreamFault::NoAddress)?;
+    let lane = Lanes::new(&snapshot, server, wish).next(shard);
+    let lane = lane.and_then(exchange::unjudged).ok_or(UpstreamFault::NoAddress)?;
     let clearance = Clearance::Session(feed.session.proof());
     let request = shard.upstreams.compose(clearance, &lane, &request).ok_or(UpstreamFault::NoBuffer)?;
     let until = deadline(shard, snapshot.settings.servers[server.index()].timeout_ms);

@@ -102,7 +102,8 @@ async fn ask(shard: &Shard, feed: &Feed, part: &Part, listening: &Listening) -> 
         }
         exchange::shared_key(&snapshot, server, &who.caller.owner, who.task)
     };
-    let lane = Lanes::new(&snapshot, server, Wish::Key(key)).next(shard).ok_or(UpstreamFault::NoAddress)?;
+    let lane = Lanes::new(&snapshot, server, Wish::Key(key)).next(shard);
+    let lane = lane.and_then(exchange::unjudged).ok_or(UpstreamFault::NoAddress)?;
     let clearance = Clearance::Call(&listening.recorded);
     let request = shard.upstreams.compose(clearance, &lane, &request).ok_or(UpstreamFault::NoBuffer)?;
     let until = deadline(shard, snapshot.settings.servers[server.index()].timeout_ms);
@@ -117,6 +118,8 @@ async fn ask(shard: &Shard, feed: &Feed, part: &Part, listening: &Listening) -> 
     if answer.status() == 200 && media(&answer) == Media::Events {
         return Ok(answer);
     }
+    // Whose connection it is next, is no affair of this stream's.
+    part.abort.reset();
     retire(shard, answer).await;
     Err(UpstreamFault::BadAnswer)
 }
