@@ -243,7 +243,8 @@ async fn set_level(shard: &Shard, conn: &Conn, flight: &Flight, text: &[u8]) -> 
     }
 }
 
-/// Tells every server that has a session open for this one, and that `concerns` it.
+/// Tells every server that has a session open for this one, that `concerns` it, and that the rules let its client have
+/// to do with.
 async fn tell_all(
     shard: &Shard,
     conn: &Conn,
@@ -260,7 +261,7 @@ async fn tell_all(
     }) {
         return Ok(Routed::Due(Due::Home(home)));
     }
-    let concerned = servers.iter().copied().filter(|server| concerns(*server));
+    let concerned = servers.iter().copied().filter(|it| concerns(*it) && merged::concerns_ever(flight, *it));
     sessions::tell(shard, &flight.snapshot, live, concerned, text).await;
     Ok(Routed::Due(Due::Nothing))
 }
