@@ -273,9 +273,8 @@ impl Listing {
         dropped.extend(known.into_iter().map(|item| (item.name.into(), DropWhy::Duplicate)));
         dropped.extend(fresh.drain(room..).map(|item| (item.name.into(), DropWhy::TooMany)));
         self.items.append(&mut fresh);
-        let is_named = |(name, why): &&(String, DropWhy)| {
-            !name.is_empty() && !matches!(why, DropWhy::Name | DropWhy::Duplicate)
-        };
+        let is_named =
+            |(name, why): &&(String, DropWhy)| !name.is_empty() && !matches!(why, DropWhy::Name | DropWhy::Duplicate);
         dropped.iter().filter(is_named).for_each(|(name, _)| self.hold(name.as_str().into()));
         dropped
     }

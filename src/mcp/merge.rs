@@ -301,13 +301,7 @@ impl Merged {
         }
     }
 
-    fn table(
-        &self,
-        era: Era,
-        catalog: &Catalog,
-        before: Option<&Self>,
-        warnings: &mut Vec<MergeWarning>,
-    ) -> EraTable {
+    fn table(&self, era: Era, catalog: &Catalog, before: Option<&Self>, warnings: &mut Vec<MergeWarning>) -> EraTable {
         let mut table = EraTable::default();
         table.marked.resize_with(self.parts.len(), Default::default);
         for (at, part) in (0_u16..).zip(&self.parts) {
