@@ -304,7 +304,7 @@ fn one_of_several_servers_is_held() {
     oracle::check(&gateway, &[("held", &held), ("free", &free)]);
 }
 
-/// Where names are bare, the name of what is held back, or of a server that is not known yet, is no other server's.
+/// [P9] Where names are bare, the name of what is held back, or of a server that is not known yet, is no other server's.
 #[test]
 fn a_name_does_not_change_hands() {
     let (first, second) = (Plan::tools(&["pay"]).start(), Plan::tools(&["pay", "only"]).start());
