@@ -34,7 +34,7 @@ fn catalog() -> Catalog {
     let item = |name: String| Item::named(&name);
     let server = |server| {
         let items = (server..TOOLS).step_by(SERVERS).map(|number| item(tool(number))).collect();
-        let tools = Listing { items, ttl_ms: None, public: false };
+        let tools = Listing { items, ..Listing::default() };
         let era = EraCatalog {
             events: false,
             protocol: Revision::NEWEST,

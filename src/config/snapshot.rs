@@ -121,6 +121,8 @@ pub struct Parts {
     pub addresses: Vec<Vec<Arc<[SocketAddr]>>>,
     /// Of the same settings.
     pub tls: Arc<Materials>,
+    /// The snapshot before; `None` for the first.
+    pub before: Option<Arc<Snapshot>>,
     /// Those of the snapshot before.
     pub meters: Arc<Meters>,
     /// Of the same settings.
@@ -205,11 +207,11 @@ impl Snapshot {
     #[must_use]
     pub fn new(parts: Parts) -> (Self, Vec<Warning>) {
         let Parts { settings, prepared, catalog, states, addresses, tls, meters, .. } = parts;
-        let Parts { auth_epoch, settings_epoch, succession, number, .. } = parts;
+        let Parts { auth_epoch, settings_epoch, succession, number, before, .. } = parts;
         let names: Vec<Arc<str>> = settings.servers.iter().map(|server| server.name.clone()).collect();
         let (table, warnings) = Table::compile(&settings.policy, &names, &catalog);
         let meters = Arc::new(meters.next(&names, &catalog));
-        let (merged, merge_warnings) = merge(&settings, &catalog);
+        let (merged, merge_warnings) = merge(&settings, &prepared, &catalog, before.as_deref());
         let snapshot = Self {
             settings,
             prepared,
@@ -249,13 +251,20 @@ impl Snapshot {
 }
 
 /// What the catalogue looks like at each endpoint, and what is worth a warning there.
-fn merge(settings: &Settings, catalog: &Catalog) -> (Vec<Merged>, Vec<(EndpointId, MergeWarning)>) {
+fn merge(
+    settings: &Settings,
+    prepared: &Prepared,
+    catalog: &Catalog,
+    before: Option<&Snapshot>,
+) -> (Vec<Merged>, Vec<(EndpointId, MergeWarning)>) {
     let (mut all, mut told) = (Vec::new(), Vec::new());
     for (index, endpoint) in settings.endpoints.iter().enumerate() {
         let named = |server: &ServerId| Some((*server, &*settings.servers.get(server.index())?.name));
         let servers = endpoint.servers.iter().filter_map(named);
         let members: Vec<Member<'_>> = servers.map(|(server, name)| Member { server, name }).collect();
-        let (merged, warnings) = Merged::build(&members, endpoint.names == Names::Prefix, catalog);
+        let digest = prepared.endpoints[index].digest;
+        let before = before.and_then(|before| before.merged.get(before.endpoint_by_digest(digest)?.index()));
+        let (merged, warnings) = Merged::follow(before, &members, endpoint.names == Names::Prefix, catalog);
         all.push(merged);
         told.extend(warnings.into_iter().map(|warning| (EndpointId::from_index(index), warning)));
     }

@@ -25,6 +25,7 @@ use crate::base::time::{Moment, Now};
 use crate::config::snapshot::Snapshot;
 use crate::identity::active::ActiveTask;
 use crate::identity::caller::Caller;
+use crate::mcp::method::Verb;
 use crate::mcp::revision::Era;
 use crate::policy::decide;
 use crate::session::outlet::{Bounds, EventId, Outlet, TapKey};
@@ -34,10 +35,11 @@ use crate::uring::ring;
 use crate::uring::socket::Socket;
 
 use super::events::{self, Eyes, Why};
-use super::flight::{Flight, IdBytes, NEVER, Taken, Whose, faulted, reasoned};
+use super::flight::{Flight, IdBytes, NEVER, Renamed, Taken, Whose, faulted, reasoned};
 use super::meter::Figures;
 use super::modern::Opted;
 use super::refusal::{Kind, Refusal};
+use super::route;
 use super::sessions::{self, Live};
 use super::shard::{Held, Shard};
 use super::tally::Count;
@@ -105,6 +107,8 @@ pub(super) struct Feed {
     all: Option<All>,
     /// Of an answer: its request's id.
     asked: Option<IdBytes>,
+    /// Of an answer at a merged endpoint: to what, and by which name that was asked for.
+    about: Option<Box<(Verb, Option<Renamed>)>>,
     /// What it was asked under: the task, and the snapshot's epoch that the task's number is of.
     task: Cell<(ActiveTask, u64)>,
     pub(super) outlet: RefCell<Outlet>,
@@ -254,6 +258,7 @@ impl Feed {
     fn new(shard: &Shard, flight: &Flight, session: Rc<Live>, asked: Option<IdBytes>, stream: u64) -> Self {
         let joint = asked.is_none() && is_merged(&flight.snapshot, flight.endpoint);
         let part = (!joint).then(|| Part::new(sessions::digest(flight), 0, flight.epoch));
+        let verb = flight.method.map(|method| method.verb).filter(|_| asked.is_some() && flight.is_merged());
         Self {
             session,
             endpoint: flight.snapshot.prepared.endpoints[flight.endpoint.index()].digest,
@@ -265,6 +270,7 @@ impl Feed {
             told: Told::default(),
             all: None,
             asked,
+            about: verb.map(|verb| Box::new((verb, flight.renamed().cloned()))),
             task: Cell::new((flight.task, flight.snapshot.auth_epoch)),
             outlet: RefCell::new(Outlet::new(shard.id, BOUNDS, shard.timers.last().mono)),
             who: RefCell::new(Rc::new(Who::of(flight))),
@@ -360,11 +366,17 @@ impl Feed {
         self.changed();
     }
 
-    /// From now on this is who reads. What was weighed for another one, or under other rules, and waits is weighed again.
+    /// From now on this is who reads. What was weighed for another one, or under other rules, and waits is weighed again;
+    /// and other servers may concern it.
     pub(super) fn read_by(&self, shard: &Shard, who: &Rc<Who>) {
         let before = self.who.replace(who.clone());
         let epoch = shard.snapshot().settings_epoch;
-        let same = self.weighed.replace(epoch) == epoch && (Rc::ptr_eq(&before, who) || before.has_rights_of(who));
+        let alike = Rc::ptr_eq(&before, who) || before.has_rights_of(who);
+        if !alike && self.joint && self.listening.is_none() {
+            self.look_around(&shard.snapshot());
+            self.changed();
+        }
+        let same = self.weighed.replace(epoch) == epoch && alike;
         if !same && self.outlet.borrow().waits() {
             self.weigh_again(shard, who);
         }
@@ -411,6 +423,14 @@ impl Feed {
             session: Some(&self.session),
             epoch: part.upstream.get(),
         })
+    }
+
+    /// An answer of one of several servers, with the URIs in it as its client knows them; `None` where it goes as it came.
+    fn exposed(&self, shard: &Shard, part: &Part, answer: &[u8]) -> Option<Vec<u8>> {
+        let (verb, renamed) = self.about.as_deref()?;
+        let (snapshot, who) = (shard.snapshot(), self.who.borrow().clone());
+        let eyes = self.eyes(&snapshot, &who, part)?;
+        route::expose(&eyes, *verb, renamed.as_ref(), answer)
     }
 
     /// What a request of the gateway's own in this session carries; `None` where its endpoint or its server is gone.
@@ -482,11 +502,18 @@ impl Feed {
             servers.zip(server).is_some_and(|(servers, server)| servers.contains(&server))
         };
         let parts = self.parts.borrow();
+        let (who, whole) = (self.who.borrow(), self.asked.is_none());
+        let known = who.epoch == snapshot.auth_epoch;
+        // What a server of several says goes on to those only whom the rules let have to do with it; until it is known
+        // who reads, that is as it was.
+        let barred = |server: ServerId| !decide::concerns(&snapshot.table, &who.caller, who.task, server, None);
+        let several = self.joint && whole && self.listening.is_none();
         for part in parts.iter() {
-            part.gone.set(!leads(part.server));
             let server = snapshot.server_by_digest(part.server);
+            let apart = several && if known { server.is_none_or(barred) } else { part.gone.get() };
+            part.gone.set(apart || !leads(part.server));
             let there = server.is_none_or(|server| snapshot.states[server.index()].has(part.at.get()));
-            if self.asked.is_none() && part.at.get() != 0 && !there {
+            if whole && part.at.get() != 0 && !there {
                 // Its server is elsewhere now: the stream is asked for there.
                 part.abort.fire();
             }
@@ -496,7 +523,7 @@ impl Feed {
             }
         }
         let other = self.asked.is_none() && endpoint.is_some_and(|it| is_merged(snapshot, it) != self.joint);
-        let known = self.who.borrow().epoch == snapshot.auth_epoch;
+        drop(who);
         let lost = !self.joint && parts.iter().any(|part| part.gone.get());
         let shut = known && self.listening.as_ref().is_some_and(|listening| !listening.is_allowed(self, snapshot));
         let barred = known && !self.joint && self.asked.is_none() && !self.is_concerned(snapshot);

@@ -128,7 +128,7 @@ fn offer(flight: &Flight, server: ServerId) -> Option<&EraCatalog> {
 
 /// Whether a server concerns the caller now, or with any task that it has: what a session can do is said once, and the
 /// task may come later.
-fn concerns_ever(flight: &Flight, server: ServerId) -> bool {
+pub(super) fn concerns_ever(flight: &Flight, server: ServerId) -> bool {
     let concerns = |task| concerns(&flight.snapshot.table, &flight.caller, task, server, None);
     concerns(flight.task) || flight.caller.tasks.iter().any(|task| concerns(ActiveTask::One(*task)))
 }

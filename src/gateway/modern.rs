@@ -204,7 +204,7 @@ fn answer(shard: &Shard, flight: &Flight, facts: Facts, data: &[u8]) -> Judged {
     }
     let accepted = acceptable(shard, flight, &facts, data, 200);
     let other = match accepted.and_then(|()| rewritten(shard, flight, &facts, data)) {
-        Ok(other) => other.or_else(|| route::exposed(flight, data)),
+        Ok(other) => route::exposed(flight, other.as_deref().unwrap_or(data)).or(other),
         Err(kind) => return Judged::Withheld(kind),
     };
     let subscription = flight.opted.subscription().filter(|_| facts.shape == Shape::Result);

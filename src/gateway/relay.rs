@@ -117,7 +117,7 @@ pub(super) async fn json(
         Ok(accepted) => accepted,
         Err(kind) => return Err(withheld(shard, flight, answer, kind)),
     };
-    let other = other.or_else(|| route::exposed(flight, &body));
+    let other = route::exposed(flight, other.as_deref().unwrap_or(&body)).or(other);
     shard.upstreams.finish(answer);
     flight.answer_leaves(shard);
     send_json(shard, conn, status, None, other.as_deref().unwrap_or(&body)).await;

@@ -16,7 +16,7 @@ use crate::policy::decide::{self, Question, Why};
 use crate::session::tasks;
 
 use super::conn::{Body, Conn};
-use super::events;
+use super::events::{self, Eyes};
 use super::flight::{Flight, Next, Renamed, Whose};
 use super::judge::Judge;
 use super::merged;
@@ -243,7 +243,8 @@ async fn set_level(shard: &Shard, conn: &Conn, flight: &Flight, text: &[u8]) -> 
     }
 }
 
-/// Tells every server that has a session open for this one, and that `concerns` it.
+/// Tells every server that has a session open for this one, that `concerns` it, and that the rules let its client have
+/// to do with.
 async fn tell_all(
     shard: &Shard,
     conn: &Conn,
@@ -260,7 +261,7 @@ async fn tell_all(
     }) {
         return Ok(Routed::Due(Due::Home(home)));
     }
-    let concerned = servers.iter().copied().filter(|server| concerns(*server));
+    let concerned = servers.iter().copied().filter(|it| concerns(*it) && merged::concerns_ever(flight, *it));
     sessions::tell(shard, &flight.snapshot, live, concerned, text).await;
     Ok(Routed::Due(Due::Nothing))
 }
@@ -342,21 +343,37 @@ pub(super) fn may_name_resources(flight: &Flight) -> bool {
 
 /// An answer of one of several servers, with the URIs in it as the client knows them; `None` where it goes as it came.
 pub(super) fn exposed(flight: &Flight, body: &[u8]) -> Option<Vec<u8>> {
-    if !flight.is_merged() || !rewrite::mentions_uri(body) {
+    if !flight.is_merged() {
         return None;
     }
-    let verb = flight.method?.verb;
-    let asked = flight.renamed().filter(|_| RESOURCES.contains(&verb));
-    rewrite::rewrite_result(verb, body, &mut |uri| {
-        // What was asked for comes back by the name that it was asked for with.
-        if let Some(renamed) = asked.filter(|renamed| *renamed.sent == *uri) {
-            return Some(renamed.exposed.to_string());
-        }
-        match flight.merged().expose_uri(flight.era, flight.server, uri) {
-            Cow::Owned(other) => Some(other),
-            Cow::Borrowed(_) => None,
-        }
+    let expose = |uri: &str| match flight.merged().expose_uri(flight.era, flight.server, uri) {
+        Cow::Owned(other) => Some(other),
+        Cow::Borrowed(_) => None,
+    };
+    renamed(flight.method?.verb, flight.renamed(), body, expose)
+}
+
+/// The same of a stream's message, of this verb or an answer to it; `asked`: what was asked for.
+pub(super) fn expose(eyes: &Eyes<'_>, verb: Verb, asked: Option<&Renamed>, message: &[u8]) -> Option<Vec<u8>> {
+    renamed(verb, asked, message, |uri| match eyes.exposed(uri) {
+        Cow::Owned(other) => Some(other),
+        Cow::Borrowed(_) => None,
     })
+}
+
+fn renamed(
+    verb: Verb,
+    asked: Option<&Renamed>,
+    message: &[u8],
+    expose: impl Fn(&str) -> Option<String>,
+) -> Option<Vec<u8>> {
+    if !rewrite::mentions_uri(message) {
+        return None;
+    }
+    let asked = asked.filter(|_| RESOURCES.contains(&verb));
+    // What was asked for comes back by the name that it was asked for with.
+    let known = |uri: &str| asked.filter(|renamed| *renamed.sent == *uri).map(|renamed| renamed.exposed.to_string());
+    rewrite::rewrite_result(verb, message, &mut |uri| known(uri).or_else(|| expose(uri)))
 }
 
 /// Those that name one resource, by its URI.

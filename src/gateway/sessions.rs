@@ -20,6 +20,7 @@ use crate::base::limits::{
 use crate::base::time::Moment;
 use crate::http::field::Known as Field;
 use crate::http::head::Method;
+use crate::identity::active::ActiveTask;
 use crate::identity::caller::Caller;
 use crate::jsonrpc::edit::splice;
 use crate::jsonrpc::scan::{Kind as Json, Shape};
@@ -32,6 +33,7 @@ use crate::mcp::profile::{Capabilities, request_initialize_again};
 use crate::mcp::request;
 use crate::mcp::revision::Revision;
 use crate::mcp::transport::Transport;
+use crate::policy::decide;
 use crate::session::ledger::{Claim, Known, LedgerFault, Opened, Profile, SessionKey, Terms, Upstream, Visit};
 use crate::session::owner::{self, Session, SessionFault, SessionSeal};
 use crate::session::way::{Claimed, Do, In, Reach, Way, WayFault};
@@ -556,11 +558,23 @@ fn restoring(flight: &Flight, known: Option<&Known>) -> Vec<Vec<u8>> {
     }
     let prefix = subscribed_at(flight);
     for uri in &known.subscriptions {
-        // What was subscribed to while there was one server has no prefix.
-        let own = uri.strip_prefix(&*prefix).or_else(|| Some(&**uri).filter(|_| !flight.is_merged()));
+        let own = own_subscription(uri, &prefix, flight.is_merged()).filter(|uri| is_readable_ever(flight, uri));
         bodies.extend(own.map(|uri| request::request_subscribe(bodies.len() as u64, uri)));
     }
     bodies
+}
+
+/// What a remembered subscription is called at the server with this prefix; `None` for another's. What was subscribed to
+/// while there was one server has no prefix, and is that one's only.
+fn own_subscription<'a>(uri: &'a str, prefix: &str, merged: bool) -> Option<&'a str> {
+    uri.strip_prefix(prefix).or_else(|| Some(uri).filter(|uri| !merged && !uri.starts_with("mcp+")))
+}
+
+/// Whether a resource may be read today, now or with any task that the caller has: a subscription was made with one of
+/// them, and each word of it is weighed again.
+fn is_readable_ever(flight: &Flight, uri: &str) -> bool {
+    let may = |task| decide::readable(&flight.snapshot.table, &flight.caller, task, flight.server, uri);
+    may(flight.task) || flight.caller.tasks.iter().any(|task| may(ActiveTask::One(*task)))
 }
 
 /// Whether a flight's server takes a log level.

@@ -77,6 +77,9 @@ pub struct Listing {
     pub ttl_ms: Option<u64>,
     /// Whether the server lets anyone see it (`cacheScope: public` on every page).
     pub public: bool,
+    /// What it has besides and is not shown: by these names nobody else of its endpoint is meant either. At most
+    /// `LIST_ITEMS_MAX`.
+    pub held: Vec<Box<str>>,
 }
 
 /// What a server offers in one era.
@@ -270,7 +273,24 @@ impl Listing {
         dropped.extend(known.into_iter().map(|item| (item.name.into(), DropWhy::Duplicate)));
         dropped.extend(fresh.drain(room..).map(|item| (item.name.into(), DropWhy::TooMany)));
         self.items.append(&mut fresh);
+        let is_named =
+            |(name, why): &&(String, DropWhy)| !name.is_empty() && !matches!(why, DropWhy::Name | DropWhy::Duplicate);
+        dropped.iter().filter(is_named).for_each(|(name, _)| self.hold(name.as_str().into()));
         dropped
+    }
+
+    /// Keeps a name that the server has and that is not shown.
+    fn hold(&mut self, name: Box<str>) {
+        if self.held.len() < LIST_ITEMS_MAX {
+            self.held.push(name);
+        }
+    }
+
+    /// Hides the entries of these names; the names stay taken.
+    pub fn hide(&mut self, is_hidden: impl Fn(&str) -> bool) {
+        let (hidden, shown) = std::mem::take(&mut self.items).into_iter().partition(|item| is_hidden(&item.name));
+        self.items = shown;
+        hidden.into_iter().for_each(|item: Item| self.hold(item.name));
     }
 }
 

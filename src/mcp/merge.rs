@@ -102,6 +102,18 @@ impl Merged {
     /// puts each one's name in front of its tools' and prompts'. At most `limits::MERGE_WARNINGS_MAX` warnings.
     #[must_use]
     pub fn build(members: &[Member<'_>], prefixed: bool, catalog: &Catalog) -> (Self, Vec<MergeWarning>) {
+        Self::follow(None, members, prefixed, catalog)
+    }
+
+    /// The same, where the endpoint has looked like `before`: what a server had there that nothing is known of now stays
+    /// its own until that is known again.
+    #[must_use]
+    pub fn follow(
+        before: Option<&Self>,
+        members: &[Member<'_>],
+        prefixed: bool,
+        catalog: &Catalog,
+    ) -> (Self, Vec<MergeWarning>) {
         let alone = match members {
             [member] if !prefixed => Some(member.server),
             _ => None,
@@ -126,7 +138,7 @@ impl Merged {
         let mut warnings = Vec::new();
         if alone.is_none() {
             for era in ERAS {
-                merged.eras[era as usize] = merged.table(era, catalog, &mut warnings);
+                merged.eras[era as usize] = merged.table(era, catalog, before, &mut warnings);
             }
         }
         (merged, warnings)
@@ -289,12 +301,13 @@ impl Merged {
         }
     }
 
-    fn table(&self, era: Era, catalog: &Catalog, warnings: &mut Vec<MergeWarning>) -> EraTable {
+    fn table(&self, era: Era, catalog: &Catalog, before: Option<&Self>, warnings: &mut Vec<MergeWarning>) -> EraTable {
         let mut table = EraTable::default();
         table.marked.resize_with(self.parts.len(), Default::default);
         for (at, part) in (0_u16..).zip(&self.parts) {
             let Some(server) = catalog.server(part.server) else {
                 table.uris.add_unknown(at);
+                before.into_iter().for_each(|before| self.keep_taken(&mut table, era, at, before));
                 continue;
             };
             let Some(offer) = server.era(era) else { continue };
@@ -337,17 +350,38 @@ impl Merged {
                     warn(MergeWarning::LongName { server, exposed: exposed.into() });
                 }
             }
+            offer.list(kind).into_iter().flat_map(|list| &list.held).for_each(|name| self.reserve(names, name, at));
         }
+    }
+
+    /// A name that is this member's, shown or not.
+    fn reserve(&self, names: &mut Names, name: &str, at: u16) {
+        if self.prefixed {
+            names.share(name, at);
+        } else {
+            let _ = names.take(name, at);
+        }
+    }
+
+    /// What a member of which nothing is known had when the endpoint looked like `before`: nobody else gets it while it
+    /// may be back.
+    fn keep_taken(&self, table: &mut EraTable, era: Era, at: u16, before: &Self) {
+        let Some(then) = before.by_name.get(&self.parts[usize::from(at)].name) else { return };
+        let known = &before.eras[era as usize];
+        for (names, known) in table.names.iter_mut().zip(&known.names) {
+            known.of(*then).for_each(|name| self.reserve(names, name, at));
+        }
+        table.uris.keep_taken(at, &known.uris, *then);
     }
 
     /// Of the shared names only those stay that are one server's alone and that its user interface may call: the HTML
     /// that a server wrote knows its tools by their own names (MCP Apps).
     fn keep_apps(&self, era: Era, catalog: &Catalog, table: &mut EraTable) {
-        table.names[ListKind::Tools.index()].retain(|name, at| {
+        table.names[ListKind::Tools.index()].decide(|name, at| {
             let tool = self.part(at).and_then(|part| catalog.tool_item(part.server, era, name));
             tool.is_some_and(|tool| tool.for_apps)
         });
-        table.names[ListKind::Prompts.index()].retain(|_, _| false);
+        table.names[ListKind::Prompts.index()] = Names::default();
     }
 
     fn mark_uris(&self, era: Era, catalog: &Catalog, table: &mut EraTable) {
@@ -388,8 +422,11 @@ fn add_uris(uris: &mut Uris, at: u16, offer: &EraCatalog) {
         uris.add(at);
     }
     let items = |kind| offer.list(kind).into_iter().flat_map(|list| &list.items);
+    let held = |kind| offer.list(kind).into_iter().flat_map(|list| &list.held);
     items(ListKind::Resources).for_each(|item| uris.add_resource(at, &item.name));
+    held(ListKind::Resources).for_each(|uri| uris.add_resource(at, uri));
     items(ListKind::Templates).for_each(|item| uris.add_template(at, &item.name));
+    held(ListKind::Templates).for_each(|text| uris.add_template(at, text));
 }
 
 /// Both, by their numbers.

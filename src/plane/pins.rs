@@ -99,7 +99,7 @@ impl Pins {
         for era in [shown.modern.as_mut(), shown.legacy.as_mut()].into_iter().flatten() {
             for kind in ListKind::ALL {
                 let Some(list) = &mut era.lists[kind.index()] else { continue };
-                list.items.retain(|item| !hidden.contains(&Key::new(kind, &item.name)));
+                list.hide(|name| hidden.contains(&Key::new(kind, name)));
             }
         }
         shown

@@ -177,6 +177,7 @@ impl Publisher {
             addresses.resize_with(state.instances.len(), Arc::default);
             addresses
         });
+        let before = self.control.snapshot.load_full();
         let (snapshot, warnings) = Snapshot::new(Parts {
             addresses: addresses.collect(),
             settings,
@@ -184,7 +185,8 @@ impl Publisher {
             catalog,
             states,
             tls,
-            meters: self.control.snapshot.load().meters.clone(),
+            meters: before.meters.clone(),
+            before: Some(before),
             auth_epoch: self.epochs.auth,
             settings_epoch: self.epochs.settings,
             succession: self.epochs.succession.clone(),

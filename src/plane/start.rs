@@ -286,6 +286,7 @@ pub(super) fn first_snapshot(
         states,
         addresses,
         tls,
+        before: None,
         meters: Arc::default(),
         auth_epoch: 0,
         settings_epoch: 0,

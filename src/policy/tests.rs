@@ -48,9 +48,8 @@ fn item(name: &str) -> Item {
 }
 
 fn offers(tools: &[&str]) -> ServerCatalog {
-    let list = |names: &[&str]| {
-        Some(Listing { items: names.iter().map(|name| item(name)).collect(), ttl_ms: None, public: false })
-    };
+    let list =
+        |names: &[&str]| Some(Listing { items: names.iter().map(|name| item(name)).collect(), ..Listing::default() });
     let era = EraCatalog {
         events: false,
         protocol: Revision::NEWEST,

@@ -407,6 +407,33 @@ fn a_forgotten_session_is_opened_again() {
     oracle::check(&gateway, &[("docs", &docs), ("mail", &mail)]);
 }
 
+/// What a session has subscribed to is sent again by the rules of today, and to no other server than it was for.
+#[test]
+fn subscriptions_are_weighed_before_they_are_sent_again() {
+    let (docs, mail) = (plan("docs").start(), plan("mail").start());
+    let gateway = behind(Setup::new(), &[("docs", &docs), ("mail", &mail)])
+        .set("/endpoints", json!({ "/mcp": { "servers": ["docs", "mail"] } }))
+        .rule(json!({ "id": "all", "permit": ["*/*", "*!*"] }))
+        .start();
+    let gateway = known(gateway);
+    let session = open_session(&gateway, |post| post);
+    for uri in ["docs://open", "mail://open", "mcp+docs:note://both"] {
+        let post = Post::legacy(&session, "resources/subscribe", json!({ "uri": uri }));
+        assert_eq!(post.to(&gateway).json()["result"], json!({}), "{uri}");
+    }
+    gateway.configure(|config| {
+        config["endpoints"]["/mcp"] = json!({ "servers": ["docs"], "names": "bare" });
+        config["policy"]["rules"][0]["permit"] = json!(["*/*", "docs!resource:note://*", "mail!*"]);
+    });
+    assert_eq!(gateway.reload()["ok"], true);
+    let before = told(&docs, "resources/subscribe").len();
+    docs.forget_sessions();
+    Post::legacy_call(&session, "echo").echoed(&gateway);
+    let again: Vec<Seen> = told(&docs, "resources/subscribe").split_off(before);
+    let again: Vec<&Value> = again.iter().map(|seen| &seen.message["params"]["uri"]).collect();
+    assert_eq!(again, [&json!("note://both")]);
+}
+
 /// A process that was killed knew of no server's session what the ledger does not.
 #[test]
 fn a_session_survives_a_kill() {
@@ -709,6 +736,61 @@ fn a_task_is_at_its_server() {
     assert_eq!(unknown["error"]["message"], "Unknown task", "{unknown}");
     assert_eq!((told(&docs, "tasks/get").len(), told(&mail, "tasks/get").len()), (1, 1));
     oracle::check(&gateway, &[("docs", &docs), ("mail", &mail)]);
+}
+
+/// What is inside a task goes by the client's names: in its state, and in what its server says of it unasked.
+#[test]
+fn resources_of_a_task_lead_back() {
+    let state = |status: &str| {
+        let link = json!({ "type": "resource_link", "uri": "note://both", "name": "both" });
+        json!({
+            "status": status, "createdAt": "2026-08-01T00:00:00Z", "lastUpdatedAt": "2026-08-01T00:00:00Z",
+            "ttlMs": null, "taskId": "t-1", "result": { "content": [link] },
+        })
+    };
+    let works = |name: &'static str| {
+        Plan::tools(&["work"]).script(move |seen, out| {
+            let mut answer = result(seen, state("completed"));
+            match seen.method() {
+                "server/discover" => {
+                    let capabilities = json!({ "tools": {}, "resources": {}, "extensions": { TASKS: {} } });
+                    let said = json!({ "supportedVersions": [MODERN], "capabilities": capabilities });
+                    answer = result(seen, said);
+                }
+                "resources/list" => {
+                    let own = json!({ "uri": format!("{name}://open"), "name": "open" });
+                    let both = json!({ "uri": "note://both", "name": "both" });
+                    answer = result(seen, json!({ "resources": [own, both] }));
+                }
+                "tools/call" => answer["result"]["resultType"] = json!("task"),
+                "tasks/get" => {}
+                _ => return Acted::Default,
+            }
+            answer["result"]["ttlMs"] = json!(0);
+            answer["result"]["cacheScope"] = json!("private");
+            out.json(200, "", &answer);
+            Acted::Done
+        })
+    };
+    let (docs, mail) = (works("docs").start(), works("mail").start());
+    let gateway = known(behind(Setup::new(), &[("docs", &docs), ("mail", &mail)]).open().start());
+    let able = || json!({ "extensions": { TASKS: {} } });
+    for (server, upstream, want) in [("docs", &docs, "note://both"), ("mail", &mail, "mcp+mail:note://both")] {
+        let made = Post::call(&format!("{server}__work")).declaring(able()).to(&gateway).json();
+        let handle = made["result"]["taskId"].as_str().unwrap_or_else(|| panic!("no task: {made}")).to_owned();
+        let got = Post::modern("tasks/get", json!({ "taskId": handle })).declaring(able()).to(&gateway).json();
+        assert_eq!(got["result"]["result"]["content"][0]["uri"], want, "{got}");
+        assert_eq!(got["result"]["taskId"], *handle);
+        let listen = json!({ "notifications": { "taskIds": [handle] } });
+        let listen = Post::modern("subscriptions/listen", listen).declaring(able()).id(server);
+        let mut events = listen.stream(&gateway);
+        assert_eq!(events.message()["params"]["notifications"]["taskIds"], json!([handle]));
+        upstream.heard_by(&json!(server).to_string());
+        upstream.say(&json!({ "jsonrpc": "2.0", "method": "notifications/tasks", "params": state("completed") }));
+        let told = events.message();
+        assert_eq!(told["params"]["result"]["content"][0]["uri"], want, "{told}");
+        assert_eq!(told["params"]["taskId"], *handle);
+    }
 }
 
 /// One server of HTTP+SSE among others: its stream is on one shard, and whatever is for it moves there.

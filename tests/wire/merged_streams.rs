@@ -603,3 +603,39 @@ fn servers_of_an_endpoint_come_and_go() {
     hear(&mut legacy, &mut modern, &mail, "mail://open");
     hear(&mut legacy, &mut modern, &docs, "docs://open");
 }
+
+/// A server that the rules take from a caller is not on its stream any more; given back, it is.
+#[test]
+fn a_server_that_is_forbidden_falls_silent() {
+    let (docs, mail) = (plan("docs").start(), plan("mail").start());
+    let gateway = behind(&docs.url(), &mail.url())
+        .set("/endpoints", json!({ "/mcp": { "servers": ["docs", "mail"] } }))
+        .rule(json!({ "id": "all", "permit": ["docs/*", "docs!*", "mail/*", "mail!*"] }))
+        .start();
+    let session = open_session(&gateway, |post| post);
+    let mut events = get(&gateway, &session, "");
+    for (name, upstream) in [("docs", &docs), ("mail", &mail)] {
+        opened(&gateway, &session, name, upstream);
+        assert_eq!(says(upstream, &log(name), &mut events)["params"]["data"], name);
+    }
+    let permit = |permit: Value| reloaded(&gateway, |config| config["policy"]["rules"][0]["permit"] = permit);
+    let closed = || mail.notes().iter().filter(|note| *note == "stream closed").count();
+    permit(json!(["docs/*", "docs!*"]));
+    eventually("its stream is closed", || closed() >= 1);
+    assert!(changed_tools(&events.message()));
+    let next = |events: &mut Events| loop {
+        let message = events.message();
+        if message["method"] == "notifications/message" {
+            return message;
+        }
+    };
+    mail.say(&log("unheard"));
+    docs.say(&log("heard"));
+    assert_eq!(next(&mut events)["params"]["data"], "heard");
+    let listeners = mail.listeners();
+    permit(json!(["docs/*", "docs!*", "mail/*", "mail!*"]));
+    eventually("it is heard again", || mail.listeners() > listeners);
+    mail.say(&log("again"));
+    let message = next(&mut events);
+    assert_eq!((&message["params"]["data"], logger(&message)), (&json!("again"), &json!("mail/db")));
+}

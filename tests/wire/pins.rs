@@ -11,7 +11,7 @@ use crate::support::http::{Events, Response, Wire};
 use crate::support::mcp::{Post, open_session, session_request, tools};
 use crate::support::oracle;
 use crate::support::peers::Run;
-use crate::support::upstream::{Acted, Plan, Upstream, definition, result};
+use crate::support::upstream::{Acted, Plan, Reserved, Upstream, definition, result};
 
 /// A tool of that name which says this of itself.
 fn described(name: &str, description: &str) -> Value {
@@ -302,6 +302,45 @@ fn one_of_several_servers_is_held() {
     is_hidden(&gateway, &session, "held__same");
     assert!(held.calls().iter().all(|call| call.name() == "mine"));
     oracle::check(&gateway, &[("held", &held), ("free", &free)]);
+}
+
+/// [P9] Where names are bare, the name of what is held back, or of a server that is not known yet, is no other server's.
+#[test]
+fn a_name_does_not_change_hands() {
+    let (first, second) = (Plan::tools(&["pay"]).start(), Plan::tools(&["pay", "only"]).start());
+    let gateway = Setup::new()
+        .server("first", &first.url())
+        .server("second", &second.url())
+        .set("/servers/first/pin", json!("quarantine"))
+        .set("/endpoints", json!({ "/mcp": { "servers": ["first", "second"], "names": "bare" } }))
+        .open()
+        .start();
+    let session = open_session(&gateway, |post| post);
+    eventually("both are seen", || pins(&gateway, "ls").stdout.matches("tool:pay").count() == 2);
+    eventually("it waits", || tools(&gateway, |post| post) == ["only"]);
+    is_hidden(&gateway, &session, "pay");
+    approve(&gateway, "--server first --tool pay");
+    eventually("it is shown", || tools(&gateway, |post| post) == ["pay", "only"]);
+    Post::call("pay").echoed(&gateway);
+
+    first.change_definitions(vec![described("pay", "Pays twice.")]);
+    eventually("it is hidden", || tools(&gateway, |post| post) == ["only"]);
+    is_hidden(&gateway, &session, "pay");
+    approve(&gateway, "--server first --tool pay");
+    eventually("it is back", || tools(&gateway, |post| post) == ["pay", "only"]);
+
+    let dead = Reserved::new();
+    gateway.configure(|config| config["servers"]["first"] = json!({ "url": dead.url() }));
+    assert_eq!(gateway.reload()["ok"], true);
+    assert_eq!(tools(&gateway, |post| post), ["only"], "nothing is known of it, and the name is its own");
+    for post in [Post::call("pay"), Post::legacy_call(&session, "pay")] {
+        assert!(post.to(&gateway).json()["error"].is_object());
+    }
+    assert!(first.calls().iter().any(|call| call.name() == "pay"));
+    assert_eq!(second.calls().len(), 0);
+    gateway.configure(|config| config["endpoints"]["/mcp"]["servers"] = json!(["second"]));
+    assert_eq!(gateway.reload()["ok"], true);
+    eventually("it is free", || tools(&gateway, |post| post) == ["pay", "only"]);
 }
 
 /// What breaks the rules is withheld alone.

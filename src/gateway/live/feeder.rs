@@ -327,8 +327,8 @@ fn take(
         let event = parser.event();
         let weighed = weigh(shard, feed, part, &event);
         let message = match &weighed {
-            Weighed::Forward | Weighed::Final => event.data,
-            Weighed::Changed(data) => Some(&**data),
+            Weighed::Forward | Weighed::Final(None) => event.data,
+            Weighed::Changed(data) | Weighed::Final(Some(data)) => Some(&**data),
             Weighed::Drop | Weighed::End | Weighed::Invalid => None,
         };
         if let Some(message) = message {
@@ -336,7 +336,7 @@ fn take(
             pushed = true;
         }
         match weighed {
-            Weighed::Final => over = Some(Over::Answered),
+            Weighed::Final(_) => over = Some(Over::Answered),
             Weighed::End => over = Some(Over::Clean),
             Weighed::Invalid if feed.asked.is_some() => over = Some(Over::Invalid),
             _ => {}
@@ -360,7 +360,8 @@ pub(super) enum Weighed {
     /// The stream's end, which concerns its client not.
     End,
     Changed(Vec<u8>),
-    Final,
+    /// The answer, and what of it is changed.
+    Final(Option<Vec<u8>>),
     Drop,
     Invalid,
 }
@@ -383,7 +384,7 @@ fn weigh(shard: &Shard, feed: &Feed, part: &Part, event: &Event<'_>) -> Weighed 
         if !ours {
             shard.count(Count::EventsForeign);
         }
-        return if ours { Weighed::Final } else { Weighed::Drop };
+        return if ours { Weighed::Final(feed.exposed(shard, part, data)) } else { Weighed::Drop };
     }
     let (snapshot, who) = (shard.snapshot(), feed.who.borrow().clone());
     let Some(eyes) = feed.eyes(&snapshot, &who, part) else { return Weighed::Drop };

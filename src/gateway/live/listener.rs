@@ -10,6 +10,7 @@ use crate::gateway::answer::{Media, deadline, media, retire};
 use crate::gateway::events;
 use crate::gateway::exchange::{self, Lanes, USER_AGENT, Wish};
 use crate::gateway::modern;
+use crate::gateway::route;
 use crate::gateway::shard::{Held, Shard};
 use crate::http::field::Known;
 use crate::http::head::Method;
@@ -168,6 +169,9 @@ pub(super) fn weigh(
     }
     let taken = listening.joint.borrow_mut().take(part.place, method.verb, data, |uri| eyes.exposed(uri).into_owned());
     match taken {
+        Ok(Some(message)) if method.verb == Verb::TaskChanged => {
+            Weighed::Changed(route::expose(&eyes, method.verb, None, &message).unwrap_or(message))
+        }
         Ok(Some(message)) => Weighed::Changed(message),
         Ok(None) => Weighed::Drop,
         Err(why) => dropped(why),

@@ -3,53 +3,68 @@
 //! the endpoint's order, keeps a name.
 
 use hashbrown::HashMap;
+use smallvec::SmallVec;
 
 /// Parts a server's id from a name.
 pub(super) const MARK: &str = "__";
 
-/// One kind's names in one era: which member has it.
+/// One kind's names in one era: which members have it.
 #[derive(Debug, Default)]
 pub(super) struct Names {
-    owners: HashMap<Box<str>, Owner, foldhash::fast::RandomState>,
+    owners: HashMap<Box<str>, Holders, foldhash::fast::RandomState>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Owner {
-    One(u16),
-    /// Of several, none may be meant.
-    Several,
+/// Who has a name.
+#[derive(Debug, Default)]
+struct Holders {
+    /// In the endpoint's order, each once.
+    members: SmallVec<[u16; 4]>,
+    /// None of them may be meant.
+    nobodys: bool,
 }
 
 impl Names {
     /// The first to come keeps the name; otherwise whoever has it.
     pub(super) fn take(&mut self, name: &str, member: u16) -> Option<u16> {
-        match self.owners.get(name) {
-            Some(Owner::One(first)) => Some(*first),
-            Some(Owner::Several) => None,
-            None => {
-                self.owners.insert(name.into(), Owner::One(member));
-                None
-            }
-        }
+        let holders = self.holders(name);
+        let first = holders.members.first().copied();
+        holders.add(member);
+        first
     }
 
     /// Only a name of one member is kept.
     pub(super) fn share(&mut self, name: &str, member: u16) {
-        let owner = self.owners.entry(name.into()).or_insert(Owner::One(member));
-        if *owner != Owner::One(member) {
-            *owner = Owner::Several;
+        let holders = self.holders(name);
+        holders.add(member);
+        holders.nobodys = holders.members.len() > 1;
+    }
+
+    /// The names for which this is not so are nobody's.
+    pub(super) fn decide(&mut self, mut keep: impl FnMut(&str, u16) -> bool) {
+        for (name, holders) in &mut self.owners {
+            holders.nobodys |= !holders.members.first().is_some_and(|first| keep(name, *first));
         }
     }
 
-    /// Forgets the names for which this is not so.
-    pub(super) fn retain(&mut self, mut keep: impl FnMut(&str, u16) -> bool) {
-        self.owners.retain(|name, owner| matches!(owner, Owner::One(member) if keep(name, *member)));
+    /// The names that this member has, whoever is meant by them.
+    pub(super) fn of(&self, member: u16) -> impl Iterator<Item = &str> {
+        self.owners.iter().filter(move |(_, holders)| holders.members.contains(&member)).map(|(name, _)| &**name)
     }
 
     pub(super) fn owner(&self, name: &str) -> Option<u16> {
-        match self.owners.get(name)? {
-            Owner::One(member) => Some(*member),
-            Owner::Several => None,
+        let holders = self.owners.get(name).filter(|holders| !holders.nobodys)?;
+        holders.members.first().copied()
+    }
+
+    fn holders(&mut self, name: &str) -> &mut Holders {
+        self.owners.entry(name.into()).or_default()
+    }
+}
+
+impl Holders {
+    fn add(&mut self, member: u16) {
+        if !self.members.contains(&member) {
+            self.members.push(member);
         }
     }
 }
@@ -88,7 +103,10 @@ mod tests {
             shared.share(name, member);
         }
         assert_eq!((shared.owner("a"), shared.owner("b"), shared.owner("c")), (Some(1), None, None));
-        shared.retain(|name, _| name != "a");
+        shared.decide(|name, _| name != "a");
         assert_eq!(shared.owner("a"), None);
+        let mut of: Vec<_> = shared.of(1).collect();
+        of.sort_unstable();
+        assert_eq!((of, shared.of(2).collect::<Vec<_>>()), (vec!["a", "b"], vec!["b"]));
     }
 }

@@ -329,6 +329,84 @@ fn templates_go_out_and_come_back() {
     assert_eq!(found, server(&both, "a"));
 }
 
+/// The same servers, of which each one's hidden entries stay its own.
+fn hidden(mut offers: Vec<ServerCatalog>, at: usize, name: &str) -> Vec<Option<ServerCatalog>> {
+    for list in offers[at].modern.iter_mut().flat_map(|era| era.lists.iter_mut().flatten()) {
+        list.hide(|known| known == name);
+    }
+    offers.into_iter().map(Some).collect()
+}
+
+fn apps_tool(name: &str) -> Value {
+    json!({"name": name, "inputSchema": {"type": "object"}, "_meta": {"ui": {"resourceUri": "ui://w"}}})
+}
+
+#[test]
+fn what_is_hidden_stays_taken() {
+    let mut offer = Offer::new([&[], &["ask"], &["notes://1"], &["notes://{x}"]]);
+    offer.lists[0] = vec![apps_tool("pay")];
+    let known = || ServerCatalog { modern: Some(offer.era()), ..ServerCatalog::default() };
+    let members = [Member { server: ServerId(0), name: "docs" }, Member { server: ServerId(1), name: "a" }];
+    for (kind, name) in [(ListKind::Tools, "pay"), (ListKind::Prompts, "ask")] {
+        let catalog = Catalog::build(hidden(vec![known(), known()], 0, name));
+        let (bare, warnings) = Merged::build(&members, false, &catalog);
+        assert_eq!(resolve(&bare, kind, name), Some(("docs", name)), "and there is none: nobody's");
+        assert_eq!(named(&bare, &catalog, kind), [""; 0]);
+        let is_told = |warning: &MergeWarning| matches!(warning, MergeWarning::Collision(it) if &*it.name == name);
+        assert!(warnings.iter().any(is_told));
+        let (prefixed, _) = Merged::build(&members, true, &catalog);
+        assert_eq!(resolve(&prefixed, kind, name), None, "an app's name is not the other's for that");
+    }
+    for prefixed in [false, true] {
+        let catalog = Catalog::build(hidden(vec![known(), known()], 0, "notes://1"));
+        let (both, _) = Merged::build(&members, prefixed, &catalog);
+        assert_eq!(route(&both, "notes://1"), Some(("docs", "notes://1".to_owned())));
+        assert_eq!(named(&both, &catalog, ListKind::Resources), ["mcp+a:notes://1"]);
+        let catalog = Catalog::build(hidden(vec![known(), known()], 0, "notes://{x}"));
+        let (both, _) = Merged::build(&members, prefixed, &catalog);
+        assert_eq!(route(&both, "notes://2"), Some(("docs", "notes://2".to_owned())));
+    }
+}
+
+#[test]
+fn what_a_server_had_waits_for_it() {
+    let mut offer = Offer::new([&[], &["ask"], &["notes://1"], &["other://{x}"]]);
+    offer.lists[0] = vec![apps_tool("pay")];
+    let known = || Some(ServerCatalog { modern: Some(offer.era()), ..ServerCatalog::default() });
+    let members = [Member { server: ServerId(0), name: "docs" }, Member { server: ServerId(1), name: "a" }];
+    let (both, gone) = (Catalog::build(vec![known(), known()]), Catalog::build(vec![None, known()]));
+    for prefixed in [false, true] {
+        let (before, _) = Merged::build(&members, prefixed, &both);
+        let (mut now, _) = Merged::follow(Some(&before), &members, prefixed, &gone);
+        // However many snapshots it takes.
+        for _ in 0..2 {
+            now = Merged::follow(Some(&now), &members, prefixed, &gone).0;
+        }
+        for (kind, name) in [(ListKind::Tools, "pay"), (ListKind::Prompts, "ask")] {
+            let want = (!prefixed).then_some(("docs", name));
+            assert_eq!(resolve(&now, kind, name), want);
+            assert_eq!(named(&now, &gone, kind).len(), usize::from(prefixed));
+        }
+        for uri in ["notes://1", "other://9"] {
+            assert_eq!(route(&now, uri), Some(("docs", uri.to_owned())));
+        }
+        assert_eq!(named(&now, &gone, ListKind::Resources), ["mcp+a:notes://1"]);
+        let (back, _) = Merged::follow(Some(&now), &members, prefixed, &both);
+        assert_eq!(back.generation(Era::Modern, ListKind::Tools), before.generation(Era::Modern, ListKind::Tools));
+        // It is known, and has none of it any more.
+        let without = Some(ServerCatalog { modern: Some(Offer::default().era()), ..ServerCatalog::default() });
+        let without = Catalog::build(vec![without, known()]);
+        let (freed, _) = Merged::follow(Some(&now), &members, prefixed, &without);
+        assert_eq!(resolve(&freed, ListKind::Tools, "pay"), Some(("a", "pay")));
+        assert_eq!(route(&freed, "notes://1"), Some(("a", "notes://1".to_owned())));
+        // By its name, whichever its place.
+        let turned = [members[1], members[0]];
+        let (turned, _) = Merged::follow(Some(&before), &turned, prefixed, &gone);
+        let found = turned.resolve(Era::Modern, ListKind::Tools, "pay").map(|(server, _)| server);
+        assert_eq!(found, (!prefixed).then_some(ServerId(1)), "the first one's, which was known");
+    }
+}
+
 #[test]
 fn definitions_keep_all_other_bytes() {
     let raw = r#"{"tools":[ { "x":1.50, "name" : "a\u0062", "inputSchema":{"type":"object"} ,"_meta":{"ui":{"resourceUri":"ui:\/\/w"}}}]}"#;

@@ -65,6 +65,18 @@ impl Uris {
         }
     }
 
+    /// What the member that was called `then` has listed, as far as that is known: it is this member's.
+    pub(super) fn keep_taken(&mut self, member: u16, before: &Self, then: u16) {
+        for (uri, _) in before.exact.iter().filter(|(_, claims)| claims.contains(&then)) {
+            self.add_resource(member, uri);
+        }
+        let is_its_own = |claims: &[(u16, bool)]| claims.iter().any(|(member, _)| *member == then);
+        let mut templates: Vec<&str> =
+            before.texts.iter().filter(|(_, claims)| is_its_own(claims)).map(|(text, _)| &**text).collect();
+        templates.sort_unstable();
+        templates.into_iter().for_each(|text| self.add_template(member, text));
+    }
+
     fn add_scheme(&mut self, member: u16, uri: &str) {
         if let Some(scheme) = scheme(uri) {
             claim(&mut self.schemes, &scheme, member);
