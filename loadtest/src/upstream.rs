@@ -582,33 +582,31 @@ mod tests {
 
     #[test]
     fn it_is_several_servers() {
-        let stop = AtomicBool::new(false);
-        let mut server = Server::bind(&Upstream { servers: 3, ..options(0, 0) }).expect("free ports");
-        let ports = server.ports().expect("ports");
-        assert_eq!(ports.iter().collect::<HashSet<_>>().len(), 3);
-        thread::scope(|scope| {
-            let serving = scope.spawn(|| server.run(&stop));
-            let tallies: Vec<_> = ports.iter().map(|port| crate::exchange::tally(*port)).collect();
-            stop.store(true, Ordering::Relaxed);
-            serving.join().expect("it ends").expect("it serves");
-            assert!(tallies.iter().all(|tally| matches!(tally, Ok(0))), "{tallies:?}");
+        let (tallies, ..) = with_servers(&Upstream { servers: 3, ..options(0, 0) }, |ports| {
+            assert_eq!(ports.iter().collect::<HashSet<_>>().len(), 3);
+            ports.iter().map(|port| crate::exchange::tally(*port)).collect::<Vec<_>>()
         });
+        assert!(tallies.iter().all(|tally| matches!(tally, Ok(0))), "{tallies:?}");
     }
 
     /// Load against the canned server, both in this process; the outcome, and the calls that arrived.
     fn with_server<T>(options: &Upstream, act: impl FnOnce(u16) -> T) -> (T, u64, usize) {
+        with_servers(options, |ports| act(ports[0]))
+    }
+
+    fn with_servers<T>(options: &Upstream, act: impl FnOnce(&[u16]) -> T) -> (T, u64, usize) {
         let options = options.clone();
         let stop = Arc::new(AtomicBool::new(false));
         let ended = Arc::clone(&stop);
         let (tell, hear) = std::sync::mpsc::channel();
         let serving = thread::spawn(move || {
             let mut server = Server::bind(&options).expect("a free port");
-            tell.send(server.ports().expect("ports")[0]).expect("somebody listens");
+            tell.send(server.ports().expect("ports")).expect("somebody listens");
             server.run(&ended).expect("it serves");
             (server.responder.calls, server.responder.sessions.len())
         });
-        let port = hear.recv().expect("a port");
-        let outcome = act(port);
+        let ports = hear.recv().expect("ports");
+        let outcome = act(&ports);
         stop.store(true, Ordering::Relaxed);
         let (calls, sessions) = serving.join().expect("it ends");
         (outcome, calls, sessions)
