@@ -49,7 +49,7 @@ fn point(
     figures: &mut Figures,
 ) -> anyhow::Result<()> {
     let turns = &options.turns;
-    let mut order = [0, 1];
+    let mut order = [1, 0];
     for _ in 0..turns.repetitions {
         // Whoever was first is last next time.
         order.reverse();

@@ -86,7 +86,7 @@ fn calls(
     figures: &mut Figures,
 ) -> anyhow::Result<()> {
     let names = ["alone", "merged"];
-    let mut order = [0, 1];
+    let mut order = [1, 0];
     for _ in 0..options.turns.repetitions {
         // Whoever was first is last next time.
         order.reverse();
