@@ -362,18 +362,16 @@ pub(super) fn unreadable(fault: ScanFault, reader: &Reader, text: &[u8]) -> Refu
 
 impl Asked {
     /// A message on its way. Its id is taken along.
-    #[inline]
     pub(super) fn flight(self, read: &mut Read, request_bytes: usize) -> Flight {
-        // Changed in its place: it is large, and each way of putting it together from parts copies it.
-        let mut flight = self.start(read.call.era, read.call.revision);
-        flight.id = read.id.take();
-        flight.method = read.call.method;
-        flight.request_bytes = request_bytes;
-        flight
+        Flight {
+            id: read.id.take(),
+            method: read.call.method,
+            request_bytes,
+            ..self.start(read.call.era, read.call.revision)
+        }
     }
 
     /// On its way, with nothing known of it yet.
-    #[inline]
     pub(super) fn start(self, era: Era, revision: Revision) -> Flight {
         let alone = self.snapshot.merged[self.endpoint.index()].alone();
         Flight {
