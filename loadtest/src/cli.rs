@@ -32,6 +32,13 @@ pub(crate) enum Verb {
     Streams(Streams),
     /// CPU time of a call in a session against that of a modern one, in turn.
     Legacy(Legacy),
+    /// Many servers behind one endpoint: CPU time of a call there against the same call at its server's own, in turn, and
+    /// of a filtered list of all tools.
+    Merged(Merged),
+    /// Give a gateway with many rules new configurations while it serves: how long that takes, and what calls notice.
+    Reload(Reload),
+    /// CPU time of a call through two builds of the gateway with one configuration, in turn.
+    Builds(Builds),
 }
 
 /// What the calls look like; the same for `run` and `compare`.
@@ -98,6 +105,9 @@ pub(crate) struct Upstream {
     /// The port; 0 is a free one. `listening PORT` is printed either way.
     #[arg(long, value_name = "PORT", default_value_t = 0)]
     pub(crate) port: u16,
+    /// Be so many servers, all alike: each has a port, from `--port` upwards or each a free one, printed in one line.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    pub(crate) servers: u16,
     /// Tools beside `echo`.
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(..=100_000))]
     pub(crate) tools: u32,
@@ -295,6 +305,73 @@ pub(crate) struct Legacy {
     /// How long a request's body is, bytes.
     #[arg(long, value_name = "BYTES", default_value_t = 350)]
     pub(crate) body_bytes: usize,
+    #[command(flatten)]
+    pub(crate) stand: Stand,
+}
+
+/// Calls that are measured in turn.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Turns {
+    /// Connections of each point, one call in flight on each.
+    #[arg(long, short, value_name = "N,…", value_delimiter = ',', default_values_t = [1, 16, 64], value_parser = clap::value_parser!(u32).range(1..=4_096))]
+    pub(crate) connections: Vec<u32>,
+    /// How often each point is measured; those compared take turns within a repetition.
+    #[arg(long, value_name = "N", default_value_t = 9, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub(crate) repetitions: u32,
+    /// How long one measurement takes, seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 1.0, value_parser = seconds)]
+    pub(crate) seconds: f64,
+    /// How long to send before each measurement, seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 0.3, value_parser = seconds)]
+    pub(crate) warmup: f64,
+    /// How long a request's body is, bytes.
+    #[arg(long, value_name = "BYTES", default_value_t = 350)]
+    pub(crate) body_bytes: usize,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Merged {
+    /// How many servers.
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) servers: u16,
+    /// Tools of each, `echo` among them.
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) tools: u32,
+    /// How many lists are asked for in each repetition.
+    #[arg(long, value_name = "N", default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) lists: u32,
+    #[command(flatten)]
+    pub(crate) turns: Turns,
+    #[command(flatten)]
+    pub(crate) stand: Stand,
+}
+
+#[derive(Clone, Debug, Args)]
+#[command(mut_arg("rules", |rules| rules.default_value("10000")))]
+pub(crate) struct Reload {
+    /// How often the configuration is read again, once without calls and once beside them.
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub(crate) reloads: u32,
+    /// Calls a second, on schedule; latency counts from the scheduled instant.
+    #[arg(long, value_name = "CALLS", default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) rate: u32,
+    /// Their connections.
+    #[arg(long, short, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=4_096))]
+    pub(crate) connections: u32,
+    #[command(flatten)]
+    pub(crate) stand: Stand,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Builds {
+    /// The other program; its figures are what those of `--portcullis` are divided by.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) before: PathBuf,
+    /// How to speak.
+    #[arg(long, value_enum, default_value_t = Era::Modern)]
+    pub(crate) era: Era,
+    #[command(flatten)]
+    pub(crate) turns: Turns,
     #[command(flatten)]
     pub(crate) stand: Stand,
 }

@@ -13,8 +13,13 @@ use crate::traffic::{Era, Shape, Target, Template};
 /// Sends `request` and waits for the whole answer.
 pub(crate) fn exchange(socket: &mut TcpStream, request: &[u8]) -> anyhow::Result<Reader> {
     socket.write_all(request).context("sending")?;
+    receive(socket)
+}
+
+/// Waits for a whole answer.
+pub(crate) fn receive(socket: &mut TcpStream) -> anyhow::Result<Reader> {
     let mut reader = Reader::default();
-    let mut piece = [0; 4096];
+    let mut piece = [0; 32 << 10];
     loop {
         let read = socket.read(&mut piece).context("waiting for an answer")?;
         if read == 0 {

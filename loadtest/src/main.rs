@@ -1,11 +1,13 @@
 //! Load for MCP gateways. `run` sends calls and checks every answer, `upstream` is a canned MCP server to stand behind
 //! the gateway, `compare` measures Portcullis and nginx side by side on the same traffic, `floods` what many clients,
-//! slow ones and hostile ones cost, `sessions`, `streams` and `legacy` what the handshake era does.
+//! slow ones and hostile ones cost, `sessions`, `streams` and `legacy` what the handshake era does, `merged` and `reload`
+//! what many servers and many rules do, `builds` one build of the gateway against another.
 
 mod answer;
 mod cli;
 mod compare;
 mod exchange;
+mod fleet;
 mod floods;
 mod generator;
 mod lasting;
@@ -53,5 +55,8 @@ fn run(cli: Cli) -> anyhow::Result<bool> {
         Verb::Sessions(sessions) => lasting::sessions::command(&sessions, &stop),
         Verb::Streams(streams) => lasting::streams::command(&streams, &stop),
         Verb::Legacy(legacy) => lasting::legacy::command(&legacy, &stop),
+        Verb::Merged(merged) => fleet::merged::command(&merged, &stop),
+        Verb::Reload(reload) => fleet::reload::command(&reload, &stop),
+        Verb::Builds(builds) => fleet::builds::command(&builds, &stop),
     }
 }

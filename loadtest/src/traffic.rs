@@ -136,6 +136,13 @@ impl Shape {
         self.request("subscriptions/listen", None, None, &body).bytes
     }
 
+    /// Asks for all tools, outside of sessions.
+    pub(crate) fn list(&self) -> Vec<u8> {
+        let meta = modern_meta();
+        let body = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{{"_meta":{{{meta}}}}}}}"#);
+        self.request("tools/list", None, None, &body).bytes
+    }
+
     /// Asks for a session's own stream.
     pub(crate) fn session_stream(&self, session: &str) -> Vec<u8> {
         let mut bytes = self.head("GET");

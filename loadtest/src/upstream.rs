@@ -21,8 +21,9 @@ const READ_BYTES: usize = 16 << 10;
 const REQUEST_BYTES_MAX: usize = 8 << 20;
 const FIELDS_MAX: usize = 64;
 const PAGE_TOOLS: usize = 500;
-const LISTENER: usize = usize::MAX - 1;
-const STDIN: usize = usize::MAX - 2;
+/// Keys of what is polled: connections from 0, listeners from here.
+const LISTENERS: usize = usize::MAX / 2;
+const STDIN: usize = usize::MAX - 1;
 const LEGACY_VERSIONS: [&str; 3] = ["2025-03-26", "2025-06-18", LEGACY];
 const SERVER_INFO: &str = concat!(r#"{"name":"canned","version":""#, env!("CARGO_PKG_VERSION"), r#""}"#);
 
@@ -32,7 +33,8 @@ pub(crate) fn command(options: &Upstream, stop: &AtomicBool) -> anyhow::Result<b
         net::stay_on(core)?;
     }
     let mut server = Server::bind(options)?;
-    println!("listening {}", server.port()?);
+    let ports: Vec<String> = server.ports()?.iter().map(u16::to_string).collect();
+    println!("listening {}", ports.join(" "));
     server.run(stop)?;
     Ok(true)
 }
@@ -40,7 +42,7 @@ pub(crate) fn command(options: &Upstream, stop: &AtomicBool) -> anyhow::Result<b
 /// The server.
 pub(crate) struct Server {
     poll: Poll,
-    listener: TcpListener,
+    listeners: Vec<TcpListener>,
     lines: Vec<Option<Line>>,
     free: Vec<usize>,
     responder: Responder,
@@ -124,10 +126,16 @@ struct Meta<'a> {
 
 impl Server {
     pub(crate) fn bind(options: &Upstream) -> anyhow::Result<Self> {
-        let address = SocketAddr::new(options.address, options.port);
-        let listener = net::listen(address).with_context(|| format!("listening on {address}"))?;
         let poll = Poll::new()?;
-        poll.add(&listener, LISTENER, Interest::Read)?;
+        let mut listeners = Vec::new();
+        for number in 0..options.servers {
+            let port =
+                if options.port == 0 { 0 } else { options.port.checked_add(number).context("ports end there")? };
+            let address = SocketAddr::new(options.address, port);
+            let listener = net::listen(address).with_context(|| format!("listening on {address}"))?;
+            poll.add(&listener, LISTENERS + usize::from(number), Interest::Read)?;
+            listeners.push(listener);
+        }
         if options.until_stdin_ends {
             poll.add(io::stdin(), STDIN, Interest::Read).context("standard input cannot be watched")?;
         }
@@ -146,11 +154,12 @@ impl Server {
             padding: padding(options.answer_bytes),
             streams: options.streams,
         };
-        Ok(Self { poll, listener, lines: Vec::new(), free: Vec::new(), responder })
+        Ok(Self { poll, listeners, lines: Vec::new(), free: Vec::new(), responder })
     }
 
-    pub(crate) fn port(&self) -> io::Result<u16> {
-        Ok(self.listener.local_addr()?.port())
+    /// One for each server that it plays.
+    pub(crate) fn ports(&self) -> io::Result<Vec<u16>> {
+        self.listeners.iter().map(|listener| Ok(listener.local_addr()?.port())).collect()
     }
 
     /// Serves until `stop`, or the end of standard input where that was asked for.
@@ -164,12 +173,12 @@ impl Server {
             }
             for key in keys.drain(..) {
                 match key {
-                    LISTENER => self.accept()?,
                     STDIN => {
                         if io::stdin().read(&mut piece)? == 0 {
                             return self.responder.flush();
                         }
                     }
+                    key if key >= LISTENERS => self.accept(key - LISTENERS)?,
                     key => self.serve(key, &mut piece),
                 }
             }
@@ -177,9 +186,9 @@ impl Server {
         self.responder.flush()
     }
 
-    fn accept(&mut self) -> io::Result<()> {
+    fn accept(&mut self, server: usize) -> io::Result<()> {
         loop {
-            let (socket, _) = match self.listener.accept() {
+            let (socket, _) = match self.listeners[server].accept() {
                 Ok(accepted) => accepted,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 // The other side was quicker in closing than we in accepting, or files have run out for the moment.
@@ -539,6 +548,7 @@ mod tests {
         Upstream {
             address: [127, 0, 0, 1].into(),
             port: 0,
+            servers: 1,
             tools: 1_200,
             answer_bytes: 600,
             events,
@@ -570,20 +580,33 @@ mod tests {
         }
     }
 
+    #[test]
+    fn it_is_several_servers() {
+        let (tallies, ..) = with_servers(&Upstream { servers: 3, ..options(0, 0) }, |ports| {
+            assert_eq!(ports.iter().collect::<HashSet<_>>().len(), 3);
+            ports.iter().map(|port| crate::exchange::tally(*port)).collect::<Vec<_>>()
+        });
+        assert!(tallies.iter().all(|tally| matches!(tally, Ok(0))), "{tallies:?}");
+    }
+
     /// Load against the canned server, both in this process; the outcome, and the calls that arrived.
     fn with_server<T>(options: &Upstream, act: impl FnOnce(u16) -> T) -> (T, u64, usize) {
+        with_servers(options, |ports| act(ports[0]))
+    }
+
+    fn with_servers<T>(options: &Upstream, act: impl FnOnce(&[u16]) -> T) -> (T, u64, usize) {
         let options = options.clone();
         let stop = Arc::new(AtomicBool::new(false));
         let ended = Arc::clone(&stop);
         let (tell, hear) = std::sync::mpsc::channel();
         let serving = thread::spawn(move || {
             let mut server = Server::bind(&options).expect("a free port");
-            tell.send(server.port().expect("a port")).expect("somebody listens");
+            tell.send(server.ports().expect("ports")).expect("somebody listens");
             server.run(&ended).expect("it serves");
             (server.responder.calls, server.responder.sessions.len())
         });
-        let port = hear.recv().expect("a port");
-        let outcome = act(port);
+        let ports = hear.recv().expect("ports");
+        let outcome = act(&ports);
         stop.store(true, Ordering::Relaxed);
         let (calls, sessions) = serving.join().expect("it ends");
         (outcome, calls, sessions)

@@ -120,6 +120,7 @@ fn contestants(
                 limits: &[],
                 sessions: &[],
                 tls: None,
+                admin: None,
             };
             Some(gateway::start(&setup, folder, port)?)
         }

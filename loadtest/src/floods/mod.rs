@@ -160,6 +160,7 @@ impl Bench<'_> {
             limits,
             sessions: &[],
             tls,
+            admin: None,
         };
         gateway::start(&setup, self.folder, self.server_port)
     }

@@ -6,13 +6,13 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::cli::Legacy;
-use crate::generator::{self, Mark, Pace, Plan};
-use crate::measure::Cpu;
+use crate::generator::{Pace, Plan};
+use crate::rig::bench::{Bench, PATIENCE};
 use crate::rig::figures::Figures;
 use crate::rig::gateway::Gateway;
 use crate::traffic::{Era, Shape};
 
-use super::{Bench, PATIENCE, measured};
+use super::measured;
 
 /// CPU time of a call in a session, by that of a modern one.
 const RATIO_MAX: f64 = 1.10;
@@ -75,14 +75,6 @@ fn measure(
         timeout: PATIENCE,
         faults_max: FAULTS_MAX,
     };
-    let pids = gateway.process.family();
-    let mut cpu = (Ok(Cpu::default()), Ok(Cpu::default()));
-    let outcome = generator::send(&plan, bench.stop, &mut |mark| match mark {
-        Mark::Start => cpu.0 = Cpu::read(&pids, "shard-"),
-        Mark::End => cpu.1 = Cpu::read(&pids, "shard-"),
-    })?;
-    anyhow::ensure!(outcome.faults.total == 0, "{} faults: {}", outcome.faults.total, outcome.faults.describe());
-    anyhow::ensure!(outcome.in_window > 0, "no call was answered in the time measured");
-    let used = cpu.1?.since(&cpu.0?).serving;
-    Ok((used as f64 / 1e3 / outcome.in_window as f64, outcome.latency.quantile_us(0.5)))
+    let (micros, outcome) = bench.send(gateway, &plan)?;
+    Ok((micros, outcome.latency.quantile_us(0.5)))
 }

@@ -11,12 +11,13 @@ use serde_json::json;
 use crate::cli::Sessions;
 use crate::exchange;
 use crate::net;
+use crate::rig::bench::{Bench, PATIENCE, right};
 use crate::rig::figures::Figures;
 use crate::rig::gateway::{Gateway, Setup};
 use crate::rig::held::{SETTLED, mib, open, resident};
 use crate::traffic::{Era, Shape};
 
-use super::{Bench, PATIENCE, measured, right};
+use super::measured;
 
 /// What all sessions may take, MiB.
 const TOTAL_MIB_MAX: f64 = 64.0;

@@ -8,11 +8,12 @@ use anyhow::Context as _;
 use serde_json::json;
 
 use crate::cli::Streams;
+use crate::rig::bench::{Bench, Bounds};
 use crate::rig::figures::Figures;
 use crate::rig::held::{SETTLED, begun, is_open, mib, open, patient, per, resident, session};
 use crate::traffic::{Era, Shape};
 
-use super::{Bench, measured};
+use super::measured;
 
 /// Connections that read one session's stream, where the client's half is measured.
 const READERS: u32 = 4;
@@ -75,7 +76,7 @@ fn client_half(bench: &Bench<'_>, count: u32, figures: &mut Figures) -> anyhow::
     Ok(())
 }
 
-fn bounds(count: u32) -> (super::Bounds, super::Bounds) {
+fn bounds(count: u32) -> (Bounds, Bounds) {
     let most = (count + 2 * WARMUP).to_string();
     (patient(count + WARMUP), vec![("max", most.clone()), ("per_subject", most)])
 }

@@ -15,7 +15,7 @@ use super::{Cores, TOOLS};
 /// Where the gateway has the canned server.
 pub(crate) const PATH: &str = "/s/canned/mcp";
 
-const ISSUER: &str = "https://issuer.loadtest.example";
+pub(crate) const ISSUER: &str = "https://issuer.loadtest.example";
 const TOKEN_SECONDS: &str = "86400";
 
 /// The gateway under way.
@@ -42,6 +42,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) sessions: &'a [(&'a str, String)],
     /// Certificate and key, as PEM.
     pub(crate) tls: Option<(&'a str, &'a str)>,
+    /// Port of its admin listener; `None` for none.
+    pub(crate) admin: Option<u16>,
 }
 
 /// Where the gateway's program is: `asked`, or beside this one, or in target/release.
@@ -60,20 +62,34 @@ pub(crate) fn program(asked: Option<&Path>) -> anyhow::Result<PathBuf> {
 
 /// Starts it in front of the canned server on `upstream`.
 pub(crate) fn start(setup: &Setup<'_>, folder: &Folder, upstream: u16) -> anyhow::Result<Gateway> {
+    start_as(setup, folder, &[PATH], &|base, port| config(setup, base, port, upstream))
+}
+
+/// Starts it with a configuration made from its public URL and port. Tokens: for each path one of each subject.
+pub(crate) fn start_as(
+    setup: &Setup<'_>,
+    folder: &Folder,
+    paths: &[&str],
+    config: &dyn Fn(&str, u16) -> String,
+) -> anyhow::Result<Gateway> {
     let port = net::free_port()?;
     let place = folder.path().join(format!("portcullis-{port}"));
     fs::create_dir(&place).with_context(|| format!("cannot make {}", place.display()))?;
     let base = format!("{}://127.0.0.1:{port}", if setup.tls.is_some() { "https" } else { "http" });
-    let tokens: anyhow::Result<Vec<String>> =
-        setup.subjects.iter().map(|subject| mint(setup.program, &place, &base, subject)).collect();
+    let mut tokens = Vec::new();
+    for path in paths {
+        for subject in setup.subjects {
+            tokens.push(mint(setup.program, &place, &format!("{base}{path}"), subject)?);
+        }
+    }
     if let Some((certificate, key)) = setup.tls {
         fs::write(place.join("cert.pem"), certificate)?;
         fs::write(place.join("key.pem"), key)?;
     }
     let file = place.join("portcullis.yaml");
-    fs::write(&file, config(setup, &base, port, upstream))?;
+    fs::write(&file, config(&base, port))?;
     let process = launch(setup, &file, folder)?;
-    Ok(Gateway { process, port, tokens: tokens?, file })
+    Ok(Gateway { process, port, tokens, file })
 }
 
 /// Starts one that has ended again, on what it left behind.
@@ -90,16 +106,28 @@ fn launch(setup: &Setup<'_>, file: &Path, folder: &Folder) -> anyhow::Result<Pro
 }
 
 impl Gateway {
+    /// Gives it another configuration file, which it has not read yet.
+    pub(crate) fn write(&self, config: &str) -> anyhow::Result<()> {
+        fs::write(&self.file, config).with_context(|| format!("cannot write {}", self.file.display()))
+    }
+
+    /// What allows orders over its admin listener.
+    pub(crate) fn admin_token(&self) -> anyhow::Result<String> {
+        let file = self.file.with_file_name("state").join("admin.token");
+        let token = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        Ok(token.trim().to_owned())
+    }
+
     /// What it keeps in its state folder under this name, bytes.
     pub(crate) fn state_bytes(&self, name: &str) -> u64 {
         std::fs::metadata(self.file.with_file_name("state").join(name)).map_or(0, |file| file.len())
     }
 }
 
-fn mint(program: &Path, place: &Path, base: &str, subject: &str) -> anyhow::Result<String> {
+fn mint(program: &Path, place: &Path, audience: &str, subject: &str) -> anyhow::Result<String> {
     let mut command = Command::new(program);
     command.arg("token").arg("--key").arg(place.join("issuer"));
-    command.args(["--issuer", ISSUER, "--audience", &format!("{base}{PATH}")]);
+    command.args(["--issuer", ISSUER, "--audience", audience]);
     command.args(["--subject", subject, "--agent", "loadtest", "--task", "load", "--expires", TOKEN_SECONDS]);
     let output = command.output().context("portcullis token")?;
     if !output.status.success() {
@@ -109,8 +137,8 @@ fn mint(program: &Path, place: &Path, base: &str, subject: &str) -> anyhow::Resu
     Ok(token.trim().to_owned())
 }
 
-/// Paths in it start at its folder.
-fn config(setup: &Setup<'_>, base: &str, port: u16, upstream: u16) -> String {
+/// One server and the rules asked for. Paths in it start at its folder.
+pub(crate) fn config(setup: &Setup<'_>, base: &str, port: u16, upstream: u16) -> String {
     let anonymous = setup.subjects.is_empty();
     let auth = if anonymous {
         "  anonymous: allow\n".to_owned()
@@ -122,11 +150,12 @@ fn config(setup: &Setup<'_>, base: &str, port: u16, upstream: u16) -> String {
     } else {
         format!(" 127.0.0.1:{port}")
     };
+    let admin = setup.admin.map_or_else(|| "off".to_owned(), |port| format!("127.0.0.1:{port}"));
     let mut out = format!(
         "listen:{listen}
 public_url: {base}
 shards: 1
-admin: off
+admin: {admin}
 state: ./state
 auth:
 {auth}servers:
@@ -174,7 +203,7 @@ mod tests {
 
     fn setup<'a>(rules: u32, subjects: &'a [&'a str]) -> Setup<'a> {
         let cores = Cores { proxy: 0, load: 1 };
-        Setup { program: Path::new("x"), cores, rules, subjects, limits: &[], sessions: &[], tls: None }
+        Setup { program: Path::new("x"), cores, rules, subjects, limits: &[], sessions: &[], tls: None, admin: None }
     }
 
     #[test]

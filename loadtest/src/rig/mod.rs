@@ -1,5 +1,6 @@
 //! What a measurement stands on: the gateway, the canned server behind it, and a folder for what they write.
 
+pub(crate) mod bench;
 pub(crate) mod environment;
 pub(crate) mod figures;
 pub(crate) mod gateway;
@@ -27,12 +28,19 @@ pub(crate) struct Cores {
 
 /// The canned server with these options of `upstream`, and its port.
 pub(crate) fn canned(options: &[String], cores: Cores, folder: &Folder) -> anyhow::Result<(Process, u16)> {
+    let (process, ports) = canned_ports(&[&[format!("--tools={TOOLS}")], options].concat(), cores, folder)?;
+    Ok((process, ports[0]))
+}
+
+/// The same with as many tools and ports as the options say; at least one port.
+pub(crate) fn canned_ports(options: &[String], cores: Cores, folder: &Folder) -> anyhow::Result<(Process, Vec<u16>)> {
     let mut command = Command::new(std::env::current_exe().context("where this program is")?);
-    command.args(["upstream", "--until-stdin-ends"]).arg(format!("--tools={TOOLS}")).args(options);
+    command.args(["upstream", "--until-stdin-ends"]).args(options);
     let mut process = Process::start_heard("canned server", command, cores.load, cores.load, folder)?;
     let line = process.line()?;
-    let port = line.strip_prefix("listening ").and_then(|port| port.trim().parse().ok());
-    Ok((process, port.with_context(|| format!("the canned server said {line:?}"))?))
+    let ports = line.strip_prefix("listening ").map(|ports| ports.split_whitespace().map(str::parse).collect());
+    let ports: Option<Vec<u16>> = ports.and_then(Result::ok).filter(|ports: &Vec<u16>| !ports.is_empty());
+    Ok((process, ports.with_context(|| format!("the canned server said {line:?}"))?))
 }
 
 /// Writes `text` to `place`, whose folder is made where it is missing.

@@ -71,7 +71,10 @@ impl Holders {
 
 /// The id in front of an exposed name, and the name.
 pub(super) fn split(exposed: &str) -> Option<(&str, &str)> {
-    exposed.split_once(MARK).filter(|(_, name)| !name.is_empty())
+    // The id is short: a search that is prepared for long texts takes several times as long.
+    let at = exposed.as_bytes().windows(MARK.len()).position(|two| two == MARK.as_bytes())?;
+    let (id, rest) = exposed.split_at_checked(at)?;
+    rest.strip_prefix(MARK).filter(|name| !name.is_empty()).map(|name| (id, name))
 }
 
 #[cfg(test)]
