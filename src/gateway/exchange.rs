@@ -150,13 +150,13 @@ pub(super) fn unhealthy(shard: &Shard, snapshot: &Held, server: ServerId) -> Opt
 /// Where what is said in passing goes, that nobody waits for: to an instance that is not ejected, and without a verdict on
 /// it, since it has less time than a call.
 pub(super) fn aside<'a>(shard: &Shard, snapshot: &'a Held, server: ServerId, upstream: &Upstream) -> Option<Lane<'a>> {
-    unjudged(Lanes::new(snapshot, server, Wish::At(upstream.instance)).next(shard)?)
+    let lane = Lanes::new(snapshot, server, Wish::At(upstream.instance)).next(shard)?;
+    (!lane.instance.breaker.is_ejected()).then_some(Lane { health: None, ..lane })
 }
 
-/// The same lane where nothing that happens on it is held against its instance; none to one that is ejected. A server may
-/// take its time with the head of a stream, which says nothing of its calls.
-pub(super) fn unjudged(lane: Lane<'_>) -> Option<Lane<'_>> {
-    (!lane.instance.breaker.is_ejected()).then_some(Lane { health: None, ..lane })
+/// The same lane for a stream: a server may take its time with the head of one, which says nothing of its calls.
+pub(super) fn patient(lane: Lane<'_>) -> Lane<'_> {
+    Lane { health: lane.health.map(|terms| Terms { counts_timeouts: false, ..terms }), ..lane }
 }
 
 /// What makes messages without a session belong together: their caller and its active task.
@@ -195,10 +195,7 @@ fn lane(snapshot: &Held, server: ServerId, place: usize) -> Lane<'_> {
         tls: snapshot.tls.side(server, place),
         transport: snapshot.transport(server),
         // A program's own supervisor knows best.
-        health: settings
-            .command()
-            .is_none()
-            .then_some(Terms { failures: settings.health.failures, open_ms: settings.health.open_ms }),
+        health: settings.command().is_none().then_some(Terms::new(settings.health.failures, settings.health.open_ms)),
     }
 }
 

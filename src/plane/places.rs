@@ -179,7 +179,7 @@ mod tests {
         let state = ServerState::new(9, instances).unwrap();
         let eject = |place: usize| {
             let failed = Verdict::of(Err(UpstreamFault::Unreachable));
-            let terms = Terms { failures: 1, open_ms: 1_000 };
+            let terms = Terms::new(1, 1_000);
             state.instances[place].breaker.leave(terms, Pass::default(), failed, Moment(0));
         };
         let addresses = places.resolve().expect("numbers resolve");

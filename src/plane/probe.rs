@@ -33,7 +33,7 @@ pub(super) fn start(server: &ServerSettings, state: &Arc<ServerState>, control: 
         state: state.clone(),
         control: control.clone(),
         interval: Duration::from_millis(server.health.interval_ms),
-        terms: Terms { failures: server.health.failures, open_ms: server.health.open_ms },
+        terms: Terms::new(server.health.failures, server.health.open_ms),
     };
     let name: String = format!("probe-{}", server.name).chars().take(15).collect();
     std::thread::Builder::new().name(name).spawn(move || prober.run()).map(|_| ())

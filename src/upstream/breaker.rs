@@ -26,6 +26,16 @@ pub struct Terms {
     /// The first time that it is open, milliseconds; each time after a failed probe is twice as long, up to
     /// `limits::HEALTH_OPEN_MS_MAX`.
     pub open_ms: u64,
+    /// Whether an answer that is late is a failure. The head of an event stream may come with its first event.
+    pub counts_timeouts: bool,
+}
+
+impl Terms {
+    /// Those of a call: a late answer is a failure.
+    #[must_use]
+    pub const fn new(failures: u32, open_ms: u64) -> Self {
+        Self { failures, open_ms, counts_timeouts: true }
+    }
 }
 
 /// Whether a request may go.
@@ -379,7 +389,7 @@ mod tests {
 
     use super::*;
 
-    const TERMS: Terms = Terms { failures: 3, open_ms: 1_000 };
+    const TERMS: Terms = Terms::new(3, 1_000);
     const CUT: Verdict = Verdict::Failed(Failure::Fault(UpstreamFault::Cut));
 
     fn at(ms: u64) -> Moment {
@@ -519,7 +529,7 @@ mod tests {
 
     #[test]
     fn threads_lose_no_failure() {
-        let terms = Terms { failures: 4_000, open_ms: 1_000 };
+        let terms = Terms::new(4_000, 1_000);
         let breaker = Breaker::default();
         std::thread::scope(|scope| {
             for _ in 0..4 {

@@ -240,7 +240,10 @@ impl Upstreams {
             Entry::Wait(retry_ms) => return Err(UpstreamFault::Unhealthy { retry_ms }),
         };
         let result = self.attempt(lane, request, deadline, abort).await;
-        let verdict = Verdict::of(result.as_ref().map(Answer::status).map_err(|fault| *fault));
+        let verdict = match &result {
+            Err(UpstreamFault::Timeout) if !terms.counts_timeouts => Verdict::Nothing,
+            result => Verdict::of(result.as_ref().map(Answer::status).map_err(|fault| *fault)),
+        };
         if breaker.leave(terms, pass, verdict, self.timers.last().mono) {
             // Its keeper tells people, and looks for another instance to keep up with.
             lane.state.poke.ring();

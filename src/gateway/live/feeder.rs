@@ -238,7 +238,7 @@ async fn ask(shard: &Shard, feed: &Feed, part: &Part, at: Option<&[u8]>) -> Resu
     let request = Request { method: Method::Get, fields: &fields, params: &[], body: None, repeatable: true };
     let wish = Wish::At(upstream.as_ref().map_or(0, |upstream| upstream.instance));
     let lane = Lanes::new(&snapshot, server, wish).next(shard);
-    let lane = lane.and_then(exchange::unjudged).ok_or(UpstreamFault::NoAddress)?;
+    let lane = lane.map(exchange::patient).ok_or(UpstreamFault::NoAddress)?;
     let clearance = Clearance::Session(feed.session.proof());
     let request = shard.upstreams.compose(clearance, &lane, &request).ok_or(UpstreamFault::NoBuffer)?;
     let until = deadline(shard, snapshot.settings.servers[server.index()].timeout_ms);

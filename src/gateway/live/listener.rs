@@ -104,7 +104,7 @@ async fn ask(shard: &Shard, feed: &Feed, part: &Part, listening: &Listening) -> 
         exchange::shared_key(&snapshot, server, &who.caller.owner, who.task)
     };
     let lane = Lanes::new(&snapshot, server, Wish::Key(key)).next(shard);
-    let lane = lane.and_then(exchange::unjudged).ok_or(UpstreamFault::NoAddress)?;
+    let lane = lane.map(exchange::patient).ok_or(UpstreamFault::NoAddress)?;
     let clearance = Clearance::Call(&listening.recorded);
     let request = shard.upstreams.compose(clearance, &lane, &request).ok_or(UpstreamFault::NoBuffer)?;
     let until = deadline(shard, snapshot.settings.servers[server.index()].timeout_ms);
