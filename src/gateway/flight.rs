@@ -12,6 +12,7 @@ use crate::base::time::{Moment, Now};
 use crate::identity::active::ActiveTask;
 use crate::identity::caller::{Caller, Owner};
 use crate::jsonrpc::scan::Shape;
+use crate::mcp::catalog::EraCatalog;
 use crate::mcp::merge::Merged;
 use crate::mcp::method as methods;
 use crate::mcp::revision::{Era, Revision};
@@ -170,6 +171,20 @@ impl Flight {
             self.taken.set(Taken::Nothing);
             shard.load.called(self.payer);
         }
+    }
+
+    /// What a server offers in its era; `None` where that is nothing, or not known yet.
+    pub(super) fn offer(&self, server: ServerId) -> Option<&EraCatalog> {
+        self.snapshot.catalog.server(server)?.era(self.era)
+    }
+
+    /// The beginning of the answer to it that the gateway writes: the result, and a brace, follow.
+    pub(super) fn begin_result(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(4096);
+        out.extend_from_slice(b"{\"jsonrpc\":\"2.0\",\"id\":");
+        out.extend_from_slice(self.id.as_deref().unwrap_or(b"null"));
+        out.extend_from_slice(b",\"result\":");
+        out
     }
 
     /// What became of its exchange: of one of several servers, with the name of that.

@@ -75,7 +75,7 @@ fn opened(
     if listen.tasks_place.is_none() {
         return Ok((call, Vec::new()));
     }
-    let serves = |server: &ServerId| offered(flight, *server).is_some_and(|it| extension(it, TASKS_EXTENSION));
+    let serves = |server: &ServerId| flight.offer(*server).is_some_and(|it| extension(it, TASKS_EXTENSION));
     let servers = servers(flight);
     judge.may_have_tasks(&call, servers.iter().any(serves))?;
     let mut at = Vec::new();
@@ -107,7 +107,7 @@ fn decided(flight: &Flight, call: Call, text: &[u8]) -> Result<(Permit, decide::
     let (snapshot, caller) = (&flight.snapshot, &flight.caller);
     let merged = &snapshot.merged[flight.endpoint.index()];
     let mut may = |server: ServerId, uri: &str| modern::is_shown(&snapshot.table, caller, flight.task, server, uri);
-    let tells = |server: ServerId| offered(flight, server).is_some_and(subscribes);
+    let tells = |server: ServerId| flight.offer(server).is_some_and(subscribes);
     let whose = |uri: &str| {
         let (server, own) = merged.route(flight.era, uri, &mut may)?;
         tells(server).then(|| (server, own.into()))
@@ -141,15 +141,11 @@ fn asked(flight: &Flight, permit: &Permit, text: &[u8], whose: decide::Whose, at
 /// Whether there is such a list, or may come to be one.
 fn offers(flight: &Flight, server: ServerId, kind: ListKind) -> bool {
     let known = flight.snapshot.catalog.known(server);
-    !known || offered(flight, server).is_some_and(|offered| capability(offered, kind.capability()))
+    !known || flight.offer(server).is_some_and(|offered| capability(offered, kind.capability()))
 }
 
 fn subscribes(offered: &EraCatalog) -> bool {
     offered.capabilities["resources"]["subscribe"] == true
-}
-
-fn offered(flight: &Flight, server: ServerId) -> Option<&EraCatalog> {
-    flight.snapshot.catalog.server(server)?.era(flight.era)
 }
 
 fn servers(flight: &Flight) -> &[ServerId] {

@@ -62,7 +62,7 @@ pub(super) fn page(
     if flight.is_merged() {
         return merged::page(shard, flight, kind, cursor);
     }
-    let Some(offered) = flight.snapshot.catalog.server(flight.server).and_then(|server| server.era(flight.era)) else {
+    let Some(offered) = flight.offer(flight.server) else {
         return Err(Kind::CatalogUnknown.into());
     };
     let Some(listing) = offered.list(kind) else { return Err(Kind::MethodUnknown.into()) };
@@ -71,10 +71,7 @@ pub(super) fn page(
     }
     let (table, caller) = (&flight.snapshot.table, &flight.caller);
     let shown = listing.items.iter().filter(|item| listed(table, caller, flight.task, flight.server, kind, item));
-    let mut body = Vec::with_capacity(4096);
-    body.extend_from_slice(b"{\"jsonrpc\":\"2.0\",\"id\":");
-    body.extend_from_slice(flight.id.as_deref().unwrap_or(b"null"));
-    body.extend_from_slice(b",\"result\":");
+    let mut body = flight.begin_result();
     let ttl_ms = listing.ttl_ms.unwrap_or(0);
     write_list_result(&mut body, kind, flight.era, shown, ttl_ms, offered.server_info.as_deref());
     body.push(b'}');

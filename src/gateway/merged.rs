@@ -34,7 +34,7 @@ pub(super) fn page(
     let (merged, snapshot, era) = (flight.merged(), &flight.snapshot, flight.era);
     let state = State::of(flight, |server| concerns(&snapshot.table, &flight.caller, flight.task, server, Some(kind)));
     let listing = |offer: &EraCatalog| offer.list(kind).map(|listing| listing.ttl_ms.unwrap_or(0));
-    let offered = |server: &ServerId| offer(flight, *server).and_then(listing);
+    let offered = |server: &ServerId| flight.offer(*server).and_then(listing);
     let parts = state.parts.iter().filter_map(|part| listing(part.offer));
     let shortest = parts.min();
     if shortest.is_none() && state.more {
@@ -59,10 +59,7 @@ pub(super) fn page(
     let from = cursor.map_or(Ok(Position::default()), opened).map_err(|_| {
         Refusal::from(Kind::CursorInvalid).saying("Invalid cursor: the list has changed, or it is of another one.")
     })?;
-    let mut body = Vec::with_capacity(4096);
-    body.extend_from_slice(b"{\"jsonrpc\":\"2.0\",\"id\":");
-    body.extend_from_slice(flight.id.as_deref().unwrap_or(b"null"));
-    body.extend_from_slice(b",\"result\":");
+    let mut body = flight.begin_result();
     start_list_result(&mut body, era, kind);
     let (table, caller, task) = (&snapshot.table, &flight.caller, flight.task);
     let next = merged.write_items(&mut body, &snapshot.catalog, era, kind, from, &mut |server, item| {
@@ -102,7 +99,7 @@ impl<'a> State<'a> {
         let mut state = Self { parts: SmallVec::new(), lacking: SmallVec::new(), more: false };
         for server in flight.merged().servers().iter().copied().filter(|server| concerns(*server)) {
             let name = &*flight.snapshot.settings.servers[server.index()].name;
-            let offer = offer(flight, server);
+            let offer = flight.offer(server);
             state.parts.extend(offer.map(|offer| Part { name, offer }));
             let lack = match flight.snapshot.catalog.state(server) {
                 CatalogState::Missing => Lack::Missing,
@@ -119,11 +116,6 @@ impl<'a> State<'a> {
         let instructions = flight.snapshot.settings.endpoints[flight.endpoint.index()].instructions;
         Together { parts: &self.parts, more: self.more, instructions }
     }
-}
-
-/// What a server offers in the caller's era.
-fn offer(flight: &Flight, server: ServerId) -> Option<&EraCatalog> {
-    flight.snapshot.catalog.server(server)?.era(flight.era)
 }
 
 /// Whether a server concerns the caller now, or with any task that it has: what a session can do is said once, and the

@@ -193,7 +193,7 @@ fn task_server(
     if let Some(server) = server {
         return Ok(server);
     }
-    let offers = |server: &ServerId| snapshot.catalog.server(*server).and_then(|offered| offered.era(flight.era));
+    let offers = |server: &ServerId| flight.offer(*server);
     let served = servers.iter().filter_map(offers).any(|offered| catalog::extension(offered, TASKS_EXTENSION));
     judge.may_have_tasks(call, served)?;
     Err(judge.nobodys(call))
@@ -226,8 +226,7 @@ fn asker(shard: &Shard, flight: &Flight, call: &Call, text: &[u8]) -> Option<Ser
 
 /// The log level is a session's, whichever servers it has (MCP 2025-11-25 server/utilities/logging).
 async fn set_level(shard: &Shard, conn: &Conn, flight: &Flight, text: &[u8]) -> Result<Routed, Refusal> {
-    let offers =
-        |server: &ServerId| flight.snapshot.catalog.server(*server).and_then(|offered| offered.era(flight.era));
+    let offers = |server: &ServerId| flight.offer(*server);
     let mut offered = flight.merged().servers().iter().filter_map(offers);
     if !offered.any(|offered| catalog::capability(offered, "logging")) {
         return Err(Kind::MethodUnknown.into());
@@ -314,10 +313,7 @@ fn unsaid() -> Refusal {
 
 /// An answer made here: `write` appends its result.
 fn here(flight: &Flight, begins: Option<Revision>, write: impl FnOnce(&mut Vec<u8>)) -> Due {
-    let mut body = Vec::with_capacity(512);
-    body.extend_from_slice(b"{\"jsonrpc\":\"2.0\",\"id\":");
-    body.extend_from_slice(flight.id.as_deref().unwrap_or(b"null"));
-    body.extend_from_slice(b",\"result\":");
+    let mut body = flight.begin_result();
     write(&mut body);
     body.push(b'}');
     Due::Here(Here { body, begins })

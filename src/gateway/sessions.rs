@@ -579,7 +579,7 @@ fn is_readable_ever(flight: &Flight, uri: &str) -> bool {
 
 /// Whether a flight's server takes a log level.
 fn logs(flight: &Flight) -> bool {
-    let offered = flight.snapshot.catalog.server(flight.server).and_then(|server| server.era(flight.era));
+    let offered = flight.offer(flight.server);
     offered.is_none_or(|offered| catalog::capability(offered, "logging"))
 }
 
