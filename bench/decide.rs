@@ -68,6 +68,7 @@ fn policy(rules: usize) -> Arc<PolicySet> {
             patterns: vec![Pattern::parse(&pattern).expect("written above")],
             tasks: if number.is_multiple_of(3) { vec![TaskId::from_index(number / 3 % TASKS)] } else { Vec::new() },
             reason: (number.is_multiple_of(5)).then(|| Arc::from("Ask a person.")),
+            ..Rule::default()
         }
     };
     let tasks = TaskNames::new((0..TASKS).map(|task| format!("task-{task}")));

@@ -77,6 +77,7 @@ fn merge(c: &mut Criterion) {
         patterns: vec![Pattern::parse(pattern).expect("written here")],
         tasks: Vec::new(),
         reason: None,
+        ..Rule::default()
     };
     let rules = vec![rule("all", Effect::Permit, "*/*"), rule("not", Effect::Forbid, "*/delete_*")];
     let set = Arc::new(PolicySet::new(TaskNames::default(), rules));

@@ -95,7 +95,7 @@ impl<'a> Reader<'a> {
         };
         let (effect, key, patterns) = effect?;
         let patterns = self.patterns(patterns, &join(path, key));
-        Some(Rule { id: id?, effect, patterns, tasks, reason })
+        Some(Rule { id: id?, effect, patterns, tasks, reason, ..Rule::default() })
     }
 
     fn id(&mut self, node: &'a Node, path: &str) -> Option<Arc<str>> {

@@ -106,6 +106,55 @@ pub struct Caller {
     pub expires: u64,
     /// Came without a token (only under `auth.anonymous: allow`).
     pub anonymous: bool,
+    /// The token's claims as they came: one JSON object in UTF-8, each member once; `{}` for the anonymous caller.
+    pub claims: Arc<[u8]>,
+    /// What the token's `scope` or `scp` holds; sorted, none twice.
+    pub scopes: Arc<[Box<str>]>,
+    /// The first half of the token's SHA-256; zero for the anonymous caller.
+    pub token: [u8; 16],
+    /// The token's `jti`.
+    pub jti: Option<Arc<str>>,
+    /// What the policy's `who` conditions come to for it, by their numbers.
+    pub heads: Heads,
+}
+
+/// What conditions on callers come to for one of them: two bits for each, whether it holds and whether it is unknown.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Heads(pub SmallVec<[u64; 2]>);
+
+impl Heads {
+    /// Condition `number` holds.
+    pub fn set_true(&mut self, number: usize) {
+        self.set(2 * number);
+    }
+
+    /// Condition `number` is unknown.
+    pub fn set_unknown(&mut self, number: usize) {
+        self.set(2 * number + 1);
+    }
+
+    /// Whether condition `number` holds.
+    #[must_use]
+    pub fn is_true(&self, number: usize) -> bool {
+        self.get(2 * number)
+    }
+
+    /// Whether condition `number` is unknown.
+    #[must_use]
+    pub fn is_unknown(&self, number: usize) -> bool {
+        self.get(2 * number + 1)
+    }
+
+    fn set(&mut self, bit: usize) {
+        if self.0.len() <= bit / 64 {
+            self.0.resize(bit / 64 + 1, 0);
+        }
+        self.0[bit / 64] |= 1 << (bit % 64);
+    }
+
+    fn get(&self, bit: usize) -> bool {
+        self.0.get(bit / 64).is_some_and(|word| word >> (bit % 64) & 1 == 1)
+    }
 }
 
 impl Caller {
@@ -125,6 +174,11 @@ impl Caller {
             endpoints: Endpoints::all(),
             expires: u64::MAX,
             anonymous: true,
+            claims: Arc::from(&b"{}"[..]),
+            scopes: Arc::from([]),
+            token: [0; 16],
+            jti: None,
+            heads: Heads::default(),
         }
     }
 }

@@ -9,11 +9,12 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ring::digest;
 use smallvec::SmallVec;
 use thiserror::Error;
 
 use super::active::TaskNames;
-use super::caller::{Caller, Endpoints, Owner};
+use super::caller::{Caller, Endpoints, Heads, Owner};
 use super::claims::{ClaimPath, Json, JsonFault, Object};
 use super::keys::{Algorithm, KeySet, SignatureFault};
 use crate::base::ids::{EndpointId, TaskId};
@@ -137,8 +138,8 @@ pub fn verify<R: AsRef<str>>(
     let header = decode(parts.header)?;
     let header = Object::parse(&header).map_err(TokenFault::Header)?;
     let header = Header::read(&header)?;
-    let claims = decode(parts.claims)?;
-    let claims = Object::parse(&claims).map_err(TokenFault::Claims)?;
+    let written = decode(parts.claims)?;
+    let claims = Object::parse(&written).map_err(TokenFault::Claims)?;
 
     let iss = claims.text("iss").map_err(TokenFault::Claims)?.ok_or(TokenFault::Issuer)?;
     let place = issuers.iter().position(|issuer| *issuer.issuer == *iss).ok_or(TokenFault::Issuer)?;
@@ -172,6 +173,11 @@ pub fn verify<R: AsRef<str>>(
         endpoints,
         expires,
         anonymous: false,
+        scopes: scopes(&claims).map_err(TokenFault::Claims)?,
+        token: fingerprint(token),
+        jti: claims.text("jti").map_err(TokenFault::Claims)?.map(Arc::from),
+        heads: Heads::default(),
+        claims: Arc::from(&*written),
     })
 }
 
@@ -290,6 +296,33 @@ fn check_audience<R: AsRef<str>>(
         }
     }
     if endpoints.is_empty() { Err(TokenFault::Audience) } else { Ok(endpoints) }
+}
+
+/// The first half of a token's SHA-256: what it is called where it must not be shown.
+#[must_use]
+pub fn fingerprint(token: &[u8]) -> [u8; 16] {
+    let mut cut = [0; 16];
+    cut.copy_from_slice(&digest::digest(&digest::SHA256, token).as_ref()[..16]);
+    cut
+}
+
+/// What `scope` (RFC 8693, 4.2: text with blanks between) and `scp` (text or an array) hold together.
+fn scopes(claims: &Object<'_>) -> Result<Arc<[Box<str>]>, JsonFault> {
+    let mut all: Vec<Box<str>> = Vec::new();
+    for name in ["scope", "scp"] {
+        match claims.get(name) {
+            None => {}
+            Some(Json::Array(list)) => {
+                for one in list {
+                    all.push(one.as_text()?.into());
+                }
+            }
+            Some(one) => all.extend(one.as_text()?.split(' ').filter(|scope| !scope.is_empty()).map(Box::from)),
+        }
+    }
+    all.sort_unstable();
+    all.dedup();
+    Ok(all.into())
 }
 
 /// Subject, agent and tasks, where the issuer's configuration says they stand.

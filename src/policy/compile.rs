@@ -187,8 +187,8 @@ impl Drafts {
     fn add(&mut self, rule: &Rule, id: RuleId, reach: Reach<'_>) {
         let says = match (rule.effect, &rule.reason) {
             (Effect::Permit, _) => Says::Permit,
-            (Effect::Forbid, None) => Says::Silent,
-            (Effect::Forbid, Some(_)) => Says::Reasoned,
+            (Effect::Forbid | Effect::Approve, None) => Says::Silent,
+            (Effect::Forbid | Effect::Approve, Some(_)) => Says::Reasoned,
         };
         self.of(rule, |draft| draft.add(says, id, &reach));
     }
@@ -210,10 +210,10 @@ impl Drafts {
         };
         let noted = |draft: &mut Draft| match (rule.effect, &rule.reason) {
             (Effect::Permit, _) => kinds.iter().for_each(|kind| draft.reach.some[*kind].set(server.index())),
-            (Effect::Forbid, None) if all => {
+            (Effect::Forbid | Effect::Approve, None) if all => {
                 kinds.iter().for_each(|kind| draft.reach.hides_all[*kind].set(server.index()));
             }
-            (Effect::Forbid, _) => {}
+            (Effect::Forbid | Effect::Approve, _) => {}
         };
         self.of(rule, noted);
     }

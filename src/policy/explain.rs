@@ -160,7 +160,7 @@ impl Subject<'_> {
             (About::Tool(glob), Meant::Tool(name)) | (About::Prompt(glob), Meant::Prompt(name)) => glob.matches(name),
             (About::Resource(glob), Meant::Target(target)) => match effect {
                 Effect::Permit => target.permitted_by(glob),
-                Effect::Forbid => target.forbidden_by(glob),
+                Effect::Forbid | Effect::Approve => target.forbidden_by(glob),
             },
             (About::Ask(asked), Meant::Ask(ask)) => asked == ask,
             (About::NotTool, Meant::Prompt(_) | Meant::Target(_) | Meant::Ask(_)) => true,

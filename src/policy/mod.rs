@@ -5,10 +5,12 @@
 //! Spec: RFC 3986 5.2.4 and 6.2.2 (normal form of a URI), RFC 6570 (templates).
 
 pub mod compile;
+pub mod cond;
 pub mod decide;
 pub mod explain;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+pub mod limit;
 pub mod pattern;
 pub mod rule;
 pub mod table;

@@ -4,10 +4,13 @@ use std::sync::Arc;
 
 use ring::digest;
 
+use super::cond::{Condition, Facts, Truth};
+use super::limit::{Limit, Rate};
 use super::pattern::Pattern;
 use crate::base::ids::{RuleId, TaskId};
+use crate::base::limits::APPROVAL_MS;
 use crate::identity::active::{ActiveTask, TaskNames};
-use crate::identity::caller::Caller;
+use crate::identity::caller::{Caller, Heads};
 
 /// What a rule does where it applies. Order never matters: forbid beats permit, permit beats silence, and silence is
 /// a refusal.
@@ -17,6 +20,28 @@ pub enum Effect {
     Permit,
     /// Refuses. Without a reason it also hides; with one it hides nothing.
     Forbid,
+    /// Has somebody asked, where nothing forbids it; shows on lists, and needs no permit beside it.
+    Approve,
+}
+
+/// Whether a rule decides.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// It does.
+    #[default]
+    Enforce,
+    /// It is decided, counted and written down as if it did, and changes nothing.
+    Shadow,
+}
+
+/// Who is asked for an approval.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum AskWhom {
+    /// A person, through the admin listener.
+    #[default]
+    Person,
+    /// The agent's own user, through the client.
+    Elicit,
 }
 
 /// One rule. It applies when one of its patterns and its tasks do.
@@ -32,6 +57,40 @@ pub struct Rule {
     pub tasks: Vec<TaskId>,
     /// The sentence that the agent may be shown.
     pub reason: Option<Arc<str>>,
+    /// Whom it is about; `None` for everybody.
+    pub who: Option<Arc<Condition>>,
+    /// When it applies; `None` for always.
+    pub when: Option<Arc<Condition>>,
+    /// On a permit: what the token's scopes must hold.
+    pub scopes: Vec<Box<str>>,
+    /// On a permit: what must hold. On a forbid or approve: `What::After` alone, and it applies only after all of them.
+    pub limits: Vec<Limit>,
+    /// Whether it decides.
+    pub mode: Mode,
+    /// On an approve: how long an answer is waited for, and good for, milliseconds.
+    pub expires_ms: u64,
+    /// On an approve: who is asked.
+    pub ask: AskWhom,
+}
+
+impl Default for Rule {
+    /// A permit of nothing.
+    fn default() -> Self {
+        Self {
+            id: Arc::from(""),
+            effect: Effect::Permit,
+            patterns: Vec::new(),
+            tasks: Vec::new(),
+            reason: None,
+            who: None,
+            when: None,
+            scopes: Vec::new(),
+            limits: Vec::new(),
+            mode: Mode::Enforce,
+            expires_ms: APPROVAL_MS,
+            ask: AskWhom::Person,
+        }
+    }
 }
 
 impl Rule {
@@ -48,7 +107,7 @@ impl Rule {
             ActiveTask::None => false,
             ActiveTask::One(active) => self.tasks.contains(&active),
             ActiveTask::Several => {
-                self.effect == Effect::Forbid && self.tasks.iter().any(|task| caller.tasks.contains(task))
+                self.effect != Effect::Permit && self.tasks.iter().any(|task| caller.tasks.contains(task))
             }
         }
     }
@@ -59,6 +118,9 @@ impl Rule {
 pub struct PolicySet {
     tasks: TaskNames,
     rules: Vec<Rule>,
+    rates: Vec<Rate>,
+    /// The different `who` of all rules, in the order of their first use.
+    heads: Vec<Arc<Condition>>,
     hash: [u8; 32],
 }
 
@@ -67,8 +129,43 @@ impl PolicySet {
     /// have checked.
     #[must_use]
     pub fn new(tasks: TaskNames, rules: Vec<Rule>) -> Self {
-        let hash = hash(&tasks, &rules);
-        Self { tasks, rules, hash }
+        Self::with_rates(tasks, rules, Vec::new())
+    }
+
+    /// The same, with rates.
+    #[must_use]
+    pub fn with_rates(tasks: TaskNames, rules: Vec<Rule>, rates: Vec<Rate>) -> Self {
+        let hash = hash(&tasks, &rules, &rates);
+        let mut known = std::collections::HashSet::new();
+        let heads = rules.iter().filter_map(|rule| rule.who.clone()).filter(|who| known.insert(who.clone())).collect();
+        Self { tasks, rules, rates, heads, hash }
+    }
+
+    /// The rates, in the order of the file.
+    #[must_use]
+    pub fn rates(&self) -> &[Rate] {
+        &self.rates
+    }
+
+    /// The different `who` conditions of the rules; their places are the numbers in a caller's [`Heads`].
+    #[must_use]
+    pub fn heads(&self) -> &[Arc<Condition>] {
+        &self.heads
+    }
+
+    /// What the `who` conditions come to for a caller: asked once, when it is verified, and again when they change.
+    #[must_use]
+    pub fn heads_of(&self, caller: &Caller) -> Heads {
+        let mut heads = Heads::default();
+        let facts = Facts { caller, args: None, task: None, tool: "", server: "", now_s: 0 };
+        for (number, head) in self.heads.iter().enumerate() {
+            match head.truth(&facts, 0) {
+                Truth::True => heads.set_true(number),
+                Truth::Unknown => heads.set_unknown(number),
+                Truth::False => {}
+            }
+        }
+        heads
     }
 
     /// No tasks, no rules: everything is refused.
@@ -119,7 +216,7 @@ impl Default for PolicySet {
 }
 
 /// Every text is preceded by its length, every list by its count, so no two policies spell the same bytes.
-fn hash(tasks: &TaskNames, rules: &[Rule]) -> [u8; 32] {
+fn hash(tasks: &TaskNames, rules: &[Rule], rates: &[Rate]) -> [u8; 32] {
     let mut hash = digest::Context::new(&digest::SHA256);
     let number = |hash: &mut digest::Context, number: usize| hash.update(&(number as u64).to_be_bytes());
     let text = |hash: &mut digest::Context, text: &str| {
@@ -137,6 +234,7 @@ fn hash(tasks: &TaskNames, rules: &[Rule]) -> [u8; 32] {
         hash.update(match rule.effect {
             Effect::Permit => b"p",
             Effect::Forbid => b"f",
+            Effect::Approve => b"a",
         });
         number(&mut hash, rule.patterns.len());
         for pattern in &rule.patterns {
@@ -148,7 +246,12 @@ fn hash(tasks: &TaskNames, rules: &[Rule]) -> [u8; 32] {
         }
         number(&mut hash, usize::from(rule.reason.is_some()));
         text(&mut hash, rule.reason.as_deref().unwrap_or_default());
+        // Their `Debug` names every field, and conditions by their text.
+        let Rule { who, when, scopes, limits, mode, expires_ms, ask, .. } = rule;
+        let words = |cond: &Option<Arc<Condition>>| cond.as_ref().map(|cond| cond.text().to_owned());
+        text(&mut hash, &format!("{:?}", (words(who), words(when), scopes, limits, mode, expires_ms, ask)));
     }
+    text(&mut hash, &format!("{rates:?}"));
     let mut whole = [0; 32];
     whole.copy_from_slice(hash.finish().as_ref());
     whole
@@ -165,6 +268,7 @@ mod tests {
             patterns: patterns.iter().map(|text| Pattern::parse(text).unwrap()).collect(),
             tasks: tasks.iter().map(|&task| TaskId(task)).collect(),
             reason: reason.map(Arc::from),
+            ..Rule::default()
         }
     }
 

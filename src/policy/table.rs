@@ -145,7 +145,7 @@ impl Class {
     pub(super) fn rows<'a>(&'a self, asker: &'a Asker<'_>, effect: Effect) -> impl Iterator<Item = &'a Row> {
         let tasks: &[TaskId] = match (&asker.task, effect) {
             (ActiveTask::One(task), _) => std::slice::from_ref(task),
-            (ActiveTask::Several, Effect::Forbid) => &asker.caller.tasks,
+            (ActiveTask::Several, Effect::Forbid | Effect::Approve) => &asker.caller.tasks,
             (ActiveTask::Several, Effect::Permit) | (ActiveTask::None, _) => &[],
         };
         let of_task = |task: &TaskId| self.tasks.get(task.index())?.as_deref();
@@ -272,7 +272,7 @@ impl Globs {
     fn collect(&self, effect: Effect, target: &Target<'_>, named: &mut Named) {
         let reaches = |glob: &Glob| match effect {
             Effect::Permit => target.permitted_by(glob),
-            Effect::Forbid => target.forbidden_by(glob),
+            Effect::Forbid | Effect::Approve => target.forbidden_by(glob),
         };
         let mut look = |prefix: &Prefix| {
             for (glob, rules) in &self.entries[prefix.first as usize..prefix.last as usize] {
@@ -291,7 +291,7 @@ impl Globs {
                     self.prefixes[from..].iter().take_while(begins).for_each(look);
                 }
             }
-            Effect::Forbid => {
+            Effect::Forbid | Effect::Approve => {
                 self.beginning(target.written()).for_each(&mut look);
                 if target.normal() != target.written() {
                     self.beginning(target.normal()).for_each(look);
@@ -420,7 +420,7 @@ mod tests {
             for effect in [Effect::Permit, Effect::Forbid] {
                 let reaches = |glob: &Glob| match effect {
                     Effect::Permit => target.permitted_by(glob),
-                    Effect::Forbid => target.forbidden_by(glob),
+                    Effect::Forbid | Effect::Approve => target.forbidden_by(glob),
                 };
                 let mut want = Named::new();
                 for (index, _) in list.iter().enumerate().filter(|(_, glob)| reaches(glob)) {

@@ -81,6 +81,7 @@ fn rule(index: usize, text: &str) -> Rule {
         patterns: patterns.split(' ').map(|text| Pattern::parse(text).unwrap()).collect(),
         tasks: tasks.split_whitespace().map(task).collect(),
         reason: reason.map(Arc::from),
+        ..Rule::default()
     }
 }
 
@@ -458,6 +459,7 @@ fn any_rule() -> impl Strategy<Value = Rule> {
         patterns,
         tasks,
         reason: reason.then(|| Arc::from("No.")),
+        ..Rule::default()
     })
 }
 
