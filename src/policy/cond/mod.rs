@@ -8,11 +8,14 @@ mod fault;
 mod lex;
 pub mod number;
 mod parse;
+pub mod text;
+pub mod value;
 
 use std::fmt;
 use std::sync::Arc;
 
 pub use number::Number;
+pub use value::{Num, Text, Value};
 
 use crate::identity::caller::Caller;
 
