@@ -504,6 +504,8 @@ pub const COND_LIST_MAX: usize = 1_024;
 pub const COND_PATHS_MAX: usize = 64;
 /// Rules named in one permit or refusal: the first ones in the order of the file.
 pub const RULES_NAMED_MAX: usize = 8;
+/// What one call may need of limits and rates together; one that needs more is refused.
+pub const NEEDS_MAX: usize = 64;
 
 // ---- uring ----------------------------------------------------------------------------------------------------
 /// Buffers waiting to be used again, bytes: a burst's memory goes back to the allocator.
