@@ -488,6 +488,8 @@ pub const LISTEN_TASKS_MAX: usize = 256;
 pub const PATTERN_BYTES_MAX: usize = 1_024;
 /// A resource's URI or template that policy looks at, bytes; a longer one is refused.
 pub const URI_BYTES_MAX: usize = 8 * 1024;
+/// Nesting of an argument or claim that conditions look into; no message and no token has more.
+pub const VALUE_DEPTH_MAX: usize = 128;
 /// How long an approval is waited for, and good for, where a rule does not say, milliseconds.
 pub const APPROVAL_MS: u64 = 15 * 60 * 1000;
 /// And the least that a rule can say.
