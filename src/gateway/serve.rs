@@ -271,8 +271,8 @@ pub(super) fn answer_of(refusal: &Refusal, keep: bool, with_body: bool) -> Vec<u
     if let Some(allow) = refusal.allow {
         let _ = reply::write_field(&mut out, "allow", allow.as_bytes());
     }
-    if row.retry_after > 0 {
-        let _ = reply::write_number(&mut out, "retry-after", u64::from(row.retry_after));
+    if refusal.retry_after() > 0 {
+        let _ = reply::write_number(&mut out, "retry-after", refusal.retry_after());
     }
     if !keep {
         let _ = reply::write_field(&mut out, "connection", b"close");
