@@ -3,10 +3,13 @@
 //! Start at `Condition::parse`.
 
 pub mod number;
+pub mod text;
+pub mod value;
 
 use std::sync::Arc;
 
 pub use number::Number;
+pub use value::{Num, Text, Value};
 
 use crate::identity::caller::Caller;
 
