@@ -259,7 +259,6 @@ async fn refuse(shard: &Shard, conn: &mut Conn, refusal: &Refusal, keep: bool) -
 
 /// A refusal as bytes: its head, and its body unless the method has none.
 pub(super) fn answer_of(refusal: &Refusal, keep: bool, with_body: bool) -> Vec<u8> {
-    let row = refusal.kind.row();
     let mut body = Vec::with_capacity(256);
     refusal.write_body(&mut body);
     let mut out = Vec::with_capacity(512 + body.len());

@@ -5,6 +5,8 @@ use std::fmt::{Display, Write as _};
 
 use crate::base::limits::{RECORD_DETAIL_BYTES_MAX, RECORD_TEXT_BYTES_MAX};
 
+use crate::policy::cond::value::{Num, Value};
+
 use super::json;
 
 /// Members of a decision, each behind a comma. One that finds no room is left out, and [`Detail::is_cut`] says so.
@@ -94,24 +96,26 @@ impl Detail {
         });
     }
 
-    /// Some of the arguments, by the operator's words for them, as JSON values. One longer than a text of the record is
+    /// Some of the arguments, by the operator's words for them. One that is longer than a text of the record may be is
     /// left out.
-    pub fn arguments<'a>(&mut self, arguments: impl Iterator<Item = (&'a str, &'a [u8])>) {
+    pub fn arguments<'a>(&mut self, arguments: impl Iterator<Item = (&'a str, Value<'a>)>) {
         let mut cut = false;
         self.member("arguments", |out| {
             out.push(b'{');
-            let start = out.len();
+            let first = out.len();
             for (field, value) in arguments {
-                let Some(value) = std::str::from_utf8(value).ok().filter(|it| it.len() <= RECORD_TEXT_BYTES_MAX) else {
-                    cut = true;
-                    continue;
-                };
-                if out.len() > start {
+                let start = out.len();
+                if start > first {
                     out.push(b',');
                 }
                 json::string(out, field);
                 out.push(b':');
-                json::compact(out, value);
+                let value_start = out.len();
+                write_value(out, value);
+                if out.len() - value_start > RECORD_TEXT_BYTES_MAX {
+                    out.truncate(start);
+                    cut = true;
+                }
             }
             out.push(b'}');
         });
@@ -153,6 +157,25 @@ impl Detail {
     }
 }
 
+fn write_value(out: &mut Vec<u8>, value: Value<'_>) {
+    let raw = |raw| std::str::from_utf8(raw).unwrap_or("null");
+    match value {
+        Value::Null => out.extend_from_slice(b"null"),
+        Value::Bool(yes) => out.extend_from_slice(if yes { b"true" } else { b"false" }),
+        Value::Number(Num::Exact(number)) => put(out, number),
+        Value::Number(Num::Long(digits)) => out.extend_from_slice(digits.as_bytes()),
+        Value::Text(text) => text.with_str(|text| json::string(out, text)),
+        Value::List(inside) | Value::Object(inside) => json::compact(out, raw(inside)),
+    }
+}
+
+fn put(out: &mut Vec<u8>, number: impl Display) {
+    let mut digits = String::new();
+    // Writing to a String cannot fail.
+    let _ = write!(digits, "{number}");
+    out.extend_from_slice(digits.as_bytes());
+}
+
 fn write_level<N: Display>(out: &mut Vec<u8>, level: Level<'_, N>) {
     json::text(out, "rule", level.rule);
     if let Some(limit) = level.limit {
@@ -160,20 +183,21 @@ fn write_level<N: Display>(out: &mut Vec<u8>, level: Level<'_, N>) {
     }
     for (key, amount) in [("before", level.before), ("after", level.after), ("max", level.max)] {
         json::name(out, key);
-        let mut digits = String::new();
-        // Writing to a String cannot fail.
-        let _ = write!(digits, "{amount}");
-        out.extend_from_slice(digits.as_bytes());
+        put(out, amount);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
 
-    fn read(detail: &Detail) -> Value {
+    fn value(raw: &str) -> Value<'_> {
+        Value::read(raw.as_bytes()).unwrap()
+    }
+
+    fn read(detail: &Detail) -> serde_json::Value {
         let text = std::str::from_utf8(detail.bytes()).unwrap();
         serde_json::from_str(&format!("{{\"v\":1{text}}}")).unwrap()
     }
@@ -189,7 +213,7 @@ mod tests {
         detail.exhausted("r", Some(0), Some(1500));
         detail.approval("ap-1", "");
         detail.shadow("refuse", "forbid", ["x", "y"]);
-        detail.arguments([("amount", &b" 5.0e1"[..]), ("lines", b"[ 1, \"\\u0041\" ]")].into_iter());
+        detail.arguments([("amount", value("5.0e1")), ("lines", value("[ 1, \"\\u0041\" ]")), ("s", value("\"\\n\""))].into_iter());
         let want = json!({
             "v": 1,
             "unknown": [{ "rule": "r\n", "operand": "args.amount" }, { "rule": "s", "operand": "claims.level" }],
@@ -200,7 +224,7 @@ mod tests {
             "exhausted": { "rule": "r", "limit": 0, "retry_ms": 1500 },
             "approval": { "id": "ap-1", "by": null },
             "shadow": { "verdict": "refuse", "reason": "forbid", "rules": ["x", "y"] },
-            "arguments": { "amount": 50.0, "lines": [1, "A"] },
+            "arguments": { "amount": 50, "lines": [1, "A"], "s": "\n" },
         });
         assert_eq!(read(&detail), want);
         assert!(!detail.is_cut());
@@ -210,7 +234,7 @@ mod tests {
     fn what_finds_no_room_is_left_out() {
         let mut detail = Detail::default();
         let long = format!("\"{}\"", "x".repeat(RECORD_TEXT_BYTES_MAX));
-        detail.arguments([("a", long.as_bytes()), ("b", b"1")].into_iter());
+        detail.arguments([("a", value(&long)), ("b", value("1"))].into_iter());
         assert!(detail.is_cut());
         assert_eq!(read(&detail)["arguments"], json!({ "b": 1 }));
         let before = detail.bytes().to_vec();
