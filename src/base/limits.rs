@@ -512,6 +512,19 @@ pub const LIMIT_MS_MAX: u64 = 366 * 24 * 60 * 60 * 1000;
 pub const RATES_MAX: usize = 256;
 /// Patterns of `audit.arguments`, and arguments of each.
 pub const AUDIT_ARGUMENTS_MAX: usize = 1_024;
+/// What a person is shown of one call, arguments and names together, bytes; about a larger one nobody is asked, and it
+/// is refused.
+pub const APPROVAL_BYTES_MAX: usize = 64 * 1024;
+/// Approvals of all subjects, with what is decided and has not expired.
+pub const APPROVALS_MAX: usize = 1_024;
+/// And of one subject.
+pub const APPROVALS_OF_SUBJECT_MAX: usize = 64;
+/// And what all of them show, bytes.
+pub const APPROVALS_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Revocations in force.
+pub const REVOCATIONS_MAX: usize = 16 * 1024;
+/// What is revoked, or why, bytes each.
+pub const REVOCATION_TEXT_BYTES_MAX: usize = 1_024;
 /// Rules named in one permit or refusal: the first ones in the order of the file.
 pub const RULES_NAMED_MAX: usize = 8;
 /// What one call may need of limits and rates together; one that needs more is refused.

@@ -371,6 +371,8 @@ impl Shard {
         }
         self.last_parcels();
         self.cut().await;
+        // Nothing is decided here any more, by whatever comes.
+        self.control.seen.set(self.id, u64::MAX);
         self.upstreams.clear();
     }
 

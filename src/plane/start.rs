@@ -29,7 +29,7 @@ use super::journal::{self, Journal};
 use super::keeper::{self, News};
 use super::log::{self, Log, Watcher};
 use super::orders::Orders;
-use super::publish::{Next, Publisher};
+use super::publish::{Next, Press, Publisher};
 use super::reload::{Begin, ConfigFile, Reloader};
 use super::states::states;
 use super::{PlaneFault, state};
@@ -143,7 +143,8 @@ impl Gateway {
         let reloader = Arc::new(reloader);
         let (states, tls) = (control.snapshot.load().states.clone(), control.snapshot.load().tls.clone());
         let now = Next { settings: settings.clone(), prepared, states, tls };
-        let publisher = Publisher::new(now, control.clone(), health.clone(), notes);
+        let press = Arc::new(Press::new(control.clone()));
+        let publisher = Publisher::new(now, press.clone(), health.clone(), notes);
         let admin = attend(&settings, &control, &health, &reloader)?;
         keep(&reloader, asked_for, publisher, heard, &news, &control)?;
         wait_for_servers(&settings, &control, &health);
@@ -290,6 +291,7 @@ pub(super) fn first_snapshot(
         states,
         addresses,
         tls,
+        revocations: Arc::default(),
         before: None,
         meters: Arc::default(),
         auth_epoch: 0,
