@@ -579,7 +579,9 @@ pub const RECORD_RING_KEPT_FREE_BYTES: usize = RECORD_RING_BYTES / 4;
 /// One outcome frame, bytes.
 pub const OUTCOME_BYTES_MAX: usize = 96;
 /// One record frame, bytes; longer texts are cut and marked.
-pub const RECORD_BYTES_MAX: usize = 40 * 1024;
+pub const RECORD_BYTES_MAX: usize = 48 * 1024;
+/// What only some decisions have (limits, approvals, arguments), bytes; what finds no room is left out and marked.
+pub const RECORD_DETAIL_BYTES_MAX: usize = 8 * 1024;
 /// One text of a record, bytes.
 pub const RECORD_TEXT_BYTES_MAX: usize = 2 * 1024;
 /// News of servers that comes within this time makes one snapshot, milliseconds.

@@ -15,6 +15,7 @@ use crate::gateway::control::{Control, Life};
 use crate::gateway::run;
 use crate::identity::provider;
 use crate::mcp::catalog::Catalog;
+use crate::record::keyed::Keys;
 use crate::record::{self, Writer};
 use crate::session::owner::SealingKey;
 use crate::stdio::host::Host;
@@ -126,7 +127,9 @@ impl Gateway {
         let (writers, readers): (Vec<Writer>, Vec<_>) =
             (0..shards).map(|shard| record::ring(ShardId::from_index(shard))).unzip();
         let (notes, noted) = log::notes();
-        let log = Log::open(settings.audit_dir.clone(), readers, noted, options.watcher, health.clone())?.start()?;
+        let keys = Keys::derive(&state::audit_secret(&settings.state)?);
+        let log =
+            Log::open(settings.audit_dir.clone(), readers, noted, options.watcher, health.clone(), None)?.start()?;
         let (news, heard) = mpsc::channel();
         let begin = Begin {
             config: options.config,
@@ -155,6 +158,7 @@ impl Gateway {
                 control: control.clone(),
                 record,
                 sealing: sealing.clone(),
+                keys: keys.clone(),
                 files,
             };
             threads.push(run_shard(start, cpus.get(index % cpus.len().max(1)).copied())?);
