@@ -2,9 +2,14 @@
 //! a flat program that always ends, and never fails: what it cannot tell is unknown.
 //! Start at `Condition::parse`.
 
+pub mod net;
 pub mod number;
+pub mod path;
+pub mod regex;
 pub mod text;
 pub mod value;
+pub mod web;
+pub mod zone;
 
 use std::sync::Arc;
 
