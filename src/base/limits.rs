@@ -500,6 +500,16 @@ pub const REGEX_DEPTH_MAX: u32 = 64;
 pub const URL_AUTHORITY_BYTES_MAX: usize = 1_024;
 /// How long an approval is waited for, and good for, where a rule does not say, milliseconds.
 pub const APPROVAL_MS: u64 = 15 * 60 * 1000;
+/// One condition, bytes.
+pub const COND_BYTES_MAX: usize = 4 * 1024;
+/// Operators of a condition within each other, and steps of one path.
+pub const COND_DEPTH_MAX: usize = 32;
+/// `all` and `exists` within each other.
+pub const COND_LOOPS_MAX: usize = 2;
+/// Elements of one list of a condition.
+pub const COND_LIST_MAX: usize = 1_024;
+/// Different paths into the arguments that one condition has, and into the claims: `Dead` has a bit for each.
+pub const COND_PATHS_MAX: usize = 64;
 /// Rules named in one permit or refusal: the first ones in the order of the file.
 pub const RULES_NAMED_MAX: usize = 8;
 
