@@ -3,12 +3,14 @@
 //! Start at `Condition::parse`.
 
 pub mod ast;
+pub mod canon;
 mod check;
 mod fault;
 mod lex;
 pub mod net;
 pub mod number;
 mod parse;
+mod plain;
 pub mod path;
 pub mod regex;
 pub mod text;
