@@ -12,6 +12,7 @@ pub mod number;
 mod parse;
 mod plain;
 pub mod path;
+pub mod reference;
 pub mod regex;
 pub mod text;
 pub mod value;
