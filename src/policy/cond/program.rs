@@ -4,8 +4,10 @@ use super::ast::{Arithmetic, Compare, Expr, Kind, Literal, Logic, Path, Quantifi
 use super::ast::{TimePart, UrlPart};
 use super::fault::{Fault, fault};
 use super::find::Tree;
-use super::functions::{Network, Pattern, Zone};
+use super::net::Network;
 use super::number::Number;
+use super::regex::Pattern;
+use super::zone::Zone;
 use crate::base::limits::COND_PATHS_MAX;
 use crate::base::span::Span;
 use crate::jsonrpc::text::write_string;
@@ -118,7 +120,7 @@ pub(super) enum Choices {
 
 impl Program {
     /// Compiles what `check` has found to fit.
-    pub(super) fn new(expr: &Expr) -> Result<Self, Fault> {
+    pub(super) fn new(expr: &Expr, text: &str) -> Result<Self, Fault> {
         let (args, arg_paths) = paths(expr, Root::Args)?;
         let (claims, _) = paths(expr, Root::Claims)?;
         let mut reads_now = false;
@@ -143,7 +145,7 @@ impl Program {
             arg_paths,
             reads_now,
         };
-        let mut compiler = Compiler { program };
+        let mut compiler = Compiler { text, program };
         compiler.whole(expr)?;
         let mut program = compiler.program;
         program.ops.shrink_to_fit();
@@ -172,11 +174,18 @@ fn paths(expr: &Expr, root: Root) -> Result<(Tree, Vec<Box<str>>), Fault> {
     Ok((Tree::new(&all), texts))
 }
 
-struct Compiler {
+struct Compiler<'t> {
+    text: &'t str,
     program: Program,
 }
 
-impl Compiler {
+impl Compiler<'_> {
+    /// Where the first text behind this byte begins.
+    fn literal_behind(&self, byte: u32) -> usize {
+        let from = byte as usize;
+        self.text[from..].find(['"', '\'']).map_or(from, |quote| from + quote)
+    }
+
     fn put(&mut self, op: Op, places: [Span; 3]) -> usize {
         self.program.ops.push(op);
         self.program.places.push(places);
@@ -262,7 +271,8 @@ impl Compiler {
             Kind::Size(of) => self.one(of, expr, Op::Size)?,
             Kind::Url(part, of) => self.one(of, expr, |from| Op::Url(*part, from))?,
             Kind::Matches(of, pattern) => {
-                let pattern = Pattern::parse(pattern).map_err(|problem| fault(expr.span.start as usize, problem, ""))?;
+                let at = self.literal_behind(of.span.end);
+                let pattern = Pattern::parse(pattern).map_err(|problem| fault(at, problem, ""))?;
                 self.program.patterns.push(pattern);
                 let pattern = number(self.program.patterns.len() - 1)?;
                 self.one(of, expr, |from| Op::Matches(from, pattern))?;
@@ -276,13 +286,21 @@ impl Compiler {
                 self.one(of, expr, |from| Op::Piece(from, separator, *at))?;
             }
             Kind::IpIn(of, network) => {
-                let network = Network::parse(network).ok_or_else(|| impossible(expr))?;
+                let no_network = || {
+                    let hint = "write 10.0.0.0/8, 2001:db8::/32 or an address; no bit behind the prefix is set";
+                    fault(self.literal_behind(of.span.end), format!("`{network}` is no network"), hint)
+                };
+                let network = Network::parse(network).ok_or_else(no_network)?;
                 self.program.networks.push(network);
                 let network = number(self.program.networks.len() - 1)?;
                 self.one(of, expr, |from| Op::IpIn(from, network))?;
             }
             Kind::Time(part, zone) => {
-                self.program.zones.push(Zone::parse(zone).ok_or_else(|| impossible(expr))?);
+                let no_zone = || {
+                    let hint = "write one of the IANA database, as Europe/Berlin";
+                    fault(self.literal_behind(expr.span.start), format!("`{zone}` is no time zone"), hint)
+                };
+                self.program.zones.push(Zone::parse(zone).ok_or_else(no_zone)?);
                 let zone = number(self.program.zones.len() - 1)?;
                 self.put(Op::Time(*part, zone), [expr.span; 3]);
             }
@@ -426,9 +444,4 @@ fn place<T: PartialEq>(all: &mut Vec<T>, one: T) -> Result<u16, Fault> {
 /// No text of `COND_BYTES_MAX` makes more.
 fn number(count: usize) -> Result<u16, Fault> {
     u16::try_from(count).map_err(|_| fault(0, "too long", "write several rules"))
-}
-
-/// `check` has found it to be what it must be.
-fn impossible(expr: &Expr) -> Fault {
-    fault(expr.span.start as usize, "cannot be read", "")
 }
