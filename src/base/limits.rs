@@ -490,6 +490,14 @@ pub const PATTERN_BYTES_MAX: usize = 1_024;
 pub const URI_BYTES_MAX: usize = 8 * 1024;
 /// Nesting of an argument or claim that conditions look into; no message and no token has more.
 pub const VALUE_DEPTH_MAX: usize = 128;
+/// A pattern of a condition when compiled, bytes.
+pub const REGEX_PROGRAM_BYTES_MAX: usize = 256 * 1024;
+/// What looking for one keeps on each shard to be quick, bytes.
+pub const REGEX_CACHE_BYTES_MAX: usize = 512 * 1024;
+/// Nesting of one.
+pub const REGEX_DEPTH_MAX: u32 = 64;
+/// Host and port of a URL that conditions look into, bytes: a name of 255 letters, none of them ASCII.
+pub const URL_AUTHORITY_BYTES_MAX: usize = 1_024;
 /// How long an approval is waited for, and good for, where a rule does not say, milliseconds.
 pub const APPROVAL_MS: u64 = 15 * 60 * 1000;
 /// And the least that a rule can say.
@@ -520,6 +528,8 @@ pub const COND_DEPTH_MAX: usize = 32;
 pub const COND_LOOPS_MAX: usize = 2;
 /// Elements of one list of a condition.
 pub const COND_LIST_MAX: usize = 1_024;
+/// What one evaluation of a condition may cost, in steps of about two nanoseconds: beyond them it is unknown.
+pub const COND_STEPS_MAX: u32 = 50_000;
 /// Different paths into the arguments that one condition has, and into the claims: `Dead` has a bit for each.
 pub const COND_PATHS_MAX: usize = 64;
 /// What a person is shown of one call, arguments and names together, bytes; about a larger one nobody is asked, and it
