@@ -9,7 +9,9 @@ use crate::base::ids::ShardId;
 use crate::config::snapshot::Snapshot;
 use crate::ledger::Ledger;
 use crate::ledger::asks::Asks;
+use crate::ledger::counts::Counts;
 use crate::stdio::host::Host;
+use crate::uring::wait::clock;
 
 use super::mail::Mail;
 use super::tally::Tally;
@@ -25,6 +27,8 @@ pub struct Control {
     pub ledger: Arc<Ledger>,
     /// What servers have asked of clients.
     pub asks: Asks,
+    /// What limits and rates count.
+    pub counts: Arc<Counts>,
     /// What is counted.
     pub tally: Tally,
     /// That shards live.
@@ -86,6 +90,7 @@ impl Control {
             mail: Mail::new(shards)?,
             ledger,
             asks: Asks::new(),
+            counts: Arc::new(Counts::new(clock())),
             tally: Tally::new(shards),
             beats: Beats::new(shards),
             seen: Seen((0..shards).map(|_| AtomicU64::new(0)).collect()),

@@ -6,6 +6,8 @@
 //! Spec: MCP 2025-03-26 to 2025-11-25 basic/transports, "Session Management".
 
 pub mod asks;
+pub mod counts;
+mod spool;
 #[cfg(test)]
 mod tests;
 

@@ -6,11 +6,13 @@
 
 pub mod compile;
 pub mod cond;
+pub mod counter;
 pub mod decide;
 pub mod explain;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 pub mod limit;
+pub mod needs;
 pub mod pattern;
 pub mod rule;
 pub mod table;
