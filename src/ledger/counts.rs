@@ -14,7 +14,9 @@ use thiserror::Error;
 
 use super::lock;
 use super::spool::{self, Foreign, Spool};
-use crate::base::limits::{COUNT_SWEEP_STRIPES, COUNTS_MAX, LEDGER_STRIPES, NEEDS_MAX, SWEEP_LOOKS};
+use crate::base::limits::{
+    COUNT_PICTURE_LOOKS, COUNT_SWEEP_STRIPES, COUNTS_MAX, LEDGER_STRIPES, NEEDS_MAX, SWEEP_LOOKS,
+};
 use crate::base::time::Now;
 use crate::policy::counter::record::Record;
 use crate::policy::counter::{Book, Held, Level, Quantity, Refusal, Taken};
@@ -257,12 +259,18 @@ impl Counts {
         self.spool.get().inspect(|spool| spool.keep(number));
     }
 
+    /// The number that the next change will have.
+    #[must_use]
+    pub fn next_change(&self) -> u64 {
+        self.spool.get().map_or(0, Spool::next)
+    }
+
     /// Writes down some counts of a stripe, from a place on, as records. Where to go on, if anywhere; and up to which
     /// number the changes of this stripe are in it.
     #[must_use]
     pub fn picture(&self, stripe: usize, from: usize, out: &mut Vec<Record>) -> (Option<usize>, u64) {
         let Some(book) = self.stripes.get(stripe).map(lock) else { return (None, 0) };
-        (book.picture(from, SWEEP_LOOKS, out), self.spool.get().map_or(0, Spool::next))
+        (book.picture(from, COUNT_PICTURE_LOOKS, out), self.next_change())
     }
 
     /// How many records a picture of all has, about.
