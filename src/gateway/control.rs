@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use crate::base::ids::ShardId;
 use crate::config::snapshot::Snapshot;
 use crate::ledger::Ledger;
+use crate::ledger::approvals::Approvals;
 use crate::ledger::asks::Asks;
 use crate::ledger::counts::Counts;
 use crate::stdio::host::Host;
@@ -29,6 +30,8 @@ pub struct Control {
     pub asks: Asks,
     /// What limits and rates count.
     pub counts: Arc<Counts>,
+    /// What people were asked, and what they decided.
+    pub approvals: Arc<Approvals>,
     /// What is counted.
     pub tally: Tally,
     /// That shards live.
@@ -91,6 +94,7 @@ impl Control {
             ledger,
             asks: Asks::new(),
             counts: Arc::new(Counts::new(clock())),
+            approvals: Arc::default(),
             tally: Tally::new(shards),
             beats: Beats::new(shards),
             seen: Seen((0..shards).map(|_| AtomicU64::new(0)).collect()),

@@ -4,6 +4,7 @@
 //! Start at `decide::decide`; `explain::explain` says the same by walking the rules as written.
 //! Spec: RFC 3986 5.2.4 and 6.2.2 (normal form of a URI), RFC 6570 (templates).
 
+pub mod approval;
 pub mod compile;
 pub mod cond;
 pub mod counter;
@@ -14,6 +15,7 @@ pub mod fuzz;
 pub mod limit;
 pub mod needs;
 pub mod pattern;
+pub mod remarks;
 pub mod rule;
 pub mod table;
 #[cfg(test)]
