@@ -118,7 +118,15 @@ fn load(path: &Path, strict: bool) -> anyhow::Result<Option<Loaded>> {
             for warning in &loaded.warnings {
                 eprint!("{}", warning.render(&name, &text));
             }
-            Ok((!strict || loaded.warnings.is_empty()).then_some(loaded))
+            let warnings = loaded.warnings.len();
+            if strict && warnings > 0 {
+                eprintln!(
+                    "{name}: {warnings} {}, faults by --strict",
+                    if warnings == 1 { "warning" } else { "warnings" }
+                );
+                return Ok(None);
+            }
+            Ok(Some(loaded))
         }
         Err(faults) => {
             for fault in &faults {

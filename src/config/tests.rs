@@ -2,11 +2,13 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::*;
 use crate::mcp::transport::Transport;
 use crate::session::ledger::Bounds;
 
+mod policy;
 mod servers;
 
 struct House;
