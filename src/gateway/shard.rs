@@ -23,6 +23,7 @@ use crate::jsonrpc::answer::AnswerScan;
 use crate::jsonrpc::scan::Reader;
 use crate::policy::rule::PolicySet;
 use crate::record::Writer;
+use crate::record::keyed::Keys;
 use crate::session::owner::SealingKey;
 use crate::tls::config::ClientSide;
 use crate::upstream::exchange::{Abort, Upstreams};
@@ -73,6 +74,8 @@ pub(super) struct Shard {
     pub(super) record: Writer,
     pub(super) control: Arc<Control>,
     pub(super) sealing: Arc<[SealingKey]>,
+    /// By which arguments are written down that are not written out.
+    pub(super) keys: Keys,
     pub(super) random: SystemRandom,
     reader: RefCell<Reader>,
     answers: RefCell<AnswerScan>,
@@ -140,6 +143,7 @@ impl Shard {
         control: Arc<Control>,
         record: Writer,
         sealing: Arc<[SealingKey]>,
+        keys: Keys,
         connections_max: usize,
     ) -> Self {
         let random = SystemRandom::new();
@@ -159,6 +163,7 @@ impl Shard {
             buffers,
             record,
             sealing,
+            keys,
             random,
             reader: RefCell::new(Reader::new(seed)),
             answers: RefCell::new(AnswerScan::new(seed)),
