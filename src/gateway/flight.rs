@@ -28,7 +28,7 @@ use super::modern::Opted;
 use super::refusal::{Kind, Refusal};
 use super::sessions::{self, Change, Live};
 use super::shard::{Held, Shard};
-use super::stakes::Stakes;
+use super::stakes::{Came, Stakes};
 use super::tally::Count;
 use super::tap::Tap;
 
@@ -189,9 +189,16 @@ impl Flight {
 
     /// What it has at stake goes where it belongs.
     fn settle(&self, shard: &Shard) {
-        if let Some(stakes) = self.stakes.take() {
-            stakes.settle(shard, self.written.get(), self.did.get());
-        }
+        let Some(stakes) = self.stakes.take() else { return };
+        stakes.settle(
+            shard,
+            match (self.written.get(), self.did.get()) {
+                (true, true) => Came::Back,
+                (true, false) => Came::ToServer,
+                (false, _) if self.seq.is_some() => Came::ToNobody,
+                (false, _) => Came::Nowhere,
+            },
+        );
     }
 
     /// What a server offers in its era; `None` where that is nothing, or not known yet.

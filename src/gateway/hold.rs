@@ -48,7 +48,7 @@ impl Judge<'_> {
             Some(asking) => match self.ask(held.call(), asking, name) {
                 Ok(granted) => Some(granted),
                 Err(stand) => {
-                    self.shard.control.counts.give_back(&taken, self.shard.timers.now());
+                    self.shard.control.counts.withdraw(&taken, self.shard.timers.now());
                     self.shard.control.counts.ended(&taken);
                     return Err(self.unapproved(&held, stand, name));
                 }

@@ -7,6 +7,7 @@ use crate::base::ids::{RuleId, ServerId};
 use crate::http::field::Known;
 use crate::identity::active::{ActiveTask, active_task};
 use crate::identity::revoked::Revoked;
+use crate::ledger::counts::PastAt;
 use crate::mcp::call::{Call, Object, TaskName};
 use crate::mcp::optin::{Declared, TASKS_EXTENSION};
 use crate::mcp::revision::Era;
@@ -25,7 +26,6 @@ use super::noted::Noted;
 use super::refusal::{Kind, Refusal};
 use super::route;
 use super::shard::Shard;
-use super::stakes::Recall;
 
 /// A message that is being decided on: the request it came in, its body, and what is known of it.
 pub(super) struct Judge<'a> {
@@ -33,12 +33,12 @@ pub(super) struct Judge<'a> {
     pub(super) conn: &'a Conn,
     pub(super) text: &'a [u8],
     pub(super) flight: &'a Flight,
-    past: Recall<'a>,
+    past: PastAt<'a>,
 }
 
 impl<'a> Judge<'a> {
     pub(super) fn new(shard: &'a Shard, conn: &'a Conn, body: &'a Body, flight: &'a Flight) -> Self {
-        let past = Recall { counts: &shard.control.counts, timers: &shard.timers };
+        let past = shard.control.counts.past(shard.timers.last());
         Self { shard, conn, text: conn.body_bytes(body), flight, past }
     }
 

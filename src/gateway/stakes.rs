@@ -3,14 +3,26 @@
 //! the last of its answer leaves: who has the answer may count on it.
 
 use crate::base::limits::NEEDS_MAX;
-use crate::ledger::counts::{Broken, Counts};
+use crate::ledger::counts::Broken;
 use crate::policy::approval::Granted;
 use crate::policy::counter::Taken;
 use crate::policy::decide::{self, Shadow};
-use crate::policy::needs::{CountKey, Need, Note, Past};
-use crate::uring::wait::Timers;
+use crate::policy::needs::{Need, Note};
 
 use super::shard::Shard;
+
+/// How far a call came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Came {
+    /// It was not let go after all.
+    Nowhere,
+    /// It was let go, and nothing of it was written to a server.
+    ToNobody,
+    /// Something of it was, or may have been.
+    ToServer,
+    /// And it has succeeded.
+    Back,
+}
 
 /// What one call has at stake.
 #[derive(Debug)]
@@ -37,33 +49,22 @@ impl Stakes {
         Self { taken, shadow: None, notes: Vec::new(), approval: None }
     }
 
-    /// Its call is over: nothing of it was `written` to a server, or it was, and has perhaps `succeeded`.
-    pub(super) fn settle(self, shard: &Shard, written: bool, succeeded: bool) {
+    /// Its call is over, and came this far.
+    pub(super) fn settle(self, shard: &Shard, came: Came) {
         let (counts, now) = (&shard.control.counts, shard.timers.now());
-        let shadow = self.shadow.as_ref().map(|shadow| &shadow.taken);
-        if !written {
-            counts.give_back(&self.taken, now);
-            shadow.inspect(|taken| counts.give_back(taken, now));
-            if let Some(granted) = &self.approval {
-                shard.control.approvals.give_back(granted);
+        for taken in [Some(&self.taken), self.shadow.as_ref().map(|shadow| &shadow.taken)].into_iter().flatten() {
+            match came {
+                Came::Nowhere => counts.withdraw(taken, now),
+                Came::ToNobody => counts.give_back(taken, now),
+                Came::ToServer | Came::Back => {}
             }
-        } else if succeeded && !self.notes.is_empty() {
-            counts.note(&self.notes, now);
+            counts.ended(taken);
         }
-        counts.ended(&self.taken);
-        shadow.inspect(|taken| counts.ended(taken));
-    }
-}
-
-/// What has happened before, up to this moment.
-pub(super) struct Recall<'a> {
-    pub(super) counts: &'a Counts,
-    pub(super) timers: &'a Timers,
-}
-
-impl Past for Recall<'_> {
-    fn happened(&self, key: CountKey, within_ms: Option<u64>) -> bool {
-        self.counts.happened(key, within_ms, self.timers.last())
+        match (came, &self.approval) {
+            (Came::Nowhere | Came::ToNobody, Some(granted)) => shard.control.approvals.give_back(granted),
+            (Came::Back, _) if !self.notes.is_empty() => counts.note(&self.notes, now),
+            _ => {}
+        }
     }
 }
 
