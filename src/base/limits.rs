@@ -533,6 +533,16 @@ pub const LIMIT_MS_MAX: u64 = 366 * 24 * 60 * 60 * 1000;
 pub const RATES_MAX: usize = 256;
 /// Patterns of `audit.arguments`, and arguments of each.
 pub const AUDIT_ARGUMENTS_MAX: usize = 1_024;
+/// One condition, bytes.
+pub const COND_BYTES_MAX: usize = 4 * 1024;
+/// Operators of a condition within each other, and steps of one path.
+pub const COND_DEPTH_MAX: usize = 32;
+/// `all` and `exists` within each other.
+pub const COND_LOOPS_MAX: usize = 2;
+/// Elements of one list of a condition.
+pub const COND_LIST_MAX: usize = 1_024;
+/// Different paths into the arguments that one condition has, and into the claims: `Dead` has a bit for each.
+pub const COND_PATHS_MAX: usize = 64;
 /// What a person is shown of one call, arguments and names together, bytes; about a larger one nobody is asked, and it
 /// is refused.
 pub const APPROVAL_BYTES_MAX: usize = 64 * 1024;
