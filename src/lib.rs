@@ -16,6 +16,7 @@ pub mod record;
 pub mod upstream;
 pub mod stdio;
 pub mod config;
+pub mod review;
 pub mod gateway;
 pub mod plane;
 pub mod demo;

@@ -4,6 +4,7 @@
 //! Start at `load`; every key there is, served or not yet, is a row of `schema::ROOT`.
 //! Spec: YAML 1.2; RFC 3986; RFC 6454 for origins; RFC 7468 for PEM; JSON Schema draft-07 for editors.
 
+pub mod cases;
 mod check;
 mod expand;
 mod fault;

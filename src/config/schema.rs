@@ -409,7 +409,7 @@ const POLICY: &[Key] = &[
     Key::new("rates", Kind::Any, "Rates that protect servers.").later("limit rates in front of the gateway"),
 ];
 
-const RULE: &[Key] = &[
+pub(crate) const RULE: &[Key] = &[
     Key::new("id", Kind::Text, "The rule's name, in records and refusals; no two alike.")
         .required("give the rule a name: `id: everyone-may-echo`"),
     Key::new("tasks", Kind::List(&Kind::Text), "It applies while one of these tasks is active. Left out: always."),
@@ -534,11 +534,11 @@ const PATTERN: Form = Form {
 };
 
 impl Key {
-    const fn new(name: &'static str, kind: Kind, doc: &'static str) -> Self {
+    pub(crate) const fn new(name: &'static str, kind: Kind, doc: &'static str) -> Self {
         Self { name, kind, state: State::Served, required: None, doc }
     }
 
-    const fn required(mut self, hint: &'static str) -> Self {
+    pub(crate) const fn required(mut self, hint: &'static str) -> Self {
         self.required = Some(hint);
         self
     }
@@ -550,7 +550,7 @@ impl Key {
 }
 
 impl Word {
-    const fn new(text: &'static str, doc: &'static str) -> Self {
+    pub(crate) const fn new(text: &'static str, doc: &'static str) -> Self {
         Self { text, state: State::Served, doc }
     }
 

@@ -13,17 +13,34 @@ use crate::config::schema::{Key, Kind, ROOT, State, Word};
 ///
 /// False when it is no block at all: then there is nothing to check.
 pub(crate) fn fit(root: &mut Node, text: &str, folder: &Path, source: &dyn Source, faults: &mut Faults) -> bool {
+    fit_to(ROOT, root, text, folder, source, faults)
+}
+
+/// The same for a file of other keys.
+pub(crate) fn fit_to(
+    keys: &'static [Key],
+    root: &mut Node,
+    text: &str,
+    folder: &Path,
+    source: &dyn Source,
+    faults: &mut Faults,
+) -> bool {
     if matches!(root.value, Value::Null) {
         root.at = Place { line: 1, column: 1, spelt: 0..0 };
         root.value = Value::Block(Block { entries: Vec::new(), partial: false });
     }
     let whole = matches!(root.value, Value::Block(_));
     if whole {
-        Shaper { text, folder, source, faults }.block(root, ROOT, "");
+        Shaper { text, folder, source, faults }.block(root, keys, "");
     } else {
-        faults.error(&root.at, "", format!("expected keys, found {}", found(root)), "write `listen: …`");
+        faults.error(&root.at, "", format!("expected keys, found {}", found(root)), write(keys));
     }
     whole
+}
+
+/// How such a file begins.
+fn write(keys: &[Key]) -> String {
+    keys.first().map_or_else(String::new, |key| format!("write `{}: …`", key.name))
 }
 
 /// `path.key`, or `key` alone at the top.
