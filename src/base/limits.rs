@@ -492,6 +492,8 @@ pub const URI_BYTES_MAX: usize = 8 * 1024;
 pub const APPROVAL_MS: u64 = 15 * 60 * 1000;
 /// Rules named in one permit or refusal: the first ones in the order of the file.
 pub const RULES_NAMED_MAX: usize = 8;
+/// What one call may need of limits and rates together; one that needs more is refused.
+pub const NEEDS_MAX: usize = 64;
 
 // ---- uring ----------------------------------------------------------------------------------------------------
 /// Buffers waiting to be used again, bytes: a burst's memory goes back to the allocator.

@@ -10,7 +10,8 @@ use crate::mcp::call::{Call, Object, TaskName};
 use crate::mcp::optin::{Declared, TASKS_EXTENSION};
 use crate::mcp::revision::Era;
 use crate::mcp::{catalog, headers};
-use crate::policy::decide::{self, Denied, Permit, Why};
+use crate::policy::decide::{self, Denied, Leave, Permit, Scene, Why};
+use crate::policy::needs::NoPast;
 use crate::record::frame::{Decision, TargetKind, Verdict};
 use crate::record::{RecordFault, Recorded};
 use crate::session::tasks;
@@ -98,8 +99,9 @@ impl<'a> Judge<'a> {
         if !matches!(call.subject, Object::None) && !snapshot.catalog.known(*server) {
             return Err(self.refused(&call, &[], Kind::CatalogUnknown));
         }
+        let scene = scene(self.shard, self.flight, self.text);
         if let Object::Listen(_) = call.subject {
-            let decided = decide::decide_listen(&snapshot.table, caller, *task, *server, call, self.text);
+            let decided = decide::decide_listen(&snapshot.table, caller, *task, *server, call, &scene);
             return decided.map_err(|denied| self.denial(&denied, ""));
         }
         // The decision takes the call over, and with it a name that had escapes; one that had none stands in the body.
@@ -109,7 +111,11 @@ impl<'a> Judge<'a> {
             Some(name) => name,
             None => std::str::from_utf8(written).expect("the scanner passed UTF-8 only"),
         };
-        let decided = decide::decide(&snapshot.table, caller, *task, *server, call, name);
+        let decided = match decide::decide(&snapshot.table, caller, *task, *server, call, name, &scene) {
+            Ok(Leave::Go(permit)) => Ok(permit),
+            Ok(Leave::Held(held)) => Err(held.into_denied(Why::CountsFull { retry_ms: None })),
+            Err(denied) => Err(denied),
+        };
         self.flight.figures.item.set(decided.as_ref().map_or_else(|denied| denied.item, Permit::item));
         decided.map_err(|denied| self.denial(&denied, name))
     }
@@ -120,8 +126,9 @@ impl<'a> Judge<'a> {
         let word = if silent { Kind::ToolUnknown.row().word } else { Kind::Forbidden.row().word };
         self.write(&denied.call, &denied.rules, word);
         let refusal = match &denied.why {
-            Why::Forbidden { reason, .. } => forbidden(&denied.call.subject, reason),
+            Why::Forbidden { reason, .. } => forbidden(&denied.call.subject, reason.as_deref().unwrap_or_default()),
             Why::Hidden => self.unknown(&denied.call.subject, name),
+            _ => forbidden(&denied.call.subject, ""),
         };
         refusal.recorded()
     }
@@ -242,6 +249,19 @@ impl<'a> Judge<'a> {
             None => self.conn.head.get(self.conn.bytes(), Known::Traceparent).unwrap_or_default(),
         };
         context.get(3..35).and_then(trace_id).unwrap_or_default()
+    }
+}
+
+/// What a message looks like from outside.
+pub(super) fn scene<'a>(shard: &Shard, flight: &'a Flight, body: &'a [u8]) -> Scene<'a> {
+    Scene {
+        body,
+        unix_ms: shard.timers.last().unix_ms,
+        session: None,
+        address: None,
+        endpoint: "",
+        method: flight.method.map_or("", |method| method.wire),
+        past: &NoPast,
     }
 }
 
