@@ -16,7 +16,7 @@ pub mod record;
 pub mod upstream;
 pub mod stdio;
 pub mod config;
-pub mod review;
 pub mod gateway;
+pub mod review;
 pub mod plane;
 pub mod demo;

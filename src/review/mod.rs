@@ -5,7 +5,10 @@
 //! Start at `world::World`.
 //! Spec: none.
 
+pub mod answer;
+pub mod ask;
 pub mod diff;
+mod operand;
 mod targets;
 mod words;
 pub mod world;

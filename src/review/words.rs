@@ -1,6 +1,6 @@
 //! What rules say, for people.
 
-use crate::policy::limit::{By, Limit, Party, What};
+use crate::policy::limit::{By, Limit, Party, Rate, RateOf, What};
 use crate::policy::pattern::Pattern;
 use crate::policy::rule::{AskWhom, Effect};
 
@@ -36,6 +36,15 @@ pub(super) fn limit(limit: &Limit) -> String {
         }
     };
     format!("{what}{}", by(&limit.by))
+}
+
+/// A rate in a few words.
+pub(super) fn rate(rate: &Rate) -> String {
+    let what = match rate.what {
+        RateOf::Calls { calls, per_ms, burst } => format!("{calls} calls in {}, burst {burst}", duration(per_ms)),
+        RateOf::Concurrent(max) => format!("{max} at once"),
+    };
+    format!("{what}{}", by(&rate.by))
 }
 
 fn per(ms: Option<u64>) -> String {
