@@ -488,8 +488,40 @@ pub const LISTEN_TASKS_MAX: usize = 256;
 pub const PATTERN_BYTES_MAX: usize = 1_024;
 /// A resource's URI or template that policy looks at, bytes; a longer one is refused.
 pub const URI_BYTES_MAX: usize = 8 * 1024;
+/// Nesting of an argument or claim that conditions look into; no message and no token has more.
+pub const VALUE_DEPTH_MAX: usize = 128;
 /// How long an approval is waited for, and good for, where a rule does not say, milliseconds.
 pub const APPROVAL_MS: u64 = 15 * 60 * 1000;
+/// And the least that a rule can say.
+pub const APPROVAL_MS_MIN: u64 = 1_000;
+/// Different `who` of a policy: each is asked once of every token.
+pub const HEADS_MAX: usize = 4_096;
+/// Entries of one rule's `limits`.
+pub const RULE_LIMITS_MAX: usize = 16;
+/// Scopes of one rule.
+pub const RULE_SCOPES_MAX: usize = 16;
+/// Owners that one count is kept apart by.
+pub const LIMIT_PARTIES_MAX: usize = 4;
+/// Calls that a limit or rate can count to.
+pub const LIMIT_CALLS_MAX: u64 = 1_000_000_000;
+/// Calls under way that a limit or rate can count to.
+pub const LIMIT_CONCURRENT_MAX: u64 = 1_000_000;
+/// A time that a limit or rate can speak of, milliseconds: a leap year.
+pub const LIMIT_MS_MAX: u64 = 366 * 24 * 60 * 60 * 1000;
+/// Rates of a policy.
+pub const RATES_MAX: usize = 256;
+/// Patterns of `audit.arguments`, and arguments of each.
+pub const AUDIT_ARGUMENTS_MAX: usize = 1_024;
+/// One condition, bytes.
+pub const COND_BYTES_MAX: usize = 4 * 1024;
+/// Operators of a condition within each other, and steps of one path.
+pub const COND_DEPTH_MAX: usize = 32;
+/// `all` and `exists` within each other.
+pub const COND_LOOPS_MAX: usize = 2;
+/// Elements of one list of a condition.
+pub const COND_LIST_MAX: usize = 1_024;
+/// Different paths into the arguments that one condition has, and into the claims: `Dead` has a bit for each.
+pub const COND_PATHS_MAX: usize = 64;
 /// Rules named in one permit or refusal: the first ones in the order of the file.
 pub const RULES_NAMED_MAX: usize = 8;
 /// What one call may need of limits and rates together; one that needs more is refused.
@@ -594,6 +626,10 @@ pub const CONFIG_NODES_MAX: usize = 4_000_000;
 pub const CONFIG_ALIASED_MAX: usize = 20_000;
 /// A text after its `${…}` are replaced, and a file named by one, bytes.
 pub const CONFIG_TEXT_BYTES_MAX: usize = 64 * 1024;
+/// Files that `policy.include` finds, all patterns together.
+pub const INCLUDED_FILES_MAX: usize = 1_024;
+/// Entries of a folder that a pattern of `policy.include` looks into.
+pub const INCLUDED_FOLDER_ENTRIES_MAX: usize = 16 * 1024;
 /// Issuers of a configuration.
 pub const ISSUERS_MAX: usize = 64;
 /// Endpoints of a configuration besides `/s/NAME/mcp`.

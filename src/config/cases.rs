@@ -6,10 +6,10 @@ use jiff::Timestamp;
 
 use crate::base::limits::{CASE_MS_MAX, CASE_REPEAT_MAX, CASES_MAX};
 use crate::config::expand::Source;
-use crate::config::fault::{Fault, Faults};
-use crate::config::raw::{self, Block, Entry, Node, Value};
-use crate::config::rules;
-use crate::config::schema::{Key, Kind, RULE, Word};
+use crate::config::fault::{Fault, Faults, Weight};
+use crate::config::parts::policy_of;
+use crate::config::raw::{self, Entry, Node, Value};
+use crate::config::schema::{Key, Kind, Word};
 use crate::config::shape::{self, join, quote, quoted};
 use crate::policy::rule::PolicySet;
 
@@ -138,14 +138,21 @@ impl Expect {
 pub fn cases(text: &str, folder: &Path, source: &dyn Source) -> Result<Cases, Vec<Fault>> {
     let mut root = raw::parse(text).map_err(|fault| vec![fault])?;
     let mut faults = Faults::default();
-    if !shape::fit_to(TABLE, &mut root, text, folder, source, &mut faults) {
-        return Err(faults.all());
-    }
+    let fits = shape::fit(&mut root, TABLE, text, (folder, source), &mut faults);
+    let policy = (fits && (root.has("rules") || root.has("include"))).then(|| policy_of(text, folder, source, &BESIDE));
     let offers = root.get("tools").map(|node| Json { text, faults: &mut faults }.offers(node, "tools"));
-    let policy = root.has("rules").then(|| policy(&root, offers.as_deref(), text, &mut faults));
-    let mut reader = Reader { text, faults: &mut faults, moment: MOMENT_MS };
-    let cases = reader.cases(&root);
-    Ok(Cases { policy, offers, cases, warnings: faults.finish()? })
+    let cases = Reader { text, faults: &mut faults, moment: MOMENT_MS }.cases(&root);
+    let (policy, mut told) = match policy {
+        Some(Ok(file)) => (Some(file.policy), file.warnings),
+        Some(Err(faults)) => (None, faults),
+        None => (None, Vec::new()),
+    };
+    told.extend(faults.all());
+    told.sort_by_key(|fault| (fault.file.as_ref().map_or(0, |file| file.number), fault.line, fault.column));
+    if told.iter().any(|fault| fault.weight == Weight::Error) {
+        return Err(told);
+    }
+    Ok(Cases { policy, offers, cases, warnings: told })
 }
 
 /// Reads what servers offer: `server: [tool, …]`, each a name or a definition, or `server: { tools: […], prompts: […] }`,
@@ -158,18 +165,6 @@ pub fn offers(text: &str) -> Result<Vec<Offer>, Vec<Fault>> {
     let mut faults = Faults::default();
     let offers = Json { text, faults: &mut faults }.offers(&root, "");
     faults.finish().map(|_| offers)
-}
-
-/// The rules of a table, as those of a configuration that has nothing else.
-fn policy(root: &Node, offers: Option<&[Offer]>, text: &str, faults: &mut Faults) -> PolicySet {
-    let _ = offers;
-    let mut policy = root.clone();
-    let Value::Block(block) = &mut policy.value else { return PolicySet::empty() };
-    block.entries.retain(|entry| matches!(entry.key.as_str(), "rules" | "tasks"));
-    let entry = Entry { key: "policy".to_owned(), key_at: root.at.clone(), node: policy };
-    let value = Value::Block(Block { entries: vec![entry], partial: root.is_partial() });
-    let root = Node { at: root.at.clone(), value, foreign: false, spelt: 0..0 };
-    rules::policy(&root, text, faults)
 }
 
 struct Reader<'a, 'f> {
@@ -199,14 +194,17 @@ impl Reader<'_, '_> {
             Some(now) => self.moment(now, &join(path, "now"))?,
             None => self.moment,
         };
-        let above = [node, root];
+        let above: &[&Node] = match root.get("defaults") {
+            Some(defaults) => &[node, defaults],
+            None => &[node],
+        };
         let mut steps = Vec::new();
         let earlier = node.get("after").map_or(&[][..], Node::items);
         for (index, item) in earlier.iter().enumerate() {
             let path = format!("{path}.after[{index}]");
             let ago = item.get("ago").and_then(Node::amount).unwrap_or(AGO_MS);
             // Of a case only who it is: what is called, each says itself.
-            let mut step = self.step(item, &above, now.saturating_sub(ago), &path, true)?;
+            let mut step = self.step(item, above, now.saturating_sub(ago), &path, true)?;
             step.is_earlier = true;
             step.expect = Some(Expect::Permit);
             steps.push(step);
@@ -218,7 +216,7 @@ impl Reader<'_, '_> {
         for (index, item) in calls.iter().enumerate() {
             let path = format!("{path}.calls[{index}]");
             at = at.saturating_add(item.get("wait").and_then(Node::amount).unwrap_or(0));
-            let step = self.step(item, &above, at, &path, false)?;
+            let step = self.step(item, above, at, &path, false)?;
             self.expects(&step, item, &path);
             steps.push(step);
         }
@@ -452,17 +450,23 @@ const MOMENT_MS: u64 = 1_767_614_400_000;
 /// How long before a case its earlier calls were, where they do not say.
 const AGO_MS: u64 = 1_000;
 
+/// Keys of a table that are no part of its policy.
+const BESIDE: [&str; 4] = ["tools", "now", "defaults", "cases"];
+
 const TABLE: &[Key] = &[
-    Key::new("rules", Kind::List(&Kind::Block(RULE)), "The rules, as in `policy.rules`."),
-    Key::new("tasks", Kind::Named("task", &Kind::Text), "The tasks, as in `policy.tasks`."),
+    Key::new("rules", Kind::Any, "The rules, as in `policy.rules`. Left out: those of a configuration."),
+    Key::new("tasks", Kind::Any, "The tasks, as in `policy.tasks`."),
+    Key::new("rates", Kind::Any, "The rates, as in `policy.rates`."),
+    Key::new("include", Kind::Any, "More files of tasks and rules, as in `policy.include`."),
+    Key::new("claims", Kind::Any, "Types of claims, as in `auth.issuers[].claims`."),
     Key::new("tools", Kind::Any, "What servers offer. Left out: every tool that a case names is there."),
     Key::new("now", Kind::Text, "When the cases happen. Default: 2026-01-05T12:00:00Z, a Monday."),
-    Key::new("claims", Kind::Any, "Claims of every case that has none of its own."),
-    Key::new("task", Kind::Text, "The task of every case that has none of its own."),
-    Key::new("server", Kind::Text, "The server of every case that has none of its own."),
+    Key::new("defaults", Kind::Block(DEFAULTS), "What goes for every case that does not say otherwise."),
     Key::new("cases", Kind::List(&Kind::Block(CASE)), "What the rules must come to.")
         .required("write cases: [{ server: docs, tool: search, expect: permit }]"),
 ];
+
+const DEFAULTS: &[Key] = &[CLAIMS, TASK, SERVER, TOOL, PROMPT, RESOURCE, ARGS, SESSION];
 
 const CASE: &[Key] = &[
     Key::new("name", Kind::Text, "What it is called in a report."),

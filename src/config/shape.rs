@@ -9,20 +9,14 @@ use crate::config::fault::{Faults, nearest};
 use crate::config::raw::{Block, Entry, Node, Place, Value};
 use crate::config::schema::{Key, Kind, ROOT, State, Word};
 
-/// Makes the whole file fit [`ROOT`].
+/// Makes the whole file fit these keys.
 ///
 /// False when it is no block at all: then there is nothing to check.
-pub(crate) fn fit(root: &mut Node, text: &str, folder: &Path, source: &dyn Source, faults: &mut Faults) -> bool {
-    fit_to(ROOT, root, text, folder, source, faults)
-}
-
-/// The same for a file of other keys.
-pub(crate) fn fit_to(
-    keys: &'static [Key],
+pub(crate) fn fit(
     root: &mut Node,
+    keys: &'static [Key],
     text: &str,
-    folder: &Path,
-    source: &dyn Source,
+    (folder, source): (&Path, &dyn Source),
     faults: &mut Faults,
 ) -> bool {
     if matches!(root.value, Value::Null) {
@@ -33,14 +27,10 @@ pub(crate) fn fit_to(
     if whole {
         Shaper { text, folder, source, faults }.block(root, keys, "");
     } else {
-        faults.error(&root.at, "", format!("expected keys, found {}", found(root)), write(keys));
+        let hint = keys.first().map(|key| format!("write `{}: …`", key.name));
+        faults.error(&root.at, "", format!("expected keys, found {}", found(root)), hint);
     }
     whole
-}
-
-/// How such a file begins.
-fn write(keys: &[Key]) -> String {
-    keys.first().map_or_else(String::new, |key| format!("write `{}: …`", key.name))
 }
 
 /// `path.key`, or `key` alone at the top.
@@ -144,6 +134,7 @@ impl Shaper<'_> {
             }
             Kind::Word(words) => self.word(node, words, path),
             Kind::Flag => self.flag(node),
+            Kind::Decimal => self.decimal(node, path),
             Kind::Count(least, most) => self.amount(node, path, kind, digits, (*least, *most)),
             Kind::Duration(least, most) => self.amount(node, path, kind, milliseconds, (*least, *most)),
             Kind::Size(least, most) => self.amount(node, path, kind, bytes, (*least, *most)),
@@ -206,6 +197,24 @@ impl Shaper<'_> {
         }
     }
 
+    /// A number as it was typed, which is a text from now on: a float would not hold all of its digits.
+    fn decimal(&mut self, node: &mut Node, path: &str) {
+        let spelt = match &node.value {
+            Value::Number(whole) => {
+                let spelt = self.text.get(node.at.spelt.clone()).filter(|spelt| is_decimal(spelt));
+                spelt.map(str::to_owned).or_else(|| whole.map(|whole| whole.to_string()))
+            }
+            Value::Text(text) => Some(text.clone()),
+            _ => None,
+        };
+        if let Some(spelt) = spelt {
+            node.value = Value::Text(spelt);
+            return;
+        }
+        self.faults.error(&node.at, path, "is not a number from 0", "write it like 500 or 99.95");
+        node.value = Value::Bad;
+    }
+
     fn amount(&mut self, node: &mut Node, path: &str, kind: &Kind, read: Read, (least, most): (u64, u64)) {
         let amount = match &node.value {
             Value::Number(number) => *number,
@@ -249,12 +258,13 @@ fn fits(kind: &Kind, node: &Node) -> bool {
         (Kind::Any, _)
         | (Kind::Text | Kind::Form(_) | Kind::Duration(..) | Kind::Size(..), Value::Text(_))
         | (Kind::Flag, Value::Flag(_))
-        | (Kind::Count(..), Value::Number(_))
+        | (Kind::Count(..) | Kind::Decimal, Value::Number(_))
         | (Kind::List(_), Value::List(_))
         | (Kind::Block(_) | Kind::Named(..), Value::Block(_)) => true,
         (Kind::Word(_), Value::Text(_)) => true,
         (Kind::Flag, Value::Text(text)) => node.foreign && matches!(text.as_str(), "true" | "false"),
         (Kind::Count(..), Value::Text(text)) => node.foreign && digits(text).is_some(),
+        (Kind::Decimal, Value::Text(text)) => is_decimal(text),
         _ => false,
     }
 }
@@ -269,6 +279,20 @@ fn fits_one(kind: &Kind, node: &Node) -> bool {
 
 fn digits(text: &str) -> Option<u64> {
     text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok())?
+}
+
+/// A number of JSON (RFC 8259, 6), not below nothing.
+fn is_decimal(text: &str) -> bool {
+    let (number, exponent) = match text.split_once(['e', 'E']) {
+        Some((number, exponent)) => (number, Some(exponent.strip_prefix(['+', '-']).unwrap_or(exponent))),
+        None => (text, None),
+    };
+    let (whole, fraction) = match number.split_once('.') {
+        Some((whole, fraction)) => (whole, Some(fraction)),
+        None => (number, None),
+    };
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    digits(whole) && (whole == "0" || !whole.starts_with('0')) && [fraction, exponent].into_iter().flatten().all(digits)
 }
 
 fn milliseconds(text: &str) -> Option<u64> {
@@ -304,6 +328,7 @@ fn describe(kind: &Kind) -> String {
         Kind::Form(form) => form.what.to_owned(),
         Kind::Flag => "true or false".to_owned(),
         Kind::Count(least, most) => format!("a whole number from {least} to {most}"),
+        Kind::Decimal => "a number from 0".to_owned(),
         Kind::Duration(..) => "a duration".to_owned(),
         Kind::Size(..) => "a size".to_owned(),
         Kind::Word(words) => {

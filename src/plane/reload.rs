@@ -245,7 +245,7 @@ impl Reloader {
         self.fixed.check(&settings)?;
         settings.bound(&self.bound);
         let mut report = self.swap(settings)?;
-        report.warnings = warnings.iter().map(|warning| format!("{path}:{warning}")).collect();
+        report.warnings = warnings.iter().map(|warning| warning.told(&path)).collect();
         Ok(report)
     }
 
@@ -352,7 +352,7 @@ impl ReloadFault {
         match self {
             Self::Config { path, faults } => {
                 let errors = faults.iter().filter(|fault| fault.weight == Weight::Error);
-                errors.map(|fault| format!("{path}:{fault}")).collect()
+                errors.map(|fault| fault.told(path)).collect()
             }
             other => vec![other.to_string()],
         }
@@ -367,7 +367,7 @@ impl ReloadFault {
 
 fn shown(path: &str, faults: &[Fault]) -> String {
     let errors = faults.iter().filter(|fault| fault.weight == Weight::Error);
-    errors.map(|fault| format!("{path}:{fault}")).collect::<Vec<_>>().join("; ")
+    errors.map(|fault| fault.told(path)).collect::<Vec<_>>().join("; ")
 }
 
 fn unchangeable(keys: &[&str]) -> String {

@@ -2,11 +2,21 @@
 //! a flat program that always ends, and never fails: what it cannot tell is unknown.
 //! Start at `Condition::parse`.
 
+pub mod ast;
+mod check;
+mod fault;
+mod lex;
 pub mod number;
 
+mod parse;
+pub mod text;
+pub mod value;
+
+use std::fmt;
 use std::sync::Arc;
 
 pub use number::Number;
+pub use value::{Num, Text, Value};
 
 use crate::identity::caller::Caller;
 
@@ -64,10 +74,11 @@ pub struct CondFault {
 }
 
 /// A condition, compiled. Two are equal that were written alike for the same purpose.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Condition {
     text: Arc<str>,
     purpose: Purpose,
+    ast: Arc<ast::Expr>,
 }
 
 /// What a condition is about, which it borrows.
@@ -119,14 +130,24 @@ impl Condition {
     /// # Errors
     /// [`CondFault`], with the first character at fault.
     pub fn parse(text: &str, purpose: Purpose, claims: &ClaimTypes) -> Result<Self, CondFault> {
-        let _ = claims;
-        Ok(Self { text: Arc::from(text), purpose })
+        let built = parse::parse(text, purpose).and_then(|ast| {
+            check::check(&ast, text, purpose, claims)?;
+            Ok(ast)
+        });
+        let ast = built.map_err(|fault| fault.in_text(text))?;
+        Ok(Self { text: Arc::from(text), purpose, ast: Arc::new(ast) })
     }
 
     /// As the operator wrote it.
     #[must_use]
     pub fn text(&self) -> &str {
         &self.text
+    }
+
+    /// What it says, for those who walk it.
+    #[must_use]
+    pub fn ast(&self) -> &ast::Expr {
+        &self.ast
     }
 
     /// What it was compiled for.
@@ -187,6 +208,12 @@ impl Condition {
     pub fn unknown(&self, facts: &Facts<'_>, dead: Dead) -> Option<&str> {
         let _ = (facts, dead);
         unimplemented!("LANG")
+    }
+}
+
+impl fmt::Debug for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.text.fmt(f)
     }
 }
 
