@@ -522,6 +522,19 @@ pub const COND_LOOPS_MAX: usize = 2;
 pub const COND_LIST_MAX: usize = 1_024;
 /// Different paths into the arguments that one condition has, and into the claims: `Dead` has a bit for each.
 pub const COND_PATHS_MAX: usize = 64;
+/// What a person is shown of one call, arguments and names together, bytes; about a larger one nobody is asked, and it
+/// is refused.
+pub const APPROVAL_BYTES_MAX: usize = 64 * 1024;
+/// Approvals of all subjects, with what is decided and has not expired.
+pub const APPROVALS_MAX: usize = 1_024;
+/// And of one subject.
+pub const APPROVALS_OF_SUBJECT_MAX: usize = 64;
+/// And what all of them show, bytes.
+pub const APPROVALS_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Revocations in force.
+pub const REVOCATIONS_MAX: usize = 16 * 1024;
+/// What is revoked, or why, bytes each.
+pub const REVOCATION_TEXT_BYTES_MAX: usize = 1_024;
 /// Rules named in one permit or refusal: the first ones in the order of the file.
 pub const RULES_NAMED_MAX: usize = 8;
 /// What one call may need of limits and rates together; one that needs more is refused.
@@ -566,7 +579,9 @@ pub const RECORD_RING_KEPT_FREE_BYTES: usize = RECORD_RING_BYTES / 4;
 /// One outcome frame, bytes.
 pub const OUTCOME_BYTES_MAX: usize = 96;
 /// One record frame, bytes; longer texts are cut and marked.
-pub const RECORD_BYTES_MAX: usize = 40 * 1024;
+pub const RECORD_BYTES_MAX: usize = 48 * 1024;
+/// What only some decisions have (limits, approvals, arguments), bytes; what finds no room is left out and marked.
+pub const RECORD_DETAIL_BYTES_MAX: usize = 8 * 1024;
 /// One text of a record, bytes.
 pub const RECORD_TEXT_BYTES_MAX: usize = 2 * 1024;
 /// News of servers that comes within this time makes one snapshot, milliseconds.

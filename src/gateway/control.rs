@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use crate::base::ids::ShardId;
 use crate::config::snapshot::Snapshot;
 use crate::ledger::Ledger;
+use crate::ledger::approvals::Approvals;
 use crate::ledger::asks::Asks;
 use crate::stdio::host::Host;
 
@@ -25,6 +26,8 @@ pub struct Control {
     pub ledger: Arc<Ledger>,
     /// What servers have asked of clients.
     pub asks: Asks,
+    /// What people were asked, and what they decided.
+    pub approvals: Arc<Approvals>,
     /// What is counted.
     pub tally: Tally,
     /// That shards live.
@@ -86,6 +89,7 @@ impl Control {
             mail: Mail::new(shards)?,
             ledger,
             asks: Asks::new(),
+            approvals: Arc::default(),
             tally: Tally::new(shards),
             beats: Beats::new(shards),
             seen: Seen((0..shards).map(|_| AtomicU64::new(0)).collect()),

@@ -38,3 +38,4 @@ mod stream;
 pub mod tally;
 mod tap;
 mod watch;
+mod words;

@@ -22,6 +22,7 @@ use crate::identity::caller::Caller;
 use crate::jsonrpc::answer::AnswerScan;
 use crate::jsonrpc::scan::Reader;
 use crate::record::Writer;
+use crate::record::keyed::Keys;
 use crate::session::owner::SealingKey;
 use crate::tls::config::ClientSide;
 use crate::upstream::exchange::{Abort, Upstreams};
@@ -72,6 +73,8 @@ pub(super) struct Shard {
     pub(super) record: Writer,
     pub(super) control: Arc<Control>,
     pub(super) sealing: Arc<[SealingKey]>,
+    /// By which arguments are written down that are not written out.
+    pub(super) keys: Keys,
     pub(super) anonymous: Rc<Caller>,
     pub(super) random: SystemRandom,
     reader: RefCell<Reader>,
@@ -129,6 +132,7 @@ impl Shard {
         control: Arc<Control>,
         record: Writer,
         sealing: Arc<[SealingKey]>,
+        keys: Keys,
         connections_max: usize,
     ) -> Self {
         let random = SystemRandom::new();
@@ -148,6 +152,7 @@ impl Shard {
             buffers,
             record,
             sealing,
+            keys,
             anonymous: Rc::new(Caller::anonymous()),
             random,
             reader: RefCell::new(Reader::new(seed)),

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::base::limits::{CERTS_LOOK_MS, RELOAD_SEEN_MS_MAX, TICK_MS};
+use crate::base::limits::CERTS_LOOK_MS;
 use crate::config::snapshot::Prepared;
 use crate::config::{self, Fault, Settings, Shards, Source, Weight};
 use crate::gateway::control::{Control, Life};
@@ -20,7 +20,7 @@ use super::admin::Health;
 use super::certs::{Certs, Stamp};
 use super::keeper::{self, News};
 use super::programs;
-use super::publish::Next;
+use super::publish::{self, Next};
 use super::states::states;
 use super::{PlaneFault, notify};
 
@@ -298,20 +298,8 @@ impl Reloader {
         }
         let gone = before.settings.servers.iter().filter(|old| settings.servers.iter().all(|new| new.name != old.name));
         report.removed = gone.map(|server| server.name.to_string()).collect();
-        report.behind = self.seen(number);
+        report.behind = publish::seen(&self.control, number);
         Ok(report)
-    }
-
-    /// Waits until every shard decides by this snapshot; how many do not.
-    fn seen(&self, number: u64) -> usize {
-        let until = Instant::now() + Duration::from_millis(RELOAD_SEEN_MS_MAX);
-        loop {
-            let behind = self.control.seen.behind(number);
-            if behind == 0 || self.control.life() != Life::Run || Instant::now() >= until {
-                return behind;
-            }
-            std::thread::sleep(Duration::from_millis(TICK_MS));
-        }
     }
 }
 

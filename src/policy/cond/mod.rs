@@ -7,7 +7,6 @@ mod check;
 mod fault;
 mod lex;
 pub mod number;
-
 mod parse;
 pub mod text;
 pub mod value;
