@@ -420,6 +420,27 @@ pub const ASKS_MAX: usize = 16 * 1024;
 /// Of which one server may have so many in each stripe of the ledger: half of all.
 pub const SERVER_ASKS_MAX: usize = ASKS_MAX / LEDGER_STRIPES / 2;
 
+/// Counts of limits and rates, of all owners.
+pub const COUNTS_MAX: usize = COUNTS_STRIPE_MAX * LEDGER_STRIPES;
+/// And of one stripe.
+pub const COUNTS_STRIPE_MAX: usize = 16 * 1024;
+/// Entries that the window of a count keeps apart.
+pub const COUNT_ENTRIES_MAX: usize = 256;
+/// And when those of its stripe take too much.
+pub const COUNT_ENTRIES_MIN: usize = 4;
+/// And of what was only noted.
+pub const COUNT_NOTES_MAX: usize = 8;
+/// What the entries of a stripe take before its windows keep fewer apart, bytes.
+pub const COUNTS_STRIPE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Counts looked at for one that is over, where there is no room for a new one.
+pub const COUNT_LOOKS_MAX: usize = 64;
+/// A clock that falls back no further is another thread's, milliseconds.
+pub const COUNT_BACK_MS_MAX: u64 = 60_000;
+/// Changes of counts that are not in the journal yet, and outlive the process all the same.
+pub const COUNT_RING_SLOTS: u64 = 64 * 1024;
+/// Stripes in which the journal's thread looks for counts that are over, each time it comes around.
+pub const COUNT_SWEEP_STRIPES: usize = 8;
+
 /// Calls under way in one session of an HTTP+SSE server.
 pub const LINE_CALLS_MAX: usize = 256;
 

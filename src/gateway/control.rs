@@ -10,7 +10,9 @@ use crate::config::snapshot::Snapshot;
 use crate::ledger::Ledger;
 use crate::ledger::approvals::Approvals;
 use crate::ledger::asks::Asks;
+use crate::ledger::counts::Counts;
 use crate::stdio::host::Host;
+use crate::uring::wait::clock;
 
 use super::mail::Mail;
 use super::tally::Tally;
@@ -28,6 +30,8 @@ pub struct Control {
     pub asks: Asks,
     /// What people were asked, and what they decided.
     pub approvals: Arc<Approvals>,
+    /// What limits and rates count.
+    pub counts: Arc<Counts>,
     /// What is counted.
     pub tally: Tally,
     /// That shards live.
@@ -90,6 +94,7 @@ impl Control {
             ledger,
             asks: Asks::new(),
             approvals: Arc::default(),
+            counts: Arc::new(Counts::new(clock())),
             tally: Tally::new(shards),
             beats: Beats::new(shards),
             seen: Seen((0..shards).map(|_| AtomicU64::new(0)).collect()),
