@@ -7,8 +7,10 @@
 
 pub mod answer;
 pub mod ask;
+mod count;
 pub mod diff;
 mod operand;
+pub mod run;
 mod targets;
 mod words;
 pub mod world;
