@@ -313,8 +313,7 @@ impl Checker<'_> {
         if ty.fits(element) {
             return Ok(Type::Bool);
         }
-        let problem =
-            format!("`{}` is {}, `{}` is {}", self.shown(one), ty.name(), self.shown(list), list_ty.name());
+        let problem = format!("`{}` is {}, `{}` is {}", self.shown(one), ty.name(), self.shown(list), list_ty.name());
         let hint = if ty.element().is_some() { "write list.exists(x, x in other)" } else { "" };
         Err(fault(start(one), problem, hint))
     }

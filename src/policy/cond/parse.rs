@@ -461,9 +461,11 @@ impl<'t> Parser<'t> {
         let caller_only = matches!(self.purpose, Purpose::Who | Purpose::Claim);
         match VARIABLES.iter().find(|(known, ..)| *known == name) {
             Some((_, root, of_caller)) if *of_caller || !caller_only => Ok(*root),
-            Some(_) if self.purpose == Purpose::Who => {
-                Err(fault(at, format!("`{name}` is not known in `who`, which is about the caller"), "write it in `when`"))
-            }
+            Some(_) if self.purpose == Purpose::Who => Err(fault(
+                at,
+                format!("`{name}` is not known in `who`, which is about the caller"),
+                "write it in `when`",
+            )),
             Some(_) => Err(fault(at, format!("`{name}` is not known here"), "write claims.…")),
             None if FUNCTIONS.contains(&name) => {
                 Err(fault(at, format!("`{name}` is a function"), format!("write {name}(…)")))
@@ -473,7 +475,12 @@ impl<'t> Parser<'t> {
                 let names = known.map(|(name, ..)| *name).chain(self.variables.iter().copied());
                 let mut hint = nearest(name, names);
                 if hint.is_empty() {
-                    hint = if caller_only { "write claims.…" } else { "write args.…, claims.…, or quotes around a text" }.into();
+                    hint = if caller_only {
+                        "write claims.…"
+                    } else {
+                        "write args.…, claims.…, or quotes around a text"
+                    }
+                    .into();
                 }
                 Err(fault(at, format!("there is no `{name}`"), hint))
             }
@@ -541,7 +548,11 @@ impl<'t> Parser<'t> {
     fn part<T: Copy>(&mut self, of: &str, parts: &[(&'static str, T)]) -> Result<T, Fault> {
         let all = parts.iter().map(|(name, _)| format!(".{name}")).collect::<Vec<_>>().join(", ");
         if !self.take(".")? {
-            return Err(fault(self.last, format!("`{of}(…)` alone is no value"), format!("write one of {all} behind it")));
+            return Err(fault(
+                self.last,
+                format!("`{of}(…)` alone is no value"),
+                format!("write one of {all} behind it"),
+            ));
         }
         let name = self.word();
         let Some((_, part)) = parts.iter().find(|(known, _)| *known == name && self.token.word == Word::Name) else {
@@ -578,10 +589,8 @@ const VARIABLES: &[(&str, Root, bool)] = &[
 ];
 const KEYWORDS: &[&str] = &["in", "true", "false", "null"];
 const FUNCTIONS: &[&str] = &["size", "has", "url", "ip", "time"];
-const METHODS: &[&str] =
-    &["size", "startsWith", "endsWith", "contains", "matches", "split", "all", "exists", "under"];
-const URL_PARTS: &[(&str, UrlPart)] =
-    &[("scheme", UrlPart::Scheme), ("host", UrlPart::Host), ("port", UrlPart::Port)];
+const METHODS: &[&str] = &["size", "startsWith", "endsWith", "contains", "matches", "split", "all", "exists", "under"];
+const URL_PARTS: &[(&str, UrlPart)] = &[("scheme", UrlPart::Scheme), ("host", UrlPart::Host), ("port", UrlPart::Port)];
 const TIME_PARTS: &[(&str, TimePart)] = &[("hour", TimePart::Hour), ("weekday", TimePart::Weekday)];
 
 // What CEL has and we have not, and what other languages write: what to write instead.
