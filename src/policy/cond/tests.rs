@@ -433,3 +433,218 @@ fn a_condition_shows_its_text() {
     assert!(condition.reads_args() && !condition.reads_now());
     assert!(when("time(now, \"UTC\").hour > 1").reads_now() && !when("now > 1").reads_args());
 }
+
+// ---- texts that are no conditions -----------------------------------------------------------------------------
+fn claims() -> ClaimTypes {
+    let declared = [
+        ("groups", ClaimType::Texts),
+        ("level", ClaimType::Number),
+        ("list", ClaimType::List),
+        ("numbers", ClaimType::Numbers),
+        ("ok", ClaimType::Bool),
+        ("realm", ClaimType::Object),
+        ("realm.roles", ClaimType::Texts),
+        ("tenant", ClaimType::Text),
+    ];
+    ClaimTypes { declared: declared.iter().map(|(path, ty)| (Box::from(*path), *ty)).collect() }
+}
+
+/// The text is refused at this character, with words that hold these, and a hint that holds those.
+#[track_caller]
+fn refused(purpose: Purpose, text: &str, column: usize, problem: &str, hint: &str) {
+    let fault = Condition::parse(text, purpose, &claims()).expect_err(text);
+    assert_eq!(fault.column, column, "{text}: {fault} ({})", fault.hint);
+    assert!(fault.problem.contains(problem), "{text}: {fault}");
+    assert!(fault.hint.contains(hint) && fault.hint.is_empty() == hint.is_empty(), "{text}: {fault} ({})", fault.hint);
+}
+
+#[track_caller]
+fn fault(text: &str, column: usize, problem: &str, hint: &str) {
+    refused(Purpose::When, text, column, problem, hint);
+}
+
+#[test]
+fn words_that_are_none() {
+    fault("", 1, "nothing stands here", "");
+    fault("  // x", 1, "nothing stands here", "");
+    fault("args.ä > 1", 6, "`ä` is no name", "[\"…\"]");
+    fault("\"ä\" = args.x", 5, "`=`", "write ==");
+    fault("args.x === 1", 8, "`===`", "write ==");
+    fault("args.x =~ \"a\"", 8, "`=~`", ".matches(");
+    fault("args.x <> 1", 8, "`<>`", "write !=");
+    fault("args.x ≥ 1", 8, "`≥`", ">=");
+    fault("args.a & args.b", 8, "`&`", "write &&");
+    fault("args.a | args.b", 8, "`|`", "write ||");
+    fault("args.a ? 1 : 2", 8, "`?`", "&& and ||");
+    fault("args.a / 2 > 1", 8, "`/`", "multiply");
+    fault("args.a == “x”", 11, "typographic", "\"");
+    fault("args.a == \"x", 11, "quote", "write \"");
+    fault("args.a == 'x\ny'", 13, "line ends", "'");
+    fault("args.a == \"\"\"x\"\"\"", 11, "three quotes", "\\n");
+    fault("args.a.matches(\"\\d\")", 17, "`\\d` is no escape", "r\"");
+    fault("args.a == \"\\u12\"", 12, "4 hexadecimal digits", "");
+    fault("args.a == \"\\ud800\"", 12, "no character", "");
+    fault("args.a == \"\\18\"", 12, "3 octal", "");
+    fault("args.a == 0x10", 11, "hexadecimal", "digits");
+    fault("args.a == 007", 11, "begin with 0", "\"007\"");
+    fault("args.a == 5u", 12, "no types", "`u`");
+    fault("args.a == 5.", 13, "digits are missing", "");
+    fault("args.a == 5e", 13, "exponent", "");
+    fault("args.a == 5kg", 12, "`k`", "quotes");
+    fault("args.a == 1234567890123456789012345678901234567891", 11, "38 digits", "");
+    fault("args.a == {}", 11, "`{`", "");
+    fault("args.a == #", 11, "`#`", "");
+}
+
+#[test]
+fn sentences_that_are_none() {
+    fault("args.x > 1 and args.y > 2", 12, "`and`", "write &&");
+    fault("args.x > 1 OR args.y > 2", 12, "`OR`", "write ||");
+    fault("args.x not in [1]", 8, "`not`", "!(x in list)");
+    fault("not args.x", 1, "`not`", "write !");
+    fault("args.x == None", 11, "`None`", "null");
+    fault("args.x is null", 8, "`is`", "==");
+    fault("args.x like \"a\"", 8, "`like`", ".matches");
+    fault("1 < args.x < 5", 12, "do not chain", "a < b && b < c");
+    fault("args.x == args.y == args.z", 18, "do not chain", "&&");
+    fault("!args.x in [1]", 1, "`!` binds closer", "!(x in list)");
+    fault("args.x >", 9, "an operand is missing", "");
+    fault("args.x > 1 args.y", 12, "an operator is missing", "");
+    fault("(args.x > 1", 12, "`)` is missing", "");
+    fault("args.x > 1)", 11, "`)` closes nothing", "");
+    fault("args.", 6, "a name is missing", "");
+    fault("args.x[", 8, "`]` is missing", "");
+    fault("args.x[args.y] == 1", 8, "as written only", "[0]");
+    fault("args.x[-1] == 1", 8, "as written only", "[0]");
+    fault("args.x[1.5] == 1", 8, "`1.5` counts", "[0]");
+    fault("args.x in [args.y]", 12, "lists hold", "x == a || x == b");
+    fault("args.x in [1, \"a\"]", 11, "in one list", "x in […]");
+    fault("args.x in [1 2]", 14, "`,` or `]`", "");
+    fault("args.x in [1", 13, "`]` is missing", "");
+    fault("== 1", 1, "operand is missing", "");
+    fault("args.x && && args.y", 11, "not `&&`", "");
+    let deep = format!("{}true{}", "(".repeat(40), ")".repeat(40));
+    fault(&deep, 33, "within each other", "several rules");
+    let chain = format!("0{} > 1", " + 1".repeat(40));
+    fault(&chain, 129, "within each other", "several rules");
+    fault(&format!("{}true", "!".repeat(100)), 33, "within each other", "several");
+    fault(&"x".repeat(5_000), 4_097, "longer than 4096 bytes", "several rules");
+    fault(&(0..65).map(|at| format!("has(args.a{at})")).collect::<Vec<_>>().join("||"), 1_079, "64", "several rules");
+    assert!(Condition::parse(&"true&&".repeat(600).trim_end_matches('&'), Purpose::When, &claims()).is_ok());
+}
+
+#[test]
+fn names_that_do_not_exist() {
+    fault("arg.amount > 1", 1, "`arg`", "did you mean `args`?");
+    fault("claim.x == 1", 1, "`claim`", "`claims`");
+    fault("args.x == EUR", 11, "`EUR`", "quotes");
+    fault("user == \"x\"", 1, "`user`", "claims.…");
+    fault("args.x.startswith(\"a\")", 8, "`.startswith()`", "`startsWith`");
+    fault("args.x.lower() == \"a\"", 8, "`.lower()`", "each spelling");
+    fault("args.x.filter(y, y > 1)", 8, "`.filter()`", "lists have");
+    fault("args.x.exists_one(y, y > 1)", 8, "`.exists_one()`", "lists have");
+    fault("args.x.includes(\"a\")", 8, "`.includes()`", ".contains(");
+    fault("args.x.has(\"a\")", 8, "`.has()`", "has(args.name)");
+    fault("args.x.url()", 8, "no method", "url(…)");
+    fault("sice(args.x) > 1", 1, "`sice`", "`size`");
+    fault("int(args.x) > 1", 1, "`int`", "coerced");
+    fault("timestamp(args.x) > now", 1, "`timestamp`", "now");
+    fault("startsWith(args.x, \"a\")", 1, "is a method", "x.startsWith(…)");
+    fault("size == 1", 1, "is a function", "size(…)");
+    fault("now() > 1", 1, "`now`", "()");
+    fault("url(args.x) == \"a\"", 12, "alone", ".scheme, .host, .port");
+    fault("url(args.x).hots == \"a\"", 13, "`hots`", "`host`");
+    fault("url(args.x).path == \"a\"", 13, "`path`", ".scheme, .host, .port");
+    fault("url(args.x).host() == \"a\"", 17, "no method", "()");
+    fault("ip(args.x) == \"a\"", 11, "alone", ".in(");
+    fault("ip(args.x).is(\"a\")", 12, ".in()", "ip(x).in(");
+    fault("ip(args.x).in(args.y)", 15, "written out", "10.0.0.0/8");
+    fault("ip(args.x).in(\"10.0.0.1/8\")", 15, "no network", "10.0.0.0/8");
+    fault("time(args.x, \"UTC\").hour == 1", 6, "`now`", "time(now");
+    fault("time(now).hour == 1", 9, "zone is missing", "Europe/Berlin");
+    fault("time(now, \"Europe/Bärlin\").hour == 1", 11, "no time zone", "IANA");
+    fault("time(now, \"UTC\").minute == 1", 18, "`minute`", ".hour, .weekday");
+    fault("args.x.matches(\"[\")", 16, "", "");
+    fault("args.x.matches(args.y)", 16, "written out", "matches(");
+    fault("args.x.split(\"\")[0] == \"a\"", 14, "empty", "split(\" \")");
+    fault("args.x.under(\"srv\")", 14, "absolute", ".under(");
+    fault("args.x.startsWith()", 19, "takes something", "");
+    fault("args.x.startsWith(\"a\", \"b\")", 22, "no more", "");
+    fault("has(args)", 5, "a member", "has(args.name)");
+    fault("has(args.x > 1)", 5, "a member", "has(args.name)");
+    fault("args.l.all(args, true)", 12, "a meaning already", "another name");
+    fault("args.l.all(x, x.all(x, true))", 21, "a meaning already", "another");
+    fault("args.l.all(x, x.all(y, y.all(z, true)))", 30, "more than 2", "");
+    fault("args.l.all(5, true)", 12, "name of an element", "all(x");
+    fault("args.l.all(x, true) && x == 1", 24, "`x`", "quotes");
+}
+
+#[test]
+fn types_that_cannot_fit() {
+    fault("args.x + 1", 1, "is a number", "compare");
+    fault("\"a\" == 1", 1, "never compared", "");
+    fault("args.x == 1 && claims.level == \"a\"", 16, "never compared", "");
+    fault("claims.tenant > \"a\"", 1, "a text, where a number", "startsWith");
+    fault("claims.groups == \"a\"", 1, "never compared", "x in list");
+    fault("\"a\" in claims.tenant", 8, "where a list", "contains");
+    fault("\"a\" in claims.realm", 8, "where a list", "has(");
+    fault("1 in claims.groups", 1, "a list of texts", "");
+    fault("claims.groups in [\"a\"]", 1, "a list of texts", "list.exists");
+    fault("claims.groups.contains(\"a\")", 1, "where a text", "write \"a\" in claims.groups");
+    fault("claims.groups[0] > 1", 1, "is a text", "startsWith");
+    fault("claims.groups.exists(g, g > 1)", 25, "is a text", "startsWith");
+    fault("claims.tenant.x == 1", 1, "`claims.tenant` is a text, which has no members", "");
+    fault("claims.groups.x == 1", 1, "`claims.groups` is a list of texts, which has no members", "[0]");
+    fault("claims[0] == 1", 1, "`claims` is an object, which has no elements", ".name");
+    fault("args[0] == 1", 1, "`args` is an object", ".name");
+    fault("claims.realm.roles == 1", 1, "never compared", "x in list");
+    fault("subject.x == 1", 1, "`subject` is a text", "");
+    fault("has(tool.x)", 1, "`tool` is a text", "");
+    fault("claims.ok > 1", 1, "true or false, where a number", "");
+    fault("!claims.level", 2, "where true or false", "compare");
+    fault("claims.level && true", 1, "where true or false", "compare");
+    fault("size(5) == 1", 6, "a number, where a text, list or object", "");
+    fault("5.all(x, true)", 3, "digits", "");
+    fault("claims.level.all(x, true)", 1, "where a list", "");
+    fault("!args.x == 5", 1, "never compared", "!(a == b)");
+    fault("args.x.split(\" \") == [\"a\"]", 1, "not compared", "split(…)[0]");
+    fault("null > 1", 1, "null, where a number", "");
+    fault("args == 1", 1, "never compared", "");
+    for text in [
+        "claims.list[0] == 1 && claims.list[1].x == \"a\"",
+        "claims.realm.other == 1 && claims.realm.roles[0] == \"a\"",
+        "claims.groups == [\"a\"] && claims.list == [1] && claims.numbers == []",
+        "claims.ok && claims.ok == true && claims.level == null",
+        "claims.undeclared > 1 || claims.level > 1 && 1 in claims.numbers",
+        "args.x in claims.groups && args.y in [null, \"a\"]",
+        "claims.list in [[1], [\"a\"]]",
+    ] {
+        Condition::parse(text, Purpose::When, &claims()).unwrap_or_else(|fault| panic!("{text}: {fault}"));
+    }
+}
+
+#[test]
+fn purposes() {
+    refused(Purpose::Who, "args.x == 1", 1, "`args` is not known in `who`", "write it in `when`");
+    refused(Purpose::Who, "claims.x == 1 && now > 5", 18, "`now`", "`when`");
+    refused(Purpose::Who, "arg.x", 1, "`arg`", "claims.…");
+    refused(Purpose::Who, "claims.level", 1, "is a number", "compare");
+    refused(Purpose::Sum, "args.x > 1", 1, "true or false, where a number", "");
+    refused(Purpose::Sum, "\"5\"", 1, "a text, where a number", "startsWith");
+    refused(Purpose::Value, "args.x.split(\" \")", 1, "not a value", "split(…)[0]");
+    refused(Purpose::Claim, "args.x", 1, "`args`", "claims.…");
+    refused(Purpose::Claim, "subject", 1, "a path of a claim", "claims.name");
+    refused(Purpose::Claim, "claims", 1, "a path of a claim", "claims.name");
+    for (purpose, text) in [
+        (Purpose::Who, "\"support\" in claims.groups && subject != \"root\" && has(claims.x)"),
+        (Purpose::Who, "claims.ok"),
+        (Purpose::Sum, "args.quantity * args.price"),
+        (Purpose::Sum, "size(args.list)"),
+        (Purpose::Value, "args.invoice_id"),
+        (Purpose::Value, "args.x > 1"),
+        (Purpose::Claim, "claims.tenant"),
+        (Purpose::Claim, "claims[\"https://x/y\"]"),
+    ] {
+        Condition::parse(text, purpose, &claims()).unwrap_or_else(|fault| panic!("{text}: {fault}"));
+    }
+}
