@@ -3,6 +3,7 @@
 //! Start at `Condition::parse`.
 
 pub mod ast;
+pub mod canon;
 mod check;
 mod eval;
 mod fault;
@@ -12,7 +13,9 @@ pub mod net;
 pub mod number;
 mod parse;
 pub mod path;
+mod plain;
 mod program;
+pub mod reference;
 pub mod regex;
 #[cfg(test)]
 mod tests;
