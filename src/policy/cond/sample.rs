@@ -534,7 +534,7 @@ mod tests {
     /// As many cases as `PORTCULLIS_CONDITION_CASES` says, for a longer look.
     #[test]
     fn conditions_come_to_what_their_twin_says() {
-        let cases = std::env::var("PORTCULLIS_CONDITION_CASES").ok().and_then(|it| it.parse().ok()).unwrap_or(4_000);
+        let cases = std::env::var("PORTCULLIS_CONDITION_CASES").ok().and_then(|it| it.parse().ok()).unwrap_or(2_000);
         let config = Config { cases, failure_persistence: None, ..Config::default() };
         let found = TestRunner::new(config).run(&vec(any::<u8>(), 0..300), |bytes| agree(&bytes));
         if let Err(fault) = found {
