@@ -510,8 +510,6 @@ pub const COND_LOOPS_MAX: usize = 2;
 pub const COND_LIST_MAX: usize = 1_024;
 /// What one evaluation of a condition may cost, in steps of about two nanoseconds: beyond them it is unknown.
 pub const COND_STEPS_MAX: u32 = 50_000;
-/// Hosts and schemes that one evaluation of a condition takes apart further: beyond them they are unknown.
-pub const COND_URLS_MAX: usize = 1_024;
 /// Different paths into the arguments that one condition has, and into the claims: `Dead` has a bit for each.
 pub const COND_PATHS_MAX: usize = 64;
 /// Rules named in one permit or refusal: the first ones in the order of the file.

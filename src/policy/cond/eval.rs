@@ -1,7 +1,6 @@
 //! Runs a [`Program`]. It ends: operations go forward only, but for loops over the elements of a list, and every step
 //! is paid for.
 
-use std::cell::OnceCell;
 use std::cmp::Ordering;
 
 use smallvec::SmallVec;
@@ -12,12 +11,11 @@ use super::number::Number;
 use super::program::{Choice, Choices, Constant, From, Op, Program};
 use super::text::Split;
 use super::{Dead, Facts, Num, Purpose, Text, Truth, Truths, Value, net, path, web};
-use crate::base::limits::COND_URLS_MAX;
 use crate::base::span::Span;
 
 /// What it comes to.
 pub(super) fn truth(program: &Program, facts: &Facts<'_>, dead: Dead) -> Truth {
-    match Machine::run(program, facts, dead, false, &OnceCell::new()).truths().0 {
+    match Machine::run(program, facts, dead, false).truths().0 {
         TRUE => Truth::True,
         FALSE => Truth::False,
         _ => Truth::Unknown,
@@ -26,13 +24,12 @@ pub(super) fn truth(program: &Program, facts: &Facts<'_>, dead: Dead) -> Truth {
 
 /// What it could come to.
 pub(super) fn could(program: &Program, facts: &Facts<'_>) -> Truths {
-    Machine::run(program, facts, 0, true, &OnceCell::new()).truths()
+    Machine::run(program, facts, 0, true).truths()
 }
 
 /// The number that it comes to.
 pub(super) fn number(program: &Program, facts: &Facts<'_>, dead: Dead) -> Option<Number> {
-    let urls = OnceCell::new();
-    match Machine::run(program, facts, dead, false, &urls) {
+    match Machine::run(program, facts, dead, false) {
         Val::Known(Value::Number(number)) => number.exact(),
         _ => None,
     }
@@ -40,13 +37,12 @@ pub(super) fn number(program: &Program, facts: &Facts<'_>, dead: Dead) -> Option
 
 /// Feeds what it comes to.
 pub(super) fn value(program: &Program, facts: &Facts<'_>, dead: Dead, out: &mut dyn FnMut(&[u8])) -> bool {
-    Machine::run(program, facts, dead, false, &OnceCell::new()).with_value(|value| value.feed(out)).is_some()
+    Machine::run(program, facts, dead, false).with_value(|value| value.feed(out)).is_some()
 }
 
 /// Where the first operand stands that makes it unknown.
 pub(super) fn unknown(program: &Program, facts: &Facts<'_>, dead: Dead, purpose: Purpose) -> Option<Span> {
-    let urls = OnceCell::new();
-    let came = Machine::run(program, facts, dead, false, &urls);
+    let came = Machine::run(program, facts, dead, false);
     let whole = program.places.last().map(|places| places[0]);
     match (purpose, came) {
         (_, Val::Unknown(place)) => Some(place.0),
@@ -122,12 +118,6 @@ impl<'a> Val<'a> {
     }
 }
 
-/// A URL whose parts are taken apart further, and the next one.
-struct Kept {
-    url: web::Url,
-    next: OnceCell<Box<Kept>>,
-}
-
 /// One list that is gone through.
 #[derive(Debug)]
 struct Frame<'a> {
@@ -156,21 +146,12 @@ struct Machine<'a> {
     fuel: Fuel,
     args: Option<Found<'a>>,
     claims: Option<Found<'a>>,
-    /// Where the next URL is kept, and for how many there is room.
-    urls: &'a OnceCell<Box<Kept>>,
-    urls_left: usize,
     stack: SmallVec<[Val<'a>; 6]>,
     frames: SmallVec<[Frame<'a>; 1]>,
 }
 
 impl<'a> Machine<'a> {
-    fn run(
-        program: &'a Program,
-        facts: &'a Facts<'a>,
-        dead: Dead,
-        open: bool,
-        urls: &'a OnceCell<Box<Kept>>,
-    ) -> Val<'a> {
+    fn run(program: &'a Program, facts: &'a Facts<'a>, dead: Dead, open: bool) -> Val<'a> {
         let mut machine = Machine {
             program,
             facts,
@@ -179,8 +160,6 @@ impl<'a> Machine<'a> {
             fuel: Fuel::full(),
             args: None,
             claims: None,
-            urls,
-            urls_left: COND_URLS_MAX,
             stack: SmallVec::new(),
             frames: SmallVec::new(),
         };
@@ -454,8 +433,6 @@ impl<'a> Machine<'a> {
     // ---- strict operators -------------------------------------------------------------------------------------
     /// An operation on one operand that is there.
     fn one(&mut self, op: Op, val: Val<'a>, at: usize) -> Val<'a> {
-        let apart = matches!(op, Op::Split(..) | Op::Piece(..) | Op::Url(..));
-        let val = if apart { self.settled(val) } else { val };
         let came = match (op, &val) {
             (Op::IsNull(_, turned), _) => val.with_value(|value| matches!(value, Value::Null) != turned).map(Val::is),
             (Op::Choice(_, list), _) => return self.choice(&val, list, at),
@@ -492,17 +469,6 @@ impl<'a> Machine<'a> {
             _ => None,
         };
         came.unwrap_or_else(|| self.unknown(at, 1))
-    }
-
-    /// A part of a URL as a text that stays.
-    fn settled(&mut self, val: Val<'a>) -> Val<'a> {
-        let Val::Url(text, part) = val else { return val };
-        let Some(url) = text.with_str(web::url).filter(|_| self.urls_left > 0) else { return val };
-        let kept = self.urls.get_or_init(|| Box::new(Kept { url, next: OnceCell::new() }));
-        self.urls = &kept.next;
-        self.urls_left -= 1;
-        let part = if part == UrlPart::Scheme { Some(kept.url.scheme()) } else { kept.url.host() };
-        part.map_or(val, |part| Val::Known(Value::Text(Text::Plain(part))))
     }
 
     /// An operation on one text.
