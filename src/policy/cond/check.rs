@@ -168,9 +168,9 @@ impl Checker<'_> {
             Kind::Text(test, left, right) => self.test(*test, left, right),
             Kind::Matches(of, _) | Kind::IpIn(of, _) => self.texts(of).map(|()| Type::Bool),
             Kind::Time(..) => Ok(Type::Number),
-            Kind::Split(of, _) | Kind::Piece(of, ..) if matches!(of.kind, Kind::Url(..)) => {
+            Kind::Split(of, _) | Kind::Piece(of, ..) | Kind::Url(_, of) if matches!(of.kind, Kind::Url(..)) => {
                 let hint = "write url(x).host.endsWith(\".example.com\")";
-                Err(fault(start(of), "parts of a URL are not split", hint))
+                Err(fault(start(of), "parts of a URL are not taken apart further", hint))
             }
             Kind::Split(of, _) => self.texts(of).map(|()| Type::Pieces),
             Kind::Piece(of, ..) => self.texts(of).map(|()| Type::Text),

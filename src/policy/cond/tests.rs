@@ -608,7 +608,7 @@ fn types_that_cannot_fit() {
     fault("claims.level.all(x, true)", 1, "where a list", "");
     fault("!args.x == 5", 1, "never compared", "!(a == b)");
     fault("args.x.split(\" \") == [\"a\"]", 1, "not compared", "split(…)[0]");
-    fault("url(args.x).host.split(\".\")[0] == \"a\"", 1, "not split", ".endsWith(");
+    fault("url(args.x).host.split(\".\")[0] == \"a\"", 1, "taken apart", ".endsWith(");
     fault("null > 1", 1, "null, where a number", "");
     fault("args == 1", 1, "never compared", "");
     for text in [
