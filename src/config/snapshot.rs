@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::base::ids::{EndpointId, ServerId};
+use crate::identity::revoked::Revocations;
 use crate::mcp::catalog::Catalog;
 use crate::mcp::merge::{Member, MergeWarning, Merged};
 use crate::mcp::transport::Transport;
@@ -80,13 +81,15 @@ pub struct Snapshot {
     /// What follows from that.
     pub prepared: Arc<Prepared>,
     /// What the servers offer.
-    pub catalog: Catalog,
+    pub catalog: Arc<Catalog>,
     /// What that looks like at each endpoint, by `EndpointId`.
-    pub merged: Vec<Merged>,
+    pub merged: Arc<[Merged]>,
     /// What of that an operator should know; names too long and names withheld.
     pub merge_warnings: Vec<(EndpointId, MergeWarning)>,
     /// The policy, compiled against the catalogue.
-    pub table: Table,
+    pub table: Arc<Table>,
+    /// Who is let do nothing more, whatever the rules say.
+    pub revocations: Arc<Revocations>,
     /// What outlives the snapshot, by `ServerId`.
     pub states: Vec<Arc<ServerState>>,
     /// Resolved addresses, by `ServerId`, then by instance; empty where the name does not resolve.
@@ -96,7 +99,7 @@ pub struct Snapshot {
     /// What is counted, by the ids of this snapshot.
     pub meters: Arc<Meters>,
     /// Counts up when verified tokens must be verified again, and callers' sets mean something else: with every change
-    /// of the issuers, the tasks' names, the endpoints, or of whether a token is needed.
+    /// of the issuers, the tasks' names, the `who` of rules, the endpoints, or of whether a token is needed.
     pub auth_epoch: u64,
     /// Counts up with every change of the settings: ids mean something else, and rules may.
     pub settings_epoch: u64,
@@ -121,6 +124,8 @@ pub struct Parts {
     pub addresses: Vec<Vec<Arc<[SocketAddr]>>>,
     /// Of the same settings.
     pub tls: Arc<Materials>,
+    /// Who is let do nothing more.
+    pub revocations: Arc<Revocations>,
     /// The snapshot before; `None` for the first.
     pub before: Option<Arc<Snapshot>>,
     /// Those of the snapshot before.
@@ -207,18 +212,19 @@ impl Snapshot {
     #[must_use]
     pub fn new(parts: Parts) -> (Self, Vec<Warning>) {
         let Parts { settings, prepared, catalog, states, addresses, tls, meters, .. } = parts;
-        let Parts { auth_epoch, settings_epoch, succession, number, before, .. } = parts;
+        let Parts { auth_epoch, settings_epoch, succession, number, before, revocations, .. } = parts;
         let names: Vec<Arc<str>> = settings.servers.iter().map(|server| server.name.clone()).collect();
         let (table, warnings) = Table::compile(&settings.policy, &names, &catalog);
-        let meters = Arc::new(meters.next(&names, &catalog));
+        let meters = Arc::new(meters.next(&names, settings.policy.rules().iter().map(|rule| &rule.id), &catalog));
         let (merged, merge_warnings) = merge(&settings, &prepared, &catalog, before.as_deref());
         let snapshot = Self {
             settings,
             prepared,
-            catalog,
-            merged,
+            catalog: Arc::new(catalog),
+            merged: merged.into(),
             merge_warnings,
-            table,
+            table: Arc::new(table),
+            revocations,
             states,
             addresses,
             tls,
@@ -231,10 +237,33 @@ impl Snapshot {
         (snapshot, warnings)
     }
 
+    /// The same, but for who is revoked: nothing is compiled, so that nobody waits for it.
+    #[must_use]
+    pub fn revoking(&self, revocations: Arc<Revocations>, number: u64) -> Self {
+        Self {
+            settings: self.settings.clone(),
+            prepared: self.prepared.clone(),
+            catalog: self.catalog.clone(),
+            merged: self.merged.clone(),
+            merge_warnings: self.merge_warnings.clone(),
+            table: self.table.clone(),
+            revocations,
+            states: self.states.clone(),
+            addresses: self.addresses.clone(),
+            tls: self.tls.clone(),
+            meters: self.meters.clone(),
+            auth_epoch: self.auth_epoch,
+            settings_epoch: self.settings_epoch,
+            succession: self.succession.clone(),
+            number,
+        }
+    }
+
     /// Makes the meters those of so many shards: before any of them has begun.
     pub fn meter(&mut self, shards: usize) {
         let names: Vec<Arc<str>> = self.settings.servers.iter().map(|server| server.name.clone()).collect();
-        self.meters = Arc::new(Meters::new(shards).next(&names, &self.catalog));
+        let rules = self.settings.policy.rules().iter().map(|rule| &rule.id);
+        self.meters = Arc::new(Meters::new(shards).next(&names, rules, &self.catalog));
     }
 
     /// The server with this [`PreparedServer::digest`]: what outlives a snapshot knows it by that.

@@ -8,8 +8,11 @@ use arc_swap::ArcSwap;
 use crate::base::ids::ShardId;
 use crate::config::snapshot::Snapshot;
 use crate::ledger::Ledger;
+use crate::ledger::approvals::Approvals;
 use crate::ledger::asks::Asks;
+use crate::ledger::counts::Counts;
 use crate::stdio::host::Host;
+use crate::uring::wait::clock;
 
 use super::mail::Mail;
 use super::tally::Tally;
@@ -25,6 +28,10 @@ pub struct Control {
     pub ledger: Arc<Ledger>,
     /// What servers have asked of clients.
     pub asks: Asks,
+    /// What limits and rates count.
+    pub counts: Arc<Counts>,
+    /// What people were asked, and what they decided.
+    pub approvals: Arc<Approvals>,
     /// What is counted.
     pub tally: Tally,
     /// That shards live.
@@ -86,6 +93,8 @@ impl Control {
             mail: Mail::new(shards)?,
             ledger,
             asks: Asks::new(),
+            counts: Arc::new(Counts::new(clock())),
+            approvals: Arc::default(),
             tally: Tally::new(shards),
             beats: Beats::new(shards),
             seen: Seen((0..shards).map(|_| AtomicU64::new(0)).collect()),

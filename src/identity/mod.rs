@@ -13,4 +13,5 @@ pub mod fuzz;
 pub mod keys;
 pub mod mint;
 pub mod provider;
+pub mod revoked;
 pub mod token;

@@ -1,11 +1,14 @@
 //! ledger: what all shards must agree on.
-//! Colour: between. Owns: session records, and what servers have asked of clients; in stripes, each behind a lock that
+//! Colour: between. Owns: session records, what servers have asked of clients, and approvals; each part behind a lock that
 //! is held for a few hundred instructions, never across an await or a system call.
 //! Not here: what a record is and when it ends (`session::ledger`), files, clocks, threads.
 //! Start at `Ledger::visit`.
 //! Spec: MCP 2025-03-26 to 2025-11-25 basic/transports, "Session Management".
 
+pub mod approvals;
 pub mod asks;
+pub mod counts;
+mod spool;
 #[cfg(test)]
 mod tests;
 

@@ -2,16 +2,17 @@
 //! makes one snapshot.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::base::ids::ServerId;
-use crate::base::limits::{PUBLISH_GATHER_MS, PUBLISH_MS_MIN};
+use crate::base::limits::{PUBLISH_GATHER_MS, PUBLISH_MS_MIN, RELOAD_SEEN_MS_MAX, TICK_MS};
 use crate::config::Settings;
 use crate::config::snapshot::{Parts, Prepared, Snapshot};
 use crate::config::succession::{Succession, same_callers};
 use crate::gateway::control::{Control, Life};
+use crate::identity::revoked::Revocations;
 use crate::policy::compile::Warning;
 use crate::tls::config::Materials;
 use crate::upstream::state::ServerState;
@@ -22,6 +23,55 @@ use super::keeper::News;
 use super::log::Notes;
 use super::surveys::{Surveys, Weight};
 
+/// By which snapshots come out, one after the other, each with its number: those of what was found out, and those of who
+/// is revoked, which wait for nothing to be compiled.
+#[derive(Debug)]
+pub(super) struct Press {
+    control: Arc<Control>,
+    /// The number of the last one.
+    last: Mutex<u64>,
+}
+
+impl Press {
+    /// The first snapshot is out.
+    pub(super) fn new(control: Arc<Control>) -> Self {
+        let last = Mutex::new(control.snapshot.load().number);
+        Self { control, last }
+    }
+
+    /// Who is revoked now is revoked in the next one too.
+    fn publish(&self, mut snapshot: Snapshot) -> u64 {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        *last += 1;
+        snapshot.number = *last;
+        snapshot.revocations = self.control.snapshot.load().revocations.clone();
+        self.control.snapshot.store(Arc::new(snapshot));
+        *last
+    }
+
+    /// From now on these are revoked. Once [`seen`] of its number gives 0, nothing is
+    /// decided by what was revoked before.
+    pub(super) fn revoke(&self, revocations: Arc<Revocations>) -> u64 {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        *last += 1;
+        let snapshot = self.control.snapshot.load().revoking(revocations, *last);
+        self.control.snapshot.store(Arc::new(snapshot));
+        *last
+    }
+}
+
+/// Waits until every shard decides by this snapshot; how many do not.
+pub(super) fn seen(control: &Control, number: u64) -> usize {
+    let until = Instant::now() + Duration::from_millis(RELOAD_SEEN_MS_MAX);
+    loop {
+        let behind = control.seen.behind(number);
+        if behind == 0 || control.life() == Life::Stop || Instant::now() >= until {
+            return behind;
+        }
+        std::thread::sleep(Duration::from_millis(TICK_MS));
+    }
+}
+
 /// Makes snapshots.
 pub(super) struct Publisher {
     control: Arc<Control>,
@@ -31,7 +81,7 @@ pub(super) struct Publisher {
     servers: Vec<Known>,
     surveys: Surveys,
     epochs: Epochs,
-    number: u64,
+    press: Arc<Press>,
     warned: Vec<Warning>,
     told: Told,
 }
@@ -61,12 +111,13 @@ struct Known {
 }
 
 impl Publisher {
-    pub(super) fn new(now: Next, control: Arc<Control>, health: Arc<Health>, notes: Notes) -> Self {
+    pub(super) fn new(now: Next, press: Arc<Press>, health: Arc<Health>, notes: Notes) -> Self {
+        let control = press.control.clone();
         let servers = vec![Known::default(); now.states.len()];
         let surveys = Surveys::new(&now.settings.state, notes);
         let epochs = Epochs::default();
         let told = Told::default();
-        Self { control, health, now, servers, surveys, epochs, number: 1, warned: Vec::new(), told }
+        Self { control, health, now, servers, surveys, epochs, press, warned: Vec::new(), told }
     }
 
     /// Publishes until the gateway stops.
@@ -88,7 +139,7 @@ impl Publisher {
             weight = weight.max(self.surveys.look(&self.now.settings.servers));
             let rested = published.is_none_or(|at| at.elapsed() >= Duration::from_millis(PUBLISH_MS_MIN));
             if weight == Weight::AtOnce || weight == Weight::Snapshot && rested {
-                self.publish();
+                let _ = self.publish();
                 published = Some(Instant::now());
                 weight = Weight::None;
             }
@@ -121,9 +172,9 @@ impl Publisher {
                 self.surveys.failed(&self.now.settings.servers[server], trouble)
             }
             News::Settings(next, told) => {
-                self.adopt(*next);
+                let number = self.adopt(*next);
                 // Whoever asked may have given up.
-                let _ = told.send(self.number);
+                let _ = told.send(number);
                 Weight::None
             }
         }
@@ -134,8 +185,9 @@ impl Publisher {
         self.now.states.get(server).filter(|known| Arc::ptr_eq(known, state)).map(|_| server)
     }
 
-    /// Everything is by these settings from now on. What was found out of servers that are where they were is kept.
-    fn adopt(&mut self, next: Next) {
+    /// Everything is by these settings from now on, by the snapshot of which this is the number. What was found out of
+    /// servers that are where they were is kept.
+    fn adopt(&mut self, next: Next) -> u64 {
         let before = std::mem::replace(&mut self.now, next);
         let mut servers = Vec::with_capacity(self.now.states.len());
         for (state, settings) in self.now.states.iter().zip(&self.now.settings.servers) {
@@ -158,7 +210,7 @@ impl Publisher {
             self.epochs.auth += 1;
         }
         self.health.keep(self.now.settings.servers.iter().map(|server| &*server.name));
-        self.publish();
+        let number = self.publish();
         self.report();
         self.control.ledger.set_bounds(self.now.settings.sessions);
         for state in &before.states {
@@ -166,10 +218,10 @@ impl Publisher {
                 state.end();
             }
         }
+        number
     }
 
-    fn publish(&mut self) {
-        self.number += 1;
+    fn publish(&mut self) -> u64 {
         let Next { settings, prepared, states, tls } = self.now.clone();
         let catalog = self.surveys.catalog(&settings.servers);
         let addresses = self.servers.iter().zip(&states).map(|(known, state)| {
@@ -185,15 +237,16 @@ impl Publisher {
             catalog,
             states,
             tls,
+            revocations: before.revocations.clone(),
             meters: before.meters.clone(),
             before: Some(before),
             auth_epoch: self.epochs.auth,
             settings_epoch: self.epochs.settings,
             succession: self.epochs.succession.clone(),
-            number: self.number,
+            number: 0,
         });
         self.told.tell(&snapshot);
-        self.control.snapshot.store(Arc::new(snapshot));
+        let number = self.press.publish(snapshot);
         for warning in &warnings {
             if !self.warned.contains(warning) {
                 let rule = self.now.settings.policy.rule(warning.rule);
@@ -202,6 +255,7 @@ impl Publisher {
             }
         }
         self.warned = warnings;
+        number
     }
 
     /// Tells shards and the admin listener what is known now.

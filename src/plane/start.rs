@@ -15,6 +15,7 @@ use crate::gateway::control::{Control, Life};
 use crate::gateway::run;
 use crate::identity::provider;
 use crate::mcp::catalog::Catalog;
+use crate::record::keyed::Keys;
 use crate::record::{self, Writer};
 use crate::session::owner::SealingKey;
 use crate::stdio::host::Host;
@@ -28,7 +29,7 @@ use super::journal::{self, Journal};
 use super::keeper::{self, News};
 use super::log::{self, Log, Watcher};
 use super::orders::Orders;
-use super::publish::{Next, Publisher};
+use super::publish::{Next, Press, Publisher};
 use super::reload::{Begin, ConfigFile, Reloader};
 use super::states::states;
 use super::{PlaneFault, state};
@@ -120,13 +121,16 @@ impl Gateway {
         let control = Arc::new(Control::new(snapshot, shards).map_err(lack)?);
         // Nobody else has it yet, so it is not set yet.
         let _ = control.programs.set(Host::new(driver.clone()).map_err(lack)?);
-        let journal = Journal::open(&settings.state, control.ledger.clone())?.start()?;
+        let journal = Journal::open(&settings.state, control.ledger.clone())?;
+        let journal = journal.with_counts(control.counts.clone())?.start()?;
         let health = Arc::new(Health::new(settings.servers.iter().map(|server| &*server.name)));
 
         let (writers, readers): (Vec<Writer>, Vec<_>) =
             (0..shards).map(|shard| record::ring(ShardId::from_index(shard))).unzip();
         let (notes, noted) = log::notes();
-        let log = Log::open(settings.audit_dir.clone(), readers, noted, options.watcher, health.clone())?.start()?;
+        let keys = Keys::derive(&state::audit_secret(&settings.state)?);
+        let log =
+            Log::open(settings.audit_dir.clone(), readers, noted, options.watcher, health.clone(), None)?.start()?;
         let (news, heard) = mpsc::channel();
         let begin = Begin {
             config: options.config,
@@ -140,7 +144,8 @@ impl Gateway {
         let reloader = Arc::new(reloader);
         let (states, tls) = (control.snapshot.load().states.clone(), control.snapshot.load().tls.clone());
         let now = Next { settings: settings.clone(), prepared, states, tls };
-        let publisher = Publisher::new(now, control.clone(), health.clone(), notes);
+        let press = Arc::new(Press::new(control.clone()));
+        let publisher = Publisher::new(now, press.clone(), health.clone(), notes);
         let admin = attend(&settings, &control, &health, &reloader)?;
         keep(&reloader, asked_for, publisher, heard, &news, &control)?;
         wait_for_servers(&settings, &control, &health);
@@ -154,6 +159,7 @@ impl Gateway {
                 control: control.clone(),
                 record,
                 sealing: sealing.clone(),
+                keys: keys.clone(),
                 files,
             };
             threads.push(run_shard(start, cpus.get(index % cpus.len().max(1)).copied())?);
@@ -286,6 +292,7 @@ pub(super) fn first_snapshot(
         states,
         addresses,
         tls,
+        revocations: Arc::default(),
         before: None,
         meters: Arc::default(),
         auth_epoch: 0,

@@ -4,14 +4,18 @@
 //! Start at `decide::decide`; `explain::explain` says the same by walking the rules as written.
 //! Spec: RFC 3986 5.2.4 and 6.2.2 (normal form of a URI), RFC 6570 (templates).
 
+pub mod approval;
 pub mod compile;
 pub mod cond;
+pub mod counter;
 pub mod decide;
 pub mod explain;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 pub mod limit;
+pub mod needs;
 pub mod pattern;
+pub mod remarks;
 pub mod rule;
 pub mod table;
 #[cfg(test)]
