@@ -438,6 +438,20 @@ pub const COUNT_LOOKS_MAX: usize = 64;
 pub const COUNT_BACK_MS_MAX: u64 = 60_000;
 /// Changes of counts that are not in the journal yet, and outlive the process all the same.
 pub const COUNT_RING_SLOTS: u64 = 64 * 1024;
+/// Changes that are written into the journal at once.
+pub const COUNT_BATCH_RECORDS: u64 = 4 * 1024;
+/// And so often each time its thread comes around.
+pub const COUNT_BATCHES_MAX: usize = 32;
+/// Records of one frame of the journal.
+pub const COUNT_FRAME_RECORDS_MAX: usize = COUNT_RING_SLOTS as usize;
+/// Counts of a stripe that are written down while it is held.
+pub const COUNT_PICTURE_LOOKS: usize = 8;
+/// A journal of counts shorter than this is not written anew, bytes.
+pub const COUNTS_JOURNAL_BYTES_MIN: u64 = 4 * 1024 * 1024;
+/// A change that is begun is ended within this time, milliseconds, or it never is.
+pub const COUNT_SETTLE_MS_MAX: u64 = 5_000;
+/// The log hears so often of what was refused for want of room for counts, milliseconds.
+pub const COUNTS_TOLD_MS: u64 = 10_000;
 /// Stripes in which the journal's thread looks for counts that are over, each time it comes around.
 pub const COUNT_SWEEP_STRIPES: usize = 8;
 
@@ -511,6 +525,14 @@ pub const PATTERN_BYTES_MAX: usize = 1_024;
 pub const URI_BYTES_MAX: usize = 8 * 1024;
 /// Nesting of an argument or claim that conditions look into; no message and no token has more.
 pub const VALUE_DEPTH_MAX: usize = 128;
+/// A pattern of a condition when compiled, bytes.
+pub const REGEX_PROGRAM_BYTES_MAX: usize = 256 * 1024;
+/// What looking for one keeps on each shard to be quick, bytes.
+pub const REGEX_CACHE_BYTES_MAX: usize = 512 * 1024;
+/// Nesting of one.
+pub const REGEX_DEPTH_MAX: u32 = 64;
+/// Host and port of a URL that conditions look into, bytes: a name of 255 letters, none of them ASCII.
+pub const URL_AUTHORITY_BYTES_MAX: usize = 1_024;
 /// How long an approval is waited for, and good for, where a rule does not say, milliseconds.
 pub const APPROVAL_MS: u64 = 15 * 60 * 1000;
 /// And the least that a rule can say.
@@ -541,6 +563,8 @@ pub const COND_DEPTH_MAX: usize = 32;
 pub const COND_LOOPS_MAX: usize = 2;
 /// Elements of one list of a condition.
 pub const COND_LIST_MAX: usize = 1_024;
+/// What one evaluation of a condition may cost, in steps of about two nanoseconds: beyond them it is unknown.
+pub const COND_STEPS_MAX: u32 = 50_000;
 /// Different paths into the arguments that one condition has, and into the claims: `Dead` has a bit for each.
 pub const COND_PATHS_MAX: usize = 64;
 /// What a person is shown of one call, arguments and names together, bytes; about a larger one nobody is asked, and it

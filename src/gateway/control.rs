@@ -28,10 +28,10 @@ pub struct Control {
     pub ledger: Arc<Ledger>,
     /// What servers have asked of clients.
     pub asks: Asks,
-    /// What people were asked, and what they decided.
-    pub approvals: Arc<Approvals>,
     /// What limits and rates count.
     pub counts: Arc<Counts>,
+    /// What people were asked, and what they decided.
+    pub approvals: Arc<Approvals>,
     /// What is counted.
     pub tally: Tally,
     /// That shards live.
@@ -93,8 +93,8 @@ impl Control {
             mail: Mail::new(shards)?,
             ledger,
             asks: Asks::new(),
-            approvals: Arc::default(),
             counts: Arc::new(Counts::new(clock())),
+            approvals: Arc::default(),
             tally: Tally::new(shards),
             beats: Beats::new(shards),
             seen: Seen((0..shards).map(|_| AtomicU64::new(0)).collect()),

@@ -14,7 +14,9 @@ use thiserror::Error;
 
 use super::lock;
 use super::spool::{self, Foreign, Spool};
-use crate::base::limits::{COUNT_SWEEP_STRIPES, COUNTS_MAX, LEDGER_STRIPES, NEEDS_MAX, SWEEP_LOOKS};
+use crate::base::limits::{
+    COUNT_PICTURE_LOOKS, COUNT_SWEEP_STRIPES, COUNTS_MAX, LEDGER_STRIPES, NEEDS_MAX, SWEEP_LOOKS,
+};
 use crate::base::time::Now;
 use crate::policy::counter::record::Record;
 use crate::policy::counter::{Book, Held, Level, Quantity, Refusal, Taken};
@@ -112,10 +114,7 @@ impl Counts {
         }
         let now_ms = self.ms(now);
         let mut books = self.hold(needs.iter().map(|need| need.key));
-        let met = needs.iter().enumerate().try_for_each(|(place, need)| {
-            let refused = |refusal| self.refused(place, refusal);
-            books.of(need.key).map_or(Ok(()), |book| book.take(need, now_ms, &mut taken)).map_err(refused)
-        });
+        let met = self.take(&mut books, needs, now_ms, &mut taken);
         let kept = met.and_then(|()| self.write(taken.held().iter().filter_map(Held::record)));
         if let Err(broken) = kept {
             for held in taken.held() {
@@ -182,6 +181,19 @@ impl Counts {
     pub fn levels(&self, needs: &[Need], now: Now) -> Vec<Level> {
         let now_ms = self.ms(now);
         needs.iter().filter_map(|need| lock(&self.stripes[stripe(need.key)]).level(need, now_ms)).collect()
+    }
+
+    /// As [`Counts::reserve`], with nothing taken: what each count would come to, or the first need that is not met.
+    ///
+    /// # Errors
+    /// [`Broken`].
+    pub fn peek(&self, needs: &[Need], now: Now) -> Result<Vec<Level>, Broken> {
+        let now_ms = self.ms(now);
+        let mut books = self.hold(needs.iter().take(NEEDS_MAX).map(|need| need.key));
+        let mut taken = Taken::none();
+        let met = self.take(&mut books, needs, now_ms, &mut taken).map(|()| taken.levels().collect());
+        taken.held().iter().for_each(|held| _ = books.of(held.key()).and_then(|book| book.give_back(held, now_ms)));
+        met
     }
 
     /// How it stands. Takes each stripe's lock in turn.
@@ -257,12 +269,18 @@ impl Counts {
         self.spool.get().inspect(|spool| spool.keep(number));
     }
 
+    /// The number that the next change will have.
+    #[must_use]
+    pub fn next_change(&self) -> u64 {
+        self.spool.get().map_or(0, Spool::next)
+    }
+
     /// Writes down some counts of a stripe, from a place on, as records. Where to go on, if anywhere; and up to which
     /// number the changes of this stripe are in it.
     #[must_use]
     pub fn picture(&self, stripe: usize, from: usize, out: &mut Vec<Record>) -> (Option<usize>, u64) {
         let Some(book) = self.stripes.get(stripe).map(lock) else { return (None, 0) };
-        (book.picture(from, SWEEP_LOOKS, out), self.spool.get().map_or(0, Spool::next))
+        (book.picture(from, COUNT_PICTURE_LOOKS, out), self.next_change())
     }
 
     /// How many records a picture of all has, about.
@@ -275,6 +293,14 @@ impl Counts {
     #[must_use]
     pub fn stripes(&self) -> usize {
         self.stripes.len()
+    }
+
+    /// Meets needs, up to the first that is not met.
+    fn take(&self, books: &mut Books<'_>, needs: &[Need], now_ms: u64, taken: &mut Taken) -> Result<(), Broken> {
+        needs.iter().enumerate().try_for_each(|(place, need)| {
+            let book = books.of(need.key).ok_or_else(|| self.refuse_full(&self.no_room))?;
+            book.take(need, now_ms, taken).map_err(|refusal| self.refused(place, refusal))
+        })
     }
 
     fn undo(&self, taken: &Taken, now: Now, notes: bool) {

@@ -121,7 +121,8 @@ impl Gateway {
         let control = Arc::new(Control::new(snapshot, shards).map_err(lack)?);
         // Nobody else has it yet, so it is not set yet.
         let _ = control.programs.set(Host::new(driver.clone()).map_err(lack)?);
-        let journal = Journal::open(&settings.state, control.ledger.clone())?.start()?;
+        let journal = Journal::open(&settings.state, control.ledger.clone())?;
+        let journal = journal.with_counts(control.counts.clone())?.start()?;
         let health = Arc::new(Health::new(settings.servers.iter().map(|server| &*server.name)));
 
         let (writers, readers): (Vec<Writer>, Vec<_>) =

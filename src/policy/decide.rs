@@ -60,6 +60,17 @@ pub struct Permit {
     approval: Option<Granted>,
 }
 
+/// What a permit was given for beside the rules, and what is owed to others when its call has ended.
+#[derive(Debug)]
+pub struct Stakes {
+    /// What was reserved.
+    pub taken: Taken,
+    /// What is to be remembered when it succeeds.
+    pub notes: Vec<Note>,
+    /// Who said yes.
+    pub approval: Option<Granted>,
+}
+
 /// What a call looks like from outside of its arguments: when, from where, after what.
 #[derive(Clone, Copy)]
 pub struct Scene<'a> {
@@ -292,6 +303,12 @@ impl Permit {
     #[must_use]
     pub fn remarks(&self) -> &Remarks {
         &self.remarks
+    }
+
+    /// What was reserved for it, what is to be remembered of it, and who said yes: for whoever sees its call to the end.
+    pub fn take_stakes(&mut self) -> Stakes {
+        let taken = std::mem::replace(&mut self.taken, Taken::none());
+        Stakes { taken, notes: std::mem::take(&mut self.notes), approval: self.approval.take() }
     }
 
     /// A permit that needs nothing.

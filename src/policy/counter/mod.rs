@@ -6,6 +6,7 @@
 //! later time stays until that time has passed and its window with it. So a clock that is set back frees nothing.
 
 mod bucket;
+pub mod journal;
 pub mod record;
 #[cfg(test)]
 mod tests;
