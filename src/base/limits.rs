@@ -582,6 +582,10 @@ pub const REVOCATIONS_MAX: usize = 16 * 1024;
 pub const REVOCATION_TEXT_BYTES_MAX: usize = 1_024;
 /// Rules named in one permit or refusal: the first ones in the order of the file.
 pub const RULES_NAMED_MAX: usize = 8;
+/// Classes of callers that a compiled policy keeps.
+pub const CLASSES_MAX: usize = 8 * 1024;
+/// And their bytes; a caller of a class that finds no room is decided on more slowly.
+pub const CLASSES_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// What one call may need of limits and rates together; one that needs more is refused.
 pub const NEEDS_MAX: usize = 64;
 
