@@ -162,7 +162,11 @@ async fn post(
         Ok(Due::List(kind)) => Box::pin(lists::serve(shard, conn, &flight, kind, cursor.as_deref())).await,
         Ok(Due::Nothing) => accepted(shard, conn).await,
         Ok(Due::Here(here)) => Box::pin(route::answer(shard, conn, &flight, here)).await,
-        Ok(Due::Home(home)) => Ok(Next::HandOver(home)),
+        Ok(Due::Home(home)) => {
+            // It is counted where it is served.
+            flight.withdraw(shard);
+            Ok(Next::HandOver(home))
+        }
         Ok(Due::Listen(call)) => Box::pin(listen::serve(shard, conn, body, &mut flight, call)).await,
         Err(refusal) => Err(refusal),
     };
@@ -206,6 +210,11 @@ pub(super) async fn judged(
             flight.task = Judge::new(shard, conn, body, flight).task(&call)?;
         }
     }
+    if call.shape == Shape::Request && needs_no_rule(&call) {
+        let judge = Judge::new(shard, conn, body, flight);
+        judge.unrevoked(&call)?;
+        judge.rates(&call, (flight.whose == Whose::Alone).then_some(flight.server))?;
+    }
     if let Some(kind) = call.method.and_then(|method| method.list) {
         return Ok(Due::List(kind));
     }
@@ -247,6 +256,12 @@ pub(super) async fn judged(
         take_back(shard, session, taken_back.as_deref(), None);
     }
     Ok(Due::Call(recorded, restored))
+}
+
+/// Whether no rule's limits or scopes are about it: then the rates are asked for by themselves.
+fn needs_no_rule(call: &Call) -> bool {
+    use methods::Subject;
+    call.method.is_some_and(|method| matches!(method.subject, Subject::None | Subject::Listen | Subject::Task))
 }
 
 /// Tells all shards that a request of this session is taken back; whichever has it, tells its server so with `word`.
