@@ -58,7 +58,7 @@ fn explain(explain: &Explain) -> anyhow::Result<u8> {
         unix_ms,
         past: &NoPast,
     };
-    let answer = world.told(&world.ask(&asked)?);
+    let answer = world.told(&world.ask(&asked)?, &target);
     let task = explain.task.as_deref();
     match explain.format {
         Format::Text => print_all(&answer.text(&asked, task))?,

@@ -63,9 +63,10 @@ fn answer(snapshot: &Snapshot, counts: &Counts, now: Now, body: &[u8]) -> Result
         past: &past,
     };
     let judged = world.ask(&asked).map_err(|fault| fault.to_string())?;
-    let mut answer = world.told(&judged);
+    let mut answer = world.told(&judged, &target);
     if judged.verdict.outcome.is_ok() {
-        world.look(&mut answer, &judged.verdict.needs, counts, now);
+        let (Target::Tool(name) | Target::Prompt(name) | Target::Resource(name)) = &target;
+        world.look(&mut answer, name, &judged.verdict.needs, counts, now);
     }
     let mut json = answer.json(&asked, task);
     json["text"] = Value::from(answer.text(&asked, task));
