@@ -306,10 +306,12 @@ impl<'a> Case<'a> {
         for watch in table.watched.about(table, self.server, self.about) {
             let super::table::Watch { rule: id, limit } = table.watches[watch as usize];
             let rule = table.set.rule(id);
-            let What::After { within_ms: keep_ms, .. } = rule.limits[usize::from(limit)].what else { continue };
+            let entry = &rule.limits[usize::from(limit)];
+            let What::After { within_ms, .. } = entry.what else { continue };
             if rule.mode != mode {
                 continue;
             }
+            let keep_ms = within_ms.or_else(|| self.lasts(entry));
             let key = table.limit_key(id, limit, &self.payer);
             if rule.effect == Effect::Permit {
                 notes.extend(key.map(|key| Note { key, keep_ms }));
