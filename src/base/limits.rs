@@ -716,6 +716,24 @@ pub const REASON_BYTES_MAX: usize = 512;
 pub const CONFIG_MS_MAX: u64 = 24 * 60 * 60 * 1000;
 /// One that is about sessions, milliseconds: thirty days.
 pub const CONFIG_SESSION_MS_MAX: u64 = 30 * CONFIG_MS_MAX;
+/// Cases of one table.
+pub const CASES_MAX: usize = 10_000;
+/// Repetitions of one call of a case.
+pub const CASE_REPEAT_MAX: u64 = 100_000;
+/// How long before or after another a call of a case may be, milliseconds.
+pub const CASE_MS_MAX: u64 = 366 * CONFIG_MS_MAX;
+
+// ---- review ---------------------------------------------------------------------------------------------------
+/// Classes of callers that two policies are compared for; where there are more, only those of one `who` are.
+pub const DIFF_CLASSES_MAX: usize = 20_000;
+/// Names that a difference shows in one line.
+pub const DIFF_PLACES_SHOWN: usize = 8;
+/// Groups of recorded decisions that change alike.
+pub const REPLAY_GROUPS_MAX: usize = 1_000;
+/// Decisions of a group that are shown.
+pub const REPLAY_EXAMPLES_MAX: usize = 3;
+/// A file of claims, arguments or tools, or a table, bytes.
+pub const REVIEW_FILE_BYTES_MAX: usize = CONFIG_BYTES_MAX;
 
 // ---- demo -----------------------------------------------------------------------------------------------------
 /// Connections of one of the demo's servers.
