@@ -1,5 +1,6 @@
 //! Read the command line, do what it says, leave with a named exit code.
 
+mod advise;
 mod cli;
 mod steer;
 
@@ -55,6 +56,7 @@ fn main() -> ExitCode {
             AuditVerb::Export { dir } => export(&dir),
         },
         Verb::Pins(pins) => self::pins(&pins.verb),
+        Verb::Policy(policy) => advise::policy(&policy.verb),
         Verb::Version => {
             println!("portcullis {}", env!("CARGO_PKG_VERSION"));
             Ok(cli::EXIT_OK)

@@ -167,7 +167,9 @@ impl<'a> Machine<'a> {
         while let Some(op) = program.ops.get(at) {
             at = machine.step(*op, at);
             if machine.fuel.is_spent() {
-                return Val::Unknown(Place(program.places.get(at).or(program.places.last()).map_or(Span::default(), |all| all[0])));
+                return Val::Unknown(Place(
+                    program.places.get(at).or(program.places.last()).map_or(Span::default(), |all| all[0]),
+                ));
             }
         }
         machine.stack.pop().unwrap_or(Val::Unknown(Place(Span::default())))
@@ -435,10 +437,12 @@ impl<'a> Machine<'a> {
             (Op::IsNull(_, turned), _) => val.with_value(|value| matches!(value, Value::Null) != turned).map(Val::is),
             (Op::Choice(_, list), _) => return self.choice(&val, list, at),
             (Op::NullIn(_), _) => self.null_in(&val).map(Val::is),
-            (Op::Negate(_), Val::Known(Value::Number(number))) => match number.exact().and_then(|it| Number::ZERO.minus(it)) {
-                Some(number) => Some(Val::Known(Value::Number(Num::Exact(number)))),
-                None => return self.unknown(at, 0),
-            },
+            (Op::Negate(_), Val::Known(Value::Number(number))) => {
+                match number.exact().and_then(|it| Number::ZERO.minus(it)) {
+                    Some(number) => Some(Val::Known(Value::Number(Num::Exact(number)))),
+                    None => return self.unknown(at, 0),
+                }
+            }
             (Op::Size(_), _) => self.size(&val).map(whole),
             (Op::Split(_, separator), Val::Known(Value::Text(text))) => {
                 Some(Val::Pieces(*text, &self.program.texts[usize::from(separator)]))
@@ -456,7 +460,10 @@ impl<'a> Machine<'a> {
                 }
             }
             (Op::Url(part @ (UrlPart::Scheme | UrlPart::Host), _), Val::Known(Value::Text(text))) => {
-                self.pay(*text, 4).then_some(Val::Url(*text, part))
+                let url = Val::Url(*text, part);
+                // For a list it matters now whether it is one: beside something open it would not be looked at.
+                let is_one = self.pay(*text, 4) && (!self.open || url.with_value(|_| ()).is_some());
+                is_one.then_some(url)
             }
             (Op::Matches(..) | Op::IpIn(..) | Op::Url(..), _) => return self.of_text(op, &val, at),
             _ => None,
@@ -529,7 +536,10 @@ impl<'a> Machine<'a> {
             Op::Text(test, ..) => {
                 let came = self.test(test, left, right);
                 let is_text = |val: &Val<'a>| val.with_value(|value| matches!(value, Value::Text(_))) == Some(true);
-                came.map_or_else(|| self.unknown(at, if is_text(left) { 2 - usize::from(is_text(right)) } else { 1 }), Val::is)
+                came.map_or_else(
+                    || self.unknown(at, if is_text(left) { 2 - usize::from(is_text(right)) } else { 1 }),
+                    Val::is,
+                )
             }
             _ => self.unknown(at, 0),
         }

@@ -56,7 +56,12 @@ impl Tree {
         let place = paths.iter().position(|path| path.is_empty());
         // Nodes whose children are not there yet, with the paths that lead through them.
         let mut waiting: std::collections::VecDeque<Vec<usize>> = [(0..paths.len()).collect()].into();
-        tree.nodes.push(Node { step: Step::Index(0), first: 0, children: 0, path: place.and_then(|at| u8::try_from(at).ok()) });
+        tree.nodes.push(Node {
+            step: Step::Index(0),
+            first: 0,
+            children: 0,
+            path: place.and_then(|at| u8::try_from(at).ok()),
+        });
         let mut depths = vec![0_usize];
         let mut at = 0;
         while let Some(through) = waiting.pop_front() {

@@ -322,13 +322,7 @@ impl Compiler<'_> {
         Ok(())
     }
 
-    fn two(
-        &mut self,
-        left: &Expr,
-        right: &Expr,
-        expr: &Expr,
-        op: impl FnOnce(From, From) -> Op,
-    ) -> Result<(), Fault> {
+    fn two(&mut self, left: &Expr, right: &Expr, expr: &Expr, op: impl FnOnce(From, From) -> Op) -> Result<(), Fault> {
         let from = (self.operand(left)?, self.operand(right)?);
         self.put(op(from.0, from.1), [expr.span, left.span, right.span]);
         Ok(())
