@@ -1,6 +1,8 @@
 //! Read the command line, do what it says, leave with a named exit code.
 
 mod cli;
+mod people;
+mod shown;
 mod steer;
 
 use std::io::{IsTerminal as _, Read as _, Write as _};
@@ -54,6 +56,8 @@ fn main() -> ExitCode {
             AuditVerb::Export { dir } => export(&dir),
         },
         Verb::Pins(pins) => self::pins(&pins.verb),
+        Verb::Approvals(approvals) => people::approvals(&approvals.verb),
+        Verb::Revoke(revoke) => people::revoke(&revoke),
         Verb::Version => {
             println!("portcullis {}", env!("CARGO_PKG_VERSION"));
             Ok(cli::EXIT_OK)

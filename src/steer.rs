@@ -44,7 +44,7 @@ pub(crate) fn drain(steer: &Steer) -> anyhow::Result<u8> {
 /// Prints what it says of itself.
 pub(crate) fn status(steer: &Steer) -> anyhow::Result<u8> {
     let Some(gateway) = Gateway::of(steer)? else { return Ok(cli::EXIT_CONFIG) };
-    match ask(gateway.admin, "GET", "/status", "", ADMIN_ANSWER_MS_MAX) {
+    match ask(gateway.admin, "GET", "/status", "", "", ADMIN_ANSWER_MS_MAX) {
         Ok((200, body)) => {
             crate::print_all(&body)?;
             Ok(cli::EXIT_OK)
@@ -58,14 +58,14 @@ pub(crate) fn status(steer: &Steer) -> anyhow::Result<u8> {
 }
 
 /// Where it is, and what it believes.
-struct Gateway {
-    admin: SocketAddr,
-    state: std::path::PathBuf,
+pub(crate) struct Gateway {
+    pub(crate) admin: SocketAddr,
+    pub(crate) state: std::path::PathBuf,
 }
 
 impl Gateway {
     /// As the configuration says; `None` where that has faults, which are shown then.
-    fn of(steer: &Steer) -> anyhow::Result<Option<Self>> {
+    pub(crate) fn of(steer: &Steer) -> anyhow::Result<Option<Self>> {
         let Some(loaded) = crate::load(&steer.config, false)? else { return Ok(None) };
         let admin = steer.admin.or(loaded.settings.admin);
         let Some(admin) = admin else {
@@ -77,11 +77,36 @@ impl Gateway {
         Ok(Some(Self { admin, state: loaded.settings.state }))
     }
 
+    /// The same, where a gateway that has no admin listener, or does not run, is none to despair of.
+    pub(crate) fn anywhere(steer: &Steer) -> anyhow::Result<Option<Self>> {
+        let Some(loaded) = crate::load(&steer.config, false)? else { return Ok(None) };
+        let admin = steer.admin.or(loaded.settings.admin).unwrap_or(NOWHERE);
+        Ok(Some(Self { admin, state: loaded.settings.state }))
+    }
+
+    /// As [`Gateway::tell`]; nobody's answer is the caller's to speak of. A token of a gateway before is nobody's.
+    pub(crate) fn try_tell(&self, method: &str, path: &str, body: &str) -> anyhow::Result<Option<(u16, String)>> {
+        if self.admin.port() == 0 || !self.state.join(TOKEN_FILE).exists() {
+            return Ok(None);
+        }
+        let field = format!("authorization: Bearer {}\r\n", token(&self.state)?.trim());
+        // Whatever else is wrong with it: it may have been done, and must not be taken for not done.
+        match ask(self.admin, method, path, &field, body, ADMIN_ORDER_MS_MAX) {
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => Ok(None),
+            answer => answer.map(Some).with_context(|| format!("the gateway at {}", self.admin)),
+        }
+    }
+
     /// Status and body; `None` where nobody answers, which is said then.
     fn order(&self, path: &str) -> anyhow::Result<Option<(u16, String)>> {
+        self.tell("POST", path, "")
+    }
+
+    /// The same of any request that takes the token, with a body.
+    pub(crate) fn tell(&self, method: &str, path: &str, body: &str) -> anyhow::Result<Option<(u16, String)>> {
         let token = token(&self.state)?;
         let field = format!("authorization: Bearer {}\r\n", token.trim());
-        match ask(self.admin, "POST", path, &field, ADMIN_ORDER_MS_MAX) {
+        match ask(self.admin, method, path, &field, body, ADMIN_ORDER_MS_MAX) {
             Ok(answer) => Ok(Some(answer)),
             Err(error) => {
                 eprintln!("no gateway answers at {}: {error}", self.admin);
@@ -98,12 +123,21 @@ fn token(state: &Path) -> anyhow::Result<String> {
 }
 
 /// One request, and its answer to the end.
-fn ask(admin: SocketAddr, method: &str, path: &str, field: &str, ms: u64) -> std::io::Result<(u16, String)> {
+fn ask(
+    admin: SocketAddr,
+    method: &str,
+    path: &str,
+    field: &str,
+    body: &str,
+    ms: u64,
+) -> std::io::Result<(u16, String)> {
     let mut socket = TcpStream::connect_timeout(&admin, Duration::from_millis(ADMIN_ANSWER_MS_MAX))?;
     socket.set_read_timeout(Some(Duration::from_millis(ms)))?;
-    let head =
-        format!("{method} {path} HTTP/1.1\r\nhost: {admin}\r\n{field}connection: close\r\ncontent-length: 0\r\n\r\n");
-    socket.write_all(head.as_bytes())?;
+    let length = body.len();
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nhost: {admin}\r\n{field}connection: close\r\ncontent-length: {length}\r\n\r\n{body}"
+    );
+    socket.write_all(request.as_bytes())?;
     let mut answer = String::new();
     socket.take(ANSWER_BYTES_MAX).read_to_string(&mut answer)?;
     let cut = || std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "its answer is cut short");
@@ -112,4 +146,6 @@ fn ask(admin: SocketAddr, method: &str, path: &str, field: &str, ms: u64) -> std
     Ok((status, body.to_owned()))
 }
 
+/// No address: no gateway listens there.
+const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;

@@ -61,6 +61,11 @@ impl Lines {
         self.write_event(out, "policy", unix_ms, event, detail);
     }
 
+    /// What a person has decided: an approval, a revocation.
+    pub fn write_admin(&mut self, out: &mut Vec<u8>, unix_ms: u64, event: &str, detail: &Value) {
+        self.write_event(out, "admin", unix_ms, event, detail);
+    }
+
     fn write_event(&mut self, out: &mut Vec<u8>, kind: &str, unix_ms: u64, event: &str, detail: &Value) {
         self.begin(out, kind, unix_ms);
         text(out, "event", event);

@@ -7,7 +7,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -31,8 +31,16 @@ pub struct Notes(SyncSender<Note>);
 #[derive(Debug)]
 struct Note {
     unix_ms: u64,
+    kind: Kind,
     event: &'static str,
     detail: Value,
+}
+
+/// What kind of line it is.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Policy,
+    Admin,
 }
 
 /// A way into the record, and its end for the log.
@@ -49,8 +57,18 @@ pub struct Noted(Receiver<Note>);
 impl Notes {
     /// Has a line of kind `policy` written. Where too many wait, the log for operators says that this one is lost.
     pub fn tell(&self, event: &'static str, detail: Value) {
-        if self.0.try_send(Note { unix_ms: clock().unix_ms, event, detail }).is_err() {
-            tracing::error!("a line of the record is lost: {event}");
+        self.send(Kind::Policy, event, detail);
+    }
+
+    /// The same of kind `admin`: what a person has decided.
+    pub fn tell_admin(&self, event: &'static str, detail: Value) {
+        self.send(Kind::Admin, event, detail);
+    }
+
+    fn send(&self, kind: Kind, event: &'static str, detail: Value) {
+        if let Err(lost) = self.0.try_send(Note { unix_ms: clock().unix_ms, kind, event, detail }) {
+            let (TrySendError::Full(note) | TrySendError::Disconnected(note)) = lost;
+            tracing::error!("a line of the record is lost: {event} {}", note.detail);
         }
     }
 }
@@ -155,7 +173,11 @@ impl Log {
         let mut drained = 0;
         if !self.failing {
             for note in self.noted.0.try_iter() {
-                self.lines.write_policy(&mut self.pending, note.unix_ms, note.event, &note.detail);
+                let Note { unix_ms, kind, event, detail } = &note;
+                match kind {
+                    Kind::Policy => self.lines.write_policy(&mut self.pending, *unix_ms, event, detail),
+                    Kind::Admin => self.lines.write_admin(&mut self.pending, *unix_ms, event, detail),
+                }
                 drained += 1;
             }
             for reader in &mut self.readers {
