@@ -13,7 +13,8 @@ use portcullis::jsonrpc::Shape;
 use portcullis::mcp::call::{Call, Meta, Object, Text};
 use portcullis::mcp::catalog::{Catalog, EraCatalog, Item, ListKind, Listing, ServerCatalog};
 use portcullis::mcp::revision::Revision;
-use portcullis::policy::decide::{decide, listed, readable};
+use portcullis::policy::decide::{Scene, decide, listed, readable};
+use portcullis::policy::needs::NoPast;
 use portcullis::policy::pattern::Pattern;
 use portcullis::policy::rule::{Effect, PolicySet, Rule};
 use portcullis::policy::table::Table;
@@ -88,6 +89,16 @@ fn call() -> Call {
     }
 }
 
+const SCENE: Scene<'static> = Scene {
+    body: b"",
+    unix_ms: 0,
+    session: None,
+    address: None,
+    endpoint: "/mcp",
+    method: "tools/call",
+    past: &NoPast,
+};
+
 fn caller(tasks: u16) -> Caller {
     Caller { tasks: (0..tasks).map(TaskId).collect(), ..Caller::anonymous() }
 }
@@ -101,7 +112,7 @@ fn calls(c: &mut Criterion, table: &Table, size: &str) {
     ] {
         let caller = caller(held);
         let judged = |(server, tool): &(ServerId, String)| {
-            decide(table, &caller, task, *server, black_box(call()), tool).is_ok()
+            decide(table, &caller, task, *server, black_box(call()), tool, &SCENE).is_ok()
         };
         let place = |number| (ServerId::from_index(number % SERVERS), tool(number));
         let (yes, no): (Vec<_>, Vec<_>) = (0..TOOLS).map(place).partition(judged);

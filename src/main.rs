@@ -15,7 +15,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use portcullis::base::limits::{ADMIN_ANSWER_MS_MAX, CONFIG_BYTES_MAX};
+use portcullis::base::glob::Glob;
+use portcullis::base::limits::{ADMIN_ANSWER_MS_MAX, CONFIG_BYTES_MAX, INCLUDED_FOLDER_ENTRIES_MAX};
 use portcullis::config::{self, Loaded, Source, Weight};
 use portcullis::demo::DemoFault;
 use portcullis::identity::mint::{Grant, MintKey};
@@ -121,7 +122,15 @@ fn load(path: &Path, strict: bool) -> anyhow::Result<Option<Loaded>> {
             for warning in &loaded.warnings {
                 eprint!("{}", warning.render(&name, &text));
             }
-            Ok((!strict || loaded.warnings.is_empty()).then_some(loaded))
+            let warnings = loaded.warnings.len();
+            if strict && warnings > 0 {
+                eprintln!(
+                    "{name}: {warnings} {}, faults by --strict",
+                    if warnings == 1 { "warning" } else { "warnings" }
+                );
+                return Ok(None);
+            }
+            Ok(Some(loaded))
         }
         Err(faults) => {
             for fault in &faults {
@@ -151,6 +160,19 @@ impl Source for System {
         // One byte more than any of them may have, so that whoever asked can tell.
         file.take(CONFIG_BYTES_MAX as u64 + 1).read_to_string(&mut text)?;
         Ok(text)
+    }
+
+    fn list(&self, folder: &Path, names: &Glob) -> std::io::Result<Vec<String>> {
+        let mut found = Vec::new();
+        for (number, entry) in std::fs::read_dir(folder)?.enumerate() {
+            if number == INCLUDED_FOLDER_ENTRIES_MAX {
+                return Err(std::io::ErrorKind::FileTooLarge.into());
+            }
+            // No file of a configuration has a name that is not text.
+            found.extend(entry?.file_name().into_string().ok().filter(|name| names.matches(name)));
+        }
+        found.sort();
+        Ok(found)
     }
 }
 

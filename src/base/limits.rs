@@ -420,6 +420,41 @@ pub const ASKS_MAX: usize = 16 * 1024;
 /// Of which one server may have so many in each stripe of the ledger: half of all.
 pub const SERVER_ASKS_MAX: usize = ASKS_MAX / LEDGER_STRIPES / 2;
 
+/// Counts of limits and rates, of all owners.
+pub const COUNTS_MAX: usize = COUNTS_STRIPE_MAX * LEDGER_STRIPES;
+/// And of one stripe.
+pub const COUNTS_STRIPE_MAX: usize = 16 * 1024;
+/// Entries that the window of a count keeps apart.
+pub const COUNT_ENTRIES_MAX: usize = 256;
+/// And when those of its stripe take too much.
+pub const COUNT_ENTRIES_MIN: usize = 4;
+/// And of what was only noted.
+pub const COUNT_NOTES_MAX: usize = 8;
+/// What the entries of a stripe take before its windows keep fewer apart, bytes.
+pub const COUNTS_STRIPE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Counts looked at for one that is over, where there is no room for a new one.
+pub const COUNT_LOOKS_MAX: usize = 64;
+/// A clock that falls back no further is another thread's, milliseconds.
+pub const COUNT_BACK_MS_MAX: u64 = 60_000;
+/// Changes of counts that are not in the journal yet, and outlive the process all the same.
+pub const COUNT_RING_SLOTS: u64 = 64 * 1024;
+/// Changes that are written into the journal at once.
+pub const COUNT_BATCH_RECORDS: u64 = 4 * 1024;
+/// And so often each time its thread comes around.
+pub const COUNT_BATCHES_MAX: usize = 32;
+/// Records of one frame of the journal.
+pub const COUNT_FRAME_RECORDS_MAX: usize = COUNT_RING_SLOTS as usize;
+/// Counts of a stripe that are written down while it is held.
+pub const COUNT_PICTURE_LOOKS: usize = 8;
+/// A journal of counts shorter than this is not written anew, bytes.
+pub const COUNTS_JOURNAL_BYTES_MIN: u64 = 4 * 1024 * 1024;
+/// A change that is begun is ended within this time, milliseconds, or it never is.
+pub const COUNT_SETTLE_MS_MAX: u64 = 5_000;
+/// The log hears so often of what was refused for want of room for counts, milliseconds.
+pub const COUNTS_TOLD_MS: u64 = 10_000;
+/// Stripes in which the journal's thread looks for counts that are over, each time it comes around.
+pub const COUNT_SWEEP_STRIPES: usize = 8;
+
 /// Calls under way in one session of an HTTP+SSE server.
 pub const LINE_CALLS_MAX: usize = 256;
 
@@ -488,8 +523,50 @@ pub const LISTEN_TASKS_MAX: usize = 256;
 pub const PATTERN_BYTES_MAX: usize = 1_024;
 /// A resource's URI or template that policy looks at, bytes; a longer one is refused.
 pub const URI_BYTES_MAX: usize = 8 * 1024;
+/// Nesting of an argument or claim that conditions look into; no message and no token has more.
+pub const VALUE_DEPTH_MAX: usize = 128;
+/// A pattern of a condition when compiled, bytes.
+pub const REGEX_PROGRAM_BYTES_MAX: usize = 256 * 1024;
+/// What looking for one keeps on each shard to be quick, bytes.
+pub const REGEX_CACHE_BYTES_MAX: usize = 512 * 1024;
+/// Nesting of one.
+pub const REGEX_DEPTH_MAX: u32 = 64;
+/// Host and port of a URL that conditions look into, bytes: a name of 255 letters, none of them ASCII.
+pub const URL_AUTHORITY_BYTES_MAX: usize = 1_024;
 /// How long an approval is waited for, and good for, where a rule does not say, milliseconds.
 pub const APPROVAL_MS: u64 = 15 * 60 * 1000;
+/// And the least that a rule can say.
+pub const APPROVAL_MS_MIN: u64 = 1_000;
+/// Different `who` of a policy: each is asked once of every token.
+pub const HEADS_MAX: usize = 4_096;
+/// Entries of one rule's `limits`.
+pub const RULE_LIMITS_MAX: usize = 16;
+/// Scopes of one rule.
+pub const RULE_SCOPES_MAX: usize = 16;
+/// Owners that one count is kept apart by.
+pub const LIMIT_PARTIES_MAX: usize = 4;
+/// Calls that a limit or rate can count to.
+pub const LIMIT_CALLS_MAX: u64 = 1_000_000_000;
+/// Calls under way that a limit or rate can count to.
+pub const LIMIT_CONCURRENT_MAX: u64 = 1_000_000;
+/// A time that a limit or rate can speak of, milliseconds: a leap year.
+pub const LIMIT_MS_MAX: u64 = 366 * 24 * 60 * 60 * 1000;
+/// Rates of a policy.
+pub const RATES_MAX: usize = 256;
+/// Patterns of `audit.arguments`, and arguments of each.
+pub const AUDIT_ARGUMENTS_MAX: usize = 1_024;
+/// One condition, bytes.
+pub const COND_BYTES_MAX: usize = 4 * 1024;
+/// Operators of a condition within each other, and steps of one path.
+pub const COND_DEPTH_MAX: usize = 32;
+/// `all` and `exists` within each other.
+pub const COND_LOOPS_MAX: usize = 2;
+/// Elements of one list of a condition.
+pub const COND_LIST_MAX: usize = 1_024;
+/// What one evaluation of a condition may cost, in steps of about two nanoseconds: beyond them it is unknown.
+pub const COND_STEPS_MAX: u32 = 50_000;
+/// Different paths into the arguments that one condition has, and into the claims: `Dead` has a bit for each.
+pub const COND_PATHS_MAX: usize = 64;
 /// What a person is shown of one call, arguments and names together, bytes; about a larger one nobody is asked, and it
 /// is refused.
 pub const APPROVAL_BYTES_MAX: usize = 64 * 1024;
@@ -505,6 +582,8 @@ pub const REVOCATIONS_MAX: usize = 16 * 1024;
 pub const REVOCATION_TEXT_BYTES_MAX: usize = 1_024;
 /// Rules named in one permit or refusal: the first ones in the order of the file.
 pub const RULES_NAMED_MAX: usize = 8;
+/// What one call may need of limits and rates together; one that needs more is refused.
+pub const NEEDS_MAX: usize = 64;
 
 // ---- uring ----------------------------------------------------------------------------------------------------
 /// Buffers waiting to be used again, bytes: a burst's memory goes back to the allocator.
@@ -545,7 +624,9 @@ pub const RECORD_RING_KEPT_FREE_BYTES: usize = RECORD_RING_BYTES / 4;
 /// One outcome frame, bytes.
 pub const OUTCOME_BYTES_MAX: usize = 96;
 /// One record frame, bytes; longer texts are cut and marked.
-pub const RECORD_BYTES_MAX: usize = 40 * 1024;
+pub const RECORD_BYTES_MAX: usize = 48 * 1024;
+/// What only some decisions have (limits, approvals, arguments), bytes; what finds no room is left out and marked.
+pub const RECORD_DETAIL_BYTES_MAX: usize = 8 * 1024;
 /// One text of a record, bytes.
 pub const RECORD_TEXT_BYTES_MAX: usize = 2 * 1024;
 /// News of servers that comes within this time makes one snapshot, milliseconds.
@@ -618,6 +699,10 @@ pub const CONFIG_NODES_MAX: usize = 4_000_000;
 pub const CONFIG_ALIASED_MAX: usize = 20_000;
 /// A text after its `${…}` are replaced, and a file named by one, bytes.
 pub const CONFIG_TEXT_BYTES_MAX: usize = 64 * 1024;
+/// Files that `policy.include` finds, all patterns together.
+pub const INCLUDED_FILES_MAX: usize = 1_024;
+/// Entries of a folder that a pattern of `policy.include` looks into.
+pub const INCLUDED_FOLDER_ENTRIES_MAX: usize = 16 * 1024;
 /// Issuers of a configuration.
 pub const ISSUERS_MAX: usize = 64;
 /// Endpoints of a configuration besides `/s/NAME/mcp`.
@@ -640,6 +725,18 @@ pub const REASON_BYTES_MAX: usize = 512;
 pub const CONFIG_MS_MAX: u64 = 24 * 60 * 60 * 1000;
 /// One that is about sessions, milliseconds: thirty days.
 pub const CONFIG_SESSION_MS_MAX: u64 = 30 * CONFIG_MS_MAX;
+/// Cases of one table.
+pub const CASES_MAX: usize = 10_000;
+/// Repetitions of one call of a case.
+pub const CASE_REPEAT_MAX: u64 = 100_000;
+/// How long before or after another a call of a case may be, milliseconds.
+pub const CASE_MS_MAX: u64 = 366 * CONFIG_MS_MAX;
+
+// ---- review ---------------------------------------------------------------------------------------------------
+/// Classes of callers that two policies are compared for; where there are more, only those of one `who` are.
+pub const DIFF_CLASSES_MAX: usize = 20_000;
+/// Names that a difference shows in one line.
+pub const DIFF_PLACES_SHOWN: usize = 8;
 
 // ---- demo -----------------------------------------------------------------------------------------------------
 /// Connections of one of the demo's servers.

@@ -3,18 +3,23 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::base::limits::{CONNECTIONS_MAX, ISSUERS_MAX, SHARDS_MAX};
+use crate::base::limits::{AUDIT_ARGUMENTS_MAX, CONNECTIONS_MAX, ISSUERS_MAX, SHARDS_MAX};
+use crate::config::argument::ArgPath;
 use crate::config::expand::Source;
 use crate::config::fault::{Fault, Faults};
 use crate::config::files::Files;
 use crate::config::front::{self, Front};
-use crate::config::raw::{self, Node, Place};
-use crate::config::settings::{Limits, ListenSettings, Settings, Shards};
+use crate::config::parts::{self, Types};
+use crate::config::raw::{self, Entry, Node, Place};
+use crate::config::servers::server_names;
+use crate::config::settings::{AuditSettings, Limits, ListenSettings, Settings, Shards};
 use crate::config::shape::{self, join, quoted};
-use crate::config::{routes, rules, servers};
+use crate::config::{routes, rules, schema, servers};
 use crate::identity::claims::ClaimPath;
 use crate::identity::keys::{Algorithm, KeySet};
 use crate::identity::token::{Issuer, TYP_DEFAULT};
+use crate::policy::cond::ClaimTypes;
+use crate::policy::pattern::{About, Pattern};
 use crate::session::ledger::Bounds;
 
 /// A configuration that can be used.
@@ -35,7 +40,7 @@ pub struct Loaded {
 pub fn load(text: &str, folder: &Path, source: &dyn Source) -> Result<Loaded, Vec<Fault>> {
     let mut root = raw::parse(text).map_err(|fault| vec![fault])?;
     let mut faults = Faults::default();
-    if !shape::fit(&mut root, text, folder, source, &mut faults) {
+    if !shape::fit(&mut root, schema::ROOT, text, (folder, source), &mut faults) {
         return Err(faults.all());
     }
     let mut check = Check { root: &root, text, files: Files { folder, source }, faults };
@@ -62,7 +67,8 @@ impl Check<'_> {
         let limits = self.limits();
         let servers = servers::servers(root, &limits, self.files, &mut self.faults);
         let endpoints = routes::endpoints(root, &mut self.faults);
-        let policy = Arc::new(rules::policy(root, self.text, &mut self.faults));
+        let claims = self.claim_types();
+        let policy = parts::policy(root, self.text, self.files, (&endpoints, &claims), &mut self.faults);
         let state = self.state();
         let audit_dir = self.path(root.get("audit").and_then(|audit| audit.get("dir")), "audit.dir");
         let audit_dir = audit_dir.unwrap_or_else(|| state.join("audit"));
@@ -80,7 +86,8 @@ impl Check<'_> {
             issuers,
             servers,
             endpoints,
-            policy,
+            policy: Arc::new(policy),
+            audit: self.audit(),
             limits,
             sessions: self.sessions(),
             front,
@@ -203,6 +210,62 @@ impl Check<'_> {
                 None
             }
         }
+    }
+
+    /// What claims are declared to be, by whichever issuer.
+    fn claim_types(&mut self) -> ClaimTypes {
+        let issuers = self.root.get("auth").and_then(|auth| auth.get("issuers")).map(Node::items).unwrap_or_default();
+        let mut types = Types::default();
+        for (index, issuer) in issuers.iter().enumerate() {
+            types.read(issuer, &format!("auth.issuers[{index}]"), &mut self.faults);
+        }
+        types.finish()
+    }
+
+    fn audit(&mut self) -> AuditSettings {
+        let Some(audit) = self.root.get("audit") else {
+            return AuditSettings::default();
+        };
+        let keyed_subjects = audit.get("subject").and_then(Node::text) == Some("keyed");
+        let mut arguments = Vec::new();
+        if let Some(node) = audit.get("arguments") {
+            if node.entries().len() > AUDIT_ARGUMENTS_MAX {
+                let message = format!("over {AUDIT_ARGUMENTS_MAX} patterns");
+                self.faults.error(&node.at, "audit.arguments", message, "");
+            }
+            let entries = node.entries().iter().take(AUDIT_ARGUMENTS_MAX);
+            arguments.extend(entries.filter_map(|entry| self.audited(entry)));
+        }
+        AuditSettings { arguments, keyed_subjects }
+    }
+
+    fn audited(&mut self, entry: &Entry) -> Option<(Pattern, Vec<ArgPath>)> {
+        let path = join("audit.arguments", &entry.key);
+        let key =
+            Node { at: entry.key_at.clone(), value: raw::Value::Text(entry.key.clone()), foreign: false, spelt: 0..0 };
+        let servers = server_names(self.root);
+        let pattern = rules::pattern(&key, &path, (self.text, &servers), &mut self.faults);
+        if pattern.as_ref().is_some_and(|it| !matches!(it.about(), About::Tool(_) | About::Prompt(_))) {
+            let hint = "write server/tool or server!prompt:NAME";
+            self.faults.error(&entry.key_at, &path, "only tools and prompts have arguments", hint);
+        }
+        let items = entry.node.items();
+        if items.len() > AUDIT_ARGUMENTS_MAX {
+            self.faults.error(&entry.node.at, &path, format!("over {AUDIT_ARGUMENTS_MAX} arguments"), "");
+        }
+        let mut out = Vec::new();
+        for (index, item) in items.iter().enumerate().take(AUDIT_ARGUMENTS_MAX) {
+            let Some(text) = item.text() else { continue };
+            match ArgPath::parse(text) {
+                Ok(path) => out.push(path),
+                Err(offset) => {
+                    let at = item.at.inside(self.text, text, offset);
+                    let message = format!("{} is not an argument", quoted(item));
+                    self.faults.error(&at, &format!("{path}[{index}]"), message, "write amount or lines[0].price");
+                }
+            }
+        }
+        Some((pattern?, out))
     }
 
     fn limits(&self) -> Limits {

@@ -4,6 +4,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::base::glob::Glob;
 use crate::base::limits::CONFIG_TEXT_BYTES_MAX;
 
 /// Where variables and files come from: this room looks at neither itself.
@@ -16,6 +17,15 @@ pub trait Source {
     /// # Errors
     /// As reading a file to a string has them; not being UTF-8 is one of them.
     fn file(&self, path: &Path) -> io::Result<String>;
+
+    /// The names in a folder that match, in whatever order, of files and folders; for `policy.include`.
+    ///
+    /// # Errors
+    /// As reading a folder has them; by default, that this is not done here.
+    fn list(&self, folder: &Path, names: &Glob) -> io::Result<Vec<String>> {
+        let _ = (folder, names);
+        Err(io::ErrorKind::Unsupported.into())
+    }
 }
 
 /// `text` with everything replaced, or `None` when there is nothing to replace.

@@ -1,12 +1,15 @@
 //! What is wrong with a configuration, and where. A text that came from a variable or a file is never quoted.
 
 use std::fmt::{self, Display, Formatter, Write};
+use std::sync::Arc;
 
 use crate::config::raw::Place;
 
 /// One thing the operator has to know, at one place of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
+    /// The file that it is in; `None` for the one that was read.
+    pub file: Option<Arc<Included>>,
     /// Whether the file can be used all the same.
     pub weight: Weight,
     /// Line, from 1.
@@ -21,6 +24,23 @@ pub struct Fault {
     pub hint: Option<String>,
 }
 
+/// A file that another one includes.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Included {
+    /// As it is shown: its folder is that of the file that includes it.
+    pub name: String,
+    /// What it says.
+    pub text: String,
+    /// Its place among all that are included, from 1.
+    pub number: usize,
+}
+
+impl fmt::Debug for Included {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
 /// How bad a [`Fault`] is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Weight {
@@ -32,9 +52,10 @@ pub enum Weight {
 
 impl Fault {
     /// For a terminal: the message, the place as editors link it, the line itself with a caret, the hint. `file` is
-    /// the name to show; `text` is what was parsed. Ends with a newline.
+    /// the name to show of the file that was read; `text` is what was parsed of it. Ends with a newline.
     #[must_use]
     pub fn render(&self, file: &str, text: &str) -> String {
+        let (file, text) = self.file.as_ref().map_or((file, text), |own| (&own.name, &own.text));
         let word = match self.weight {
             Weight::Error => "error",
             Weight::Warning => "warning",
@@ -53,10 +74,20 @@ impl Fault {
         out.push('\n');
         out
     }
+
+    /// On one line, for a log: with the file's name, `file` where it is the one that was read.
+    #[must_use]
+    pub fn told(&self, file: &str) -> String {
+        let name = if self.file.is_some() { String::new() } else { format!("{file}:") };
+        format!("{name}{self}")
+    }
 }
 
 impl Display for Fault {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        if let Some(file) = &self.file {
+            write!(f, "{}:", file.name)?;
+        }
         write!(f, "{}:{}: {}", self.line, self.column, Subject(self))?;
         self.hint.as_ref().map_or(Ok(()), |hint| write!(f, " ({hint})"))
     }
@@ -66,9 +97,23 @@ impl std::error::Error for Fault {}
 
 /// The faults found so far.
 #[derive(Debug, Default)]
-pub(crate) struct Faults(Vec<Fault>);
+pub(crate) struct Faults {
+    all: Vec<Fault>,
+    /// The file that is looked at.
+    file: Option<Arc<Included>>,
+}
 
 impl Faults {
+    /// From here on faults are in this file: `None` for the one that was read.
+    pub(crate) fn look_at(&mut self, file: Option<Arc<Included>>) {
+        self.file = file;
+    }
+
+    /// One that was found by somebody else, in the file that is looked at.
+    pub(crate) fn take(&mut self, fault: Fault) {
+        self.all.push(Fault { file: self.file.clone(), ..fault });
+    }
+
     pub(crate) fn error(&mut self, at: &Place, path: &str, message: impl Into<String>, hint: impl Into<Hint>) {
         self.push(Weight::Error, at, path, message.into(), hint.into());
     }
@@ -84,19 +129,21 @@ impl Faults {
 
     /// The warnings; as soon as there is an error, everything.
     pub(crate) fn finish(self) -> Result<Vec<Fault>, Vec<Fault>> {
-        let errors = self.0.iter().any(|fault| fault.weight == Weight::Error);
+        let errors = self.all.iter().any(|fault| fault.weight == Weight::Error);
         if errors { Err(self.all()) } else { Ok(self.all()) }
     }
 
-    /// Everything, in the order of the file.
+    /// Everything, in the order of the file, and then of those that it includes.
     pub(crate) fn all(mut self) -> Vec<Fault> {
-        self.0.sort_by_key(|fault| (fault.line, fault.column));
-        self.0
+        let file = |fault: &Fault| fault.file.as_ref().map_or(0, |file| file.number);
+        self.all.sort_by_key(|fault| (file(fault), fault.line, fault.column));
+        self.all
     }
 
     fn push(&mut self, weight: Weight, at: &Place, path: &str, message: String, hint: Hint) {
         let path = path.to_owned();
-        self.0.push(Fault { weight, line: at.line, column: at.column, path, message, hint: hint.0 });
+        let file = self.file.clone();
+        self.all.push(Fault { file, weight, line: at.line, column: at.column, path, message, hint: hint.0 });
     }
 }
 
@@ -168,6 +215,7 @@ mod tests {
 
     fn fault(line: usize, column: usize, hint: Option<&str>) -> Fault {
         Fault {
+            file: None,
             weight: Weight::Error,
             line,
             column,

@@ -4,16 +4,21 @@
 //! Start at `load`; every key there is, served or not yet, is a row of `schema::ROOT`.
 //! Spec: YAML 1.2; RFC 3986; RFC 6454 for origins; RFC 7468 for PEM; JSON Schema draft-07 for editors.
 
+mod argument;
+pub mod cases;
 mod check;
+mod counts;
 mod expand;
 mod fault;
 mod files;
 mod front;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+mod parts;
 mod raw;
 mod routes;
 mod rules;
+mod scalar;
 mod schema;
 mod servers;
 mod settings;
@@ -24,11 +29,13 @@ pub mod succession;
 mod tests;
 mod tls;
 
+pub use argument::{ArgPath, ArgStep};
 pub use check::{Loaded, load};
 pub use expand::Source;
-pub use fault::{Fault, Weight};
+pub use fault::{Fault, Included, Weight};
+pub use parts::{PolicyFile, policy_of};
 pub use schema::schema_json;
 pub use settings::{
-    CertPaths, ClientCert, CommandSettings, EndpointSettings, HealthSettings, InstanceSettings, Limits, ListenSettings,
-    ListenTls, Names, Pin, Reach, Scheme, ServerSettings, ServerTls, Settings, Shards, Sharing,
+    AuditSettings, CertPaths, ClientCert, CommandSettings, EndpointSettings, HealthSettings, InstanceSettings, Limits,
+    ListenSettings, ListenTls, Names, Pin, Reach, Scheme, ServerSettings, ServerTls, Settings, Shards, Sharing,
 };

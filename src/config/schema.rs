@@ -4,9 +4,10 @@
 use serde_json::{Map, Value, json};
 
 use crate::base::limits::{
-    BATCH_MESSAGES_MAX, BODY_BYTES_MAX, CONFIG_MS_MAX, CONFIG_SESSION_MS_MAX, CONNECTIONS_MAX, HEALTH_FAILURES_MAX,
-    HEALTH_OPEN_MS_MAX, NAME_BYTES_MAX, PROCESS_CONNECTIONS_MAX, PROCESS_SESSIONS_MAX, REASON_BYTES_MAX, SHARDS_MAX,
-    STREAM_KEEPALIVE_MS_MAX, STREAM_RESUME_MS_MAX,
+    APPROVAL_MS_MIN, BATCH_MESSAGES_MAX, BODY_BYTES_MAX, CONFIG_MS_MAX, CONFIG_SESSION_MS_MAX, CONNECTIONS_MAX,
+    HEALTH_FAILURES_MAX, HEALTH_OPEN_MS_MAX, LIMIT_CALLS_MAX, LIMIT_CONCURRENT_MAX, LIMIT_MS_MAX, NAME_BYTES_MAX,
+    PROCESS_CONNECTIONS_MAX, PROCESS_SESSIONS_MAX, REASON_BYTES_MAX, SHARDS_MAX, STREAM_KEEPALIVE_MS_MAX,
+    STREAM_RESUME_MS_MAX,
 };
 
 /// One key of a block.
@@ -38,6 +39,8 @@ pub(crate) enum Kind {
     Flag,
     /// A whole number in these bounds.
     Count(u64, u64),
+    /// A number, not below nothing, exactly as written.
+    Decimal,
     /// A duration in these bounds, milliseconds.
     Duration(u64, u64),
     /// A size in these bounds, bytes.
@@ -55,7 +58,7 @@ pub(crate) enum Kind {
 }
 
 /// A word that stands for itself.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Word {
     pub(crate) text: &'static str,
     pub(crate) state: State,
@@ -225,8 +228,12 @@ const ISSUER: &[Key] = &[
         .later("nothing is fetched yet: name the key set with `jwks.file`, and leave this out"),
     Key::new("ca", Kind::Any, "The authority behind the issuer's TLS certificate.")
         .later("nothing is fetched yet: name the key set with `jwks.file`, and leave this out"),
-    Key::new("claims", Kind::Any, "Types of the claims, for conditions.")
-        .later("conditions are not served yet; leave this out"),
+    Key::new(
+        "claims",
+        CLAIM_TYPES,
+        "Types of the claims, by path (`groups`, `realm.roles`), for checking `who` and `when`. One that is not here is \
+         untyped.",
+    ),
 ];
 
 const JWKS: &[Key] = &[
@@ -248,6 +255,19 @@ const ALGORITHMS: &[Word] = &[
     Word::new("PS384", "RSA-PSS with SHA-384."),
     Word::new("PS512", "RSA-PSS with SHA-512."),
 ];
+
+const CLAIM_TYPES: Kind =
+    Kind::Named("claim", &Kind::Either(&[Kind::Word(CLAIM_WORDS), Kind::List(&Kind::Word(&CLAIM_ELEMENTS))]));
+
+/// What a claim can be declared to be; a list of texts or numbers is written as a list of that word.
+const CLAIM_WORDS: &[Word] = &[
+    CLAIM_ELEMENTS[0],
+    CLAIM_ELEMENTS[1],
+    Word::new("bool", "`true` or `false`."),
+    Word::new("list", "A list of anything."),
+    Word::new("object", "An object."),
+];
+const CLAIM_ELEMENTS: [Word; 2] = [Word::new("text", "Text."), Word::new("number", "A number.")];
 
 const SERVER: &[Key] = &[
     Key::new("url", Kind::Form(&SERVER_URL), "Where it is: an http or https URL."),
@@ -395,19 +415,35 @@ const ENDPOINT: &[Key] = &[
 ];
 
 const POLICY: &[Key] = &[
-    Key::new(
-        "tasks",
-        Kind::Named("task", &Kind::Text),
-        "The tasks that rules and tokens speak of, and a sentence about each.",
-    ),
+    Key::new("tasks", TASKS, "The tasks that rules and tokens speak of, and a sentence about each."),
     Key::new(
         "rules",
-        Kind::List(&Kind::Block(RULE)),
-        "Order never matters: forbid beats permit beats silence, and silence is a refusal.",
+        RULES,
+        "Order never matters: forbid beats approve beats permit beats silence, and silence is a refusal.",
     ),
-    Key::new("include", Kind::Any, "More files of tasks and rules.").later("write all tasks and rules in this file"),
-    Key::new("rates", Kind::Any, "Rates that protect servers.").later("limit rates in front of the gateway"),
+    Key::new(
+        "include",
+        Kind::List(&Kind::Form(&PATH_GLOB)),
+        "More files of `tasks` and `rules`, part of the one set; `*` is any run of characters but `/`. One that finds no \
+         file is a fault.",
+    ),
+    Key::new("rates", Kind::List(&Kind::Block(RATE)), "What protects servers, whatever the rules say."),
 ];
+
+/// A file that `policy.include` names.
+pub(crate) const INCLUDED: &[Key] = &[Key::new("tasks", TASKS, "More tasks."), Key::new("rules", RULES, "More rules.")];
+
+/// A file that is a policy and nothing more: for trying it out.
+pub(crate) const ALONE: &[Key] = &[
+    Key::new("tasks", TASKS, "The tasks."),
+    Key::new("rules", RULES, "The rules."),
+    Key::new("include", Kind::List(&Kind::Form(&PATH_GLOB)), "More files of `tasks` and `rules`."),
+    Key::new("rates", Kind::List(&Kind::Block(RATE)), "The rates."),
+    Key::new("claims", CLAIM_TYPES, "Types of the claims."),
+];
+
+const TASKS: Kind = Kind::Named("task", &Kind::Text);
+const RULES: Kind = Kind::List(&Kind::Block(RULE));
 
 const RULE: &[Key] = &[
     Key::new("id", Kind::Text, "The rule's name, in records and refusals; no two alike.")
@@ -415,35 +451,153 @@ const RULE: &[Key] = &[
     Key::new("tasks", Kind::List(&Kind::Text), "It applies while one of these tasks is active. Left out: always."),
     Key::new("permit", PATTERNS, "What it lets go, as patterns: `server/tool`, `server!resource:GLOB`."),
     Key::new("forbid", PATTERNS, "What it refuses, whatever any permit says."),
+    Key::new("approve", PATTERNS, "What somebody is asked about first. It needs no permit beside it."),
+    Key::new(
+        "who",
+        Kind::Form(&CONDITION),
+        "A condition over `claims`, `subject`, `agent` and `issuer`: whom the rule is about. Left out: everybody.",
+    ),
+    Key::new(
+        "when",
+        Kind::Form(&CONDITION),
+        "A condition that may also use `args`, `task`, `tool`, `server` and `now`: when the rule applies. Left out: \
+         always.",
+    ),
+    Key::new(
+        "scopes",
+        Kind::List(&Kind::Text),
+        "On a permit: what the token's `scope` or `scp` must hold, all of them.",
+    ),
+    Key::new(
+        "limits",
+        Kind::List(&Kind::Block(LIMIT)),
+        "On a permit: what must hold beside it, every entry. On a forbid or approve: `after` alone, and the rule applies \
+         only after such a call.",
+    ),
     Key::new("reason", Kind::Text, "One sentence that the agent may be shown. A forbid with a reason hides nothing."),
+    Key::new(
+        "expires",
+        Kind::Duration(APPROVAL_MS_MIN, CONFIG_SESSION_MS_MAX),
+        "On an approve: how long an answer is waited for, and good for. Default: `15m`.",
+    ),
+    Key::new(
+        "ask",
+        Kind::Word(&[
+            Word::new("person", "A person, through the admin listener."),
+            Word::new("elicit", "The agent's own user, through its client."),
+        ]),
+        "On an approve: who is asked. Default: `person`.",
+    ),
     Key::new(
         "mode",
         Kind::Word(&[
             Word::new("enforce", "It decides."),
-            Word::new("shadow", "It is decided and written down, and changes nothing.").later("leave the rule out"),
+            Word::new("shadow", "It is decided, counted and written down as if it did, and changes nothing."),
         ]),
-        "Default: `enforce`.",
+        "Whether it decides. Default: `enforce`.",
     ),
-    Key::new("approve", Kind::Any, "What a person is asked about.")
-        .later("write `forbid` instead, until a person can be asked"),
-    Key::new("expires", Kind::Any, "How long an approval is waited for.").later("there are no approvals yet"),
-    Key::new("ask", Kind::Any, "Who is asked for an approval.").later("there are no approvals yet"),
-    Key::new("who", Kind::Any, "A condition over claims.").later("give those tokens a task and write it under `tasks`"),
-    Key::new("when", Kind::Any, "A condition over arguments.")
-        .later("permit only tools whose every argument is acceptable, or forbid the tool"),
-    Key::new("scopes", Kind::Any, "What the token's scope must hold.")
-        .later("give those tokens a task and write it under `tasks`"),
-    Key::new("limits", Kind::Any, "Counts and sums that must hold.").later("limit calls in the server itself"),
 ];
+
+const LIMIT: &[Key] = &[
+    Key::new("calls", LIMIT_COUNT, "At most so many calls in `per`."),
+    Key::new(
+        "sum",
+        Kind::Either(&[Kind::Form(&EXPRESSION), Kind::Decimal]),
+        "At most `max` in `per` of this: a number expression over the arguments, or a number.",
+    ),
+    Key::new("max", Kind::Decimal, "The most that a `sum` may come to."),
+    Key::new("concurrent", Kind::Count(1, LIMIT_CONCURRENT_MAX), "At most so many calls under way at once."),
+    Key::new("once", Kind::Form(&VALUE), "Each value of this once in `per`."),
+    Key::new(
+        "after",
+        Kind::Either(&[Kind::Form(&PATTERN), PATTERNS]),
+        "Only after a call of one of these patterns that succeeded; on a forbid or approve, that was let through.",
+    ),
+    Key::new("within", LIMIT_DURATION, "How long ago the call of `after` may be. Left out: as long as it is known."),
+    Key::new("same", Kind::Form(&VALUE), "What the call of `after` must have had alike: `args.invoice_id`."),
+    Key::new("per", LIMIT_DURATION, "The time that slides. Left out: a count ends with its session or task, or never."),
+    Key::new("by", LIMIT_BY, "Whose count it is; each combination counts alone. Default: `subject`, of `once`: `all`."),
+];
+
+const RATE: &[Key] = &[
+    Key::new("id", Kind::Text, "The rate's name, in records and refusals. Default: its place."),
+    Key::new(
+        "on",
+        Kind::Either(&[Kind::Form(&PATTERN), PATTERNS]),
+        "What it is about, as patterns. Left out: everything, lists and handshakes too.",
+    ),
+    Key::new(
+        "method",
+        Kind::Either(&[Kind::Form(&METHOD), Kind::List(&Kind::Form(&METHOD))]),
+        "The methods that it is about, as on the wire. Left out: all.",
+    ),
+    Key::new(
+        "endpoint",
+        Kind::Either(&[Kind::Form(&ENDPOINT_PATH), Kind::List(&Kind::Form(&ENDPOINT_PATH))]),
+        "The endpoints that it is about. Left out: all.",
+    ),
+    Key::new("calls", LIMIT_COUNT, "A bucket fills with so many calls in `per`."),
+    Key::new("per", LIMIT_DURATION, "See `calls`."),
+    Key::new("burst", LIMIT_COUNT, "And holds so many. Default: `calls`."),
+    Key::new("concurrent", Kind::Count(1, LIMIT_CONCURRENT_MAX), "Instead of `calls`: so many at once."),
+    Key::new("by", RATE_BY, "Whose it is; each combination has its own. Default: `subject`."),
+];
+
+const LIMIT_COUNT: Kind = Kind::Count(1, LIMIT_CALLS_MAX);
+const LIMIT_DURATION: Kind = Kind::Duration(1, LIMIT_MS_MAX);
+const LIMIT_BY: Kind = Kind::Either(&[
+    Kind::Word(LIMIT_PARTIES),
+    Kind::Form(&ARGUMENT),
+    Kind::List(&Kind::Either(&[Kind::Word(LIMIT_PARTIES), Kind::Form(&ARGUMENT)])),
+]);
+const RATE_BY: Kind = Kind::Either(&[
+    Kind::Word(RATE_PARTIES),
+    Kind::Form(&OPERAND),
+    Kind::List(&Kind::Either(&[Kind::Word(RATE_PARTIES), Kind::Form(&OPERAND)])),
+]);
+
+/// Whose a limit's count can be.
+pub(crate) const LIMIT_PARTIES: &[Word] = &[SUBJECT, AGENT, TASK, SESSION, OF_SERVER, TOOL, EVERYBODY];
+
+/// Whose a rate can be.
+pub(crate) const RATE_PARTIES: &[Word] = &[
+    SUBJECT,
+    AGENT,
+    TASK,
+    SESSION,
+    OF_SERVER,
+    TOOL,
+    EVERYBODY,
+    Word::new("address", "The client's address."),
+    Word::new("endpoint", "The endpoint."),
+    Word::new("method", "The method."),
+];
+
+const SUBJECT: Word = Word::new("subject", "The subject, of its issuer.");
+const AGENT: Word = Word::new("agent", "The client that acts for the subject.");
+const TASK: Word = Word::new("task", "The active task of this subject.");
+const SESSION: Word = Word::new("session", "The session; where there is none, subject and agent.");
+const OF_SERVER: Word = Word::new("server", "The server.");
+const TOOL: Word = Word::new("tool", "The tool.");
+const EVERYBODY: Word = Word::new("all", "One for everybody.");
 
 const AUDIT: &[Key] = &[
     Key::new("dir", Kind::Form(&PATH), "The folder of the record. Default: `audit` in `state`."),
     Key::new("durability", Kind::Any, "What a record outlives.")
         .later("a record is in the log milliseconds after its decision, and not before; leave it out"),
-    Key::new("arguments", Kind::Any, "Arguments to write down, by tool.")
-        .later("arguments are never written down; leave it out"),
-    Key::new("subject", Kind::Any, "How subjects are written down.")
-        .later("subjects are written as they are; leave it out"),
+    Key::new(
+        "arguments",
+        Kind::Named("pattern", &Kind::List(&Kind::Form(&FIELD))),
+        "Arguments to write down, by pattern of a tool or prompt. Of all others a keyed digest is written.",
+    ),
+    Key::new(
+        "subject",
+        Kind::Word(&[
+            Word::new("plain", "As they are."),
+            Word::new("keyed", "As keyed hashes, forgotten with the key in `state`."),
+        ]),
+        "How subjects and agents are written down. Default: `plain`.",
+    ),
     Key::new("json", Kind::Any, "JSON lines beside the log.")
         .later("the record is written as JSON lines anyway; leave it out"),
 ];
@@ -533,12 +687,27 @@ const PATTERN: Form = Form {
     pattern: r"^[a-z0-9*-]+(/.|!(resource:.|prompt:.|sampling$|elicitation$|roots$|\*$))",
 };
 
+const PATH_GLOB: Form = Form {
+    what: "a path, with or without `*`; a relative one starts at this file's folder",
+    example: "policies/*.yaml",
+    pattern: ".",
+};
+const CONDITION: Form =
+    Form { what: "a condition", example: r#"'args.amount <= 500 && "support" in claims.groups'"#, pattern: "." };
+const EXPRESSION: Form = Form { what: "a number expression", example: "args.amount", pattern: "." };
+const VALUE: Form = Form { what: "an expression", example: "args.invoice_id", pattern: "." };
+const ARGUMENT: Form = Form { what: "an argument", example: "args.invoice_id", pattern: r"^args[.\[]." };
+const OPERAND: Form = Form { what: "an argument or claim", example: "claims.tenant", pattern: r"^(args|claims)[.\[]." };
+const FIELD: Form = Form { what: "an argument", example: "amount", pattern: "." };
+const METHOD: Form = Form { what: "a method", example: "tools/call", pattern: r"^[A-Za-z/]+$" };
+const ENDPOINT_PATH: Form = Form { what: "an endpoint's path", example: "/mcp", pattern: "^/" };
+
 impl Key {
-    const fn new(name: &'static str, kind: Kind, doc: &'static str) -> Self {
+    pub(crate) const fn new(name: &'static str, kind: Kind, doc: &'static str) -> Self {
         Self { name, kind, state: State::Served, required: None, doc }
     }
 
-    const fn required(mut self, hint: &'static str) -> Self {
+    pub(crate) const fn required(mut self, hint: &'static str) -> Self {
         self.required = Some(hint);
         self
     }
@@ -550,7 +719,7 @@ impl Key {
 }
 
 impl Word {
-    const fn new(text: &'static str, doc: &'static str) -> Self {
+    pub(crate) const fn new(text: &'static str, doc: &'static str) -> Self {
         Self { text, state: State::Served, doc }
     }
 
@@ -604,6 +773,10 @@ fn kind(kind_of: &Kind) -> Value {
         Kind::Form(form) => text(form.pattern),
         Kind::Flag => json!({ "type": "boolean" }),
         Kind::Count(least, most) => json!({ "type": "integer", "minimum": least, "maximum": most }),
+        // A number, or a text of one that a float could not hold.
+        Kind::Decimal => {
+            json!({ "anyOf": [{ "type": "number", "minimum": 0 }, text(r"^\d+(\.\d+)?([eE][+-]?\d+)?$")] })
+        }
         Kind::Duration(..) => text(r"^\d+(ms|s|m|h|d)$"),
         Kind::Size(..) => text(r"^\d+(B|KiB|MiB|GiB)$"),
         Kind::Word(words) => {
@@ -629,6 +802,8 @@ fn named(what: &str, of: Value) -> Value {
         "server" => "^[a-z][a-z0-9-]*$",
         "variable" => "^[A-Za-z_][A-Za-z0-9_]*$",
         "path" => "^/",
+        "claim" => ".",
+        "pattern" => PATTERN.pattern,
         _ => r"^[!-+\--~]+$",
     };
     json!({

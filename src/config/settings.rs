@@ -6,9 +6,11 @@ use std::sync::Arc;
 
 use crate::base::ids::ServerId;
 use crate::base::limits;
+use crate::config::argument::ArgPath;
 use crate::config::front::Front;
 use crate::identity::token::Issuer;
 use crate::mcp::transport::Transport;
+use crate::policy::pattern::Pattern;
 use crate::policy::rule::PolicySet;
 use crate::session::ledger::Bounds;
 pub use crate::tls::config::ClientCert;
@@ -43,6 +45,8 @@ pub struct Settings {
     pub endpoints: Vec<EndpointSettings>,
     /// Tasks and rules.
     pub policy: Arc<PolicySet>,
+    /// What the record says of arguments and subjects.
+    pub audit: AuditSettings,
     /// Bounds that the operator may move.
     pub limits: Limits,
     /// How many sessions there may be, and for how long.
@@ -70,6 +74,15 @@ impl Settings {
             endpoint.resource = format!("{}{}", self.public_url, endpoint.path);
         }
     }
+}
+
+/// What the record says of arguments and subjects.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AuditSettings {
+    /// Arguments that are written down, by what is called; of others, a keyed digest is.
+    pub arguments: Vec<(Pattern, Vec<ArgPath>)>,
+    /// Subjects and agents are written as keyed hashes.
+    pub keyed_subjects: bool,
 }
 
 /// One listener for clients.

@@ -9,19 +9,26 @@ use crate::config::fault::{Faults, nearest};
 use crate::config::raw::{Block, Entry, Node, Place, Value};
 use crate::config::schema::{Key, Kind, ROOT, State, Word};
 
-/// Makes the whole file fit [`ROOT`].
+/// Makes the whole file fit these keys.
 ///
 /// False when it is no block at all: then there is nothing to check.
-pub(crate) fn fit(root: &mut Node, text: &str, folder: &Path, source: &dyn Source, faults: &mut Faults) -> bool {
+pub(crate) fn fit(
+    root: &mut Node,
+    keys: &'static [Key],
+    text: &str,
+    (folder, source): (&Path, &dyn Source),
+    faults: &mut Faults,
+) -> bool {
     if matches!(root.value, Value::Null) {
         root.at = Place { line: 1, column: 1, spelt: 0..0 };
         root.value = Value::Block(Block { entries: Vec::new(), partial: false });
     }
     let whole = matches!(root.value, Value::Block(_));
     if whole {
-        Shaper { text, folder, source, faults }.block(root, ROOT, "");
+        Shaper { text, folder, source, faults }.block(root, keys, "");
     } else {
-        faults.error(&root.at, "", format!("expected keys, found {}", found(root)), "write `listen: …`");
+        let hint = keys.first().map(|key| format!("write `{}: …`", key.name));
+        faults.error(&root.at, "", format!("expected keys, found {}", found(root)), hint);
     }
     whole
 }
@@ -64,7 +71,7 @@ impl Shaper<'_> {
             let here = join(path, &entry.key);
             match keys.iter().find(|key| key.name == entry.key) {
                 None => {
-                    self.faults.error(&entry.key_at, &here, "is not a key", unknown_hint(&entry.key, keys));
+                    self.faults.error(&entry.key_at, &here, "is not a key", unknown_hint(&entry.key, keys, path));
                     block.partial = true;
                 }
                 Some(Key { state: State::Later(instead), .. }) => {
@@ -127,6 +134,7 @@ impl Shaper<'_> {
             }
             Kind::Word(words) => self.word(node, words, path),
             Kind::Flag => self.flag(node),
+            Kind::Decimal => self.decimal(node, path),
             Kind::Count(least, most) => self.amount(node, path, kind, digits, (*least, *most)),
             Kind::Duration(least, most) => self.amount(node, path, kind, milliseconds, (*least, *most)),
             Kind::Size(least, most) => self.amount(node, path, kind, bytes, (*least, *most)),
@@ -189,6 +197,24 @@ impl Shaper<'_> {
         }
     }
 
+    /// A number as it was typed, which is a text from now on: a float would not hold all of its digits.
+    fn decimal(&mut self, node: &mut Node, path: &str) {
+        let spelt = match &node.value {
+            Value::Number(whole) => {
+                let spelt = self.text.get(node.at.spelt.clone()).filter(|spelt| is_decimal(spelt));
+                spelt.map(str::to_owned).or_else(|| whole.map(|whole| whole.to_string()))
+            }
+            Value::Text(text) => Some(text.clone()),
+            _ => None,
+        };
+        if let Some(spelt) = spelt {
+            node.value = Value::Text(spelt);
+            return;
+        }
+        self.faults.error(&node.at, path, "is not a number from 0", "write it like 500 or 99.95");
+        node.value = Value::Bad;
+    }
+
     fn amount(&mut self, node: &mut Node, path: &str, kind: &Kind, read: Read, (least, most): (u64, u64)) {
         let amount = match &node.value {
             Value::Number(number) => *number,
@@ -232,12 +258,13 @@ fn fits(kind: &Kind, node: &Node) -> bool {
         (Kind::Any, _)
         | (Kind::Text | Kind::Form(_) | Kind::Duration(..) | Kind::Size(..), Value::Text(_))
         | (Kind::Flag, Value::Flag(_))
-        | (Kind::Count(..), Value::Number(_))
+        | (Kind::Count(..) | Kind::Decimal, Value::Number(_))
         | (Kind::List(_), Value::List(_))
         | (Kind::Block(_) | Kind::Named(..), Value::Block(_)) => true,
         (Kind::Word(_), Value::Text(_)) => true,
         (Kind::Flag, Value::Text(text)) => node.foreign && matches!(text.as_str(), "true" | "false"),
         (Kind::Count(..), Value::Text(text)) => node.foreign && digits(text).is_some(),
+        (Kind::Decimal, Value::Text(text)) => is_decimal(text),
         _ => false,
     }
 }
@@ -252,6 +279,20 @@ fn fits_one(kind: &Kind, node: &Node) -> bool {
 
 fn digits(text: &str) -> Option<u64> {
     text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok())?
+}
+
+/// A number of JSON (RFC 8259, 6), not below nothing.
+fn is_decimal(text: &str) -> bool {
+    let (number, exponent) = match text.split_once(['e', 'E']) {
+        Some((number, exponent)) => (number, Some(exponent.strip_prefix(['+', '-']).unwrap_or(exponent))),
+        None => (text, None),
+    };
+    let (whole, fraction) = match number.split_once('.') {
+        Some((whole, fraction)) => (whole, Some(fraction)),
+        None => (number, None),
+    };
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    digits(whole) && (whole == "0" || !whole.starts_with('0')) && [fraction, exponent].into_iter().flatten().all(digits)
 }
 
 fn milliseconds(text: &str) -> Option<u64> {
@@ -287,6 +328,7 @@ fn describe(kind: &Kind) -> String {
         Kind::Form(form) => form.what.to_owned(),
         Kind::Flag => "true or false".to_owned(),
         Kind::Count(least, most) => format!("a whole number from {least} to {most}"),
+        Kind::Decimal => "a number from 0".to_owned(),
         Kind::Duration(..) => "a duration".to_owned(),
         Kind::Size(..) => "a size".to_owned(),
         Kind::Word(words) => {
@@ -301,7 +343,8 @@ fn describe(kind: &Kind) -> String {
     }
 }
 
-fn alternatives(mut words: Vec<String>) -> String {
+/// `a, b or c`.
+pub(crate) fn alternatives(mut words: Vec<String>) -> String {
     let last = words.pop().unwrap_or_default();
     if words.is_empty() { last } else { format!("{} or {last}", words.join(", ")) }
 }
@@ -346,8 +389,12 @@ fn misfit_hint(node: &Node, kind: &Kind) -> Option<String> {
 }
 
 /// The nearest key of this block, or where else a key of this name belongs.
-fn unknown_hint(written: &str, keys: &'static [Key]) -> Option<String> {
+fn unknown_hint(written: &str, keys: &'static [Key], path: &str) -> Option<String> {
     nearest(written, keys.iter().map(|key| key.name)).or_else(|| {
+        if path.is_empty() && !std::ptr::eq(keys, ROOT) {
+            let names = keys.iter().map(|key| quote(key.name));
+            return Some(format!("a file of rules has {}", alternatives(names.collect())));
+        }
         let place = elsewhere(written, ROOT, "")?;
         Some(format!("there is `{place}`"))
     })

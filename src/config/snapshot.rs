@@ -99,7 +99,7 @@ pub struct Snapshot {
     /// What is counted, by the ids of this snapshot.
     pub meters: Arc<Meters>,
     /// Counts up when verified tokens must be verified again, and callers' sets mean something else: with every change
-    /// of the issuers, the tasks' names, the endpoints, or of whether a token is needed.
+    /// of the issuers, the tasks' names, the `who` of rules, the endpoints, or of whether a token is needed.
     pub auth_epoch: u64,
     /// Counts up with every change of the settings: ids mean something else, and rules may.
     pub settings_epoch: u64,
@@ -215,7 +215,7 @@ impl Snapshot {
         let Parts { auth_epoch, settings_epoch, succession, number, before, revocations, .. } = parts;
         let names: Vec<Arc<str>> = settings.servers.iter().map(|server| server.name.clone()).collect();
         let (table, warnings) = Table::compile(&settings.policy, &names, &catalog);
-        let meters = Arc::new(meters.next(&names, &catalog));
+        let meters = Arc::new(meters.next(&names, settings.policy.rules().iter().map(|rule| &rule.id), &catalog));
         let (merged, merge_warnings) = merge(&settings, &prepared, &catalog, before.as_deref());
         let snapshot = Self {
             settings,
@@ -262,7 +262,8 @@ impl Snapshot {
     /// Makes the meters those of so many shards: before any of them has begun.
     pub fn meter(&mut self, shards: usize) {
         let names: Vec<Arc<str>> = self.settings.servers.iter().map(|server| server.name.clone()).collect();
-        self.meters = Arc::new(Meters::new(shards).next(&names, &self.catalog));
+        let rules = self.settings.policy.rules().iter().map(|rule| &rule.id);
+        self.meters = Arc::new(Meters::new(shards).next(&names, rules, &self.catalog));
     }
 
     /// The server with this [`PreparedServer::digest`]: what outlives a snapshot knows it by that.

@@ -10,7 +10,9 @@ use crate::config::snapshot::Snapshot;
 use crate::ledger::Ledger;
 use crate::ledger::approvals::Approvals;
 use crate::ledger::asks::Asks;
+use crate::ledger::counts::Counts;
 use crate::stdio::host::Host;
+use crate::uring::wait::clock;
 
 use super::mail::Mail;
 use super::tally::Tally;
@@ -26,6 +28,8 @@ pub struct Control {
     pub ledger: Arc<Ledger>,
     /// What servers have asked of clients.
     pub asks: Asks,
+    /// What limits and rates count.
+    pub counts: Arc<Counts>,
     /// What people were asked, and what they decided.
     pub approvals: Arc<Approvals>,
     /// What is counted.
@@ -89,6 +93,7 @@ impl Control {
             mail: Mail::new(shards)?,
             ledger,
             asks: Asks::new(),
+            counts: Arc::new(Counts::new(clock())),
             approvals: Arc::default(),
             tally: Tally::new(shards),
             beats: Beats::new(shards),

@@ -139,7 +139,9 @@ fn verified(shard: &Shard, snapshot: &Snapshot, conn: &Conn, endpoint: EndpointI
     let prepared = &snapshot.prepared.endpoints[endpoint.index()];
     let refused = |challenge: &str, kind: Kind| Refusal { challenge: Some(challenge.to_owned()), ..kind.into() };
     let token = match (conn.head.count(Known::Authorization), conn.head.get(bytes, Known::Authorization)) {
-        (0, _) | (_, None) if snapshot.settings.anonymous => return Ok(shard.anonymous.clone()),
+        (0, _) | (_, None) if snapshot.settings.anonymous => {
+            return Ok(shard.tokens(snapshot.auth_epoch).anonymous(&snapshot.settings.policy));
+        }
         (0, _) | (_, None) => return Err(refused(&prepared.challenge, Kind::TokenMissing)),
         (1, Some(field)) => bearer(field),
         _ => None,
@@ -164,9 +166,10 @@ fn verified(shard: &Shard, snapshot: &Snapshot, conn: &Conn, endpoint: EndpointI
             if !known && !affordable() {
                 return Err(Kind::VerifyBusy.into());
             }
-            let settings = &snapshot.settings;
-            let verified =
-                token::verify(token, &settings.issuers, &snapshot.prepared.resources, settings.policy.tasks(), now);
+            let (settings, policy) = (&snapshot.settings, &snapshot.settings.policy);
+            let verified = token::verify(token, &settings.issuers, &snapshot.prepared.resources, policy.tasks(), now);
+            // Asked once of every token: which rules are about it.
+            let verified = verified.map(|caller| Caller { heads: policy.heads_of(&caller), ..caller });
             if !known {
                 shard.load.verified(begun, shard.timers.now().mono);
             }

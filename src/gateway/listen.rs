@@ -17,7 +17,7 @@ use crate::session::tasks;
 
 use super::conn::{Body, Conn};
 use super::flight::{Flight, Next, Taken, Whose};
-use super::judge::Judge;
+use super::judge::{Judge, scene};
 use super::live::{Listening, Who};
 use super::modern;
 use super::refusal::{Kind, Refusal};
@@ -39,7 +39,7 @@ pub(super) async fn serve(
 ) -> Result<Next, Refusal> {
     let text = conn.body_bytes(body);
     let (call, at) = opened(shard, &Judge::new(shard, conn, body, flight), flight, call, text)?;
-    let (permit, whose) = decided(flight, call, text)?;
+    let (permit, whose) = decided(shard, flight, call, text)?;
     let mut servers = whose.iter().map(|(server, _)| *server).chain(at.iter().copied());
     if let Some(first) = servers.next().filter(|first| servers.all(|server| server == *first)) {
         // The record names a server where there is one that it is about.
@@ -103,7 +103,7 @@ fn open(shard: &Shard, flight: &Flight, task: &TaskName, text: &[u8]) -> Option<
 }
 
 /// What of it may be, and whose each resource is: one that may be read, at a server that tells of changes.
-fn decided(flight: &Flight, call: Call, text: &[u8]) -> Result<(Permit, decide::Whose), Refusal> {
+fn decided(shard: &Shard, flight: &Flight, call: Call, text: &[u8]) -> Result<(Permit, decide::Whose), Refusal> {
     let (snapshot, caller) = (&flight.snapshot, &flight.caller);
     let merged = &snapshot.merged[flight.endpoint.index()];
     let mut may = |server: ServerId, uri: &str| modern::is_shown(&snapshot.table, caller, flight.task, server, uri);
@@ -113,7 +113,7 @@ fn decided(flight: &Flight, call: Call, text: &[u8]) -> Result<(Permit, decide::
         tells(server).then(|| (server, own.into()))
     };
     let first = servers(flight).first().copied().unwrap_or_default();
-    decide::decide_listen_at(&snapshot.table, caller, flight.task, first, call, text, whose)
+    decide::decide_listen_at(&snapshot.table, caller, flight.task, first, call, &scene(shard, flight, text), whose)
         .map_err(|_| Kind::ResourceUnknown.into())
 }
 

@@ -205,7 +205,10 @@ fn answer(shard: &Shard, flight: &Flight, facts: Facts, data: &[u8]) -> Judged {
     let accepted = acceptable(shard, flight, &facts, data, 200);
     let other = match accepted.and_then(|()| rewritten(shard, flight, &facts, data)) {
         Ok(other) => route::exposed(flight, other.as_deref().unwrap_or(data)).or(other),
-        Err(kind) => return Judged::Withheld(kind),
+        Err(kind) => {
+            flight.did.set(false);
+            return Judged::Withheld(kind);
+        }
     };
     let subscription = flight.opted.subscription().filter(|_| facts.shape == Shape::Result);
     if subscription.is_some_and(|subscription| !subscription.borrow().is_end(data)) {

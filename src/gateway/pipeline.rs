@@ -206,6 +206,8 @@ pub(super) async fn judged(
             flight.task = Judge::new(shard, conn, body, flight).task(&call)?;
         }
     }
+    // What is asked of no rule, too: lists, and streams of several servers.
+    Judge::new(shard, conn, body, flight).unrevoked(&call)?;
     if let Some(kind) = call.method.and_then(|method| method.list) {
         return Ok(Due::List(kind));
     }
@@ -393,6 +395,9 @@ impl Asked {
             profile: None,
             change: Cell::new(None),
             succeeded: Cell::new(false),
+            did: Cell::new(false),
+            written: Cell::new(false),
+            stakes: RefCell::default(),
             in_flight: Cell::new(None),
             heir: RefCell::default(),
             taken: Cell::new(Taken::Nothing),

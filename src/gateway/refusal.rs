@@ -35,7 +35,6 @@ pub enum Kind {
     MethodNotAllowed,
     TokenMissing,
     TokenInvalid,
-    Revoked,
     MediaType,
     ContentEncoding,
     JsonMalformed,
@@ -78,6 +77,18 @@ pub enum Kind {
     StateFull,
     ServerUntrusted,
     Cancelled,
+    Condition,
+    Unknown,
+    ScopeMissing,
+    Limit,
+    Rate,
+    RateOfMethod,
+    ApprovalPending,
+    ApprovalDenied,
+    ApprovalUnasked,
+    ApprovalsFull,
+    CountsFull,
+    Revoked,
 }
 
 /// One row: what a refusal looks like.
@@ -134,7 +145,6 @@ pub const ROWS: &[Row] = &[
     row(Kind::MethodNotAllowed,    405, 405, -32600, "http_method",   false, 0, "This HTTP method is not served here."),
     row(Kind::TokenMissing,        401, 401, -32600, "auth",          false, 0, "A bearer token is needed; the WWW-Authenticate field tells where to get one."),
     row(Kind::TokenInvalid,        401, 401, -32600, "auth",          false, 0, "The bearer token is not valid here."),
-    row(Kind::Revoked,             401, 401, -32600, "revoked",       false, 0, "The bearer token is not valid here: it has been revoked."),
     row(Kind::MediaType,           415, 415, -32600, "media_type",    true,  0, "The body must be application/json."),
     row(Kind::ContentEncoding,     415, 415, -32600, "media_type",    true,  0, "The body must come without Content-Encoding."),
     row(Kind::JsonMalformed,       400, 400, -32700, "json",          false, 0, "Parse error: the body is not acceptable JSON."),
@@ -155,6 +165,18 @@ pub const ROWS: &[Row] = &[
     row(Kind::CapabilityMissing,   400, 400, -32021, "capability",    false, 0, "The request does not declare a capability that it needs."),
     row(Kind::CursorInvalid,       200, 200, -32602, "cursor",        false, 0, "Invalid cursor: this list has one page."),
     row(Kind::Forbidden,           200, 200, CODE_REFUSED, "forbid",  false, 0, "Refused by policy."),
+    row(Kind::Condition,           200, 200, CODE_REFUSED, "condition", false, 0, "No rule lets this be done with these arguments."),
+    row(Kind::Unknown,             200, 200, CODE_REFUSED, "unknown", false, 0, "An argument that the policy looks at is missing, or is not what it must be."),
+    row(Kind::ScopeMissing,        403, 403, CODE_REFUSED, "scope",   false, 0, "The token lacks a scope that this needs; the WWW-Authenticate field names all of them."),
+    row(Kind::Limit,               200, 200, CODE_REFUSED, "limit",   false, 0, "A limit is reached."),
+    row(Kind::Rate,                200, 200, CODE_REFUSED, "rate",    false, 0, "Too many requests."),
+    row(Kind::RateOfMethod,        429, 429, CODE_REFUSED, "rate",    false, 1, "Too many requests."),
+    row(Kind::ApprovalPending,     200, 200, CODE_REFUSED, "approval",false, 0, "This has to be approved by a person first."),
+    row(Kind::ApprovalDenied,      200, 200, CODE_REFUSED, "denied",  false, 0, "This was not approved."),
+    row(Kind::ApprovalUnasked,     200, 200, CODE_REFUSED, "unasked", false, 0, "This has to be approved first, and nobody can be asked."),
+    row(Kind::ApprovalsFull,       503, 503, -32603, "approvals_full",false, 5, "The gateway has as many approvals waiting as it can keep; try again later."),
+    row(Kind::CountsFull,          503, 503, -32603, "counts_full",   false, 5, "The gateway has no room to count this call, so it does not let it go; try again later."),
+    row(Kind::Revoked,             401, 401, -32600, "revoked",       false, 0, "The bearer token is not valid here: it was revoked."),
     row(Kind::CatalogUnknown,      503, 503, -32603, "catalog",       false, 2, "The server behind this endpoint has not been reached yet; try again."),
     row(Kind::NoRoom,              503, 503, -32603, "overload",      true,  1, "The gateway has no room for this connection; try again later."),
     row(Kind::Overloaded,          503, 503, -32603, "overload",      false, 1, "The gateway has more to do than it can carry, and this was not done; try again."),
@@ -195,6 +217,8 @@ pub struct Refusal {
     pub challenge: Option<String>,
     /// `Allow`, for a 405.
     pub allow: Option<&'static str>,
+    /// `Retry-After`, seconds, where the row has one and this is more to the point.
+    pub retry_after: Option<u64>,
     /// Whether a request is waiting for a JSON-RPC answer: a refused notification has a status other than 200.
     pub answerable: bool,
     /// Written as a tool's result with `isError`, so that the model reads it; `data` is then its `_meta`.
@@ -228,6 +252,7 @@ impl From<Kind> for Refusal {
             data: None,
             challenge: None,
             allow: None,
+            retry_after: None,
             answerable: true,
             tool_result: false,
             method: "",
@@ -272,6 +297,13 @@ impl Refusal {
     pub fn unanswerable(mut self) -> Self {
         self.answerable = false;
         self
+    }
+
+    /// Seconds for `Retry-After`; 0 for none.
+    #[must_use]
+    pub fn retry_after(&self) -> u64 {
+        let row = u64::from(self.kind.row().retry_after);
+        if row == 0 { 0 } else { self.retry_after.unwrap_or(row).max(1) }
     }
 
     /// The HTTP status to send.

@@ -66,6 +66,7 @@ pub(super) async fn answer(
 /// An answer that the client must not see.
 pub(super) fn withheld(shard: &Shard, flight: &Flight, answer: Answer, kind: Kind) -> Refusal {
     answer.abandon();
+    flight.did.set(false);
     let refusal = flight.reasoned(kind);
     end(shard, flight, Ended { code: kind.row().code, ..Ended::of(Status::Invalid, refusal.status()) });
     refusal

@@ -15,6 +15,7 @@ use crate::base::slab::Slab;
 use crate::base::time::Moment;
 use crate::config::Limits;
 use crate::record::Writer;
+use crate::record::keyed::Keys;
 use crate::session::owner::SealingKey;
 use crate::tls::stream::Stream;
 use crate::uring::bell::{self, Listening};
@@ -45,6 +46,8 @@ pub struct Start {
     pub record: Writer,
     /// Keys that seal and open session ids; the first one seals.
     pub sealing: Arc<[SealingKey]>,
+    /// By which it writes down what it does not write out.
+    pub keys: Keys,
     /// Descriptors that the process may have open.
     pub files: u64,
 }
@@ -58,7 +61,8 @@ pub fn run(start: Start) -> Result<(), RingFault> {
     driver.run(async move {
         let listeners: Vec<Listener> = start.listeners.into_iter().filter_map(|l| Listener::from_std(l).ok()).collect();
         let connections_max = connections_max(start.files, start.control.shards());
-        let shard = Rc::new(Shard::new(start.id, start.control, start.record, start.sealing, connections_max));
+        let shard =
+            Rc::new(Shard::new(start.id, start.control, start.record, start.sealing, start.keys, connections_max));
         shard.feeds.belong_to(&shard);
         ring::spawn(shard.timers.clone().run());
         let ear = shard.control.mail.ear(shard.id).and_then(|ear| ear.listen().ok());

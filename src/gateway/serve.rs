@@ -259,7 +259,6 @@ async fn refuse(shard: &Shard, conn: &mut Conn, refusal: &Refusal, keep: bool) -
 
 /// A refusal as bytes: its head, and its body unless the method has none.
 pub(super) fn answer_of(refusal: &Refusal, keep: bool, with_body: bool) -> Vec<u8> {
-    let row = refusal.kind.row();
     let mut body = Vec::with_capacity(256);
     refusal.write_body(&mut body);
     let mut out = Vec::with_capacity(512 + body.len());
@@ -271,8 +270,8 @@ pub(super) fn answer_of(refusal: &Refusal, keep: bool, with_body: bool) -> Vec<u
     if let Some(allow) = refusal.allow {
         let _ = reply::write_field(&mut out, "allow", allow.as_bytes());
     }
-    if row.retry_after > 0 {
-        let _ = reply::write_number(&mut out, "retry-after", u64::from(row.retry_after));
+    if refusal.retry_after() > 0 {
+        let _ = reply::write_number(&mut out, "retry-after", refusal.retry_after());
     }
     if !keep {
         let _ = reply::write_field(&mut out, "connection", b"close");

@@ -7,6 +7,8 @@
 
 pub mod approvals;
 pub mod asks;
+pub mod counts;
+mod spool;
 #[cfg(test)]
 mod tests;
 

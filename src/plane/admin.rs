@@ -18,6 +18,7 @@ use crate::gateway::tally::Section;
 use crate::http::field::Known;
 use crate::http::head::{Framing, Method, Progress, RequestHead};
 use crate::http::reply;
+use crate::ledger::counts::Standing;
 use crate::mcp::catalog::{ListKind, ServerCatalog};
 use crate::mcp::transport::Transport;
 use crate::uring::wait::clock;
@@ -356,6 +357,12 @@ fn shard(busy: Busy) -> Value {
     json!({ "connections": connections, "calls": calls, "streams": streams, "buffer_bytes": buffer_bytes })
 }
 
+/// How it stands with what limits and rates count.
+fn counts(standing: Standing) -> Value {
+    let Standing { counts, counts_max, waiting, no_room, not_kept } = standing;
+    json!({ "counts": counts, "counts_max": counts_max, "waiting": waiting, "no_room": no_room, "not_kept": not_kept })
+}
+
 /// How the last reload went.
 fn reloaded(reload: &ReloadHealth) -> Value {
     json!({
@@ -397,7 +404,7 @@ fn page(path: &[u8], control: &Control, health: &Health) -> Page {
                         "version": version, "ready": ready, "recording": recording, "servers": servers,
                         "snapshot": snapshot.number,
                         "policy": snapshot.settings.policy.hex12(), "draining": control.life() != Life::Run,
-                        "sessions": control.ledger.len(), "shards": shards,
+                        "sessions": control.ledger.len(), "counts": counts(control.counts.standing()), "shards": shards,
                         "approvals": control.approvals.waiting(), "revocations": snapshot.revocations.len(),
                         "endpoints": endpoints::status(&snapshot),
                         "reload": health.reload().as_ref().map(reloaded),

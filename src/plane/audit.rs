@@ -1,6 +1,7 @@
 //! The record as JSON lines: one object per line, schema version in `v`. Readers see nothing else, whatever the form on
 //! disk.
 
+use std::borrow::Cow;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -9,6 +10,8 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::record::frame::{Decision, Frame, Outcome, Status, TargetKind, Verdict};
+use crate::record::json::{self, flag, hex, name, number, text};
+use crate::record::keyed::{Keys, Name};
 
 /// Version of the lines' schema.
 pub const VERSION: u64 = 1;
@@ -23,13 +26,16 @@ pub struct Lines {
     run: u64,
     second: Option<u64>,
     text: String,
+    /// By which callers are written, where they are not written as they are.
+    keys: Option<Keys>,
 }
 
 impl Lines {
-    /// Lines of the process that began at this time, milliseconds since 1970.
+    /// Lines of the process that began at this time, milliseconds since 1970. With `keys`, subjects and agents are
+    /// written as keyed digests.
     #[must_use]
-    pub fn new(run: u64) -> Self {
-        Self { run, ..Self::default() }
+    pub fn new(run: u64, keys: Option<Keys>) -> Self {
+        Self { run, keys, ..Self::default() }
     }
 
     /// A frame as one line, with its newline.
@@ -39,7 +45,7 @@ impl Lines {
                 self.begin(out, "decision", decision.unix_ms);
                 number(out, "seq", seq.0);
                 number(out, "shard", shard.0.into());
-                write_decision(out, decision, rules, *cut);
+                write_decision(out, decision, rules, *cut, self.keys.as_ref());
             }
             Frame::Outcome { shard, seq, outcome } => {
                 self.begin(out, "outcome", outcome.unix_ms);
@@ -61,16 +67,26 @@ impl Lines {
         self.write_event(out, "policy", unix_ms, event, detail);
     }
 
-    /// What a person has decided: an approval, a revocation.
+    /// What somebody did through the admin listener or the command line: an approval, a revocation. Its `subject` and
+    /// `agent`, if it has them, are those of `issuer`, and are written as those of decisions are.
     pub fn write_admin(&mut self, out: &mut Vec<u8>, unix_ms: u64, event: &str, detail: &Value) {
-        self.write_event(out, "admin", unix_ms, event, detail);
+        let Some(keys) = &self.keys else { return self.write_event(out, "admin", unix_ms, event, detail) };
+        let mut detail = detail.clone();
+        let issuer = detail["issuer"].as_str().unwrap_or_default().to_owned();
+        for (member, kind) in [("subject", Name::Subject), ("agent", Name::Agent)] {
+            let name = detail.get_mut(member).filter(|name| name.is_string());
+            if let Some(name) = name {
+                *name = Value::from(keyed(keys, kind, &issuer, name.as_str().unwrap_or_default()));
+            }
+        }
+        self.write_event(out, "admin", unix_ms, event, &detail);
     }
 
     fn write_event(&mut self, out: &mut Vec<u8>, kind: &str, unix_ms: u64, event: &str, detail: &Value) {
         self.begin(out, kind, unix_ms);
         text(out, "event", event);
         name(out, "detail");
-        string_safe(out, &detail.to_string());
+        json::safe(out, &detail.to_string());
         out.extend_from_slice(b"}\n");
     }
 
@@ -95,11 +111,11 @@ impl Lines {
     }
 }
 
-fn write_decision(out: &mut Vec<u8>, decision: &Decision<'_>, rules: &[&str], cut: bool) {
+fn write_decision(out: &mut Vec<u8>, decision: &Decision<'_>, rules: &[&str], cut: bool, keys: Option<&Keys>) {
     for (key, value) in [
         ("issuer", decision.issuer),
-        ("subject", decision.subject),
-        ("agent", decision.agent),
+        ("subject", &called(keys, Name::Subject, decision.issuer, decision.subject)),
+        ("agent", &called(keys, Name::Agent, decision.issuer, decision.agent)),
         ("task", decision.task),
         ("method", decision.method),
         ("server", decision.server),
@@ -115,25 +131,37 @@ fn write_decision(out: &mut Vec<u8>, decision: &Decision<'_>, rules: &[&str], cu
     let verdict = match decision.verdict {
         Verdict::Permit => "permit",
         Verdict::Refuse => "refuse",
+        Verdict::Pending => "pending",
     };
     text(out, "verdict", verdict);
     text(out, "reason", decision.reason);
-    name(out, "rules");
-    out.push(b'[');
-    for (index, rule) in rules.iter().enumerate() {
-        if index > 0 {
-            out.push(b',');
-        }
-        string(out, rule);
-    }
-    out.push(b']');
+    json::texts(out, "rules", rules.iter().copied());
     hex(out, "policy", &decision.policy);
     text(out, "mode", "enforce");
     text(out, "protocol", decision.protocol);
     hex(out, "trace", &decision.trace);
+    if decision.arguments != [0; 16] {
+        hex(out, "arguments_digest", &decision.arguments);
+    }
+    out.extend_from_slice(decision.detail);
     if cut {
         flag(out, "cut", true);
     }
+}
+
+/// How a caller's name is written.
+fn called<'a>(keys: Option<&Keys>, kind: Name, issuer: &str, name: &'a str) -> Cow<'a, str> {
+    match keys.filter(|_| !name.is_empty()) {
+        Some(keys) => Cow::Owned(keyed(keys, kind, issuer, name)),
+        None => Cow::Borrowed(name),
+    }
+}
+
+/// How a caller's name is written under a key: by what no name of an issuer's would be taken for.
+fn keyed(keys: &Keys, kind: Name, issuer: &str, name: &str) -> String {
+    let mut digits = b"keyed:".to_vec();
+    json::digits(&mut digits, &keys.caller(kind, issuer, name));
+    String::from_utf8(digits).unwrap_or_default()
 }
 
 fn write_outcome(out: &mut Vec<u8>, outcome: &Outcome) {
@@ -152,70 +180,6 @@ fn write_outcome(out: &mut Vec<u8>, outcome: &Outcome) {
     number(out, "answer_bytes", outcome.answer_bytes);
 }
 
-fn name(out: &mut Vec<u8>, name: &str) {
-    out.extend_from_slice(b",\"");
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b"\":");
-}
-
-/// A member with a text; `null` for none.
-fn text(out: &mut Vec<u8>, key: &str, value: &str) {
-    name(out, key);
-    if value.is_empty() {
-        out.extend_from_slice(b"null");
-    } else {
-        string(out, value);
-    }
-}
-
-fn number(out: &mut Vec<u8>, key: &str, value: u64) {
-    name(out, key);
-    out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
-}
-
-fn flag(out: &mut Vec<u8>, key: &str, value: bool) {
-    name(out, key);
-    out.extend_from_slice(if value { b"true" } else { b"false" });
-}
-
-/// A member with hexadecimal digits; `null` for all zero, which stands for none.
-fn hex(out: &mut Vec<u8>, key: &str, bytes: &[u8]) {
-    name(out, key);
-    if bytes.iter().all(|byte| *byte == 0) {
-        return out.extend_from_slice(b"null");
-    }
-    let digit = |nibble: u8| b"0123456789abcdef"[usize::from(nibble)];
-    out.push(b'"');
-    out.extend(bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]));
-    out.push(b'"');
-}
-
-fn string(out: &mut Vec<u8>, value: &str) {
-    let plain = |byte: &u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
-    if value.as_bytes().iter().all(plain) {
-        out.push(b'"');
-        out.extend_from_slice(value.as_bytes());
-        out.push(b'"');
-    } else {
-        string_safe(out, &Value::from(value).to_string());
-    }
-}
-
-/// JSON text, with everything escaped beyond what JSON demands that could move a cursor, hide text or fake a line in
-/// whatever shows it. Outside of strings JSON has none of these letters.
-fn string_safe(out: &mut Vec<u8>, json: &str) {
-    for letter in json.chars() {
-        if letter.is_control() || hides(letter) {
-            let mut units = [0; 2];
-            for unit in letter.encode_utf16(&mut units) {
-                out.extend_from_slice(format!("\\u{unit:04x}").as_bytes());
-            }
-        } else {
-            out.extend_from_slice(letter.encode_utf8(&mut [0; 4]).as_bytes());
-        }
-    }
-}
-
 /// The word for an outcome's status.
 #[must_use]
 pub fn word(status: Status) -> &'static str {
@@ -229,13 +193,6 @@ pub fn word(status: Status) -> &'static str {
         Status::Cancelled => "cancelled",
         Status::Detached => "detached",
     }
-}
-
-/// Line and paragraph separators, bidirectional marks, tag characters, the byte order mark.
-fn hides(letter: char) -> bool {
-    matches!(letter,
-        '\u{061c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
-        | '\u{e0000}'..='\u{e007f}')
 }
 
 /// The log's files in `dir`, oldest first: their names sort by time.
@@ -298,11 +255,49 @@ mod tests {
         Lines::default().write(&mut out, &frame);
         let text = String::from_utf8(out).unwrap();
         assert_eq!(text.matches('\n').count(), 1);
-        assert!(text.trim_end().chars().all(|c| !c.is_control() && !hides(c)), "{text}");
+        assert!(text.trim_end().chars().all(|c| !c.is_control() && !json::hides(c)), "{text}");
         let back: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(back["tool"], target);
         assert_eq!(back["subject"], "a\0b");
         assert_eq!(back["time"], "1970-01-01T00:00:00.000Z");
+    }
+
+    #[test]
+    fn what_only_some_have_stands_behind_the_rest() {
+        let detail = b",\"approval\":{\"id\":\"ap-1\"}";
+        let decision = Decision { verdict: Verdict::Pending, arguments: [0xab; 16], detail, ..Decision::default() };
+        let mut out = Vec::new();
+        let frame = Frame::Decision { shard: ShardId(0), seq: Seq(0), decision, rules: vec![], cut: true };
+        Lines::default().write(&mut out, &frame);
+        let line: Value = serde_json::from_slice(&out).unwrap();
+        assert_eq!((&line["verdict"], &line["approval"]["id"]), (&"pending".into(), &"ap-1".into()));
+        assert_eq!((&line["arguments_digest"], &line["cut"]), (&"ab".repeat(16).into(), &true.into()));
+    }
+
+    #[test]
+    fn callers_can_be_written_under_a_key() {
+        let keys = Keys::derive(&[7; 32]);
+        let mut lines = Lines::new(0, Some(keys));
+        let mut line = |write: &dyn Fn(&mut Lines, &mut Vec<u8>)| {
+            let mut out = Vec::new();
+            write(&mut lines, &mut out);
+            serde_json::from_slice::<Value>(&out).unwrap()
+        };
+        let decided = |issuer, subject, agent| {
+            let decision = Decision { issuer, subject, agent, ..Decision::default() };
+            Frame::Decision { shard: ShardId(0), seq: Seq(0), decision, rules: vec![], cut: false }
+        };
+        let one = line(&|lines, out| lines.write(out, &decided("i", "alice", "alice")));
+        let subject = one["subject"].as_str().unwrap();
+        assert!(subject.starts_with("keyed:") && subject.len() == 38, "{one}");
+        assert_ne!(one["subject"], one["agent"]);
+        let other = line(&|lines, out| lines.write(out, &decided("j", "alice", "")));
+        assert_ne!(one["subject"], other["subject"]);
+        assert_eq!(other["agent"], Value::Null);
+        let detail = serde_json::json!({ "issuer": "i", "subject": "alice", "by": "bob" });
+        let admin = line(&|lines, out| lines.write_admin(out, 0, "revoked", &detail));
+        assert_eq!((&admin["kind"], &admin["detail"]["subject"]), (&"admin".into(), &one["subject"]));
+        assert_eq!(admin["detail"]["by"], "bob");
     }
 
     #[test]

@@ -8,17 +8,19 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::base::limits::{JOURNAL_BYTES_MIN, JOURNAL_PAUSE_MS, LOG_RETRY_MS};
 use crate::ledger::Ledger;
+use crate::ledger::counts::Counts;
 use crate::session::journal::{HEADER, Tail};
 use crate::uring::cpu;
 use crate::uring::wait::clock;
 
 use super::PlaneFault;
+use super::counts::CountsJournal;
 
 /// The journal of one process, which has the state folder to itself.
 #[derive(Debug)]
@@ -38,6 +40,10 @@ pub(super) struct Journal {
     /// The file no longer follows from the table: nothing is appended any more.
     stale: bool,
     failing: bool,
+    /// What limits and rates count is written down by the same thread.
+    counts: Option<CountsJournal>,
+    /// That thread.
+    thread: Arc<OnceLock<std::thread::Thread>>,
 }
 
 /// The running thread.
@@ -98,6 +104,8 @@ impl Journal {
             mark,
             stale: false,
             failing: false,
+            counts: None,
+            thread: Arc::default(),
         };
         if restored.tail == Tail::Damaged || restored.old {
             let path = journal.path.display().to_string();
@@ -105,6 +113,16 @@ impl Journal {
             journal.begin_anew().map_err(fault)?;
         }
         Ok(journal)
+    }
+
+    /// The same, and what limits and rates count: the counts, which must be empty, get what is in their journal.
+    ///
+    /// # Errors
+    /// `PlaneFault::Counts`, `PlaneFault::CountsRing`, `PlaneFault::File`.
+    pub(super) fn with_counts(mut self, counts: Arc<Counts>) -> Result<Self, PlaneFault> {
+        let state = self.path.parent().unwrap_or(Path::new("."));
+        self.counts = Some(CountsJournal::open(state, counts, self.thread.clone())?);
+        Ok(self)
     }
 
     /// Starts the thread.
@@ -123,14 +141,21 @@ impl Journal {
 
     fn run(mut self, stop: &AtomicBool) -> io::Result<()> {
         cpu::name_thread("plane-ledger");
+        _ = self.thread.set(std::thread::current());
         loop {
             let last = stop.load(Ordering::Acquire);
             let written = self.turn();
             if last {
-                return written.and_then(|()| self.file.sync_all());
+                let counted = self.counts.take().map_or(Ok(()), CountsJournal::finish);
+                return written.and_then(|()| self.file.sync_all()).and(counted);
+            }
+            if let Some(counts) = &mut self.counts {
+                // What goes wrong is in the log.
+                _ = counts.turn();
             }
             let pause_ms = if self.failing { LOG_RETRY_MS } else { JOURNAL_PAUSE_MS };
-            std::thread::sleep(Duration::from_millis(pause_ms));
+            // Woken before that when much is counted.
+            std::thread::park_timeout(Duration::from_millis(pause_ms));
         }
     }
 

@@ -7,7 +7,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -15,6 +15,7 @@ use serde_json::Value;
 use crate::base::limits::{LOG_FILE_BYTES_MAX, LOG_PAUSE_MS, LOG_PAUSE_MS_MAX, LOG_RETRY_MS, NOTES_MAX};
 use crate::record::Reader;
 use crate::record::frame::Frame;
+use crate::record::keyed::Keys;
 use crate::uring::cpu;
 use crate::uring::wait::clock;
 
@@ -30,13 +31,13 @@ pub struct Notes(SyncSender<Note>);
 
 #[derive(Debug)]
 struct Note {
-    unix_ms: u64,
     kind: Kind,
+    unix_ms: u64,
     event: &'static str,
     detail: Value,
 }
 
-/// What kind of line it is.
+/// What a line is about.
 #[derive(Clone, Copy, Debug)]
 enum Kind {
     Policy,
@@ -57,18 +58,18 @@ pub struct Noted(Receiver<Note>);
 impl Notes {
     /// Has a line of kind `policy` written. Where too many wait, the log for operators says that this one is lost.
     pub fn tell(&self, event: &'static str, detail: Value) {
-        self.send(Kind::Policy, event, detail);
+        self.put(Kind::Policy, event, detail);
     }
 
-    /// The same of kind `admin`: what a person has decided.
-    pub fn tell_admin(&self, event: &'static str, detail: Value) {
-        self.send(Kind::Admin, event, detail);
+    /// Has a line of kind `admin` written: what somebody did. A subject or an agent in it is called `subject` or `agent`,
+    /// beside its `issuer`.
+    pub fn admin(&self, event: &'static str, detail: Value) {
+        self.put(Kind::Admin, event, detail);
     }
 
-    fn send(&self, kind: Kind, event: &'static str, detail: Value) {
-        if let Err(lost) = self.0.try_send(Note { unix_ms: clock().unix_ms, kind, event, detail }) {
-            let (TrySendError::Full(note) | TrySendError::Disconnected(note)) = lost;
-            tracing::error!("a line of the record is lost: {event} {}", note.detail);
+    fn put(&self, kind: Kind, event: &'static str, detail: Value) {
+        if self.0.try_send(Note { kind, unix_ms: clock().unix_ms, event, detail }).is_err() {
+            tracing::error!("a line of the record is lost: {event}");
         }
     }
 }
@@ -97,7 +98,8 @@ pub struct Running {
 }
 
 impl Log {
-    /// A log in `dir`, whose first file is opened now, so that a folder that cannot be written is known at start.
+    /// A log in `dir`, whose first file is opened now, so that a folder that cannot be written is known at start. With
+    /// `keys`, callers are written under them.
     ///
     /// # Errors
     /// `PlaneFault::File`.
@@ -107,6 +109,7 @@ impl Log {
         noted: Noted,
         watcher: Option<Watcher>,
         health: Arc<Health>,
+        keys: Option<Keys>,
     ) -> Result<Self, PlaneFault> {
         state::folder("the audit folder", &dir)?;
         let mut log = Self {
@@ -118,7 +121,7 @@ impl Log {
             begun: clock().unix_ms,
             files: 0,
             file_bytes: 0,
-            lines: audit::Lines::new(clock().unix_ms),
+            lines: audit::Lines::new(clock().unix_ms, keys),
             pending: Vec::new(),
             failing: false,
             health,
@@ -173,7 +176,7 @@ impl Log {
         let mut drained = 0;
         if !self.failing {
             for note in self.noted.0.try_iter() {
-                let Note { unix_ms, kind, event, detail } = &note;
+                let Note { kind, unix_ms, event, detail } = &note;
                 match kind {
                     Kind::Policy => self.lines.write_policy(&mut self.pending, *unix_ms, event, detail),
                     Kind::Admin => self.lines.write_admin(&mut self.pending, *unix_ms, event, detail),

@@ -8,7 +8,7 @@ use crate::config::snapshot::Snapshot;
 use crate::gateway::control::{Busy, Control, Life};
 use crate::gateway::tally::{self, Section};
 use crate::mcp::catalog::ListKind;
-use crate::record::meter::{Counted, Labels, OPERATION_NS, OVERHEAD_NS};
+use crate::record::meter::{Counted, Labels, OPERATION_NS, OVERHEAD_NS, PENDING};
 use crate::upstream::breaker::{State, View};
 use crate::uring::wait::clock;
 
@@ -53,11 +53,26 @@ fn decisions(text: &mut Text, snapshot: &Snapshot, control: &Control) {
     text.family(name, Kind::Counter, "Decisions, by what they were about and why they came out so.");
     snapshot.meters.decisions(|about, reason, count| {
         let mut labels = of(&about);
-        labels.push(("portcullis_decision", if reason == "permit" { "permit" } else { "refuse" }));
+        let decision = match reason {
+            "permit" => "permit",
+            PENDING => "pending",
+            _ => "refuse",
+        };
+        labels.push(("portcullis_decision", decision));
         labels.push(("portcullis_decision_reason", reason));
         labels.push(("mode", "enforce"));
         text.sample(name, &labels, count);
     });
+    let name = "portcullis_policy_unknown_total";
+    text.family(name, Kind::Counter, "Conditions and limits of a rule that could not be evaluated.");
+    for (rule, count) in snapshot.meters.unknowns() {
+        text.sample(name, &[("rule", rule)], count);
+    }
+    let name = "portcullis_shadow_decisions_total";
+    text.family(name, Kind::Counter, "What calls would have come to with a rule in shadow.");
+    for (rule, verdict, count) in snapshot.meters.shadows() {
+        text.sample(name, &[("rule", rule), ("verdict", verdict)], count);
+    }
     let name = "portcullis_requests_refused_total";
     text.family(name, Kind::Counter, "Requests refused before there was anything to decide on, by why.");
     for (reason, count) in control.tally.refusals() {

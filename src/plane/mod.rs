@@ -11,6 +11,7 @@ pub mod audit;
 pub mod banner;
 mod certs;
 mod client;
+mod counts;
 mod endpoints;
 mod journal;
 mod keeper;
@@ -87,6 +88,24 @@ pub enum PlaneFault {
         path: String,
         /// What is wrong with it.
         why: String,
+    },
+    /// The journal of counts is not one that this build can read.
+    #[error(
+        "the journal of counts {path} cannot be used: {fault}; remove it, and counts.ring, to begin all counts anew"
+    )]
+    Counts {
+        /// Where it is.
+        path: String,
+        /// What is wrong with it.
+        fault: crate::policy::counter::journal::JournalFault,
+    },
+    /// The file through which counts go into their journal is not one that this build can read.
+    #[error("the ring of counts {path} cannot be used: {fault}; remove it to start without what was counted last")]
+    CountsRing {
+        /// Where it is.
+        path: String,
+        /// What is wrong with it.
+        fault: crate::ledger::counts::SpoolFault,
     },
     /// An address cannot be listened on.
     #[error(

@@ -87,7 +87,7 @@ impl People {
             tracing::error!("what was decided about {id} is not on the disk yet: {error}");
         }
         let card = Card::of(&shown, true);
-        self.notes.tell_admin(if yes { "approved" } else { "denied" }, card.record());
+        self.notes.admin(if yes { "approved" } else { "denied" }, card.record());
         answered(200, &card)
     }
 
@@ -130,7 +130,7 @@ impl People {
             if let Some(issuer) = target.issuer() {
                 detail["issuer"] = issuer.into();
             }
-            self.notes.tell_admin(event, detail);
+            self.notes.admin(event, detail);
         }
         let said = json!({ event: Entry::of(&revocation), "changed": changed, "kept": kept, "shards_behind": behind });
         answered(if behind == 0 { 200 } else { 504 }, &said)

@@ -16,6 +16,7 @@ use crate::gateway::control::{Control, Life};
 use crate::gateway::run;
 use crate::identity::provider;
 use crate::mcp::catalog::Catalog;
+use crate::record::keyed::Keys;
 use crate::record::{self, Writer};
 use crate::session::owner::SealingKey;
 use crate::stdio::host::Host;
@@ -127,14 +128,17 @@ impl Gateway {
         let control = Arc::new(Control::new(snapshot, shards).map_err(lack)?);
         // Nobody else has it yet, so it is not set yet.
         let _ = control.programs.set(Host::new(driver.clone()).map_err(lack)?);
-        let journal = Journal::open(claimed, &settings.state, control.ledger.clone())?.start()?;
+        let journal = Journal::open(claimed, &settings.state, control.ledger.clone())?;
+        let journal = journal.with_counts(control.counts.clone())?.start()?;
         let (decided, approvals) = approvals::begin(&settings.state, &control.approvals)?;
         let health = Arc::new(Health::new(settings.servers.iter().map(|server| &*server.name)));
 
         let (writers, readers): (Vec<Writer>, Vec<_>) =
             (0..shards).map(|shard| record::ring(ShardId::from_index(shard))).unzip();
         let (notes, noted) = log::notes();
-        let log = Log::open(settings.audit_dir.clone(), readers, noted, options.watcher, health.clone())?.start()?;
+        let keys = Keys::derive(&state::audit_secret(&settings.state)?);
+        let log =
+            Log::open(settings.audit_dir.clone(), readers, noted, options.watcher, health.clone(), None)?.start()?;
         let (news, heard) = mpsc::channel();
         let begin = Begin {
             config: options.config,
@@ -165,6 +169,7 @@ impl Gateway {
                 control: control.clone(),
                 record,
                 sealing: sealing.clone(),
+                keys: keys.clone(),
                 files,
             };
             threads.push(run_shard(start, cpus.get(index % cpus.len().max(1)).copied())?);

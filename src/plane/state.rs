@@ -1,5 +1,6 @@
-//! The state folder: what must outlive a restart and is no configuration: the key that seals session ids, the journal
-//! of sessions (`plane::journal`), approvals (`plane::approvals`) and revocations (`plane::revoke`).
+//! The state folder: what must outlive a restart and is no configuration: the key that seals session ids, the one that
+//! the record's digests are made with, the journal of sessions (`plane::journal`), approvals (`plane::approvals`) and
+//! revocations (`plane::revoke`).
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -15,8 +16,10 @@ use crate::base::limits::{STATE_WAIT_MS_MAX, TICK_MS};
 
 use super::PlaneFault;
 
-/// Name of the key file in the state folder.
-const KEY_FILE: &str = "session.key";
+/// Name of the file with the sessions' key in the state folder.
+const SESSION_KEY: &str = "session.key";
+/// The same of the record's.
+const AUDIT_KEY: &str = "audit.key";
 
 /// A folder of ours, made with mode 0700 if it is not there.
 ///
@@ -36,11 +39,23 @@ pub fn folder(what: &'static str, path: &Path) -> Result<(), PlaneFault> {
 /// `PlaneFault::File` when it can be neither read nor made, `PlaneFault::Key` when it is not a key,
 /// `PlaneFault::KeyOpen` when others may read it.
 pub fn sealing_secret(state: &Path) -> Result<[u8; 32], PlaneFault> {
+    secret(state, SESSION_KEY)
+}
+
+/// The secret that the record's digests are made with; as the other one.
+///
+/// # Errors
+/// As [`sealing_secret`].
+pub fn audit_secret(state: &Path) -> Result<[u8; 32], PlaneFault> {
+    secret(state, AUDIT_KEY)
+}
+
+fn secret(state: &Path, name: &str) -> Result<[u8; 32], PlaneFault> {
     folder("the state folder", state)?;
-    let path = state.join(KEY_FILE);
+    let path = state.join(name);
     let fault = |error| PlaneFault::File { what: "the key file", path: path.display().to_string(), error };
     if !path.try_exists().map_err(fault)? {
-        make_key(state, &path).map_err(fault)?;
+        make_key(state, name).map_err(fault)?;
     }
     let mode = fs::metadata(&path).map_err(fault)?.permissions().mode();
     if mode & 0o077 != 0 {
@@ -128,12 +143,12 @@ pub(super) fn give(state: &Path, file: &fs::File) -> std::io::Result<()> {
 }
 
 /// Writes a new key, unless somebody else who starts at the same time was faster: then theirs is the key.
-fn make_key(state: &Path, path: &Path) -> std::io::Result<()> {
+fn make_key(state: &Path, name: &str) -> std::io::Result<()> {
     let mut secret = [0; 32];
     SystemRandom::new().fill(&mut secret).map_err(|_| std::io::Error::other("no randomness"))?;
     let digits: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
     // Under another name first, so that a crash in between leaves no half key.
-    let fresh = state.join(format!("{KEY_FILE}.{}", std::process::id()));
+    let fresh = state.join(format!("{name}.{}", std::process::id()));
     match fs::remove_file(&fresh) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -141,7 +156,7 @@ fn make_key(state: &Path, path: &Path) -> std::io::Result<()> {
     let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh)?;
     file.write_all(digits.as_bytes())?;
     file.sync_all()?;
-    let linked = fs::hard_link(&fresh, path);
+    let linked = fs::hard_link(&fresh, state.join(name));
     fs::remove_file(&fresh)?;
     match linked {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(error),
@@ -174,7 +189,7 @@ mod tests {
         assert_eq!(sealing_secret(&state).unwrap(), first);
         assert_ne!(first, [0; 32]);
         for key in ["short", &"+f".repeat(32), &"g0".repeat(32)] {
-            fs::write(state.join(KEY_FILE), key).unwrap();
+            fs::write(state.join(SESSION_KEY), key).unwrap();
             assert!(matches!(sealing_secret(&state), Err(PlaneFault::Key(_))), "{key}");
         }
     }
@@ -182,10 +197,9 @@ mod tests {
     #[test]
     fn those_who_start_together_have_one_key() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join(KEY_FILE);
-        make_key(folder.path(), &path).unwrap();
+        make_key(folder.path(), SESSION_KEY).unwrap();
         let first = sealing_secret(folder.path()).unwrap();
-        make_key(folder.path(), &path).unwrap();
+        make_key(folder.path(), SESSION_KEY).unwrap();
         assert_eq!(sealing_secret(folder.path()).unwrap(), first);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing else is left");
     }
@@ -203,7 +217,7 @@ mod tests {
     fn a_key_that_others_may_read_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         sealing_secret(folder.path()).unwrap();
-        fs::set_permissions(folder.path().join(KEY_FILE), fs::Permissions::from_mode(0o640)).unwrap();
+        fs::set_permissions(folder.path().join(SESSION_KEY), fs::Permissions::from_mode(0o640)).unwrap();
         assert!(matches!(sealing_secret(folder.path()), Err(PlaneFault::KeyOpen(_))));
     }
 }

@@ -1,8 +1,12 @@
 //! The decision: (table, caller, active task, call) -> `Permit` or `Denied`. No allocation for tools and prompts, and
 //! no step that repeats per rule.
 
-use std::sync::Arc;
+use std::net::IpAddr;
 
+use super::approval::Granted;
+use super::counter::Taken;
+use super::needs::{Need, Needs, Note, Past};
+pub use super::remarks::{Asking, Remarks, Shadow, UnknownAt, Why};
 use super::rule::Effect;
 use super::table::{Asker, Named, Says, Table, merge};
 use super::uri::Target;
@@ -18,9 +22,15 @@ use crate::mcp::input::Ask;
 /// Only this file can make one, since nobody else can name its fields:
 ///
 /// ```compile_fail,E0451
-/// use portcullis::policy::decide::{Permit, Rules};
-/// fn forge(call: portcullis::mcp::call::Call, server: portcullis::base::ids::ServerId) -> Permit {
-///     Permit { call, server, item: None, rules: Rules::new() }
+/// use portcullis::policy::decide::{Permit, Remarks, Rules};
+/// use portcullis::policy::counter::Taken;
+/// fn forge(
+///     owner: portcullis::identity::caller::Owner,
+///     call: portcullis::mcp::call::Call,
+///     server: portcullis::base::ids::ServerId,
+/// ) -> Permit {
+///     let (rules, remarks, taken) = (Rules::new(), Remarks::default(), Taken::none());
+///     Permit { owner, call, server, item: None, rules, notes: Vec::new(), remarks, taken, approval: None }
 /// }
 /// ```
 ///
@@ -44,6 +54,139 @@ pub struct Permit {
     server: ServerId,
     item: Option<ItemId>,
     rules: Rules,
+    notes: Vec<Note>,
+    remarks: Remarks,
+    taken: Taken,
+    approval: Option<Granted>,
+}
+
+/// What a permit was given for beside the rules, and what is owed to others when its call has ended.
+#[derive(Debug)]
+pub struct Stakes {
+    /// What was reserved.
+    pub taken: Taken,
+    /// What is to be remembered when it succeeds.
+    pub notes: Vec<Note>,
+    /// Who said yes.
+    pub approval: Option<Granted>,
+}
+
+/// What a call looks like from outside of its arguments: when, from where, after what.
+#[derive(Clone, Copy)]
+pub struct Scene<'a> {
+    /// What the call was read from.
+    pub body: &'a [u8],
+    /// The wall clock, milliseconds since 1970.
+    pub unix_ms: u64,
+    /// The session that it came in.
+    pub session: Option<[u8; 16]>,
+    /// The client's address.
+    pub address: Option<IpAddr>,
+    /// The path of the endpoint.
+    pub endpoint: &'a str,
+    /// The JSON-RPC method.
+    pub method: &'a str,
+    /// What happened before.
+    pub past: &'a dyn Past,
+}
+
+/// What a call that policy lets go still needs.
+#[derive(Debug)]
+pub enum Leave {
+    /// Nothing.
+    Go(Permit),
+    /// Room in counts, or somebody's yes.
+    Held(Held),
+}
+
+/// A call that may go once all it needs is there.
+///
+/// It is no permit, and gives none away:
+///
+/// ```compile_fail,E0616
+/// fn hurry(held: portcullis::policy::decide::Held) -> portcullis::policy::decide::Permit {
+///     held.permit
+/// }
+/// ```
+///
+/// Nor is there one without what was taken for it:
+///
+/// ```compile_fail,E0061
+/// fn hurry(held: portcullis::policy::decide::Held) -> bool {
+///     held.granted().is_ok()
+/// }
+/// ```
+///
+/// ```compile_fail,E0308
+/// use portcullis::policy::{counter::Taken, decide::Held};
+/// fn hurry(held: Held, taken: Taken) -> bool {
+///     held.granted(taken, Some(())).is_ok()
+/// }
+/// ```
+#[derive(Debug)]
+pub struct Held {
+    permit: Permit,
+    needs: Needs,
+    asking: Option<Asking>,
+}
+
+impl Held {
+    /// What must be reserved, all or none.
+    #[must_use]
+    pub fn needs(&self) -> &[Need] {
+        &self.needs
+    }
+
+    /// Who must say yes.
+    #[must_use]
+    pub fn asking(&self) -> Option<&Asking> {
+        self.asking.as_ref()
+    }
+
+    /// The call.
+    #[must_use]
+    pub fn call(&self) -> &Call {
+        &self.permit.call
+    }
+
+    /// The tool that it calls, or the prompt that it gets.
+    #[must_use]
+    pub fn item(&self) -> Option<ItemId> {
+        self.permit.item
+    }
+
+    /// The rules that let it go, or would.
+    #[must_use]
+    pub fn rules(&self) -> &[RuleId] {
+        &self.permit.rules
+    }
+
+    /// What was noticed beside the answer.
+    #[must_use]
+    pub fn remarks(&self) -> &Remarks {
+        &self.permit.remarks
+    }
+
+    /// The permit, for what was taken for it.
+    ///
+    /// # Errors
+    /// Itself, when `taken` is for something else than [`Self::needs`], or nobody said yes where somebody must.
+    #[expect(clippy::result_large_err, reason = "as for decide")]
+    pub fn granted(mut self, taken: Taken, approval: Option<Granted>) -> Result<Permit, Self> {
+        if !taken.covers(&self.needs) || self.asking.is_some() != approval.is_some() {
+            return Err(self);
+        }
+        self.permit.taken = taken;
+        self.permit.approval = approval;
+        Ok(self.permit)
+    }
+
+    /// A refusal after all.
+    #[must_use]
+    pub fn into_denied(self, why: Why) -> Denied {
+        let Permit { call, item, rules, remarks, .. } = self.permit;
+        Denied { call, item, why, rules, remarks }
+    }
 }
 
 /// The rules behind an answer, first ones first, in the order of the file; at most `limits::RULES_NAMED_MAX`.
@@ -58,22 +201,16 @@ pub struct Denied {
     pub item: Option<ItemId>,
     /// What the caller is told.
     pub why: Why,
-    /// The forbids behind it; none where the refusal is silence, or nothing of that name exists.
+    /// The rules behind it; none where the refusal is silence, or nothing of that name exists.
     pub rules: Rules,
+    /// What was noticed beside the answer.
+    pub remarks: Remarks,
 }
 
-/// How a refusal is answered.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Why {
-    /// As if it did not exist. Hidden and unknown are the same answer.
-    Hidden,
-    /// Visibly, with the reason: the caller sees it listed.
-    Forbidden {
-        /// The first rule, in the order of the file, that forbids it with a reason.
-        rule: RuleId,
-        /// That rule's sentence.
-        reason: Arc<str>,
-    },
+impl Denied {
+    fn hidden(call: Call) -> Self {
+        Self { call, item: None, why: Why::Hidden, rules: Rules::new(), remarks: Remarks::default() }
+    }
 }
 
 /// What is asked, by upstream names.
@@ -102,6 +239,14 @@ pub struct Verdict {
     pub outcome: Result<(), Why>,
     /// The permits, or the forbids, behind it.
     pub rules: Rules,
+    /// What a yes still needs.
+    pub needs: Needs,
+    /// Who must say yes, too.
+    pub asking: Option<Asking>,
+    /// What is to be remembered when it succeeds.
+    pub notes: Vec<Note>,
+    /// What was noticed beside the answer.
+    pub remarks: Remarks,
 }
 
 impl Permit {
@@ -135,6 +280,42 @@ impl Permit {
     pub fn rules(&self) -> &[RuleId] {
         &self.rules
     }
+
+    /// What was reserved for it.
+    #[must_use]
+    pub fn taken(&self) -> &Taken {
+        &self.taken
+    }
+
+    /// Who said yes, where somebody had to.
+    #[must_use]
+    pub fn approval(&self) -> Option<&Granted> {
+        self.approval.as_ref()
+    }
+
+    /// What is to be remembered of it when it succeeds.
+    #[must_use]
+    pub fn notes(&self) -> &[Note] {
+        &self.notes
+    }
+
+    /// What was noticed beside the answer.
+    #[must_use]
+    pub fn remarks(&self) -> &Remarks {
+        &self.remarks
+    }
+
+    /// What was reserved for it, what is to be remembered of it, and who said yes: for whoever sees its call to the end.
+    pub fn take_stakes(&mut self) -> Stakes {
+        let taken = std::mem::replace(&mut self.taken, Taken::none());
+        Stakes { taken, notes: std::mem::take(&mut self.notes), approval: self.approval.take() }
+    }
+
+    /// A permit that needs nothing.
+    fn plain(owner: Owner, call: Call, server: ServerId, item: Option<ItemId>, rules: Rules) -> Self {
+        let (taken, approval) = (Taken::none(), None);
+        Self { owner, call, server, item, rules, notes: Vec::new(), remarks: Remarks::default(), taken, approval }
+    }
 }
 
 /// Decides on a call to `server`. `name` is its target by its upstream name: the tool, prompt, URI or template as
@@ -151,7 +332,9 @@ pub fn decide(
     server: ServerId,
     call: Call,
     name: &str,
-) -> Result<Permit, Denied> {
+    scene: &Scene<'_>,
+) -> Result<Leave, Denied> {
+    let _ = scene;
     let question = match &call.subject {
         Object::Tool(_) => Question::CallTool(name),
         Object::Prompt(_) => Question::GetPrompt(name),
@@ -159,13 +342,13 @@ pub fn decide(
         Object::CompletePrompt(_) => Question::CompletePrompt(name),
         Object::CompleteResource(_) => Question::CompleteTemplate(name),
         Object::Listen(listen) if !listen.uris.is_empty() || !listen.tasks.is_empty() => {
-            return Err(Denied { call, item: None, why: Why::Hidden, rules: Rules::new() });
+            return Err(Denied::hidden(call));
         }
         Object::Task(task) if task.opened.is_none() => {
-            return Err(Denied { call, item: None, why: Why::Hidden, rules: Rules::new() });
+            return Err(Denied::hidden(call));
         }
         Object::None | Object::Listen(_) | Object::Task(_) => {
-            return Ok(Permit { owner: caller.owner, call, server, item: None, rules: Rules::new() });
+            return Ok(Leave::Go(Permit::plain(caller.owner, call, server, None, Rules::new())));
         }
     };
     // What is looked up is looked up once: the decision and the figures go by the number.
@@ -174,20 +357,21 @@ pub fn decide(
         Question::GetPrompt(name) => table.names.item(server, ListKind::Prompts, name),
         _ => None,
     };
-    let Verdict { outcome, rules } = match question {
+    let Verdict { outcome, rules, .. } = match question {
         Question::CallTool(_) | Question::GetPrompt(_) => numbered(table, caller, task, item, Follows::Call),
         _ => judge(table, caller, task, server, question),
     };
     let item = item.map(ItemId::from_index);
     match outcome {
-        Ok(()) => Ok(Permit { owner: caller.owner, call, server, item, rules }),
-        Err(why) => Err(Denied { call, item, why, rules }),
+        Ok(()) => Ok(Leave::Go(Permit::plain(caller.owner, call, server, item, rules))),
+        Err(why) => Err(Denied { call, item, why, rules, remarks: Remarks::default() }),
     }
 }
 
 /// Decides on a `subscriptions/listen` for `server`: subscribing follows reading. The permit's call keeps the resources
 /// that may be read there and the tasks that were found to be the caller's, and loses the others as if they did not
-/// exist. `body` is what the call was read from.
+/// exist. Limits are not taken: they
+/// count calls.
 ///
 /// # Errors
 /// [`Denied`] for any other call: those are for [`decide`].
@@ -198,21 +382,21 @@ pub fn decide_listen(
     task: ActiveTask,
     server: ServerId,
     mut call: Call,
-    body: &[u8],
+    scene: &Scene<'_>,
 ) -> Result<Permit, Denied> {
     let mut rules = Rules::new();
     let Object::Listen(listen) = &mut call.subject else {
-        return Err(Denied { call, item: None, why: Why::Hidden, rules });
+        return Err(Denied::hidden(call));
     };
     listen.uris.retain(|uri| {
-        let verdict = judge(table, caller, task, server, Question::Read(uri.of(body)));
+        let verdict = judge(table, caller, task, server, Question::Read(uri.of(scene.body)));
         if verdict.outcome.is_ok() {
             merge(&mut rules, &verdict.rules);
         }
         verdict.outcome.is_ok()
     });
     listen.tasks.retain(|task| task.opened.is_some());
-    Ok(Permit { owner: caller.owner, call, server, item: None, rules })
+    Ok(Permit::plain(caller.owner, call, server, None, rules))
 }
 
 /// Resources, each with its server and by that server's name.
@@ -231,15 +415,15 @@ pub fn decide_listen_at(
     task: ActiveTask,
     server: ServerId,
     mut call: Call,
-    body: &[u8],
+    scene: &Scene<'_>,
     mut whose: impl FnMut(&str) -> Option<(ServerId, Box<str>)>,
 ) -> Result<(Permit, Whose), Denied> {
     let (mut rules, mut found) = (Rules::new(), Whose::new());
     let Object::Listen(listen) = &mut call.subject else {
-        return Err(Denied { call, item: None, why: Why::Hidden, rules });
+        return Err(Denied::hidden(call));
     };
     listen.uris.retain(|uri| {
-        let Some((server, own)) = whose(uri.of(body)) else { return false };
+        let Some((server, own)) = whose(uri.of(scene.body)) else { return false };
         let verdict = judge(table, caller, task, server, Question::Read(&own));
         if verdict.outcome.is_ok() {
             merge(&mut rules, &verdict.rules);
@@ -248,7 +432,7 @@ pub fn decide_listen_at(
         verdict.outcome.is_ok()
     });
     listen.tasks.retain(|task| task.opened.is_some());
-    Ok((Permit { call, server, item: None, owner: caller.owner, rules }, found))
+    Ok((Permit::plain(caller.owner, call, server, None, rules), found))
 }
 
 /// Whether an entry of `server`'s list is shown. Tools and prompts go by the id their catalogue gave them: the
@@ -301,6 +485,38 @@ pub fn readable(table: &Table, caller: &Caller, task: ActiveTask, server: Server
     judge(table, caller, task, server, Question::Read(uri)).outcome.is_ok()
 }
 
+/// What the rates of `policy.rates` need of a message that no rule is about (`initialize`, lists, …), to this server or
+/// to none.
+///
+/// # Errors
+/// [`Why::RateUnknown`], where nobody owns the count of a rate that applies.
+pub fn rates(
+    table: &Table,
+    caller: &Caller,
+    task: ActiveTask,
+    server: Option<ServerId>,
+    scene: &Scene<'_>,
+) -> Result<Needs, Why> {
+    let _ = (table, caller, task, server, scene);
+    Ok(Needs::new())
+}
+
+/// Answers a question as a call with these `arguments` (a JSON object; `None` where there are none) would be: with the
+/// time, and with what the call would need. For what a server asks of a client.
+#[must_use]
+pub fn judge_at(
+    table: &Table,
+    caller: &Caller,
+    task: ActiveTask,
+    server: ServerId,
+    question: Question<'_>,
+    arguments: Option<&[u8]>,
+    scene: &Scene<'_>,
+) -> Verdict {
+    let _ = (arguments, scene);
+    judge(table, caller, task, server, question)
+}
+
 /// Answers a question that need not be a call.
 #[must_use]
 pub fn judge(table: &Table, caller: &Caller, task: ActiveTask, server: ServerId, question: Question<'_>) -> Verdict {
@@ -343,8 +559,13 @@ enum Follows {
 }
 
 impl Verdict {
+    fn new(outcome: Result<(), Why>, rules: Rules) -> Self {
+        let (needs, notes, remarks) = (Needs::new(), Vec::new(), Remarks::default());
+        Self { outcome, rules, needs, asking: None, notes, remarks }
+    }
+
     fn hidden() -> Self {
-        Self { outcome: Err(Why::Hidden), rules: Rules::new() }
+        Self::new(Err(Why::Hidden), Rules::new())
     }
 }
 
@@ -358,14 +579,14 @@ fn weigh<T>(
     name: impl Fn(Says, T) -> Rules,
 ) -> Verdict {
     if let Some(silent) = find(Says::Silent) {
-        return Verdict { outcome: Err(Why::Hidden), rules: name(Says::Silent, silent) };
+        return Verdict::new(Err(Why::Hidden), name(Says::Silent, silent));
     }
     let Some(permits) = find(Says::Permit) else { return Verdict::hidden() };
     let reasoned = if follows == Follows::Call { find(Says::Reasoned) } else { None };
     let Some(reasoned) = reasoned else {
-        return Verdict { outcome: Ok(()), rules: name(Says::Permit, permits) };
+        return Verdict::new(Ok(()), name(Says::Permit, permits));
     };
     let rules = name(Says::Reasoned, reasoned);
-    let reason = table.set.rule(rules[0]).reason.clone().expect("only rules with a reason are found");
-    Verdict { outcome: Err(Why::Forbidden { rule: rules[0], reason }), rules }
+    let reason = table.set.rule(rules[0]).reason.clone();
+    Verdict::new(Err(Why::Forbidden { rule: rules[0], reason }), rules)
 }

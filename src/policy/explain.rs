@@ -107,7 +107,7 @@ pub fn explain(
     } else if permits.is_empty() {
         (Err(Why::Hidden), Cause::Silence, permits)
     } else if let (Some(&rule), false) = (reasoned.first(), is_list) {
-        let reason = set.rule(rule).reason.clone().expect("chosen for its reason");
+        let reason = set.rule(rule).reason.clone();
         (Err(Why::Forbidden { rule, reason }), Cause::ForbiddenWithReason, reasoned)
     } else {
         (Ok(()), Cause::Permitted, permits)

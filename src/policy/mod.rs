@@ -7,12 +7,15 @@
 pub mod approval;
 pub mod compile;
 pub mod cond;
+pub mod counter;
 pub mod decide;
 pub mod explain;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 pub mod limit;
+pub mod needs;
 pub mod pattern;
+pub mod remarks;
 pub mod rule;
 pub mod table;
 #[cfg(test)]

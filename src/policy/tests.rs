@@ -11,8 +11,10 @@ use proptest::test_runner::TestRunner;
 use smallvec::SmallVec;
 
 use super::compile::{Lacks, Warning};
+use super::decide::{Leave, Scene};
 use super::decide::{Question, Verdict, Why, asks, concerns, decide, decide_listen, judge, listed, readable};
 use super::explain::{Cause, Standing, explain};
+use super::needs::NoPast;
 use super::pattern::Pattern;
 use super::rule::{Effect, PolicySet, Rule};
 use super::table::Table;
@@ -141,7 +143,7 @@ fn ask(world: &World, caller: &Caller, task: ActiveTask, server: u16, question: 
     let slow = explain(&world.set, &world.servers, &world.catalog, caller, task, server, question);
     let named: SmallVec<_> = slow.rules.iter().copied().take(RULES_NAMED_MAX).collect();
     let what = || format!("{question:?} of {server:?}, {task:?}, {:?}, {:?}", caller.tasks, world.set.rules());
-    assert_eq!(fast, Verdict { outcome: slow.outcome, rules: named }, "{}", what());
+    assert_eq!((&fast.outcome, &fast.rules), (&slow.outcome, &named), "{}", what());
     if let Question::List(kind, name) = question {
         let entry = entry(&world.catalog, server, kind, name);
         assert_eq!(listed(&world.table, caller, task, server, kind, &entry), fast.outcome.is_ok(), "{}", what());
@@ -207,7 +209,7 @@ fn a_reason_hides_nothing_and_opens_nothing() {
     let world = world(rules(spoken));
     let (verdict, _) = ask(&world, &caller(&[]), ActiveTask::None, 0, CallTool(delete));
     let reason = Arc::from("Ask a person.");
-    assert_eq!(verdict.outcome, Err(Why::Forbidden { rule: RuleId(1), reason }));
+    assert_eq!(verdict.outcome, Err(Why::Forbidden { rule: RuleId(1), reason: Some(reason) }));
 }
 
 #[test]
@@ -331,6 +333,16 @@ fn explain_tells_what_is_missing() {
     assert_eq!(standing, [Standing::OtherTarget, Standing::OtherTask, Standing::Applies(1)]);
 }
 
+const SCENE: Scene<'static> = Scene {
+    body: b"",
+    unix_ms: 0,
+    session: None,
+    address: None,
+    endpoint: "/mcp",
+    method: "tools/call",
+    past: &NoPast,
+};
+
 fn call(subject: Object) -> Call {
     Call {
         era: Revision::NEWEST.era(),
@@ -352,8 +364,9 @@ fn text(text: &str) -> Text {
 fn a_permit_keeps_its_call_and_a_refusal_gives_it_back() {
     let world = world(rules(&["permit docs/search *!*", "forbid *!resource:file:///secret/*"]));
     let nobody = caller(&[]);
-    let ask =
-        |subject: Object, name: &str| decide(&world.table, &nobody, ActiveTask::None, ServerId(0), call(subject), name);
+    let ask = |subject: Object, name: &str| {
+        decide(&world.table, &nobody, ActiveTask::None, ServerId(0), call(subject), name, &SCENE)
+    };
     for (subject, name, want) in [
         (Object::Tool(text("docs__search")), "search", true),
         (Object::Tool(text("refund")), "refund", false),
@@ -364,20 +377,21 @@ fn a_permit_keeps_its_call_and_a_refusal_gives_it_back() {
         (Object::CompleteResource(text("file:///secret/{x}")), "file:///secret/{x}", false),
     ] {
         match ask(subject.clone(), name) {
-            Ok(permit) => {
+            Ok(Leave::Go(permit)) => {
                 assert!(want, "{subject:?}");
                 assert_eq!(
                     (&permit.call().subject, permit.server(), permit.rules()),
                     (&subject, ServerId(0), &[RuleId(0)][..])
                 );
             }
+            Ok(Leave::Held(_)) => panic!("nothing is needed"),
             Err(denied) => {
                 assert!(!want, "{subject:?}");
                 assert_eq!((denied.call.subject, denied.why), (subject, Why::Hidden));
             }
         }
     }
-    let needless = ask(Object::None, "").unwrap();
+    let Ok(Leave::Go(needless)) = ask(Object::None, "") else { panic!("no rule is needed") };
     assert!(needless.rules().is_empty());
 }
 
@@ -389,14 +403,14 @@ fn a_listen_stream_keeps_what_may_be_read() {
         let uris = uris.iter().map(|uri| text(uri)).collect();
         Object::Listen(Box::new(Listen { tools: true, uris, ..Listen::default() }))
     };
-    let through = |server, subject| decide_listen(table, &nobody, none, ServerId(server), call(subject), b"");
+    let through = |server, subject| decide_listen(table, &nobody, none, ServerId(server), call(subject), &SCENE);
     let asked = || stream(&["file:///secret/a", "file:///pub/a", "nonsense", "x:y"]);
     let kept = |server| through(server, asked()).unwrap().call().subject.clone();
     assert_eq!(kept(0), stream(&["file:///pub/a", "x:y"]));
     assert_eq!(kept(1), stream(&[]));
     assert!(through(0, Object::Tool(text("search"))).is_err(), "no other call slips through");
     assert!(through(0, Object::None).is_err());
-    let by_name = |subject| decide(table, &nobody, none, ServerId(0), call(subject), "x:y");
+    let by_name = |subject| decide(table, &nobody, none, ServerId(0), call(subject), "x:y", &SCENE);
     assert!(by_name(asked()).is_err(), "its resources are not judged there");
     assert!(by_name(stream(&[])).is_ok());
 }

@@ -2,7 +2,9 @@
 //! made by whoever reads.
 
 use crate::base::ids::ShardId;
-use crate::base::limits::{OUTCOME_BYTES_MAX, RECORD_BYTES_MAX, RECORD_RULES_MAX, RECORD_TEXT_BYTES_MAX};
+use crate::base::limits::{
+    OUTCOME_BYTES_MAX, RECORD_BYTES_MAX, RECORD_DETAIL_BYTES_MAX, RECORD_RULES_MAX, RECORD_TEXT_BYTES_MAX,
+};
 
 use super::Seq;
 
@@ -42,6 +44,12 @@ pub struct Decision<'a> {
     pub trace: [u8; 16],
     /// Protocol revision, e.g. `2026-07-28`; empty when it was not reached.
     pub protocol: &'a str,
+    /// Keyed digest of all arguments, zero for none (see [`super::keyed`]).
+    pub arguments: [u8; 16],
+    /// What only some decisions have, as members of JSON (see [`super::detail`]); at most `RECORD_DETAIL_BYTES_MAX`.
+    pub detail: &'a [u8],
+    /// Something was left out already.
+    pub cut: bool,
 }
 
 /// What a record's target is.
@@ -68,6 +76,8 @@ pub enum Verdict {
     /// It may not.
     #[default]
     Refuse,
+    /// It waits for somebody's approval.
+    Pending,
 }
 
 /// What became of a call that was let go.
@@ -157,9 +167,11 @@ pub(super) fn write_decision(out: &mut Vec<u8>, shard: ShardId, seq: Seq, decisi
     out.push(decision.verdict as u8);
     out.extend_from_slice(&decision.policy);
     out.extend_from_slice(&decision.trace);
+    out.extend_from_slice(&decision.arguments);
     let flags = out.len();
     out.push(0);
-    let mut cut = decision.rules.len() > RECORD_RULES_MAX;
+    let mut cut = decision.cut || decision.rules.len() > RECORD_RULES_MAX;
+    cut |= write_detail(out, decision.detail);
     for text in texts(decision) {
         cut |= write_text(out, text);
     }
@@ -205,11 +217,19 @@ fn read_decision<'a>(cursor: &mut Cursor<'a>, shard: ShardId, seq: Seq, unix_ms:
         2 => TargetKind::Prompt,
         _ => TargetKind::Resource,
     };
-    let verdict = if cursor.byte()? == Verdict::Permit as u8 { Verdict::Permit } else { Verdict::Refuse };
+    let verdict = match cursor.byte()? {
+        0 => Verdict::Permit,
+        2 => Verdict::Pending,
+        _ => Verdict::Refuse,
+    };
     let policy = cursor.array()?;
     let trace = cursor.array()?;
+    let arguments = cursor.array()?;
     let cut = cursor.byte()? != 0;
-    let mut decision = Decision { unix_ms, kind, verdict, policy, trace, ..Decision::default() };
+    let length = u16::from_le_bytes(cursor.array()?);
+    let detail = cursor.take(usize::from(length))?;
+    let mut decision =
+        Decision { unix_ms, kind, verdict, policy, trace, arguments, detail, cut, ..Decision::default() };
     for slot in texts_mut(&mut decision) {
         *slot = cursor.text()?;
     }
@@ -290,6 +310,15 @@ fn end(out: &mut [u8]) {
     out[..LENGTH_BYTES].copy_from_slice(&length.to_le_bytes());
 }
 
+/// Writes members behind their length; says whether they found no room.
+fn write_detail(out: &mut Vec<u8>, detail: &[u8]) -> bool {
+    let kept = if detail.len() <= RECORD_DETAIL_BYTES_MAX { detail } else { &[] };
+    let length = u16::try_from(kept.len()).expect("RECORD_DETAIL_BYTES_MAX fits 16 bits");
+    out.extend_from_slice(&length.to_le_bytes());
+    out.extend_from_slice(kept);
+    kept.len() < detail.len()
+}
+
 /// Writes a text behind its length; says whether it had to be cut.
 fn write_text(out: &mut Vec<u8>, text: &str) -> bool {
     let kept = &text[..text.floor_char_boundary(RECORD_TEXT_BYTES_MAX)];
@@ -329,7 +358,7 @@ impl<'a> Cursor<'a> {
 }
 
 const _: () = assert!(
-    (9 + RECORD_RULES_MAX) * (RECORD_TEXT_BYTES_MAX + 2) + 64 <= RECORD_BYTES_MAX,
+    (9 + RECORD_RULES_MAX) * (RECORD_TEXT_BYTES_MAX + 2) + RECORD_DETAIL_BYTES_MAX + 96 <= RECORD_BYTES_MAX,
     "a frame with every text at its bound"
 );
 
@@ -349,11 +378,13 @@ mod tests {
             server: "docs",
             target: "search",
             kind: TargetKind::Tool,
-            verdict: Verdict::Permit,
+            verdict: Verdict::Pending,
             reason: "permit",
             rules: &["reads", "all"],
             policy: [1, 2, 3, 4, 5, 6],
             trace: [9; 16],
+            arguments: [8; 16],
+            detail: b",\"a\":1",
             protocol: "2026-07-28",
             ..Decision::default()
         };
@@ -368,6 +399,21 @@ mod tests {
         assert_eq!(rules, ["reads", "all"]);
         assert_eq!(back.agent.len(), RECORD_TEXT_BYTES_MAX);
         assert_eq!((back.subject, back.target, back.trace), ("alice", "search", [9; 16]));
+        assert_eq!((back.verdict, back.arguments, back.detail), (Verdict::Pending, [8; 16], &b",\"a\":1"[..]));
+    }
+
+    #[test]
+    fn verdicts_come_back() {
+        for verdict in [Verdict::Permit, Verdict::Refuse, Verdict::Pending] {
+            let mut bytes = Vec::new();
+            let detail = vec![b' '; RECORD_DETAIL_BYTES_MAX + 1];
+            let decision = Decision { verdict, detail: &detail, ..Decision::default() };
+            write_decision(&mut bytes, ShardId(0), Seq(0), &decision);
+            let Some(Frame::Decision { decision: back, cut, .. }) = read(&bytes[LENGTH_BYTES..]) else {
+                panic!("not a decision");
+            };
+            assert_eq!((back.verdict, back.detail.len(), cut), (verdict, 0, true));
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use crate::base::ids::{ItemId, ServerId, ShardId};
+use crate::base::ids::{ItemId, RuleId, ServerId, ShardId};
 use crate::mcp::catalog::{Catalog, ListKind};
 use crate::mcp::method::{METHODS, Verb};
 use crate::mcp::revision::Revision;
@@ -34,7 +34,7 @@ pub const OVERHEAD_NS: [u64; 12] =
     [5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000, 10_000_000, 50_000_000];
 
 /// Why a decision was made: the words of the record, and one for those that are none of them.
-pub const REASONS: [&str; 13] = [
+pub const REASONS: [&str; 24] = [
     "permit",
     "no_match",
     "forbid",
@@ -47,8 +47,25 @@ pub const REASONS: [&str; 13] = [
     "unreachable",
     "ask",
     "params",
+    "condition",
+    "unknown",
+    "scope",
+    "limit",
+    "rate",
+    PENDING,
+    "denied",
+    "unasked",
+    "approvals_full",
+    "counts_full",
+    "revoked",
     OTHER,
 ];
+
+/// The word for what waits for an approval.
+pub const PENDING: &str = "approval";
+
+/// What a call would have come to with the rules in shadow.
+pub const SHADOW: [&str; 3] = ["permit", "refuse", "pending"];
 
 /// The place of the word for what was permitted.
 pub const PERMIT: usize = 0;
@@ -145,7 +162,19 @@ pub struct Meters {
     servers: Vec<Arc<ServerMeter>>,
     /// Of what is for no server, or for several.
     nobody: Arc<ServerMeter>,
+    /// By `RuleId`.
+    rules: Vec<Arc<RuleMeter>>,
     own: Arc<[OwnTime]>,
+}
+
+/// What is counted of a rule, which is little and rare: all shards write to it.
+#[derive(Debug, Default)]
+pub struct RuleMeter {
+    /// Its id.
+    pub id: Arc<str>,
+    unknown: AtomicU64,
+    /// As [`SHADOW`].
+    shadow: [AtomicU64; SHADOW.len()],
 }
 
 /// The meter of one tool or prompt.
@@ -243,10 +272,10 @@ impl Meters {
         Self { shards, own, ..Self::default() }
     }
 
-    /// Those of the next snapshot, which has these servers (names by `ServerId`) and this catalogue. What was there
-    /// before goes on counting; what is there no more is forgotten.
+    /// Those of the next snapshot, which has these servers (names by `ServerId`), these rules (ids by `RuleId`) and this
+    /// catalogue. What was there before goes on counting; what is there no more is forgotten.
     #[must_use]
-    pub fn next(&self, servers: &[Arc<str>], catalog: &Catalog) -> Self {
+    pub fn next<'a>(&self, servers: &[Arc<str>], rules: impl Iterator<Item = &'a Arc<str>>, catalog: &Catalog) -> Self {
         let before: HashMap<&str, &Arc<ServerMeter>> = self.servers.iter().map(|meter| (&*meter.name, meter)).collect();
         let named =
             |name: &Arc<str>| before.get(&**name).map_or_else(|| Arc::new(ServerMeter::new(name)), |it| (*it).clone());
@@ -255,6 +284,11 @@ impl Meters {
         let item = |server: &Arc<str>, kind, name: &str| match before.get(&(&**server, kind, name)) {
             Some(meter) => (*meter).clone(),
             None => Arc::new(ItemMeter { server: server.clone(), kind, name: name.into(), rows: Rows::default() }),
+        };
+        let before: HashMap<&str, &Arc<RuleMeter>> = self.rules.iter().map(|meter| (&*meter.id, meter)).collect();
+        let rule = |id: &Arc<str>| match before.get(&**id) {
+            Some(meter) => (*meter).clone(),
+            None => Arc::new(RuleMeter { id: id.clone(), ..RuleMeter::default() }),
         };
         let nameless: Arc<str> = Arc::default();
         let items = catalog.numbered();
@@ -265,8 +299,38 @@ impl Meters {
                 .collect(),
             servers: servers.iter().map(named).collect(),
             nobody: self.nobody.clone(),
+            rules: rules.map(rule).collect(),
             own: self.own.clone(),
         }
+    }
+
+    /// Something was unknown to a rule.
+    pub fn unknown(&self, rule: RuleId) {
+        if let Some(meter) = self.rules.get(rule.index()) {
+            meter.unknown.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// With this rule, which is in shadow, a call would have come to this, a place in [`SHADOW`].
+    pub fn shadowed(&self, rule: RuleId, verdict: usize) {
+        if let Some(counter) = self.rules.get(rule.index()).and_then(|meter| meter.shadow.get(verdict)) {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Every rule that something was unknown to, and how often.
+    pub fn unknowns(&self) -> impl Iterator<Item = (&str, u64)> {
+        let counted = self.rules.iter().map(|meter| (&*meter.id, meter.unknown.load(Ordering::Relaxed)));
+        counted.filter(|(_, count)| *count > 0)
+    }
+
+    /// Every rule in shadow that would have had a say, the verdict, and how often.
+    pub fn shadows(&self) -> impl Iterator<Item = (&str, &'static str, u64)> {
+        let each = self.rules.iter().flat_map(|meter| {
+            let counts = SHADOW.iter().zip(&meter.shadow);
+            counts.map(|(verdict, count)| (&*meter.id, *verdict, count.load(Ordering::Relaxed)))
+        });
+        each.filter(|(_, _, count)| *count > 0)
     }
 
     /// One operation of a shard has ended.
@@ -462,6 +526,10 @@ mod tests {
         Catalog::build(vec![Some(ServerCatalog { modern: Some(offers), ..ServerCatalog::default() })])
     }
 
+    fn none() -> impl Iterator<Item = &'static Arc<str>> {
+        [].iter()
+    }
+
     fn about(verb: Verb, item: Option<u32>) -> About {
         About { verb, server: Some(ServerId(0)), item: item.map(ItemId), revision: Revision::NEWEST }
     }
@@ -482,7 +550,7 @@ mod tests {
 
     #[test]
     fn each_tool_has_its_own_and_all_unknown_ones_share_one() {
-        let meters = Meters::new(2).next(&["docs".into()], &catalog(&["a", "b"]));
+        let meters = Meters::new(2).next(&["docs".into()], none(), &catalog(&["a", "b"]));
         let call = |shard, item, came| meters.observe(ShardId(shard), &about(Verb::ToolsCall, item), &came);
         call(0, Some(0), came(None, 1));
         call(1, Some(0), came(None, 1));
@@ -507,16 +575,16 @@ mod tests {
     #[test]
     fn what_stays_goes_on_counting_and_what_goes_is_forgotten() {
         let names: [Arc<str>; 1] = ["docs".into()];
-        let first = Meters::new(1).next(&names, &catalog(&["a", "b"]));
+        let first = Meters::new(1).next(&names, none(), &catalog(&["a", "b"]));
         first.observe(ShardId(0), &about(Verb::ToolsCall, Some(0)), &came(None, 1));
         first.observe(ShardId(0), &about(Verb::ToolsCall, Some(1)), &came(None, 1));
         first.observe(ShardId(0), &about(Verb::Ping, None), &came(None, 1));
         // `b` has another id now, and `a` is gone.
-        let second = first.next(&names, &catalog(&["b", "c"]));
+        let second = first.next(&names, none(), &catalog(&["b", "c"]));
         second.observe(ShardId(0), &about(Verb::ToolsCall, Some(0)), &came(None, 1));
         let want = [("tools/call docs Some(\"b\")".to_owned(), None, 2), ("ping docs None".to_owned(), None, 1)];
         assert_eq!(counts(&second), want);
-        assert_eq!(counts(&second.next(&["other".into()], &Catalog::default())), []);
+        assert_eq!(counts(&second.next(&["other".into()], none(), &Catalog::default())), []);
     }
 
     #[test]
@@ -533,7 +601,7 @@ mod tests {
 
     #[test]
     fn decisions_by_reason() {
-        let meters = Meters::new(1).next(&["docs".into()], &catalog(&["a"]));
+        let meters = Meters::new(1).next(&["docs".into()], none(), &catalog(&["a"]));
         let decide = |item, reason| meters.decided(ShardId(0), &about(Verb::ToolsCall, item), place(&REASONS, reason));
         decide(Some(0), "permit");
         decide(Some(0), "permit");
@@ -543,6 +611,22 @@ mod tests {
         meters.decisions(|labels, reason, count| got.push((labels.tool.map(str::to_owned), reason, count)));
         let tool = |name: &str| Some(name.to_owned());
         assert_eq!(got, [(tool("a"), "permit", 2), (tool(OTHER), "no_match", 1), (tool(OTHER), OTHER, 1)]);
+    }
+
+    #[test]
+    fn rules_are_carried_by_their_ids() {
+        let (one, two): (Arc<str>, Arc<str>) = ("one".into(), "two".into());
+        let first = Meters::new(1).next(&[], [&one, &two].into_iter(), &Catalog::default());
+        first.unknown(RuleId(1));
+        first.shadowed(RuleId(0), 1);
+        // No such rule, no such verdict.
+        first.unknown(RuleId(2));
+        first.shadowed(RuleId(0), SHADOW.len());
+        let second = first.next(&[], [&two].into_iter(), &Catalog::default());
+        second.unknown(RuleId(0));
+        assert_eq!(first.shadows().collect::<Vec<_>>(), [("one", "refuse", 1)]);
+        assert_eq!(second.unknowns().collect::<Vec<_>>(), [("two", 2)]);
+        assert_eq!(second.shadows().count(), 0);
     }
 
     #[test]

@@ -1,10 +1,13 @@
 //! record: what was decided, in place before the call leaves.
 //! Colour: shard (`Writer`), read by the plane (`Reader`). Owns: one byte ring per shard, and the frames in it.
-//! Not here: files, JSON, rotation, clocks: the plane drains the rings and writes the log.
+//! Not here: files, rotation, clocks: the plane drains the rings and writes the log.
 //! Start at `Writer::decided`.
 //! Spec: the README's "The record".
 
+pub mod detail;
 pub mod frame;
+pub mod json;
+pub mod keyed;
 pub mod meter;
 
 use std::cell::{Cell, RefCell};

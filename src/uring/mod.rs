@@ -11,6 +11,7 @@ pub mod bell;
 pub mod buffer;
 pub mod child;
 pub mod cpu;
+pub mod mapped;
 pub mod ring;
 pub mod socket;
 pub mod wait;
