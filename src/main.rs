@@ -1,5 +1,6 @@
 //! Read the command line, do what it says, leave with a named exit code.
 
+mod advise;
 mod cli;
 mod people;
 mod shown;
@@ -59,6 +60,7 @@ fn main() -> ExitCode {
         Verb::Pins(pins) => self::pins(&pins.verb),
         Verb::Approvals(approvals) => people::approvals(&approvals.verb),
         Verb::Revoke(revoke) => people::revoke(&revoke),
+        Verb::Policy(policy) => advise::policy(&policy.verb),
         Verb::Version => {
             println!("portcullis {}", env!("CARGO_PKG_VERSION"));
             Ok(cli::EXIT_OK)
@@ -124,10 +126,8 @@ fn load(path: &Path, strict: bool) -> anyhow::Result<Option<Loaded>> {
             }
             let warnings = loaded.warnings.len();
             if strict && warnings > 0 {
-                eprintln!(
-                    "{name}: {warnings} {}, faults by --strict",
-                    if warnings == 1 { "warning" } else { "warnings" }
-                );
+                let words = if warnings == 1 { "warning, a fault" } else { "warnings, faults" };
+                eprintln!("{name}: {warnings} {words} by --strict");
                 return Ok(None);
             }
             Ok(Some(loaded))

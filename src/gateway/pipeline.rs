@@ -162,7 +162,11 @@ async fn post(
         Ok(Due::List(kind)) => Box::pin(lists::serve(shard, conn, &flight, kind, cursor.as_deref())).await,
         Ok(Due::Nothing) => accepted(shard, conn).await,
         Ok(Due::Here(here)) => Box::pin(route::answer(shard, conn, &flight, here)).await,
-        Ok(Due::Home(home)) => Ok(Next::HandOver(home)),
+        Ok(Due::Home(home)) => {
+            // It is counted where it is served.
+            flight.withdraw(shard);
+            Ok(Next::HandOver(home))
+        }
         Ok(Due::Listen(call)) => Box::pin(listen::serve(shard, conn, body, &mut flight, call)).await,
         Err(refusal) => Err(refusal),
     };
@@ -208,6 +212,7 @@ pub(super) async fn judged(
     }
     // What is asked of no rule, too: lists, and streams of several servers.
     Judge::new(shard, conn, body, flight).unrevoked(&call)?;
+    rated(&Judge::new(shard, conn, body, flight), flight, &call)?;
     if let Some(kind) = call.method.and_then(|method| method.list) {
         return Ok(Due::List(kind));
     }
@@ -249,6 +254,18 @@ pub(super) async fn judged(
         take_back(shard, session, taken_back.as_deref(), None);
     }
     Ok(Due::Call(recorded, restored))
+}
+
+/// Asks the rates about a request that no rule's limits or scopes are about. Notifications and answers end what is under
+/// way: no rate keeps them out.
+fn rated(judge: &Judge<'_>, flight: &Flight, call: &Call) -> Result<(), Refusal> {
+    use methods::Subject;
+    let alone = |method: &methods::Method| matches!(method.subject, Subject::None | Subject::Listen | Subject::Task);
+    if call.shape != Shape::Request || !call.method.is_some_and(alone) {
+        return Ok(());
+    }
+    judge.unrevoked(call)?;
+    judge.rates(call, (flight.whose == Whose::Alone).then_some(flight.server))
 }
 
 /// Tells all shards that a request of this session is taken back; whichever has it, tells its server so with `word`.
