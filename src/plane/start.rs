@@ -129,8 +129,9 @@ impl Gateway {
             (0..shards).map(|shard| record::ring(ShardId::from_index(shard))).unzip();
         let (notes, noted) = log::notes();
         let keys = Keys::derive(&state::audit_secret(&settings.state)?);
-        let log =
-            Log::open(settings.audit_dir.clone(), readers, noted, options.watcher, health.clone(), None)?.start()?;
+        let callers = settings.audit.keyed_subjects.then(|| keys.clone());
+        let log = Log::open(settings.audit_dir.clone(), readers, noted, options.watcher, health.clone(), callers)?;
+        let log = log.start()?;
         let (news, heard) = mpsc::channel();
         let begin = Begin {
             config: options.config,
