@@ -1,5 +1,6 @@
 //! Read the command line, do what it says, leave with a named exit code.
 
+mod advise;
 mod cli;
 mod steer;
 
@@ -55,6 +56,7 @@ fn main() -> ExitCode {
             AuditVerb::Export { dir } => export(&dir),
         },
         Verb::Pins(pins) => self::pins(&pins.verb),
+        Verb::Policy(policy) => advise::policy(&policy.verb),
         Verb::Version => {
             println!("portcullis {}", env!("CARGO_PKG_VERSION"));
             Ok(cli::EXIT_OK)
@@ -120,10 +122,8 @@ fn load(path: &Path, strict: bool) -> anyhow::Result<Option<Loaded>> {
             }
             let warnings = loaded.warnings.len();
             if strict && warnings > 0 {
-                eprintln!(
-                    "{name}: {warnings} {}, faults by --strict",
-                    if warnings == 1 { "warning" } else { "warnings" }
-                );
+                let words = if warnings == 1 { "warning, a fault" } else { "warnings, faults" };
+                eprintln!("{name}: {warnings} {words} by --strict");
                 return Ok(None);
             }
             Ok(Some(loaded))

@@ -2,7 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -10,7 +10,8 @@ use portcullis::base::limits::{ADMIN_ANSWER_MS_MAX, ADMIN_ORDER_MS_MAX};
 use portcullis::plane::orders::TOKEN_FILE;
 use serde_json::Value;
 
-use crate::cli::{self, Steer};
+use crate::advise;
+use crate::cli::{self, Explain, Format, Steer};
 
 /// Asks for the settings to be read again.
 pub(crate) fn reload(steer: &Steer) -> anyhow::Result<u8> {
@@ -44,7 +45,7 @@ pub(crate) fn drain(steer: &Steer) -> anyhow::Result<u8> {
 /// Prints what it says of itself.
 pub(crate) fn status(steer: &Steer) -> anyhow::Result<u8> {
     let Some(gateway) = Gateway::of(steer)? else { return Ok(cli::EXIT_CONFIG) };
-    match ask(gateway.admin, "GET", "/status", "", ADMIN_ANSWER_MS_MAX) {
+    match ask(gateway.admin, "GET", "/status", "", "", ADMIN_ANSWER_MS_MAX) {
         Ok((200, body)) => {
             crate::print_all(&body)?;
             Ok(cli::EXIT_OK)
@@ -55,6 +56,32 @@ pub(crate) fn status(steer: &Steer) -> anyhow::Result<u8> {
             Ok(cli::EXIT_UNHEALTHY)
         }
     }
+}
+
+/// Asks it what comes of a call, with its catalogue and counts as they are.
+pub(crate) fn explain(explain: &Explain) -> anyhow::Result<u8> {
+    let steer = Steer { config: explain.config.clone(), admin: explain.admin };
+    let Some(gateway) = Gateway::of(&steer)? else { return Ok(cli::EXIT_CONFIG) };
+    let raw = |path: &Option<PathBuf>| path.as_deref().map(advise::read).transpose();
+    let json = |text: &str| Value::from(text).to_string();
+    let mut members = vec![format!("\"server\":{}", json(&explain.server))];
+    let named = [("tool", &explain.tool), ("prompt", &explain.prompt), ("resource", &explain.resource)];
+    let named = named.into_iter().chain([("task", &explain.task)]);
+    members.extend(named.filter_map(|(key, text)| Some(format!("\"{key}\":{}", json(text.as_deref()?)))));
+    for (key, text) in [("claims", raw(&explain.claims)?), ("args", raw(&explain.args)?)] {
+        members.extend(text.map(|text| format!("\"{key}\":{text}")));
+    }
+    let body = format!("{{{}}}", members.join(","));
+    let Some((status, answer)) = gateway.order_with("/explain", &body)? else { return Ok(cli::EXIT_UNHEALTHY) };
+    let said: Value = serde_json::from_str(&answer).unwrap_or_default();
+    if status != 200 {
+        bail!("the gateway at {} answered {status}: {}", gateway.admin, said["error"].as_str().unwrap_or(&answer));
+    }
+    match explain.format {
+        Format::Text => crate::print_all(said["text"].as_str().unwrap_or_default())?,
+        Format::Json => crate::print_all(&answer)?,
+    }
+    Ok(cli::EXIT_OK)
 }
 
 /// Where it is, and what it believes.
@@ -79,9 +106,14 @@ impl Gateway {
 
     /// Status and body; `None` where nobody answers, which is said then.
     fn order(&self, path: &str) -> anyhow::Result<Option<(u16, String)>> {
+        self.order_with(path, "")
+    }
+
+    /// The same with a body, JSON.
+    fn order_with(&self, path: &str, body: &str) -> anyhow::Result<Option<(u16, String)>> {
         let token = token(&self.state)?;
         let field = format!("authorization: Bearer {}\r\n", token.trim());
-        match ask(self.admin, "POST", path, &field, ADMIN_ORDER_MS_MAX) {
+        match ask(self.admin, "POST", path, &field, body, ADMIN_ORDER_MS_MAX) {
             Ok(answer) => Ok(Some(answer)),
             Err(error) => {
                 eprintln!("no gateway answers at {}: {error}", self.admin);
@@ -98,12 +130,22 @@ fn token(state: &Path) -> anyhow::Result<String> {
 }
 
 /// One request, and its answer to the end.
-fn ask(admin: SocketAddr, method: &str, path: &str, field: &str, ms: u64) -> std::io::Result<(u16, String)> {
+fn ask(
+    admin: SocketAddr,
+    method: &str,
+    path: &str,
+    field: &str,
+    body: &str,
+    ms: u64,
+) -> std::io::Result<(u16, String)> {
     let mut socket = TcpStream::connect_timeout(&admin, Duration::from_millis(ADMIN_ANSWER_MS_MAX))?;
     socket.set_read_timeout(Some(Duration::from_millis(ms)))?;
-    let head =
-        format!("{method} {path} HTTP/1.1\r\nhost: {admin}\r\n{field}connection: close\r\ncontent-length: 0\r\n\r\n");
+    let length = body.len();
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nhost: {admin}\r\n{field}connection: close\r\ncontent-length: {length}\r\n\r\n"
+    );
     socket.write_all(head.as_bytes())?;
+    socket.write_all(body.as_bytes())?;
     let mut answer = String::new();
     socket.take(ANSWER_BYTES_MAX).read_to_string(&mut answer)?;
     let cut = || std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "its answer is cut short");

@@ -728,6 +728,12 @@ pub const CASE_MS_MAX: u64 = 366 * CONFIG_MS_MAX;
 pub const DIFF_CLASSES_MAX: usize = 20_000;
 /// Names that a difference shows in one line.
 pub const DIFF_PLACES_SHOWN: usize = 8;
+/// Groups of recorded decisions that change alike.
+pub const REPLAY_GROUPS_MAX: usize = 1_000;
+/// Decisions of a group that are shown.
+pub const REPLAY_EXAMPLES_MAX: usize = 3;
+/// A file of claims, arguments or tools, or a table, bytes.
+pub const REVIEW_FILE_BYTES_MAX: usize = CONFIG_BYTES_MAX;
 
 // ---- demo -----------------------------------------------------------------------------------------------------
 /// Connections of one of the demo's servers.

@@ -260,7 +260,7 @@ impl Reader<'_, '_> {
         Some(Step {
             line: node.at.line,
             claims: claims.flatten(),
-            task: text(any("task")),
+            task: text(any("task")).filter(|task: &Box<str>| !task.is_empty()),
             server,
             target,
             args: args.flatten(),
@@ -525,7 +525,7 @@ const EARLIER: &[Key] = &[
 ];
 
 const CLAIMS: Key = Key::new("claims", Kind::Any, "Claims of the token. Left out: no token.");
-const TASK: Key = Key::new("task", Kind::Text, "The task that is named.");
+const TASK: Key = Key::new("task", Kind::Text, "The task that is named; empty: none, whatever the defaults say.");
 const SERVER: Key = Key::new("server", Kind::Text, "The server.");
 const TOOL: Key = Key::new("tool", Kind::Text, "The tool, by the server's own name.");
 const PROMPT: Key = Key::new("prompt", Kind::Text, "Instead of a tool: the prompt.");

@@ -83,6 +83,7 @@ impl Who {
             && self.epoch == other.epoch
             && (mine.issuer == theirs.issuer && mine.subject == theirs.subject && mine.agent == theirs.agent)
             && mine.tasks == theirs.tasks
+            && (mine.heads == theirs.heads && mine.claims == theirs.claims)
     }
 }
 

@@ -17,8 +17,12 @@ mod plain;
 mod program;
 pub mod reference;
 pub mod regex;
+#[cfg(any(test, fuzzing))]
+pub mod sample;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod twin_tests;
 pub mod text;
 pub mod value;
 pub mod web;
