@@ -69,8 +69,8 @@ impl<'a> Beside<'a> {
     pub(super) fn may_ask(&self, ask: Ask, limits: Limits) -> bool {
         let Self { shard, snapshot, caller, task, server, .. } = *self;
         let question = Question::Ask(ask);
-        let verdict = self
-            .at_this_moment(|scene| decide::judge_at(&snapshot.table, caller, task, server, question, None, scene));
+        let verdict =
+            self.at_this_moment(|scene| decide::judge_at(&snapshot.table, caller, task, server, question, None, scene));
         if verdict.outcome.is_err() || verdict.asking.is_some() {
             return false;
         }

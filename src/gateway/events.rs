@@ -22,8 +22,8 @@ use crate::mcp::revision::{Era, Revision};
 use crate::upstream::exchange::{Abort, Clearance, Request};
 
 use super::answer::{deadline, retire};
-use super::exchange::{self, USER_AGENT};
 use super::beside::{Beside, Limits};
+use super::exchange::{self, USER_AGENT};
 use super::flight::Flight;
 use super::sessions::{self, Live, session_fields};
 use super::shard::{Held, Shard};

@@ -126,7 +126,8 @@ pub(super) fn accept(shard: &Shard, flight: &Flight, facts: &Facts, body: &[u8])
 fn input_required(shard: &Shard, flight: &Flight, body: &[u8]) -> Result<(), Kind> {
     let party = Beside::of(shard, flight);
     if body.is_empty() {
-        let all = flight.opted.declared.has(Declared::ASKS) && Ask::ALL.into_iter().all(|ask| party.may_ask(ask, Limits::Looked));
+        let all = flight.opted.declared.has(Declared::ASKS)
+            && Ask::ALL.into_iter().all(|ask| party.may_ask(ask, Limits::Looked));
         return if all { Ok(()) } else { Err(Kind::AskForbidden) };
     }
     let mut reader = shard.reader();
@@ -155,7 +156,9 @@ pub(super) fn rewritten(shard: &Shard, flight: &Flight, facts: &Facts, body: &[u
         Some(Verb::ToolsCall) if facts.result_type == ResultType::Task => sealed(shard, flight, body).map(Some),
         Some(Verb::TasksGet) => state(shard, flight, body).map(Some),
         // Acknowledgements are empty; but if one names a task, it is this one.
-        Some(Verb::TasksUpdate | Verb::TasksCancel) if Task::of_result(body).is_ok() => state(shard, flight, body).map(Some),
+        Some(Verb::TasksUpdate | Verb::TasksCancel) if Task::of_result(body).is_ok() => {
+            state(shard, flight, body).map(Some)
+        }
         Some(Verb::Discover) => Ok(without_tasks(body, true)),
         _ => Ok(None),
     }
