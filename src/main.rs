@@ -2,6 +2,8 @@
 
 mod advise;
 mod cli;
+mod people;
+mod shown;
 mod steer;
 
 use std::io::{IsTerminal as _, Read as _, Write as _};
@@ -57,6 +59,8 @@ fn main() -> ExitCode {
         },
         Verb::Pins(pins) => self::pins(&pins.verb),
         Verb::Policy(policy) => advise::policy(&policy.verb),
+        Verb::Approvals(approvals) => people::approvals(&approvals.verb),
+        Verb::Revoke(revoke) => people::revoke(&revoke),
         Verb::Version => {
             println!("portcullis {}", env!("CARGO_PKG_VERSION"));
             Ok(cli::EXIT_OK)
