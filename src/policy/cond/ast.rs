@@ -58,7 +58,7 @@ pub enum Kind {
     Text(TextTest, Box<Expr>, Box<Expr>),
     /// `x.matches("pattern")`: whether the pattern is found anywhere in a text.
     Matches(Box<Expr>, Box<str>),
-    /// `x.split("separator")`, the separator not empty: the list of the texts between, at least one.
+    /// `x.split("separator")`, the separator not empty, x no part of a URL: the list of the texts between, at least one.
     Split(Box<Expr>, Box<str>),
     /// `x.split("separator")[0]`: one of them; missing where there are not so many.
     Piece(Box<Expr>, Box<str>, u64),

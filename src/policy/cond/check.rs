@@ -168,6 +168,10 @@ impl Checker<'_> {
             Kind::Text(test, left, right) => self.test(*test, left, right),
             Kind::Matches(of, _) | Kind::IpIn(of, _) => self.texts(of).map(|()| Type::Bool),
             Kind::Time(..) => Ok(Type::Number),
+            Kind::Split(of, _) | Kind::Piece(of, ..) | Kind::Url(_, of) if matches!(of.kind, Kind::Url(..)) => {
+                let hint = "write url(x).host.endsWith(\".example.com\")";
+                Err(fault(start(of), "parts of a URL are not taken apart further", hint))
+            }
             Kind::Split(of, _) => self.texts(of).map(|()| Type::Pieces),
             Kind::Piece(of, ..) => self.texts(of).map(|()| Type::Text),
             Kind::Each(_, list, _, body) => self.each(list, body),
@@ -189,7 +193,11 @@ impl Checker<'_> {
             Literal::List(all) => {
                 let mut of = Type::Null;
                 for one in all {
-                    match (of, self.literal(one, expr)?) {
+                    let ty = match self.literal(one, expr)? {
+                        list if list.element().is_some() => Type::List,
+                        other => other,
+                    };
+                    match (of, ty) {
                         (_, Type::Null) => {}
                         (Type::Null, first) => of = first,
                         (of, other) if of.fits(other) => {}

@@ -19,6 +19,8 @@ pub mod reference;
 pub mod regex;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod twin_tests;
 pub mod text;
 pub mod value;
 pub mod web;
