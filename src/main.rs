@@ -122,10 +122,8 @@ fn load(path: &Path, strict: bool) -> anyhow::Result<Option<Loaded>> {
             }
             let warnings = loaded.warnings.len();
             if strict && warnings > 0 {
-                eprintln!(
-                    "{name}: {warnings} {}, faults by --strict",
-                    if warnings == 1 { "warning" } else { "warnings" }
-                );
+                let words = if warnings == 1 { "warning, a fault" } else { "warnings, faults" };
+                eprintln!("{name}: {warnings} {words} by --strict");
                 return Ok(None);
             }
             Ok(Some(loaded))

@@ -210,11 +210,7 @@ pub(super) async fn judged(
             flight.task = Judge::new(shard, conn, body, flight).task(&call)?;
         }
     }
-    if call.shape == Shape::Request && needs_no_rule(&call) {
-        let judge = Judge::new(shard, conn, body, flight);
-        judge.unrevoked(&call)?;
-        judge.rates(&call, (flight.whose == Whose::Alone).then_some(flight.server))?;
-    }
+    rated(&Judge::new(shard, conn, body, flight), flight, &call)?;
     if let Some(kind) = call.method.and_then(|method| method.list) {
         return Ok(Due::List(kind));
     }
@@ -258,10 +254,16 @@ pub(super) async fn judged(
     Ok(Due::Call(recorded, restored))
 }
 
-/// Whether no rule's limits or scopes are about it: then the rates are asked for by themselves.
-fn needs_no_rule(call: &Call) -> bool {
+/// Asks the rates about a request that no rule's limits or scopes are about. Notifications and answers end what is under
+/// way: no rate keeps them out.
+fn rated(judge: &Judge<'_>, flight: &Flight, call: &Call) -> Result<(), Refusal> {
     use methods::Subject;
-    call.method.is_some_and(|method| matches!(method.subject, Subject::None | Subject::Listen | Subject::Task))
+    let alone = |method: &methods::Method| matches!(method.subject, Subject::None | Subject::Listen | Subject::Task);
+    if call.shape != Shape::Request || !call.method.is_some_and(alone) {
+        return Ok(());
+    }
+    judge.unrevoked(call)?;
+    judge.rates(call, (flight.whose == Whose::Alone).then_some(flight.server))
 }
 
 /// Tells all shards that a request of this session is taken back; whichever has it, tells its server so with `word`.

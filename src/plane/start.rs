@@ -129,8 +129,9 @@ impl Gateway {
             (0..shards).map(|shard| record::ring(ShardId::from_index(shard))).unzip();
         let (notes, noted) = log::notes();
         let keys = Keys::derive(&state::audit_secret(&settings.state)?);
-        let log =
-            Log::open(settings.audit_dir.clone(), readers, noted, options.watcher, health.clone(), None)?.start()?;
+        let subjects = settings.audit.keyed_subjects.then(|| keys.clone());
+        let folder = settings.audit_dir.clone();
+        let log = Log::open(folder, readers, noted, options.watcher, health.clone(), subjects)?.start()?;
         let (news, heard) = mpsc::channel();
         let begin = Begin {
             config: options.config,

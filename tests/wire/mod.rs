@@ -14,6 +14,7 @@ mod http;
 mod instances;
 mod hunt;
 mod life;
+mod limits;
 mod lists;
 mod merged;
 mod merged_lists;

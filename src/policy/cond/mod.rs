@@ -17,6 +17,8 @@ mod plain;
 mod program;
 pub mod reference;
 pub mod regex;
+#[cfg(any(test, fuzzing))]
+pub mod sample;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
