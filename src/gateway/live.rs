@@ -83,6 +83,7 @@ impl Who {
             && self.epoch == other.epoch
             && (mine.issuer == theirs.issuer && mine.subject == theirs.subject && mine.agent == theirs.agent)
             && mine.tasks == theirs.tasks
+            && (mine.heads == theirs.heads && mine.claims == theirs.claims)
     }
 }
 
@@ -385,7 +386,7 @@ impl Feed {
     fn weigh_again(&self, shard: &Shard, who: &Who) {
         let snapshot = shard.snapshot();
         let parts = self.parts.borrow().clone();
-        let Some(eyes) = parts.iter().find_map(|part| self.eyes(&snapshot, who, part)) else {
+        let Some(eyes) = parts.iter().find_map(|part| self.eyes(shard, &snapshot, who, part)) else {
             // Nobody is left whom these rules could be asked about.
             return self.outlet.borrow_mut().retain_waiting(|_| parts.is_empty());
         };
@@ -411,8 +412,9 @@ impl Feed {
     }
 
     /// `None` where its endpoint or its server is gone.
-    fn eyes<'a>(&'a self, snapshot: &'a Held, who: &'a Who, part: &Part) -> Option<Eyes<'a>> {
+    fn eyes<'a>(&'a self, shard: &'a Shard, snapshot: &'a Held, who: &'a Who, part: &Part) -> Option<Eyes<'a>> {
         Some(Eyes {
+            shard,
             snapshot,
             caller: who.caller.clone(),
             task: who.task,
@@ -429,7 +431,7 @@ impl Feed {
     fn exposed(&self, shard: &Shard, part: &Part, answer: &[u8]) -> Option<Vec<u8>> {
         let (verb, renamed) = self.about.as_deref()?;
         let (snapshot, who) = (shard.snapshot(), self.who.borrow().clone());
-        let eyes = self.eyes(&snapshot, &who, part)?;
+        let eyes = self.eyes(shard, &snapshot, &who, part)?;
         route::expose(&eyes, *verb, renamed.as_ref(), answer)
     }
 

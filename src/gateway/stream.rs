@@ -206,7 +206,7 @@ impl Relay<'_> {
     /// Whether, under other settings, its caller may still have all that it was granted, and where it has that from.
     fn is_still_allowed(&self, snapshot: &Held) -> bool {
         let flight = self.flight;
-        let eyes = Eyes::of(flight, snapshot);
+        let eyes = Eyes::of(self.shard, flight, snapshot);
         let at = |instance| instance == 0 || snapshot.states[eyes.server.index()].has(instance);
         let there = std::ptr::eq(eyes.snapshot, snapshot) && at(flight.instance);
         let subscription = flight.opted.subscription().map(RefCell::borrow);
@@ -275,7 +275,7 @@ impl Relay<'_> {
     fn look_at_lists(&mut self) -> bool {
         let Some(told) = self.told.take() else { return false };
         let (shard, snapshot) = (self.shard, self.shard.snapshot());
-        let eyes = Eyes::of(self.flight, &snapshot);
+        let eyes = Eyes::of(shard, self.flight, &snapshot);
         let looks = shard.feeds.view_of(&eyes, |view| told.look(shard, view));
         let due = told.due().is_some_and(|due| due <= shard.timers.now().mono);
         if due {
@@ -559,7 +559,7 @@ fn answer_event(shard: &Shard, flight: &Flight, facts: Facts, data: &[u8]) -> Ju
 /// A request or notification of the server.
 fn server_event(shard: &Shard, flight: &Flight, data: &[u8]) -> Judged {
     let current = shard.snapshot();
-    match events::said(shard, &Eyes::of(flight, &current), data) {
+    match events::said(shard, &Eyes::of(shard, flight, &current), data) {
         Said::Forward => Judged::Forward,
         Said::Changed(data) => Judged::Instead(data),
         Said::Drop => Judged::Drop,
