@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
 use std::task::{Poll, Waker};
 
 use foldhash::fast::RandomState;
@@ -25,6 +26,7 @@ use crate::base::time::{Moment, Now};
 use crate::config::snapshot::Snapshot;
 use crate::identity::active::ActiveTask;
 use crate::identity::caller::Caller;
+use crate::identity::revoked::Revocations;
 use crate::mcp::method::Verb;
 use crate::mcp::revision::Era;
 use crate::policy::decide;
@@ -36,6 +38,7 @@ use crate::uring::socket::Socket;
 
 use super::events::{self, Eyes, Why};
 use super::flight::{Flight, IdBytes, NEVER, Renamed, Taken, Whose, faulted, reasoned};
+use super::gate;
 use super::meter::Figures;
 use super::modern::Opted;
 use super::refusal::{Kind, Refusal};
@@ -75,6 +78,13 @@ impl Who {
         let caller = Some(caller).filter(|caller| caller.endpoints.contains(endpoint))?;
         let task = snapshot.succession.task(self.task, &caller)?;
         Some(Rc::new(Self { caller: Rc::new(caller), task, epoch: snapshot.auth_epoch }))
+    }
+
+    /// Whether it, or its task, is revoked.
+    pub(super) fn is_revoked(&self, snapshot: &Held) -> bool {
+        // Under other settings the number of its task means nothing; who it is, still does.
+        let task = if self.epoch == snapshot.auth_epoch { self.task } else { ActiveTask::None };
+        !snapshot.revocations.is_empty() && gate::revoked(snapshot, &self.caller, task).is_some()
     }
 
     fn has_rights_of(&self, other: &Self) -> bool {
@@ -607,6 +617,8 @@ pub(super) struct Feeds {
     /// Counts up when streams are to look around: with other settings, and with what operators approve of.
     turns: Cell<u64>,
     approvals: Cell<u64>,
+    /// Those by which streams were last looked at.
+    revocations: RefCell<Arc<Revocations>>,
     /// The snapshot under which lists were last looked at.
     number: Cell<u64>,
     hashed: RefCell<visible::Hashed>,
@@ -632,6 +644,7 @@ impl Feeds {
             epoch: Cell::new(0),
             turns: Cell::new(0),
             approvals: Cell::new(0),
+            revocations: RefCell::default(),
             number: Cell::new(0),
             hashed: RefCell::default(),
         }
@@ -902,6 +915,7 @@ impl Feeds {
             self.wake_all();
             self.turn(shard);
         }
+        self.heed_revocations(shard);
         if self.number.replace(snapshot.number) != snapshot.number {
             let homes: Vec<Rc<Feed>> = self.homes.borrow().values().cloned().collect();
             homes.iter().for_each(|feed| self.look_at_lists(shard, &snapshot, feed));
@@ -911,6 +925,31 @@ impl Feeds {
                 self.turn(shard);
             }
         }
+    }
+
+    /// Ends the streams of those who are revoked, read or not, where others are than the last time.
+    pub(super) fn heed_revocations(&self, shard: &Shard) {
+        let snapshot = shard.snapshot();
+        if Arc::ptr_eq(&self.revocations.borrow(), &snapshot.revocations) {
+            return;
+        }
+        self.revocations.replace(snapshot.revocations.clone());
+        self.each(|feed| {
+            if !feed.who.borrow().is_revoked(&snapshot) {
+                return;
+            }
+            if feed.asked.is_none() {
+                feed.ended.set(true);
+            } else if feed.line.borrow().is_none() {
+                // The connection that asked for an answer sees to it itself, while it is there.
+                feed.ended.set(true);
+                self.answers.borrow_mut().remove(&feed.stream);
+                feed.outlet.borrow_mut().shut();
+                self.settle(feed);
+            }
+        });
+        self.wake_all();
+        self.turn(shard);
     }
 
     fn turn(&self, shard: &Shard) {

@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 use crate::base::ids::{EndpointId, ServerId, ShardId};
 use crate::base::limits::ID_BYTES_MAX;
 use crate::base::time::Now;
-use crate::config::snapshot::Route;
+use crate::config::snapshot::{Route, Snapshot};
 use crate::http::field::Known;
 use crate::http::head::{Framing, Method, Version};
 use crate::http::reply;
@@ -210,6 +210,8 @@ pub(super) async fn judged(
             flight.task = Judge::new(shard, conn, body, flight).task(&call)?;
         }
     }
+    // What is asked of no rule, too: lists, and streams of several servers.
+    Judge::new(shard, conn, body, flight).unrevoked(&call)?;
     rated(&Judge::new(shard, conn, body, flight), flight, &call)?;
     if let Some(kind) = call.method.and_then(|method| method.list) {
         return Ok(Due::List(kind));
@@ -474,7 +476,13 @@ fn era_offered(flight: &Flight) -> Result<(), Refusal> {
 }
 
 /// A refusal that was not decided on (a malformed message, an unknown session) leaves a note of who it was.
-pub(super) fn note_caller(shard: &Shard, snapshot: &Held, caller: &Caller, endpoint: EndpointId, refusal: &Refusal) {
+pub(super) fn note_caller(
+    shard: &Shard,
+    snapshot: &Snapshot,
+    caller: &Caller,
+    endpoint: EndpointId,
+    refusal: &Refusal,
+) {
     // A 405 to a GET is how a server says that it has no stream there: an answer, which clients ask for as a habit.
     if refusal.recorded || refusal.kind == Kind::MethodNotAllowed {
         return;
@@ -497,6 +505,9 @@ pub(super) fn note_caller(shard: &Shard, snapshot: &Held, caller: &Caller, endpo
 
 /// A request without a caller leaves a note while there is plenty of room for it.
 fn note(shard: &Shard, refusal: &Refusal, began: Now) {
+    if refusal.recorded {
+        return;
+    }
     shard.control.tally.refused(shard.id, refusal.kind);
     let reason = refusal.kind.row().word;
     shard.record.noted(&Decision { unix_ms: began.unix_ms, reason, ..Decision::default() });
