@@ -54,7 +54,7 @@ pub(super) fn unknown(program: &Program, facts: &Facts<'_>, dead: Dead, purpose:
 }
 
 /// An operand, or what an operation comes to.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Val<'a> {
     /// It cannot be told, because of what stands here.
     Unknown(Place),
@@ -321,7 +321,7 @@ impl<'a> Machine<'a> {
     fn element(&self, variable: u8, at: usize, which: usize) -> Val<'a> {
         match self.frames.get(usize::from(variable)).map(|frame| &frame.element) {
             Some(Val::Unknown(_)) | None => self.unknown(at, which),
-            Some(element) => element.clone(),
+            Some(element) => *element,
         }
     }
 
