@@ -532,6 +532,9 @@ mod tests {
         };
         let truth = condition.truth(&facts, dead);
         let could = condition.could(&facts);
+        let is_truth = matches!(purpose, Purpose::Who | Purpose::When);
+        let unknown = condition.unknown(&facts, dead);
+        prop_assert!(!is_truth || unknown.is_some() == (truth == Truth::Unknown), "{}: {:?}", what(), unknown);
         prop_assert_eq!(truth, reference::truth(&condition, &facts, dead), "{}", what());
         prop_assert_eq!(could, reference::could(&condition, &facts), "{}", what());
         prop_assert!(could.has(truth) || dead != 0, "{}: {:?} is not among {:?}", what(), truth, could);
