@@ -1,6 +1,9 @@
 //! Read the command line, do what it says, leave with a named exit code.
 
+mod advise;
 mod cli;
+mod people;
+mod shown;
 mod steer;
 
 use std::io::{IsTerminal as _, Read as _, Write as _};
@@ -55,6 +58,9 @@ fn main() -> ExitCode {
             AuditVerb::Export { dir } => export(&dir),
         },
         Verb::Pins(pins) => self::pins(&pins.verb),
+        Verb::Approvals(approvals) => people::approvals(&approvals.verb),
+        Verb::Revoke(revoke) => people::revoke(&revoke),
+        Verb::Policy(policy) => advise::policy(&policy.verb),
         Verb::Version => {
             println!("portcullis {}", env!("CARGO_PKG_VERSION"));
             Ok(cli::EXIT_OK)
@@ -120,10 +126,8 @@ fn load(path: &Path, strict: bool) -> anyhow::Result<Option<Loaded>> {
             }
             let warnings = loaded.warnings.len();
             if strict && warnings > 0 {
-                eprintln!(
-                    "{name}: {warnings} {}, faults by --strict",
-                    if warnings == 1 { "warning" } else { "warnings" }
-                );
+                let words = if warnings == 1 { "warning, a fault" } else { "warnings, faults" };
+                eprintln!("{name}: {warnings} {words} by --strict");
                 return Ok(None);
             }
             Ok(Some(loaded))

@@ -187,18 +187,25 @@ impl Flight {
         debug_assert!(before.is_none(), "a message is decided on once");
     }
 
+    /// It is served elsewhere.
+    pub(super) fn withdraw(&self, shard: &Shard) {
+        if let Some(stakes) = self.stakes.take() {
+            stakes.settle(shard, Came::Nowhere);
+        }
+    }
+
     /// What it has at stake goes where it belongs.
     fn settle(&self, shard: &Shard) {
         let Some(stakes) = self.stakes.take() else { return };
-        stakes.settle(
-            shard,
-            match (self.written.get(), self.did.get()) {
-                (true, true) => Came::Back,
-                (true, false) => Came::ToServer,
-                (false, _) if self.seq.is_some() => Came::ToNobody,
-                (false, _) => Came::Nowhere,
-            },
-        );
+        let came = match (self.written.get(), self.did.get()) {
+            (true, true) => Came::Back,
+            (true, false) => Came::ToServer,
+            // What is answered here was answered.
+            (false, _) if stakes.rates_alone => Came::ToServer,
+            (false, _) if self.seq.is_some() => Came::ToNobody,
+            (false, _) => Came::Nowhere,
+        };
+        stakes.settle(shard, came);
     }
 
     /// What a server offers in its era; `None` where that is nothing, or not known yet.

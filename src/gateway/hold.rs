@@ -111,7 +111,7 @@ impl Judge<'_> {
         };
         match stakes::reserve(self.shard, &needs) {
             Ok(taken) => {
-                flight.stake(Stakes::of(taken));
+                flight.stake(Stakes::of_rates(taken));
                 Ok(())
             }
             Err(broken) => refused(self.broken(&needs, &broken)),

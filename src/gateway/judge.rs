@@ -13,7 +13,6 @@ use crate::mcp::optin::{Declared, TASKS_EXTENSION};
 use crate::mcp::revision::Era;
 use crate::mcp::{catalog, headers};
 use crate::policy::decide::{self, Denied, Leave, Permit, Scene};
-use crate::policy::needs::NoPast;
 use crate::record::frame::{Decision, TargetKind, Verdict};
 use crate::record::{RecordFault, Recorded};
 use crate::session::tasks;
@@ -290,19 +289,6 @@ impl<'a> Judge<'a> {
             None => self.conn.head.get(self.conn.bytes(), Known::Traceparent).unwrap_or_default(),
         };
         context.get(3..35).and_then(trace_id).unwrap_or_default()
-    }
-}
-
-/// What a message looks like from outside.
-pub(super) fn scene<'a>(shard: &Shard, flight: &'a Flight, body: &'a [u8]) -> Scene<'a> {
-    Scene {
-        body,
-        unix_ms: shard.timers.last().unix_ms,
-        session: None,
-        address: None,
-        endpoint: "",
-        method: flight.method.map_or("", |method| method.wire),
-        past: &NoPast,
     }
 }
 

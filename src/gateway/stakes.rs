@@ -35,18 +35,20 @@ pub(super) struct Stakes {
     notes: Vec<Note>,
     /// Who said yes to it.
     pub(super) approval: Option<Granted>,
+    /// No rule has to do with it, but rates.
+    pub(super) rates_alone: bool,
 }
 
 impl Stakes {
     /// What a permit carries, and what was reserved in shadow.
     pub(super) fn new(stakes: decide::Stakes, shadow: Option<Shadowed>) -> Self {
         let decide::Stakes { taken, notes, approval } = stakes;
-        Self { taken, shadow, notes, approval }
+        Self { taken, shadow, notes, approval, rates_alone: false }
     }
 
-    /// What was reserved, and nothing else.
-    pub(super) fn of(taken: Taken) -> Self {
-        Self { taken, shadow: None, notes: Vec::new(), approval: None }
+    /// What rates have reserved for what no rule is about.
+    pub(super) fn of_rates(taken: Taken) -> Self {
+        Self { taken, shadow: None, notes: Vec::new(), approval: None, rates_alone: true }
     }
 
     /// Its call is over, and came this far.

@@ -377,3 +377,7 @@ impl Past for PastAt<'_> {
 fn stripe(key: CountKey) -> usize {
     usize::from(key.0[0]) % LEDGER_STRIPES
 }
+
+#[cfg(test)]
+#[path = "counts_tests.rs"]
+mod tests;

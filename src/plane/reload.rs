@@ -116,6 +116,7 @@ struct Fixed {
     admin: Option<SocketAddr>,
     state: PathBuf,
     audit_dir: PathBuf,
+    keyed_subjects: bool,
 }
 
 /// What the files were when they were last read, and when they were last looked at: a change counts once it has stood
@@ -408,6 +409,7 @@ impl Fixed {
             admin: settings.admin,
             state: settings.state.clone(),
             audit_dir: settings.audit_dir.clone(),
+            keyed_subjects: settings.audit.keyed_subjects,
         }
     }
 
@@ -419,6 +421,7 @@ impl Fixed {
             ("admin", self.admin == new.admin),
             ("state", self.state == new.state),
             ("audit.dir", self.audit_dir == new.audit_dir),
+            ("audit.subject", self.keyed_subjects == new.keyed_subjects),
         ];
         let changed: Vec<&'static str> = keys.into_iter().filter(|(_, same)| !same).map(|(key, _)| key).collect();
         if changed.is_empty() { Ok(()) } else { Err(ReloadFault::Fixed(changed)) }

@@ -7,10 +7,11 @@ use serde_json::{Value, json};
 
 use crate::base::ids::RuleId;
 use crate::config::cases::{Expect, Target};
+use crate::gateway;
 use crate::policy::decide::Why;
 use crate::policy::needs::{NeedOf, Source};
 use crate::policy::remarks::{Remarks, UnknownAt};
-use crate::policy::rule::PolicySet;
+use crate::policy::rule::{Effect, PolicySet};
 use crate::review::ask::{Asked, How, Judged, Operand, Standing};
 use crate::review::words::{self, duration, plain};
 use crate::review::world::World;
@@ -79,7 +80,8 @@ pub struct ApprovalLine {
 impl World {
     /// What was judged, told. Nothing is counted yet.
     #[must_use]
-    pub fn told(&self, judged: &Judged) -> Answer {
+    pub fn told(&self, judged: &Judged, target: &Target) -> Answer {
+        let (_, name) = kind(target);
         let set = &self.policy;
         let verdict = &judged.verdict;
         let id = |rule: RuleId| set.rule(rule).id.clone();
@@ -102,34 +104,28 @@ impl World {
             shadow: verdict.remarks.shadow.as_ref().map(|it| (it.word(), it.rules.iter().copied().map(id).collect())),
         };
         if let Some(asking) = &verdict.asking {
-            answer.word = "approval_pending";
-            answer.reason.clone_from(&asking.reason);
+            let why = Why::Pending { rule: asking.rule, reason: asking.reason.clone() };
+            answer.refuse(set, &why, name);
         }
         if let Err(why) = &verdict.outcome {
-            answer.refuse(set, why);
+            answer.refuse(set, why, name);
         }
         answer
     }
 }
 
 impl Answer {
+    /// Somebody has said yes, where somebody had to.
+    pub(super) fn granted(&mut self) {
+        (self.expect, self.word, self.says, self.reason) = (Expect::Permit, "permit", None, None);
+    }
+
     /// It is refused, for this.
-    pub(super) fn refuse(&mut self, set: &PolicySet, why: &Why) {
+    pub(super) fn refuse(&mut self, set: &PolicySet, why: &Why, name: &str) {
+        self.says = words_of(why, set, name);
         self.expect = if matches!(why, Why::Pending { .. }) { Expect::Pending } else { Expect::Refuse };
         self.word = why.word();
-        let named = match why {
-            Why::Hidden | Why::Scopes { .. } | Why::RateUnknown { .. } | Why::Rate { .. } | Why::CountsFull { .. } => {
-                None
-            }
-            Why::Condition { reason } | Why::Limit { reason, .. } => reason.clone(),
-            Why::Forbidden { reason, .. }
-            | Why::Unknown { reason, .. }
-            | Why::LimitUnknown { reason, .. }
-            | Why::ApprovalUnknown { reason, .. }
-            | Why::Pending { reason, .. }
-            | Why::Declined { reason, .. } => reason.clone(),
-        };
-        self.reason = named;
+        self.reason = reason(why);
         match why {
             Why::Scopes { missing, needed } => self.scopes = Some((missing.to_vec(), needed.to_vec())),
             Why::LimitUnknown { rule, .. } => self.blame(set.rule(*rule).id.clone()),
@@ -232,6 +228,26 @@ impl Answer {
     }
 }
 
+/// What the agent is told, as the gateway tells it.
+fn words_of(why: &Why, set: &PolicySet, name: &str) -> Option<String> {
+    gateway::words::said(why, set, name).map(|(_, sentence)| sentence)
+}
+
+/// The rule's sentence.
+fn reason(why: &Why) -> Option<Arc<str>> {
+    match why {
+        Why::Hidden | Why::Scopes { .. } | Why::RateUnknown { .. } | Why::Rate { .. } | Why::CountsFull { .. } => None,
+        Why::Forbidden { reason, .. }
+        | Why::Condition { reason }
+        | Why::Limit { reason, .. }
+        | Why::Unknown { reason, .. }
+        | Why::LimitUnknown { reason, .. }
+        | Why::ApprovalUnknown { reason, .. }
+        | Why::Pending { reason, .. }
+        | Why::Declined { reason, .. } => reason.clone(),
+    }
+}
+
 fn texts(all: &[Arc<str>]) -> Vec<&str> {
     all.iter().map(|text| &**text).collect()
 }
@@ -268,7 +284,7 @@ impl std::fmt::Display for LimitLine {
         if !self.holds {
             f.write_str("; does not hold")?;
         }
-        self.retry_ms.map_or(Ok(()), |ms| write!(f, ", again in {}", duration(ms)))
+        self.retry_ms.map_or(Ok(()), |ms| write!(f, ", again in {}", gateway::words::duration(ms)))
     }
 }
 
@@ -278,6 +294,10 @@ impl std::fmt::Display for Standing {
         write!(f, "{} ({}{shadow}): ", self.id, words::effect(self.effect))?;
         match &self.how {
             How::Applies => f.write_str("applies"),
+            How::Closes(key, operand) if self.effect == Effect::Approve => {
+                write!(f, "refuses without asking: {key}: {operand}")
+            }
+            How::Closes(key, operand) => write!(f, "applies: {key}: {operand}"),
             How::Task => f.write_str("does not apply: none of its tasks is active"),
             How::Who(operand) => write!(f, "does not apply: who: {operand}"),
             How::When(operand) => write!(f, "does not apply: when: {operand}"),
@@ -300,6 +320,7 @@ impl Standing {
     fn json(&self) -> Value {
         let (how, operand) = match &self.how {
             How::Applies => ("applies", None),
+            How::Closes(_, operand) => ("closes", Some(operand)),
             How::Task => ("task", None),
             How::Who(operand) => ("who", Some(operand)),
             How::When(operand) => ("when", Some(operand)),

@@ -12,30 +12,21 @@ use crate::review::world::World;
 
 impl World {
     /// Looks at the counts, and says what the call would meet there; nothing changes.
-    pub fn look(&self, answer: &mut Answer, needs: &[Need], counts: &Counts, now: Now) {
+    pub fn look(&self, answer: &mut Answer, name: &str, needs: &[Need], counts: &Counts, now: Now) {
         let mut levels = counts.levels(needs, now).into_iter();
-        let mut lines = answer.limits.iter_mut();
-        let mut broken = None;
-        for need in needs {
-            let holds = match need.what {
-                NeedOf::Note { .. } => continue,
-                NeedOf::After { within_ms } => {
-                    let Some(line) = lines.next() else { continue };
-                    line.holds = counts.happened(need.key, within_ms, now);
-                    line.holds
-                }
-                _ => {
-                    let (Some(line), Some(level)) = (lines.next(), levels.next()) else { continue };
-                    line.used = Some(quantity(level.before));
-                    line.max = Some(quantity(level.max));
-                    line.holds = fits(level.after, level.max);
-                    line.holds
-                }
-            };
-            broken = broken.or((!holds).then_some(need));
+        let counted = needs.iter().filter(|need| !matches!(need.what, NeedOf::Note { .. }));
+        for (line, need) in answer.limits.iter_mut().zip(counted) {
+            if let NeedOf::After { within_ms } = need.what {
+                line.holds = counts.happened(need.key, within_ms, now);
+            } else if let Some(level) = levels.next() {
+                line.used = Some(level.before.to_string());
+                line.max = Some(level.max.to_string());
+                line.holds = fits(level.after, level.max);
+            }
         }
-        if let Some(need) = broken {
-            answer.refuse(&self.policy, &self.why(need, None));
+        if let Err(broken) = counts.peek(needs, now) {
+            mark(&mut answer.limits, needs, &broken);
+            answer.refuse(&self.policy, &self.broken(needs, &broken), name);
         }
     }
 
@@ -67,14 +58,7 @@ pub(super) fn mark(lines: &mut [LimitLine], needs: &[Need], broken: &Broken) {
     line.holds = false;
     line.retry_ms = broken.retry_ms;
     if line.max.is_some() {
-        (line.used, line.max) = (Some(quantity(broken.used)), Some(quantity(broken.max)));
-    }
-}
-
-fn quantity(quantity: Quantity) -> String {
-    match quantity {
-        Quantity::Count(count) => count.to_string(),
-        Quantity::Sum(sum) => sum.to_string(),
+        (line.used, line.max) = (Some(broken.used.to_string()), Some(broken.max.to_string()));
     }
 }
 

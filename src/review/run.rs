@@ -68,19 +68,20 @@ impl Bench<'_> {
             Ok(judged) => judged,
             Err(fault) => return Err(format!("{fault}\n")),
         };
-        let mut answer = self.world.told(&judged);
+        let mut answer = self.world.told(&judged, &step.target);
         let verdict = &judged.verdict;
         // As the gateway: counts first, then somebody's yes; both or none.
         let mut kept = None;
         if verdict.outcome.is_ok() {
             match self.counts.reserve(&verdict.needs, now) {
                 Err(broken) => {
-                    answer.refuse(&self.world.policy, &self.world.broken(&verdict.needs, &broken));
+                    let (Target::Tool(name) | Target::Prompt(name) | Target::Resource(name)) = &step.target;
+                    answer.refuse(&self.world.policy, &self.world.broken(&verdict.needs, &broken), name);
                     mark(&mut answer.limits, &verdict.needs, &broken);
                 }
                 Ok(taken) if verdict.asking.is_some() && !step.approved => self.counts.withdraw(&taken, now),
                 Ok(taken) => {
-                    answer.expect = Expect::Permit;
+                    answer.granted();
                     kept = Some(taken);
                 }
             }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::config::cases::{Offer, Target};
+use crate::config::snapshot::Snapshot;
 use crate::identity::active::{ActiveTask, TaskFault, active_task};
 use crate::identity::caller::Caller;
 use crate::identity::token::{Issuer, TokenFault, supposed};
@@ -21,9 +22,9 @@ pub struct World {
     /// The names of the servers, by `ServerId`.
     pub servers: Vec<Arc<str>>,
     /// What they offer.
-    pub catalog: Catalog,
+    pub catalog: Arc<Catalog>,
     /// The policy, compiled against that.
-    pub table: Table,
+    pub table: Arc<Table>,
     /// What its author should hear of that.
     pub warnings: Vec<Warning>,
 }
@@ -72,7 +73,19 @@ impl World {
     #[must_use]
     pub fn new(policy: Arc<PolicySet>, servers: Vec<Arc<str>>, catalog: Catalog) -> Self {
         let (table, warnings) = Table::compile(&policy, &servers, &catalog);
-        Self { policy, servers, catalog, table, warnings }
+        Self { policy, servers, catalog: Arc::new(catalog), table: Arc::new(table), warnings }
+    }
+
+    /// What a running gateway decides by.
+    #[must_use]
+    pub fn of(snapshot: &Snapshot) -> Self {
+        Self {
+            policy: snapshot.settings.policy.clone(),
+            servers: snapshot.settings.servers.iter().map(|server| server.name.clone()).collect(),
+            catalog: snapshot.catalog.clone(),
+            table: snapshot.table.clone(),
+            warnings: Vec::new(),
+        }
     }
 
     /// Who calls with a token of these claims, a JSON object (`None`: without a token), and what the call works on.

@@ -433,6 +433,18 @@ fn faults_of_more_files() {
 }
 
 #[test]
+fn the_example_of_a_policy() {
+    let text = include_str!("../../../examples/policy.yaml");
+    let team = include_str!("../../../examples/teams/records.yaml");
+    let folder = Folder::of(&[("teams/records.yaml", team), ("jwks.json", JWKS)]);
+    let loaded = load(text, Path::new("/etc/gate"), &folder).unwrap_or_else(|faults| panic!("{faults:#?}"));
+    assert_eq!(loaded.warnings, []);
+    let policy = &loaded.settings.policy;
+    assert_eq!((policy.rules().len(), policy.tasks().len(), policy.rates().len()), (9, 2, 2));
+    assert!(text.starts_with("# yaml-language-server: $schema=../portcullis.schema.json\n"));
+}
+
+#[test]
 fn a_policy_alone() {
     let text = "tools: { pay: [x] }\ncases: 5\ntasks: { t: T. }\nclaims: { level: number }\n\
                 rules: [{ id: a, permit: [pay/x], who: claims.level > 1, tasks: [t] }]\nrates: [{ calls: 1, per: 1s }]\n";

@@ -329,18 +329,22 @@ impl Book {
             }
             (State::Sums(_), _) => false,
         });
-        let level = match self.counts.get(place)?.as_ref()?.state {
-            State::Bucket(bucket) => Some(bucket),
-            _ => None,
+        let record = record.filter(|_| back);
+        let record = match &self.counts.get(place)?.as_ref()?.state {
+            State::Bucket(Bucket { missing, calls, per_ms, at_ms }) => record.map(|record| Record {
+                at_ms: *at_ms,
+                per_ms: *per_ms,
+                lasts_ms: *calls,
+                digits: i128::from(*missing),
+                ..record
+            }),
+            // All is gone: whoever has only read the end of the story knows as much as who has read all.
+            State::Calls(window) if window.is_empty() => record.map(|it| it.begin(window.gone_ms())),
+            State::Sums(window) if window.is_empty() => record.map(|it| it.begin(window.gone_ms())),
+            _ => record.map(|record| Record { op: Op::Back, ..record }),
         };
         self.drop_if_over(place, now_ms);
-        let record = record.filter(|_| back)?;
-        match level {
-            Some(Bucket { missing, calls, per_ms, at_ms }) => {
-                Some(Record { at_ms, per_ms, lasts_ms: calls, digits: missing.into(), ..record })
-            }
-            None => Some(Record { op: Op::Back, ..record }),
-        }
+        record
     }
 
     /// Remembers that a call has succeeded. What has to be written down for that; nothing where there is no room.
@@ -455,7 +459,7 @@ impl Book {
         let now_ms = self.latest_ms;
         let refusal = |full, used: A, retry_ms| Refusal { retry_ms, full, used: used.quantity(), max: max.quantity() };
         let kind = Kind::of_need(need.what);
-        let place = self.open(need.key, kind, now_ms, || A::state(Window::new(per_ms)));
+        let place = self.open(need.key, kind, now_ms, || A::state(Window::new(per_ms, now_ms)));
         let place = place.ok_or_else(|| refusal(true, A::NOTHING, None))?;
         let room = if self.heap_bytes > COUNTS_STRIPE_BYTES_MAX { COUNT_ENTRIES_MIN } else { room };
         let lasts_ms = need.lasts_ms.unwrap_or(FOREVER);
@@ -620,7 +624,7 @@ impl Book {
     fn replay_window<A: Amount>(&mut self, record: &Record, place: Option<usize>, amount: Option<A>) {
         let Record { op, kind, key, at_ms, per_ms, lasts_ms, .. } = *record;
         let place = match (op, place) {
-            (Op::Add | Op::Begin, None) => self.insert(key, kind, A::state(Window::new(per_ms))),
+            (Op::Add | Op::Begin, None) => self.insert(key, kind, A::state(Window::new(per_ms, at_ms))),
             (_, None) => return,
             (_, Some(place)) => place,
         };
@@ -628,7 +632,7 @@ impl Book {
             count.lasts_ms = lasts_ms;
             let Some(window) = A::window(&mut count.state) else { return };
             match (op, amount) {
-                (Op::Begin, _) => *window = Window::since(per_ms, at_ms),
+                (Op::Begin, _) => *window = Window::new(per_ms, at_ms),
                 (Op::Add, Some(amount)) => {
                     window.slide_by(at_ms, per_ms);
                     // It was told exactly before, or it would not have been written down.

@@ -73,6 +73,11 @@ impl Record {
         })
     }
 
+    /// That its count is empty; what was before this time has left.
+    pub(super) fn begin(self, gone_ms: u64) -> Self {
+        Self { op: Op::Begin, at_ms: gone_ms, digits: 0, exponent: 0, ..self }
+    }
+
     /// Takes another change up that follows at once, where one record can say both.
     #[must_use]
     pub fn join(&mut self, next: &Self) -> bool {

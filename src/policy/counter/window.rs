@@ -20,14 +20,10 @@ pub(super) struct Window<A> {
 }
 
 impl<A: Amount> Window<A> {
-    /// An empty one of this length, milliseconds; `FOREVER` for one that nothing leaves.
-    pub(super) fn new(per_ms: u64) -> Self {
-        Self { entries: SmallVec::new(), head: 0, total: A::NOTHING, per_ms, gone_ms: 0 }
-    }
-
-    /// The same, of which this much had gone.
-    pub(super) fn since(per_ms: u64, gone_ms: u64) -> Self {
-        Self { gone_ms, ..Self::new(per_ms) }
+    /// An empty one of this length, milliseconds (`FOREVER` for one that nothing leaves), which knows nothing of what was
+    /// counted before a time.
+    pub(super) fn new(per_ms: u64, gone_ms: u64) -> Self {
+        Self { entries: SmallVec::new(), head: 0, total: A::NOTHING, per_ms, gone_ms }
     }
 
     pub(super) fn per_ms(&self) -> u64 {
