@@ -461,9 +461,9 @@ impl<'a> Machine<'a> {
             }
             (Op::Url(part @ (UrlPart::Scheme | UrlPart::Host), _), Val::Known(Value::Text(text))) => {
                 let url = Val::Url(*text, part);
-                // For a list it matters now whether it is one: beside something open it would not be looked at.
-                let is_one = self.pay(*text, 4) && (!self.open || url.with_value(|_| ()).is_some());
-                is_one.then_some(url)
+                // What is no URL is surely unknown, which beside what is open makes a difference.
+                let known = self.pay(*text, 4) && (!self.open || url.with_value(|_| ()).is_some());
+                known.then_some(url)
             }
             (Op::Matches(..) | Op::IpIn(..) | Op::Url(..), _) => return self.of_text(op, &val, at),
             _ => None,

@@ -96,17 +96,14 @@ impl<'a> Value<'a> {
     /// different types are not the same.
     #[must_use]
     pub fn same(self, other: Value<'_>) -> Option<bool> {
-        self.same_at(other, VALUE_DEPTH_MAX)
-    }
-
-    fn same_at(self, other: Value<'_>, depth: usize) -> Option<bool> {
         Some(match (self, other) {
             (Self::Null, Value::Null) => true,
             (Self::Bool(one), Value::Bool(other)) => one == other,
             (Self::Number(one), Value::Number(other)) => one == other,
             (Self::Text(one), Value::Text(other)) => one == other,
-            (Self::List(one), Value::List(other)) => same_list(one, other, depth),
-            (Self::Object(one), Value::Object(other)) => same_object(one, other, depth),
+            (Self::List(one), Value::List(other)) | (Self::Object(one), Value::Object(other)) => {
+                one == other || Deep::new(one).same(0, &Deep::new(other), 0, VALUE_DEPTH_MAX)
+            }
             _ => return None,
         })
     }
@@ -114,10 +111,6 @@ impl<'a> Value<'a> {
     /// Feeds its canonical bytes to `out`: the same ones for the same value, whatever way it is written, and other ones
     /// for another. No value's are the beginning of another's.
     pub fn feed(self, out: &mut dyn FnMut(&[u8])) {
-        self.feed_at(VALUE_DEPTH_MAX, out);
-    }
-
-    fn feed_at(self, depth: usize, out: &mut dyn FnMut(&[u8])) {
         match self {
             Self::Null => out(b"n"),
             Self::Bool(value) => out(if value { b"t" } else { b"f" }),
@@ -126,25 +119,7 @@ impl<'a> Value<'a> {
                 number.feed(out);
             }
             Self::Text(text) => feed_text(text, out),
-            Self::List(raw) | Self::Object(raw) if depth == 0 => {
-                // Nothing that was read is as deep.
-                out(b"?");
-                out(&(raw.len() as u64).to_be_bytes());
-                out(raw);
-            }
-            Self::List(_) => {
-                out(b"[");
-                self.items().for_each(|item| item.feed_at(depth - 1, out));
-                out(b"]");
-            }
-            Self::Object(_) => {
-                out(b"{");
-                for (name, value) in sorted(self.members()) {
-                    feed_text(name, out);
-                    value.feed_at(depth - 1, out);
-                }
-                out(b"}");
-            }
+            Self::List(raw) | Self::Object(raw) => Deep::new(raw).feed(0, VALUE_DEPTH_MAX, out),
         }
     }
 }
@@ -156,55 +131,143 @@ fn feed_text(text: Text<'_>, out: &mut dyn FnMut(&[u8])) {
     out(&[0xff]);
 }
 
-fn same_list(one: &[u8], other: &[u8], depth: usize) -> bool {
-    let (mut left, mut right) = (Elements::of(one), Elements::of(other));
-    loop {
-        match (left.next(), right.next()) {
-            (None, None) => return true,
-            (Some(one), Some(other)) if same_raw(one, other, depth) => {}
-            _ => return false,
-        }
-    }
+/// A list or object, with the places where all within it end: so that what is deep is not looked through once for each
+/// level. Places are counted in bytes.
+struct Deep<'a> {
+    raw: &'a [u8],
+    /// Of each list and object, in the order in which they begin: where it does, and behind its end.
+    ends: SmallVec<[(usize, usize); 16]>,
 }
 
-fn same_object(one: &[u8], other: &[u8], depth: usize) -> bool {
-    let (mut left, mut right) = (Value::Object(one).members(), Value::Object(other).members());
-    loop {
-        // Mostly both have their members in the same order. Behind the first that differs, they are sorted.
-        let before = (left.clone(), right.clone());
-        match (left.next(), right.next()) {
-            (None, None) => return true,
-            (Some((one_name, one)), Some((other_name, other))) if one_name == other_name => {
-                if !same_value(one, other, depth) {
-                    return false;
+impl<'a> Deep<'a> {
+    fn new(raw: &'a [u8]) -> Self {
+        let mut ends = SmallVec::<[(usize, usize); 16]>::new();
+        let mut open = SmallVec::<[usize; 16]>::new();
+        let mut at = 0;
+        while let Some(byte) = raw.get(at) {
+            at += 1;
+            match byte {
+                b'"' => at += quote(&raw[at..]).map_or(raw.len(), |length| length + 1),
+                b'[' | b'{' => {
+                    open.push(ends.len());
+                    ends.push((at - 1, raw.len()));
+                }
+                b']' | b'}' => {
+                    if let Some(place) = open.pop() {
+                        ends[place].1 = at;
+                    }
+                }
+                _ => {}
+            }
+            at = at.min(raw.len());
+        }
+        Self { raw, ends }
+    }
+
+    fn same(&self, at: usize, other: &Deep<'_>, other_at: usize, depth: usize) -> bool {
+        match (self.raw.get(at), other.raw.get(other_at)) {
+            (Some(b'[' | b'{'), Some(b'[' | b'{')) if depth == 0 => false,
+            (Some(b'['), Some(b'[')) => {
+                let (mut left, mut right) = (at + 1, other_at + 1);
+                loop {
+                    match (self.element(&mut left), other.element(&mut right)) {
+                        (None, None) => return true,
+                        (Some(one), Some(two)) if self.same(one, other, two, depth - 1) => {}
+                        _ => return false,
+                    }
                 }
             }
-            (Some(_), Some(_)) => {
-                let (left, right) = (sorted(before.0), sorted(before.1));
-                return left.len() == right.len()
+            (Some(b'{'), Some(b'{')) => {
+                let (left, right) = (self.sorted(at), other.sorted(other_at));
+                left.len() == right.len()
                     && left
                         .iter()
                         .zip(&right)
-                        .all(|(one, other)| one.0 == other.0 && same_value(one.1, other.1, depth));
+                        .all(|(one, two)| one.0 == two.0 && self.same(one.1, other, two.1, depth - 1))
             }
-            _ => return false,
+            (Some(b'[' | b'{'), _) | (_, Some(b'[' | b'{')) => false,
+            _ => matches!((self.leaf(at), other.leaf(other_at)), (Some(one), Some(two)) if one.same(two) == Some(true)),
         }
     }
-}
 
-fn same_raw(one: &[u8], other: &[u8], depth: usize) -> bool {
-    one == other
-        || matches!((Value::read(one), Value::read(other)), (Some(one), Some(other)) if same_value(one, other, depth))
-}
+    fn feed(&self, at: usize, depth: usize, out: &mut dyn FnMut(&[u8])) {
+        match self.raw.get(at) {
+            Some(b'[' | b'{') if depth == 0 => {
+                // Nothing that was read is as deep.
+                let raw = self.end(at).and_then(|end| self.raw.get(at..end)).unwrap_or_default();
+                out(b"?");
+                out(&(raw.len() as u64).to_be_bytes());
+                out(raw);
+            }
+            Some(b'[') => {
+                out(b"[");
+                let mut next = at + 1;
+                while let Some(element) = self.element(&mut next) {
+                    self.feed(element, depth - 1, out);
+                }
+                out(b"]");
+            }
+            Some(b'{') => {
+                out(b"{");
+                for (name, value) in self.sorted(at) {
+                    feed_text(name, out);
+                    self.feed(value, depth - 1, out);
+                }
+                out(b"}");
+            }
+            _ => {
+                if let Some(leaf) = self.leaf(at) {
+                    leaf.feed(out);
+                }
+            }
+        }
+    }
 
-fn same_value(one: Value<'_>, other: Value<'_>, depth: usize) -> bool {
-    depth > 0 && one.same_at(other, depth - 1) == Some(true)
-}
+    /// The members of the object that begins here: their names, in order, and where their values begin.
+    fn sorted(&self, at: usize) -> SmallVec<[(Text<'a>, usize); 8]> {
+        let mut all = SmallVec::<[(Text<'a>, usize); 8]>::new();
+        let mut next = at + 1;
+        while let Some(name) = self.element_before(&mut next, b':') {
+            let inside = self.end(name).and_then(|end| self.raw.get(name + 1..end - 1));
+            let (Some(name), Some(value)) = (inside.and_then(Text::inside), self.element(&mut next)) else { break };
+            all.push((name, value));
+        }
+        all.sort_by(|one, other| one.0.cmp(&other.0));
+        all
+    }
 
-fn sorted(members: Members<'_>) -> SmallVec<[(Text<'_>, Value<'_>); 8]> {
-    let mut all: SmallVec<[_; 8]> = members.collect();
-    all.sort_by(|one, other| one.0.cmp(&other.0));
-    all
+    /// Where the next element begins; `next` goes behind the comma that follows it, or to the end.
+    fn element(&self, next: &mut usize) -> Option<usize> {
+        self.element_before(next, b',')
+    }
+
+    fn element_before(&self, next: &mut usize, sign: u8) -> Option<usize> {
+        let start = self.behind_blanks(*next);
+        let behind = self.behind_blanks(self.end(start)?);
+        *next = if self.raw.get(behind) == Some(&sign) { behind + 1 } else { self.raw.len() };
+        Some(start)
+    }
+
+    fn behind_blanks(&self, at: usize) -> usize {
+        let rest = self.raw.get(at..).unwrap_or_default();
+        self.raw.len() - rest.trim_ascii_start().len()
+    }
+
+    /// Behind the end of the value that begins here.
+    fn end(&self, at: usize) -> Option<usize> {
+        match self.raw.get(at)? {
+            b'[' | b'{' => {
+                let place = self.ends.binary_search_by_key(&at, |(start, _)| *start).ok()?;
+                Some(self.ends[place].1)
+            }
+            _ => Some(at + end_of(&self.raw[at..])?),
+        }
+    }
+
+    /// The value that begins here, which is no list and no object.
+    fn leaf(&self, at: usize) -> Option<Value<'a>> {
+        Value::read(self.raw.get(at..self.end(at)?)?)
+    }
 }
 
 /// A number of any length. Two are equal, and ordered, by value.
