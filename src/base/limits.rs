@@ -582,6 +582,10 @@ pub const REVOCATIONS_MAX: usize = 16 * 1024;
 pub const REVOCATION_TEXT_BYTES_MAX: usize = 1_024;
 /// Rules named in one permit or refusal: the first ones in the order of the file.
 pub const RULES_NAMED_MAX: usize = 8;
+/// Arguments that conditions ask for in vain, told of one policy.
+pub const MISFITS_MAX: usize = 256;
+/// Schemas looked at on the way of one path through the schema of a tool's arguments.
+pub const SCHEMA_STEPS_MAX: usize = 256;
 /// Classes of callers that a compiled policy keeps.
 pub const CLASSES_MAX: usize = 8 * 1024;
 /// And their bytes; a caller of a class that finds no room is decided on more slowly.

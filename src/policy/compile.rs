@@ -11,6 +11,7 @@ use super::keys::Keys;
 use super::limit::What;
 use super::pattern::{About, Pattern};
 use super::rule::{Effect, Mode, PolicySet, Rule};
+use super::schema;
 use super::table::{
     Bundle, GlobEntry, Globs, Group, GroupIndex, Maybe, Members, Named, Names, Plane, Reaches, Says, Site, Spots,
     Table, Watch, Where, merge,
@@ -53,10 +54,11 @@ impl Table {
         let index = Index::build(servers, catalog);
         let mut draft = Draft::new(&index, &names, catalog);
         let heads: HashMap<_, u32> = set.heads().iter().cloned().zip(0..).collect();
-        let mut warnings = Vec::new();
+        let (mut warnings, mut about) = (Vec::new(), Vec::with_capacity(set.rules().len()));
         for (number, rule) in set.rules().iter().enumerate() {
             let id = RuleId::from_index(number);
-            draft.add(rule, id, rule.who.as_ref().map(|who| heads[who]), &mut warnings);
+            let head = rule.who.as_ref().map(|who| heads[who]);
+            about.push(draft.add(rule, id, head, &mut warnings));
         }
         let (watches, watched) = draft.watches(set);
         let rated = draft.rated(set);
@@ -65,6 +67,7 @@ impl Table {
         if set.rates().iter().any(|rate| rate.on.is_empty()) {
             (0..names.numbers()).for_each(|number| extra.set(number));
         }
+        let (dead, misfits) = schema::check(set, &names, catalog, &draft.members, &about);
         let (groups, members, sites) = draft.finish(names.numbers());
         let table = Self {
             set: Arc::clone(set),
@@ -79,7 +82,8 @@ impl Table {
             extra,
             keys: Keys::build(set),
             has_shadows: set.rules().iter().any(|rule| rule.mode == Mode::Shadow),
-            dead: HashMap::new(),
+            dead,
+            misfits,
             names,
         };
         (table, warnings)
@@ -285,7 +289,8 @@ impl<'a> Draft<'a> {
         place
     }
 
-    fn add(&mut self, rule: &'a Rule, id: RuleId, head: Option<u32>, warnings: &mut Vec<Warning>) {
+    /// Adds a rule, and gives the place of its set of numbers.
+    fn add(&mut self, rule: &'a Rule, id: RuleId, head: Option<u32>, warnings: &mut Vec<Warning>) -> u32 {
         let members = self.members(&rule.patterns);
         for (pattern, reach) in rule.patterns.iter().map(|pattern| self.reach(pattern)).enumerate() {
             warnings.extend(reach.lacks.map(|lacks| Warning { rule: id, pattern, lacks }));
@@ -302,6 +307,7 @@ impl<'a> Draft<'a> {
             group.add(rule, id, members);
             reaches.iter().for_each(|(about, reach)| note(&mut group.reach, rule, id, about, reach));
         }
+        members
     }
 
     /// Where things are that have these patterns, each with an id.

@@ -19,6 +19,7 @@ pub mod needs;
 pub mod pattern;
 pub mod remarks;
 pub mod rule;
+pub mod schema;
 pub mod table;
 #[cfg(test)]
 mod tests;

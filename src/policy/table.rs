@@ -19,6 +19,7 @@ use super::cond::Dead;
 use super::glob::Glob;
 use super::keys::Keys;
 use super::rule::PolicySet;
+use super::schema::Misfit;
 use super::uri::Target;
 use crate::base::bits::Bits;
 use crate::base::ids::{ItemId, RuleId, ServerId, TaskId};
@@ -54,6 +55,7 @@ pub struct Table {
     pub(super) has_shadows: bool,
     /// Paths that no tool of a rule has.
     pub(super) dead: foldhash::HashMap<(RuleId, Place), Dead>,
+    pub(super) misfits: Vec<Misfit>,
 }
 
 /// A condition of a rule.
@@ -217,6 +219,12 @@ impl Table {
     #[must_use]
     pub fn set(&self) -> &Arc<PolicySet> {
         &self.set
+    }
+
+    /// What conditions ask for in vain, as the catalogue is known; at most `limits::MISFITS_MAX`.
+    #[must_use]
+    pub fn misfits(&self) -> &[Misfit] {
+        &self.misfits
     }
 
     /// What it takes in memory, classes left out: bytes, about.
@@ -564,6 +572,11 @@ impl Names {
     fn bytes(&self) -> usize {
         let entry = size_of::<(ServerId, ListKind, Box<str>)>();
         self.by_name.capacity() * 4 + self.entries.iter().map(|(_, _, name)| entry + name.len()).sum::<usize>()
+    }
+
+    /// A tool or prompt, by its number.
+    pub(super) fn entry(&self, number: usize) -> Option<(ServerId, ListKind, &str)> {
+        self.entries.get(number).map(|(server, kind, name)| (*server, *kind, &**name))
     }
 
     /// How many numbers there are.

@@ -1,0 +1,414 @@
+//! Conditions against what tools say of their arguments (JSON Schema 2020-12, as `inputSchema` of MCP has it): a path
+//! that none of a rule's tools has is unknown whatever a call brings, and is reported.
+//!
+//! A schema is read with good will: where it leaves open what there may be (no `properties`, a pattern for names, a
+//! reference that leads nowhere), everything may be there.
+
+use foldhash::{HashMap, HashMapExt};
+use serde_json::Value;
+
+use super::cond::ast::{Compare, Expr, Kind, Literal, Root, Step};
+use super::cond::{Condition, Dead};
+use super::limit::{Limit, Party, What};
+use super::rule::{PolicySet, Rule};
+use super::table::{Members, Names, Place};
+use crate::base::ids::{RuleId, ServerId};
+use crate::base::limits::{MISFITS_MAX, SCHEMA_STEPS_MAX};
+use crate::mcp::catalog::{Catalog, Item, ListKind};
+use crate::mcp::revision::Era;
+
+/// An argument that a condition asks for in vain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Misfit {
+    /// Whose condition.
+    pub rule: RuleId,
+    /// Which of its conditions.
+    pub place: Place,
+    /// Where in it, in characters counted from 1.
+    pub column: usize,
+    /// The path, as written: `args.amount`.
+    pub path: Box<str>,
+    /// What is wrong with it.
+    pub fault: Unfit,
+}
+
+/// Why an argument is asked for in vain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unfit {
+    /// None of the rule's tools has it.
+    #[error("none of this rule's tools has this argument")]
+    Absent,
+    /// All tools that have it say that it is something else.
+    #[error("the tools of this rule say that this is no {0}")]
+    Type(&'static str),
+}
+
+/// What all rules ask for in vain: the paths that are unknown, and what is to be told.
+pub(super) type Checked = (HashMap<(RuleId, Place), Dead>, Vec<Misfit>);
+
+/// Checks every condition of a policy. `members`: which numbers each rule is about, by its place in `sets`.
+pub(super) fn check(set: &PolicySet, names: &Names, catalog: &Catalog, sets: &[Members], members: &[u32]) -> Checked {
+    let mut check = Check { names, catalog, schemas: HashMap::new(), known: HashMap::new() };
+    let (mut dead, mut misfits) = (HashMap::new(), Vec::new());
+    for (number, rule) in set.rules().iter().enumerate() {
+        let id = RuleId::from_index(number);
+        each_condition(rule, &mut |place, condition| {
+            if !condition.reads_args() {
+                return;
+            }
+            let (lost, found) = check.condition(members[number], &sets[members[number] as usize], condition);
+            if lost != 0 {
+                dead.insert((id, place), lost);
+            }
+            let misfit = |(column, path, fault)| Misfit { rule: id, place, column, path, fault };
+            let room = MISFITS_MAX - misfits.len();
+            misfits.extend(found.into_iter().take(room).map(misfit));
+        });
+    }
+    (dead, misfits)
+}
+
+fn each_condition(rule: &Rule, see: &mut dyn FnMut(Place, &Condition)) {
+    if let Some(when) = &rule.when {
+        see(Place::When, when);
+    }
+    for (at, Limit { what, by }) in (0..).zip(&rule.limits) {
+        match what {
+            What::Sum { of: value, .. } | What::Once { value, .. } | What::After { same: Some(value), .. } => {
+                see(Place::Counted(at), value);
+            }
+            What::Calls { .. } | What::Concurrent { .. } | What::After { same: None, .. } => {}
+        }
+        for (part, party) in (0..).zip(&by.0) {
+            if let Party::Arg(value) = party {
+                see(Place::By(at, part), value);
+            }
+        }
+    }
+}
+
+/// What a number's arguments are said to be.
+enum Said {
+    /// Of a tool, by its schema.
+    Schema(Value),
+    /// Of a prompt: these texts.
+    Names(Vec<Box<str>>),
+    /// Nothing is said.
+    Open,
+    /// It has none.
+    None,
+}
+
+/// Whether a path is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum There {
+    No,
+    /// Of a type that is not this one.
+    Otherwise,
+    Yes,
+}
+
+type Told = (usize, Box<str>, Unfit);
+
+struct Check<'a> {
+    names: &'a Names,
+    catalog: &'a Catalog,
+    schemas: HashMap<usize, Said>,
+    /// By the set of numbers, path and type: paths are looked up once, however many rules ask for them.
+    known: HashMap<(u32, Vec<Step>, Option<&'static str>), There>,
+}
+
+impl Check<'_> {
+    /// The paths of a condition that none of these has.
+    fn condition(&mut self, set: u32, members: &Members, condition: &Condition) -> (Dead, Vec<Told>) {
+        let (mut dead, mut told, mut seen): (Dead, _, Vec<&[Step]>) = (0, Vec::new(), Vec::new());
+        let mut wanted: Vec<(&Expr, Option<&'static str>)> = Vec::new();
+        condition.ast().walk(&mut |expr| wants(expr, &mut wanted));
+        for (expr, kind) in wanted {
+            let Some(path) = expr.path().filter(|path| path.root == Root::Args) else { continue };
+            let place = seen.iter().position(|steps| *steps == path.steps).unwrap_or_else(|| {
+                seen.push(&path.steps);
+                seen.len() - 1
+            });
+            let key = (set, path.steps.clone(), kind);
+            let there = match self.known.get(&key) {
+                Some(there) => *there,
+                None => {
+                    let there = self.any(members, &path.steps, kind);
+                    self.known.insert(key, there);
+                    there
+                }
+            };
+            let fault = match (there, kind) {
+                (There::Yes, _) | (There::Otherwise, None) => continue,
+                (There::No, _) => {
+                    // Where it is wanted as two things, it is missing once.
+                    if dead >> place & 1 == 1 {
+                        continue;
+                    }
+                    dead |= 1 << place;
+                    Unfit::Absent
+                }
+                (There::Otherwise, Some(kind)) => Unfit::Type(kind),
+            };
+            let before = condition.text().get(..expr.span.start as usize).unwrap_or_default();
+            let column = before.chars().count() + 1;
+            told.push((column, format!("args{}", path.steps_text()).into(), fault));
+        }
+        (dead, told)
+    }
+
+    /// Whether any of these has the path; yes, where none of them has arguments at all.
+    fn any(&mut self, members: &Members, steps: &[Step], kind: Option<&'static str>) -> There {
+        let (mut found, mut any) = (There::No, false);
+        members.each(|number| {
+            if found == There::Yes {
+                return;
+            }
+            let said = self.schemas.entry(number).or_insert_with(|| said(self.names, self.catalog, number));
+            let there = match said {
+                Said::None => return,
+                Said::Open => There::Yes,
+                Said::Names(names) => match steps {
+                    [Step::Name(name)] if names.contains(name) => match kind {
+                        None | Some("string") => There::Yes,
+                        Some(_) => There::Otherwise,
+                    },
+                    _ => There::No,
+                },
+                Said::Schema(schema) => Look { root: schema, left: SCHEMA_STEPS_MAX }.path(schema, steps, kind),
+            };
+            any = true;
+            if there != There::No {
+                found = there;
+            }
+        });
+        if any { found } else { There::Yes }
+    }
+}
+
+/// The arguments of an expression, and what they are wanted as, where that is one thing.
+fn wants<'e>(expr: &'e Expr, out: &mut Vec<(&'e Expr, Option<&'static str>)>) {
+    let mut typed = |one: &'e Expr, kind| {
+        if let Kind::Path(_) = one.kind {
+            out.push((one, Some(kind)));
+        }
+    };
+    match &expr.kind {
+        Kind::Compare(Compare::Equal | Compare::NotEqual, one, other) => {
+            for (one, other) in [(one, other), (other, one)] {
+                let kind = match &other.kind {
+                    Kind::Literal(Literal::Number(_)) => "number",
+                    Kind::Literal(Literal::Text(_)) => "string",
+                    Kind::Literal(Literal::Bool(_)) => "boolean",
+                    _ => continue,
+                };
+                typed(one, kind);
+            }
+        }
+        Kind::Compare(_, one, other) | Kind::Arithmetic(_, one, other) => {
+            typed(one, "number");
+            typed(other, "number");
+        }
+        Kind::Negate(one) => typed(one, "number"),
+        Kind::Text(_, one, other) => {
+            typed(one, "string");
+            typed(other, "string");
+        }
+        Kind::Matches(one, _) | Kind::Split(one, _) | Kind::Piece(one, ..) | Kind::Url(_, one) | Kind::IpIn(one, _) => {
+            typed(one, "string");
+        }
+        Kind::Each(_, one, ..) => typed(one, "array"),
+        Kind::Path(_) | Kind::Has(_) => out.push((expr, None)),
+        _ => {}
+    }
+}
+
+/// What is said of the arguments of a number.
+fn said(names: &Names, catalog: &Catalog, number: usize) -> Said {
+    let Some((server, kind, name)) = names.entry(number) else { return Said::None };
+    let item = |era| find(catalog, server, kind, era, name);
+    // Where a server is known in both eras, the newer one says it.
+    let Some(item) = item(Era::Modern).or_else(|| item(Era::Legacy)) else { return Said::Open };
+    let Ok(Value::Object(mut definition)) = serde_json::from_slice(&item.raw) else { return Said::Open };
+    if kind == ListKind::Tools {
+        return definition.remove("inputSchema").map_or(Said::Open, Said::Schema);
+    }
+    let names = definition.get("arguments").and_then(Value::as_array).into_iter().flatten();
+    Said::Names(names.filter_map(|argument| argument.get("name")?.as_str()).map(Into::into).collect())
+}
+
+fn find<'a>(catalog: &'a Catalog, server: ServerId, kind: ListKind, era: Era, name: &str) -> Option<&'a Item> {
+    match kind {
+        ListKind::Tools => catalog.tool_item(server, era, name),
+        _ => catalog.prompt_item(server, era, name),
+    }
+}
+
+/// A way through one schema, of so many steps at most: references may go in circles.
+struct Look<'a> {
+    root: &'a Value,
+    left: usize,
+}
+
+impl<'a> Look<'a> {
+    /// Whether a schema has a path, and there may be such a value.
+    fn path(&mut self, schema: &'a Value, steps: &[Step], kind: Option<&'static str>) -> There {
+        let mut all = Vec::new();
+        if !self.parts(schema, &mut all) {
+            return There::Yes;
+        }
+        let Some((step, rest)) = steps.split_first() else {
+            let types: Vec<&Value> = all.iter().filter_map(|part| part.get("type")).collect();
+            let may_be = |kind: &str| types.is_empty() || types.iter().any(|types| allows(types, kind));
+            return if kind.is_none_or(may_be) { There::Yes } else { There::Otherwise };
+        };
+        let container = if let Step::Name(_) = step { "object" } else { "array" };
+        if all.iter().filter_map(|part| part.get("type")).any(|types| !allows(types, container)) {
+            return There::No;
+        }
+        let (mut named, mut best) = (false, There::No);
+        for part in all {
+            let next = match step {
+                Step::Name(name) => {
+                    let more = part.get("additionalProperties").is_some_and(|more| *more != Value::Bool(false));
+                    if more || part.get("patternProperties").is_some() {
+                        return There::Yes;
+                    }
+                    let Some(properties) = part.get("properties") else { continue };
+                    named = true;
+                    properties.get(&**name)
+                }
+                Step::Index(at) => {
+                    let first = part.get("prefixItems").and_then(Value::as_array);
+                    let at = usize::try_from(*at).unwrap_or(usize::MAX);
+                    let next = first.and_then(|first| first.get(at)).or_else(|| part.get("items"));
+                    named |= next.is_some();
+                    next
+                }
+            };
+            match next.map_or(There::No, |next| self.path(next, rest, kind)) {
+                There::Yes => return There::Yes,
+                There::Otherwise => best = There::Otherwise,
+                There::No => {}
+            }
+        }
+        if named { best } else { There::Yes }
+    }
+
+    /// The schema with all that it is put together from; false where that cannot be told, and where anything goes.
+    fn parts(&mut self, schema: &'a Value, out: &mut Vec<&'a Value>) -> bool {
+        let Some(left) = self.left.checked_sub(1) else { return false };
+        self.left = left;
+        let Value::Object(members) = schema else { return false };
+        if members.contains_key("$dynamicRef") || members.contains_key("$recursiveRef") || members.contains_key("not") {
+            return false;
+        }
+        out.push(schema);
+        if let Some(target) = members.get("$ref") {
+            let target = target.as_str().and_then(|target| target.strip_prefix('#'));
+            let Some(found) = target.and_then(|target| self.root.pointer(&unescaped(target))) else { return false };
+            if !self.parts(found, out) {
+                return false;
+            }
+        }
+        let lists = ["allOf", "anyOf", "oneOf"].into_iter().filter_map(|word| members.get(word)?.as_array()).flatten();
+        let single = ["then", "else"].into_iter().filter_map(|word| members.get(word));
+        let dependent = members.get("dependentSchemas").and_then(Value::as_object);
+        let parts: Vec<&Value> =
+            lists.chain(single).chain(dependent.into_iter().flat_map(|all| all.values())).collect();
+        parts.into_iter().all(|part| self.parts(part, out))
+    }
+}
+
+/// Whether a `type` lets such a value be.
+fn allows(types: &Value, kind: &str) -> bool {
+    let is = |one: &Value| match one.as_str() {
+        Some("integer") => kind == "number",
+        Some(word) => word == kind,
+        None => true,
+    };
+    types.as_array().map_or_else(|| is(types), |list| list.iter().any(is))
+}
+
+/// A fragment as a JSON pointer: without the escapes of URIs.
+fn unescaped(fragment: &str) -> String {
+    let mut bytes = Vec::with_capacity(fragment.len());
+    let mut rest = fragment.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let digits = tail.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
+        match digits.filter(|_| *first == b'%').and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &tail[2..];
+            }
+            None => {
+                bytes.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SCHEMA: &str = r##"{
+        "type": "object",
+        "properties": {
+            "amount": { "type": "number" },
+            "count": { "type": ["integer", "null"] },
+            "to": { "$ref": "#/$defs/to%20whom" },
+            "lines": { "type": "array", "items": { "type": "object", "properties": { "price": {} } } },
+            "pair": { "prefixItems": [{ "type": "string" }], "items": { "type": "number" } },
+            "open": { "type": "object" },
+            "more": { "properties": { "a": {} }, "additionalProperties": { "type": "string" } },
+            "either": { "anyOf": [{ "properties": { "a": {} } }, { "properties": { "b": { "type": "string" } } }] },
+            "loop": { "$ref": "#/properties/loop" },
+            "lost": { "$ref": "#/nowhere" },
+            "any": true
+        },
+        "$defs": { "to whom": { "type": "object", "properties": { "name": { "type": "string" } } } }
+    }"##;
+
+    #[test]
+    fn what_a_schema_has() {
+        let schema: Value = serde_json::from_str(SCHEMA).unwrap();
+        let check = |path: &str, kind: Option<&'static str>, want: There| {
+            let step = |word: &str| word.parse().map_or_else(|_| Step::Name(word.into()), Step::Index);
+            let steps: Vec<Step> = path.split('.').map(step).collect();
+            let got = Look { root: &schema, left: SCHEMA_STEPS_MAX }.path(&schema, &steps, kind);
+            assert_eq!(got, want, "{path} as {kind:?}");
+        };
+        for (path, kind, want) in [
+            ("amount", None, There::Yes),
+            ("amount", Some("number"), There::Yes),
+            ("amount", Some("string"), There::Otherwise),
+            ("Amount", None, There::No),
+            ("amount.x", None, There::No),
+            ("amount.0", None, There::No),
+            ("count", Some("number"), There::Yes),
+            ("count", Some("boolean"), There::Otherwise),
+            ("to.name", Some("string"), There::Yes),
+            ("to.nam", None, There::No),
+            ("to.name", Some("array"), There::Otherwise),
+            ("lines.0.price", Some("number"), There::Yes),
+            ("lines.0.cost", None, There::No),
+            ("lines.price", None, There::No),
+            ("pair.0", Some("number"), There::Otherwise),
+            ("pair.1", Some("number"), There::Yes),
+            ("open.what.ever.0", Some("number"), There::Yes),
+            ("more.b", None, There::Yes),
+            ("either.a", None, There::Yes),
+            ("either.b", Some("string"), There::Yes),
+            ("either.c", None, There::No),
+            ("loop.x", None, There::Yes),
+            ("lost.x", None, There::Yes),
+            ("any.x", None, There::Yes),
+        ] {
+            check(path, kind, want);
+        }
+    }
+}
