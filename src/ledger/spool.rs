@@ -123,26 +123,33 @@ pub(super) enum Foreign {
 
 /// The whole records of a file, from number `from` on, in the order of their numbers.
 pub(super) fn records(bytes: &[u8], from: u64) -> Result<Vec<(u64, Record)>, Foreign> {
-    let mut words = bytes.as_chunks().0.iter().map(|word| u64::from_le_bytes(*word));
-    match words.next() {
+    let word = |bytes: &[u8; 8]| u64::from_le_bytes(*bytes);
+    match bytes.first_chunk().map(word) {
         // It was not yet begun.
         None | Some(0) => return Ok(Vec::new()),
         Some(MAGIC) => {}
         Some(magic) if magic ^ MAGIC < 1 << 8 => return Err(Foreign::Version(magic.to_le_bytes()[0])),
         Some(_) => return Err(Foreign::Other),
     }
-    let words: Vec<u64> = words.skip(HEAD_WORDS - 1).collect();
-    let mut found: Vec<_> = words.as_chunks::<SLOT_WORDS>().0.iter().filter_map(|slot| open(slot, from)).collect();
+    let slots = bytes.get(HEAD_WORDS * 8..).unwrap_or_default().as_chunks::<{ SLOT_WORDS * 8 }>().0;
+    let mut found: Vec<_> = slots.iter().filter_map(|slot| open(slot, from)).collect();
     found.sort_unstable_by_key(|(number, _)| *number);
     Ok(found)
 }
 
-fn open(slot: &[u64; SLOT_WORDS], from: u64) -> Option<(u64, Record)> {
-    let [number, sum, rest @ ..] = slot;
-    if *number < from || *sum != check(*number, rest) {
+fn open(slot: &[u8; SLOT_WORDS * 8], from: u64) -> Option<(u64, Record)> {
+    let (number, rest) = slot.split_first_chunk::<8>()?;
+    let (sum, rest) = rest.split_first_chunk::<8>()?;
+    let (number, sum) = (u64::from_le_bytes(*number), u64::from_le_bytes(*sum));
+    if number < from || sum == 0 {
         return None;
     }
-    Record::read(rest).map(|record| (*number, record))
+    let words = rest.as_chunks().0;
+    let words = std::array::from_fn(|at| words.get(at).map_or(0, |word| u64::from_le_bytes(*word)));
+    if sum != check(number, &words) {
+        return None;
+    }
+    Record::read(&words).map(|record| (number, record))
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "below the number of slots")]
