@@ -59,6 +59,12 @@ pub(crate) enum Verb {
     Audit(Audit),
     /// See which definitions of servers are known, what has changed in them, and approve those that wait.
     Pins(Pins),
+    /// See what waits for a person, and approve or deny it.
+    Approvals(Approvals),
+    /// The kill switch: stop a subject, an agent, a task, a token or everybody at once, and until it is undone.
+    Revoke(Revoke),
+    /// Try a policy out: explain an answer, test tables of cases, compare two policies, decide the record again.
+    Policy(Policy),
     /// Print the version.
     Version,
 }
@@ -150,6 +156,115 @@ pub(crate) struct Steer {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Approvals {
+    #[command(subcommand)]
+    pub(crate) verb: ApprovalsVerb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ApprovalsVerb {
+    /// List what waits for an answer, oldest first.
+    Ls {
+        #[command(flatten)]
+        steer: Steer,
+        /// Also what is decided or used and has not expired.
+        #[arg(long)]
+        all: bool,
+        /// JSON, for programs.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show one whole: who asks, what for, and every argument.
+    ///
+    /// Arguments are what the agent sent: they may try to mislead. Letters that are invisible, move the cursor or turn the
+    /// direction of text are shown as escapes. What an id shows never changes: a call with other arguments has another
+    /// id.
+    Show {
+        /// The id, as 'ls' shows it.
+        #[arg(value_name = "ID")]
+        id: String,
+        #[command(flatten)]
+        steer: Steer,
+        /// JSON, for programs.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Let it go: once, for exactly these arguments, as long as the rule's 'expires' says from now.
+    ///
+    /// The agent has to repeat its call; rules and limits are asked again then.
+    Approve(Decide),
+    /// Refuse it, and its repetitions until it expires. Also takes an approval back that has not been used.
+    Deny(Decide),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Decide {
+    /// The id, as 'ls' shows it.
+    #[arg(value_name = "ID")]
+    pub(crate) id: String,
+    #[command(flatten)]
+    pub(crate) steer: Steer,
+    #[command(flatten)]
+    pub(crate) signed: Signed,
+    /// A sentence that is kept with the decision, in the record.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) note: Option<String>,
+    /// JSON, for programs.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Signed {
+    /// Whose word it is, for the record; the system's user if left out.
+    #[arg(long = "as", value_name = "NAME")]
+    pub(crate) name: Option<String>,
+}
+
+/// It holds for every call that begins after this command has ended, on every shard; streams end within a second. It
+/// survives restarts, and is undone by the same command with --undo. Where no gateway runs, it is written to the state
+/// folder and holds from the next start on.
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("what").required(true).args(["subject", "agent", "task", "token", "all", "list"]))]
+pub(crate) struct Revoke {
+    #[command(flatten)]
+    pub(crate) steer: Steer,
+    /// A subject, of any issuer unless --issuer names one; 'anonymous' for those without a token.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) subject: Option<String>,
+    /// The subject's issuer ('iss').
+    #[arg(long, value_name = "URL", requires = "subject")]
+    pub(crate) issuer: Option<String>,
+    /// An agent, whomever it acts for.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) agent: Option<String>,
+    /// A task, whoever works on it: it can no longer be the active one.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) task: Option<String>,
+    /// One token: itself ('-' reads it from standard input; only its digest is kept), 'sha256:' and the digest's digits,
+    /// or its 'jti'.
+    #[arg(long, value_name = "TOKEN")]
+    pub(crate) token: Option<String>,
+    /// Everybody.
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// List what is revoked, oldest first.
+    #[arg(long, conflicts_with_all = ["undo", "reason", "name"])]
+    pub(crate) list: bool,
+    /// Let in again what was revoked in exactly these words.
+    #[arg(long, conflicts_with = "reason")]
+    pub(crate) undo: bool,
+    /// Why, for whoever looks at the list.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
+    #[command(flatten)]
+    pub(crate) signed: Signed,
+    /// JSON, for programs.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Audit {
     #[command(subcommand)]
     pub(crate) verb: AuditVerb,
@@ -226,3 +341,153 @@ pub(crate) struct PinsChoice {
     #[arg(long, value_name = "TEMPLATE")]
     pub(crate) template: Vec<String>,
 }
+
+#[derive(Debug, Args)]
+pub(crate) struct Policy {
+    #[command(subcommand)]
+    pub(crate) verb: PolicyVerb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PolicyVerb {
+    /// Say what comes of a call, and why: which rules decide, which operand is false or unknown, what is counted.
+    #[command(after_help = EXPLAIN)]
+    Explain(Explain),
+    /// Run tables of cases, each of which must be permitted, refused, or wait for a person.
+    #[command(after_help = TEST)]
+    Test(Test),
+    /// Say which callers, tasks and tools gain or lose what with another policy.
+    #[command(after_help = DIFF)]
+    Diff(Diff),
+    /// Decide recorded decisions again, and say which would come out otherwise.
+    #[command(after_help = REPLAY)]
+    Replay(Replay),
+}
+
+#[derive(Debug, Args)]
+#[command(group(clap::ArgGroup::new("target").required(true).args(["tool", "prompt", "resource"])))]
+pub(crate) struct Explain {
+    /// The configuration file.
+    #[arg(long, short, value_name = "FILE", env = "PORTCULLIS_CONFIG")]
+    pub(crate) config: PathBuf,
+    /// The server.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) server: String,
+    /// The tool that is called, by the server's own name for it.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) tool: Option<String>,
+    /// The prompt that is got.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) prompt: Option<String>,
+    /// The resource that is read.
+    #[arg(long, value_name = "URI")]
+    pub(crate) resource: Option<String>,
+    /// Claims of the token, a JSON object; without it there is no token.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) claims: Option<PathBuf>,
+    /// The task that is named; held, where the claims say nothing of tasks.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) task: Option<String>,
+    /// The arguments, a JSON object.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) args: Option<PathBuf>,
+    /// What servers offer, instead of the definitions that the state folder has: `docs: [search, fetch]`, or lists of
+    /// definitions as servers give them.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tools: Option<PathBuf>,
+    /// When; now, if left out.
+    #[arg(long, value_name = "TIME")]
+    pub(crate) now: Option<String>,
+    /// Ask the running gateway, with its catalogue and its counts.
+    #[arg(long, conflicts_with_all = ["tools", "now"])]
+    pub(crate) live: bool,
+    /// The admin listener, where the file does not say it.
+    #[arg(long, value_name = "ADDRESS", env = "PORTCULLIS_ADMIN", requires = "live")]
+    pub(crate) admin: Option<SocketAddr>,
+    /// How the answer is printed.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(crate) format: Format,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    Text,
+    /// One JSON object.
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Test {
+    /// The tables, YAML or JSON.
+    #[arg(value_name = "FILE", required = true)]
+    pub(crate) files: Vec<PathBuf>,
+    /// The configuration whose policy is tested, for tables without rules of their own.
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Diff {
+    /// The configuration as it is.
+    pub(crate) old: PathBuf,
+    /// As it is to be.
+    pub(crate) new: PathBuf,
+    /// What servers offer, instead of the definitions that the state folder has.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tools: Option<PathBuf>,
+    /// How the answer is printed.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Replay {
+    /// The audit folder (`audit.dir`), or a file that 'portcullis audit export' wrote.
+    #[arg(value_name = "DIR")]
+    pub(crate) record: PathBuf,
+    /// The configuration by whose policy is decided.
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    /// How the answer is printed.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(crate) format: Format,
+}
+
+const EXPLAIN: &str = "\
+Example:
+  portcullis policy explain --config gateway.yaml --server payments --tool refund \\
+      --claims claims.json --task support-refund --args args.json
+
+Exits with 0 whatever the answer is. Nothing is called and nothing is counted.";
+
+const TEST: &str = "\
+A table:
+  rules:                              # or those of --config FILE
+    - id: small-refunds
+      permit: [payments/refund]
+      when: args.amount <= 500
+      limits: [{ calls: 2, per: 1h }]
+  cases:
+    - { server: payments, tool: refund, args: { amount: 500 }, expect: permit, listed: true }
+    - { server: payments, tool: refund, args: { amount: 500.01 }, expect: refuse, listed: true }
+    - name: two in an hour
+      server: payments
+      tool: refund
+      args: { amount: 1 }
+      calls:
+        - { repeat: 2, expect: permit }
+        - { expect: refuse, rule: small-refunds }
+        - { wait: 1h, expect: permit }
+
+A case may also say name, claims, task, prompt or resource instead of tool, reason, rule, session, now, outcome
+(ok, error, unsent), approved, and after: calls that were made before. Counts begin anew with each case.
+
+Exits with 1 when a case comes out otherwise, with 3 when a file has faults.";
+
+const DIFF: &str = "\
+Exits with 0 when nothing is decided differently, else with 1.";
+
+const REPLAY: &str = "\
+What a rule looks at and the record does not hold (claims, arguments that `audit.arguments` does not name, counts) is
+said, and never guessed. Exits with 1 when a decision would come out otherwise.";

@@ -17,5 +17,6 @@ pub mod upstream;
 pub mod stdio;
 pub mod config;
 pub mod gateway;
+pub mod review;
 pub mod plane;
 pub mod demo;

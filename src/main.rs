@@ -1,6 +1,9 @@
 //! Read the command line, do what it says, leave with a named exit code.
 
+mod advise;
 mod cli;
+mod people;
+mod shown;
 mod steer;
 
 use std::io::{IsTerminal as _, Read as _, Write as _};
@@ -13,7 +16,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use portcullis::base::limits::{ADMIN_ANSWER_MS_MAX, CONFIG_BYTES_MAX};
+use portcullis::base::glob::Glob;
+use portcullis::base::limits::{ADMIN_ANSWER_MS_MAX, CONFIG_BYTES_MAX, INCLUDED_FOLDER_ENTRIES_MAX};
 use portcullis::config::{self, Loaded, Source, Weight};
 use portcullis::demo::DemoFault;
 use portcullis::identity::mint::{Grant, MintKey};
@@ -54,6 +58,9 @@ fn main() -> ExitCode {
             AuditVerb::Export { dir } => export(&dir),
         },
         Verb::Pins(pins) => self::pins(&pins.verb),
+        Verb::Approvals(approvals) => people::approvals(&approvals.verb),
+        Verb::Revoke(revoke) => people::revoke(&revoke),
+        Verb::Policy(policy) => advise::policy(&policy.verb),
         Verb::Version => {
             println!("portcullis {}", env!("CARGO_PKG_VERSION"));
             Ok(cli::EXIT_OK)
@@ -117,7 +124,13 @@ fn load(path: &Path, strict: bool) -> anyhow::Result<Option<Loaded>> {
             for warning in &loaded.warnings {
                 eprint!("{}", warning.render(&name, &text));
             }
-            Ok((!strict || loaded.warnings.is_empty()).then_some(loaded))
+            let warnings = loaded.warnings.len();
+            if strict && warnings > 0 {
+                let words = if warnings == 1 { "warning, a fault" } else { "warnings, faults" };
+                eprintln!("{name}: {warnings} {words} by --strict");
+                return Ok(None);
+            }
+            Ok(Some(loaded))
         }
         Err(faults) => {
             for fault in &faults {
@@ -147,6 +160,19 @@ impl Source for System {
         // One byte more than any of them may have, so that whoever asked can tell.
         file.take(CONFIG_BYTES_MAX as u64 + 1).read_to_string(&mut text)?;
         Ok(text)
+    }
+
+    fn list(&self, folder: &Path, names: &Glob) -> std::io::Result<Vec<String>> {
+        let mut found = Vec::new();
+        for (number, entry) in std::fs::read_dir(folder)?.enumerate() {
+            if number == INCLUDED_FOLDER_ENTRIES_MAX {
+                return Err(std::io::ErrorKind::FileTooLarge.into());
+            }
+            // No file of a configuration has a name that is not text.
+            found.extend(entry?.file_name().into_string().ok().filter(|name| names.matches(name)));
+        }
+        found.sort();
+        Ok(found)
     }
 }
 

@@ -525,6 +525,14 @@ pub const PATTERN_BYTES_MAX: usize = 1_024;
 pub const URI_BYTES_MAX: usize = 8 * 1024;
 /// Nesting of an argument or claim that conditions look into; no message and no token has more.
 pub const VALUE_DEPTH_MAX: usize = 128;
+/// A pattern of a condition when compiled, bytes.
+pub const REGEX_PROGRAM_BYTES_MAX: usize = 256 * 1024;
+/// What looking for one keeps on each shard to be quick, bytes.
+pub const REGEX_CACHE_BYTES_MAX: usize = 512 * 1024;
+/// Nesting of one.
+pub const REGEX_DEPTH_MAX: u32 = 64;
+/// Host and port of a URL that conditions look into, bytes: a name of 255 letters, none of them ASCII.
+pub const URL_AUTHORITY_BYTES_MAX: usize = 1_024;
 /// How long an approval is waited for, and good for, where a rule does not say, milliseconds.
 pub const APPROVAL_MS: u64 = 15 * 60 * 1000;
 /// And the least that a rule can say.
@@ -555,6 +563,8 @@ pub const COND_DEPTH_MAX: usize = 32;
 pub const COND_LOOPS_MAX: usize = 2;
 /// Elements of one list of a condition.
 pub const COND_LIST_MAX: usize = 1_024;
+/// What one evaluation of a condition may cost, in steps of about two nanoseconds: beyond them it is unknown.
+pub const COND_STEPS_MAX: u32 = 50_000;
 /// Different paths into the arguments that one condition has, and into the claims: `Dead` has a bit for each.
 pub const COND_PATHS_MAX: usize = 64;
 /// What a person is shown of one call, arguments and names together, bytes; about a larger one nobody is asked, and it
@@ -572,6 +582,10 @@ pub const REVOCATIONS_MAX: usize = 16 * 1024;
 pub const REVOCATION_TEXT_BYTES_MAX: usize = 1_024;
 /// Rules named in one permit or refusal: the first ones in the order of the file.
 pub const RULES_NAMED_MAX: usize = 8;
+/// Classes of callers that a compiled policy keeps.
+pub const CLASSES_MAX: usize = 8 * 1024;
+/// And their bytes; a caller of a class that finds no room is decided on more slowly.
+pub const CLASSES_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// What one call may need of limits and rates together; one that needs more is refused.
 pub const NEEDS_MAX: usize = 64;
 
@@ -638,6 +652,19 @@ pub const PINS_MAX: usize = 64 * 1024;
 pub const PINS_TEXT_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// A file of pins, bytes: twice the text, and as much again for names and hashes.
 pub const PINS_FILE_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// The file of revocations, bytes: room for the largest of them, each letter escaped.
+pub const REVOCATIONS_FILE_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// How often approvals that have expired are dropped, and what was written of them is brought to the disk,
+/// milliseconds.
+pub const APPROVALS_LOOK_MS: u64 = 1_000;
+/// The file of approvals, bytes: it is written anew long before.
+pub const APPROVALS_FILE_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+/// Below this it is not written anew, bytes.
+pub const APPROVALS_FILE_BYTES_MIN: u64 = 1024 * 1024;
+/// What is sent to the admin listener with one request, bytes.
+pub const ADMIN_BODY_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Requests of people that the admin listener works on at a time; each has a thread.
+pub const ADMIN_WORKERS_MAX: usize = 16;
 /// How often the files of pins are looked at, milliseconds: an approval shows within a second.
 pub const PINS_LOOK_MS: u64 = 300;
 /// And tried again, where they could not be read or written.
@@ -702,6 +729,24 @@ pub const REASON_BYTES_MAX: usize = 512;
 pub const CONFIG_MS_MAX: u64 = 24 * 60 * 60 * 1000;
 /// One that is about sessions, milliseconds: thirty days.
 pub const CONFIG_SESSION_MS_MAX: u64 = 30 * CONFIG_MS_MAX;
+/// Cases of one table.
+pub const CASES_MAX: usize = 10_000;
+/// Repetitions of one call of a case.
+pub const CASE_REPEAT_MAX: u64 = 100_000;
+/// How long before or after another a call of a case may be, milliseconds.
+pub const CASE_MS_MAX: u64 = 366 * CONFIG_MS_MAX;
+
+// ---- review ---------------------------------------------------------------------------------------------------
+/// Classes of callers that two policies are compared for; where there are more, only those of one `who` are.
+pub const DIFF_CLASSES_MAX: usize = 20_000;
+/// Names that a difference shows in one line.
+pub const DIFF_PLACES_SHOWN: usize = 8;
+/// Groups of recorded decisions that change alike.
+pub const REPLAY_GROUPS_MAX: usize = 1_000;
+/// Decisions of a group that are shown.
+pub const REPLAY_EXAMPLES_MAX: usize = 3;
+/// A file of claims, arguments or tools, or a table, bytes.
+pub const REVIEW_FILE_BYTES_MAX: usize = CONFIG_BYTES_MAX;
 
 // ---- demo -----------------------------------------------------------------------------------------------------
 /// Connections of one of the demo's servers.

@@ -241,7 +241,8 @@ impl Check<'_> {
 
     fn audited(&mut self, entry: &Entry) -> Option<(Pattern, Vec<ArgPath>)> {
         let path = join("audit.arguments", &entry.key);
-        let key = Node { at: entry.key_at.clone(), value: raw::Value::Text(entry.key.clone()), foreign: false };
+        let key =
+            Node { at: entry.key_at.clone(), value: raw::Value::Text(entry.key.clone()), foreign: false, spelt: 0..0 };
         let servers = server_names(self.root);
         let pattern = rules::pattern(&key, &path, (self.text, &servers), &mut self.faults);
         if pattern.as_ref().is_some_and(|it| !matches!(it.about(), About::Tool(_) | About::Prompt(_))) {

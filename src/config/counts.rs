@@ -11,7 +11,7 @@ use crate::config::parts::Part;
 use crate::config::raw::Node;
 use crate::config::rules::{Reader, written};
 use crate::config::schema::{LIMIT_PARTIES, RATE_PARTIES};
-use crate::config::shape::{join, quoted};
+use crate::config::shape::{alternatives, join, quoted};
 use crate::mcp::method::{METHODS, Sender};
 use crate::policy::cond::{Number, Purpose};
 use crate::policy::limit::{By, Limit, Party, Rate, RateOf, What};
@@ -64,9 +64,8 @@ impl<'a> Reader<'a> {
         let mut there = kinds.iter().filter_map(|kind| Some((kind, written(node, kind.name)?)));
         let Some((kind, _)) = there.next() else {
             if node.is_whole() {
-                let names: Vec<String> = kinds.iter().map(|kind| format!("`{}`", kind.name)).collect();
-                let (last, names) = names.split_last()?;
-                let message = format!("counts nothing: it needs {} or {last}", names.join(", "));
+                let names = kinds.iter().map(|kind| format!("`{}`", kind.name));
+                let message = format!("counts nothing: it needs {}", alternatives(names.collect()));
                 self.faults.error(&node.at, path, message, "write { calls: 20, per: 1h }");
             }
             return None;
@@ -81,9 +80,10 @@ impl<'a> Reader<'a> {
             if known || !kinds.iter().any(|other| other.with.contains(&key)) {
                 continue;
             }
-            let of: Vec<String> = kinds.iter().filter(|kind| kind.with.contains(&key)).map(Kind::quoted).collect();
-            let message = format!("stands beside {}, not beside `{}`", of.join(" and "), kind.name);
-            self.faults.error(&entry.key_at, &join(path, key), message, "");
+            let of = kinds.iter().filter(|kind| kind.with.contains(&key)).map(|kind| format!("`{}`", kind.name));
+            let message = format!("belongs to {}, not to `{}`", alternatives(of.collect()), kind.name);
+            let hint = if (key, kind.name) == ("per", "after") { "how long ago it may be is its `within`" } else { "" };
+            self.faults.error(&entry.key_at, &join(path, key), message, hint);
         }
         for (key, hint) in kind.needs {
             if !node.has(key) && node.is_whole() {
@@ -172,10 +172,11 @@ impl<'a> Reader<'a> {
             return Vec::new();
         }
         let mut out: Vec<Rate> = Vec::new();
+        let mut ids = std::collections::HashSet::new();
         for (index, item) in node.items().iter().enumerate() {
             let path = format!("{path}[{index}]");
             let id = self.rate_id(item, &path, index);
-            if let Some(node) = item.get("id").filter(|_| out.iter().any(|other| other.id == id)) {
+            if let Some(node) = item.get("id").filter(|_| !ids.insert(id.clone())) {
                 let message = format!("{} is the id of another rate", quoted(node));
                 self.faults.error(&node.at, &join(&path, "id"), message, "");
             }
@@ -246,12 +247,6 @@ struct Kind {
     with: &'static [&'static str],
     /// What must, and how it is written.
     needs: &'static [(&'static str, &'static str)],
-}
-
-impl Kind {
-    fn quoted(&self) -> String {
-        format!("`{}`", self.name)
-    }
 }
 
 /// The owner that a word names.

@@ -308,7 +308,7 @@ fn claim_type(node: &Node, path: &str, faults: &mut Faults) -> Option<ClaimType>
         _ if !list => node.text(),
         [one] => one.text(),
         items => {
-            if !items.iter().any(|item| matches!(item.value, Value::Bad)) {
+            if !matches!(node.value, Value::Bad) && !items.iter().any(|item| matches!(item.value, Value::Bad)) {
                 faults.error(&node.at, path, "a list's type is one word", "write [text], or list for a mixed one");
             }
             None

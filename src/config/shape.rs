@@ -71,7 +71,7 @@ impl Shaper<'_> {
             let here = join(path, &entry.key);
             match keys.iter().find(|key| key.name == entry.key) {
                 None => {
-                    self.faults.error(&entry.key_at, &here, "is not a key", unknown_hint(&entry.key, keys));
+                    self.faults.error(&entry.key_at, &here, "is not a key", unknown_hint(&entry.key, keys, path));
                     block.partial = true;
                 }
                 Some(Key { state: State::Later(instead), .. }) => {
@@ -343,7 +343,8 @@ fn describe(kind: &Kind) -> String {
     }
 }
 
-fn alternatives(mut words: Vec<String>) -> String {
+/// `a, b or c`.
+pub(crate) fn alternatives(mut words: Vec<String>) -> String {
     let last = words.pop().unwrap_or_default();
     if words.is_empty() { last } else { format!("{} or {last}", words.join(", ")) }
 }
@@ -388,8 +389,12 @@ fn misfit_hint(node: &Node, kind: &Kind) -> Option<String> {
 }
 
 /// The nearest key of this block, or where else a key of this name belongs.
-fn unknown_hint(written: &str, keys: &'static [Key]) -> Option<String> {
+fn unknown_hint(written: &str, keys: &'static [Key], path: &str) -> Option<String> {
     nearest(written, keys.iter().map(|key| key.name)).or_else(|| {
+        if path.is_empty() && !std::ptr::eq(keys, ROOT) {
+            let names = keys.iter().map(|key| quote(key.name));
+            return Some(format!("a file of rules has {}", alternatives(names.collect())));
+        }
         let place = elsewhere(written, ROOT, "")?;
         Some(format!("there is `{place}`"))
     })

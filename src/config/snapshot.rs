@@ -99,7 +99,7 @@ pub struct Snapshot {
     /// What is counted, by the ids of this snapshot.
     pub meters: Arc<Meters>,
     /// Counts up when verified tokens must be verified again, and callers' sets mean something else: with every change
-    /// of the issuers, the tasks' names, the endpoints, or of whether a token is needed.
+    /// of the issuers, the tasks' names, the `who` of rules, the endpoints, or of whether a token is needed.
     pub auth_epoch: u64,
     /// Counts up with every change of the settings: ids mean something else, and rules may.
     pub settings_epoch: u64,

@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 use crate::base::ids::{EndpointId, TaskId};
 use crate::identity::active::ActiveTask;
 use crate::identity::caller::Caller;
+use crate::policy::rule::PolicySet;
 
 use super::Settings;
 
@@ -25,6 +26,8 @@ pub struct Succession {
     tasks: Vec<Option<TaskId>>,
     /// By the endpoints' ids before.
     endpoints: Vec<Option<EndpointId>>,
+    /// What the `who` of rules come to is asked of this one.
+    policy: Arc<PolicySet>,
 }
 
 impl Succession {
@@ -40,7 +43,8 @@ impl Succession {
         let place = |resource: &str| now.endpoints.iter().position(|endpoint| endpoint.resource == resource);
         let endpoints = before.endpoints.iter().map(|endpoint| place(&endpoint.resource).map(EndpointId::from_index));
         let anonymous = before.anonymous && now.anonymous;
-        Self { from: Some(from), anonymous, issuers, tasks, endpoints: endpoints.collect() }
+        let policy = now.policy.clone();
+        Self { from: Some(from), anonymous, issuers, tasks, endpoints: endpoints.collect(), policy }
     }
 
     /// A caller that was verified in `epoch`; `None` where only its token could tell who it is now.
@@ -52,7 +56,10 @@ impl Succession {
         }
         let mut tasks: SmallVec<[TaskId; 4]> = caller.tasks.iter().filter_map(|task| self.task_id(*task)).collect();
         tasks.sort_unstable();
-        Some(Caller { tasks, endpoints: caller.endpoints.renumbered(&self.endpoints), ..caller.clone() })
+        let endpoints = caller.endpoints.renumbered(&self.endpoints);
+        let mut caller = Caller { tasks, endpoints, ..caller.clone() };
+        caller.heads = self.policy.heads_of(&caller);
+        Some(caller)
     }
 
     /// What it works on, as a task of [`Succession::caller`]'s; `None` where that is gone.
@@ -87,5 +94,6 @@ pub fn same_callers(before: &Settings, now: &Settings) -> bool {
     before.anonymous == now.anonymous
         && before.issuers == now.issuers
         && before.policy.tasks() == now.policy.tasks()
+        && before.policy.heads() == now.policy.heads()
         && endpoints(before) == endpoints(now)
 }

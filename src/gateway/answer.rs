@@ -5,7 +5,7 @@ use crate::base::time::Moment;
 use crate::http::field::Known;
 use crate::http::head::Framing;
 use crate::http::reply;
-use crate::jsonrpc::answer::Answer as Facts;
+use crate::jsonrpc::answer::{Answer as Facts, ResultType};
 use crate::jsonrpc::id;
 use crate::jsonrpc::scan::Shape;
 use crate::mcp::revision::Era;
@@ -51,7 +51,13 @@ pub(super) fn accept(shard: &Shard, flight: &Flight, facts: &Facts, body: &[u8],
         return Err(Kind::ServerInvalid);
     }
     flight.succeeded.set(facts.shape == Shape::Result);
-    if flight.era == Era::Modern { modern::accept(shard, flight, facts, body) } else { Ok(()) }
+    if flight.era == Era::Modern {
+        modern::accept(shard, flight, facts, body)?;
+    }
+    // A question back, or a task, is not done yet.
+    let done = matches!(facts.result_type, ResultType::Absent | ResultType::Complete | ResultType::Other);
+    flight.did.set(facts.shape == Shape::Result && !facts.is_error && done);
+    Ok(())
 }
 
 /// The outcome that an accepted answer is.

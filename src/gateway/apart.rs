@@ -121,6 +121,7 @@ async fn sent_to(
         answer = joined.wait(shard, conn, sent(shard, &lane, request, deadline, &slot.abort)).await;
         flight.answered = shard.timers.now().mono;
         if !matches!(answer, Err(fault) if fault.is_unsent()) {
+            flight.written.set(true);
             break;
         }
     }

@@ -95,7 +95,9 @@ fn may_begin(shard: &Shard, slot: &Slot) -> bool {
 
 /// Whether a refusal says nothing about the message: the caller has to do something before it asks again.
 fn concerns_all(refusal: &Refusal) -> bool {
-    matches!(refusal.status(), 401 | 404 | 429 | 503)
+    // What policy says is about one message, whatever its status.
+    let by_policy = matches!(refusal.kind, Kind::RateOfMethod | Kind::ApprovalsFull | Kind::CountsFull);
+    !by_policy && matches!(refusal.status(), 401 | 404 | 429 | 503)
 }
 
 /// One message, under the configuration of this moment. Its refusal has yet to be told whom it answers.

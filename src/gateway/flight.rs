@@ -28,6 +28,7 @@ use super::modern::Opted;
 use super::refusal::{Kind, Refusal};
 use super::sessions::{self, Change, Live};
 use super::shard::{Held, Shard};
+use super::stakes::{Came, Stakes};
 use super::tally::Count;
 use super::tap::Tap;
 
@@ -65,6 +66,12 @@ pub(super) struct Flight {
     pub(super) change: Cell<Option<Box<Change>>>,
     /// Its server has answered it with a result.
     pub(super) succeeded: Cell<bool>,
+    /// And that is what was asked for: no tool's own error, and no question back.
+    pub(super) did: Cell<bool>,
+    /// Something of it may have been written to a server.
+    pub(super) written: Cell<bool>,
+    /// What it has at stake.
+    pub(super) stakes: RefCell<Option<Box<Stakes>>>,
     /// Its request's place among those of its session that are under way.
     pub(super) in_flight: Cell<Option<u64>>,
     /// Who its caller is under other settings that have come since.
@@ -158,6 +165,7 @@ impl Flight {
     /// calls may be had again from then on.
     pub(super) fn answer_leaves(&self, shard: &Shard) {
         self.figures.left.set(true);
+        self.settle(shard);
         if let (Some(live), Some(change), true) = (&self.session, self.change.take(), self.succeeded.get()) {
             sessions::keep(shard, live, &change);
         }
@@ -171,6 +179,33 @@ impl Flight {
             self.taken.set(Taken::Nothing);
             shard.load.called(self.payer);
         }
+    }
+
+    /// What it has at stake from now on.
+    pub(super) fn stake(&self, stakes: Stakes) {
+        let before = self.stakes.replace(Some(Box::new(stakes)));
+        debug_assert!(before.is_none(), "a message is decided on once");
+    }
+
+    /// It is served elsewhere.
+    pub(super) fn withdraw(&self, shard: &Shard) {
+        if let Some(stakes) = self.stakes.take() {
+            stakes.settle(shard, Came::Nowhere);
+        }
+    }
+
+    /// What it has at stake goes where it belongs.
+    fn settle(&self, shard: &Shard) {
+        let Some(stakes) = self.stakes.take() else { return };
+        let came = match (self.written.get(), self.did.get()) {
+            (true, true) => Came::Back,
+            (true, false) => Came::ToServer,
+            // What is answered here was answered.
+            (false, _) if stakes.rates_alone => Came::ToServer,
+            (false, _) if self.seq.is_some() => Came::ToNobody,
+            (false, _) => Came::Nowhere,
+        };
+        stakes.settle(shard, came);
     }
 
     /// What a server offers in its era; `None` where that is nothing, or not known yet.

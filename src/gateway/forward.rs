@@ -216,6 +216,7 @@ async fn send(
         sent = watched(shard, conn, flight.era == Era::Modern, &lane, request, deadline, abort).await;
         flight.answered = shard.timers.now().mono;
         if !matches!(sent, Err(fault) if fault.is_unsent()) {
+            flight.written.set(true);
             break;
         }
     }

@@ -6,34 +6,39 @@ use smallvec::SmallVec;
 use crate::base::ids::{RuleId, ServerId};
 use crate::http::field::Known;
 use crate::identity::active::{ActiveTask, active_task};
+use crate::identity::revoked::Revoked;
+use crate::ledger::counts::PastAt;
 use crate::mcp::call::{Call, Object, TaskName};
 use crate::mcp::optin::{Declared, TASKS_EXTENSION};
 use crate::mcp::revision::Era;
 use crate::mcp::{catalog, headers};
-use crate::policy::decide::{self, Denied, Leave, Permit, Scene, Why};
-use crate::policy::needs::NoPast;
+use crate::policy::decide::{self, Denied, Leave, Permit, Scene};
 use crate::record::frame::{Decision, TargetKind, Verdict};
 use crate::record::{RecordFault, Recorded};
 use crate::session::tasks;
 
 use super::conn::{Body, Conn};
+use super::denial::Against;
 use super::flight::{Flight, sentence};
 use super::meter;
+use super::noted::Noted;
 use super::refusal::{Kind, Refusal};
 use super::route;
 use super::shard::Shard;
 
 /// A message that is being decided on: the request it came in, its body, and what is known of it.
 pub(super) struct Judge<'a> {
-    shard: &'a Shard,
-    conn: &'a Conn,
-    text: &'a [u8],
-    flight: &'a Flight,
+    pub(super) shard: &'a Shard,
+    pub(super) conn: &'a Conn,
+    pub(super) text: &'a [u8],
+    pub(super) flight: &'a Flight,
+    past: PastAt<'a>,
 }
 
 impl<'a> Judge<'a> {
     pub(super) fn new(shard: &'a Shard, conn: &'a Conn, body: &'a Body, flight: &'a Flight) -> Self {
-        Self { shard, conn, text: conn.body_bytes(body), flight }
+        let past = shard.control.counts.past(shard.timers.last());
+        Self { shard, conn, text: conn.body_bytes(body), flight, past }
     }
 
     /// The active task, named by the head, by the message, or by neither.
@@ -95,14 +100,15 @@ impl<'a> Judge<'a> {
 
     /// The decision. It alone hands out permits.
     pub(super) fn decide(&self, call: Call) -> Result<Permit, Refusal> {
+        self.unrevoked(&call)?;
         let Flight { snapshot, caller, task, server, .. } = self.flight;
         if !matches!(call.subject, Object::None) && !snapshot.catalog.known(*server) {
             return Err(self.refused(&call, &[], Kind::CatalogUnknown));
         }
-        let scene = scene(self.shard, self.flight, self.text);
+        let scene = self.scene();
         if let Object::Listen(_) = call.subject {
             let decided = decide::decide_listen(&snapshot.table, caller, *task, *server, call, &scene);
-            return decided.map_err(|denied| self.denial(&denied, ""));
+            return decided.map_err(|denied| self.turned_down(&denied, ""));
         }
         // The decision takes the call over, and with it a name that had escapes; one that had none stands in the body.
         let unescaped = call.subject.text().and_then(|name| name.unescaped.clone());
@@ -111,50 +117,60 @@ impl<'a> Judge<'a> {
             Some(name) => name,
             None => std::str::from_utf8(written).expect("the scanner passed UTF-8 only"),
         };
-        let decided = match decide::decide(&snapshot.table, caller, *task, *server, call, name, &scene) {
-            Ok(Leave::Go(permit)) => Ok(permit),
-            Ok(Leave::Held(held)) => Err(held.into_denied(Why::CountsFull { retry_ms: None })),
-            Err(denied) => Err(denied),
+        let decided = decide::decide(&snapshot.table, caller, *task, *server, call, name, &scene);
+        let item = match &decided {
+            Ok(Leave::Go(permit)) => permit.item(),
+            Ok(Leave::Held(held)) => held.item(),
+            Err(denied) => denied.item,
         };
-        self.flight.figures.item.set(decided.as_ref().map_or_else(|denied| denied.item, Permit::item));
-        decided.map_err(|denied| self.denial(&denied, name))
-    }
-
-    /// A denied call's answer, recorded.
-    fn denial(&self, denied: &Denied, name: &str) -> Refusal {
-        let silent = denied.why == Why::Hidden && denied.rules.is_empty();
-        let word = if silent { Kind::ToolUnknown.row().word } else { Kind::Forbidden.row().word };
-        self.write(&denied.call, &denied.rules, word);
-        let refusal = match &denied.why {
-            Why::Forbidden { reason, .. } => forbidden(&denied.call.subject, reason.as_deref().unwrap_or_default()),
-            Why::Hidden => self.unknown(&denied.call.subject, name),
-            _ => forbidden(&denied.call.subject, ""),
-        };
-        refusal.recorded()
-    }
-
-    /// The answer to a call that is for none of a merged endpoint's servers, recorded: that of a hidden one.
-    pub(super) fn nobodys(&self, call: &Call) -> Refusal {
-        self.write(call, &[], Kind::ToolUnknown.row().word);
-        let name = call.subject.text().map(|name| name.of(self.text)).unwrap_or_default();
-        self.unknown(&call.subject, name).recorded()
-    }
-
-    /// The answer to a call of what does not exist, or is to look so: the same bytes, with the name as the client wrote
-    /// it.
-    fn unknown(&self, subject: &Object, name: &str) -> Refusal {
-        if let Some(server) = route::missing(self.flight, subject) {
-            return route::unreached(self.flight, server);
+        self.flight.figures.item.set(item);
+        match decided {
+            Ok(Leave::Go(permit)) => Ok(self.go(permit)),
+            Ok(Leave::Held(held)) => self.hold(held, name),
+            Err(denied) => Err(self.turned_down(&denied, name)),
         }
-        let name = self.flight.renamed().map_or(name, |renamed| &renamed.exposed);
-        let naming = |kind: Kind| Refusal::from(kind).saying(format!("{}: {name}", kind.row().message));
-        match subject {
-            Object::Tool(_) => naming(Kind::ToolUnknown),
-            Object::Prompt(_) => naming(Kind::PromptUnknown),
-            Object::CompletePrompt(_) | Object::CompleteResource(_) => Kind::CompletionUnknown.into(),
-            Object::Task(_) => Kind::TaskIdUnknown.into(),
-            Object::Resource(_) | Object::Listen(_) | Object::None => {
-                naming(Kind::ResourceUnknown).with(json!({ "uri": name }).to_string())
+    }
+
+    fn turned_down(&self, denied: &Denied, name: &str) -> Refusal {
+        let Denied { call, why, rules, remarks, .. } = denied;
+        self.denial(&Against { call, name, why, rules, remarks })
+    }
+
+    /// What the decision knows of a call beside its arguments.
+    pub(super) fn scene(&self) -> Scene<'_> {
+        let flight = self.flight;
+        Scene {
+            body: self.text,
+            unix_ms: self.shard.timers.last().unix_ms,
+            session: flight.session.as_ref().map(|session| session.nonce16),
+            address: Some(self.conn.slot.socket.peer_addr().ip().to_canonical()),
+            endpoint: &flight.snapshot.settings.endpoints[flight.endpoint.index()].path,
+            method: flight.method.map_or("", |method| method.wire),
+            past: &self.past,
+        }
+    }
+
+    /// Whether this caller may still do anything, as of this moment: asked where nothing is waited for any more.
+    ///
+    /// # Errors
+    /// For a caller as for a bad token, for a task as for one that it does not hold.
+    pub(super) fn unrevoked(&self, call: &Call) -> Result<(), Refusal> {
+        let newest = self.shard.snapshot();
+        if newest.revocations.is_empty() {
+            return Ok(());
+        }
+        // The numbers are the flight's, the names everybody's.
+        let task = match self.flight.task {
+            ActiveTask::One(task) => Some(self.flight.snapshot.settings.policy.tasks().name(task)),
+            ActiveTask::None | ActiveTask::Several => None,
+        };
+        match newest.revocations.hits(&self.flight.caller, task) {
+            None => Ok(()),
+            Some(Revoked::Task) => Err(self.refused(call, &[], Kind::TaskUnavailable)),
+            Some(Revoked::Caller) => {
+                let challenge = &self.flight.snapshot.prepared.endpoints[self.flight.endpoint.index()];
+                let challenge = Some(challenge.challenge_invalid.clone());
+                Err(Refusal { challenge, ..self.refused(call, &[], Kind::Revoked) })
             }
         }
     }
@@ -188,10 +204,27 @@ impl<'a> Judge<'a> {
         let (target, kind) = target(permit.call(), self.text);
         let target: SmallVec<[u8; 128]> = SmallVec::from_slice(target.as_bytes());
         let target = std::str::from_utf8(&target).expect("copied from text");
+        let mut noted = Noted::new(self.shard, self.flight, permit.call(), self.text);
+        if !permit.remarks().is_empty() {
+            noted.remark(permit.remarks(), target);
+        }
+        if let Some(stakes) = &*self.flight.stakes.borrow() {
+            noted.stakes(stakes);
+            if let (Some(shadow), Some(shadowed)) = (&permit.remarks().shadow, &stakes.shadow) {
+                noted.shadow(&shadow.rules, shadowed.verdict, shadowed.reason);
+            }
+        }
+        let Noted { detail, arguments, .. } = noted;
         let rules = self.names(permit.rules());
         let trace = self.trace(permit.call());
-        let decision =
-            Decision { target, kind, verdict: Verdict::Permit, reason: "permit", rules: &rules, trace, ..self.about() };
+        let about = Decision { target, kind, rules: &rules, trace, arguments, ..self.about() };
+        let decision = Decision {
+            verdict: Verdict::Permit,
+            reason: "permit",
+            detail: detail.bytes(),
+            cut: detail.is_cut(),
+            ..about
+        };
         let recorded = self.shard.record.decided(permit, &decision).map_err(|RecordFault::Full| Kind::RecordFull);
         match &recorded {
             Ok(_) => meter::permitted(self.shard, self.flight),
@@ -206,13 +239,20 @@ impl<'a> Judge<'a> {
         Refusal::from(kind).recorded()
     }
 
-    fn write(&self, call: &Call, rules: &[RuleId], reason: &str) {
+    pub(super) fn write(&self, call: &Call, rules: &[RuleId], reason: &str) {
+        let noted = Noted::new(self.shard, self.flight, call, self.text);
+        self.write_noted(&noted, rules, reason, Verdict::Refuse);
+    }
+
+    /// Writes down a decision that lets nothing go.
+    pub(super) fn write_noted(&self, noted: &Noted<'_>, rules: &[RuleId], reason: &str, verdict: Verdict) {
         meter::denied(self.shard, self.flight, reason);
-        let (target, kind) = target(call, self.text);
+        let (target, kind) = target(noted.call, self.text);
         let rules = self.names(rules);
-        let trace = self.trace(call);
-        let decision =
-            Decision { target, kind, verdict: Verdict::Refuse, reason, rules: &rules, trace, ..self.about() };
+        let trace = self.trace(noted.call);
+        let about = Decision { target, kind, rules: &rules, trace, arguments: noted.arguments, ..self.about() };
+        let detail = &noted.detail;
+        let decision = Decision { verdict, reason, detail: detail.bytes(), cut: detail.is_cut(), ..about };
         // A refusal that finds no room still refuses.
         let _ = self.shard.record.refused(&decision);
     }
@@ -252,31 +292,11 @@ impl<'a> Judge<'a> {
     }
 }
 
-/// What a message looks like from outside.
-pub(super) fn scene<'a>(shard: &Shard, flight: &'a Flight, body: &'a [u8]) -> Scene<'a> {
-    Scene {
-        body,
-        unix_ms: shard.timers.last().unix_ms,
-        session: None,
-        address: None,
-        endpoint: "",
-        method: flight.method.map_or("", |method| method.wire),
-        past: &NoPast,
-    }
-}
-
 /// What ties a task to its server and to the active task of the call that made it.
 pub(super) fn marks(flight: &Flight) -> (u64, u64) {
     let settings = &flight.snapshot.settings;
     let server = tasks::server_mark(&settings.servers[flight.server.index()].name);
     (server, tasks::active_mark(flight.task, settings.policy.tasks()))
-}
-
-/// A visible refusal: for a tool a result that the model can read, else a JSON-RPC error.
-fn forbidden(subject: &Object, reason: &str) -> Refusal {
-    let detail = serde_json::json!({ "portcullis/refusal": { "kind": "forbid", "reason": reason } }).to_string();
-    let refusal = Refusal::from(Kind::Forbidden).saying(format!("Refused by policy: {reason}")).with(detail);
-    Refusal { tool_result: matches!(subject, Object::Tool(_)), ..refusal }
 }
 
 fn target<'a>(call: &'a Call, text: &'a [u8]) -> (&'a str, TargetKind) {

@@ -12,12 +12,12 @@ use crate::mcp::catalog::{EraCatalog, ListKind, capability, extension};
 use crate::mcp::optin::{Declared, TASKS_EXTENSION};
 use crate::mcp::subscription::joint::{Asked, Joint, Named};
 use crate::mcp::tasks::TaskLink;
-use crate::policy::decide::{self, Permit};
+use crate::policy::decide::{self, Permit, Scene};
 use crate::session::tasks;
 
 use super::conn::{Body, Conn};
 use super::flight::{Flight, Next, Taken, Whose};
-use super::judge::{Judge, scene};
+use super::judge::Judge;
 use super::live::{Listening, Who};
 use super::modern;
 use super::refusal::{Kind, Refusal};
@@ -39,7 +39,9 @@ pub(super) async fn serve(
 ) -> Result<Next, Refusal> {
     let text = conn.body_bytes(body);
     let (call, at) = opened(shard, &Judge::new(shard, conn, body, flight), flight, call, text)?;
-    let (permit, whose) = decided(shard, flight, call, text)?;
+    let judge = Judge::new(shard, conn, body, flight);
+    judge.unrevoked(&call)?;
+    let (permit, whose) = decided(flight, call, &judge.scene())?;
     let mut servers = whose.iter().map(|(server, _)| *server).chain(at.iter().copied());
     if let Some(first) = servers.next().filter(|first| servers.all(|server| server == *first)) {
         // The record names a server where there is one that it is about.
@@ -57,7 +59,8 @@ pub(super) async fn serve(
     write_head(conn, shard, &mut out, Framing::Chunked);
     let (feed, key) = shard.feeds.subscribe(shard, flight, session, listening, &first);
     // From here on it is the tap's: the place at the stream, its subject's share, and the outcome.
-    let tap = Tap { feed, key, who: Rc::new(Who::of(flight)), payer: flight.payer, ending };
+    let stakes = flight.stakes.take();
+    let tap = Tap { feed, key, who: Rc::new(Who::of(flight)), payer: flight.payer, ending, stakes };
     flight.taken.set(Taken::Nothing);
     conn.send(shard, &out).await;
     Ok(Next::Stream(tap))
@@ -103,7 +106,7 @@ fn open(shard: &Shard, flight: &Flight, task: &TaskName, text: &[u8]) -> Option<
 }
 
 /// What of it may be, and whose each resource is: one that may be read, at a server that tells of changes.
-fn decided(shard: &Shard, flight: &Flight, call: Call, text: &[u8]) -> Result<(Permit, decide::Whose), Refusal> {
+fn decided(flight: &Flight, call: Call, scene: &Scene<'_>) -> Result<(Permit, decide::Whose), Refusal> {
     let (snapshot, caller) = (&flight.snapshot, &flight.caller);
     let merged = &snapshot.merged[flight.endpoint.index()];
     let mut may = |server: ServerId, uri: &str| modern::is_shown(&snapshot.table, caller, flight.task, server, uri);
@@ -113,7 +116,7 @@ fn decided(shard: &Shard, flight: &Flight, call: Call, text: &[u8]) -> Result<(P
         tells(server).then(|| (server, own.into()))
     };
     let first = servers(flight).first().copied().unwrap_or_default();
-    decide::decide_listen_at(&snapshot.table, caller, flight.task, first, call, &scene(shard, flight, text), whose)
+    decide::decide_listen_at(&snapshot.table, caller, flight.task, first, call, scene, whose)
         .map_err(|_| Kind::ResourceUnknown.into())
 }
 

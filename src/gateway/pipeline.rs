@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 use crate::base::ids::{EndpointId, ServerId, ShardId};
 use crate::base::limits::ID_BYTES_MAX;
 use crate::base::time::Now;
-use crate::config::snapshot::Route;
+use crate::config::snapshot::{Route, Snapshot};
 use crate::http::field::Known;
 use crate::http::head::{Framing, Method, Version};
 use crate::http::reply;
@@ -162,7 +162,11 @@ async fn post(
         Ok(Due::List(kind)) => Box::pin(lists::serve(shard, conn, &flight, kind, cursor.as_deref())).await,
         Ok(Due::Nothing) => accepted(shard, conn).await,
         Ok(Due::Here(here)) => Box::pin(route::answer(shard, conn, &flight, here)).await,
-        Ok(Due::Home(home)) => Ok(Next::HandOver(home)),
+        Ok(Due::Home(home)) => {
+            // It is counted where it is served.
+            flight.withdraw(shard);
+            Ok(Next::HandOver(home))
+        }
         Ok(Due::Listen(call)) => Box::pin(listen::serve(shard, conn, body, &mut flight, call)).await,
         Err(refusal) => Err(refusal),
     };
@@ -206,6 +210,7 @@ pub(super) async fn judged(
             flight.task = Judge::new(shard, conn, body, flight).task(&call)?;
         }
     }
+    rated(&Judge::new(shard, conn, body, flight), flight, &call)?;
     if let Some(kind) = call.method.and_then(|method| method.list) {
         return Ok(Due::List(kind));
     }
@@ -247,6 +252,19 @@ pub(super) async fn judged(
         take_back(shard, session, taken_back.as_deref(), None);
     }
     Ok(Due::Call(recorded, restored))
+}
+
+/// Asks the rates about a request that no rule's limits or scopes are about. Notifications and answers end what is under
+/// way: no rate keeps them out.
+fn rated(judge: &Judge<'_>, flight: &Flight, call: &Call) -> Result<(), Refusal> {
+    use methods::Subject;
+    let alone = |method: &methods::Method| matches!(method.subject, Subject::None | Subject::Listen | Subject::Task);
+    // What is asked of no rule, too: lists, and streams of several servers.
+    judge.unrevoked(call)?;
+    if call.shape != Shape::Request || !call.method.is_some_and(alone) {
+        return Ok(());
+    }
+    judge.rates(call, (flight.whose == Whose::Alone).then_some(flight.server))
 }
 
 /// Tells all shards that a request of this session is taken back; whichever has it, tells its server so with `word`.
@@ -393,6 +411,9 @@ impl Asked {
             profile: None,
             change: Cell::new(None),
             succeeded: Cell::new(false),
+            did: Cell::new(false),
+            written: Cell::new(false),
+            stakes: RefCell::default(),
             in_flight: Cell::new(None),
             heir: RefCell::default(),
             taken: Cell::new(Taken::Nothing),
@@ -454,7 +475,13 @@ fn era_offered(flight: &Flight) -> Result<(), Refusal> {
 }
 
 /// A refusal that was not decided on (a malformed message, an unknown session) leaves a note of who it was.
-pub(super) fn note_caller(shard: &Shard, snapshot: &Held, caller: &Caller, endpoint: EndpointId, refusal: &Refusal) {
+pub(super) fn note_caller(
+    shard: &Shard,
+    snapshot: &Snapshot,
+    caller: &Caller,
+    endpoint: EndpointId,
+    refusal: &Refusal,
+) {
     // A 405 to a GET is how a server says that it has no stream there: an answer, which clients ask for as a habit.
     if refusal.recorded || refusal.kind == Kind::MethodNotAllowed {
         return;
@@ -477,6 +504,9 @@ pub(super) fn note_caller(shard: &Shard, snapshot: &Held, caller: &Caller, endpo
 
 /// A request without a caller leaves a note while there is plenty of room for it.
 fn note(shard: &Shard, refusal: &Refusal, began: Now) {
+    if refusal.recorded {
+        return;
+    }
     shard.control.tally.refused(shard.id, refusal.kind);
     let reason = refusal.kind.row().word;
     shard.record.noted(&Decision { unix_ms: began.unix_ms, reason, ..Decision::default() });

@@ -21,6 +21,7 @@ use crate::identity::cache::TokenCache;
 use crate::identity::caller::Caller;
 use crate::jsonrpc::answer::AnswerScan;
 use crate::jsonrpc::scan::Reader;
+use crate::policy::rule::PolicySet;
 use crate::record::Writer;
 use crate::record::keyed::Keys;
 use crate::session::owner::SealingKey;
@@ -75,7 +76,6 @@ pub(super) struct Shard {
     pub(super) sealing: Arc<[SealingKey]>,
     /// By which arguments are written down that are not written out.
     pub(super) keys: Keys,
-    pub(super) anonymous: Rc<Caller>,
     pub(super) random: SystemRandom,
     reader: RefCell<Reader>,
     answers: RefCell<AnswerScan>,
@@ -104,10 +104,21 @@ pub(super) struct Shard {
 pub(super) struct Tokens {
     epoch: u64,
     pub(super) now: TokenCache,
+    /// Whoever comes without a token.
+    anonymous: Option<Rc<Caller>>,
     before: Option<(Moment, TokenCache)>,
 }
 
 impl Tokens {
+    /// Whoever comes without a token, under settings with this policy.
+    pub(super) fn anonymous(&mut self, policy: &PolicySet) -> Rc<Caller> {
+        let made = || {
+            let caller = Caller::anonymous();
+            Rc::new(Caller { heads: policy.heads_of(&caller), ..caller })
+        };
+        self.anonymous.get_or_insert_with(made).clone()
+    }
+
     /// Whether a token was verified under the settings before: that it has to be once more is none of its bearer's doing,
     /// and costs nothing of what there is for strangers. Says so once.
     pub(super) fn take_known(&mut self, token: &[u8]) -> bool {
@@ -153,11 +164,15 @@ impl Shard {
             record,
             sealing,
             keys,
-            anonymous: Rc::new(Caller::anonymous()),
             random,
             reader: RefCell::new(Reader::new(seed)),
             answers: RefCell::new(AnswerScan::new(seed)),
-            tokens: RefCell::new(Tokens { epoch: snapshot.auth_epoch, now: TokenCache::new(seed), before: None }),
+            tokens: RefCell::new(Tokens {
+                epoch: snapshot.auth_epoch,
+                now: TokenCache::new(seed),
+                anonymous: None,
+                before: None,
+            }),
             snapshot: RefCell::new(Rc::new(Held(snapshot))),
             control,
             connections: RefCell::new(Slab::new()),
@@ -250,6 +265,7 @@ impl Shard {
         let mut tokens = self.tokens.borrow_mut();
         if tokens.epoch != epoch {
             tokens.epoch = epoch;
+            tokens.anonymous = None;
             let until = self.timers.last().mono.plus_ms(TOKENS_BEFORE_MS);
             let before = std::mem::replace(&mut tokens.now, TokenCache::new(self.seed));
             tokens.before = Some((until, before));

@@ -59,7 +59,7 @@ pub(super) async fn open(shard: &Shard, conn: &mut Conn, flight: &Flight, id: &s
     write_head(conn, shard, &mut out, Framing::Chunked);
     chunks::write_chunk(&mut out, &event);
     // From here on it is the tap's: the place at the stream, and its subject's share.
-    let tap = Tap { feed, key, who: Rc::new(Who::of(flight)), payer: flight.payer, ending: None };
+    let tap = Tap { feed, key, who: Rc::new(Who::of(flight)), payer: flight.payer, ending: None, stakes: None };
     flight.taken.set(Taken::Nothing);
     conn.send(shard, &out).await;
     Ok(Next::Stream(tap))

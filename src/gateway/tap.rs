@@ -21,6 +21,7 @@ use super::flight::NEVER;
 use super::live::{Feed, Who};
 use super::serve::After;
 use super::shard::{Phase, Shard, Slot};
+use super::stakes::{Came, Stakes};
 
 /// A place at a stream, whose head has been sent, in chunks.
 #[derive(Debug)]
@@ -32,6 +33,8 @@ pub(super) struct Tap {
     pub(super) payer: Owner,
     /// Of a request that the stream is the answer to: what is to be recorded at its end.
     pub(super) ending: Option<Ending>,
+    /// What it has at stake.
+    pub(super) stakes: Option<Box<Stakes>>,
 }
 
 /// What is known of a request whose answer goes on without it.
@@ -60,7 +63,10 @@ pub(super) async fn serve(shard: &Shard, slot: &Rc<Slot>, stream: &Stream, tap: 
         bytes: 0,
     };
     let clean = reading.run().await;
-    let Reading { tap, wait, bytes, .. } = reading;
+    let Reading { mut tap, wait, bytes, .. } = reading;
+    if let Some(stakes) = tap.stakes.take() {
+        stakes.settle(shard, Came::ToServer);
+    }
     if let Some(ending) = &tap.ending {
         ending.write(shard, clean, bytes);
     }
@@ -219,6 +225,7 @@ impl Reading<'_> {
         self.tap.feed.is_shut_up()
             || self.expires <= shard.timers.now().mono
             || shard.snapshot().auth_epoch != who.epoch
+            || who.is_revoked(&shard.snapshot())
     }
 
     /// Whether a drain ends it.

@@ -5,6 +5,77 @@ use std::fmt::{Display, Write as _};
 
 use serde_json::{Map, Value, json};
 
+use crate::policy::needs::NeedOf;
+use crate::policy::remarks::Why;
+use crate::policy::rule::PolicySet;
+
+/// What is said of a refusal to whoever calls `name`: its kind, and the sentence. `None` for what must look as if it did
+/// not exist.
+#[must_use]
+pub fn said(why: &Why, set: &PolicySet, name: &str) -> Option<(&'static str, String)> {
+    let kind = kind(why)?;
+    let what = What { name, reason: reason(why) };
+    let sentence = match why {
+        Why::Hidden => return None,
+        Why::Forbidden { .. } => sentence(&Said::Forbidden, what),
+        Why::Condition { .. } => sentence(&Said::Condition, what),
+        Why::Unknown { .. } | Why::ApprovalUnknown { .. } => sentence(&Said::Unknown, what),
+        Why::LimitUnknown { .. } | Why::RateUnknown { .. } => sentence(&Said::LimitUnknown, what),
+        Why::Scopes { needed, .. } => sentence(&Said::Scopes(&needed.join(" ")), what),
+        Why::Limit { need, retry_ms, .. } => sentence(&Said::Limit(reached(&need.what), *retry_ms), what),
+        Why::Rate { need, retry_ms } => sentence(&Said::Rate(reached(&need.what), *retry_ms), what),
+        Why::CountsFull { .. } => sentence(&Said::Full, what),
+        Why::Pending { rule, .. } => sentence(&Said::Pending(None, set.rule(*rule).expires_ms), what),
+        Why::Declined { rule, .. } => sentence(&Said::Denied(None, set.rule(*rule).expires_ms), what),
+    };
+    Some((kind, sentence))
+}
+
+/// The word for programs; `None` for what must look as if it did not exist.
+pub(super) fn kind(why: &Why) -> Option<&'static str> {
+    Some(match why {
+        Why::Hidden => return None,
+        Why::Forbidden { .. } => "forbid",
+        Why::Condition { .. } => "condition",
+        Why::Unknown { .. } | Why::ApprovalUnknown { .. } | Why::LimitUnknown { .. } | Why::RateUnknown { .. } => {
+            "unknown"
+        }
+        Why::Scopes { .. } => "scope",
+        Why::Limit { .. } => "limit",
+        Why::Rate { .. } => "rate",
+        Why::CountsFull { .. } => "counts_full",
+        Why::Pending { .. } => "approval",
+        Why::Declined { .. } => "denied",
+    })
+}
+
+/// The rule's sentence.
+pub(super) fn reason(why: &Why) -> Option<&str> {
+    match why {
+        Why::Forbidden { reason, .. }
+        | Why::Condition { reason }
+        | Why::Unknown { reason, .. }
+        | Why::ApprovalUnknown { reason, .. }
+        | Why::LimitUnknown { reason, .. }
+        | Why::Limit { reason, .. }
+        | Why::Pending { reason, .. }
+        | Why::Declined { reason, .. } => reason.as_deref(),
+        Why::Hidden | Why::Scopes { .. } | Why::RateUnknown { .. } | Why::Rate { .. } | Why::CountsFull { .. } => None,
+    }
+}
+
+fn reached(what: &NeedOf) -> Reached<'_> {
+    match what {
+        NeedOf::Calls { max, per_ms } => Reached::Calls(*max, *per_ms),
+        NeedOf::Sum { amount, max, per_ms } => Reached::Sum(amount, max, *per_ms),
+        NeedOf::Concurrent { max } => Reached::AtOnce(*max),
+        NeedOf::Once { per_ms } => Reached::Once(*per_ms),
+        // A note always holds.
+        NeedOf::After { within_ms } | NeedOf::Note { keep_ms: within_ms } => Reached::After(*within_ms),
+        NeedOf::Bucket { calls, per_ms, .. } => Reached::Bucket(*calls, *per_ms),
+    }
+}
+
 /// What is used up.
 #[derive(Clone, Copy)]
 pub(super) enum Reached<'a> {
@@ -36,10 +107,14 @@ pub(super) enum Said<'a> {
     Limit(Reached<'a>, Option<u64>),
     /// A rate is reached, likewise.
     Rate(Reached<'a>, Option<u64>),
+    /// The token needs these scopes.
+    Scopes(&'a str),
+    /// No room for counts.
+    Full,
     /// It waits for an approval with this id, for so many milliseconds.
-    Pending(&'a str, u64),
+    Pending(Option<&'a str>, u64),
     /// The approval with this id was denied; repetitions are refused for so many milliseconds.
-    Denied(&'a str, u64),
+    Denied(Option<&'a str>, u64),
     /// Nobody can be asked, for this reason.
     Unasked(&'a str),
 }
@@ -70,18 +145,24 @@ pub(super) fn sentence(said: &Said<'_>, what: What<'_>) -> String {
             out.push_str(if named { "has reached a limit: " } else { "a limit is reached: " });
             limit(&mut out, reached, *retry_ms);
         }
+        Said::Scopes(needed) => {
+            let _ = write!(out, "needs a token with the scopes {needed}.");
+        }
+        Said::Full => out.push_str("cannot be counted at the moment; try again later."),
         Said::Pending(id, until_ms) => {
+            let request = id.map_or_else(|| "A request".to_owned(), |id| format!("Request {id}"));
             let _ = write!(
                 out,
-                "has to be approved by a person first. Request {id} is waiting for that, for {}; repeat the very same \
-                 call once it is approved.",
+                "has to be approved by a person first. {request} is waiting for that, for {}; repeat the very same call \
+                 once it is approved.",
                 duration(*until_ms)
             );
         }
         Said::Denied(id, until_ms) => {
+            let request = id.map_or_else(|| "the request".to_owned(), |id| format!("request {id}"));
             let _ = write!(
                 out,
-                "was not approved: request {id} was denied, and the same call is refused for another {}.",
+                "was not approved: {request} was denied, and the same call is refused for another {}.",
                 duration(*until_ms)
             );
         }
@@ -135,7 +216,8 @@ fn calls(count: impl Into<u64>) -> String {
 }
 
 /// A length of time as people say it: its two largest units, rounded up, so that who waits so long has waited enough.
-pub(super) fn duration(ms: u64) -> String {
+#[must_use]
+pub fn duration(ms: u64) -> String {
     const UNITS: [(&str, u64); 4] = [("day", 86_400), ("hour", 3_600), ("minute", 60), ("second", 1)];
     let seconds = ms.div_ceil(1000).max(1);
     let first = UNITS.iter().position(|(_, unit)| *unit <= seconds).unwrap_or(3);
@@ -239,12 +321,12 @@ mod tests {
             "'pay__refund' has reached a limit: at most 10 calls in 1 second; the next is possible in 1 second.",
         );
         check(
-            Said::Pending("ap-1", 900_000),
+            Said::Pending(Some("ap-1"), 900_000),
             "'pay__refund' has to be approved by a person first. Request ap-1 is waiting for that, for 15 minutes; repeat \
              the very same call once it is approved.",
         );
         check(
-            Said::Denied("ap-1", 60_000),
+            Said::Denied(Some("ap-1"), 60_000),
             "'pay__refund' was not approved: request ap-1 was denied, and the same call is refused for another 1 minute.",
         );
         check(

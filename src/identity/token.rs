@@ -153,7 +153,7 @@ pub fn verify<R: AsRef<str>>(
     }
     let expires = check_times(&claims, now_unix_s)?;
     let endpoints = check_audience(&claims, issuer, resources)?;
-    let who = Who::read(&claims, issuer, tasks).map_err(TokenFault::Claims)?.ok_or(TokenFault::Subject)?;
+    let who = Who::read(&claims, issuer.paths(), tasks).map_err(TokenFault::Claims)?.ok_or(TokenFault::Subject)?;
 
     let signature = decode(parts.signature)?;
     issuer.keys.verify(header.algorithm, header.key, parts.signed, &signature).map_err(|fault| match fault {
@@ -178,6 +178,48 @@ pub fn verify<R: AsRef<str>>(
         jti: claims.text("jti").map_err(TokenFault::Claims)?.map(Arc::from),
         heads: Heads::default(),
         claims: Arc::from(&*written),
+    })
+}
+
+/// The caller that a token of these claims would make, were it a good one: for trying a policy out. Its issuer is the one
+/// of `issuers` that the claims name, or the only one; where that is none, subject, agent and tasks are looked for where
+/// they are by default. Without a subject it is `somebody`'s; where the claims say nothing of tasks, it holds `task`.
+///
+/// # Errors
+/// `TokenFault::Claims`.
+pub fn supposed(
+    claims: &[u8],
+    issuers: &[Issuer],
+    tasks: &TaskNames,
+    task: Option<&str>,
+) -> Result<Caller, TokenFault> {
+    let parsed = Object::parse(claims).map_err(TokenFault::Claims)?;
+    let text = |name| parsed.text(name).map_err(TokenFault::Claims);
+    let said = text("iss")?;
+    let named = issuers.iter().find(|issuer| said == Some(&*issuer.issuer));
+    let issuer = named.or_else(|| issuers.first().filter(|_| issuers.len() == 1 && said.is_none()));
+    let default = ["claims.sub", "claims.client_id", "claims.tasks"].map(|path| ClaimPath::parse(path).ok());
+    let [Some(subject), Some(agent), Some(held)] = &default else { return Err(TokenFault::Subject) };
+    let paths = issuer.map_or([subject, agent, held], Issuer::paths);
+    let who = Who::read(&parsed, paths, tasks).map_err(TokenFault::Claims)?;
+    let nobody = || Who::read_without(&parsed, paths, tasks);
+    let mut who = who.map_or_else(nobody, Ok).map_err(TokenFault::Claims)?;
+    if paths[2].find(&parsed).map_err(TokenFault::Claims)?.is_none() {
+        who.tasks.extend(task.and_then(|task| tasks.id(task)));
+    }
+    let name = issuer.map_or(said.unwrap_or("issuer"), |issuer| &*issuer.issuer);
+    Ok(Caller {
+        issuer: Arc::from(name),
+        subject: Arc::from(who.subject),
+        agent: who.agent.map(Arc::from),
+        owner: Owner::of(name, who.subject, who.agent),
+        principal: Owner::of(name, who.subject, None),
+        tasks: who.tasks,
+        anonymous: false,
+        scopes: scopes(&parsed).map_err(TokenFault::Claims)?,
+        jti: text("jti")?.map(Arc::from),
+        claims: Arc::from(claims),
+        ..Caller::anonymous()
     })
 }
 
@@ -334,12 +376,18 @@ struct Who<'a> {
 
 impl<'a> Who<'a> {
     /// `None` without a subject.
-    fn read(claims: &'a Object<'_>, issuer: &Issuer, names: &TaskNames) -> Result<Option<Self>, JsonFault> {
-        let text = |path: &ClaimPath| path.find(claims)?.map(Json::as_text).transpose();
-        let Some(subject) = text(&issuer.subject)?.filter(|subject| !subject.is_empty()) else {
+    fn read(claims: &'a Object<'_>, at: [&ClaimPath; 3], names: &TaskNames) -> Result<Option<Self>, JsonFault> {
+        let subject = at[0].find(claims)?.map(Json::as_text).transpose()?;
+        let Some(subject) = subject.filter(|subject| !subject.is_empty()) else {
             return Ok(None);
         };
-        let mut tasks: SmallVec<[TaskId; 4]> = match issuer.tasks.find(claims)? {
+        Ok(Some(Self { subject, ..Self::read_without(claims, at, names)? }))
+    }
+
+    /// Whoever the subject is.
+    fn read_without(claims: &'a Object<'_>, at: [&ClaimPath; 3], names: &TaskNames) -> Result<Self, JsonFault> {
+        let [_, agent, tasks] = at;
+        let mut tasks: SmallVec<[TaskId; 4]> = match tasks.find(claims)? {
             None => SmallVec::new(),
             Some(Json::Array(list)) => {
                 let list: Vec<&str> = list.iter().map(Json::as_text).collect::<Result<_, _>>()?;
@@ -349,7 +397,14 @@ impl<'a> Who<'a> {
         };
         tasks.sort_unstable();
         tasks.dedup();
-        Ok(Some(Self { subject, agent: text(&issuer.agent)?, tasks }))
+        Ok(Self { subject: "somebody", agent: agent.find(claims)?.map(Json::as_text).transpose()?, tasks })
+    }
+}
+
+impl Issuer {
+    /// Where subject, agent and tasks stand.
+    fn paths(&self) -> [&ClaimPath; 3] {
+        [&self.subject, &self.agent, &self.tasks]
     }
 }
 

@@ -86,6 +86,12 @@ impl Pin {
         Some(Self(bytes))
     }
 
+    /// The digest itself.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// Its first twelve digits, for people.
     #[must_use]
     pub fn short(&self) -> String {

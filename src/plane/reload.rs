@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::base::glob::Glob;
 use crate::base::limits::CERTS_LOOK_MS;
 use crate::config::snapshot::Prepared;
 use crate::config::{self, Fault, Settings, Shards, Source, Weight};
@@ -115,15 +116,52 @@ struct Fixed {
     admin: Option<SocketAddr>,
     state: PathBuf,
     audit_dir: PathBuf,
+    keyed_subjects: bool,
 }
 
 /// What the files were when they were last read, and when they were last looked at: a change counts once it has stood
 /// still for one look, for editors write in several steps.
 #[derive(Default)]
 struct Files {
-    named: Vec<PathBuf>,
-    read: Vec<Option<Stamp>>,
-    seen: Vec<Option<Stamp>>,
+    named: Vec<Named>,
+    read: Vec<Look>,
+    seen: Vec<Look>,
+}
+
+/// What a configuration names.
+enum Named {
+    File(PathBuf),
+    /// Those names in a folder that match.
+    Names(PathBuf, Glob),
+}
+
+/// How one of them looked.
+#[derive(Clone, PartialEq, Eq)]
+enum Look {
+    /// `None` while it is not there.
+    File(Option<Stamp>),
+    /// In their order; `None` where the folder cannot be read.
+    Names(Option<Vec<String>>),
+}
+
+impl Named {
+    fn look(&self, source: &dyn Source) -> Look {
+        match self {
+            Self::File(path) => Look::File(Stamp::of(path)),
+            Self::Names(folder, names) => Look::of_names(&source.list(folder, names)),
+        }
+    }
+}
+
+impl Look {
+    fn of_names(found: &io::Result<Vec<String>>) -> Self {
+        let sorted = found.as_ref().ok().map(|names| {
+            let mut names = names.clone();
+            names.sort();
+            names
+        });
+        Self::Names(sorted)
+    }
 }
 
 /// What a reloader is made with.
@@ -205,10 +243,11 @@ impl Reloader {
 
     /// Whether the file, or one that it names, has changed since it was read, and stands still now.
     fn has_changed(&self) -> bool {
+        let Some(config) = &self.config else { return false };
         let mut files = locked(&self.files);
-        let now: Vec<Option<Stamp>> = files.named.iter().map(|path| Stamp::of(path)).collect();
+        let now: Vec<Look> = files.named.iter().map(|named| named.look(&*config.source)).collect();
         // The file itself is first; while it is not there, it is on its way.
-        let there = now.first().is_some_and(Option::is_some);
+        let there = matches!(now.first(), Some(Look::File(Some(_))));
         let stands = now == files.seen;
         let changed = now != files.read;
         files.seen = now;
@@ -256,7 +295,7 @@ impl Reloader {
         let folder = config.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let loaded = config::load(&text, folder, &noting);
         let Noting { named, .. } = noting;
-        let (named, read): (Vec<PathBuf>, Vec<Option<Stamp>>) = named.into_inner().into_iter().unzip();
+        let (named, read): (Vec<Named>, Vec<Look>) = named.into_inner().into_iter().unzip();
         Ok((config.path.display().to_string(), loaded, Files { named, seen: read.clone(), read }))
     }
 
@@ -370,6 +409,7 @@ impl Fixed {
             admin: settings.admin,
             state: settings.state.clone(),
             audit_dir: settings.audit_dir.clone(),
+            keyed_subjects: settings.audit.keyed_subjects,
         }
     }
 
@@ -381,16 +421,17 @@ impl Fixed {
             ("admin", self.admin == new.admin),
             ("state", self.state == new.state),
             ("audit.dir", self.audit_dir == new.audit_dir),
+            ("audit.subject", self.keyed_subjects == new.keyed_subjects),
         ];
         let changed: Vec<&'static str> = keys.into_iter().filter(|(_, same)| !same).map(|(key, _)| key).collect();
         if changed.is_empty() { Ok(()) } else { Err(ReloadFault::Fixed(changed)) }
     }
 }
 
-/// Notes each file that is asked for, as it was before it was read.
+/// Notes each file that is asked for, as it was before it was read, and each search for files.
 struct Noting<'a> {
     source: &'a dyn Source,
-    named: RefCell<Vec<(PathBuf, Option<Stamp>)>>,
+    named: RefCell<Vec<(Named, Look)>>,
 }
 
 impl Source for Noting<'_> {
@@ -399,8 +440,16 @@ impl Source for Noting<'_> {
     }
 
     fn file(&self, path: &Path) -> io::Result<String> {
-        self.named.borrow_mut().push((path.to_owned(), Stamp::of(path)));
+        let look = Look::File(Stamp::of(path));
+        self.named.borrow_mut().push((Named::File(path.to_owned()), look));
         self.source.file(path)
+    }
+
+    fn list(&self, folder: &Path, names: &Glob) -> io::Result<Vec<String>> {
+        let found = self.source.list(folder, names);
+        let look = Look::of_names(&found);
+        self.named.borrow_mut().push((Named::Names(folder.to_owned(), names.clone()), look));
+        found
     }
 }
 

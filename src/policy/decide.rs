@@ -4,12 +4,16 @@
 use std::net::IpAddr;
 
 use super::approval::Granted;
+use super::classes::View;
+use super::cond::{Facts, Truth};
 use super::counter::Taken;
+use super::keys::Payer;
 use super::needs::{Need, Needs, Note, Past};
 pub use super::remarks::{Asking, Remarks, Shadow, UnknownAt, Why};
 use super::rule::Effect;
-use super::table::{Asker, Named, Says, Table, merge};
+use super::table::{Maybe, Named, Reaches, Says, Table, merge};
 use super::uri::Target;
+use super::weigh::{About, Case, Takes, rate_need};
 use crate::base::ids::{ItemId, RuleId, ServerId};
 use crate::identity::active::ActiveTask;
 use crate::identity::caller::{Caller, Owner};
@@ -58,6 +62,17 @@ pub struct Permit {
     remarks: Remarks,
     taken: Taken,
     approval: Option<Granted>,
+}
+
+/// What a permit was given for beside the rules, and what is owed to others when its call has ended.
+#[derive(Debug)]
+pub struct Stakes {
+    /// What was reserved.
+    pub taken: Taken,
+    /// What is to be remembered when it succeeds.
+    pub notes: Vec<Note>,
+    /// Who said yes.
+    pub approval: Option<Granted>,
 }
 
 /// What a call looks like from outside of its arguments: when, from where, after what.
@@ -294,6 +309,12 @@ impl Permit {
         &self.remarks
     }
 
+    /// What was reserved for it, what is to be remembered of it, and who said yes: for whoever sees its call to the end.
+    pub fn take_stakes(&mut self) -> Stakes {
+        let taken = std::mem::replace(&mut self.taken, Taken::none());
+        Stakes { taken, notes: std::mem::take(&mut self.notes), approval: self.approval.take() }
+    }
+
     /// A permit that needs nothing.
     fn plain(owner: Owner, call: Call, server: ServerId, item: Option<ItemId>, rules: Rules) -> Self {
         let (taken, approval) = (Taken::none(), None);
@@ -317,7 +338,6 @@ pub fn decide(
     name: &str,
     scene: &Scene<'_>,
 ) -> Result<Leave, Denied> {
-    let _ = scene;
     let question = match &call.subject {
         Object::Tool(_) => Question::CallTool(name),
         Object::Prompt(_) => Question::GetPrompt(name),
@@ -327,28 +347,31 @@ pub fn decide(
         Object::Listen(listen) if !listen.uris.is_empty() || !listen.tasks.is_empty() => {
             return Err(Denied::hidden(call));
         }
-        Object::Task(task) if task.opened.is_none() => {
-            return Err(Denied::hidden(call));
-        }
+        Object::Task(task) if task.opened.is_none() => return Err(Denied::hidden(call)),
         Object::None | Object::Listen(_) | Object::Task(_) => {
             return Ok(Leave::Go(Permit::plain(caller.owner, call, server, None, Rules::new())));
         }
     };
+    let asker = Asker { table, caller, task, server, scene: Some(scene) };
     // What is looked up is looked up once: the decision and the figures go by the number.
-    let item = match question {
-        Question::CallTool(name) => table.names.item(server, ListKind::Tools, name),
-        Question::GetPrompt(name) => table.names.item(server, ListKind::Prompts, name),
-        _ => None,
-    };
-    let Verdict { outcome, rules, .. } = match question {
-        Question::CallTool(_) | Question::GetPrompt(_) => numbered(table, caller, task, item, Follows::Call),
-        _ => judge(table, caller, task, server, question),
+    let (item, verdict) = match question {
+        Question::CallTool(name) | Question::GetPrompt(name) => {
+            let item = table.names.item(server, question.kind(), name);
+            let arguments = call.arguments.map(|span| span.of(scene.body));
+            (item, asker.numbered(item, (question.letter(), name), arguments, Follows::Call(Takes::All)))
+        }
+        _ => (None, asker.judge(question, None, Takes::All)),
     };
     let item = item.map(ItemId::from_index);
-    match outcome {
-        Ok(()) => Ok(Leave::Go(Permit::plain(caller.owner, call, server, item, rules))),
-        Err(why) => Err(Denied { call, item, why, rules, remarks: Remarks::default() }),
+    let Verdict { outcome, rules, needs, asking, notes, remarks } = verdict;
+    if let Err(why) = outcome {
+        return Err(Denied { call, item, why, rules, remarks });
     }
+    let permit = Permit { notes, remarks, ..Permit::plain(caller.owner, call, server, item, rules) };
+    if needs.is_empty() && asking.is_none() {
+        return Ok(Leave::Go(permit));
+    }
+    Ok(Leave::Held(Held { permit, needs, asking }))
 }
 
 /// Decides on a `subscriptions/listen` for `server`: subscribing follows reading. The permit's call keeps the resources
@@ -372,11 +395,12 @@ pub fn decide_listen(
         return Err(Denied::hidden(call));
     };
     listen.uris.retain(|uri| {
-        let verdict = judge(table, caller, task, server, Question::Read(uri.of(scene.body)));
-        if verdict.outcome.is_ok() {
+        let asker = Asker { table, caller, task, server, scene: Some(scene) };
+        let verdict = asker.judge(Question::Read(uri.of(scene.body)), None, Takes::Nothing);
+        if verdict.is_free() {
             merge(&mut rules, &verdict.rules);
         }
-        verdict.outcome.is_ok()
+        verdict.is_free()
     });
     listen.tasks.retain(|task| task.opened.is_some());
     Ok(Permit::plain(caller.owner, call, server, None, rules))
@@ -407,12 +431,14 @@ pub fn decide_listen_at(
     };
     listen.uris.retain(|uri| {
         let Some((server, own)) = whose(uri.of(scene.body)) else { return false };
-        let verdict = judge(table, caller, task, server, Question::Read(&own));
-        if verdict.outcome.is_ok() {
+        let asker = Asker { table, caller, task, server, scene: Some(scene) };
+        let verdict = asker.judge(Question::Read(&own), None, Takes::Nothing);
+        let is_free = verdict.is_free();
+        if is_free {
             merge(&mut rules, &verdict.rules);
             found.push((server, own));
         }
-        verdict.outcome.is_ok()
+        is_free
     });
     listen.tasks.retain(|task| task.opened.is_some());
     Ok((Permit::plain(caller.owner, call, server, None, rules), found))
@@ -422,15 +448,15 @@ pub fn decide_listen_at(
 /// catalogue that `table` was compiled against.
 #[must_use]
 pub fn listed(table: &Table, caller: &Caller, task: ActiveTask, server: ServerId, kind: ListKind, item: &Item) -> bool {
-    let (class, asker) = (table.class(caller), Asker { caller, task });
+    let asker = Asker { table, caller, task, server, scene: None };
     match kind {
         ListKind::Tools | ListKind::Prompts => {
-            let is_shown =
-                |number| class.says(&asker, Says::Permit, number) && !class.says(&asker, Says::Silent, number);
-            table.names.check(item.id, server, kind).is_some_and(is_shown)
+            let number = table.names.check(item.id, server, kind);
+            let target = (Question::List(kind, "").letter(), &*item.name);
+            number.is_some_and(|number| asker.is_shown(number, target))
         }
         ListKind::Resources | ListKind::Templates => {
-            judge(table, caller, task, server, Question::List(kind, &item.name)).outcome.is_ok()
+            asker.judge(Question::List(kind, &item.name), None, Takes::Nothing).outcome.is_ok()
         }
     }
 }
@@ -440,36 +466,53 @@ pub fn listed(table: &Table, caller: &Caller, task: ActiveTask, server: ServerId
 /// answer is missing, and no other caller that there is such a server.
 #[must_use]
 pub fn concerns(table: &Table, caller: &Caller, task: ActiveTask, server: ServerId, kind: Option<ListKind>) -> bool {
-    let (class, asker) = (table.class(caller), Asker { caller, task });
-    let concerns = |kind: usize| {
-        class.rows(&asker, Effect::Permit).any(|row| row.reach.some[kind].get(server.index()))
-            && !class.rows(&asker, Effect::Forbid).any(|row| row.reach.hides_all[kind].get(server.index()))
-    };
+    let asker = Asker { table, caller, task, server, scene: None };
     match kind {
-        None => (0..3).any(concerns),
-        Some(ListKind::Tools) => concerns(0),
-        Some(ListKind::Prompts) => concerns(1),
-        Some(ListKind::Resources | ListKind::Templates) => concerns(2),
+        None => (0..3).any(|kind| asker.concerns(kind)),
+        Some(ListKind::Tools) => asker.concerns(0),
+        Some(ListKind::Prompts) => asker.concerns(1),
+        Some(ListKind::Resources | ListKind::Templates) => asker.concerns(2),
     }
 }
 
-/// Whether `server` may ask this of the client that a call of this caller came from.
+/// Whether `server` may ask this of the client that a call of this caller came from. Nothing is known of the time, and
+/// nothing can be counted or asked: [`judge_at`] can.
 ///
 /// # Errors
 /// [`Why`], with a reason where a rule has one.
 pub fn asks(table: &Table, caller: &Caller, task: ActiveTask, server: ServerId, ask: Ask) -> Result<Rules, Why> {
-    let verdict = judge(table, caller, task, server, Question::Ask(ask));
-    verdict.outcome.map(|()| verdict.rules)
+    let Verdict { outcome, rules, asking, .. } = judge(table, caller, task, server, Question::Ask(ask));
+    outcome?;
+    match asking {
+        Some(Asking { rule, reason, .. }) => Err(Why::ApprovalUnknown { rule, reason }),
+        None => Ok(rules),
+    }
 }
 
-/// Whether the resource at `uri` may be read: for notifications that name one.
+/// Whether the resource at `uri` may be read, limits and approvals left out: for notifications that name one, which
+/// come after a call that took them.
 #[must_use]
 pub fn readable(table: &Table, caller: &Caller, task: ActiveTask, server: ServerId, uri: &str) -> bool {
-    judge(table, caller, task, server, Question::Read(uri)).outcome.is_ok()
+    let asker = Asker { table, caller, task, server, scene: None };
+    asker.judge(Question::Read(uri), None, Takes::Nothing).outcome.is_ok()
+}
+
+/// The same at a known time, after what has happened.
+#[must_use]
+pub fn readable_at(
+    table: &Table,
+    caller: &Caller,
+    task: ActiveTask,
+    server: ServerId,
+    uri: &str,
+    scene: &Scene<'_>,
+) -> bool {
+    let asker = Asker { table, caller, task, server, scene: Some(scene) };
+    asker.judge(Question::Read(uri), None, Takes::Nothing).outcome.is_ok()
 }
 
 /// What the rates of `policy.rates` need of a message that no rule is about (`initialize`, lists, …), to this server or
-/// to none.
+/// to none. Of a rate with patterns only where it names the method: then whatever it says of the server suffices.
 ///
 /// # Errors
 /// [`Why::RateUnknown`], where nobody owns the count of a rate that applies.
@@ -480,8 +523,18 @@ pub fn rates(
     server: Option<ServerId>,
     scene: &Scene<'_>,
 ) -> Result<Needs, Why> {
-    let _ = (table, caller, task, server, scene);
-    Ok(Needs::new())
+    let mut needs = Needs::new();
+    for (place, rate) in (0_u16..).zip(table.set.rates()) {
+        let asker = Asker { table, caller, task, server: server.unwrap_or_default(), scene: Some(scene) };
+        let payer = Payer { target: (b'-', ""), ..asker.payer((b'-', ""), None) };
+        let name = server.and_then(|server| table.servers.get(server.index())).map_or("", |name| name);
+        let payer = Payer { facts: Facts { server: name, ..payer.facts }, ..payer };
+        let is_there = || server.is_some() && rate.on.iter().any(|pattern| pattern.has_server(name));
+        if rate.on.is_empty() || !rate.methods.is_empty() && is_there() {
+            needs.extend(rate_need(table, place, &payer)?);
+        }
+    }
+    Ok(needs)
 }
 
 /// Answers a question as a call with these `arguments` (a JSON object; `None` where there are none) would be: with the
@@ -496,53 +549,202 @@ pub fn judge_at(
     arguments: Option<&[u8]>,
     scene: &Scene<'_>,
 ) -> Verdict {
-    let _ = (arguments, scene);
-    judge(table, caller, task, server, question)
+    let takes = if let Question::Ask(_) = question { Takes::Limits } else { Takes::All };
+    Asker { table, caller, task, server, scene: Some(scene) }.judge(question, arguments, takes)
 }
 
-/// Answers a question that need not be a call.
+/// Answers a question that need not be a call, as one at an unknown time: whatever reads the time, and limits, cannot be
+/// told. That it is hidden, it says exactly.
 #[must_use]
 pub fn judge(table: &Table, caller: &Caller, task: ActiveTask, server: ServerId, question: Question<'_>) -> Verdict {
-    let (class, asker) = (table.class(caller), Asker { caller, task });
-    let by_number = |number, follows| numbered(table, caller, task, number, follows);
-    let by_glob = |target: Option<Target<'_>>, follows| {
-        let Some(target) = target else { return Verdict::hidden() };
-        let find = |says| Some(class.resource_rules(&asker, says, server, &target)).filter(|rules| !rules.is_empty());
-        weigh(table, follows, find, |_, rules| rules)
-    };
-    let item = |kind, name| table.names.item(server, kind, name);
-    match question {
-        Question::CallTool(name) => by_number(item(ListKind::Tools, name), Follows::Call),
-        Question::GetPrompt(name) => by_number(item(ListKind::Prompts, name), Follows::Call),
-        Question::Ask(ask) => by_number(table.names.ask(server, ask), Follows::Call),
-        Question::Read(uri) => by_glob(Target::resource(uri), Follows::Call),
-        Question::CompletePrompt(name) => by_number(item(ListKind::Prompts, name), Follows::List),
-        Question::CompleteTemplate(template) => by_glob(Target::template(template), Follows::List),
-        Question::List(kind @ (ListKind::Tools | ListKind::Prompts), name) => {
-            by_number(item(kind, name), Follows::List)
-        }
-        Question::List(ListKind::Resources, uri) => by_glob(Target::resource(uri), Follows::List),
-        Question::List(ListKind::Templates, template) => by_glob(Target::template(template), Follows::List),
-    }
+    Asker { table, caller, task, server, scene: None }.judge(question, None, Takes::Limits)
 }
 
-/// Answers a question about a tool, a prompt, or what a server may ask, by its number; `None` is nothing of that name.
-fn numbered(table: &Table, caller: &Caller, task: ActiveTask, number: Option<usize>, follows: Follows) -> Verdict {
-    let Some(number) = number else { return Verdict::hidden() };
-    let (class, asker) = (table.class(caller), Asker { caller, task });
-    let find = |says| class.says(&asker, says, number).then_some(());
-    weigh(table, follows, find, |says, ()| class.rules(&asker, says, number))
+/// Who asks, and what for.
+#[derive(Clone, Copy)]
+struct Asker<'a> {
+    table: &'a Table,
+    caller: &'a Caller,
+    task: ActiveTask,
+    server: ServerId,
+    scene: Option<&'a Scene<'a>>,
 }
 
 /// The two questions that config knows: what is shown, and what may be done.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Follows {
     List,
-    Call,
+    Call(Takes),
+}
+
+impl<'a> Asker<'a> {
+    fn judge(&self, question: Question<'_>, arguments: Option<&[u8]>, takes: Takes) -> Verdict {
+        let Self { table, server, .. } = *self;
+        let follows = if question.is_list() { Follows::List } else { Follows::Call(takes) };
+        let (number, name) = match question {
+            Question::Read(uri) | Question::List(ListKind::Resources, uri) => {
+                return self.resource(Target::resource(uri), follows);
+            }
+            Question::CompleteTemplate(uri) | Question::List(ListKind::Templates, uri) => {
+                return self.resource(Target::template(uri), follows);
+            }
+            Question::Ask(ask) => (table.names.ask(server, ask), ask_word(ask)),
+            Question::CallTool(name)
+            | Question::GetPrompt(name)
+            | Question::CompletePrompt(name)
+            | Question::List(ListKind::Tools | ListKind::Prompts, name) => {
+                (table.names.item(server, question.kind(), name), name)
+            }
+        };
+        self.numbered(number, (question.letter(), name), arguments, follows)
+    }
+
+    /// Answers a question about a tool, a prompt, or what a server may ask, by its number; `None` is nothing of that name.
+    fn numbered(
+        &self,
+        number: Option<usize>,
+        target: (u8, &str),
+        arguments: Option<&[u8]>,
+        follows: Follows,
+    ) -> Verdict {
+        let Some(number) = number else { return Verdict::hidden() };
+        let view = self.table.view(self.caller, self.task);
+        if view.is_slow(number) {
+            return self.weigh(view, About::Number(number), self.payer(target, arguments), follows);
+        }
+        let name = |says| view.names(self.table, says, number);
+        if view.says(Says::Silent, number) {
+            return Verdict::new(Err(Why::Hidden), name(Says::Silent));
+        }
+        if !view.says(Says::Permit, number) {
+            return Verdict::hidden();
+        }
+        if follows == Follows::List || !view.says(Says::Reasoned, number) {
+            return Verdict::new(Ok(()), name(Says::Permit));
+        }
+        let rules = name(Says::Reasoned);
+        let reason = self.table.set.rule(rules[0]).reason.clone();
+        Verdict::new(Err(Why::Forbidden { rule: rules[0], reason }), rules)
+    }
+
+    /// Whether the list shows it.
+    fn is_shown(&self, number: usize, target: (u8, &str)) -> bool {
+        let view = self.table.view(self.caller, self.task);
+        if view.is_slow(number) {
+            return self.weigh(view, About::Number(number), self.payer(target, None), Follows::List).outcome.is_ok();
+        }
+        view.says(Says::Permit, number) && !view.says(Says::Silent, number)
+    }
+
+    fn resource(&self, target: Option<Target<'_>>, follows: Follows) -> Verdict {
+        let Some(target) = target.filter(|_| self.server.index() < self.table.servers.len()) else {
+            return Verdict::hidden();
+        };
+        let view = self.table.view(self.caller, self.task);
+        self.weigh(view, About::Resource(&target), self.payer((b'r', target.normal()), None), follows)
+    }
+
+    fn weigh<'b>(&self, view: View<'b>, about: About<'b>, payer: Payer<'b>, follows: Follows) -> Verdict
+    where
+        'a: 'b,
+    {
+        let (table, server) = (self.table, self.server);
+        let takes = if let Follows::Call(takes) = follows { takes } else { Takes::Nothing };
+        let case = Case { table, view, server, about, payer, takes };
+        match follows {
+            Follows::Call(_) => case.call(),
+            Follows::List => {
+                let (outcome, rules) = case.list();
+                Verdict::new(outcome, rules)
+            }
+        }
+    }
+
+    fn payer<'b>(&self, target: (u8, &'b str), args: Option<&'b [u8]>) -> Payer<'b>
+    where
+        'a: 'b,
+    {
+        let facts = Facts {
+            caller: self.caller,
+            args,
+            task: match self.task {
+                ActiveTask::One(task) => Some(self.table.set.tasks().name(task)),
+                ActiveTask::None | ActiveTask::Several => None,
+            },
+            tool: if matches!(target.0, b'c' | b'g') { target.1 } else { "" },
+            server: self.table.servers.get(self.server.index()).map_or("", |name| name),
+            now_s: self.scene.map_or(0, |scene| scene.unix_ms / 1000),
+        };
+        Payer { facts, scene: self.scene, target }
+    }
+
+    /// Whether there may be entries of this kind (tools, prompts, resources) for the caller.
+    fn concerns(&self, kind: usize) -> bool {
+        let Self { table, server, .. } = *self;
+        let view = table.view(self.caller, self.task);
+        let (mut some, mut all) = (false, false);
+        for (at, stand) in view.groups() {
+            let Reaches { some: permitted, hides_all, maybe } = &table.groups[*at as usize].reach;
+            let (may, sure) = (stand.permits, !stand.unknown);
+            all |= hides_all[kind].get(server.index());
+            some |= may && sure && permitted[kind].get(server.index());
+            for Maybe { rule, site, kinds } in maybe {
+                let rule = table.set.rule(*rule);
+                let is_refusal = rule.effect == Effect::Forbid;
+                let settled = if is_refusal { all } else { some || !sure || rule.effect == Effect::Permit && !may };
+                if settled || !kinds[kind] || !table.is_at(*site, server) {
+                    continue;
+                }
+                let facts = self.payer((b'-', ""), None).facts;
+                let could = |truth| {
+                    rule.when.as_ref().map_or(truth == Truth::True, |when| {
+                        // Of which tool, nobody knows: what may look at it can come to anything.
+                        when.text().contains("tool") || when.could(&facts).has(truth)
+                    })
+                };
+                if is_refusal {
+                    all |= rule.limits.is_empty() && !could(Truth::False);
+                } else {
+                    some |= could(Truth::True);
+                }
+            }
+        }
+        some && !all
+    }
+}
+
+impl Question<'_> {
+    /// Whether it is about what is shown.
+    pub(super) fn is_list(self) -> bool {
+        matches!(self, Self::List(..) | Self::CompletePrompt(_) | Self::CompleteTemplate(_))
+    }
+
+    /// A letter for the kind of what it is about.
+    fn letter(self) -> u8 {
+        match self {
+            Self::CallTool(_) | Self::List(ListKind::Tools, _) => b'c',
+            Self::GetPrompt(_) | Self::CompletePrompt(_) | Self::List(ListKind::Prompts, _) => b'g',
+            Self::Ask(_) => b'q',
+            Self::Read(_) | Self::CompleteTemplate(_) | Self::List(..) => b'r',
+        }
+    }
+
+    /// Of what has a number, the list that has it.
+    fn kind(self) -> ListKind {
+        if self.letter() == b'g' { ListKind::Prompts } else { ListKind::Tools }
+    }
+}
+
+fn ask_word(ask: Ask) -> &'static str {
+    match ask {
+        Ask::Sampling => "sampling",
+        Ask::Elicitation => "elicitation",
+        Ask::Roots => "roots",
+    }
 }
 
 impl Verdict {
-    fn new(outcome: Result<(), Why>, rules: Rules) -> Self {
+    pub(super) fn new(outcome: Result<(), Why>, rules: Rules) -> Self {
         let (needs, notes, remarks) = (Needs::new(), Vec::new(), Remarks::default());
         Self { outcome, rules, needs, asking: None, notes, remarks }
     }
@@ -550,26 +752,9 @@ impl Verdict {
     fn hidden() -> Self {
         Self::new(Err(Why::Hidden), Rules::new())
     }
-}
 
-/// Forbid beats permit beats silence. A forbid with a reason refuses where a permit shows, and hides nothing.
-///
-/// `find` tells whether any rule says it, and `name` which ones, so that only what settles the answer is named.
-fn weigh<T>(
-    table: &Table,
-    follows: Follows,
-    find: impl Fn(Says) -> Option<T>,
-    name: impl Fn(Says, T) -> Rules,
-) -> Verdict {
-    if let Some(silent) = find(Says::Silent) {
-        return Verdict::new(Err(Why::Hidden), name(Says::Silent, silent));
+    /// Yes, and nobody need be asked.
+    fn is_free(&self) -> bool {
+        self.outcome.is_ok() && self.asking.is_none()
     }
-    let Some(permits) = find(Says::Permit) else { return Verdict::hidden() };
-    let reasoned = if follows == Follows::Call { find(Says::Reasoned) } else { None };
-    let Some(reasoned) = reasoned else {
-        return Verdict::new(Ok(()), name(Says::Permit, permits));
-    };
-    let rules = name(Says::Reasoned, reasoned);
-    let reason = table.set.rule(rules[0]).reason.clone();
-    Verdict::new(Err(Why::Forbidden { rule: rules[0], reason }), rules)
 }

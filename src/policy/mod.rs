@@ -5,6 +5,7 @@
 //! Spec: RFC 3986 5.2.4 and 6.2.2 (normal form of a URI), RFC 6570 (templates).
 
 pub mod approval;
+mod classes;
 pub mod compile;
 pub mod cond;
 pub mod counter;
@@ -12,6 +13,7 @@ pub mod decide;
 pub mod explain;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+mod keys;
 pub mod limit;
 pub mod needs;
 pub mod pattern;
@@ -20,6 +22,9 @@ pub mod rule;
 pub mod table;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod twins;
 pub mod uri;
+mod weigh;
 
 pub use crate::base::glob;

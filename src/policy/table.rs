@@ -1,8 +1,10 @@
-//! The compiled policy: rows of words over dense numbers. One row for the rules without tasks, one more for each task
-//! that a rule names; a call looks at its bit in one or two of them, however many rules and tools there are.
+//! The compiled policy: sets of dense numbers, and which rules are about each set.
 //!
 //! The numbers: tools and prompts by their `ItemId`, and behind them three for each server, for what it may ask of a
 //! client. Resources have no numbers, since nobody knows them all; they go by their globs, found by prefix.
+//!
+//! Rules of the same task (or none) and the same `who` (or none) are a *group*: it applies to a call as a whole. What all
+//! groups that apply to one kind of caller say together is a *class*, made when such a caller first comes (`classes`).
 
 use std::fmt;
 use std::hash::BuildHasher;
@@ -12,52 +14,140 @@ use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 use smallvec::SmallVec;
 
+use super::classes::Classes;
+use super::cond::Dead;
 use super::glob::Glob;
-use super::rule::{Effect, PolicySet};
+use super::keys::Keys;
+use super::rule::PolicySet;
 use super::uri::Target;
 use crate::base::bits::Bits;
 use crate::base::ids::{ItemId, RuleId, ServerId, TaskId};
-use crate::base::limits::{ITEMS_MAX, RULES_NAMED_MAX, SERVERS_MAX, TASKS_MAX};
-use crate::identity::active::ActiveTask;
-use crate::identity::caller::Caller;
+use crate::base::limits::RULES_NAMED_MAX;
 use crate::mcp::catalog::ListKind;
 use crate::mcp::input::Ask;
 
 /// Rules behind an answer, first ones first, none twice.
 pub type Named = SmallVec<[RuleId; RULES_NAMED_MAX]>;
 
-/// A policy compiled against a catalogue. Made by `Table::compile`; never changed.
+/// A policy compiled against a catalogue. Made by `Table::compile`; what it says never changes.
 pub struct Table {
     pub(super) set: Arc<PolicySet>,
     pub(super) names: Names,
-    /// Every caller is of this class, until rules ask who it is.
-    pub(super) everyone: Class,
+    pub(super) servers: Vec<Arc<str>>,
+    /// Sorted by task, those without one first.
+    pub(super) groups: Vec<Group>,
+    /// Which numbers the patterns of rules are about.
+    pub(super) members: Vec<Members>,
+    /// Which servers are meant where a pattern names several.
+    pub(super) sites: Vec<Bits>,
+    pub(super) classes: Classes,
+    /// Entries of `after`, in the order of the file.
+    pub(super) watches: Vec<Watch>,
+    /// Which of them a call is one for.
+    pub(super) watched: Spots,
+    /// Which rates with patterns a call is one for; the others go by method and endpoint alone.
+    pub(super) rated: Spots,
+    /// What is watched or rated.
+    pub(super) extra: Bits,
+    pub(super) keys: Keys,
+    /// Whether any rule is in shadow.
+    pub(super) has_shadows: bool,
+    /// Paths that no tool of a rule has.
+    pub(super) dead: foldhash::HashMap<(RuleId, Place), Dead>,
 }
 
-/// What rules say to callers of one class.
-#[derive(Default)]
-pub(super) struct Class {
-    pub(super) always: Row,
-    /// By `TaskId`; `None` where no rule names the task.
-    pub(super) tasks: Vec<Option<Box<Row>>>,
+/// A condition of a rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Place {
+    /// Its `when`.
+    When,
+    /// What an entry of its `limits` counts.
+    Counted(u16),
+    /// A part of whose that count is.
+    By(u16, u16),
 }
 
-/// What the rules of one task, or those without tasks, say.
-#[derive(Default)]
-pub(super) struct Row {
-    pub(super) planes: [Plane; 3],
-    /// By `ServerId`; shorter where no rule reaches further.
-    pub(super) resources: Vec<[Globs; 3]>,
+/// The rules of one task, or of none, and of one `who`, or of none.
+pub(super) struct Group {
+    pub(super) task: Option<TaskId>,
+    /// By its number among `PolicySet::heads`.
+    pub(super) head: Option<u32>,
+    pub(super) bundles: Vec<Bundle>,
+    /// Where there are many bundles, which ones are about a number.
+    pub(super) index: Option<Box<GroupIndex>>,
+    /// Of the bundles, for permits.
+    pub(super) permits: Where,
+    /// Of the bundles, for what refuses or asks.
+    pub(super) refusals: Where,
     pub(super) reach: Reaches,
 }
 
-/// Which servers a row is about, whatever they turn out to offer; by `ServerId`.
+/// The rules of one group that have the same patterns.
+#[derive(Default)]
+pub(super) struct Bundle {
+    /// Which numbers they are about.
+    pub(super) members: u32,
+    /// Those that apply wherever the group does, by `Says`.
+    pub(super) plain: [Named; 3],
+    /// All others: with conditions, scopes or limits, approves, in shadow.
+    pub(super) slow: Box<[RuleId]>,
+}
+
+/// What the bundles of a group say, by number.
+pub(super) struct GroupIndex {
+    pub(super) plain: [Plane<RuleId>; 3],
+    /// Bundles with slow rules.
+    pub(super) slow: Plane<u32>,
+}
+
+/// Which servers a group is about, whatever they turn out to offer; by `ServerId`.
 #[derive(Default)]
 pub(super) struct Reaches {
-    /// Of which some tool, some prompt, some resource may be permitted.
+    /// Of which some tool, some prompt, some resource is permitted.
     pub(super) some: [Bits; 3],
     /// Of which all tools, all prompts, all resources are silently forbidden.
     pub(super) hides_all: [Bits; 3],
+    /// Slow rules that may do either.
+    pub(super) maybe: Vec<Maybe>,
+}
+
+/// What a slow rule may do.
+pub(super) struct Maybe {
+    pub(super) rule: RuleId,
+    pub(super) site: Site,
+    /// Tools, prompts, resources.
+    pub(super) kinds: [bool; 3],
+}
+
+/// A set of numbers.
+pub(super) enum Members {
+    Many(Bits),
+    Few(Box<[u32]>),
+}
+
+/// The servers that a pattern names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Site {
+    One(ServerId),
+    /// By their place in `Table::sites`.
+    Several(u32),
+}
+
+/// An entry of `after`, by rule and place in its limits.
+#[derive(Clone, Copy)]
+pub(super) struct Watch {
+    pub(super) rule: RuleId,
+    pub(super) limit: u16,
+}
+
+/// What something is about: numbers and resources.
+#[derive(Default)]
+pub(super) struct Spots {
+    pub(super) numbers: Plane<u32>,
+    /// Where both forms of a URI must match.
+    pub(super) both: Where,
+    /// Where one suffices.
+    pub(super) either: Where,
 }
 
 /// What a rule says where it applies; the index of a plane.
@@ -71,23 +161,38 @@ pub(super) enum Says {
     Reasoned,
 }
 
-/// A set of numbers, and for each number in it the rules that put it there.
-#[derive(Default)]
-pub(super) struct Plane {
+/// A set of numbers, and for each number in it what put it there.
+pub(super) struct Plane<T> {
     bits: Bits,
     /// For each word of `bits`, how many ones are in the words before it.
     ranks: Vec<u32>,
-    /// By rank: which run of `pool`.
-    runs: Vec<(u32, u8)>,
-    pool: Vec<RuleId>,
+    /// By rank: which run of `pool`, and how long it is.
+    runs: Vec<(u32, u32)>,
+    pool: Vec<T>,
 }
 
-/// The globs of one server and plane, found by their literal prefix.
+/// Globs of URIs, by server.
+#[derive(Default)]
+pub(super) struct Where {
+    /// Sorted.
+    pub(super) own: Vec<(ServerId, Globs)>,
+    /// Of several servers.
+    pub(super) wide: Globs,
+}
+
+/// Globs, found by their literal prefix.
 #[derive(Default)]
 pub(super) struct Globs {
     /// Sorted, none twice.
     prefixes: Vec<Prefix>,
-    entries: Vec<(Glob, Named)>,
+    entries: Vec<GlobEntry>,
+}
+
+/// A glob, and what it is for.
+pub(super) struct GlobEntry {
+    pub(super) glob: Glob,
+    pub(super) site: Site,
+    pub(super) ids: SmallVec<[u32; 2]>,
 }
 
 struct Prefix {
@@ -107,13 +212,6 @@ pub(super) struct Names {
     pub(super) servers: usize,
 }
 
-/// Who asks, and what for.
-#[derive(Clone, Copy)]
-pub(super) struct Asker<'a> {
-    pub(super) caller: &'a Caller,
-    pub(super) task: ActiveTask,
-}
-
 impl Table {
     /// The policy that was compiled.
     #[must_use]
@@ -121,75 +219,163 @@ impl Table {
         &self.set
     }
 
-    /// What rules say to this caller.
-    pub(super) fn class(&self, _caller: &Caller) -> &Class {
-        &self.everyone
+    /// What it takes in memory, classes left out: bytes, about.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let groups: usize = self.groups.iter().map(Group::bytes).sum();
+        let members: usize = self.members.iter().map(|members| size_of::<Members>() + members.bytes()).sum();
+        let sites: usize = self.sites.iter().map(bits_bytes).sum();
+        groups + members + sites + self.names.bytes() + self.watched.bytes() + self.rated.bytes() + self.keys.bytes()
+    }
+
+    /// How many classes of callers are kept, and their bytes.
+    #[must_use]
+    pub fn classes_kept(&self) -> (usize, usize) {
+        self.classes.kept()
+    }
+
+    /// Whether a server is meant.
+    pub(super) fn is_at(&self, site: Site, server: ServerId) -> bool {
+        match site {
+            Site::One(one) => one == server,
+            Site::Several(place) => self.sites[place as usize].get(server.index()),
+        }
+    }
+
+    /// Paths that are unknown in a condition of a rule.
+    #[inline]
+    pub(super) fn dead(&self, rule: RuleId, place: Place) -> Dead {
+        if self.dead.is_empty() { 0 } else { self.dead.get(&(rule, place)).copied().unwrap_or(0) }
     }
 }
 
 impl fmt::Debug for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let tasks = self.everyone.tasks.iter().flatten().count();
         f.debug_struct("Table")
             .field("policy", &self.set.hex12())
             .field("rules", &self.set.rules().len())
             .field("items", &self.names.entries.len())
-            .field("rows", &(tasks + 1))
+            .field("groups", &self.groups.len())
             .finish_non_exhaustive()
     }
 }
 
-impl Class {
-    /// The rows whose rules apply: those without tasks, the active task's, and where nobody said which of several is
-    /// active, for forbids those of all that the caller holds.
-    pub(super) fn rows<'a>(&'a self, asker: &'a Asker<'_>, effect: Effect) -> impl Iterator<Item = &'a Row> {
-        let tasks: &[TaskId] = match (&asker.task, effect) {
-            (ActiveTask::One(task), _) => std::slice::from_ref(task),
-            (ActiveTask::Several, Effect::Forbid | Effect::Approve) => &asker.caller.tasks,
-            (ActiveTask::Several, Effect::Permit) | (ActiveTask::None, _) => &[],
-        };
-        let of_task = |task: &TaskId| self.tasks.get(task.index())?.as_deref();
-        std::iter::once(&self.always).chain(tasks.iter().filter_map(of_task))
-    }
-
-    /// Whether a rule says this of the number.
-    #[inline]
-    pub(super) fn says(&self, asker: &Asker<'_>, says: Says, number: usize) -> bool {
-        self.rows(asker, says.effect()).any(|row| row.planes[says.index()].bits.get(number))
-    }
-
-    /// The rules that say this of the number.
-    pub(super) fn rules(&self, asker: &Asker<'_>, says: Says, number: usize) -> Named {
-        let mut named = Named::new();
-        for row in self.rows(asker, says.effect()) {
-            merge(&mut named, row.planes[says.index()].rules(number));
-        }
-        named
-    }
-
-    /// The rules that say this of a resource or template.
-    pub(super) fn resource_rules(&self, asker: &Asker<'_>, says: Says, server: ServerId, target: &Target<'_>) -> Named {
-        let mut named = Named::new();
-        for row in self.rows(asker, says.effect()) {
-            if let Some(globs) = row.resources.get(server.index()) {
-                globs[says.index()].collect(says.effect(), target, &mut named);
+impl Group {
+    /// Adds the rules that apply wherever the group does, and say this of the number.
+    pub(super) fn names(&self, members: &[Members], says: Says, number: usize, named: &mut Named) {
+        match &self.index {
+            Some(index) => merge(named, index.plain[says.index()].of(number)),
+            None => {
+                let about = self.bundles.iter().filter(|bundle| members[bundle.members as usize].has(number));
+                about.for_each(|bundle| merge(named, &bundle.plain[says.index()]));
             }
         }
-        named
+    }
+
+    /// Looks at each bundle with slow rules that is about the number.
+    pub(super) fn slow<'a>(&'a self, members: &[Members], number: usize, mut look: impl FnMut(&'a Bundle)) {
+        match &self.index {
+            Some(index) => index.slow.of(number).iter().for_each(|at| look(&self.bundles[*at as usize])),
+            None => {
+                let slow = self.bundles.iter().filter(|bundle| !bundle.slow.is_empty());
+                slow.filter(|bundle| members[bundle.members as usize].has(number)).for_each(look);
+            }
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        let bundle = |bundle: &Bundle| size_of::<Bundle>() + bundle.slow.len() * size_of::<RuleId>();
+        let index = self.index.as_ref().map_or(0, |index| {
+            size_of::<GroupIndex>() + index.slow.bytes() + index.plain.iter().map(Plane::bytes).sum::<usize>()
+        });
+        let reach = self.reach.some.iter().chain(&self.reach.hides_all).map(bits_bytes).sum::<usize>();
+        let maybe = self.reach.maybe.len() * size_of::<Maybe>();
+        let globs = self.permits.bytes() + self.refusals.bytes();
+        size_of::<Self>() + self.bundles.iter().map(bundle).sum::<usize>() + index + reach + maybe + globs
+    }
+}
+
+impl Members {
+    /// A set of these numbers, sorted and none twice.
+    pub(super) fn build(numbers: Vec<u32>) -> Self {
+        let words = numbers.last().map_or(0, |last| *last as usize / 64 + 1);
+        if numbers.len() <= FEW_MEMBERS_MAX && numbers.len() <= words {
+            return Self::Few(numbers.into());
+        }
+        Self::Many(numbers.into_iter().map(|number| number as usize).collect())
+    }
+
+    #[inline]
+    pub(super) fn has(&self, number: usize) -> bool {
+        match self {
+            Self::Many(bits) => bits.get(number),
+            Self::Few(few) => few.iter().any(|one| *one as usize == number),
+        }
+    }
+
+    /// Puts all of them into a set.
+    pub(super) fn add_to(&self, bits: &mut Bits) {
+        match self {
+            Self::Many(many) => bits.or_assign(many),
+            Self::Few(few) => few.iter().for_each(|number| bits.set(*number as usize)),
+        }
+    }
+
+    /// Each of them.
+    pub(super) fn each(&self, mut look: impl FnMut(usize)) {
+        match self {
+            Self::Many(bits) => bits.iter_ones().for_each(look),
+            Self::Few(few) => few.iter().for_each(|number| look(*number as usize)),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Many(bits) => bits_bytes(bits),
+            Self::Few(few) => few.len() * size_of::<u32>(),
+        }
     }
 }
 
 impl Says {
+    pub(super) const ALL: [Self; 3] = [Self::Permit, Self::Silent, Self::Reasoned];
+
     pub(super) fn index(self) -> usize {
         self as usize
     }
+}
 
-    fn effect(self) -> Effect {
-        match self {
-            Self::Permit => Effect::Permit,
-            Self::Silent | Self::Reasoned => Effect::Forbid,
-        }
+impl Spots {
+    fn bytes(&self) -> usize {
+        self.numbers.bytes() + self.both.bytes() + self.either.bytes()
     }
+}
+
+impl Where {
+    /// Whatever is about a resource or template; the same may come several times. `both`: where both its forms match.
+    pub(super) fn collect(&self, table: &Table, both: bool, server: ServerId, target: &Target<'_>, out: &mut Ids) {
+        let mut look = |entry: &GlobEntry| {
+            if table.is_at(entry.site, server) {
+                out.extend_from_slice(&entry.ids);
+            }
+        };
+        if let Ok(at) = self.own.binary_search_by_key(&server, |(server, _)| *server) {
+            self.own[at].1.collect(both, target, &mut look);
+        }
+        self.wide.collect(both, target, &mut look);
+    }
+
+    fn bytes(&self) -> usize {
+        self.wide.bytes()
+            + self.own.iter().map(|(_, globs)| size_of::<(ServerId, Globs)>() + globs.bytes()).sum::<usize>()
+    }
+}
+
+/// What globs are for; sorted and none twice where it matters.
+pub(super) type Ids = SmallVec<[u32; 16]>;
+
+pub(super) fn bits_bytes(bits: &Bits) -> usize {
+    bits.words().len() * 8
 }
 
 /// A count of patterns or of their rules.
@@ -214,22 +400,30 @@ pub(super) fn merge(named: &mut Named, more: &[RuleId]) {
     }
 }
 
-impl Plane {
-    /// A plane of these numbers, each with its rules.
-    pub(super) fn build(numbers: impl IntoIterator<Item = (u32, Named)>) -> Self {
+impl<T> Default for Plane<T> {
+    fn default() -> Self {
+        Self { bits: Bits::default(), ranks: Vec::new(), runs: Vec::new(), pool: Vec::new() }
+    }
+}
+
+impl<T: Copy + Eq + std::hash::Hash> Plane<T> {
+    /// A plane of these: by number, what puts it there, nothing for what is not in it.
+    pub(super) fn build<'a>(numbers: impl IntoIterator<Item = &'a [T]>) -> Self
+    where
+        T: 'a,
+    {
         let mut plane = Self::default();
-        let mut numbers: Vec<(u32, Named)> = numbers.into_iter().collect();
-        numbers.sort_unstable_by_key(|(number, _)| *number);
-        let mut known = std::collections::HashMap::new();
-        for (number, rules) in numbers {
-            plane.bits.set(number as usize);
-            let length = u8::try_from(rules.len()).expect("few rules are named");
-            let start = *known.entry(rules).or_insert_with_key(|rules: &Named| {
-                plane.pool.extend_from_slice(rules);
-                plane.pool.len() - rules.len()
+        let mut known: foldhash::HashMap<&'a [T], u32> = foldhash::HashMap::default();
+        for (number, list) in numbers.into_iter().enumerate().filter(|(_, list)| !list.is_empty()) {
+            plane.bits.set(number);
+            let start = *known.entry(list).or_insert_with(|| {
+                plane.pool.extend_from_slice(list);
+                narrow(plane.pool.len() - list.len())
             });
-            plane.runs.push((narrow(start), length));
+            plane.runs.push((start, narrow(list.len())));
         }
+        plane.runs.shrink_to_fit();
+        plane.pool.shrink_to_fit();
         let mut before = 0;
         for word in plane.bits.words() {
             plane.ranks.push(before);
@@ -238,24 +432,33 @@ impl Plane {
         plane
     }
 
-    fn rules(&self, number: usize) -> &[RuleId] {
+    /// What put the number there.
+    pub(super) fn of(&self, number: usize) -> &[T] {
         if !self.bits.get(number) {
             return &[];
         }
         let below = self.bits.words()[number / 64] & ((1 << (number % 64)) - 1);
         let (start, length) = self.runs[(self.ranks[number / 64] + below.count_ones()) as usize];
-        &self.pool[start as usize..start as usize + usize::from(length)]
+        &self.pool[start as usize..(start + length) as usize]
+    }
+
+    /// The numbers.
+    pub(super) fn bits(&self) -> &Bits {
+        &self.bits
+    }
+
+    fn bytes(&self) -> usize {
+        bits_bytes(&self.bits) + self.ranks.len() * 4 + self.runs.len() * 8 + self.pool.len() * size_of::<T>()
     }
 }
 
 impl Globs {
-    /// All globs, each with its rules.
-    pub(super) fn build(globs: impl IntoIterator<Item = (Glob, Named)>) -> Self {
-        let mut entries: Vec<(Glob, Named)> = globs.into_iter().collect();
-        entries.sort_by(|(a, _), (b, _)| a.prefix().cmp(b.prefix()));
+    /// All globs.
+    pub(super) fn build(mut entries: Vec<GlobEntry>) -> Self {
+        entries.sort_by(|a, b| a.glob.prefix().cmp(b.glob.prefix()));
         let mut built = Self { prefixes: Vec::new(), entries };
         for index in 0..built.entries.len() {
-            let text = built.entries[index].0.prefix();
+            let text = built.entries[index].glob.prefix();
             let last = built.prefixes.len().checked_sub(1);
             let is_same = last.is_some_and(|last| built.text(&built.prefixes[last]) == text);
             let parent = built.within(last, text).map(narrow);
@@ -267,35 +470,26 @@ impl Globs {
         built
     }
 
-    /// Adds the rules that reach `target`. Looks at the globs whose prefix the URI begins with, found by one binary
-    /// search; of a template, also at those whose prefix begins as the template does.
-    fn collect(&self, effect: Effect, target: &Target<'_>, named: &mut Named) {
-        let reaches = |glob: &Glob| match effect {
-            Effect::Permit => target.permitted_by(glob),
-            Effect::Forbid | Effect::Approve => target.forbidden_by(glob),
-        };
+    /// Looks at the globs that reach `target`. Tries those whose prefix the URI begins with, found by one binary search;
+    /// of a template, where both forms must match, also those whose prefix begins as the template does.
+    pub(super) fn collect(&self, both: bool, target: &Target<'_>, found: &mut impl FnMut(&GlobEntry)) {
         let mut look = |prefix: &Prefix| {
-            for (glob, rules) in &self.entries[prefix.first as usize..prefix.last as usize] {
-                if reaches(glob) {
-                    merge(named, rules);
-                }
-            }
+            let entries = &self.entries[prefix.first as usize..prefix.last as usize];
+            let reaches = |glob: &Glob| if both { target.permitted_by(glob) } else { target.forbidden_by(glob) };
+            entries.iter().filter(|entry| reaches(&entry.glob)).for_each(&mut *found);
         };
-        match effect {
-            Effect::Permit => {
-                let fixed = target.fixed();
-                self.beginning(fixed).for_each(&mut look);
-                if target.is_open() {
-                    let from = self.prefixes.partition_point(|prefix| self.text(prefix) <= fixed);
-                    let begins = |prefix: &&Prefix| self.text(prefix).starts_with(fixed);
-                    self.prefixes[from..].iter().take_while(begins).for_each(look);
-                }
+        if both {
+            let fixed = target.fixed();
+            self.beginning(fixed).for_each(&mut look);
+            if target.is_open() {
+                let from = self.prefixes.partition_point(|prefix| self.text(prefix) <= fixed);
+                let begins = |prefix: &&Prefix| self.text(prefix).starts_with(fixed);
+                self.prefixes[from..].iter().take_while(begins).for_each(look);
             }
-            Effect::Forbid | Effect::Approve => {
-                self.beginning(target.written()).for_each(&mut look);
-                if target.normal() != target.written() {
-                    self.beginning(target.normal()).for_each(look);
-                }
+        } else {
+            self.beginning(target.written()).for_each(&mut look);
+            if target.normal() != target.written() {
+                self.beginning(target.normal()).for_each(look);
             }
         }
     }
@@ -322,7 +516,12 @@ impl Globs {
     }
 
     fn text(&self, prefix: &Prefix) -> &str {
-        self.entries[prefix.first as usize].0.prefix()
+        self.entries[prefix.first as usize].glob.prefix()
+    }
+
+    fn bytes(&self) -> usize {
+        let entry = |entry: &GlobEntry| size_of::<GlobEntry>() + 2 * entry.glob.prefix().len() + 4 * entry.ids.len();
+        self.prefixes.len() * size_of::<Prefix>() + self.entries.iter().map(entry).sum::<usize>()
     }
 }
 
@@ -362,17 +561,26 @@ impl Names {
         (*its_server == server && *its_kind == kind).then_some(id.index())
     }
 
+    fn bytes(&self) -> usize {
+        let entry = size_of::<(ServerId, ListKind, Box<str>)>();
+        self.by_name.capacity() * 4 + self.entries.iter().map(|(_, _, name)| entry + name.len()).sum::<usize>()
+    }
+
+    /// How many numbers there are.
+    pub(super) fn numbers(&self) -> usize {
+        self.entries.len() + self.servers * Ask::ALL.len()
+    }
+
     /// The number of what a server may ask.
     pub(super) fn ask(&self, server: ServerId, ask: Ask) -> Option<usize> {
         (server.index() < self.servers).then(|| self.entries.len() + server.index() * Ask::ALL.len() + ask as usize)
     }
 }
 
-const _: () = assert!(RULES_NAMED_MAX > 0 && RULES_NAMED_MAX <= u8::MAX as usize, "a run's length is one byte");
-const _: () = assert!(
-    3 * (TASKS_MAX + 1) * (ITEMS_MAX + 3 * SERVERS_MAX) / 8 <= 32 * 1024 * 1024,
-    "all planes of bits together stay below 32 MiB"
-);
+/// A set of no more numbers is kept as a list of them.
+const FEW_MEMBERS_MAX: usize = 8;
+
+const _: () = assert!(RULES_NAMED_MAX > 0, "an answer names its rules");
 
 #[cfg(test)]
 mod tests {
@@ -400,11 +608,31 @@ mod tests {
 
     #[test]
     fn a_plane_gives_back_what_was_put_in() {
-        let plane = Plane::build([(200, named(&[3])), (0, named(&[1, 2])), (63, named(&[3])), (64, named(&[1, 2]))]);
+        let mut lists: Vec<&[u32]> = vec![&[]; 201];
+        for (number, list) in [(200, &[3][..]), (0, &[1, 2]), (63, &[3]), (64, &[1, 2])] {
+            lists[number] = list;
+        }
+        let plane = Plane::build(lists.iter().copied());
         for (number, want) in [(0, &[1, 2][..]), (63, &[3]), (64, &[1, 2]), (200, &[3]), (1, &[]), (9_999, &[])] {
-            assert_eq!(plane.rules(number), &*named(want), "{number}");
+            assert_eq!(plane.of(number), want, "{number}");
         }
         assert_eq!(plane.pool.len(), 3, "equal runs are kept once");
+    }
+
+    #[test]
+    fn members_are_what_was_put_in() {
+        for numbers in [vec![], vec![3], vec![5_000], (0..100).collect(), vec![1, 2, 3, 4, 5, 6, 7, 8, 900]] {
+            let members = Members::build(numbers.clone());
+            let mut seen = Vec::new();
+            members.each(|number| seen.push(u32::try_from(number).unwrap()));
+            assert_eq!(seen, numbers);
+            let mut bits = Bits::default();
+            members.add_to(&mut bits);
+            assert!((0..6_000).all(|number: usize| {
+                let want = numbers.contains(&u32::try_from(number).unwrap());
+                members.has(number) == want && bits.get(number) == want
+            }));
+        }
     }
 
     proptest! {
@@ -413,21 +641,19 @@ mod tests {
             globs in proptest::collection::vec("x:[ab*]{0,4}|[xX:*]{0,3}", 0..12),
             text in "[xX]:[abA]{0,4}(\\{a\\})?[ab]{0,2}|\\{a\\}:b?",
         ) {
-            let rules = |index: usize| named(&[u32::try_from(index).unwrap()]);
             let list: Vec<Glob> = globs.iter().map(|glob| Glob::new(glob)).collect();
-            let all = Globs::build(list.iter().cloned().enumerate().map(|(index, glob)| (glob, rules(index))));
+            let entry = |(index, glob): (usize, &Glob)| {
+                let ids = SmallVec::from_slice(&[u32::try_from(index).unwrap()]);
+                GlobEntry { glob: glob.clone(), site: Site::One(ServerId(0)), ids }
+            };
+            let all = Globs::build(list.iter().enumerate().map(entry).collect());
             let Some(target) = Target::template(&text) else { return Ok(()) };
-            for effect in [Effect::Permit, Effect::Forbid] {
-                let reaches = |glob: &Glob| match effect {
-                    Effect::Permit => target.permitted_by(glob),
-                    Effect::Forbid | Effect::Approve => target.forbidden_by(glob),
-                };
-                let mut want = Named::new();
-                for (index, _) in list.iter().enumerate().filter(|(_, glob)| reaches(glob)) {
-                    merge(&mut want, &rules(index));
-                }
-                let mut got = Named::new();
-                all.collect(effect, &target, &mut got);
+            for both in [true, false] {
+                let reaches = |glob: &Glob| if both { target.permitted_by(glob) } else { target.forbidden_by(glob) };
+                let want = list.iter().enumerate().filter(|(_, glob)| reaches(glob));
+                let want: std::collections::BTreeSet<u32> = want.map(|(index, _)| u32::try_from(index).unwrap()).collect();
+                let mut got = std::collections::BTreeSet::new();
+                all.collect(both, &target, &mut |entry| got.extend(entry.ids.iter().copied()));
                 prop_assert_eq!(got, want);
             }
         }

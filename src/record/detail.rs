@@ -213,7 +213,9 @@ mod tests {
         detail.exhausted("r", Some(0), Some(1500));
         detail.approval("ap-1", "");
         detail.shadow("refuse", "forbid", ["x", "y"]);
-        detail.arguments([("amount", value("5.0e1")), ("lines", value("[ 1, \"\\u0041\" ]")), ("s", value("\"\\n\""))].into_iter());
+        detail.arguments(
+            [("amount", value("5.0e1")), ("lines", value("[ 1, \"\\u0041\" ]")), ("s", value("\"\\n\""))].into_iter(),
+        );
         let want = json!({
             "v": 1,
             "unknown": [{ "rule": "r\n", "operand": "args.amount" }, { "rule": "s", "operand": "claims.level" }],

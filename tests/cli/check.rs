@@ -75,15 +75,90 @@ fn a_key_that_is_not_built_yet_is_refused_in_words() {
     let config = "\
 auth: { anonymous: allow }
 servers:
-  pay: { urls: [\"http://127.0.0.1:1/mcp\", \"http://127.0.0.1:2/mcp\"] }
+  pay: { urls: [\"http://127.0.0.1:1/mcp\", \"http://127.0.0.1:2/mcp\"], credentials: { bearer: x } }
 policy:
   rules:
     - { id: small, permit: [pay/*], when: args.amount < 5 }
+audit: { durability: disk }
 telemetry: { otlp: http://127.0.0.1:4318 }
 ";
     let (code, run) = checked(config, &[]);
     assert_eq!(code, Some(3));
     insta::assert_snapshot!("not_built_yet", run.stderr);
+}
+
+/// Faults of a policy, in the words that its author reads: conditions to the character, limits, and files that are included.
+#[test]
+fn faults_of_a_policy() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).expect("it can be written");
+    fs::create_dir(folder.path().join("teams")).expect("it can be made");
+    write("portcullis.yaml", FAULTY_POLICY);
+    write("teams/b.yaml", "rules:\n  - id: small\n    forbid: [pay/*]\n    when: args.amount.starsWith(\"x\")\n");
+    write("teams/a.yaml", "tasks: [refund]\n");
+    let run = run(folder.path(), &["check", "--config", "portcullis.yaml"]);
+    assert_eq!(run.status.and_then(|status| status.code()), Some(3));
+    insta::assert_snapshot!("policy", run.stderr);
+}
+
+const FAULTY_POLICY: &str = "\
+auth: { anonymous: allow }
+servers:
+  pay: { url: http://127.0.0.1:1/mcp }
+policy:
+  include: [teams/*.yaml, team.yaml]
+  rules:
+    - id: small
+      permit: [pay/refund]
+      who: claims.groups.contains(\"x\") && args.x == 1
+      when: |
+        args.amount <= 500 &&
+        args.currency in [\"EUR\", 5]
+      limits:
+        - { calls: 20, per: 1h, within: 5m }
+        - { sum: args.amount, per: 24h }
+        - { once: args.invoice_id, by: sbject }
+    - id: large
+      aprove: [pay/refund]
+      when: 'args.amount > \"500\"'
+  rates:
+    - { on: [pay/*], call: 5, per: 1s }
+";
+
+/// What is only worth a warning is a fault where it is asked for.
+#[test]
+fn strict_takes_warnings_for_faults() {
+    let config = GOOD.replace("docs/*", "dosc/*");
+    let (code, told) = checked(&config, &[]);
+    assert_eq!(code, Some(0), "{}", told.stderr);
+    let (code, strict) = checked(&config, &["--strict"]);
+    assert_eq!(code, Some(3), "{}", strict.stderr);
+    assert!(
+        told.stderr.starts_with("warning: policy.rules[0].permit[0]: `dosc/*` fits no server\n"),
+        "{}",
+        told.stderr
+    );
+    assert_eq!(strict.stderr, format!("{}portcullis.yaml: 1 warning, a fault by --strict\n", told.stderr));
+}
+
+/// The files that show how it is done are without fault, read from where they lie.
+#[test]
+fn the_examples_are_sound() {
+    let jwks = r#"{"keys": [{"kty": "EC", "crv": "P-256", "kid": "1", "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU", "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}]}"#;
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let examples = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    fs::create_dir(folder.path().join("teams")).expect("it can be made");
+    fs::write(folder.path().join("jwks.json"), jwks).expect("it can be written");
+    for name in ["quickstart.yaml", "two-servers.yaml", "policy.yaml", "teams/records.yaml"] {
+        fs::copy(examples.join(name), folder.path().join(name)).expect("it can be copied");
+    }
+    for name in ["quickstart.yaml", "two-servers.yaml", "policy.yaml"] {
+        let run = run(folder.path(), &["check", "--strict", "--config", name]);
+        assert_eq!((run.status.and_then(|status| status.code()), run.stderr.as_str()), (Some(0), ""), "{name}");
+    }
+    fs::remove_file(folder.path().join("teams/records.yaml")).expect("it was there");
+    let run = run(folder.path(), &["check", "--config", "policy.yaml"]);
+    assert!(run.stderr.contains("`teams/*.yaml` finds no file"), "{}", run.stderr);
 }
 
 #[test]

@@ -26,6 +26,7 @@ macro_rules! snapshots {
             let mut verbs = subcommands(&help(""));
             verbs.extend(subcommands(&help("audit")).into_iter().map(|verb| format!("audit {verb}")));
             verbs.extend(subcommands(&help("pins")).into_iter().map(|verb| format!("pins {verb}")));
+            verbs.extend(subcommands(&help("policy")).into_iter().map(|verb| format!("policy {verb}")));
             for verb in verbs {
                 assert!(known.contains(&verb.as_str()), "{verb} has no snapshot of its help");
             }
@@ -49,6 +50,11 @@ snapshots! {
     pins_ls: "pins ls",
     pins_diff: "pins diff",
     pins_approve: "pins approve",
+    policy: "policy",
+    policy_explain: "policy explain",
+    policy_test: "policy test",
+    policy_diff: "policy diff",
+    policy_replay: "policy replay",
     version: "version",
 }
 

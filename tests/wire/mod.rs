@@ -1,6 +1,7 @@
 //! The gateway on the wire: what clients see, what servers see, and what the record says about both.
 
 mod admin;
+mod approved;
 mod auth;
 mod batch;
 mod bounds;
@@ -14,6 +15,7 @@ mod http;
 mod instances;
 mod hunt;
 mod life;
+mod limits;
 mod lists;
 mod merged;
 mod merged_lists;
@@ -29,6 +31,7 @@ mod record;
 mod reload;
 mod reopen;
 mod resume;
+mod revoke;
 mod roads;
 mod sessions;
 mod shares;

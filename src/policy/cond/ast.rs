@@ -8,8 +8,8 @@
 //!   type than it takes, it is unknown.
 //! - `==` and `!=` between two types are unknown, but where one side is a [`Literal::Null`]: then they tell whether the
 //!   other is null too. Within lists and objects, values of two types are merely different.
-//! - `x in list` is `list.exists(e, x == e)`, where each `e` of a literal list is as written: true where one is the same,
-//!   else unknown where one is of another type (and neither it nor `x` is a written null), else false.
+//! - `x in list` needs both, and is `list.exists(e, x == e)`, where each `e` of a literal list is as written: true where
+//!   one is the same, else unknown where one is of another type (and neither it nor `x` is a written null), else false.
 //! - `all` and `exists` are `&&` and `||` over the elements, in any order; over no elements true and false.
 //! - `has` is false where a step is missing; a null that is there is there.
 //!
@@ -58,7 +58,7 @@ pub enum Kind {
     Text(TextTest, Box<Expr>, Box<Expr>),
     /// `x.matches("pattern")`: whether the pattern is found anywhere in a text.
     Matches(Box<Expr>, Box<str>),
-    /// `x.split("separator")`, the separator not empty: the list of the texts between, at least one.
+    /// `x.split("separator")`, the separator not empty, x no part of a URL: the list of the texts between, at least one.
     Split(Box<Expr>, Box<str>),
     /// `x.split("separator")[0]`: one of them; missing where there are not so many.
     Piece(Box<Expr>, Box<str>, u64),
@@ -195,7 +195,7 @@ pub enum Quantifier {
 pub enum UrlPart {
     /// A text in lower case.
     Scheme,
-    /// A text in lower case, as punycode.
+    /// A text in lower case, as punycode; missing where the URL has none.
     Host,
     /// A number; missing where the URL has none and its scheme none by default.
     Port,

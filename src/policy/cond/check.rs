@@ -3,6 +3,7 @@
 use super::ast::{Compare, Expr, Kind, Literal, Path, Root, Step, TextTest};
 use super::fault::{Fault, fault};
 use super::parse::too_deep;
+use super::path::under;
 use super::{ClaimType, ClaimTypes, Number, Purpose};
 use crate::base::limits::COND_DEPTH_MAX;
 
@@ -165,10 +166,11 @@ impl Checker<'_> {
                 _ => Ok(Type::Number),
             },
             Kind::Text(test, left, right) => self.test(*test, left, right),
-            Kind::Matches(of, pattern) => {
-                self.texts(of)?;
-                known_pattern(pattern).map_err(|problem| fault(self.argument_at(of), problem, ""))?;
-                Ok(Type::Bool)
+            Kind::Matches(of, _) | Kind::IpIn(of, _) => self.texts(of).map(|()| Type::Bool),
+            Kind::Time(..) => Ok(Type::Number),
+            Kind::Split(of, _) | Kind::Piece(of, ..) | Kind::Url(_, of) if matches!(of.kind, Kind::Url(..)) => {
+                let hint = "write url(x).host.endsWith(\".example.com\")";
+                Err(fault(start(of), "parts of a URL are not taken apart further", hint))
             }
             Kind::Split(of, _) => self.texts(of).map(|()| Type::Pieces),
             Kind::Piece(of, ..) => self.texts(of).map(|()| Type::Text),
@@ -176,16 +178,6 @@ impl Checker<'_> {
             Kind::Url(part, of) => {
                 self.texts(of)?;
                 Ok(if *part == super::ast::UrlPart::Port { Type::Number } else { Type::Text })
-            }
-            Kind::IpIn(of, network) => {
-                self.texts(of)?;
-                known_network(network).map_err(|(problem, hint)| fault(self.argument_at(of), problem, hint))?;
-                Ok(Type::Bool)
-            }
-            Kind::Time(_, zone) => {
-                let at = self.literal_in(start(expr), expr.span.end as usize);
-                known_zone(zone).map_err(|(problem, hint)| fault(at, problem, hint))?;
-                Ok(Type::Number)
             }
         }
     }
@@ -201,7 +193,11 @@ impl Checker<'_> {
             Literal::List(all) => {
                 let mut of = Type::Null;
                 for one in all {
-                    match (of, self.literal(one, expr)?) {
+                    let ty = match self.literal(one, expr)? {
+                        list if list.element().is_some() => Type::List,
+                        other => other,
+                    };
+                    match (of, ty) {
                         (_, Type::Null) => {}
                         (Type::Null, first) => of = first,
                         (of, other) if of.fits(other) => {}
@@ -342,8 +338,8 @@ impl Checker<'_> {
         }
         self.texts(right)?;
         match (test, &right.kind) {
-            (TextTest::Under, Kind::Literal(Literal::Text(root))) if !known_root(root) => {
-                Err(fault(start(right), "not an absolute path", "write .under(\"/srv/files\")"))
+            (TextTest::Under, Kind::Literal(Literal::Text(root))) if under(root, root).is_none() => {
+                Err(fault(start(right), "no absolute path without escapes", "write .under(\"/srv/files\")"))
             }
             _ => Ok(Type::Bool),
         }
@@ -360,16 +356,6 @@ impl Checker<'_> {
         self.variables.pop();
         Ok(Type::Bool)
     }
-
-    // ---- where they stand -------------------------------------------------------------------------------------
-    /// The first quote behind this operand: where the text that a method of it takes begins.
-    fn argument_at(&self, of: &Expr) -> usize {
-        self.literal_in(of.span.end as usize, self.text.len())
-    }
-
-    fn literal_in(&self, from: usize, to: usize) -> usize {
-        self.text[from..to].find(['"', '\'']).map_or(from, |quote| from + quote)
-    }
 }
 
 impl From<ClaimType> for Type {
@@ -384,22 +370,6 @@ impl From<ClaimType> for Type {
             ClaimType::Object => Self::Object,
         }
     }
-}
-
-fn known_pattern(_pattern: &str) -> Result<(), String> {
-    Ok(())
-}
-
-fn known_network(_network: &str) -> Result<(), (String, &'static str)> {
-    Ok(())
-}
-
-fn known_zone(_zone: &str) -> Result<(), (String, &'static str)> {
-    Ok(())
-}
-
-fn known_root(root: &str) -> bool {
-    root.starts_with('/')
 }
 
 const PIECES: &str = "write x in text.split(…), or take one: text.split(…)[0]";

@@ -3,13 +3,28 @@
 //! Start at `Condition::parse`.
 
 pub mod ast;
+pub mod canon;
 mod check;
+mod eval;
 mod fault;
+mod find;
 mod lex;
+pub mod net;
 pub mod number;
 mod parse;
+pub mod path;
+mod plain;
+mod program;
+pub mod reference;
+pub mod regex;
+#[cfg(any(test, fuzzing))]
+pub mod sample;
+#[cfg(test)]
+mod tests;
 pub mod text;
 pub mod value;
+pub mod web;
+pub mod zone;
 
 use std::fmt;
 use std::sync::Arc;
@@ -77,7 +92,12 @@ pub struct CondFault {
 pub struct Condition {
     text: Arc<str>,
     purpose: Purpose,
-    ast: Arc<ast::Expr>,
+    compiled: Arc<Compiled>,
+}
+
+struct Compiled {
+    ast: ast::Expr,
+    program: program::Program,
 }
 
 /// What a condition is about, which it borrows.
@@ -131,10 +151,11 @@ impl Condition {
     pub fn parse(text: &str, purpose: Purpose, claims: &ClaimTypes) -> Result<Self, CondFault> {
         let built = parse::parse(text, purpose).and_then(|ast| {
             check::check(&ast, text, purpose, claims)?;
-            Ok(ast)
+            let program = program::Program::new(&ast, text)?;
+            Ok(Compiled { ast, program })
         });
-        let ast = built.map_err(|fault| fault.in_text(text))?;
-        Ok(Self { text: Arc::from(text), purpose, ast: Arc::new(ast) })
+        let compiled = built.map_err(|fault| fault.in_text(text))?;
+        Ok(Self { text: Arc::from(text), purpose, compiled: Arc::new(compiled) })
     }
 
     /// As the operator wrote it.
@@ -146,7 +167,7 @@ impl Condition {
     /// What it says, for those who walk it.
     #[must_use]
     pub fn ast(&self) -> &ast::Expr {
-        &self.ast
+        &self.compiled.ast
     }
 
     /// What it was compiled for.
@@ -158,55 +179,51 @@ impl Condition {
     /// Whether it looks at the arguments.
     #[must_use]
     pub fn reads_args(&self) -> bool {
-        unimplemented!("LANG")
+        self.compiled.program.reads_args
     }
 
     /// Whether it looks at the time.
     #[must_use]
     pub fn reads_now(&self) -> bool {
-        unimplemented!("LANG")
+        self.compiled.program.reads_now
     }
 
     /// The paths of arguments that it names, as written after `args` (`.amount`, `.lines[0].price`); at most 64.
     #[must_use]
     pub fn arg_paths(&self) -> &[Box<str>] {
-        unimplemented!("LANG")
+        &self.compiled.program.arg_paths
     }
 
     /// What it comes to. No allocation, whatever the arguments are, but for texts with escapes that are longer than 256
-    /// bytes.
+    /// bytes, and for objects that are compared.
     #[must_use]
     pub fn truth(&self, facts: &Facts<'_>, dead: Dead) -> Truth {
-        let _ = (facts, dead);
-        unimplemented!("LANG")
+        eval::truth(&self.compiled.program, facts, dead)
     }
 
     /// What it could come to with any arguments, at any time: for lists.
     #[must_use]
     pub fn could(&self, facts: &Facts<'_>) -> Truths {
-        let _ = facts;
-        unimplemented!("LANG")
+        eval::could(&self.compiled.program, facts)
     }
 
     /// The number that it comes to; `None` for unknown.
     #[must_use]
     pub fn number(&self, facts: &Facts<'_>, dead: Dead) -> Option<Number> {
-        let _ = (facts, dead);
-        unimplemented!("LANG")
+        eval::number(&self.compiled.program, facts, dead)
     }
 
     /// Feeds the value that it comes to, in its canonical form, to `out`: equal values feed equal bytes, other ones other
     /// bytes. False, and nothing said, for unknown.
     pub fn value(&self, facts: &Facts<'_>, dead: Dead, out: &mut dyn FnMut(&[u8])) -> bool {
-        let _ = (facts, dead, out);
-        unimplemented!("LANG")
+        eval::value(&self.compiled.program, facts, dead, out)
     }
 
-    /// For people: the first operand, as written, that could not be told. Slow.
+    /// For people: the first operand, as written, that could not be told; `None` where nothing is unknown.
     #[must_use]
     pub fn unknown(&self, facts: &Facts<'_>, dead: Dead) -> Option<&str> {
-        let _ = (facts, dead);
-        unimplemented!("LANG")
+        let place = eval::unknown(&self.compiled.program, facts, dead, self.purpose)?;
+        self.text.get(place.start as usize..place.end as usize)
     }
 }
 

@@ -1,0 +1,282 @@
+//! The keys of counts: which limit, and whose. What a limit is, is digested once, when the policy is compiled; whose a
+//! count is, with each call.
+
+use std::hash::Hasher;
+use std::net::IpAddr;
+
+use ring::digest;
+use siphasher::sip128::{Hasher128, SipHasher24};
+
+use super::cond::Facts;
+use super::decide::Scene;
+use super::limit::{By, Limit, Party, Rate, RateOf, What};
+use super::needs::CountKey;
+use super::rule::PolicySet;
+use super::table::{Place, Table};
+use crate::base::ids::RuleId;
+
+/// What every key of one limit begins with.
+#[derive(Clone, Copy)]
+struct Prefix {
+    high: u64,
+    low: u64,
+}
+
+/// The beginnings of all keys of a policy.
+pub(super) struct Keys {
+    /// By rule: where its limits begin in `limits`.
+    rules: Vec<u32>,
+    limits: Vec<Prefix>,
+    rates: Vec<Prefix>,
+}
+
+/// Whose a count can be: the call, as keys see it.
+#[derive(Clone, Copy)]
+pub(super) struct Payer<'a> {
+    pub(super) facts: Facts<'a>,
+    /// `None` where nothing is known of the call but who makes it.
+    pub(super) scene: Option<&'a Scene<'a>>,
+    /// What the call is about, with a letter for its kind: a tool, a prompt, a URI in its normal form, a word.
+    pub(super) target: (u8, &'a str),
+}
+
+impl Keys {
+    pub(super) fn build(set: &PolicySet) -> Self {
+        let mut keys = Self { rules: Vec::with_capacity(set.rules().len()), limits: Vec::new(), rates: Vec::new() };
+        for rule in set.rules() {
+            keys.rules.push(u32::try_from(keys.limits.len()).expect("limits are bounded"));
+            let texts: Vec<String> = rule.limits.iter().map(limit_text).collect();
+            for (at, text) in texts.iter().enumerate() {
+                let equal = texts[..at].iter().filter(|other| *other == text).count();
+                keys.limits.push(Prefix::of("limit", &rule.id, text, equal));
+            }
+        }
+        keys.rates = set.rates().iter().map(|rate| Prefix::of("rate", &rate.id, &rate_text(rate), 0)).collect();
+        keys
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.rules.len() * 4 + (self.limits.len() + self.rates.len()) * size_of::<Prefix>()
+    }
+
+    fn limit(&self, rule: RuleId, limit: u16) -> Prefix {
+        self.limits[self.rules[rule.index()] as usize + usize::from(limit)]
+    }
+}
+
+impl Table {
+    /// The key of a limit for a call; `None` where nobody owns that count, or the value that is counted is unknown.
+    pub(super) fn limit_key(&self, rule: RuleId, limit: u16, payer: &Payer<'_>) -> Option<CountKey> {
+        let entry = &self.set.rule(rule).limits[usize::from(limit)];
+        let mut digest = Digest::new(self.keys.limit(rule, limit));
+        self.owner(Some((rule, limit)), &entry.by, payer, &mut digest, false)?;
+        let dead = self.dead(rule, Place::Counted(limit));
+        match &entry.what {
+            What::Once { value, .. } | What::After { same: Some(value), .. } => {
+                digest.streamed(b'v', |out| value.value(&payer.facts, dead, out))?;
+            }
+            _ => {}
+        }
+        Some(digest.finish())
+    }
+
+    /// The key of an `after` for calls whose owner or `same` cannot be told: all parts of it that may be unknown are left
+    /// out.
+    pub(super) fn wild_key(&self, rule: RuleId, limit: u16, payer: &Payer<'_>) -> CountKey {
+        let by = &self.set.rule(rule).limits[usize::from(limit)].by;
+        let mut digest = Digest::new(self.keys.limit(rule, limit));
+        // What may be unknown is not looked at, so nothing is.
+        let _ = self.owner(Some((rule, limit)), by, payer, &mut digest, true);
+        digest.part(b'*', &[]);
+        digest.finish()
+    }
+
+    /// The key of a rate for a call; `None` where nobody owns that count.
+    pub(super) fn rate_key(&self, rate: u16, payer: &Payer<'_>) -> Option<CountKey> {
+        let mut digest = Digest::new(self.keys.rates[usize::from(rate)]);
+        self.owner(None, &self.set.rates()[usize::from(rate)].by, payer, &mut digest, false)?;
+        Some(digest.finish())
+    }
+
+    /// Writes down whose a count is. `wild`: without the parts that may be unknown.
+    fn owner(
+        &self,
+        limit: Option<(RuleId, u16)>,
+        by: &By,
+        payer: &Payer<'_>,
+        digest: &mut Digest,
+        wild: bool,
+    ) -> Option<()> {
+        let Facts { caller, task, server, .. } = payer.facts;
+        for (at, party) in by.0.iter().enumerate() {
+            match party {
+                Party::Subject => digest.part(b's', &caller.principal.0),
+                Party::Agent | Party::Task if wild => digest.part(b'*', &caller.principal.0),
+                Party::Arg(_) | Party::Claim(_) | Party::Address if wild => digest.part(b'*', &[]),
+                Party::Agent => {
+                    digest.part(b'i', caller.issuer.as_bytes());
+                    digest.part(b'a', caller.agent.as_deref()?.as_bytes());
+                }
+                Party::Task => {
+                    digest.part(b's', &caller.principal.0);
+                    digest.part(b't', task?.as_bytes());
+                }
+                Party::Session => match payer.scene.and_then(|scene| scene.session) {
+                    Some(session) => digest.part(b'n', &session),
+                    None => digest.part(b'o', &caller.owner.0),
+                },
+                Party::Server => digest.part(b'e', server.as_bytes()),
+                Party::Tool => {
+                    digest.part(b'e', server.as_bytes());
+                    digest.part(payer.target.0, payer.target.1.as_bytes());
+                }
+                Party::Arg(value) | Party::Claim(value) => {
+                    let place =
+                        |(rule, limit)| self.dead(rule, Place::By(limit, u16::try_from(at).unwrap_or(u16::MAX)));
+                    let dead = limit.map_or(0, place);
+                    digest.streamed(b'v', |out| value.value(&payer.facts, dead, out))?;
+                }
+                Party::All => digest.part(b'0', &[]),
+                Party::Address => match payer.scene?.address?.to_canonical() {
+                    IpAddr::V4(address) => digest.part(b'4', &address.octets()),
+                    IpAddr::V6(address) => digest.part(b'6', &address.octets()),
+                },
+                Party::Endpoint => digest.part(b'p', payer.scene?.endpoint.as_bytes()),
+                Party::Method => digest.part(b'm', payer.scene?.method.as_bytes()),
+            }
+        }
+        Some(())
+    }
+}
+
+/// What an entry counts, without its numbers.
+fn limit_text(limit: &Limit) -> String {
+    let what = match &limit.what {
+        What::Calls { .. } => "calls".to_owned(),
+        What::Sum { of, .. } => format!("sum {}", of.text()),
+        What::Concurrent { .. } => "concurrent".to_owned(),
+        What::Once { value, .. } => format!("once {}", value.text()),
+        What::After { patterns, same, .. } => {
+            let patterns: Vec<&str> = patterns.iter().map(|pattern| pattern.text()).collect();
+            // No pattern has a control character.
+            format!("after {}\n{:?}", patterns.join("\n"), same.as_ref().map(|same| same.text()))
+        }
+    };
+    format!("{what}\n{}", by_text(&limit.by))
+}
+
+fn rate_text(rate: &Rate) -> String {
+    let what = match rate.what {
+        RateOf::Calls { .. } => "calls",
+        RateOf::Concurrent(_) => "concurrent",
+    };
+    format!("{what}\n{}", by_text(&rate.by))
+}
+
+fn by_text(by: &By) -> String {
+    let party = |party: &Party| match party {
+        Party::Arg(value) | Party::Claim(value) => format!("{:?}", value.text()),
+        named => format!("{named:?}"),
+    };
+    by.0.iter().map(party).collect::<Vec<_>>().join(",")
+}
+
+impl Prefix {
+    fn of(kind: &str, id: &str, text: &str, equal: usize) -> Self {
+        let mut hash = digest::Context::new(&digest::SHA256);
+        for part in [b"portcullis count 1", kind.as_bytes(), id.as_bytes(), text.as_bytes(), &equal.to_be_bytes()] {
+            hash.update(&(part.len() as u64).to_be_bytes());
+            hash.update(part);
+        }
+        let whole = hash.finish();
+        let word = |at: usize| u64::from_be_bytes(std::array::from_fn(|byte| whole.as_ref()[at + byte]));
+        Self { high: word(0), low: word(8) }
+    }
+}
+
+/// A key in the making. Each part is followed by its length and what it is, so that no two lists of parts write the
+/// same bytes: read from the end, there is one way to part them.
+struct Digest(SipHasher24);
+
+impl Digest {
+    fn new(prefix: Prefix) -> Self {
+        Self(SipHasher24::new_with_keys(prefix.high, prefix.low))
+    }
+
+    fn part(&mut self, kind: u8, bytes: &[u8]) {
+        self.0.write(bytes);
+        self.end(kind, bytes.len());
+    }
+
+    /// A part that comes in pieces; `None` where it does not come.
+    fn streamed(&mut self, kind: u8, write: impl FnOnce(&mut dyn FnMut(&[u8])) -> bool) -> Option<()> {
+        let mut length = 0;
+        let known = write(&mut |bytes: &[u8]| {
+            length += bytes.len();
+            self.0.write(bytes);
+        });
+        self.end(kind, length);
+        known.then_some(())
+    }
+
+    fn end(&mut self, kind: u8, length: usize) {
+        let mut end = [kind; 9];
+        end[..8].copy_from_slice(&(length as u64).to_be_bytes());
+        self.0.write(&end);
+    }
+
+    fn finish(self) -> CountKey {
+        CountKey(self.0.finish128().as_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_told_apart_and_pieces_are_not() {
+        let prefix = Prefix::of("limit", "r", "calls", 0);
+        let key = |parts: &[(u8, &[u8])]| {
+            let mut digest = Digest::new(prefix);
+            parts.iter().for_each(|(kind, bytes)| digest.part(*kind, bytes));
+            digest.finish()
+        };
+        let keys = [
+            key(&[]),
+            key(&[(b's', b"ab")]),
+            key(&[(b't', b"ab")]),
+            key(&[(b's', b"a"), (b's', b"b")]),
+            key(&[(b's', b"b"), (b's', b"a")]),
+            key(&[(b's', b""), (b's', b"ab")]),
+        ];
+        for (at, one) in keys.iter().enumerate() {
+            assert_eq!(keys.iter().position(|other| other == one), Some(at));
+        }
+        let mut pieces = Digest::new(prefix);
+        let whole = pieces.streamed(b's', |out| {
+            out(b"a");
+            out(b"");
+            out(b"b");
+            true
+        });
+        assert_eq!((whole, pieces.finish()), (Some(()), keys[1]));
+        assert!(Digest::new(prefix).streamed(b's', |_| false).is_none());
+    }
+
+    #[test]
+    fn a_prefix_is_of_what_is_counted_by_which_rule() {
+        let prefixes = [
+            ("limit", "r", "calls", 0),
+            ("limit", "r", "calls", 1),
+            ("limit", "q", "calls", 0),
+            ("rate", "r", "calls", 0),
+        ];
+        let words: std::collections::BTreeSet<_> = prefixes
+            .iter()
+            .map(|(kind, id, text, equal)| Prefix::of(kind, id, text, *equal))
+            .map(|p| (p.high, p.low))
+            .collect();
+        assert_eq!(words.len(), prefixes.len());
+    }
+}
