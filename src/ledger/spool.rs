@@ -38,13 +38,13 @@ impl std::fmt::Debug for Spool {
 }
 
 /// Words of the whole file.
-pub(super) const FILE_WORDS: usize = HEAD_WORDS + COUNT_RING_SLOTS as usize * SLOT_WORDS;
+pub(super) const FILE_WORDS: usize = HEAD_WORDS + COUNT_RING_SLOTS * SLOT_WORDS;
 
 impl Spool {
     /// A ring that goes on with number `next`: all below it are in the journal. `urge` is called, under no lock of the
     /// ledger's, when half of it is used.
     pub(super) fn new(map: Mapped, next: u64, urge: Box<dyn Fn() + Send + Sync>) -> Self {
-        map.store(1, COUNT_RING_SLOTS, Ordering::Relaxed);
+        map.store(1, SLOTS, Ordering::Relaxed);
         map.store(0, MAGIC, Ordering::Release);
         let (next, kept) = (AtomicU64::new(next), AtomicU64::new(next));
         Self { map, next, kept, urged: AtomicBool::new(false), urge }
@@ -52,8 +52,7 @@ impl Spool {
 
     /// So many slots; `None` where there are not as many free.
     pub(super) fn claim(&self, count: u64) -> Option<Claim> {
-        let free =
-            |next: u64| next.wrapping_add(count).wrapping_sub(self.kept.load(Ordering::Acquire)) <= COUNT_RING_SLOTS;
+        let free = |next: u64| next.wrapping_add(count).wrapping_sub(self.kept.load(Ordering::Acquire)) <= SLOTS;
         let claimed = |next| free(next).then_some(next + count);
         self.next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, claimed).ok().map(Claim)
     }
@@ -73,7 +72,7 @@ impl Spool {
 
     /// Has room made, where half of it is used.
     pub(super) fn urge(&self) {
-        if self.waiting() * 2 > COUNT_RING_SLOTS && !self.urged.swap(true, Ordering::AcqRel) {
+        if self.waiting() * 2 > SLOTS && !self.urged.swap(true, Ordering::AcqRel) {
             (self.urge)();
         }
     }
@@ -154,7 +153,7 @@ fn open(slot: &[u8; SLOT_WORDS * 8], from: u64) -> Option<(u64, Record)> {
 
 #[expect(clippy::cast_possible_truncation, reason = "below the number of slots")]
 fn place(number: u64) -> usize {
-    HEAD_WORDS + (number % COUNT_RING_SLOTS) as usize * SLOT_WORDS
+    HEAD_WORDS + (number % SLOTS) as usize * SLOT_WORDS
 }
 
 /// Tells a whole slot from a torn one: every word changes it, and so does its place. Never 0, as a new file is.
@@ -172,5 +171,6 @@ fn check(number: u64, words: &[u64; RECORD_WORDS]) -> u64 {
 const MAGIC: u64 = u64::from_be_bytes([b'p', b'c', b'-', b'r', b'i', b'n', b'g', 1]);
 /// A page.
 const HEAD_WORDS: usize = 512;
+const SLOTS: u64 = COUNT_RING_SLOTS as u64;
 const SLOT_WORDS: usize = 2 + RECORD_WORDS;
 const ODD: u64 = 0x9e37_79b9_7f4a_7c15;

@@ -1,9 +1,12 @@
+use super::super::journal::Journal;
+use super::super::state;
 use super::*;
 use crate::base::ids::RuleId;
-use crate::base::limits::COUNT_RING_SLOTS;
 use crate::base::time::{Moment, Now};
 use crate::policy::needs::{CountKey, Need, NeedOf, Source};
+use crate::session::ledger::Bounds;
 
+const SLOTS: u64 = crate::base::limits::COUNT_RING_SLOTS as u64;
 const START: Now = Now { mono: Moment(0), unix_ms: 1_700_000_000_000 };
 const HOUR_MS: u64 = 3_600_000;
 
@@ -225,8 +228,8 @@ fn a_disk_that_refuses_is_tried_again() {
     take(&journal, calls(1), 1);
     assert!(journal.turn().is_err() && journal.failing.is_some());
     // Nothing is lost, and at some time nothing more is let go.
-    let many = (0..=COUNT_RING_SLOTS).take_while(|_| journal.counts.reserve(&[calls(1)], at(2)).is_ok()).count() as u64;
-    assert_eq!(many, COUNT_RING_SLOTS - 1);
+    let many = (0..=SLOTS).take_while(|_| journal.counts.reserve(&[calls(1)], at(2)).is_ok()).count() as u64;
+    assert_eq!(many, SLOTS - 1);
     assert!(journal.counts.reserve(&[calls(1)], at(2)).unwrap_err().full);
     journal.failing = None;
     journal.file = open_file(&journal.path, true).unwrap();
@@ -241,11 +244,12 @@ fn a_disk_that_refuses_is_tried_again() {
 #[test]
 fn a_full_ring_wakes_its_reader() {
     let folder = tempfile::tempdir().unwrap();
-    let journal =
-        super::super::journal::Journal::open(folder.path(), Arc::new(crate::ledger::Ledger::new(Default::default())));
+    let ledger = Arc::new(crate::ledger::Ledger::new(Bounds::default()));
+    let claimed = state::claim(folder.path()).unwrap();
+    let journal = Journal::open(claimed, folder.path(), ledger);
     let counts = Arc::new(Counts::new(START));
     let running = journal.unwrap().with_counts(counts.clone()).unwrap().start().unwrap();
-    let many = 4 * COUNT_RING_SLOTS;
+    let many = 4 * SLOTS;
     let mut refused = 0;
     for ms in 0..many {
         while counts.reserve(&[calls(1)], at(ms / 50)).is_err() {
