@@ -437,13 +437,13 @@ pub const COUNT_LOOKS_MAX: usize = 64;
 /// A clock that falls back no further is another thread's, milliseconds.
 pub const COUNT_BACK_MS_MAX: u64 = 60_000;
 /// Changes of counts that are not in the journal yet, and outlive the process all the same.
-pub const COUNT_RING_SLOTS: u64 = 64 * 1024;
+pub const COUNT_RING_SLOTS: usize = 64 * 1024;
 /// Changes that are written into the journal at once.
 pub const COUNT_BATCH_RECORDS: u64 = 4 * 1024;
 /// And so often each time its thread comes around.
 pub const COUNT_BATCHES_MAX: usize = 32;
 /// Records of one frame of the journal.
-pub const COUNT_FRAME_RECORDS_MAX: usize = COUNT_RING_SLOTS as usize;
+pub const COUNT_FRAME_RECORDS_MAX: usize = COUNT_RING_SLOTS;
 /// Counts of a stripe that are written down while it is held.
 pub const COUNT_PICTURE_LOOKS: usize = 8;
 /// A journal of counts shorter than this is not written anew, bytes.

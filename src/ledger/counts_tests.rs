@@ -3,11 +3,11 @@ use std::sync::atomic::AtomicBool;
 
 use super::*;
 use crate::base::ids::RuleId;
-use crate::base::limits::COUNT_RING_SLOTS;
 use crate::base::time::Moment;
 use crate::policy::cond::Number;
 use crate::policy::needs::{NeedOf, Source};
 
+const SLOTS: u64 = crate::base::limits::COUNT_RING_SLOTS as u64;
 const START: Now = Now { mono: Moment(5_000_000_000), unix_ms: 1_700_000_000_000 };
 
 fn at(ms: u64) -> Now {
@@ -140,8 +140,8 @@ fn a_full_ring_refuses_and_asks_to_be_read() {
     let told = urged.clone();
     counts.attach(ring(&file), 100, Box::new(move || _ = told.fetch_add(1, Ordering::Relaxed)));
     let needs = [calls(1, u64::MAX), calls(2, u64::MAX), need(3, NeedOf::Concurrent { max: u32::MAX })];
-    let reserved = (0..COUNT_RING_SLOTS).take_while(|ms| counts.reserve(&needs, at(ms / 1000)).is_ok()).count() as u64;
-    assert_eq!((reserved, urged.load(Ordering::Relaxed)), (COUNT_RING_SLOTS / 2, 1));
+    let reserved = (0..SLOTS).take_while(|ms| counts.reserve(&needs, at(ms / 1000)).is_ok()).count() as u64;
+    assert_eq!((reserved, urged.load(Ordering::Relaxed)), (SLOTS / 2, 1));
     let full = counts.reserve(&needs, at(90)).unwrap_err();
     assert!(full.full && counts.standing().not_kept == 2);
     assert_eq!(used(&counts, calls(2, 0), at(90)), reserved.to_string(), "and takes nothing");

@@ -38,13 +38,13 @@ impl std::fmt::Debug for Spool {
 }
 
 /// Words of the whole file.
-pub(super) const FILE_WORDS: usize = HEAD_WORDS + COUNT_RING_SLOTS as usize * SLOT_WORDS;
+pub(super) const FILE_WORDS: usize = HEAD_WORDS + COUNT_RING_SLOTS * SLOT_WORDS;
 
 impl Spool {
     /// A ring that goes on with number `next`: all below it are in the journal. `urge` is called, under no lock of the
     /// ledger's, when half of it is used.
     pub(super) fn new(map: Mapped, next: u64, urge: Box<dyn Fn() + Send + Sync>) -> Self {
-        map.store(1, COUNT_RING_SLOTS, Ordering::Relaxed);
+        map.store(1, SLOTS, Ordering::Relaxed);
         map.store(0, MAGIC, Ordering::Release);
         let (next, kept) = (AtomicU64::new(next), AtomicU64::new(next));
         Self { map, next, kept, urged: AtomicBool::new(false), urge }
@@ -52,8 +52,7 @@ impl Spool {
 
     /// So many slots; `None` where there are not as many free.
     pub(super) fn claim(&self, count: u64) -> Option<Claim> {
-        let free =
-            |next: u64| next.wrapping_add(count).wrapping_sub(self.kept.load(Ordering::Acquire)) <= COUNT_RING_SLOTS;
+        let free = |next: u64| next.wrapping_add(count).wrapping_sub(self.kept.load(Ordering::Acquire)) <= SLOTS;
         let claimed = |next| free(next).then_some(next + count);
         self.next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, claimed).ok().map(Claim)
     }
@@ -73,7 +72,7 @@ impl Spool {
 
     /// Has room made, where half of it is used.
     pub(super) fn urge(&self) {
-        if self.waiting() * 2 > COUNT_RING_SLOTS && !self.urged.swap(true, Ordering::AcqRel) {
+        if self.waiting() * 2 > SLOTS && !self.urged.swap(true, Ordering::AcqRel) {
             (self.urge)();
         }
     }
@@ -123,31 +122,38 @@ pub(super) enum Foreign {
 
 /// The whole records of a file, from number `from` on, in the order of their numbers.
 pub(super) fn records(bytes: &[u8], from: u64) -> Result<Vec<(u64, Record)>, Foreign> {
-    let mut words = bytes.as_chunks().0.iter().map(|word| u64::from_le_bytes(*word));
-    match words.next() {
+    let word = |bytes: &[u8; 8]| u64::from_le_bytes(*bytes);
+    match bytes.first_chunk().map(word) {
         // It was not yet begun.
         None | Some(0) => return Ok(Vec::new()),
         Some(MAGIC) => {}
         Some(magic) if magic ^ MAGIC < 1 << 8 => return Err(Foreign::Version(magic.to_le_bytes()[0])),
         Some(_) => return Err(Foreign::Other),
     }
-    let words: Vec<u64> = words.skip(HEAD_WORDS - 1).collect();
-    let mut found: Vec<_> = words.as_chunks::<SLOT_WORDS>().0.iter().filter_map(|slot| open(slot, from)).collect();
+    let slots = bytes.get(HEAD_WORDS * 8..).unwrap_or_default().as_chunks::<{ SLOT_WORDS * 8 }>().0;
+    let mut found: Vec<_> = slots.iter().filter_map(|slot| open(slot, from)).collect();
     found.sort_unstable_by_key(|(number, _)| *number);
     Ok(found)
 }
 
-fn open(slot: &[u64; SLOT_WORDS], from: u64) -> Option<(u64, Record)> {
-    let [number, sum, rest @ ..] = slot;
-    if *number < from || *sum != check(*number, rest) {
+fn open(slot: &[u8; SLOT_WORDS * 8], from: u64) -> Option<(u64, Record)> {
+    let (number, rest) = slot.split_first_chunk::<8>()?;
+    let (sum, rest) = rest.split_first_chunk::<8>()?;
+    let (number, sum) = (u64::from_le_bytes(*number), u64::from_le_bytes(*sum));
+    if number < from || sum == 0 {
         return None;
     }
-    Record::read(rest).map(|record| (*number, record))
+    let words = rest.as_chunks().0;
+    let words = std::array::from_fn(|at| words.get(at).map_or(0, |word| u64::from_le_bytes(*word)));
+    if sum != check(number, &words) {
+        return None;
+    }
+    Record::read(&words).map(|record| (number, record))
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "below the number of slots")]
 fn place(number: u64) -> usize {
-    HEAD_WORDS + (number % COUNT_RING_SLOTS) as usize * SLOT_WORDS
+    HEAD_WORDS + (number % SLOTS) as usize * SLOT_WORDS
 }
 
 /// Tells a whole slot from a torn one: every word changes it, and so does its place. Never 0, as a new file is.
@@ -165,5 +171,6 @@ fn check(number: u64, words: &[u64; RECORD_WORDS]) -> u64 {
 const MAGIC: u64 = u64::from_be_bytes([b'p', b'c', b'-', b'r', b'i', b'n', b'g', 1]);
 /// A page.
 const HEAD_WORDS: usize = 512;
+const SLOTS: u64 = COUNT_RING_SLOTS as u64;
 const SLOT_WORDS: usize = 2 + RECORD_WORDS;
 const ODD: u64 = 0x9e37_79b9_7f4a_7c15;

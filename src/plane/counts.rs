@@ -14,8 +14,8 @@ use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use crate::base::limits::{
-    COUNT_BATCH_RECORDS, COUNT_BATCHES_MAX, COUNT_FRAME_RECORDS_MAX, COUNT_SETTLE_MS_MAX, COUNTS_JOURNAL_BYTES_MIN,
-    COUNTS_TOLD_MS, LOG_RETRY_MS,
+    COUNT_BATCH_RECORDS, COUNT_BATCHES_MAX, COUNT_FRAME_RECORDS_MAX, COUNT_RING_SLOTS, COUNT_SETTLE_MS_MAX,
+    COUNTS_JOURNAL_BYTES_MIN, COUNTS_TOLD_MS, LOG_RETRY_MS,
 };
 use crate::ledger::counts::{Counts, Standing};
 use crate::policy::counter::journal::{self, HEADER, RECORD_BYTES, Reader, Tail};
@@ -131,7 +131,7 @@ impl CountsJournal {
                 "the journal of counts, {}, cannot be written: {error}; until it can, {} more changes can be kept, and \
                  then what would have to be counted is refused",
                 self.name(),
-                crate::base::limits::COUNT_RING_SLOTS.saturating_sub(self.counts.standing().waiting),
+                (COUNT_RING_SLOTS as u64).saturating_sub(self.counts.standing().waiting),
             ),
             _ => {}
         }

@@ -111,6 +111,7 @@ fn shards(text: &mut Text, control: &Control) {
         "Sessions of clients that are remembered.",
         control.ledger.len(),
     );
+    text.one("portcullis_counts", Kind::Gauge, "Counts of limits and rates.", control.counts.standing().counts);
 }
 
 fn servers(text: &mut Text, snapshot: &Snapshot, health: &Health) {
