@@ -59,6 +59,10 @@ pub(crate) enum Verb {
     Audit(Audit),
     /// See which definitions of servers are known, what has changed in them, and approve those that wait.
     Pins(Pins),
+    /// See what waits for a person, and approve or deny it.
+    Approvals(Approvals),
+    /// The kill switch: stop a subject, an agent, a task, a token or everybody at once, and until it is undone.
+    Revoke(Revoke),
     /// Try a policy out: explain an answer, test tables of cases, compare two policies, decide the record again.
     Policy(Policy),
     /// Print the version.
@@ -149,6 +153,115 @@ pub(crate) struct Steer {
     /// The admin listener, where the file does not say it.
     #[arg(long, value_name = "ADDRESS", env = "PORTCULLIS_ADMIN")]
     pub(crate) admin: Option<SocketAddr>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Approvals {
+    #[command(subcommand)]
+    pub(crate) verb: ApprovalsVerb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ApprovalsVerb {
+    /// List what waits for an answer, oldest first.
+    Ls {
+        #[command(flatten)]
+        steer: Steer,
+        /// Also what is decided or used and has not expired.
+        #[arg(long)]
+        all: bool,
+        /// JSON, for programs.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show one whole: who asks, what for, and every argument.
+    ///
+    /// Arguments are what the agent sent: they may try to mislead. Letters that are invisible, move the cursor or turn the
+    /// direction of text are shown as escapes. What an id shows never changes: a call with other arguments has another
+    /// id.
+    Show {
+        /// The id, as 'ls' shows it.
+        #[arg(value_name = "ID")]
+        id: String,
+        #[command(flatten)]
+        steer: Steer,
+        /// JSON, for programs.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Let it go: once, for exactly these arguments, as long as the rule's 'expires' says from now.
+    ///
+    /// The agent has to repeat its call; rules and limits are asked again then.
+    Approve(Decide),
+    /// Refuse it, and its repetitions until it expires. Also takes an approval back that has not been used.
+    Deny(Decide),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Decide {
+    /// The id, as 'ls' shows it.
+    #[arg(value_name = "ID")]
+    pub(crate) id: String,
+    #[command(flatten)]
+    pub(crate) steer: Steer,
+    #[command(flatten)]
+    pub(crate) signed: Signed,
+    /// A sentence that is kept with the decision, in the record.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) note: Option<String>,
+    /// JSON, for programs.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Signed {
+    /// Whose word it is, for the record; the system's user if left out.
+    #[arg(long = "as", value_name = "NAME")]
+    pub(crate) name: Option<String>,
+}
+
+/// It holds for every call that begins after this command has ended, on every shard; streams end within a second. It
+/// survives restarts, and is undone by the same command with --undo. Where no gateway runs, it is written to the state
+/// folder and holds from the next start on.
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("what").required(true).args(["subject", "agent", "task", "token", "all", "list"]))]
+pub(crate) struct Revoke {
+    #[command(flatten)]
+    pub(crate) steer: Steer,
+    /// A subject, of any issuer unless --issuer names one; 'anonymous' for those without a token.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) subject: Option<String>,
+    /// The subject's issuer ('iss').
+    #[arg(long, value_name = "URL", requires = "subject")]
+    pub(crate) issuer: Option<String>,
+    /// An agent, whomever it acts for.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) agent: Option<String>,
+    /// A task, whoever works on it: it can no longer be the active one.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) task: Option<String>,
+    /// One token: itself ('-' reads it from standard input; only its digest is kept), 'sha256:' and the digest's digits,
+    /// or its 'jti'.
+    #[arg(long, value_name = "TOKEN")]
+    pub(crate) token: Option<String>,
+    /// Everybody.
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// List what is revoked, oldest first.
+    #[arg(long, conflicts_with_all = ["undo", "reason", "name"])]
+    pub(crate) list: bool,
+    /// Let in again what was revoked in exactly these words.
+    #[arg(long, conflicts_with = "reason")]
+    pub(crate) undo: bool,
+    /// Why, for whoever looks at the list.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
+    #[command(flatten)]
+    pub(crate) signed: Signed,
+    /// JSON, for programs.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]

@@ -2,6 +2,8 @@
 
 mod advise;
 mod cli;
+mod people;
+mod shown;
 mod steer;
 
 use std::io::{IsTerminal as _, Read as _, Write as _};
@@ -56,6 +58,8 @@ fn main() -> ExitCode {
             AuditVerb::Export { dir } => export(&dir),
         },
         Verb::Pins(pins) => self::pins(&pins.verb),
+        Verb::Approvals(approvals) => people::approvals(&approvals.verb),
+        Verb::Revoke(revoke) => people::revoke(&revoke),
         Verb::Policy(policy) => advise::policy(&policy.verb),
         Verb::Version => {
             println!("portcullis {}", env!("CARGO_PKG_VERSION"));

@@ -72,7 +72,7 @@ pub(crate) fn explain(explain: &Explain) -> anyhow::Result<u8> {
         members.extend(text.map(|text| format!("\"{key}\":{text}")));
     }
     let body = format!("{{{}}}", members.join(","));
-    let Some((status, answer)) = gateway.order_with("/explain", &body)? else { return Ok(cli::EXIT_UNHEALTHY) };
+    let Some((status, answer)) = gateway.tell("POST", "/explain", &body)? else { return Ok(cli::EXIT_UNHEALTHY) };
     let said: Value = serde_json::from_str(&answer).unwrap_or_default();
     if status != 200 {
         bail!("the gateway at {} answered {status}: {}", gateway.admin, said["error"].as_str().unwrap_or(&answer));
@@ -85,14 +85,14 @@ pub(crate) fn explain(explain: &Explain) -> anyhow::Result<u8> {
 }
 
 /// Where it is, and what it believes.
-struct Gateway {
-    admin: SocketAddr,
-    state: std::path::PathBuf,
+pub(crate) struct Gateway {
+    pub(crate) admin: SocketAddr,
+    pub(crate) state: std::path::PathBuf,
 }
 
 impl Gateway {
     /// As the configuration says; `None` where that has faults, which are shown then.
-    fn of(steer: &Steer) -> anyhow::Result<Option<Self>> {
+    pub(crate) fn of(steer: &Steer) -> anyhow::Result<Option<Self>> {
         let Some(loaded) = crate::load(&steer.config, false)? else { return Ok(None) };
         let admin = steer.admin.or(loaded.settings.admin);
         let Some(admin) = admin else {
@@ -104,16 +104,36 @@ impl Gateway {
         Ok(Some(Self { admin, state: loaded.settings.state }))
     }
 
-    /// Status and body; `None` where nobody answers, which is said then.
-    fn order(&self, path: &str) -> anyhow::Result<Option<(u16, String)>> {
-        self.order_with(path, "")
+    /// The same, where a gateway that has no admin listener, or does not run, is none to despair of.
+    pub(crate) fn anywhere(steer: &Steer) -> anyhow::Result<Option<Self>> {
+        let Some(loaded) = crate::load(&steer.config, false)? else { return Ok(None) };
+        let admin = steer.admin.or(loaded.settings.admin).unwrap_or(NOWHERE);
+        Ok(Some(Self { admin, state: loaded.settings.state }))
     }
 
-    /// The same with a body, JSON.
-    fn order_with(&self, path: &str, body: &str) -> anyhow::Result<Option<(u16, String)>> {
+    /// As [`Gateway::tell`]; nobody's answer is the caller's to speak of. A token of a gateway before is nobody's.
+    pub(crate) fn try_tell(&self, method: &str, path: &str, body: &str) -> anyhow::Result<Option<(u16, String)>> {
+        if self.admin.port() == 0 || !self.state.join(TOKEN_FILE).exists() {
+            return Ok(None);
+        }
+        let field = format!("authorization: Bearer {}\r\n", token(&self.state)?.trim());
+        // Whatever else is wrong with it: it may have been done, and must not be taken for not done.
+        match ask(self.admin, method, path, &field, body, ADMIN_ORDER_MS_MAX) {
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => Ok(None),
+            answer => answer.map(Some).with_context(|| format!("the gateway at {}", self.admin)),
+        }
+    }
+
+    /// Status and body; `None` where nobody answers, which is said then.
+    fn order(&self, path: &str) -> anyhow::Result<Option<(u16, String)>> {
+        self.tell("POST", path, "")
+    }
+
+    /// The same of any request that takes the token, with a body.
+    pub(crate) fn tell(&self, method: &str, path: &str, body: &str) -> anyhow::Result<Option<(u16, String)>> {
         let token = token(&self.state)?;
         let field = format!("authorization: Bearer {}\r\n", token.trim());
-        match ask(self.admin, "POST", path, &field, body, ADMIN_ORDER_MS_MAX) {
+        match ask(self.admin, method, path, &field, body, ADMIN_ORDER_MS_MAX) {
             Ok(answer) => Ok(Some(answer)),
             Err(error) => {
                 eprintln!("no gateway answers at {}: {error}", self.admin);
@@ -154,4 +174,6 @@ fn ask(
     Ok((status, body.to_owned()))
 }
 
+/// No address: no gateway listens there.
+const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;

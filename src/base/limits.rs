@@ -652,6 +652,19 @@ pub const PINS_MAX: usize = 64 * 1024;
 pub const PINS_TEXT_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// A file of pins, bytes: twice the text, and as much again for names and hashes.
 pub const PINS_FILE_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// The file of revocations, bytes: room for the largest of them, each letter escaped.
+pub const REVOCATIONS_FILE_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// How often approvals that have expired are dropped, and what was written of them is brought to the disk,
+/// milliseconds.
+pub const APPROVALS_LOOK_MS: u64 = 1_000;
+/// The file of approvals, bytes: it is written anew long before.
+pub const APPROVALS_FILE_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+/// Below this it is not written anew, bytes.
+pub const APPROVALS_FILE_BYTES_MIN: u64 = 1024 * 1024;
+/// What is sent to the admin listener with one request, bytes.
+pub const ADMIN_BODY_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Requests of people that the admin listener works on at a time; each has a thread.
+pub const ADMIN_WORKERS_MAX: usize = 16;
 /// How often the files of pins are looked at, milliseconds: an approval shows within a second.
 pub const PINS_LOOK_MS: u64 = 300;
 /// And tried again, where they could not be read or written.

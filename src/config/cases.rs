@@ -229,7 +229,7 @@ impl Reader<'_, '_> {
     }
 
     fn expects(&mut self, step: &Step, node: &Node, path: &str) {
-        if step.expect.is_none() && step.listed.is_none() {
+        if step.expect.is_none() && step.listed.is_none() && node.is_whole() && !node.has("expect") {
             let hint = "write `expect: permit`, `refuse` or `pending`, or `listed: true` or `false`";
             self.faults.error(&node.at, path, "expects nothing, so it could not fail", hint);
         }
@@ -559,3 +559,97 @@ const OUTCOME: Key = Key::new(
     "What the server does with it. Default: `ok`.",
 );
 const APPROVED: Key = Key::new("approved", Kind::Flag, "A person has approved just this. Default: `false`.");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Nowhere;
+
+    impl Source for Nowhere {
+        fn var(&self, _: &str) -> Option<String> {
+            None
+        }
+
+        fn file(&self, _: &Path) -> std::io::Result<String> {
+            Err(std::io::ErrorKind::NotFound.into())
+        }
+    }
+
+    fn read(text: &str) -> Cases {
+        let told = |faults: Vec<Fault>| faults.iter().map(|fault| fault.render("t", text)).collect::<String>();
+        cases(text, Path::new("."), &Nowhere).map_err(told).unwrap()
+    }
+
+    #[test]
+    fn values_are_as_they_are_written() {
+        let check = |yaml: &str, want: &str| {
+            let table = read(&format!("cases: [{{ server: s, tool: t, args: {yaml}, expect: permit }}]\n"));
+            assert_eq!(table.cases[0].steps[0].args.as_deref(), Some(want), "{yaml}");
+        };
+        check("{ a: 1.50, b: -0.0, c: 1e400, d: 5e-1 }", r#"{"a":1.50,"b":-0.0,"c":1e400,"d":5e-1}"#);
+        let long = "123456789012345678901234567890123456789012345678901234567890.5";
+        check(&format!("{{ a: {long} }}"), &format!("{{\"a\":{long}}}"));
+        check(
+            "{ a: 99999999999999999999999999999999999999999999 }",
+            r#"{"a":99999999999999999999999999999999999999999999}"#,
+        );
+        check("{ a: \"1\", b: [true, null, {}], \"c d\": 'x\"y' }", r#"{"a":"1","b":[true,null,{}],"c d":"x\"y"}"#);
+        check("{ a: \"${HOME}\" }", r#"{"a":"${HOME}"}"#);
+        check("null", "{}");
+    }
+
+    #[test]
+    fn aliases_keep_their_numbers() {
+        let text = "defaults: { server: s, tool: t }\ncases:\n  - { args: &a { n: 1.50 }, expect: permit }\n  - { args: *a, \
+                    expect: refuse }\n";
+        let table = read(text);
+        assert_eq!(table.cases[1].steps[0].args.as_deref(), Some("{\"n\":1.50}"));
+    }
+
+    #[test]
+    fn a_call_has_what_its_case_says() {
+        let text = "\
+defaults: { server: s, tool: t, claims: { sub: a }, task: x }
+now: 2026-01-01T00:00:00Z
+cases:
+  - args: { n: 1 }
+    after: [{ server: u, prompt: p, ago: 1m }, { tool: v, ago: 2m }]
+    calls:
+      - { wait: 1s, expect: permit }
+      - { wait: 1s, args: { n: 2 }, resource: \"a:b\", repeat: 3, expect: refuse, listed: false }
+  - { now: 1970-01-01T01:00:00+01:00, task: \"\", expect: pending }
+";
+        let table = read(text);
+        let steps = &table.cases[0].steps;
+        let base = 1_767_225_600_000;
+        let times: Vec<u64> = steps.iter().map(|step| step.unix_ms).collect();
+        assert_eq!(times, [base - 120_000, base - 60_000, base + 1_000, base + 2_000]);
+        assert_eq!((&*steps[0].server, &steps[0].target), ("s", &Target::Tool("v".into())));
+        assert_eq!((&*steps[1].server, &steps[1].target), ("u", &Target::Prompt("p".into())));
+        assert_eq!(steps[0].args, None, "a case's arguments are its own");
+        assert_eq!(steps[2].args.as_deref(), Some("{\"n\":1}"));
+        assert_eq!(
+            (&steps[3].target, steps[3].repeat, steps[3].listed),
+            (&Target::Resource("a:b".into()), 3, Some(false))
+        );
+        assert!(
+            steps
+                .iter()
+                .all(|step| step.task.as_deref() == Some("x") && step.claims.as_deref() == Some("{\"sub\":\"a\"}"))
+        );
+        assert!(steps[0].is_earlier && !steps[2].is_earlier);
+        let last = &table.cases[1].steps[0];
+        assert_eq!((last.unix_ms, last.task.as_deref(), last.expect), (0, None, Some(Expect::Pending)));
+    }
+
+    #[test]
+    fn offers_are_names_or_definitions() {
+        let text = "a: [x, { name: y, inputSchema: { type: object, maximum: 1.50 } }]\nb: { tools: [], prompts: [p], ttlMs: 5 }\n";
+        let got = offers(text).unwrap();
+        assert_eq!(&*got[0].tools[0], r#"{"name":"x","inputSchema":{"type":"object"}}"#);
+        assert_eq!(&*got[0].tools[1], r#"{"name":"y","inputSchema":{"type":"object","maximum":1.50}}"#);
+        assert_eq!((got[1].tools.len(), &*got[1].prompts[0]), (0, r#"{"name":"p"}"#));
+        assert!(offers("a: 3\n").is_err() && offers("[a]\n").is_err() && offers("a: {}\n").is_err());
+    }
+}

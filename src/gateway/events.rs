@@ -19,10 +19,10 @@ use crate::mcp::merge::Merged;
 use crate::mcp::method::{self as methods, Sender, Verb};
 use crate::mcp::notice;
 use crate::mcp::revision::{Era, Revision};
-use crate::policy::decide;
 use crate::upstream::exchange::{Abort, Clearance, Request};
 
 use super::answer::{deadline, retire};
+use super::beside::{Beside, Limits};
 use super::exchange::{self, USER_AGENT};
 use super::flight::Flight;
 use super::sessions::{self, Live, session_fields};
@@ -32,6 +32,7 @@ use super::tally::Count;
 /// For whom a stream is read, and by which rules.
 #[derive(Clone)]
 pub(super) struct Eyes<'a> {
+    pub(super) shard: &'a Shard,
     pub(super) snapshot: &'a Held,
     pub(super) caller: Rc<Caller>,
     pub(super) task: ActiveTask,
@@ -70,7 +71,7 @@ pub(super) enum Why {
 
 impl<'a> Eyes<'a> {
     /// Those of a request's caller. The rules may be newer than the request, as long as its caller is known under them.
-    pub(super) fn of(flight: &'a Flight, current: &'a Held) -> Self {
+    pub(super) fn of(shard: &'a Shard, flight: &'a Flight, current: &'a Held) -> Self {
         let who = flight.who(current);
         let same = current.settings_epoch == flight.snapshot.settings_epoch;
         let then = &flight.snapshot.prepared.endpoints[flight.endpoint.index()];
@@ -83,6 +84,7 @@ impl<'a> Eyes<'a> {
         };
         let (caller, task) = who.unwrap_or_else(|| (flight.caller.clone(), flight.task));
         Self {
+            shard,
             snapshot,
             caller,
             task,
@@ -114,13 +116,12 @@ impl<'a> Eyes<'a> {
         self.snapshot.prepared.servers[self.server.index()].digest
     }
 
-    fn may_ask(&self, method: &methods::Method) -> bool {
-        let asks = |ask| decide::asks(&self.snapshot.table, &self.caller, self.task, self.server, ask).is_ok();
-        self.pending || method.ask().is_none_or(asks)
+    fn may_ask(&self, method: &methods::Method, limits: Limits) -> bool {
+        self.pending || method.ask().is_none_or(|ask| Beside::seen(self).may_ask(ask, limits))
     }
 
     pub(super) fn may_read(&self, uri: &str) -> bool {
-        self.pending || decide::readable(&self.snapshot.table, &self.caller, self.task, self.server, uri)
+        self.pending || Beside::seen(self).may_read(uri)
     }
 }
 
@@ -166,7 +167,7 @@ pub(super) fn still_allowed(shard: &Shard, eyes: &Eyes<'_>, data: &[u8]) -> Resu
     let id = envelope.id.and_then(|id| std::str::from_utf8(id.raw(data)).ok()?.parse().ok());
     let allowed = match envelope.shape {
         // One that nobody waits for any more may as well go.
-        Shape::Request => asker(shard, eyes, id).is_none_or(|eyes| eyes.may_ask(method)),
+        Shape::Request => asker(shard, eyes, id).is_none_or(|eyes| eyes.may_ask(method, Limits::Looked)),
         Shape::Notification if method.verb == Verb::ResourceUpdated => is_still_readable(eyes, envelope, data),
         _ => true,
     };
@@ -203,7 +204,7 @@ pub(super) fn is_readable(eyes: &Eyes<'_>, envelope: &Envelope, data: &[u8]) -> 
 /// finds its way back from any shard.
 fn asked(shard: &Shard, eyes: &Eyes<'_>, method: &methods::Method, envelope: &Envelope, data: &[u8]) -> Said {
     let Some(id) = envelope.id else { return Said::Invalid };
-    if !eyes.may_ask(method) {
+    if !eyes.may_ask(method, Limits::Taken) {
         return Said::Refused(id.raw(data).to_vec(), Why::Policy);
     }
     // Without a session no answer could find its way to who asked, and nobody should be bothered for it.

@@ -22,7 +22,7 @@ use super::conn::Conn;
 use super::flight::{Flight, NEVER};
 use super::shard::{Held, Shard};
 use super::tally::Count;
-use super::watch::{self, Woke};
+use super::watch::{self, Heed, Woke};
 
 /// One exchange, during which the client may leave. In the modern era that cancels the call (MCP 2026-07-28
 /// basic/patterns/cancellation), in the legacy era it does not: `cancels`.
@@ -37,7 +37,7 @@ pub(super) async fn watched(
 ) -> Result<Answer, UpstreamFault> {
     let mut work = pin!(sent(shard, lane, request, deadline, abort));
     loop {
-        match watch::next(shard, conn, work.as_mut(), NEVER, cancels, false).await {
+        match watch::next(shard, conn, work.as_mut(), NEVER, cancels, Heed::Nothing).await {
             Woke::Done(result) => return result,
             Woke::Gone => abort.fire(),
             Woke::Time | Woke::Draining => {}

@@ -7,11 +7,14 @@ use crate::base::ids::EndpointId;
 use crate::config::snapshot::{Route, Snapshot};
 use crate::http::field::Known;
 use crate::http::head::Method;
+use crate::identity::active::ActiveTask;
 use crate::identity::caller::Caller;
+use crate::identity::revoked::Revoked;
 use crate::identity::token::{self, TokenFault};
 
 use super::conn::Conn;
 use super::load::Class;
+use super::pipeline::note_caller;
 use super::refusal::{Kind, Refusal};
 use super::shard::Shard;
 
@@ -81,13 +84,57 @@ pub(super) fn media_type(conn: &Conn) -> Result<(), Refusal> {
     }
 }
 
-/// Who calls, at the time the clock was last read: the verified token's caller, or `anonymous` where that is allowed and no token came.
+/// Who calls, unless that is revoked.
 pub(super) fn caller(
     shard: &Shard,
     snapshot: &Snapshot,
     conn: &Conn,
     endpoint: EndpointId,
 ) -> Result<Rc<Caller>, Refusal> {
+    let caller = verified(shard, snapshot, conn, endpoint)?;
+    if let Err(refusal) = unrevoked(snapshot, endpoint, &caller, ActiveTask::None) {
+        // Whose request it was is known here, and to nobody who only sees it refused.
+        note_caller(shard, snapshot, &caller, endpoint, &refusal);
+        return Err(refusal.recorded());
+    }
+    Ok(caller)
+}
+
+/// Whether a caller may still do anything, and work on this task: asked with the newest snapshot, immediately before
+/// each decision, and when a stream begins.
+///
+/// # Errors
+/// For a caller as for a bad token, for a task as for one that it does not hold.
+pub(super) fn unrevoked(
+    snapshot: &Snapshot,
+    endpoint: EndpointId,
+    caller: &Caller,
+    task: ActiveTask,
+) -> Result<(), Refusal> {
+    if snapshot.revocations.is_empty() {
+        return Ok(());
+    }
+    match revoked(snapshot, caller, task) {
+        None => Ok(()),
+        Some(Revoked::Task) => Err(Kind::TaskUnavailable.into()),
+        Some(Revoked::Caller) => {
+            let challenge = snapshot.prepared.endpoints[endpoint.index()].challenge_invalid.clone();
+            Err(Refusal { challenge: Some(challenge), ..Kind::Revoked.into() })
+        }
+    }
+}
+
+/// What of a caller and its task is revoked, by the ids of the same snapshot.
+pub(super) fn revoked(snapshot: &Snapshot, caller: &Caller, task: ActiveTask) -> Option<Revoked> {
+    let name = match task {
+        ActiveTask::One(task) => Some(snapshot.settings.policy.tasks().name(task)),
+        ActiveTask::None | ActiveTask::Several => None,
+    };
+    snapshot.revocations.hits(caller, name)
+}
+
+/// Who calls, at the time the clock was last read: the verified token's caller, or `anonymous` where that is allowed and no token came.
+fn verified(shard: &Shard, snapshot: &Snapshot, conn: &Conn, endpoint: EndpointId) -> Result<Rc<Caller>, Refusal> {
     let bytes = conn.bytes();
     let prepared = &snapshot.prepared.endpoints[endpoint.index()];
     let refused = |challenge: &str, kind: Kind| Refusal { challenge: Some(challenge.to_owned()), ..kind.into() };

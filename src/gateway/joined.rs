@@ -17,7 +17,7 @@ use super::conn::Conn;
 use super::flight::{NEVER, Next};
 use super::live::Feed;
 use super::shard::Shard;
-use super::watch::{self, Woke};
+use super::watch::{self, Heed, Woke};
 
 /// The answer to a batch, being made.
 pub(super) struct Joined {
@@ -111,7 +111,7 @@ impl Joined {
                 Form::Array { .. } | Form::Elsewhere(_) => NEVER,
                 Form::Events(_) => self.spoken.plus_ms(STREAM_KEEPALIVE_MS),
             };
-            match watch::next(shard, conn, work.as_mut(), until, false, false).await {
+            match watch::next(shard, conn, work.as_mut(), until, false, Heed::Nothing).await {
                 Woke::Done(done) => return done,
                 Woke::Time => {
                     let mut comment = Vec::with_capacity(24);

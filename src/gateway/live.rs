@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
 use std::task::{Poll, Waker};
 
 use foldhash::fast::RandomState;
@@ -25,6 +26,7 @@ use crate::base::time::{Moment, Now};
 use crate::config::snapshot::Snapshot;
 use crate::identity::active::ActiveTask;
 use crate::identity::caller::Caller;
+use crate::identity::revoked::Revocations;
 use crate::mcp::method::Verb;
 use crate::mcp::revision::Era;
 use crate::policy::decide;
@@ -36,6 +38,7 @@ use crate::uring::socket::Socket;
 
 use super::events::{self, Eyes, Why};
 use super::flight::{Flight, IdBytes, NEVER, Renamed, Taken, Whose, faulted, reasoned};
+use super::gate;
 use super::meter::Figures;
 use super::modern::Opted;
 use super::refusal::{Kind, Refusal};
@@ -77,12 +80,20 @@ impl Who {
         Some(Rc::new(Self { caller: Rc::new(caller), task, epoch: snapshot.auth_epoch }))
     }
 
+    /// Whether it, or its task, is revoked.
+    pub(super) fn is_revoked(&self, snapshot: &Held) -> bool {
+        // Under other settings the number of its task means nothing; who it is, still does.
+        let task = if self.epoch == snapshot.auth_epoch { self.task } else { ActiveTask::None };
+        !snapshot.revocations.is_empty() && gate::revoked(snapshot, &self.caller, task).is_some()
+    }
+
     fn has_rights_of(&self, other: &Self) -> bool {
         let (mine, theirs) = (&self.caller, &other.caller);
         self.task == other.task
             && self.epoch == other.epoch
             && (mine.issuer == theirs.issuer && mine.subject == theirs.subject && mine.agent == theirs.agent)
             && mine.tasks == theirs.tasks
+            && (mine.heads == theirs.heads && mine.claims == theirs.claims)
     }
 }
 
@@ -385,7 +396,7 @@ impl Feed {
     fn weigh_again(&self, shard: &Shard, who: &Who) {
         let snapshot = shard.snapshot();
         let parts = self.parts.borrow().clone();
-        let Some(eyes) = parts.iter().find_map(|part| self.eyes(&snapshot, who, part)) else {
+        let Some(eyes) = parts.iter().find_map(|part| self.eyes(shard, &snapshot, who, part)) else {
             // Nobody is left whom these rules could be asked about.
             return self.outlet.borrow_mut().retain_waiting(|_| parts.is_empty());
         };
@@ -411,8 +422,9 @@ impl Feed {
     }
 
     /// `None` where its endpoint or its server is gone.
-    fn eyes<'a>(&'a self, snapshot: &'a Held, who: &'a Who, part: &Part) -> Option<Eyes<'a>> {
+    fn eyes<'a>(&'a self, shard: &'a Shard, snapshot: &'a Held, who: &'a Who, part: &Part) -> Option<Eyes<'a>> {
         Some(Eyes {
+            shard,
             snapshot,
             caller: who.caller.clone(),
             task: who.task,
@@ -429,7 +441,7 @@ impl Feed {
     fn exposed(&self, shard: &Shard, part: &Part, answer: &[u8]) -> Option<Vec<u8>> {
         let (verb, renamed) = self.about.as_deref()?;
         let (snapshot, who) = (shard.snapshot(), self.who.borrow().clone());
-        let eyes = self.eyes(&snapshot, &who, part)?;
+        let eyes = self.eyes(shard, &snapshot, &who, part)?;
         route::expose(&eyes, *verb, renamed.as_ref(), answer)
     }
 
@@ -605,6 +617,8 @@ pub(super) struct Feeds {
     /// Counts up when streams are to look around: with other settings, and with what operators approve of.
     turns: Cell<u64>,
     approvals: Cell<u64>,
+    /// Those by which streams were last looked at.
+    revocations: RefCell<Arc<Revocations>>,
     /// The snapshot under which lists were last looked at.
     number: Cell<u64>,
     hashed: RefCell<visible::Hashed>,
@@ -630,6 +644,7 @@ impl Feeds {
             epoch: Cell::new(0),
             turns: Cell::new(0),
             approvals: Cell::new(0),
+            revocations: RefCell::default(),
             number: Cell::new(0),
             hashed: RefCell::default(),
         }
@@ -900,6 +915,7 @@ impl Feeds {
             self.wake_all();
             self.turn(shard);
         }
+        self.heed_revocations(shard);
         if self.number.replace(snapshot.number) != snapshot.number {
             let homes: Vec<Rc<Feed>> = self.homes.borrow().values().cloned().collect();
             homes.iter().for_each(|feed| self.look_at_lists(shard, &snapshot, feed));
@@ -909,6 +925,31 @@ impl Feeds {
                 self.turn(shard);
             }
         }
+    }
+
+    /// Ends the streams of those who are revoked, read or not, where others are than the last time.
+    pub(super) fn heed_revocations(&self, shard: &Shard) {
+        let snapshot = shard.snapshot();
+        if Arc::ptr_eq(&self.revocations.borrow(), &snapshot.revocations) {
+            return;
+        }
+        self.revocations.replace(snapshot.revocations.clone());
+        self.each(|feed| {
+            if !feed.who.borrow().is_revoked(&snapshot) {
+                return;
+            }
+            if feed.asked.is_none() {
+                feed.ended.set(true);
+            } else if feed.line.borrow().is_none() {
+                // The connection that asked for an answer sees to it itself, while it is there.
+                feed.ended.set(true);
+                self.answers.borrow_mut().remove(&feed.stream);
+                feed.outlet.borrow_mut().shut();
+                self.settle(feed);
+            }
+        });
+        self.wake_all();
+        self.turn(shard);
     }
 
     fn turn(&self, shard: &Shard) {

@@ -7,6 +7,7 @@
 mod answer;
 mod apart;
 mod batch;
+mod beside;
 mod conn;
 pub mod control;
 mod denial;

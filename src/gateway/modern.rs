@@ -26,6 +26,7 @@ use crate::policy::table::Table;
 use crate::session::tasks::{self, TaskHandle};
 
 use super::answer::accept as acceptable;
+use super::beside::{Beside, Limits};
 use super::events::Eyes;
 use super::flight::Flight;
 use super::judge::marks;
@@ -123,25 +124,24 @@ pub(super) fn accept(shard: &Shard, flight: &Flight, facts: &Facts, body: &[u8])
 /// Policy decides what a server may ask of the client, inside an `input_required` result too, and the client what it
 /// can be asked (MCP 2026-07-28 basic/patterns/mrtr).
 fn input_required(shard: &Shard, flight: &Flight, body: &[u8]) -> Result<(), Kind> {
+    let party = Beside::of(shard, flight);
     if body.is_empty() {
-        let all = flight.opted.declared.has(Declared::ASKS) && Ask::ALL.into_iter().all(|ask| may_ask(flight, ask));
+        let all = flight.opted.declared.has(Declared::ASKS)
+            && Ask::ALL.into_iter().all(|ask| party.may_ask(ask, Limits::Looked));
         return if all { Ok(()) } else { Err(Kind::AskForbidden) };
     }
     let mut reader = shard.reader();
     let envelope = reader.read(body).map_err(|_| Kind::ServerInvalid)?;
     let result = envelope.body.ok_or(Kind::ServerInvalid)?.value.of(body);
-    askable(flight, input::asks(result).map_err(|_| Kind::ServerInvalid)?)
+    askable(shard, flight, input::asks(result).map_err(|_| Kind::ServerInvalid)?, Limits::Taken)
 }
 
-fn askable(flight: &Flight, asks: Asks) -> Result<(), Kind> {
-    if !asks.iter().all(|ask| may_ask(flight, ask)) {
+fn askable(shard: &Shard, flight: &Flight, asks: Asks, limits: Limits) -> Result<(), Kind> {
+    let party = Beside::of(shard, flight);
+    if !asks.iter().all(|ask| party.may_ask(ask, limits)) {
         return Err(Kind::AskForbidden);
     }
     if flight.opted.declared.has(asks.needs()) { Ok(()) } else { Err(Kind::ServerInvalid) }
-}
-
-fn may_ask(flight: &Flight, ask: Ask) -> bool {
-    decide::asks(&flight.snapshot.table, &flight.caller, flight.task, flight.server, ask).is_ok()
 }
 
 /// An accepted answer, where it does not go as it came.
@@ -154,9 +154,11 @@ pub(super) fn rewritten(shard: &Shard, flight: &Flight, facts: &Facts, body: &[u
     }
     match flight.method.map(|method| method.verb) {
         Some(Verb::ToolsCall) if facts.result_type == ResultType::Task => sealed(shard, flight, body).map(Some),
-        Some(Verb::TasksGet) => state(flight, body).map(Some),
+        Some(Verb::TasksGet) => state(shard, flight, body).map(Some),
         // Acknowledgements are empty; but if one names a task, it is this one.
-        Some(Verb::TasksUpdate | Verb::TasksCancel) if Task::of_result(body).is_ok() => state(flight, body).map(Some),
+        Some(Verb::TasksUpdate | Verb::TasksCancel) if Task::of_result(body).is_ok() => {
+            state(shard, flight, body).map(Some)
+        }
         Some(Verb::Discover) => Ok(without_tasks(body, true)),
         _ => Ok(None),
     }
@@ -165,7 +167,7 @@ pub(super) fn rewritten(shard: &Shard, flight: &Flight, facts: &Facts, body: &[u
 /// A task that a call became, by a name that is good for this caller alone.
 fn sealed(shard: &Shard, flight: &Flight, body: &[u8]) -> Result<Vec<u8>, Kind> {
     let task = Task::of_result(body).map_err(|_| Kind::ServerInvalid)?;
-    askable(flight, task.asks(body).map_err(|_| Kind::ServerInvalid)?)?;
+    askable(shard, flight, task.asks(body).map_err(|_| Kind::ServerInvalid)?, Limits::Looked)?;
     let mut scratch = Vec::new();
     let id = task.id(body, &mut scratch).map_err(|_| Kind::ServerInvalid)?;
     let (server, active) = marks(flight);
@@ -180,11 +182,11 @@ fn sealed(shard: &Shard, flight: &Flight, body: &[u8]) -> Result<Vec<u8>, Kind> 
 }
 
 /// The state of the task that was asked for, by the name it was asked for with.
-fn state(flight: &Flight, body: &[u8]) -> Result<Vec<u8>, Kind> {
+fn state(shard: &Shard, flight: &Flight, body: &[u8]) -> Result<Vec<u8>, Kind> {
     let asked = flight.opted.task().ok_or(Kind::ServerInvalid)?;
     let task = Task::of_result(body).map_err(|_| Kind::ServerInvalid)?;
     task.find(body, std::slice::from_ref(asked)).ok_or(Kind::ServerInvalid)?;
-    askable(flight, task.asks(body).map_err(|_| Kind::ServerInvalid)?)?;
+    askable(shard, flight, task.asks(body).map_err(|_| Kind::ServerInvalid)?, Limits::Looked)?;
     Ok(task.renamed(body, &asked.client))
 }
 
@@ -229,8 +231,8 @@ fn notification(shard: &Shard, flight: &Flight, data: &[u8]) -> Judged {
         flight.snapshot.states[flight.server.index()].poke.changed();
     }
     let hidden = match method.verb {
-        Verb::ResourceUpdated => !readable(&Eyes::of(flight, &shard.snapshot()), envelope, data),
-        Verb::TaskChanged => !task_askable(flight, data),
+        Verb::ResourceUpdated => !readable(&Eyes::of(shard, flight, &shard.snapshot()), envelope, data),
+        Verb::TaskChanged => !task_askable(shard, flight, data),
         _ => false,
     };
     if hidden {
@@ -287,15 +289,15 @@ fn readable(eyes: &Eyes<'_>, envelope: &Envelope, data: &[u8]) -> bool {
 
 /// Whether the client of a stream, which declared so much, may be asked what the task in a notification asks.
 pub(super) fn is_task_askable(eyes: &Eyes<'_>, declared: Declared, data: &[u8]) -> bool {
-    let may = |ask| decide::asks(&eyes.snapshot.table, &eyes.caller, eyes.task, eyes.server, ask).is_ok();
+    let may = |ask| Beside::seen(eyes).may_ask(ask, Limits::Looked);
     let asks = Task::of_params(data).and_then(|task| task.asks(data));
     asks.is_ok_and(|asks| asks.iter().all(may) && declared.has(asks.needs()))
 }
 
 /// Whether the client may be asked what the task in a notification asks.
-fn task_askable(flight: &Flight, data: &[u8]) -> bool {
+fn task_askable(shard: &Shard, flight: &Flight, data: &[u8]) -> bool {
     let asks = Task::of_params(data).and_then(|task| task.asks(data));
-    asks.is_ok_and(|asks| askable(flight, asks).is_ok())
+    asks.is_ok_and(|asks| askable(shard, flight, asks, Limits::Looked).is_ok())
 }
 
 /// One message less, counted by why.

@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 use crate::base::ids::{EndpointId, ServerId, ShardId};
 use crate::base::limits::ID_BYTES_MAX;
 use crate::base::time::Now;
-use crate::config::snapshot::Route;
+use crate::config::snapshot::{Route, Snapshot};
 use crate::http::field::Known;
 use crate::http::head::{Framing, Method, Version};
 use crate::http::reply;
@@ -259,10 +259,11 @@ pub(super) async fn judged(
 fn rated(judge: &Judge<'_>, flight: &Flight, call: &Call) -> Result<(), Refusal> {
     use methods::Subject;
     let alone = |method: &methods::Method| matches!(method.subject, Subject::None | Subject::Listen | Subject::Task);
+    // What is asked of no rule, too: lists, and streams of several servers.
+    judge.unrevoked(call)?;
     if call.shape != Shape::Request || !call.method.is_some_and(alone) {
         return Ok(());
     }
-    judge.unrevoked(call)?;
     judge.rates(call, (flight.whose == Whose::Alone).then_some(flight.server))
 }
 
@@ -474,7 +475,13 @@ fn era_offered(flight: &Flight) -> Result<(), Refusal> {
 }
 
 /// A refusal that was not decided on (a malformed message, an unknown session) leaves a note of who it was.
-pub(super) fn note_caller(shard: &Shard, snapshot: &Held, caller: &Caller, endpoint: EndpointId, refusal: &Refusal) {
+pub(super) fn note_caller(
+    shard: &Shard,
+    snapshot: &Snapshot,
+    caller: &Caller,
+    endpoint: EndpointId,
+    refusal: &Refusal,
+) {
     // A 405 to a GET is how a server says that it has no stream there: an answer, which clients ask for as a habit.
     if refusal.recorded || refusal.kind == Kind::MethodNotAllowed {
         return;
@@ -497,6 +504,9 @@ pub(super) fn note_caller(shard: &Shard, snapshot: &Held, caller: &Caller, endpo
 
 /// A request without a caller leaves a note while there is plenty of room for it.
 fn note(shard: &Shard, refusal: &Refusal, began: Now) {
+    if refusal.recorded {
+        return;
+    }
     shard.control.tally.refused(shard.id, refusal.kind);
     let reason = refusal.kind.row().word;
     shard.record.noted(&Decision { unix_ms: began.unix_ms, reason, ..Decision::default() });

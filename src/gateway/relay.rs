@@ -26,7 +26,7 @@ use super::route;
 use super::sessions;
 use super::shard::Shard;
 use super::stream::{self, Carries};
-use super::watch::{self, Woke};
+use super::watch::{self, Heed, Woke};
 
 /// Gives the client what the server answered to its message.
 pub(super) async fn answer(
@@ -190,7 +190,7 @@ async fn fill(
 ) -> Result<(), UpstreamFault> {
     let mut work = pin!(answer.fill(&shard.buffers));
     loop {
-        match watch::next(shard, conn, work.as_mut(), NEVER, flight.era == Era::Modern, false).await {
+        match watch::next(shard, conn, work.as_mut(), NEVER, flight.era == Era::Modern, Heed::Nothing).await {
             Woke::Done(result) => {
                 return result.map_err(|fault| if abort.fired() { UpstreamFault::Abandoned } else { fault });
             }

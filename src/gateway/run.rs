@@ -353,6 +353,7 @@ impl Shard {
         loop {
             let now = self.timers.now().mono;
             self.control.seen.set(self.id, self.snapshot().number);
+            self.feeds.heed_revocations(self);
             if self.connections().is_empty() {
                 self.last_parcels();
             }
@@ -376,10 +377,10 @@ impl Shard {
         self.upstreams.clear();
     }
 
-    /// Those that wait on streams look around.
+    /// Those that wait on streams look around; and those that relay an answer that is one.
     pub(super) fn wake_streams(&self) {
         self.each(|slot| {
-            if slot.phase.get() == Phase::Stream {
+            if matches!(slot.phase.get(), Phase::Stream | Phase::Busy) {
                 wake(slot);
             }
         });

@@ -17,6 +17,7 @@ use crate::session::outlet::EventId;
 
 use super::conn::Conn;
 use super::flight::{Flight, NEVER, Next, Taken};
+use super::gate;
 use super::live::{self, Feed, Who};
 use super::load::Class;
 use super::pipeline::{self, Asked};
@@ -25,7 +26,7 @@ use super::sessions::{self, Live};
 use super::shard::{Held, Shard};
 use super::sse;
 use super::tap::Tap;
-use super::watch::{self, Woke};
+use super::watch::{self, Heed, Woke};
 
 /// Serves a GET or DELETE (MCP 2025-03-26 to 2025-11-25 basic/transports).
 pub(super) async fn serve(
@@ -61,6 +62,7 @@ pub(super) async fn serve(
         return Ok(Next::HandOver(home));
     }
     let task = task(conn, &snapshot, &caller)?;
+    gate::unrevoked(&snapshot, endpoint, &caller, task).map_err(|refusal| refusal.to(Era::Legacy, None))?;
     if method == Method::Get {
         afford(shard, &snapshot, &caller).map_err(|kind| Refusal::from(kind).to(Era::Legacy, None))?;
     }
@@ -167,7 +169,7 @@ async fn opened(shard: &Shard, conn: &mut Conn, feed: &Rc<Feed>) -> Option<Resul
             return Some(opened);
         }
         let mut work = pin!(live::changed(shard, feed, NEVER));
-        if let Woke::Gone = watch::next(shard, conn, work.as_mut(), NEVER, true, false).await {
+        if let Woke::Gone = watch::next(shard, conn, work.as_mut(), NEVER, true, Heed::Nothing).await {
             // Else the feed would remember every connection that left before its server answered.
             feed.changed();
             return None;

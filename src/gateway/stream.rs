@@ -10,6 +10,7 @@ use crate::base::time::Moment;
 use crate::http::body as chunks;
 use crate::http::head::{Framing, Version};
 use crate::http::sse::{self, Event, EventParser};
+use crate::identity::active::ActiveTask;
 use crate::jsonrpc::answer::Answer as Facts;
 use crate::jsonrpc::id;
 use crate::jsonrpc::scan::Shape;
@@ -26,6 +27,7 @@ use super::answer::{accept, deadline, of_facts, retire};
 use super::conn::Conn;
 use super::events::{self, Eyes, Said, Why};
 use super::flight::{Ended, Flight, NEVER, Next, end, reasoned};
+use super::gate;
 use super::live::{self, Feed, Source, Told};
 use super::modern;
 use super::refusal::{Kind, Refusal};
@@ -34,7 +36,7 @@ use super::session::write_head;
 use super::shard::{Held, Phase, Shard};
 use super::tally::Count;
 use super::tap::expiry;
-use super::watch::{self, Woke};
+use super::watch::{self, Heed, Woke};
 
 /// What a stream is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -187,6 +189,9 @@ impl Relay<'_> {
                 return ended;
             }
             self.wait_for_room(answer, abort).await;
+            if self.is_revoked() {
+                return End::Withheld(Kind::Revoked);
+            }
             if !matches!(self.carries, Carries::Answer { .. }) && self.is_over() {
                 return End::Clean;
             }
@@ -203,10 +208,21 @@ impl Relay<'_> {
         self.expires <= shard.timers.now().mono || !same && !self.is_still_allowed(&snapshot)
     }
 
+    /// Whether its caller, or its task, has been revoked meanwhile.
+    fn is_revoked(&self) -> bool {
+        let snapshot = self.shard.snapshot();
+        !snapshot.revocations.is_empty() && {
+            // Who cannot be told any more has still the names it came with.
+            let same = || (self.flight.caller.clone(), ActiveTask::None);
+            let (caller, task) = self.flight.who(&snapshot).unwrap_or_else(same);
+            gate::revoked(&snapshot, &caller, task).is_some()
+        }
+    }
+
     /// Whether, under other settings, its caller may still have all that it was granted, and where it has that from.
     fn is_still_allowed(&self, snapshot: &Held) -> bool {
         let flight = self.flight;
-        let eyes = Eyes::of(flight, snapshot);
+        let eyes = Eyes::of(self.shard, flight, snapshot);
         let at = |instance| instance == 0 || snapshot.states[eyes.server.index()].has(instance);
         let there = std::ptr::eq(eyes.snapshot, snapshot) && at(flight.instance);
         let subscription = flight.opted.subscription().map(RefCell::borrow);
@@ -224,6 +240,7 @@ impl Relay<'_> {
     async fn wait(&mut self, conn: &mut Conn, answer: &mut Answer, abort: &Abort) -> Option<End> {
         let shard = self.shard;
         let streaming = !matches!(self.carries, Carries::Answer { .. });
+        let heed = if streaming { Heed::All } else { Heed::Turns };
         let mut work = pin!(async {
             if streaming { answer.fill_late(&shard.buffers).await } else { answer.fill(&shard.buffers).await }
         });
@@ -232,7 +249,7 @@ impl Relay<'_> {
             let until = if streaming { until.min(self.expires) } else { until };
             let until = self.told.as_ref().and_then(|told| told.due()).map_or(until, |due| due.min(until));
             let watched = self.client_matters() || self.kept.as_ref().is_some_and(|kept| kept.tap.is_some());
-            match watch::next(shard, conn, work.as_mut(), until, watched, streaming).await {
+            match watch::next(shard, conn, work.as_mut(), until, watched, heed).await {
                 Woke::Done(Ok(())) => {
                     self.heed_silence(conn, false);
                     return None;
@@ -251,6 +268,11 @@ impl Relay<'_> {
                     return Some(End::Clean);
                 }
                 Woke::Time => {
+                    if self.is_revoked() {
+                        abort.fire();
+                        let _ = work.as_mut().await;
+                        return Some(End::Withheld(Kind::Revoked));
+                    }
                     if streaming && self.is_over() {
                         abort.fire();
                         let _ = work.as_mut().await;
@@ -258,6 +280,10 @@ impl Relay<'_> {
                     }
                     if self.look_at_lists() {
                         self.flush(conn).await;
+                        continue;
+                    }
+                    if !streaming && shard.timers.now().mono < until {
+                        // There was nothing to see for this one.
                         continue;
                     }
                     let mut comment = Vec::with_capacity(24);
@@ -275,7 +301,7 @@ impl Relay<'_> {
     fn look_at_lists(&mut self) -> bool {
         let Some(told) = self.told.take() else { return false };
         let (shard, snapshot) = (self.shard, self.shard.snapshot());
-        let eyes = Eyes::of(self.flight, &snapshot);
+        let eyes = Eyes::of(shard, self.flight, &snapshot);
         let looks = shard.feeds.view_of(&eyes, |view| told.look(shard, view));
         let due = told.due().is_some_and(|due| due <= shard.timers.now().mono);
         if due {
@@ -559,7 +585,7 @@ fn answer_event(shard: &Shard, flight: &Flight, facts: Facts, data: &[u8]) -> Ju
 /// A request or notification of the server.
 fn server_event(shard: &Shard, flight: &Flight, data: &[u8]) -> Judged {
     let current = shard.snapshot();
-    match events::said(shard, &Eyes::of(flight, &current), data) {
+    match events::said(shard, &Eyes::of(shard, flight, &current), data) {
         Said::Forward => Judged::Forward,
         Said::Changed(data) => Judged::Instead(data),
         Said::Drop => Judged::Drop,

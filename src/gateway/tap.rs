@@ -225,6 +225,7 @@ impl Reading<'_> {
         self.tap.feed.is_shut_up()
             || self.expires <= shard.timers.now().mono
             || shard.snapshot().auth_epoch != who.epoch
+            || who.is_revoked(&shard.snapshot())
     }
 
     /// Whether a drain ends it.

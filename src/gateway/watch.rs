@@ -25,15 +25,26 @@ pub(super) enum Woke<T> {
     Draining,
 }
 
-/// Waits for `work`, at most until `until`, and where `streaming` until callers are to be looked at again. Notices that
-/// the client is gone from the first timer tick on, once; and that the shard drains, where `streaming`.
+/// What else than its work and its client ends a wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Heed {
+    /// Nothing.
+    Nothing,
+    /// That callers are to be looked at again.
+    Turns,
+    /// That, and that the shard drains.
+    All,
+}
+
+/// Waits for `work`, at most until `until`, and where `heed` says so until callers are to be looked at again. Notices
+/// that the client is gone from the first timer tick on, once; and that the shard drains, where that is heeded.
 pub(super) async fn next<F: Future>(
     shard: &Shard,
     conn: &mut Conn,
     mut work: Pin<&mut F>,
     until: Moment,
     watch_client: bool,
-    streaming: bool,
+    heed: Heed,
 ) -> Woke<F::Output> {
     if let Poll::Ready(done) = poll_once(work.as_mut()).await {
         return Woke::Done(done);
@@ -50,10 +61,10 @@ pub(super) async fn next<F: Future>(
             if let Poll::Ready(done) = work.as_mut().poll(cx) {
                 return Poll::Ready(Some(Woke::Done(done)));
             }
-            if streaming && shard.draining() {
+            if heed == Heed::All && shard.draining() {
                 return Poll::Ready(Some(Woke::Draining));
             }
-            if streaming && shard.feeds.turns() != turns {
+            if heed != Heed::Nothing && shard.feeds.turns() != turns {
                 return Poll::Ready(Some(Woke::Time));
             }
             if watch_client && !conn.gone && gone(conn, cx) {
@@ -62,7 +73,7 @@ pub(super) async fn next<F: Future>(
             if alarm.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(if ticked { Some(Woke::Time) } else { None });
             }
-            if streaming {
+            if heed != Heed::Nothing {
                 *conn.slot.waker.borrow_mut() = Some(cx.waker().clone());
             }
             Poll::Pending

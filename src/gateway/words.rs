@@ -216,7 +216,8 @@ fn calls(count: impl Into<u64>) -> String {
 }
 
 /// A length of time as people say it: its two largest units, rounded up, so that who waits so long has waited enough.
-pub(super) fn duration(ms: u64) -> String {
+#[must_use]
+pub fn duration(ms: u64) -> String {
     const UNITS: [(&str, u64); 4] = [("day", 86_400), ("hour", 3_600), ("minute", 60), ("second", 1)];
     let seconds = ms.div_ceil(1000).max(1);
     let first = UNITS.iter().position(|(_, unit)| *unit <= seconds).unwrap_or(3);

@@ -4,13 +4,15 @@
 use std::collections::HashMap;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::base::limits::{ADMIN_ANSWER_MS_MAX, HEAD_BYTES_MAX, HOUSEKEEPING_MS};
+use crate::base::limits::{
+    ADMIN_ANSWER_MS_MAX, ADMIN_BODY_BYTES_MAX, ADMIN_WORKERS_MAX, HEAD_BYTES_MAX, HOUSEKEEPING_MS,
+};
 use crate::gateway::control::{Busy, Control, Life};
 use crate::gateway::tally::Section;
 use crate::http::field::Known;
@@ -22,6 +24,7 @@ use crate::mcp::transport::Transport;
 use crate::uring::wait::clock;
 
 use super::orders::{Order, Orders};
+use super::people::{self, People};
 pub use super::surveys::SurveyHealth;
 use super::{PlaneFault, endpoints, metrics, probe};
 
@@ -145,6 +148,10 @@ pub struct Desk {
     pub health: Arc<Health>,
     /// What it can be told to do.
     pub orders: Orders,
+    /// What people decide there.
+    pub(super) people: People,
+    /// Requests of theirs that are being worked on.
+    pub(super) at_work: AtomicUsize,
 }
 
 /// Listens, and answers from a thread of its own until the process ends. Says where.
@@ -214,7 +221,13 @@ fn answer(mut socket: TcpStream, desk: &Arc<Desk>) -> std::io::Result<()> {
             if desk.orders.allows(head.get(&bytes, Known::Authorization)) {
                 return carry_out(socket, desk, order);
             }
-            Page::json(401, "{\"error\":\"the token is in the state folder: Authorization: Bearer TOKEN\"}\n")
+            Page::json(401, TOKEN)
+        }
+        _ if people::is_theirs(path) => {
+            if desk.orders.allows(head.get(&bytes, Known::Authorization)) {
+                return attend(socket, desk, &head, bytes, until);
+            }
+            Page::json(401, TOKEN)
         }
         (_, Some(_)) => Page::json(405, "{\"error\":\"POST\"}\n"),
         (Method::Get | Method::Head, None) => page(path, &desk.control, &desk.health),
@@ -233,6 +246,51 @@ fn carry_out(mut socket: TcpStream, desk: &Arc<Desk>, order: Order) -> std::io::
         let _ = write(&mut socket, &Page::json(status, body), true, until);
     };
     std::thread::Builder::new().name("plane-order".into()).spawn(work).map(drop)
+}
+
+/// Does what a person wants, on a thread of its own: a revocation waits for the shards.
+fn attend(
+    mut socket: TcpStream,
+    desk: &Arc<Desk>,
+    head: &RequestHead,
+    mut bytes: Vec<u8>,
+    until: Instant,
+) -> std::io::Result<()> {
+    let with_body = head.method != Method::Head;
+    let length = match head.framing {
+        Framing::None => 0,
+        Framing::Length(length) => usize::try_from(length).unwrap_or(usize::MAX),
+        Framing::Chunked | Framing::UntilClose => usize::MAX,
+    };
+    if length > ADMIN_BODY_BYTES_MAX {
+        let (status, body) = people::refused(413, "the body must have a Content-Length, of 2 MiB at most");
+        return write(&mut socket, &Page::json(status, body), with_body, until);
+    }
+    while bytes.len() < head.end + length {
+        let Some(left) = left(until) else { return Ok(()) };
+        socket.set_read_timeout(Some(left))?;
+        let mut piece = [0; 16 * 1024];
+        let n = socket.read(&mut piece)?;
+        if n == 0 {
+            return Ok(());
+        }
+        bytes.extend_from_slice(&piece[..n]);
+    }
+    if desk.at_work.fetch_add(1, Ordering::AcqRel) >= ADMIN_WORKERS_MAX {
+        desk.at_work.fetch_sub(1, Ordering::AcqRel);
+        let (status, body) = people::refused(503, "too many requests are being worked on");
+        return write(&mut socket, &Page::json(status, body), with_body, until);
+    }
+    let (desk, method, path, end) = (desk.clone(), head.method, head.path, head.end);
+    let worker = desk.clone();
+    let work = move || {
+        let (status, body) = worker.people.answer(method, path.of(&bytes), &bytes[end..end + length]);
+        worker.at_work.fetch_sub(1, Ordering::AcqRel);
+        let until = Instant::now() + Duration::from_millis(ADMIN_ANSWER_MS_MAX);
+        let _ = write(&mut socket, &Page::json(status, body), with_body, until);
+    };
+    let begun = std::thread::Builder::new().name("plane-people".into()).spawn(work);
+    begun.map(drop).inspect_err(|_| _ = desk.at_work.fetch_sub(1, Ordering::AcqRel))
 }
 
 fn write(socket: &mut TcpStream, page: &Page, with_body: bool, until: Instant) -> std::io::Result<()> {
@@ -347,6 +405,7 @@ fn page(path: &[u8], control: &Control, health: &Health) -> Page {
                         "snapshot": snapshot.number,
                         "policy": snapshot.settings.policy.hex12(), "draining": control.life() != Life::Run,
                         "sessions": control.ledger.len(), "counts": counts(control.counts.standing()), "shards": shards,
+                        "approvals": control.approvals.waiting(), "revocations": snapshot.revocations.len(),
                         "endpoints": endpoints::status(&snapshot),
                         "reload": health.reload().as_ref().map(reloaded),
                         "happened": control.tally.under(Section::Happened),
@@ -359,4 +418,6 @@ fn page(path: &[u8], control: &Control, health: &Health) -> Page {
     }
 }
 
-const PAGES: &str = "{\"error\":\"GET /healthz, /readyz, /status or /metrics; POST /reload or /drain\"}\n";
+const TOKEN: &str = "{\"error\":\"the token is in the state folder: Authorization: Bearer TOKEN\"}\n";
+const PAGES: &str = "{\"error\":\"GET /healthz, /readyz, /status or /metrics; POST /reload or /drain; with the token also \
+                     /approvals and /revocations\"}\n";

@@ -19,8 +19,8 @@ use crate::session::journal::{HEADER, Tail};
 use crate::uring::cpu;
 use crate::uring::wait::clock;
 
+use super::PlaneFault;
 use super::counts::CountsJournal;
-use super::{PlaneFault, state};
 
 /// The journal of one process, which has the state folder to itself.
 #[derive(Debug)]
@@ -54,12 +54,11 @@ pub(super) struct Running {
 }
 
 impl Journal {
-    /// The journal in the state folder. The ledger, which must be empty, gets what is in it.
+    /// The journal in the state folder, which `folder` has claimed. The ledger, which must be empty, gets what is in it.
     ///
     /// # Errors
-    /// `PlaneFault::StateTaken`, `PlaneFault::Journal`, `PlaneFault::File`.
-    pub(super) fn open(state: &Path, ledger: Arc<Ledger>) -> Result<Self, PlaneFault> {
-        let folder = state::claim(state)?;
+    /// `PlaneFault::Journal`, `PlaneFault::File`.
+    pub(super) fn open(folder: File, state: &Path, ledger: Arc<Ledger>) -> Result<Self, PlaneFault> {
         let path = state.join(JOURNAL_FILE);
         let fault =
             |error| PlaneFault::File { what: "the journal of sessions", path: path.display().to_string(), error };
@@ -262,6 +261,7 @@ mod tests {
     use crate::session::ledger::{Bounds, SessionKey, Terms, Upstream, Visit};
 
     use super::*;
+    use crate::plane::state;
 
     const TERMS: Terms = Terms { endpoint: 1, revision: Revision::R2025_06_18, capabilities: 0, issued_s: 1000 };
 
@@ -278,7 +278,7 @@ mod tests {
     }
 
     fn open(state: &Path) -> Journal {
-        Journal::open(state, Arc::new(Ledger::new(Bounds::default()))).unwrap()
+        Journal::open(state::claim(state).unwrap(), state, Arc::new(Ledger::new(Bounds::default()))).unwrap()
     }
 
     fn is_known(ledger: &Ledger, number: u32) -> bool {
@@ -367,7 +367,8 @@ mod tests {
             [(&b"pc-sess\x03rest"[..], JournalFault::Version(3)), (b"something else", JournalFault::Foreign)]
         {
             fs::write(&path, content).unwrap();
-            let opened = Journal::open(folder.path(), Arc::new(Ledger::new(Bounds::default())));
+            let claimed = state::claim(folder.path()).unwrap();
+            let opened = Journal::open(claimed, folder.path(), Arc::new(Ledger::new(Bounds::default())));
             assert!(matches!(opened, Err(PlaneFault::Journal { fault, .. }) if fault == want), "{want}");
             assert_eq!(fs::read(&path).unwrap(), content);
         }

@@ -6,6 +6,7 @@
 //! Spec: README "Running it"; MCP 2026-07-28 basic/versioning (era probe), server/utilities/caching.
 
 pub mod admin;
+mod approvals;
 pub mod audit;
 pub mod banner;
 mod certs;
@@ -19,11 +20,13 @@ mod metrics;
 pub mod notify;
 pub mod orders;
 pub mod pins;
+mod people;
 mod places;
 mod probe;
 mod programs;
 mod publish;
 pub mod reload;
+pub mod revoke;
 pub mod signals;
 pub mod start;
 pub mod state;
@@ -63,6 +66,28 @@ pub enum PlaneFault {
         path: String,
         /// What is wrong with it.
         fault: crate::session::journal::JournalFault,
+    },
+    /// The revocations are not what a gateway wrote.
+    #[error(
+        "the revocations in {path} cannot be read: {why}; mend that file, or undo them all by removing it. Until then \
+         nothing is served: who is revoked must not be let in"
+    )]
+    Revocations {
+        /// Where they are.
+        path: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The approvals are not what a gateway wrote.
+    #[error(
+        "the approvals in {path} cannot be read: {why}; remove that file to start without them: what was approved is \
+         asked again then"
+    )]
+    Approvals {
+        /// Where they are.
+        path: String,
+        /// What is wrong with it.
+        why: String,
     },
     /// The journal of counts is not one that this build can read.
     #[error(

@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -29,10 +30,12 @@ use super::journal::{self, Journal};
 use super::keeper::{self, News};
 use super::log::{self, Log, Watcher};
 use super::orders::Orders;
+use super::people::People;
 use super::publish::{Next, Press, Publisher};
 use super::reload::{Begin, ConfigFile, Reloader};
+use super::revoke::{self, Switch};
 use super::states::states;
-use super::{PlaneFault, state};
+use super::{PlaneFault, approvals, state};
 
 /// What a gateway is started with, beside its settings.
 #[derive(Default)]
@@ -62,6 +65,7 @@ pub struct Gateway {
     threads: Vec<JoinHandle<Result<(), RingFault>>>,
     log: log::Running,
     journal: journal::Running,
+    approvals: approvals::Running,
 }
 
 /// Ends a gateway from elsewhere.
@@ -117,12 +121,16 @@ impl Gateway {
         let prepared = Arc::new(Prepared::new(&settings));
         let (certs, tls) = Certs::load(&settings)?;
         let lack = |error| PlaneFault::System { what: "descriptors", error };
-        let snapshot = first_snapshot(&settings, &prepared, tls).map_err(lack)?;
+        // From here on the folder is this process's.
+        let claimed = state::claim(&settings.state)?;
+        let mut snapshot = first_snapshot(&settings, &prepared, tls).map_err(lack)?;
+        snapshot.revocations = Arc::new(revoke::read(&settings.state)?);
         let control = Arc::new(Control::new(snapshot, shards).map_err(lack)?);
         // Nobody else has it yet, so it is not set yet.
         let _ = control.programs.set(Host::new(driver.clone()).map_err(lack)?);
-        let journal = Journal::open(&settings.state, control.ledger.clone())?;
+        let journal = Journal::open(claimed, &settings.state, control.ledger.clone())?;
         let journal = journal.with_counts(control.counts.clone())?.start()?;
+        let (decided, approvals) = approvals::begin(&settings.state, &control.approvals)?;
         let health = Arc::new(Health::new(settings.servers.iter().map(|server| &*server.name)));
 
         let (writers, readers): (Vec<Writer>, Vec<_>) =
@@ -146,8 +154,10 @@ impl Gateway {
         let (states, tls) = (control.snapshot.load().states.clone(), control.snapshot.load().tls.clone());
         let now = Next { settings: settings.clone(), prepared, states, tls };
         let press = Arc::new(Press::new(control.clone()));
-        let publisher = Publisher::new(now, press.clone(), health.clone(), notes);
-        let admin = attend(&settings, &control, &health, &reloader)?;
+        let publisher = Publisher::new(now, press.clone(), health.clone(), notes.clone());
+        let switch = Switch::new(&settings.state, control.clone(), press);
+        let people = People { control: control.clone(), switch, journal: decided, notes };
+        let admin = attend(&settings, &health, &reloader, people)?;
         keep(&reloader, asked_for, publisher, heard, &news, &control)?;
         wait_for_servers(&settings, &control, &health);
 
@@ -165,7 +175,7 @@ impl Gateway {
             };
             threads.push(run_shard(start, cpus.get(index % cpus.len().max(1)).copied())?);
         }
-        Ok(Self { settings, driver, shards, admin, health, reloader, control, threads, log, journal })
+        Ok(Self { settings, driver, shards, admin, health, reloader, control, threads, log, journal, approvals })
     }
 
     /// What brings it new settings.
@@ -204,21 +214,24 @@ impl Gateway {
         let written =
             self.log.finish().map_err(|error| PlaneFault::File { what: "the last records are lost:", path, error });
         let path = self.settings.state.display().to_string();
-        let kept = self.journal.finish().map_err(|error| PlaneFault::File { what: "sessions are lost:", path, error });
-        result.and(written).and(kept)
+        let lost = |what, error| PlaneFault::File { what, path: path.clone(), error };
+        let kept = self.journal.finish().map_err(|error| lost("sessions are lost:", error));
+        let decided = self.approvals.finish().map_err(|error| lost("approvals are lost:", error));
+        result.and(written).and(kept).and(decided)
     }
 }
 
 /// Opens the admin listener, where there is to be one.
 fn attend(
     settings: &Settings,
-    control: &Arc<Control>,
     health: &Arc<Health>,
     reloader: &Arc<Reloader>,
+    people: People,
 ) -> Result<Option<SocketAddr>, PlaneFault> {
     let Some(address) = settings.admin else { return Ok(None) };
     let orders = Orders::new(&settings.state, reloader.clone())?;
-    admin::start(address, Desk { control: control.clone(), health: health.clone(), orders }).map(Some)
+    let (control, health) = (people.control.clone(), health.clone());
+    admin::start(address, Desk { control, health, orders, people, at_work: AtomicUsize::new(0) }).map(Some)
 }
 
 /// Every shard's own listeners on every address. A port left to the system is chosen once and kept for all.

@@ -1,9 +1,10 @@
 //! The state folder: what must outlive a restart and is no configuration: the key that seals session ids, the one that
-//! the record's digests are made with, and the journal of sessions (`plane::journal`).
+//! the record's digests are made with, the journal of sessions (`plane::journal`), approvals (`plane::approvals`) and
+//! revocations (`plane::revoke`).
 
 use std::fs;
-use std::io::Write as _;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -82,6 +83,63 @@ pub fn claim(state: &Path) -> Result<fs::File, PlaneFault> {
             Err(error) => return Err(fault(error.into())),
         }
     }
+}
+
+/// A file of the state folder; `None` where there is none.
+///
+/// # Errors
+/// What the system says, and `InvalidData` for one with more than `max` bytes.
+pub fn read(state: &Path, name: &str, max: u64) -> std::io::Result<Option<Vec<u8>>> {
+    let file = match fs::File::open(state.join(name)) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut bytes = Vec::new();
+    file.take(max + 1).read_to_end(&mut bytes)?;
+    let fits = bytes.len() as u64 <= max;
+    if fits { Ok(Some(bytes)) } else { Err(std::io::Error::new(std::io::ErrorKind::InvalidData, "it is too large")) }
+}
+
+/// Puts a file of the state folder in the place of what was there: under another name first, so that whoever reads it
+/// reads all of it, and a crash leaves one of the two. It outlives a power failure once this has returned.
+///
+/// # Errors
+/// What the system says; what was there before is there still.
+pub fn replace(state: &Path, name: &str, bytes: &[u8]) -> std::io::Result<()> {
+    let fresh = state.join(format!("{name}.new"));
+    let mut file = begin(state, &fresh)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&fresh, state.join(name))?;
+    // The name must outlive it as well.
+    fs::File::open(state)?.sync_all()
+}
+
+/// A new file at this path of the state folder, that whoever has begun one there before has not ended.
+///
+/// # Errors
+/// What the system says.
+pub(super) fn begin(state: &Path, path: &Path) -> std::io::Result<fs::File> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let file = fs::OpenOptions::new().append(true).create_new(true).mode(0o600).open(path)?;
+    give(state, &file)?;
+    Ok(file)
+}
+
+/// What root writes for a gateway of another user must be that user's.
+///
+/// # Errors
+/// What the system says.
+pub(super) fn give(state: &Path, file: &fs::File) -> std::io::Result<()> {
+    let (ours, theirs) = (file.metadata()?, fs::metadata(state)?);
+    if rustix::process::geteuid().is_root() && (ours.uid(), ours.gid()) != (theirs.uid(), theirs.gid()) {
+        fchown(file, Some(theirs.uid()), Some(theirs.gid()))?;
+    }
+    Ok(())
 }
 
 /// Writes a new key, unless somebody else who starts at the same time was faster: then theirs is the key.

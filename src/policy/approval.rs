@@ -556,10 +556,8 @@ impl Book {
             }
             Change::Decided { id, decision } => {
                 let Some(entry) = self.entries.get_mut(&id) else { return };
-                let late = entry.decision.is_none() && decision.at_unix_ms > entry.until_unix_ms;
                 // A yes never undoes a no.
-                let weaker = entry.decision.as_ref().is_some_and(|before| !before.yes && decision.yes);
-                if late || weaker {
+                if entry.decision.as_ref().is_some_and(|before| !before.yes && decision.yes) {
                     return;
                 }
                 self.waiting -= usize::from(entry.decision.is_none());
@@ -794,3 +792,6 @@ impl Request {
         texts.into_iter().chain(more).sum()
     }
 }
+
+#[cfg(test)]
+mod tests;

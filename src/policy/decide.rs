@@ -497,6 +497,20 @@ pub fn readable(table: &Table, caller: &Caller, task: ActiveTask, server: Server
     asker.judge(Question::Read(uri), None, Takes::Nothing).outcome.is_ok()
 }
 
+/// The same at a known time, after what has happened.
+#[must_use]
+pub fn readable_at(
+    table: &Table,
+    caller: &Caller,
+    task: ActiveTask,
+    server: ServerId,
+    uri: &str,
+    scene: &Scene<'_>,
+) -> bool {
+    let asker = Asker { table, caller, task, server, scene: Some(scene) };
+    asker.judge(Question::Read(uri), None, Takes::Nothing).outcome.is_ok()
+}
+
 /// What the rates of `policy.rates` need of a message that no rule is about (`initialize`, lists, …), to this server or
 /// to none. Of a rate with patterns only where it names the method: then whatever it says of the server suffices.
 ///
@@ -701,7 +715,7 @@ impl<'a> Asker<'a> {
 
 impl Question<'_> {
     /// Whether it is about what is shown.
-    fn is_list(self) -> bool {
+    pub(super) fn is_list(self) -> bool {
         matches!(self, Self::List(..) | Self::CompletePrompt(_) | Self::CompleteTemplate(_))
     }
 

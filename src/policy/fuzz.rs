@@ -1,8 +1,12 @@
-//! What must be true of any URI and template that policy looks at. See `base::fuzz` for how these are run.
+//! What must be true of any condition, URI and template that policy looks at. See `base::fuzz` for how these are run.
 
+use std::sync::Arc;
+
+use super::cond::{ClaimTypes, Condition, Facts, Purpose, Truth};
 use super::glob::Glob;
 use super::uri::{self, Target};
-use crate::base::limits::URI_BYTES_MAX;
+use crate::base::limits::{COND_PATHS_MAX, URI_BYTES_MAX};
+use crate::identity::caller::Caller;
 
 /// A URI or a template: the normal form is its own normal form, holds nothing that is left to resolve, and a glob that
 /// spells either form forbids it, while both must match to permit.
@@ -53,6 +57,44 @@ fn assert_nothing_to_resolve(normal: &str) {
     }
 }
 
+/// A condition, a zero byte, and the arguments it is asked of (claims likewise): a text is refused at one of its own
+/// characters or compiled, and then comes to something whatever the bytes are: what can be told, a list could have said.
+///
+/// # Panics
+/// When one of these is not true.
+pub fn condition(data: &[u8]) {
+    let (text, about) = data.split_at(data.iter().position(|byte| *byte == 0).unwrap_or(data.len()));
+    let about = about.get(1..).unwrap_or_default();
+    let Ok(text) = std::str::from_utf8(text) else {
+        return;
+    };
+    let mut caller = Caller::anonymous();
+    caller.claims = Arc::from(about);
+    let facts = Facts { caller: &caller, args: Some(about), task: None, tool: "t", server: "s", now_s: 1_700_000_000 };
+    for purpose in [Purpose::Who, Purpose::When, Purpose::Sum, Purpose::Value, Purpose::Claim] {
+        let condition = match Condition::parse(text, purpose, &ClaimTypes::default()) {
+            Ok(condition) => condition,
+            Err(fault) => {
+                assert!(!fault.problem.is_empty() && (1..=text.chars().count() + 1).contains(&fault.column));
+                continue;
+            }
+        };
+        assert!(condition.text() == text && condition.arg_paths().len() <= COND_PATHS_MAX);
+        let (truth, unknown) = (condition.truth(&facts, 0), condition.unknown(&facts, 0));
+        if matches!(purpose, Purpose::Who | Purpose::When) {
+            assert!(condition.could(&facts).has(truth), "what is was said to be possible");
+            assert_eq!(unknown.is_some(), truth == Truth::Unknown, "what is unknown has a place");
+        }
+        let fed = |dead| {
+            let mut bytes = Vec::new();
+            condition.value(&facts, dead, &mut |some| bytes.extend_from_slice(some)).then_some(bytes)
+        };
+        assert_eq!(fed(0), fed(0));
+        assert!(condition.number(&facts, 0).is_none() || fed(0).is_some(), "a number is a value");
+        let _ = (fed(u64::MAX), condition.truth(&facts, u64::MAX));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -61,5 +103,10 @@ mod tests {
     #[test]
     fn uris_hold() {
         hold("policy_uri", uri);
+    }
+
+    #[test]
+    fn conditions_hold() {
+        hold("policy_condition", condition);
     }
 }

@@ -11,7 +11,7 @@ use crate::gateway;
 use crate::policy::decide::Why;
 use crate::policy::needs::{NeedOf, Source};
 use crate::policy::remarks::{Remarks, UnknownAt};
-use crate::policy::rule::PolicySet;
+use crate::policy::rule::{Effect, PolicySet};
 use crate::review::ask::{Asked, How, Judged, Operand, Standing};
 use crate::review::words::{self, duration, plain};
 use crate::review::world::World;
@@ -284,7 +284,7 @@ impl std::fmt::Display for LimitLine {
         if !self.holds {
             f.write_str("; does not hold")?;
         }
-        self.retry_ms.map_or(Ok(()), |ms| write!(f, ", again in {}", duration(ms)))
+        self.retry_ms.map_or(Ok(()), |ms| write!(f, ", again in {}", gateway::words::duration(ms)))
     }
 }
 
@@ -294,6 +294,10 @@ impl std::fmt::Display for Standing {
         write!(f, "{} ({}{shadow}): ", self.id, words::effect(self.effect))?;
         match &self.how {
             How::Applies => f.write_str("applies"),
+            How::Closes(key, operand) if self.effect == Effect::Approve => {
+                write!(f, "refuses without asking: {key}: {operand}")
+            }
+            How::Closes(key, operand) => write!(f, "applies: {key}: {operand}"),
             How::Task => f.write_str("does not apply: none of its tasks is active"),
             How::Who(operand) => write!(f, "does not apply: who: {operand}"),
             How::When(operand) => write!(f, "does not apply: when: {operand}"),
@@ -316,6 +320,7 @@ impl Standing {
     fn json(&self) -> Value {
         let (how, operand) = match &self.how {
             How::Applies => ("applies", None),
+            How::Closes(_, operand) => ("closes", Some(operand)),
             How::Task => ("task", None),
             How::Who(operand) => ("who", Some(operand)),
             How::When(operand) => ("when", Some(operand)),

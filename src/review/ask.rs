@@ -80,6 +80,8 @@ pub struct Standing {
 pub enum How {
     /// It does.
     Applies,
+    /// It does, since this could not be told: a forbid refuses, an approve refuses without asking.
+    Closes(&'static str, Operand),
     /// Its tasks are not active.
     Task,
     /// Its `who` does not hold.
@@ -176,11 +178,14 @@ fn how(rule: &Rule, asked: &Asked<'_>, facts: &Facts<'_>, settles: bool) -> How 
     }
     // What cannot be told applies where that closes the door.
     let closes = rule.effect != Effect::Permit;
-    for (cond, how) in [(&rule.who, How::Who as fn(Operand) -> How), (&rule.when, How::When)] {
+    let mut closing = None;
+    for (cond, key, how) in [(&rule.who, "who", How::Who as fn(Operand) -> How), (&rule.when, "when", How::When)] {
         let Some(cond) = cond else { continue };
         match cond.truth(facts, 0) {
             Truth::True => {}
-            Truth::Unknown if closes => {}
+            Truth::Unknown if closes => {
+                closing = closing.or_else(|| Some(How::Closes(key, operand(cond, Truth::Unknown, facts))));
+            }
             truth => return how(operand(cond, truth, facts)),
         }
     }
@@ -188,7 +193,7 @@ fn how(rule: &Rule, asked: &Asked<'_>, facts: &Facts<'_>, settles: bool) -> How 
     if closes && !rule.limits.is_empty() && !settles && rule.mode == Mode::Enforce {
         return How::After;
     }
-    How::Applies
+    closing.unwrap_or(How::Applies)
 }
 
 fn operand(cond: &Condition, truth: Truth, facts: &Facts<'_>) -> Operand {

@@ -93,10 +93,12 @@ pub fn diff(old: &World, new: &World) -> Diff {
         let (olds, news) = (pick(&old.policy, &olds), pick(&new.policy, &news));
         let mut told: Vec<(&Class, Vec<What>)> = Vec::new();
         for class in &classes {
-            let what = compare(&of_class(&olds, class), &of_class(&news, class));
+            let mut what = compare(&of_class(&olds, class), &of_class(&news, class));
             // What a wider class is told already goes for this one too.
-            let known = |it: &(&Class, Vec<What>)| it.0.holds(class) && it.1 == what;
-            if what.is_empty() || told.iter().any(known) {
+            let wider = told.iter().filter(|(wider, _)| wider.holds(class));
+            let known: Vec<&What> = wider.flat_map(|(_, what)| what).collect();
+            what.retain(|what| !known.contains(&what));
+            if what.is_empty() {
                 continue;
             }
             told.push((class, what));

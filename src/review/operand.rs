@@ -1,5 +1,9 @@
 //! Which part of a condition settles it, for people.
 
+use std::collections::HashMap;
+
+use serde_json::value::RawValue;
+
 use crate::policy::cond::{ClaimTypes, Condition, Facts, Truth};
 
 /// Of a condition that is false: the first of the parts joined by `&&` that is.
@@ -47,44 +51,53 @@ pub(super) fn values(part: &str, facts: &Facts<'_>) -> Vec<(String, String)> {
     let mut found: Vec<(String, String)> = Vec::new();
     let roots = [("args", facts.args), ("claims", Some(&*facts.caller.claims))];
     for (root, json) in roots {
-        let Some(json) = json.and_then(|json| serde_json::from_slice::<serde_json::Value>(json).ok()) else { continue };
+        let Some(json) = json.and_then(|json| str::from_utf8(json).ok()) else { continue };
         for (at, _) in part.match_indices(root) {
             if part[..at].ends_with(|c: char| c.is_alphanumeric() || matches!(c, '_' | '.')) {
                 continue;
             }
-            let (path, pointer) = steps(&part[at + root.len()..]);
-            let Some(value) = json.pointer(&pointer).filter(|_| !pointer.is_empty()) else { continue };
+            let (path, steps) = steps(&part[at + root.len()..]);
+            let found_there = steps.iter().try_fold(json, |json, step| member(json, step));
+            let Some(value) = found_there.filter(|_| !steps.is_empty()) else { continue };
             let path = format!("{root}{path}");
             if !found.iter().any(|(known, _)| *known == path) {
-                found.push((path, cut(&value.to_string())));
+                found.push((path, cut(value)));
             }
         }
     }
     found
 }
 
-/// `.a["b"][0]` as it is written, and as a JSON pointer. A name that is called is no member.
-fn steps(text: &str) -> (&str, String) {
-    let (mut at, mut pointer) = (0, String::new());
+/// One step into JSON: a member by its name, an element by its number. As it is written there: numbers are exact.
+fn member<'a>(json: &'a str, step: &str) -> Option<&'a str> {
+    if json.starts_with('[') {
+        let all: Vec<&'a RawValue> = serde_json::from_str(json).ok()?;
+        return all.get(step.parse::<usize>().ok()?).map(|value| value.get());
+    }
+    let all: HashMap<String, &'a RawValue> = serde_json::from_str(json).ok()?;
+    all.get(step).map(|value| value.get())
+}
+
+/// `.a["b"][0]` as it is written, and its steps. A name that is called is no member.
+fn steps(text: &str) -> (&str, Vec<&str>) {
+    let (mut at, mut steps) = (0, Vec::new());
     while let Some(rest) = text.get(at..) {
-        let step = if let Some(rest) = rest.strip_prefix('.') {
+        let (step, length) = if let Some(rest) = rest.strip_prefix('.') {
             let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
             if end == 0 || rest[end..].starts_with('(') {
                 break;
             }
-            (rest[..end].to_owned(), end + 1)
+            (&rest[..end], end + 1)
         } else if let Some(rest) = rest.strip_prefix('[') {
             let Some(end) = rest.find(']') else { break };
-            let inside = rest[..end].trim_matches(|c| matches!(c, '"' | '\''));
-            (inside.to_owned(), end + 2)
+            (rest[..end].trim_matches(|c| matches!(c, '"' | '\'')), end + 2)
         } else {
             break;
         };
-        pointer.push('/');
-        pointer.push_str(&step.0.replace('~', "~0").replace('/', "~1"));
-        at += step.1;
+        steps.push(step);
+        at += length;
     }
-    (&text[..at], pointer)
+    (&text[..at], steps)
 }
 
 fn cut(text: &str) -> String {
@@ -123,7 +136,7 @@ mod tests {
         };
         check("args.amount <= 500", &[("args.amount", "600")]);
         check("args.tenant == claims.tenant", &[("claims.tenant", "\"a\"")]);
-        check("args.lines[0][\"p/q\"] == 1", &[("args.lines[0][\"p/q\"]", "1.5")]);
+        check("args.lines[0][\"p/q\"] == 1", &[("args.lines[0][\"p/q\"]", "1.50")]);
         check("args.path.under(\"/srv/pub\")", &[("args.path", "\"/srv\"")]);
         check("\"x\" in claims.g && myargs.amount == 1", &[("claims.g", "[\"x\"]")]);
     }

@@ -17,7 +17,7 @@ use crate::identity::caller::{Caller, Owner};
 use crate::policy::cond::{Condition, Facts, Truth};
 use crate::policy::rule::{Effect, Mode, Rule};
 use crate::review::targets::{Of, Place};
-use crate::review::words::plain;
+use crate::review::words::{count, plain};
 use crate::review::world::World;
 
 /// Recorded decisions, decided again.
@@ -167,13 +167,14 @@ impl<'a> Replay<'a> {
         // Writing to a String cannot fail.
         let _ = writeln!(
             out,
-            "{} decisions: {} as they were, {changed} change, {open} cannot be told from the record",
-            self.decisions, self.same
+            "{}: {} as before, {changed} otherwise, {open} cannot be told from the record",
+            count(self.decisions, "decision", "decisions"),
+            self.same
         );
-        for (group, Count { count, examples }) in &self.groups {
+        for (group, Count { count: number, examples }) in &self.groups {
             let to = group.to.map_or("cannot be told", Word::as_str);
             let task = group.task.as_ref().map_or_else(String::new, |task| format!(", on task {task}"));
-            let _ = writeln!(out, "{} -> {to}: {count} x {}{}", group.from.as_str(), plain(&group.what), plain(&task));
+            let _ = writeln!(out, "{} -> {to}: {number} x {}{}", group.from.as_str(), plain(&group.what), plain(&task));
             if !group.rules.is_empty() {
                 let _ = writeln!(out, "  rules: {}", plain(&group.rules.join(", ")));
             }
@@ -184,13 +185,13 @@ impl<'a> Replay<'a> {
                 let _ = writeln!(out, "  {}", plain(example));
             }
         }
-        for (count, what) in [
-            (self.aside, "were not settled by rules, and are left out"),
-            (self.torn, "lines were torn by a crash, and are left out"),
-            (self.cut, "decisions are in no group: there are too many"),
+        for (number, what) in [
+            (self.aside, "left out: not settled by rules"),
+            (self.torn, "left out: torn by a crash"),
+            (self.cut, "in no group: there are too many"),
         ] {
-            if count > 0 {
-                let _ = writeln!(out, "{count} {what}");
+            if number > 0 {
+                let _ = writeln!(out, "{} {what}", count(number, "line", "lines"));
             }
         }
         out

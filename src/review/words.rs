@@ -85,3 +85,8 @@ pub(super) fn plain(text: &str) -> String {
         .map(|c| if c.is_control() || ('\u{202a}'..='\u{202e}').contains(&c) { '\u{fffd}' } else { c })
         .collect()
 }
+
+/// A number of things.
+pub(super) fn count(number: u64, one: &str, more: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { more })
+}

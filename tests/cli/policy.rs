@@ -262,7 +262,7 @@ rules:
     fs::write(folder.path().join("audit/audit-000000000000001-00000000.jsonl"), &record[0]).expect("it can be written");
     let same = run(folder.path(), &["policy", "replay", "audit", "--config", "new.yaml"]);
     assert_eq!(code(&same), Some(0), "{}{}", same.stdout, same.stderr);
-    assert!(same.stdout.starts_with("1 decisions: 1 as they were"), "{}", same.stdout);
+    assert!(same.stdout.starts_with("1 decision: 1 as before, 0 otherwise"), "{}", same.stdout);
 }
 
 #[test]

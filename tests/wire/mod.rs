@@ -1,6 +1,7 @@
 //! The gateway on the wire: what clients see, what servers see, and what the record says about both.
 
 mod admin;
+mod approved;
 mod auth;
 mod batch;
 mod bounds;
@@ -30,6 +31,7 @@ mod record;
 mod reload;
 mod reopen;
 mod resume;
+mod revoke;
 mod roads;
 mod sessions;
 mod shares;

@@ -387,7 +387,7 @@ fn weigh(shard: &Shard, feed: &Feed, part: &Part, event: &Event<'_>) -> Weighed 
         return if ours { Weighed::Final(feed.exposed(shard, part, data)) } else { Weighed::Drop };
     }
     let (snapshot, who) = (shard.snapshot(), feed.who.borrow().clone());
-    let Some(eyes) = feed.eyes(&snapshot, &who, part) else { return Weighed::Drop };
+    let Some(eyes) = feed.eyes(shard, &snapshot, &who, part) else { return Weighed::Drop };
     match events::said(shard, &eyes, data) {
         Said::Forward => Weighed::Forward,
         Said::Changed(data) => Weighed::Changed(data),

@@ -145,7 +145,7 @@ pub(super) fn weigh(
         Shape::Notification => {}
     }
     let (snapshot, who) = (shard.snapshot(), feed.who.borrow().clone());
-    let Some(eyes) = feed.eyes(&snapshot, &who, part).filter(|_| who.epoch == snapshot.auth_epoch) else {
+    let Some(eyes) = feed.eyes(shard, &snapshot, &who, part).filter(|_| who.epoch == snapshot.auth_epoch) else {
         return dropped(Dropped::Hidden);
     };
     let mut reader = shard.reader();

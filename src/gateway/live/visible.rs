@@ -43,7 +43,9 @@ impl View<'_> {
     /// What the marks depend on: while this is the same, they are. It costs next to nothing.
     pub(super) fn basis(&self) -> u64 {
         let mut hasher = FixedState::default().build_hasher();
-        (self.snapshot.settings_epoch, self.caller.owner, &self.caller.tasks, self.task).hash(&mut hasher);
+        let caller = self.caller;
+        // What the conditions of rules see of a caller follows from its token.
+        (self.snapshot.settings_epoch, caller.owner, &caller.tasks, self.task, caller.token).hash(&mut hasher);
         let merged = self.merged();
         match merged.alone() {
             None => ListKind::ALL.iter().for_each(|kind| hasher.write_u64(merged.generation(self.era, *kind))),

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, fchown};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::book::Book;
 use crate::base::limits::{PINS_FILE_BYTES_MAX, STATE_WAIT_MS_MAX, TICK_MS};
+use crate::plane::state;
 
 /// Version of the file's form.
 const VERSION: u64 = 1;
@@ -155,11 +156,11 @@ impl Store {
         let fault = |error| PinsFault::File { path: self.dir.display().to_string(), error };
         if !self.dir.is_dir() {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.dir).map_err(fault)?;
-            self.give(&fs::File::open(&self.dir).map_err(fault)?).map_err(fault)?;
+            state::give(&self.state, &fs::File::open(&self.dir).map_err(fault)?).map_err(fault)?;
         }
         let lock = fs::OpenOptions::new().create(true).append(true).mode(0o600).open(self.dir.join(LOCK));
         let lock = lock.map_err(fault)?;
-        self.give(&lock).map_err(fault)?;
+        state::give(&self.state, &lock).map_err(fault)?;
         let until = Instant::now() + Duration::from_millis(STATE_WAIT_MS_MAX);
         loop {
             match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
@@ -169,15 +170,6 @@ impl Store {
                 Err(error) => return Err(fault(error.into())),
             }
         }
-    }
-
-    /// What root writes for a gateway of another user must be that user's.
-    fn give(&self, file: &fs::File) -> std::io::Result<()> {
-        let (ours, theirs) = (file.metadata()?, fs::metadata(&self.state)?);
-        if rustix::process::geteuid().is_root() && (ours.uid(), ours.gid()) != (theirs.uid(), theirs.gid()) {
-            fchown(file, Some(theirs.uid()), Some(theirs.gid()))?;
-        }
-        Ok(())
     }
 }
 
@@ -200,7 +192,7 @@ impl Held<'_> {
             }
             let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh)?;
             file.write_all(&text)?;
-            self.store.give(&file)?;
+            state::give(&self.store.state, &file)?;
             file.sync_all()?;
             fs::rename(&fresh, &path)?;
             // The name must outlive a power failure as well.

@@ -21,8 +21,6 @@ pub mod regex;
 pub mod sample;
 #[cfg(test)]
 mod tests;
-#[cfg(test)]
-mod twin_tests;
 pub mod text;
 pub mod value;
 pub mod web;
