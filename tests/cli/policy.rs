@@ -159,7 +159,11 @@ fn explanations() {
         let mut arguments = vec!["policy", "explain", "--config", "c.yaml"];
         arguments.extend(words.split_whitespace());
         let run = run(folder.path(), &arguments);
-        format!("$ {words}\n{}{}\n", told(&run, folder.path()), code(&run).map_or_else(String::new, |code| code.to_string()))
+        format!(
+            "$ {words}\n{}{}\n",
+            told(&run, folder.path()),
+            code(&run).map_or_else(String::new, |code| code.to_string())
+        )
     };
     let refund = "--server payments --tool refund";
     let all = [

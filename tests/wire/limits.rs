@@ -74,7 +74,9 @@ fn token_of(gateway: &Gateway, more: &Value) -> String {
 fn a_condition_looks_at_the_arguments_and_says_nothing_of_itself() {
     let (gateway, upstream) = pair(
         &["refund"],
-        &[json!({ "id": "small", "permit": ["up/refund"], "when": "args.amount > 0 && args.amount <= 500" , "reason": "Ask Kim." })],
+        &[
+            json!({ "id": "small", "permit": ["up/refund"], "when": "args.amount > 0 && args.amount <= 500" , "reason": "Ask Kim." }),
+        ],
     );
     let session = open_session(&gateway, |post| post);
     assert_eq!(tools(&gateway, |post| post), ["refund"], "some arguments could be allowed");
@@ -227,7 +229,9 @@ fn only_a_success_opens_what_comes_after_it() {
             }
             let body = match seen.message["params"]["arguments"]["how"].as_str() {
                 Some("fails") => result(seen, json!({ "content": [], "isError": true })),
-                Some("errs") => json!({ "jsonrpc": "2.0", "id": seen.id(), "error": { "code": -32_050, "message": "no" } }),
+                Some("errs") => {
+                    json!({ "jsonrpc": "2.0", "id": seen.id(), "error": { "code": -32_050, "message": "no" } })
+                }
                 Some("events") => {
                     out.stream();
                     out.event(&said(seen, seen.value()));
@@ -344,7 +348,9 @@ fn what_was_not_written_is_given_back() {
         Acted::Default
     }));
     // It may be left alone for a while, which costs nothing either.
-    eventually("it is reached again", || pay("cut", "b").to(&gateway).json()["error"]["data"]["reason"] == "server_cut");
+    eventually("it is reached again", || {
+        pay("cut", "b").to(&gateway).json()["error"]["data"]["reason"] == "server_cut"
+    });
     // An outcome that nobody knows counts.
     is_refused(&pay("echo", "c").to(&gateway), "limit");
     assert_eq!(upstream.calls().len(), 1);
@@ -383,8 +389,7 @@ fn what_is_counted_by_the_task_is_not_by_another() {
         json!({ "id": "by-task", "permit": ["up/echo"], "limits": [{ "calls": 1, "by": "task" }] }),
         json!({ "id": "by-tenant", "permit": ["up/other"], "limits": [{ "calls": 1, "by": ["agent", "args.tenant"] }] }),
     ];
-    let (gateway, _upstream) =
-        house(&["echo", "other"], &rules, |setup| setup.tokens("deny").task("one").task("two"));
+    let (gateway, _upstream) = house(&["echo", "other"], &rules, |setup| setup.tokens("deny").task("one").task("two"));
     let token = |tasks: &[&str]| gateway.token(&Who { tasks, ..Who::default() });
     let (one, two, none) = (token(&["one"]), token(&["two"]), token(&[]));
     Post::call("echo").token(&one).echoed(&gateway);
@@ -440,7 +445,10 @@ fn who_asks_is_a_condition_on_claims() {
     let untold = token_of(&gateway, &json!({ "tenant": "acme" }));
     let post = |token: &str, tenant: &Value| call("echo", &json!({ "tenant": tenant })).token(token);
     post(&support, &json!("acme")).echoed(&gateway);
-    assert_eq!(is_refused(&post(&support, &json!("evil")).to(&gateway), "forbid"), "Refused by policy: a rule forbids it.");
+    assert_eq!(
+        is_refused(&post(&support, &json!("evil")).to(&gateway), "forbid"),
+        "Refused by policy: a rule forbids it."
+    );
     is_refused(&Post::call("echo").token(&support).to(&gateway), "unknown");
     for token in [&other, &untold] {
         assert!(tools(&gateway, |post| post.token(token)).is_empty());
@@ -515,7 +523,11 @@ fn rates_are_taken_whatever_the_rules_say() {
         oracle::of_kind(all, "decision").filter(|it| it["reason"] == "rate").count() == 3
     });
     let decision = oracle::decision(&records, &last.value);
-    assert_eq!((&decision["verdict"], &decision["exhausted"]["rule"]), (&json!("refuse"), &json!("calls")), "{decision}");
+    assert_eq!(
+        (&decision["verdict"], &decision["exhausted"]["rule"]),
+        (&json!("refuse"), &json!("calls")),
+        "{decision}"
+    );
     assert_eq!(reached(&upstream, "echo"), 2);
 }
 
@@ -541,7 +553,11 @@ fn rules_in_shadow_change_nothing_and_are_written_down() {
     assert_eq!(decision["shadow"]["rules"], json!(["stricter"]), "{decision}");
     assert_eq!(oracle::decision(&records, &plain.value)["shadow"], Value::Null);
     let decision = oracle::decision(&records, &other.value);
-    assert_eq!((&decision["verdict"], &decision["shadow"]["verdict"]), (&json!("refuse"), &json!("permit")), "{decision}");
+    assert_eq!(
+        (&decision["verdict"], &decision["shadow"]["verdict"]),
+        (&json!("refuse"), &json!("permit")),
+        "{decision}"
+    );
     let shadowed = |rule: &str, verdict: &str| {
         metric(&gateway, &format!("portcullis_shadow_decisions_total{{rule=\"{rule}\",verdict=\"{verdict}\"}}"))
     };
@@ -646,7 +662,10 @@ fn prompts_and_resources_have_limits_too() {
     assert_eq!(answer["error"]["data"]["portcullis/refusal"]["kind"], "condition", "{answer}");
     assert!(get("x").to(&gateway).json()["result"].is_object());
     let answer = get("x").to(&gateway);
-    assert_eq!((answer.status(), &answer.json()["error"]["data"]["portcullis/refusal"]["kind"]), (200, &json!("limit")));
+    assert_eq!(
+        (answer.status(), &answer.json()["error"]["data"]["portcullis/refusal"]["kind"]),
+        (200, &json!("limit"))
+    );
     assert!(answer.json()["error"]["message"].as_str().is_some_and(|it| it.ends_with("Few.")), "{}", answer.text());
     let read = Post::legacy(&session, "resources/read", json!({ "uri": "note://open" }));
     assert!(read.to(&gateway).json()["result"].is_object());
