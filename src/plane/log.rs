@@ -7,12 +7,14 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{self, Receiver, Sender, SyncSender, sync_channel};
 use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::base::limits::{LOG_FILE_BYTES_MAX, LOG_PAUSE_MS, LOG_PAUSE_MS_MAX, LOG_RETRY_MS, NOTES_MAX};
+use crate::base::limits::{
+    ADMIN_ANSWER_MS_MAX, LOG_FILE_BYTES_MAX, LOG_PAUSE_MS, LOG_PAUSE_MS_MAX, LOG_RETRY_MS, NOTES_MAX,
+};
 use crate::record::Reader;
 use crate::record::frame::Frame;
 use crate::record::keyed::Keys;
@@ -35,6 +37,8 @@ struct Note {
     unix_ms: u64,
     event: &'static str,
     detail: Value,
+    /// Whoever waits for it to be written.
+    waiting: Option<Sender<()>>,
 }
 
 /// What a line is about.
@@ -58,17 +62,21 @@ pub struct Noted(Receiver<Note>);
 impl Notes {
     /// Has a line of kind `policy` written. Where too many wait, the log for operators says that this one is lost.
     pub fn tell(&self, event: &'static str, detail: Value) {
-        self.put(Kind::Policy, event, detail);
+        self.put(Kind::Policy, event, detail, None);
     }
 
     /// Has a line of kind `admin` written: what somebody did. A subject or an agent in it is called `subject` or `agent`,
-    /// beside its `issuer`.
+    /// beside its `issuer`. Waits a moment until it is: what somebody did and heard of is in the record then, whatever
+    /// becomes of the process.
     pub fn admin(&self, event: &'static str, detail: Value) {
-        self.put(Kind::Admin, event, detail);
+        let (written, waiting) = mpsc::channel();
+        self.put(Kind::Admin, event, detail, Some(written));
+        // Where the record cannot be written at the moment, it is said elsewhere.
+        let _ = waiting.recv_timeout(Duration::from_millis(ADMIN_ANSWER_MS_MAX));
     }
 
-    fn put(&self, kind: Kind, event: &'static str, detail: Value) {
-        if self.0.try_send(Note { kind, unix_ms: clock().unix_ms, event, detail }).is_err() {
+    fn put(&self, kind: Kind, event: &'static str, detail: Value, waiting: Option<Sender<()>>) {
+        if self.0.try_send(Note { kind, unix_ms: clock().unix_ms, event, detail, waiting }).is_err() {
             tracing::error!("a line of the record is lost: {event}");
         }
     }
@@ -87,6 +95,8 @@ pub struct Log {
     lines: audit::Lines,
     /// Rendered, not written yet.
     pending: Vec<u8>,
+    /// Those who wait for that.
+    waiting: Vec<Sender<()>>,
     failing: bool,
     health: Arc<Health>,
 }
@@ -123,6 +133,7 @@ impl Log {
             file_bytes: 0,
             lines: audit::Lines::new(clock().unix_ms, keys),
             pending: Vec::new(),
+            waiting: Vec::new(),
             failing: false,
             health,
         };
@@ -176,11 +187,12 @@ impl Log {
         let mut drained = 0;
         if !self.failing {
             for note in self.noted.0.try_iter() {
-                let Note { kind, unix_ms, event, detail } = &note;
+                let Note { kind, unix_ms, event, detail, waiting } = &note;
                 match kind {
                     Kind::Policy => self.lines.write_policy(&mut self.pending, *unix_ms, event, detail),
                     Kind::Admin => self.lines.write_admin(&mut self.pending, *unix_ms, event, detail),
                 }
+                self.waiting.extend(waiting.clone());
                 drained += 1;
             }
             for reader in &mut self.readers {
@@ -195,6 +207,8 @@ impl Log {
         }
         match self.write() {
             Ok(()) => {
+                // Who has given up does not hear it.
+                self.waiting.drain(..).for_each(|waiting| _ = waiting.send(()));
                 if std::mem::take(&mut self.failing) {
                     self.health.set_recording(true);
                     tracing::info!("the audit log can be written again");

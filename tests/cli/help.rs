@@ -26,6 +26,7 @@ macro_rules! snapshots {
             let mut verbs = subcommands(&help(""));
             verbs.extend(subcommands(&help("audit")).into_iter().map(|verb| format!("audit {verb}")));
             verbs.extend(subcommands(&help("pins")).into_iter().map(|verb| format!("pins {verb}")));
+            verbs.extend(subcommands(&help("approvals")).into_iter().map(|verb| format!("approvals {verb}")));
             verbs.extend(subcommands(&help("policy")).into_iter().map(|verb| format!("policy {verb}")));
             for verb in verbs {
                 assert!(known.contains(&verb.as_str()), "{verb} has no snapshot of its help");
@@ -55,6 +56,12 @@ snapshots! {
     policy_test: "policy test",
     policy_diff: "policy diff",
     policy_replay: "policy replay",
+    approvals: "approvals",
+    approvals_ls: "approvals ls",
+    approvals_show: "approvals show",
+    approvals_approve: "approvals approve",
+    approvals_deny: "approvals deny",
+    revoke: "revoke",
     version: "version",
 }
 

@@ -1,5 +1,6 @@
 //! The command line: what each verb says, prints, and leaves with.
 
+mod approvals;
 mod check;
 mod help;
 mod pins;
