@@ -156,7 +156,9 @@ fn calls_are_counted_over_all_shards_and_the_refusal_says_when_to_come_back() {
     assert_eq!(levels, (1..=20).collect(), "each call has a number of its own");
     let decision = oracle::decision(&records, &last.value);
     assert_eq!((&decision["reason"], &decision["rules"]), (&json!("limit"), &json!(["few"])), "{decision}");
-    assert_eq!((&decision["exhausted"]["rule"], &decision["exhausted"]["limit"]), (&json!("few"), &json!(0)));
+    let exhausted = &decision["exhausted"];
+    assert_eq!((&exhausted["rule"], &exhausted["limit"]), (&json!("few"), &json!(0)), "{decision}");
+    assert_eq!((&exhausted["used"], &exhausted["max"]), (&json!(20), &json!(20)), "{decision}");
 }
 
 #[test]
@@ -656,10 +658,11 @@ fn prompts_and_resources_have_limits_too() {
     let session = open_session(&gateway, |post| post);
     let get = |name: &str| Post::modern("prompts/get", json!({ "name": "greet", "arguments": { "name": name } }));
     assert!(get("x").to(&gateway).json()["result"].is_object());
+    let bare = Post::modern("prompts/get", json!({ "name": "greet" }));
     let answer = get("root").to(&gateway).json();
     assert_eq!(answer["error"]["code"], -31_403, "{answer}");
     assert_eq!(answer["error"]["data"]["portcullis/refusal"]["kind"], "condition", "{answer}");
-    assert!(get("x").to(&gateway).json()["result"].is_object());
+    assert!(bare.to(&gateway).json()["result"].is_object(), "no arguments are none that could be wrong");
     let answer = get("x").to(&gateway);
     assert_eq!(
         (answer.status(), &answer.json()["error"]["data"]["portcullis/refusal"]["kind"]),
