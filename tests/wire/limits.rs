@@ -701,3 +701,51 @@ fn a_place_comes_back_however_its_call_ends() {
         });
     }
 }
+
+/// What a server asks of a client is decided at its time, and counted.
+#[test]
+fn what_servers_ask_is_limited_too() {
+    let upstream = Plan::tools(&["asks"])
+        .script(|seen, out| {
+            if !seen.calls("asks") {
+                return Acted::Default;
+            }
+            let ask = json!({ "method": "elicitation/create", "params": { "message": "?" } });
+            let mut body = result(seen, json!({ "inputRequests": { "k": ask }, "requestState": "s" }));
+            body["result"]["resultType"] = json!("input_required");
+            out.json(200, "", &body);
+            Acted::Done
+        })
+        .start();
+    let asks = json!({ "id": "asks", "permit": ["up!elicitation"], "when": "now > 0", "limits": [{ "calls": 2 }] });
+    let gateway = Setup::new()
+        .server("up", &upstream.url())
+        .rule(json!({ "id": "calls", "permit": ["up/asks"] }))
+        .rule(asks)
+        .start();
+    let declaring = || Post::call("asks").declaring(json!({ "elicitation": { "form": {} } }));
+    for _ in 0..2 {
+        let answer = declaring().to(&gateway).json();
+        assert_eq!(answer["result"]["resultType"], "input_required", "{answer}");
+    }
+    let answer = declaring().to(&gateway).json();
+    assert_eq!(answer["error"]["code"], -31_403, "{answer}");
+    assert_eq!(answer["error"]["data"]["reason"], "ask", "{answer}");
+}
+
+/// Completion follows the list: what a call needs beside that is not asked for.
+#[test]
+fn completion_follows_the_list_and_not_the_call() {
+    let rule =
+        json!({ "id": "p", "permit": ["up!prompt:greet"], "when": "args.name == \"x\"", "limits": [{ "calls": 1 }] });
+    let (gateway, _upstream) = pair(&["echo"], &[rule]);
+    let complete = |name: &str| {
+        let params =
+            json!({ "ref": { "type": "ref/prompt", "name": name }, "argument": { "name": "name", "value": "" } });
+        Post::modern("completion/complete", params).to(&gateway).json()
+    };
+    for _ in 0..3 {
+        assert!(complete("greet")["result"].is_object(), "{}", complete("greet"));
+    }
+    assert_eq!(complete("void")["error"]["code"], -32_602);
+}
