@@ -3,9 +3,11 @@
 use serde_json::json;
 
 use crate::base::ids::RuleId;
+use crate::ledger::counts::Broken;
 use crate::mcp::call::{Call, Object};
 use crate::policy::needs::{Need, Source};
 use crate::policy::remarks::{Remarks, Why};
+use crate::record::detail::Exhausted;
 use crate::record::frame::Verdict;
 
 use super::judge::Judge;
@@ -23,16 +25,18 @@ pub(super) struct Against<'a> {
     pub(super) why: &'a Why,
     pub(super) rules: &'a [RuleId],
     pub(super) remarks: &'a Remarks,
+    /// How the count stands that left no room.
+    pub(super) broken: Option<&'a Broken>,
 }
 
 impl Judge<'_> {
     /// A refusal by policy, recorded.
     pub(super) fn denial(&self, against: &Against<'_>) -> Refusal {
-        let Against { call, name, why, rules, remarks } = *against;
+        let Against { call, name, why, rules, remarks, broken } = *against;
         let kind = kind(why, rules, matches!(call.subject, Object::Tool(_)));
         let mut noted = Noted::new(self.shard, self.flight, call, self.text);
         noted.remark(remarks, name);
-        self.note_exhausted(&mut noted, why);
+        self.note_exhausted(&mut noted, why, broken);
         if let Some(shadow) = &remarks.shadow {
             let shadowed = Shadowed::of(self.shard, shadow);
             noted.shadow(&shadow.rules, shadowed.verdict, shadowed.reason);
@@ -42,10 +46,11 @@ impl Judge<'_> {
         self.answer_to(against, kind).recorded()
     }
 
-    fn note_exhausted(&self, noted: &mut Noted<'_>, why: &Why) {
-        let (Why::Limit { need, retry_ms, .. } | Why::Rate { need, retry_ms }) = why else { return };
-        let (source, limit) = self.source(need);
-        noted.detail.exhausted(source, limit, *retry_ms);
+    fn note_exhausted(&self, noted: &mut Noted<'_>, why: &Why, broken: Option<&Broken>) {
+        let (Why::Limit { need, .. } | Why::Rate { need, .. }, Some(broken)) = (why, broken) else { return };
+        let Broken { used, max, retry_ms, .. } = *broken;
+        let (rule, limit) = self.source(need);
+        noted.detail.exhausted(&Exhausted { rule, limit, used, max, retry_ms });
     }
 
     /// Whose a need is, as the operator calls it.

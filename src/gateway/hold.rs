@@ -40,7 +40,7 @@ impl Judge<'_> {
             Ok(taken) => taken,
             Err(broken) => {
                 let why = self.broken(held.needs(), &broken);
-                return Err(self.denied(held, why, name));
+                return Err(self.denied(held, why, name, Some(&broken)));
             }
         };
         let approval = match held.asking() {
@@ -57,11 +57,11 @@ impl Judge<'_> {
         match held.granted(taken, approval) {
             Ok(permit) => Ok(self.go(permit)),
             // It was reserved for exactly these, so this does not happen; and if it did, nothing goes.
-            Err(held) => Err(self.denied(held, Why::CountsFull { retry_ms: None }, name)),
+            Err(held) => Err(self.denied(held, Why::CountsFull { retry_ms: None }, name, None)),
         }
     }
 
-    fn denied(&self, held: Held, why: Why, name: &str) -> Refusal {
+    fn denied(&self, held: Held, why: Why, name: &str, broken: Option<&Broken>) -> Refusal {
         let denied = held.into_denied(why);
         let rule: [RuleId; 1];
         let rules = match denied.why {
@@ -74,7 +74,8 @@ impl Judge<'_> {
             },
             _ => &denied.rules,
         };
-        self.denial(&Against { call: &denied.call, name, why: &denied.why, rules, remarks: &denied.remarks })
+        let (call, why, remarks) = (&denied.call, &denied.why, &denied.remarks);
+        self.denial(&Against { call, name, why, rules, remarks, broken })
     }
 
     /// Why there is no reservation.
@@ -100,21 +101,21 @@ impl Judge<'_> {
         let flight = self.flight;
         let scene = self.scene();
         let needs = decide::rates(&flight.snapshot.table, &flight.caller, flight.task, server, &scene);
-        let refused = |why: Why| {
-            let remarks = Remarks::default();
-            Err(self.denial(&Against { call, name: "", why: &why, rules: &[], remarks: &remarks }))
+        let refused = |why: Why, broken| {
+            let (remarks, rules) = (&Remarks::default(), &[][..]);
+            Err(self.denial(&Against { call, name: "", why: &why, rules, remarks, broken }))
         };
         let needs: Needs = match needs {
             Ok(needs) if needs.is_empty() => return Ok(()),
             Ok(needs) => needs,
-            Err(why) => return refused(why),
+            Err(why) => return refused(why, None),
         };
         match stakes::reserve(self.shard, &needs) {
             Ok(taken) => {
                 flight.stake(Stakes::of_rates(taken));
                 Ok(())
             }
-            Err(broken) => refused(self.broken(&needs, &broken)),
+            Err(broken) => refused(self.broken(&needs, &broken), Some(&broken)),
         }
     }
 
@@ -183,7 +184,8 @@ impl Judge<'_> {
         if let Some(shadow) = &held.remarks().shadow {
             let shadowed = Shadowed::of(self.shard, shadow);
             noted.shadow(&shadow.rules, shadowed.verdict, shadowed.reason);
-            self.shard.control.counts.ended(&shadowed.taken);
+            // It will be repeated.
+            self.shard.control.counts.withdraw(&shadowed.taken, self.shard.timers.now());
         }
         let reason = asking.reason.as_deref();
         let what = What { name: self.exposed(name), reason };

@@ -133,7 +133,7 @@ impl<'a> Judge<'a> {
 
     fn turned_down(&self, denied: &Denied, name: &str) -> Refusal {
         let Denied { call, why, rules, remarks, .. } = denied;
-        self.denial(&Against { call, name, why, rules, remarks })
+        self.denial(&Against { call, name, why, rules, remarks, broken: None })
     }
 
     /// What the decision knows of a call beside its arguments.

@@ -31,6 +31,21 @@ pub struct Level<'a, N> {
     pub max: N,
 }
 
+/// A limit or rate that left no room for a call.
+#[derive(Clone, Copy, Debug)]
+pub struct Exhausted<'a, N> {
+    /// The rule, or the rate.
+    pub rule: &'a str,
+    /// Which of the rule's limits, from 0; `None` for a rate.
+    pub limit: Option<usize>,
+    /// What is taken.
+    pub used: N,
+    /// What there is to take.
+    pub max: N,
+    /// From now, milliseconds; `None` where waiting alone does not help.
+    pub retry_ms: Option<u64>,
+}
+
 impl Detail {
     /// The members, to be put behind others.
     #[must_use]
@@ -57,20 +72,22 @@ impl Detail {
         self.list("limits", levels, write_level);
     }
 
-    /// The limit that refused it: its number in the rule, and what there was to take.
-    pub fn exhausted(&mut self, rule: &str, limit: Option<usize>, retry_ms: Option<u64>) {
+    /// The limit that refused it, and when it may be worth another try.
+    pub fn exhausted(&mut self, exhausted: &Exhausted<'_, impl Display>) {
+        let Exhausted { rule, limit, used, max, retry_ms } = exhausted;
         self.member("exhausted", |out| {
-            out.push(b'{');
-            let start = out.len();
-            json::text(out, "rule", rule);
+            out.extend_from_slice(b"{\"rule\":");
+            json::string(out, rule);
             if let Some(limit) = limit {
-                json::number(out, "limit", limit as u64);
+                json::number(out, "limit", *limit as u64);
+            }
+            for (key, amount) in [("used", used), ("max", max)] {
+                json::name(out, key);
+                put(out, amount);
             }
             if let Some(retry_ms) = retry_ms {
-                json::number(out, "retry_ms", retry_ms);
+                json::number(out, "retry_ms", *retry_ms);
             }
-            // The first member has no comma in front.
-            out.remove(start);
             out.push(b'}');
         });
     }
@@ -210,7 +227,7 @@ mod tests {
         detail.unknown(std::iter::empty());
         let level = Level { rule: "r", limit: Some(1), before: 3, after: 4, max: 20 };
         detail.limits([level, Level { rule: "rates[0]", limit: None, ..level }].into_iter());
-        detail.exhausted("r", Some(0), Some(1500));
+        detail.exhausted(&Exhausted { rule: "r", limit: Some(0), used: 20, max: 20, retry_ms: Some(1500) });
         detail.approval("ap-1", "");
         detail.shadow("refuse", "forbid", ["x", "y"]);
         detail.arguments(
@@ -223,7 +240,7 @@ mod tests {
                 { "rule": "r", "limit": 1, "before": 3, "after": 4, "max": 20 },
                 { "rule": "rates[0]", "before": 3, "after": 4, "max": 20 },
             ],
-            "exhausted": { "rule": "r", "limit": 0, "retry_ms": 1500 },
+            "exhausted": { "rule": "r", "limit": 0, "used": 20, "max": 20, "retry_ms": 1500 },
             "approval": { "id": "ap-1", "by": null },
             "shadow": { "verdict": "refuse", "reason": "forbid", "rules": ["x", "y"] },
             "arguments": { "amount": 50, "lines": [1, "A"], "s": "\n" },

@@ -156,7 +156,9 @@ fn calls_are_counted_over_all_shards_and_the_refusal_says_when_to_come_back() {
     assert_eq!(levels, (1..=20).collect(), "each call has a number of its own");
     let decision = oracle::decision(&records, &last.value);
     assert_eq!((&decision["reason"], &decision["rules"]), (&json!("limit"), &json!(["few"])), "{decision}");
-    assert_eq!((&decision["exhausted"]["rule"], &decision["exhausted"]["limit"]), (&json!("few"), &json!(0)));
+    let exhausted = &decision["exhausted"];
+    assert_eq!((&exhausted["rule"], &exhausted["limit"]), (&json!("few"), &json!(0)), "{decision}");
+    assert_eq!((&exhausted["used"], &exhausted["max"]), (&json!(20), &json!(20)), "{decision}");
 }
 
 #[test]
@@ -656,10 +658,11 @@ fn prompts_and_resources_have_limits_too() {
     let session = open_session(&gateway, |post| post);
     let get = |name: &str| Post::modern("prompts/get", json!({ "name": "greet", "arguments": { "name": name } }));
     assert!(get("x").to(&gateway).json()["result"].is_object());
+    let bare = Post::modern("prompts/get", json!({ "name": "greet" }));
     let answer = get("root").to(&gateway).json();
     assert_eq!(answer["error"]["code"], -31_403, "{answer}");
     assert_eq!(answer["error"]["data"]["portcullis/refusal"]["kind"], "condition", "{answer}");
-    assert!(get("x").to(&gateway).json()["result"].is_object());
+    assert!(bare.to(&gateway).json()["result"].is_object(), "no arguments are none that could be wrong");
     let answer = get("x").to(&gateway);
     assert_eq!(
         (answer.status(), &answer.json()["error"]["data"]["portcullis/refusal"]["kind"]),
@@ -697,4 +700,52 @@ fn a_place_comes_back_however_its_call_ends() {
             came()
         });
     }
+}
+
+/// What a server asks of a client is decided at its time, and counted.
+#[test]
+fn what_servers_ask_is_limited_too() {
+    let upstream = Plan::tools(&["asks"])
+        .script(|seen, out| {
+            if !seen.calls("asks") {
+                return Acted::Default;
+            }
+            let ask = json!({ "method": "elicitation/create", "params": { "message": "?" } });
+            let mut body = result(seen, json!({ "inputRequests": { "k": ask }, "requestState": "s" }));
+            body["result"]["resultType"] = json!("input_required");
+            out.json(200, "", &body);
+            Acted::Done
+        })
+        .start();
+    let asks = json!({ "id": "asks", "permit": ["up!elicitation"], "when": "now > 0", "limits": [{ "calls": 2 }] });
+    let gateway = Setup::new()
+        .server("up", &upstream.url())
+        .rule(json!({ "id": "calls", "permit": ["up/asks"] }))
+        .rule(asks)
+        .start();
+    let declaring = || Post::call("asks").declaring(json!({ "elicitation": { "form": {} } }));
+    for _ in 0..2 {
+        let answer = declaring().to(&gateway).json();
+        assert_eq!(answer["result"]["resultType"], "input_required", "{answer}");
+    }
+    let answer = declaring().to(&gateway).json();
+    assert_eq!(answer["error"]["code"], -31_403, "{answer}");
+    assert_eq!(answer["error"]["data"]["reason"], "ask", "{answer}");
+}
+
+/// Completion follows the list: what a call needs beside that is not asked for.
+#[test]
+fn completion_follows_the_list_and_not_the_call() {
+    let rule =
+        json!({ "id": "p", "permit": ["up!prompt:greet"], "when": "args.name == \"x\"", "limits": [{ "calls": 1 }] });
+    let (gateway, _upstream) = pair(&["echo"], &[rule]);
+    let complete = |name: &str| {
+        let params =
+            json!({ "ref": { "type": "ref/prompt", "name": name }, "argument": { "name": "name", "value": "" } });
+        Post::modern("completion/complete", params).to(&gateway).json()
+    };
+    for _ in 0..3 {
+        assert!(complete("greet")["result"].is_object(), "{}", complete("greet"));
+    }
+    assert_eq!(complete("void")["error"]["code"], -32_602);
 }

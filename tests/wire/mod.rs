@@ -31,7 +31,6 @@ mod record;
 mod reload;
 mod reopen;
 mod resume;
-mod revoke;
 mod roads;
 mod sessions;
 mod shares;
