@@ -210,8 +210,6 @@ pub(super) async fn judged(
             flight.task = Judge::new(shard, conn, body, flight).task(&call)?;
         }
     }
-    // What is asked of no rule, too: lists, and streams of several servers.
-    Judge::new(shard, conn, body, flight).unrevoked(&call)?;
     rated(&Judge::new(shard, conn, body, flight), flight, &call)?;
     if let Some(kind) = call.method.and_then(|method| method.list) {
         return Ok(Due::List(kind));
@@ -261,10 +259,11 @@ pub(super) async fn judged(
 fn rated(judge: &Judge<'_>, flight: &Flight, call: &Call) -> Result<(), Refusal> {
     use methods::Subject;
     let alone = |method: &methods::Method| matches!(method.subject, Subject::None | Subject::Listen | Subject::Task);
+    // What is asked of no rule, too: lists, and streams of several servers.
+    judge.unrevoked(call)?;
     if call.shape != Shape::Request || !call.method.is_some_and(alone) {
         return Ok(());
     }
-    judge.unrevoked(call)?;
     judge.rates(call, (flight.whose == Whose::Alone).then_some(flight.server))
 }
 

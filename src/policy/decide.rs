@@ -715,7 +715,7 @@ impl<'a> Asker<'a> {
 
 impl Question<'_> {
     /// Whether it is about what is shown.
-    fn is_list(self) -> bool {
+    pub(super) fn is_list(self) -> bool {
         matches!(self, Self::List(..) | Self::CompletePrompt(_) | Self::CompleteTemplate(_))
     }
 

@@ -22,6 +22,8 @@ pub mod rule;
 pub mod table;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod twins;
 pub mod uri;
 mod weigh;
 

@@ -13,7 +13,8 @@ use smallvec::SmallVec;
 use super::compile::{Lacks, Warning};
 use super::decide::{Leave, Scene};
 use super::decide::{Question, Verdict, Why, asks, concerns, decide, decide_listen, judge, listed, readable};
-use super::explain::{Cause, Standing, explain};
+use super::explain::{Cause, Explanation, Inquiry, Standing};
+use super::limit::Rate;
 use super::needs::NoPast;
 use super::pattern::Pattern;
 use super::rule::{Effect, PolicySet, Rule};
@@ -30,26 +31,26 @@ use crate::mcp::input::Ask;
 use crate::mcp::revision::Revision;
 
 /// Servers: two that are known, and one that nobody has reached yet.
-const SERVERS: [&str; 3] = ["docs", "pay", "late"];
-const TOOLS: [&str; 3] = ["search", "delete_page", "refund"];
-const PROMPTS: [&str; 2] = ["review", "search"];
+pub(super) const SERVERS: [&str; 3] = ["docs", "pay", "late"];
+pub(super) const TOOLS: [&str; 3] = ["search", "delete_page", "refund"];
+pub(super) const PROMPTS: [&str; 2] = ["review", "search"];
 const RESOURCES: [&str; 3] = ["file:///pub/a", "FILE:///pub/../secret/b", "not a uri"];
 const TEMPLATES: [&str; 3] = ["file:///pub/{name}", "file:///{path}", "{broken"];
-const TASKS: [&str; 3] = ["research", "refund", "audit"];
+pub(super) const TASKS: [&str; 3] = ["research", "refund", "audit"];
 
-struct World {
-    servers: Vec<Arc<str>>,
-    catalog: Catalog,
-    set: Arc<PolicySet>,
-    table: Table,
-    warnings: Vec<Warning>,
+pub(super) struct World {
+    pub(super) servers: Vec<Arc<str>>,
+    pub(super) catalog: Catalog,
+    pub(super) set: Arc<PolicySet>,
+    pub(super) table: Table,
+    pub(super) warnings: Vec<Warning>,
 }
 
 fn item(name: &str) -> Item {
     Item::named(name)
 }
 
-fn offers(tools: &[&str]) -> ServerCatalog {
+pub(super) fn offers(tools: &[&str]) -> ServerCatalog {
     let list =
         |names: &[&str]| Some(Listing { items: names.iter().map(|name| item(name)).collect(), ..Listing::default() });
     let era = EraCatalog {
@@ -64,9 +65,13 @@ fn offers(tools: &[&str]) -> ServerCatalog {
 }
 
 fn world(rules: Vec<Rule>) -> World {
+    rated_world(rules, Vec::new())
+}
+
+pub(super) fn rated_world(rules: Vec<Rule>, rates: Vec<Rate>) -> World {
     let servers: Vec<Arc<str>> = SERVERS.iter().map(|&name| Arc::from(name)).collect();
     let catalog = Catalog::build(vec![Some(offers(&TOOLS)), Some(offers(&TOOLS[1..])), None]);
-    let set = Arc::new(PolicySet::new(TaskNames::new(TASKS), rules));
+    let set = Arc::new(PolicySet::with_rates(TaskNames::new(TASKS), rules, rates));
     let (table, warnings) = Table::compile(&set, &servers, &catalog);
     World { servers, catalog, set, table, warnings }
 }
@@ -140,7 +145,7 @@ fn caller(held: &[u16]) -> Caller {
 fn ask(world: &World, caller: &Caller, task: ActiveTask, server: u16, question: Question<'_>) -> (Verdict, Cause) {
     let server = ServerId(server);
     let fast = judge(&world.table, caller, task, server, question);
-    let slow = explain(&world.set, &world.servers, &world.catalog, caller, task, server, question);
+    let slow = explain(world, caller, task, server, question);
     let named: SmallVec<_> = slow.rules.iter().copied().take(RULES_NAMED_MAX).collect();
     let what = || format!("{question:?} of {server:?}, {task:?}, {:?}, {:?}", caller.tasks, world.set.rules());
     assert_eq!((&fast.outcome, &fast.rules), (&slow.outcome, &named), "{}", what());
@@ -153,8 +158,25 @@ fn ask(world: &World, caller: &Caller, task: ActiveTask, server: u16, question: 
     (fast, slow.cause)
 }
 
+fn explain(world: &World, caller: &Caller, task: ActiveTask, server: ServerId, question: Question<'_>) -> Explanation {
+    let World { servers, catalog, set, .. } = world;
+    let (arguments, scene, earlier) = (None, None, &[][..]);
+    super::explain::explain(&Inquiry {
+        set,
+        servers,
+        catalog,
+        caller,
+        task,
+        server,
+        question,
+        arguments,
+        scene,
+        earlier,
+    })
+}
+
 /// The entry of this name with its id, if the catalogue has it.
-fn entry(catalog: &Catalog, server: ServerId, kind: ListKind, name: &str) -> Item {
+pub(super) fn entry(catalog: &Catalog, server: ServerId, kind: ListKind, name: &str) -> Item {
     let id = match kind {
         ListKind::Tools => catalog.tool(server, name),
         ListKind::Prompts => catalog.prompt(server, name),
@@ -320,15 +342,7 @@ fn warnings_name_patterns_that_do_nothing() {
 #[test]
 fn explain_tells_what_is_missing() {
     let world = world(rules(&["permit pay/*", "permit docs/x docs/s* @ audit", "permit docs/x */*"]));
-    let told = explain(
-        &world.set,
-        &world.servers,
-        &world.catalog,
-        &caller(&[]),
-        ActiveTask::None,
-        ServerId(0),
-        CallTool("search"),
-    );
+    let told = explain(&world, &caller(&[]), ActiveTask::None, ServerId(0), CallTool("search"));
     let standing: Vec<Standing> = told.steps.iter().map(|step| step.standing).collect();
     assert_eq!(standing, [Standing::OtherTarget, Standing::OtherTask, Standing::Applies(1)]);
 }

@@ -131,7 +131,9 @@ impl<'a> Case<'a> {
         let mut needs = Needs::new();
         let (outcome, rules) = self.seen(self.conclude(&mut real, Mode::Enforce, &mut needs));
         let mut verdict = Verdict { needs, remarks: Remarks { unknown, shadow: None }, ..Verdict::new(outcome, rules) };
-        if verdict.outcome.is_ok() {
+        if verdict.outcome.is_err() {
+            verdict.needs.clear();
+        } else {
             verdict.asking = real.asking(self.table);
             if self.takes == Takes::All {
                 self.remember(Mode::Enforce, &mut verdict.needs, &mut verdict.notes);
@@ -143,12 +145,12 @@ impl<'a> Case<'a> {
                 };
             }
         }
-        verdict.remarks.shadow = self.shadow(real, shadow, &mut verdict.notes);
+        verdict.remarks.shadow = self.shadow(real, shadow, &mut verdict);
         verdict
     }
 
     /// What rules in shadow would have changed.
-    fn shadow(&self, real: Tally, shadow: Tally, notes: &mut Vec<Note>) -> Option<Box<Shadow>> {
+    fn shadow(&self, real: Tally, shadow: Tally, verdict: &mut Verdict) -> Option<Box<Shadow>> {
         if !self.table.has_shadows {
             return None;
         }
@@ -160,11 +162,12 @@ impl<'a> Case<'a> {
         // A rule in shadow may show what is hidden, so what is seen has no say here.
         let (outcome, _) = self.conclude(&mut both, Mode::Shadow, &mut needs);
         let asks = outcome.is_ok() && both.asks.is_some();
-        if outcome.is_ok() && self.takes == Takes::All {
-            self.remember(Mode::Shadow, &mut needs, notes);
-        }
         if outcome.is_err() {
             needs.clear();
+        }
+        // What was let through is what has happened, whatever these rules would have made of it.
+        if verdict.outcome.is_ok() && self.takes == Takes::All {
+            self.remember(Mode::Shadow, &mut needs, &mut verdict.notes);
         }
         needs.truncate(NEEDS_MAX);
         (!rules.is_empty() || !needs.is_empty()).then(|| Box::new(Shadow { outcome, rules, asks, needs }))

@@ -127,6 +127,7 @@ fn what_cannot_change_is_refused_whole() {
     check("admin", json!("127.0.0.2:0"));
     check("state", json!("/nowhere/state"));
     check("audit.dir", json!("/nowhere/audit"));
+    check("audit.subject", json!("keyed"));
 }
 
 /// The file is watched: it need not be said that it has changed. What it names is watched, too.
@@ -148,6 +149,78 @@ fn a_change_is_noticed() {
     let other = Setup::new();
     other.key_set_to(&keys);
     eventually("the keys are others", || Post::call("add").token(&token).to(&gateway).status() == 401);
+}
+
+/// Files that the configuration includes are watched like itself, those that come later too; a fault in one is told with
+/// its name and place, and changes nothing.
+#[test]
+fn included_files_are_watched() {
+    let upstream = Plan::tools(&["echo"]).start();
+    let gateway = Setup::new().server("up", &upstream.url()).open().start();
+    let teams = gateway.config().parent().unwrap().join("teams");
+    fs::create_dir(&teams).unwrap();
+    let write = |name: &str, text: &str| {
+        fs::write(teams.join("new"), text).unwrap();
+        fs::rename(teams.join("new"), teams.join(name)).unwrap();
+    };
+    write("a.yaml", "rules: [{ id: echoes, permit: [up/echo] }]\n");
+    reloaded(&gateway, |config| {
+        rules(config).clear();
+        config["policy"]["include"] = json!(["teams/*.yaml"]);
+    });
+    let echoes = || Post::call("echo").to(&gateway).json()["error"].is_null();
+    assert!(echoes());
+    write("b.yaml", "rules: [{ id: no-echo, forbid: [up/echo] }]\n");
+    eventually("the new file is read", || !echoes());
+    fs::remove_file(teams.join("b.yaml")).unwrap();
+    eventually("its rules are gone with it", echoes);
+    write("a.yaml", "rules: [{ id: echoes, permit: [up/echo], when: args.x = 1 }]\n");
+    let place = "teams/a.yaml:1:55: rules[0].when: ";
+    eventually("the fault is told", || gateway.said(place) > 0);
+    assert!(gateway.status()["reload"]["faults"][0].as_str().unwrap().contains(place));
+    assert!(echoes());
+    write("a.yaml", "rules: [{ id: echoes, forbid: [up/echo] }]\n");
+    eventually("the next good one is taken", || !echoes());
+}
+
+/// [L3] Whom a rule is about changes with it, also for those who were there before: without a token, with one that is
+/// known already, and on a session's stream.
+#[test]
+fn whom_a_rule_is_about_changes() {
+    let upstream = Plan::tools(&["echo", "add"]).start();
+    let about = |who: &str| json!([{ "id": "some", "permit": ["up/echo"], "who": who }]);
+    let setup = Setup::new().server("up", &upstream.url()).tokens("allow");
+    let gateway = setup.set("/policy/rules", about("subject == 'alice'")).start();
+    let [alice, bob] = ["alice", "bob"].map(|subject| gateway.token(&Who { subject, ..Who::default() }));
+    let listed = |token: Option<&str>| {
+        tools(&gateway, |post| match token {
+            Some(token) => post.token(token),
+            None => post,
+        })
+    };
+    let check = |want: [bool; 3]| {
+        for (token, want) in [Some(&*alice), Some(&bob), None].into_iter().zip(want) {
+            let want: &[&str] = if want { &["echo"] } else { &[] };
+            assert_eq!(listed(token), want);
+        }
+    };
+    let session = open_session(&gateway, |post| post.token(&alice));
+    let mut wire = Wire::to(gateway.address);
+    wire.send(&session_request(&gateway, "GET", "/mcp", &session, &format!("authorization: Bearer {alice}\r\n")));
+    let events = wire.events();
+    check([true, false, false]);
+    let change = |who: &str| reloaded(&gateway, |config| config["policy"]["rules"] = about(who));
+    change("subject in ['alice', 'bob'] && agent != 'nobody'");
+    check([true, true, false]);
+    change("subject == 'anonymous' && issuer == ''");
+    check([false, false, true]);
+    let begun = Instant::now();
+    assert!(events.rest().1.is_ok(), "a clean end");
+    assert!(begun.elapsed() < PATIENCE / 2, "it ended by itself: {:?}", begun.elapsed());
+    change("claims.nothing == 1");
+    check([false, false, false]);
+    change("!has(claims.nothing)");
+    check([true, true, true]);
 }
 
 /// Servers come, change and go. What is under way with those that stay as they are goes on: the same sessions, the same
