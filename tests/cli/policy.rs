@@ -286,12 +286,12 @@ fn a_running_gateway_explains_itself() {
         "id": "few", "permit": ["up/*"], "when": "args.n != 13", "limits": [{ "calls": 2, "per": "1h", "by": "all" }],
     });
     let gateway = Setup::new().server("up", &upstream.url()).rule(rule).start();
-    let config = gateway.config().display().to_string();
+    let (config, admin) = (gateway.config().display().to_string(), gateway.admin.to_string());
     let folder = folder(&[("2.json", "{\"n\":2}"), ("13.json", "{\"n\":13}")]);
     let explain = |args: &str, format: &str| {
         let words = ["policy", "explain", "--live", "-c", &config, "--server", "up", "--tool", "echo", "--args", args];
         let mut words = words.to_vec();
-        words.extend(["--format", format]);
+        words.extend(["--format", format, "--admin", &admin]);
         let run = run(folder.path(), &words);
         assert_eq!(code(&run), Some(0), "{}", run.stderr);
         run.stdout
