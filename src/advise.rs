@@ -13,6 +13,7 @@ use portcullis::mcp::catalog::ListKind;
 use portcullis::plane::audit;
 use portcullis::plane::pins::store::Store;
 use portcullis::policy::needs::NoPast;
+use portcullis::policy::pattern::Pattern;
 use portcullis::policy::rule::PolicySet;
 use portcullis::review::ask::Asked;
 use portcullis::review::diff;
@@ -41,6 +42,9 @@ fn explain(explain: &Explain) -> anyhow::Result<u8> {
     let Some(known) = offers(&[&settings], explain.tools.as_deref())? else { return Ok(cli::EXIT_CONFIG) };
     let target = target(explain);
     let world = world(&settings, known, &[(explain.server.clone(), target.clone())])?;
+    if explain.tools.is_some() {
+        unmatched(&world);
+    }
     let claims = explain.claims.as_deref().map(read).transpose()?;
     let args = explain.args.as_deref().map(read).transpose()?;
     let (caller, task) = world.caller(claims.as_deref(), &settings.issuers, explain.task.as_deref())?;
@@ -156,7 +160,12 @@ fn table_world(path: &Path, table: &Cases, config: Option<&Settings>) -> anyhow:
             let offered = offers.iter().flatten().map(|offer| offer.server.as_str());
             let servers: BTreeSet<&str> = servers.into_iter().chain(offered).collect();
             let servers: Vec<Arc<str>> = servers.into_iter().map(Arc::from).collect();
-            build(Arc::new(policy.clone()), servers, offers.unwrap_or_default(), &named)
+            let is_known = offers.is_some();
+            let world = build(Arc::new(policy.clone()), servers, offers.unwrap_or_default(), &named)?;
+            if is_known {
+                unmatched(&world);
+            }
+            Ok(world)
         }
         (None, None) => bail!("{} has no rules: name a configuration with --config", path.display()),
     }
@@ -270,6 +279,15 @@ fn pinned(settings: &Settings) -> anyhow::Result<Vec<Offer>> {
 fn world(settings: &Settings, known: Vec<Offer>, named: &[(String, Target)]) -> anyhow::Result<World> {
     let servers = settings.servers.iter().map(|server| server.name.clone()).collect();
     build(settings.policy.clone(), servers, known, named)
+}
+
+/// Shows which patterns are about nothing that servers are known to offer.
+fn unmatched(world: &World) {
+    for warning in &world.warnings {
+        let rule = world.policy.rule(warning.rule);
+        let pattern = rule.patterns.get(warning.pattern).map_or("", Pattern::text);
+        eprintln!("warning: {}: {pattern}: {}", rule.id, warning.lacks);
+    }
 }
 
 /// Of servers of which nothing is known, what is named is there.

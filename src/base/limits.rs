@@ -742,7 +742,7 @@ pub const CASE_MS_MAX: u64 = 366 * CONFIG_MS_MAX;
 
 // ---- review ---------------------------------------------------------------------------------------------------
 /// Classes of callers that two policies are compared for; where there are more, only those of one `who` are.
-pub const DIFF_CLASSES_MAX: usize = 20_000;
+pub const DIFF_CLASSES_MAX: usize = 2_000;
 /// Names that a difference shows in one line.
 pub const DIFF_PLACES_SHOWN: usize = 8;
 /// Groups of recorded decisions that change alike.

@@ -420,4 +420,4 @@ fn page(path: &[u8], control: &Control, health: &Health) -> Page {
 
 const TOKEN: &str = "{\"error\":\"the token is in the state folder: Authorization: Bearer TOKEN\"}\n";
 const PAGES: &str = "{\"error\":\"GET /healthz, /readyz, /status or /metrics; POST /reload or /drain; with the token also \
-                     /approvals and /revocations\"}\n";
+                     /approvals and /revocations, and POST /explain\"}\n";

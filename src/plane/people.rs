@@ -1,5 +1,6 @@
-//! What people decide over the admin listener: approvals, and revocations. Whoever has the token of the state folder may
-//! look and decide; under which name, they say themselves. Each decision leaves a line in the record.
+//! What people decide over the admin listener: approvals, and revocations; and what they ask of the policy. Whoever has
+//! the token of the state folder may look and decide; under which name, they say themselves. Each decision leaves a line
+//! in the record.
 
 use std::sync::Arc;
 
@@ -13,6 +14,7 @@ use crate::http::head::Method;
 use crate::identity::revoked::{Revocation, Target};
 use crate::policy::approval::{ApprovalId, Decision, Shown, State, Undecided};
 use crate::policy::rule::AskWhom;
+use crate::review::live;
 use crate::uring::wait::clock;
 
 use super::approvals::Journal;
@@ -33,7 +35,7 @@ pub(super) type Answer = (u16, String);
 
 /// Whether a path is one of theirs.
 pub(super) fn is_theirs(path: &[u8]) -> bool {
-    path.starts_with(APPROVALS.as_bytes()) || path == REVOCATIONS.as_bytes()
+    path.starts_with(APPROVALS.as_bytes()) || [REVOCATIONS.as_bytes(), EXPLAIN.as_bytes()].contains(&path)
 }
 
 impl People {
@@ -49,8 +51,15 @@ impl People {
             (Method::Get | Method::Head, ["revocations"]) => self.revoked(),
             (Method::Post, ["revocations"]) => self.revoke(body),
             (Method::Delete, ["revocations"]) => self.undo(body),
+            (Method::Post, ["explain"]) => self.explain(body),
             _ => refused(404, WAYS),
         }
+    }
+
+    fn explain(&self, body: &[u8]) -> Answer {
+        let snapshot = self.control.snapshot.load();
+        let (status, said) = live::explain(&snapshot, &self.control.counts, clock(), body);
+        answered(status, &said)
     }
 
     fn list(&self) -> Answer {
@@ -299,5 +308,6 @@ pub(super) fn refused(status: u16, why: &str) -> Answer {
 
 const APPROVALS: &str = "/approvals";
 const REVOCATIONS: &str = "/revocations";
-const WAYS: &str = "GET /approvals, /approvals/ID or /revocations; POST /approvals/ID/approve, /approvals/ID/deny or \
-                    /revocations; DELETE /revocations";
+const EXPLAIN: &str = "/explain";
+const WAYS: &str = "GET /approvals, /approvals/ID or /revocations; POST /approvals/ID/approve, /approvals/ID/deny, \
+                    /revocations or /explain; DELETE /revocations";

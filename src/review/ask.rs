@@ -11,6 +11,7 @@ use crate::mcp::call::{Call, Given, read};
 use crate::mcp::catalog::ListKind;
 use crate::policy::cond::{Condition, Facts, Truth};
 use crate::policy::decide::{Question, Scene, Verdict, Why, judge, judge_at};
+use crate::policy::explain::{Inquiry, explain};
 use crate::policy::needs::Past;
 use crate::policy::rule::{Effect, Mode, Rule};
 use crate::review::operand;
@@ -44,6 +45,9 @@ pub enum AskFault {
     /// The policy has no such server.
     #[error("there is no server `{0}`")]
     Server(String),
+    /// The rules as they are compiled and as they are written do not come to the same: a fault of this program.
+    #[error("the policy as compiled and as written come to different answers: please report this policy and call")]
+    Twins,
     /// No client could send this.
     #[error("no call can be made of this: {0}")]
     Message(String),
@@ -131,8 +135,38 @@ impl World {
         let (caller, task) = (asked.caller, asked.task);
         let verdict = judge_at(&self.table, caller, task, server, question, args, &scene);
         let listed = judge(&self.table, caller, task, server, list).outcome.is_ok();
+        let inquiry = Inquiry {
+            set: &self.policy,
+            servers: &self.servers,
+            catalog: &self.catalog,
+            caller,
+            task,
+            server,
+            question,
+            arguments: args,
+            scene: Some(&scene),
+            earlier: &[],
+        };
+        self.agrees(&inquiry, list, &verdict, listed)?;
         let standings = self.standings(asked, args, &verdict);
         Ok(Judged { verdict, listed, standings })
+    }
+
+    /// Whether the slow twin says the same. It does not know what was before, so it is not asked where a forbid or approve
+    /// waits for that.
+    fn agrees(
+        &self,
+        inquiry: &Inquiry<'_>,
+        list: Question<'_>,
+        verdict: &Verdict,
+        listed: bool,
+    ) -> Result<(), AskFault> {
+        if self.policy.rules().iter().any(|rule| rule.effect != Effect::Permit && !rule.limits.is_empty()) {
+            return Ok(());
+        }
+        let same = explain(inquiry).outcome == verdict.outcome;
+        let on_list = explain(&Inquiry { question: list, arguments: None, scene: None, ..*inquiry }).outcome.is_ok();
+        if same && on_list == listed { Ok(()) } else { Err(AskFault::Twins) }
     }
 
     fn standings(&self, asked: &Asked<'_>, args: Option<&[u8]>, verdict: &Verdict) -> Vec<Standing> {

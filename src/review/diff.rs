@@ -44,8 +44,12 @@ pub struct Change {
 pub struct Class {
     /// The `who` conditions that hold for them, as written; none: whoever it is.
     pub who: Vec<Arc<str>>,
-    /// The task that is active.
+    /// The task that is active; `None`: whichever it is, and none too.
     pub task: Option<Arc<str>>,
+    /// Not for those for whom another `who` holds as well.
+    pub no_other_who: bool,
+    /// Not on any task: only on none.
+    pub no_task: bool,
 }
 
 /// One thing that changes.
@@ -84,27 +88,19 @@ pub fn diff(old: &World, new: &World) -> Diff {
         };
         alike.entry((of(old), of(new))).or_default().push(place);
     }
-    let (classes, cut) = classes(&old.policy, &new.policy);
+    let mut cut = false;
     let mut named: BTreeMap<(Class, Vec<What>), Vec<Place>> = BTreeMap::new();
     for ((olds, news), places) in alike {
         let pick = |set: &PolicySet, rules: &[usize]| -> Vec<Terms> {
             rules.iter().map(|&rule| Terms::of(set, &set.rules()[rule])).collect()
         };
         let (olds, news) = (pick(&old.policy, &olds), pick(&new.policy, &news));
-        let mut told: Vec<(&Class, Vec<What>)> = Vec::new();
-        for class in &classes {
-            let mut what = compare(&of_class(&olds, class), &of_class(&news, class));
-            // What a wider class is told already goes for this one too.
-            let wider = told.iter().filter(|(wider, _)| wider.holds(class));
-            let known: Vec<&What> = wider.flat_map(|(_, what)| what).collect();
-            what.retain(|what| !known.contains(&what));
-            if what.is_empty() {
-                continue;
-            }
-            told.push((class, what));
-        }
+        let (classes, many) = classes(&olds, &news);
+        cut |= many;
+        let whole = classes.iter().map(|class| compare(&of_class(&olds, class), &of_class(&news, class)));
+        let told = told(&classes, &whole.collect::<Vec<_>>());
         for (class, what) in told {
-            named.entry((class.clone(), what)).or_default().extend(places.iter().cloned());
+            named.entry((class, what)).or_default().extend(places.iter().cloned());
         }
     }
     let changes: Vec<Change> =
@@ -115,6 +111,28 @@ pub fn diff(old: &World, new: &World) -> Diff {
     };
     let tasks = [only(&old.policy, &new.policy), only(&new.policy, &old.policy)];
     Diff { changes, idle, tasks, rates: rates(&old.policy, &new.policy), cut }
+}
+
+/// What each class is told: not what goes for a wider one already.
+fn told(classes: &[Class], whole: &[Vec<What>]) -> Vec<(Class, Vec<What>)> {
+    let mut told: Vec<(Class, Vec<What>)> = Vec::new();
+    for (class, all) in classes.iter().zip(whole) {
+        let mut parts: BTreeMap<Class, Vec<What>> = BTreeMap::new();
+        for what in all {
+            if told.iter().any(|(wider, told)| wider.holds(class) && told.contains(what)) {
+                continue;
+            }
+            let narrower = classes.iter().zip(whole).filter(|(other, _)| class.is_within(other));
+            let mut exact = class.clone();
+            for (other, _) in narrower.filter(|(_, all)| !all.contains(what)) {
+                exact.no_other_who |= other.task == class.task;
+                exact.no_task |= other.who == class.who;
+            }
+            parts.entry(exact).or_default().push(what.clone());
+        }
+        told.extend(parts);
+    }
+    told
 }
 
 impl Diff {
@@ -169,6 +187,7 @@ impl Diff {
         let changes = self.changes.iter().map(|Change { class, places, what }| {
             json!({
                 "who": texts(&class.who), "task": class.task.as_deref(),
+                "no_other_who": class.no_other_who, "no_task": class.no_task,
                 "places": places.iter().map(ToString::to_string).collect::<Vec<_>>(),
                 "changes": what.iter().map(What::json).collect::<Vec<_>>(),
             })
@@ -187,12 +206,31 @@ impl Diff {
 impl Class {
     /// Whether every caller of `other` is one of these.
     fn holds(&self, other: &Self) -> bool {
-        self.who.iter().all(|who| other.who.contains(who)) && (self.task.is_none() || self.task == other.task)
+        let who = self.who == other.who || (!self.no_other_who && self.is_part(other));
+        who && (self.task == other.task || (self.task.is_none() && !self.no_task))
+    }
+
+    /// Whether `other` is narrower in one of the two.
+    fn is_within(&self, other: &Self) -> bool {
+        let who = self.who != other.who && self.task == other.task && self.is_part(other);
+        who || self.who == other.who && self.task.is_none() && other.task.is_some()
+    }
+
+    fn is_part(&self, other: &Self) -> bool {
+        self.who.iter().all(|who| other.who.contains(who))
     }
 
     fn text(&self) -> String {
-        let who = if self.who.is_empty() { "everybody".to_owned() } else { format!("who {}", self.who.join(" and ")) };
-        self.task.as_ref().map_or_else(|| who.clone(), |task| format!("{who}, on task {task}"))
+        let who = match (self.who.is_empty(), self.no_other_who) {
+            (true, false) => "everybody".to_owned(),
+            (true, true) => "everybody for whom no `who` of its rules holds".to_owned(),
+            (false, only) => format!("who {}{}", self.who.join(" and "), if only { " and no other" } else { "" }),
+        };
+        match &self.task {
+            Some(task) => format!("{who}, on task {task}"),
+            None if self.no_task => format!("{who}, on another task or none"),
+            None => who,
+        }
     }
 }
 
@@ -349,12 +387,13 @@ fn terms(old: &Terms, new: &Terms) -> Vec<What> {
     all
 }
 
-/// The classes that rules tell apart, wider ones first: for whom none, one and two `who` hold, on no task and on each.
-fn classes(old: &PolicySet, new: &PolicySet) -> (Vec<Class>, bool) {
-    let who: BTreeSet<Arc<str>> = old.heads().iter().chain(new.heads()).map(|who| Arc::from(who.text())).collect();
+/// The classes that these rules tell apart, wider ones first: for whom none, one and two `who` hold, on no task and on
+/// each. Whether there are too many for two.
+fn classes(old: &[Terms], new: &[Terms]) -> (Vec<Class>, bool) {
+    let all = || old.iter().chain(new);
+    let who: BTreeSet<Arc<str>> = all().filter_map(|terms| terms.who.clone()).collect();
     let who: Vec<Arc<str>> = who.into_iter().collect();
-    let tasks: BTreeSet<Arc<str>> =
-        [old, new].iter().flat_map(|set| set.tasks().iter()).map(|it| it.1.clone()).collect();
+    let tasks: BTreeSet<Arc<str>> = all().flat_map(|terms| &terms.tasks).cloned().collect();
     let mut sets: Vec<Vec<Arc<str>>> = vec![Vec::new()];
     sets.extend(who.iter().map(|one| vec![one.clone()]));
     let pairs = who.len() * who.len().saturating_sub(1) / 2;
@@ -366,8 +405,8 @@ fn classes(old: &PolicySet, new: &PolicySet) -> (Vec<Class>, bool) {
     }
     let mut all = Vec::new();
     for who in sets {
-        all.push(Class { who: who.clone(), task: None });
-        all.extend(tasks.iter().map(|task| Class { who: who.clone(), task: Some(task.clone()) }));
+        all.push(Class { who: who.clone(), ..Class::default() });
+        all.extend(tasks.iter().map(|task| Class { who: who.clone(), task: Some(task.clone()), ..Class::default() }));
     }
     (all, cut)
 }
@@ -418,4 +457,76 @@ fn rates(old: &PolicySet, new: &PolicySet) -> Vec<Idle> {
     let fresh = new.rates().iter().filter(|rate| find(old, &rate.id).is_none());
     all.extend(fresh.map(|rate| Idle { id: rate.id.clone(), how: "new" }));
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::{Source, policy_of};
+    use crate::review::world::catalog;
+
+    struct Nowhere;
+
+    impl Source for Nowhere {
+        fn var(&self, _: &str) -> Option<String> {
+            None
+        }
+
+        fn file(&self, _: &Path) -> std::io::Result<String> {
+            Err(std::io::ErrorKind::NotFound.into())
+        }
+    }
+
+    fn world(rules: &str) -> World {
+        let policy = policy_of(rules, Path::new("."), &Nowhere, &[]).unwrap().policy;
+        let servers: Vec<Arc<str>> = vec![Arc::from("s")];
+        let known = catalog(&servers, &[]).unwrap();
+        World::new(Arc::new(policy), servers, known)
+    }
+
+    fn between(old: &str, new: &str) -> String {
+        let rules = |rules: &str| format!("tasks: {{ x: X. }}\nrules:\n{rules}");
+        diff(&world(&rules(old)), &world(&rules(new))).text()
+    }
+
+    #[test]
+    fn what_is_gained_and_lost() {
+        let check = |old: &str, new: &str, want: &str| assert_eq!(between(old, new), want, "{old}\n{new}");
+        let open = "  - { id: a, permit: [s/t] }\n";
+        let silent = "  - { id: a, permit: [s/t] }\n  - { id: f, forbid: [s/t] }\n";
+        let spoken = "  - { id: a, permit: [s/t] }\n  - { id: f, forbid: [s/t], reason: No. }\n";
+        check(open, open, "nothing is decided differently\n");
+        let hidden = "everybody\n  s/t\n    - list: is hidden\n    - call: never permitted\n    + f: forbid\n";
+        check(open, silent, hidden);
+        check(open, spoken, "everybody\n  s/t\n    - call: never permitted\n    + f: forbid, reason No.\n");
+        let renamed = "  - { id: b, permit: [s/t] }\n";
+        let idle = "rule a is gone, and decides nothing differently\nrule b is new, and decides nothing differently\n";
+        check(open, renamed, idle);
+        let task = "  - { id: a, permit: [s/t], tasks: [x] }\n";
+        let lost = "everybody, on another task or none\n  s/t\n    - list: is hidden\n    - call: never permitted\n    - a: permit\n";
+        check(open, task, lost);
+        let shadow = "  - { id: a, permit: [s/t] }\n  - { id: f, forbid: [s/t], mode: shadow }\n";
+        check(open, shadow, "everybody\n  s/t\n    + f: forbid, in shadow\n");
+        let unseen = "  - { id: f, forbid: [s/t] }\n";
+        check("  - { id: g, forbid: [s/*] }\n", unseen, &idle.replace("rule a", "rule g").replace("rule b", "rule f"));
+    }
+
+    #[test]
+    fn classes_are_told_apart() {
+        let old =
+            "  - { id: a, permit: [s/t], who: claims.a == 1 }\n  - { id: b, permit: [s/t], who: claims.b == 1 }\n";
+        let new = &format!("{old}  - {{ id: f, forbid: [s/t], who: claims.b == 1, tasks: [x] }}\n");
+        let lost = "  s/t\n    - list: is hidden\n    - call: never permitted\n    + f: forbid\n";
+        let want = format!("who claims.b == 1, on task x\n{lost}");
+        assert_eq!(between(old, new), want, "whoever is both loses it as the one does");
+        let only = "  - { id: a, permit: [s/t], who: claims.a == 1 }\n";
+        let new = &format!("{only}  - {{ id: f, forbid: [s/t], who: claims.b == 1 }}\n");
+        let want = format!("who claims.a == 1 and claims.b == 1\n{lost}");
+        assert_eq!(between(only, new), want, "neither class alone loses anything");
+        let open = "  - { id: a, permit: [s/t] }\n";
+        let want = "everybody for whom no `who` of its rules holds\n  s/t\n    - list: is hidden\n    - call: never permitted\n    - a: permit\n";
+        assert_eq!(between(open, only), want, "whom the rule names still now keeps it");
+    }
 }

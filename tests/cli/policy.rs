@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::support::gateway::run;
+use crate::support::gateway::{Setup, run};
+use crate::support::mcp::{Post, text_of};
 use crate::support::peers::Run;
+use crate::support::upstream::Plan;
 
 fn code(run: &Run) -> Option<i32> {
     run.status.and_then(|status| status.code())
@@ -274,4 +276,60 @@ fn a_table_may_have_the_rules_of_a_configuration() {
     let without = run(folder.path(), &["policy", "test", "t.yaml"]);
     assert_eq!(code(&without), Some(1));
     assert!(without.stderr.contains("name a configuration with --config"), "{}", without.stderr);
+}
+
+/// Asked live, it counts with the gateway's counts, changes none, and says what the agent is told.
+#[test]
+fn a_running_gateway_explains_itself() {
+    let upstream = Plan::tools(&["echo"]).start();
+    let rule = json!({
+        "id": "few", "permit": ["up/*"], "when": "args.n != 13", "limits": [{ "calls": 2, "per": "1h", "by": "all" }],
+    });
+    let gateway = Setup::new().server("up", &upstream.url()).rule(rule).start();
+    let (config, admin) = (gateway.config().display().to_string(), gateway.admin.to_string());
+    let folder = folder(&[("2.json", "{\"n\":2}"), ("13.json", "{\"n\":13}")]);
+    let explain = |args: &str, format: &str| {
+        let words = ["policy", "explain", "--live", "-c", &config, "--server", "up", "--tool", "echo", "--args", args];
+        let mut words = words.to_vec();
+        words.extend(["--format", format, "--admin", &admin]);
+        let run = run(folder.path(), &words);
+        assert_eq!(code(&run), Some(0), "{}", run.stderr);
+        run.stdout
+    };
+    let json = |args: &str| serde_json::from_str::<Value>(&explain(args, "json")).expect("JSON");
+    let call = |n: u64| Post::call("echo").param("/arguments/n", json!(n)).to(&gateway).json();
+    for used in ["0", "1"] {
+        for _ in 0..3 {
+            let answer = json("2.json");
+            let limit = &answer["limits"][0];
+            assert_eq!(
+                (&answer["verdict"], &limit["used"], &limit["max"]),
+                (&json!("permit"), &json!(used), &json!("2"))
+            );
+        }
+        assert_eq!(call(2)["result"]["isError"], json!(false));
+    }
+    let answer = json("2.json");
+    assert_eq!(
+        (&answer["verdict"], &answer["kind"], &answer["rules"]),
+        (&json!("refuse"), &json!("limit"), &json!(["few"]))
+    );
+    assert!(explain("2.json", "text").contains("2 of 2 used, this call adds 1; does not hold"));
+    let refused = call(2);
+    let start = |text: &str| text.split("; the next").next().map(str::to_owned);
+    assert_eq!(start(answer["says"].as_str().expect("it is told")), start(text_of(&refused)));
+    assert_eq!(json("13.json")["says"], text_of(&call(13)));
+    assert_eq!(json("13.json")["standings"][0]["operand"]["values"]["args.n"], "13");
+}
+
+#[test]
+fn a_gateway_that_does_not_run_explains_nothing() {
+    let folder = folder(&[("c.yaml", &config(RULES))]);
+    fs::create_dir_all(folder.path().join("state")).expect("a folder");
+    fs::write(folder.path().join("state/admin.token"), "x\n").expect("it can be written");
+    let words =
+        ["policy", "explain", "--live", "-c", "c.yaml", "--server", "crm", "--tool", "x", "--admin", "127.0.0.1:1"];
+    let run = run(folder.path(), &words);
+    assert_eq!(code(&run), Some(5), "{}", run.stderr);
+    assert!(run.stderr.contains("no gateway answers at 127.0.0.1:1"), "{}", run.stderr);
 }
