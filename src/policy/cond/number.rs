@@ -68,7 +68,7 @@ impl Number {
         // what is left then has as many digits as it will have.
         let mut exponent = i64::from(self.exponent) + i64::from(other.exponent);
         for _ in 0..2 {
-            while one % 2 == 0 && two % 5 == 0 {
+            while one.is_multiple_of(2) && two.is_multiple_of(5) {
                 (one, two, exponent) = (one / 2, two / 5, exponent + 1);
             }
             (one, two) = (two, one);
@@ -346,11 +346,11 @@ fn lowest(digits: u128) -> (u128, u32) {
     let mut zeros = 0;
     let mut left = digits;
     // Divisions of 64 bits are ten times as fast, and most numbers are short.
-    while left > u128::from(u64::MAX) && left % 10 == 0 {
+    while left > u128::from(u64::MAX) && left.is_multiple_of(10) {
         (left, zeros) = (left / 10, zeros + 1);
     }
     if let Ok(mut short) = u64::try_from(left) {
-        while short != 0 && short % 10 == 0 {
+        while short != 0 && short.is_multiple_of(10) {
             (short, zeros) = (short / 10, zeros + 1);
         }
         left = u128::from(short);

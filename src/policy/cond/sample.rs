@@ -712,26 +712,27 @@ mod tests {
             // False alone, True alone, and so on: each set there can be.
             all.push(format!("could {}", Truths(set).0));
         }
-        let others = [
-            "split",
-            "literal null",
-            "literal bool",
-            "literal number",
-            "literal text",
-            "literal list",
-            "step name",
-            "step index",
-            "no args",
-            "beyond 38 digits",
-            "value n",
-            "value t",
-            "value f",
-            "value #",
-            "value \"",
-            "value [",
-            "value {",
-        ];
-        all.extend(others.map(str::to_owned));
+        all.extend(OTHERS.iter().map(|word| (*word).to_owned()));
         all
     }
+
+    const OTHERS: &[&str] = &[
+        "split",
+        "literal null",
+        "literal bool",
+        "literal number",
+        "literal text",
+        "literal list",
+        "step name",
+        "step index",
+        "no args",
+        "beyond 38 digits",
+        "value n",
+        "value t",
+        "value f",
+        "value #",
+        "value \"",
+        "value [",
+        "value {",
+    ];
 }
