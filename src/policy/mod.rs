@@ -24,7 +24,7 @@ pub mod table;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
-mod twins;
+mod twin_tests;
 pub mod uri;
 mod weigh;
 

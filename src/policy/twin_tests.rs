@@ -8,6 +8,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::cond::{ClaimTypes, Condition, Number, Purpose};
+use super::counter::Taken;
 use super::decide::{Leave, Question, Scene, Verdict, concerns, decide, judge_at, listed};
 use super::explain::{Explanation, Inquiry, Want, explain};
 use super::limit::{By, Limit, Party, Rate, RateOf, What};
@@ -576,4 +577,78 @@ fn the_lot_reaches_everything() {
     let missing: Vec<_> =
         wanted.chain(shadows).chain(kinds.into_iter().flatten()).filter(|word| !reached.contains(word)).collect();
     assert!(missing.is_empty(), "never reached: {missing:?}");
+}
+
+/// One caller, no token.
+fn nobody() -> Caller {
+    Caller::anonymous()
+}
+
+fn permit(id: &str, pattern: &str) -> Rule {
+    Rule { id: Arc::from(id), patterns: vec![Pattern::parse(pattern).unwrap()], ..Rule::default() }
+}
+
+fn tool_call(arguments: &str) -> Call {
+    Call {
+        era: Revision::NEWEST.era(),
+        revision: Revision::NEWEST,
+        shape: Shape::Request,
+        id: None,
+        method: None,
+        subject: Object::Tool(Text { span: Span::default(), unescaped: Some(Box::from("refund")) }),
+        meta: Meta::default(),
+        arguments: Some(Span::new(0, arguments.len())),
+    }
+}
+
+#[test]
+fn what_is_held_goes_with_all_it_needs_and_not_before() {
+    let limited =
+        Limit { what: What::Calls { max: 3, per_ms: None }, by: By(SmallVec::from_vec(vec![Party::Subject])) };
+    let asks = Rule { effect: Effect::Approve, ..permit("asks", "pay/refund") };
+    let world = rated_world(vec![Rule { limits: vec![limited], ..permit("limited", "pay/*") }, asks], Vec::new());
+    let past = Noted::default();
+    let scene = Scene { body: b"{}", unix_ms: 0, session: None, address: None, endpoint: "", method: "", past: &past };
+    let held =
+        || match decide(&world.table, &nobody(), ActiveTask::None, ServerId(1), tool_call("{}"), "refund", &scene) {
+            Ok(Leave::Held(held)) => held,
+            other => panic!("{other:?}"),
+        };
+    assert_eq!((held().needs().len(), held().asking().map(|asking| asking.rule)), (1, Some(RuleId(1))));
+    assert!(held().granted(Taken::none(), None).is_err(), "nothing was taken, and nobody asked");
+    let first = held();
+    let taken = Taken::of(first.needs());
+    assert!(first.granted(taken, None).is_err(), "nobody was asked");
+    let denied = held().into_denied(Why::CountsFull { retry_ms: Some(1) });
+    assert_eq!((denied.why.word(), &*denied.rules), ("counts_full", &[RuleId(0), RuleId(1)][..]));
+}
+
+#[test]
+fn rates_of_what_no_rule_is_about() {
+    let bucket = RateOf::Calls { calls: 1, per_ms: 1_000, burst: 1 };
+    let rate = |on: &[&str], methods: &[&str], party: Party| Rate {
+        id: Arc::from("r"),
+        on: on.iter().map(|text| Pattern::parse(text).unwrap()).collect(),
+        methods: methods.iter().map(|&method| method.into()).collect(),
+        endpoints: Vec::new(),
+        what: bucket,
+        by: By(SmallVec::from_vec(vec![party])),
+    };
+    let check = |rate: Rate, server: Option<u16>, want: Result<usize, &str>| {
+        let world = rated_world(Vec::new(), vec![rate]);
+        let past = Noted::default();
+        let method = "tools/list";
+        let scene =
+            Scene { body: b"", unix_ms: 0, session: None, address: None, endpoint: "/mcp", method, past: &past };
+        let needs = super::decide::rates(&world.table, &nobody(), ActiveTask::None, server.map(ServerId), &scene);
+        assert_eq!(needs.map(|needs| needs.len()).map_err(|why| why.word()), want);
+    };
+    check(rate(&[], &[], Party::All), None, Ok(1));
+    check(rate(&[], &["tools/list"], Party::All), Some(0), Ok(1));
+    check(rate(&[], &["initialize"], Party::All), Some(0), Ok(0));
+    check(rate(&["docs/*"], &[], Party::All), Some(0), Ok(0));
+    check(rate(&["docs/*"], &["tools/list"], Party::All), Some(0), Ok(1));
+    check(rate(&["docs/*"], &["tools/list"], Party::All), Some(1), Ok(0));
+    check(rate(&["docs/*"], &["tools/list"], Party::All), None, Ok(0));
+    check(rate(&[], &[], Party::Address), None, Err("rate_unknown"));
 }
