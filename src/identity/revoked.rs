@@ -72,12 +72,15 @@ pub struct Revocations {
     list: Vec<Revocation>,
     all: bool,
     /// With the issuers of each; `None` for any.
-    subjects: HashMap<Box<str>, SmallVec<[Option<Box<str>>; 1]>>,
+    subjects: HashMap<Box<str>, Issuers>,
     agents: HashSet<Box<str>>,
     tasks: HashSet<Box<str>>,
     tokens: HashSet<[u8; 16]>,
     jtis: HashSet<Box<str>>,
 }
+
+/// The issuers whose subject of one name is revoked; `None` for any.
+type Issuers = SmallVec<[Option<Box<str>>; 1]>;
 
 impl Revocations {
     /// These. Of two of one target the first counts.
@@ -145,7 +148,7 @@ impl Revocations {
         if self.list.is_empty() {
             return None;
         }
-        let of_subject = |issuers: &SmallVec<[Option<Box<str>>; 1]>| {
+        let of_subject = |issuers: &Issuers| {
             issuers.iter().any(|issuer| issuer.as_deref().is_none_or(|issuer| *issuer == *caller.issuer))
         };
         let is_caller = self.all

@@ -84,9 +84,9 @@ impl Journal {
         let name = || path.display().to_string();
         let unread = |why: String| PlaneFault::Approvals { path: name(), why };
         let now = clock();
-        match state::read(state, FILE, APPROVALS_FILE_BYTES_MAX).map_err(|error| unread(error.to_string()))? {
-            Some(bytes) => replay(&bytes, &approvals, now).map_err(unread)?,
-            None => {}
+        let written = state::read(state, FILE, APPROVALS_FILE_BYTES_MAX).map_err(|error| unread(error.to_string()))?;
+        if let Some(bytes) = written {
+            replay(&bytes, &approvals, now).map_err(unread)?;
         }
         approvals.sweep(now);
         let fault = |error| PlaneFault::File { what: "the approvals", path: name(), error };

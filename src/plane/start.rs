@@ -1,6 +1,7 @@
 //! Start and stop, in order: everything that can fail fails before the first connection is taken; what a client or an
 //! auditor counts on ends last.
 
+use std::fs::File;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -120,14 +121,7 @@ impl Gateway {
         let settings = Arc::new(settings);
         let prepared = Arc::new(Prepared::new(&settings));
         let (certs, tls) = Certs::load(&settings)?;
-        let lack = |error| PlaneFault::System { what: "descriptors", error };
-        // From here on the folder is this process's.
-        let claimed = state::claim(&settings.state)?;
-        let mut snapshot = first_snapshot(&settings, &prepared, tls).map_err(lack)?;
-        snapshot.revocations = Arc::new(revoke::read(&settings.state)?);
-        let control = Arc::new(Control::new(snapshot, shards).map_err(lack)?);
-        // Nobody else has it yet, so it is not set yet.
-        let _ = control.programs.set(Host::new(driver.clone()).map_err(lack)?);
+        let (control, claimed) = begin(&settings, &prepared, tls, shards, &driver)?;
         let journal = Journal::open(claimed, &settings.state, control.ledger.clone())?;
         let journal = journal.with_counts(control.counts.clone())?.start()?;
         let (decided, approvals) = approvals::begin(&settings.state, &control.approvals)?;
@@ -219,6 +213,25 @@ impl Gateway {
         let decided = self.approvals.finish().map_err(|error| lost("approvals are lost:", error));
         result.and(written).and(kept).and(decided)
     }
+}
+
+/// What the plane and the shards have in common, with who is revoked in it before anybody asks; and the state folder,
+/// which is this process's from then on.
+fn begin(
+    settings: &Arc<Settings>,
+    prepared: &Arc<Prepared>,
+    tls: Arc<Materials>,
+    shards: usize,
+    driver: &Driver,
+) -> Result<(Arc<Control>, File), PlaneFault> {
+    let lack = |error| PlaneFault::System { what: "descriptors", error };
+    let claimed = state::claim(&settings.state)?;
+    let mut snapshot = first_snapshot(settings, prepared, tls).map_err(lack)?;
+    snapshot.revocations = Arc::new(revoke::read(&settings.state)?);
+    let control = Arc::new(Control::new(snapshot, shards).map_err(lack)?);
+    // Nobody else has it yet, so it is not set yet.
+    let _ = control.programs.set(Host::new(driver.clone()).map_err(lack)?);
+    Ok((control, claimed))
 }
 
 /// Opens the admin listener, where there is to be one.

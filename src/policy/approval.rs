@@ -190,7 +190,7 @@ impl Granted {
 
     /// Whose word it is.
     #[must_use]
-    pub fn by(&self) -> &Box<str> {
+    pub fn by(&self) -> &str {
         &self.by
     }
 }
