@@ -73,7 +73,7 @@ impl Judge<'_> {
             Why::Limit { retry_ms, .. } | Why::Rate { retry_ms, .. } | Why::CountsFull { retry_ms } => *retry_ms,
             _ => None,
         };
-        refusal.retry_after = retry_ms.map(words::seconds);
+        refusal.retry_after = retry_ms.map_or(0, |ms| u32::try_from(words::seconds(ms)).unwrap_or(u32::MAX));
         if let Why::Scopes { needed, .. } = why {
             let challenge = &self.flight.snapshot.prepared.endpoints[self.flight.endpoint.index()].challenge;
             let needed = needed.join(" ");

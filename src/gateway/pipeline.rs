@@ -67,6 +67,7 @@ pub(super) enum Reading {
 }
 
 /// What is due for a message that was not refused.
+#[expect(clippy::large_enum_variant, reason = "taken apart at once; a box would cost every call an allocation")]
 pub(super) enum Due {
     /// Its answer from the catalogue.
     List(ListKind),

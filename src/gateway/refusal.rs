@@ -217,8 +217,8 @@ pub struct Refusal {
     pub challenge: Option<String>,
     /// `Allow`, for a 405.
     pub allow: Option<&'static str>,
-    /// `Retry-After`, seconds, where the row has one and this is more to the point.
-    pub retry_after: Option<u64>,
+    /// `Retry-After`, seconds, where the row has one and this is more to the point; 0 where it is not.
+    pub retry_after: u32,
     /// Whether a request is waiting for a JSON-RPC answer: a refused notification has a status other than 200.
     pub answerable: bool,
     /// Written as a tool's result with `isError`, so that the model reads it; `data` is then its `_meta`.
@@ -252,7 +252,7 @@ impl From<Kind> for Refusal {
             data: None,
             challenge: None,
             allow: None,
-            retry_after: None,
+            retry_after: 0,
             answerable: true,
             tool_result: false,
             method: "",
@@ -302,8 +302,11 @@ impl Refusal {
     /// Seconds for `Retry-After`; 0 for none.
     #[must_use]
     pub fn retry_after(&self) -> u64 {
-        let row = u64::from(self.kind.row().retry_after);
-        if row == 0 { 0 } else { self.retry_after.unwrap_or(row).max(1) }
+        match (self.kind.row().retry_after, self.retry_after) {
+            (0, _) => 0,
+            (row, 0) => row.into(),
+            (_, better) => better.into(),
+        }
     }
 
     /// The HTTP status to send.

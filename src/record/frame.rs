@@ -127,6 +127,7 @@ pub enum Status {
 
 /// One frame, read back. Texts borrow from the frame.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "one at a time, taken apart at once")]
 pub enum Frame<'a> {
     /// A decision.
     Decision {
