@@ -260,7 +260,7 @@ impl Reader<'_, '_> {
         Some(Step {
             line: node.at.line,
             claims: claims.flatten(),
-            task: text(any("task")).filter(|task: &Box<str>| !task.is_empty()),
+            task: any("task").and_then(Node::text).filter(|task| !task.is_empty()).map(Box::from),
             server,
             target,
             args: args.flatten(),
