@@ -260,7 +260,7 @@ impl Reader<'_, '_> {
         Some(Step {
             line: node.at.line,
             claims: claims.flatten(),
-            task: text(any("task")).filter(|task: &Box<str>| !task.is_empty()),
+            task: any("task").and_then(Node::text).filter(|task| !task.is_empty()).map(Box::from),
             server,
             target,
             args: args.flatten(),
@@ -340,6 +340,8 @@ impl Json<'_, '_> {
             Value::Null | Value::Bad => out.push_str("null"),
             Value::Flag(flag) => out.push_str(if *flag { "true" } else { "false" }),
             Value::Number(_) | Value::Amount(_) => self.number(node, path, out),
+            // Larger than any float: it was read as none.
+            Value::Text(_) if is_number(self.spelt(node)) => self.number(node, path, out),
             Value::Text(text) => string(text, out),
             Value::List(items) => {
                 out.push('[');
@@ -367,10 +369,14 @@ impl Json<'_, '_> {
         }
     }
 
+    fn spelt(&self, node: &Node) -> &str {
+        self.text.get(node.spelt.clone()).unwrap_or_default().trim()
+    }
+
     /// As the file spells it: nothing is rounded.
     fn number(&mut self, node: &Node, path: &str, out: &mut String) {
-        let spelt = self.text.get(node.spelt.clone()).unwrap_or_default().trim();
-        if serde_json::from_str::<serde_json::Number>(spelt).is_ok() {
+        let spelt = self.spelt(node);
+        if is_number(spelt) {
             out.push_str(spelt);
             return;
         }
@@ -437,6 +443,11 @@ impl Json<'_, '_> {
         }
         all
     }
+}
+
+/// A number of JSON (RFC 8259, 6).
+fn is_number(text: &str) -> bool {
+    shape::is_decimal(text.strip_prefix('-').unwrap_or(text))
 }
 
 fn string(text: &str, out: &mut String) {

@@ -282,7 +282,7 @@ fn digits(text: &str) -> Option<u64> {
 }
 
 /// A number of JSON (RFC 8259, 6), not below nothing.
-fn is_decimal(text: &str) -> bool {
+pub(crate) fn is_decimal(text: &str) -> bool {
     let (number, exponent) = match text.split_once(['e', 'E']) {
         Some((number, exponent)) => (number, Some(exponent.strip_prefix(['+', '-']).unwrap_or(exponent))),
         None => (text, None),

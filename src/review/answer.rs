@@ -35,8 +35,8 @@ pub struct Answer {
     pub standings: Vec<Standing>,
     /// What is counted.
     pub limits: Vec<LimitLine>,
-    /// Scopes that the token lacks, and all that are needed.
-    pub scopes: Option<(Vec<Box<str>>, Vec<Box<str>>)>,
+    /// Scopes, where the token lacks some.
+    pub scopes: Option<ScopeLine>,
     /// Who is asked.
     pub approval: Option<ApprovalLine>,
     /// What could not be told, by the rule's id.
@@ -64,6 +64,15 @@ pub struct LimitLine {
     pub holds: bool,
     /// When it does again, milliseconds from now.
     pub retry_ms: Option<u64>,
+}
+
+/// Scopes of a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScopeLine {
+    /// Those that the token lacks.
+    pub missing: Vec<Box<str>>,
+    /// All that are needed.
+    pub needed: Vec<Box<str>>,
 }
 
 /// An approval that is needed.
@@ -127,7 +136,9 @@ impl Answer {
         self.word = why.word();
         self.reason = reason(why);
         match why {
-            Why::Scopes { missing, needed } => self.scopes = Some((missing.to_vec(), needed.to_vec())),
+            Why::Scopes { missing, needed } => {
+                self.scopes = Some(ScopeLine { missing: missing.to_vec(), needed: needed.to_vec() });
+            }
             Why::LimitUnknown { rule, .. } => self.blame(set.rule(*rule).id.clone()),
             Why::Limit { need, .. } => {
                 if let Source::Rule(rule, _) = need.source {
@@ -161,7 +172,7 @@ impl Answer {
         if let Some(reason) = &self.reason {
             let _ = writeln!(out, "reason: {}", plain(reason));
         }
-        if let Some((missing, _)) = &self.scopes {
+        if let Some(ScopeLine { missing, .. }) = &self.scopes {
             let _ = writeln!(out, "scopes missing: {}", plain(&missing.join(" ")));
         }
         if let Some(ApprovalLine { rule, expires_ms, ask }) = &self.approval {
@@ -213,7 +224,7 @@ impl Answer {
                 "max": line.max, "holds": line.holds, "retry_after_ms": line.retry_ms,
             })
         });
-        let scopes = self.scopes.as_ref().map(|(missing, needed)| json!({ "missing": missing, "needed": needed }));
+        let scopes = self.scopes.as_ref().map(|it| json!({ "missing": it.missing, "needed": it.needed }));
         let approval =
             self.approval.as_ref().map(|it| json!({ "rule": *it.rule, "expires_ms": it.expires_ms, "ask": it.ask }));
         let unknown = self.unknown.iter().map(|(rule, what)| json!({ "rule": **rule, "what": what }));
