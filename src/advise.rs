@@ -13,7 +13,7 @@ use portcullis::mcp::catalog::ListKind;
 use portcullis::plane::audit;
 use portcullis::plane::pins::store::Store;
 use portcullis::policy::needs::NoPast;
-use portcullis::policy::pattern::Pattern;
+use portcullis::policy::pattern::About;
 use portcullis::policy::rule::PolicySet;
 use portcullis::review::ask::Asked;
 use portcullis::review::diff;
@@ -285,8 +285,12 @@ fn world(settings: &Settings, known: Vec<Offer>, named: &[(String, Target)]) -> 
 fn unmatched(world: &World) {
     for warning in &world.warnings {
         let rule = world.policy.rule(warning.rule);
-        let pattern = rule.patterns.get(warning.pattern).map_or("", Pattern::text);
-        eprintln!("warning: {}: {pattern}: {}", rule.id, warning.lacks);
+        // A file of tools says nothing of resources.
+        let named =
+            rule.patterns.get(warning.pattern).filter(|it| matches!(it.about(), About::Tool(_) | About::Prompt(_)));
+        if let Some(pattern) = named {
+            eprintln!("warning: {}: {}: {}", rule.id, pattern.text(), warning.lacks);
+        }
     }
 }
 

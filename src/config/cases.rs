@@ -341,7 +341,9 @@ impl Json<'_, '_> {
             Value::Flag(flag) => out.push_str(if *flag { "true" } else { "false" }),
             Value::Number(_) | Value::Amount(_) => self.number(node, path, out),
             // Larger than any float: it was read as none.
-            Value::Text(_) if is_number(self.spelt(node)) => self.number(node, path, out),
+            Value::Text(text) if text != self.spelt(node) && is_number(self.spelt(node)) => {
+                self.number(node, path, out)
+            }
             Value::Text(text) => string(text, out),
             Value::List(items) => {
                 out.push('[');
