@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, Read as _, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
@@ -321,7 +321,7 @@ pub(crate) fn read(path: &Path) -> anyhow::Result<String> {
     let cannot = || format!("cannot read {}", path.display());
     let mut text = String::new();
     let most = REVIEW_FILE_BYTES_MAX as u64 + 1;
-    if path == PathBuf::from("-") {
+    if path == "-" {
         std::io::stdin().take(most).read_to_string(&mut text).with_context(cannot)?;
     } else {
         std::fs::File::open(path).with_context(cannot)?.take(most).read_to_string(&mut text).with_context(cannot)?;

@@ -151,7 +151,6 @@ fn open(slot: &[u8; SLOT_WORDS * 8], from: u64) -> Option<(u64, Record)> {
     Record::read(&words).map(|record| (number, record))
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "below the number of slots")]
 fn place(number: u64) -> usize {
     HEAD_WORDS + (number % SLOTS) as usize * SLOT_WORDS
 }

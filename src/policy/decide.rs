@@ -96,6 +96,10 @@ pub struct Scene<'a> {
 
 /// What a call that policy lets go still needs.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "taken apart at once; a box would cost every call with a limit an allocation"
+)]
 pub enum Leave {
     /// Nothing.
     Go(Permit),

@@ -653,11 +653,12 @@ mod tests {
                 seen.insert("beyond 38 digits".into());
             }
         }
-        if let Kind::Path(path) = kind {
-            if path.root == Root::Args && known {
-                let value = reference::value(condition, facts, 0).unwrap_or_default();
-                seen.insert(format!("value {}", char::from(value[0])));
-            }
+        if let Kind::Path(path) = kind
+            && path.root == Root::Args
+            && known
+        {
+            let value = reference::value(condition, facts, 0).unwrap_or_default();
+            seen.insert(format!("value {}", char::from(value[0])));
         }
     }
 

@@ -530,7 +530,7 @@ fn sentences_that_are_none() {
     fault(&format!("{}true", "!".repeat(100)), 33, "within each other", "several");
     fault(&"x".repeat(5_000), 4_097, "longer than 4096 bytes", "several rules");
     fault(&(0..65).map(|at| format!("has(args.a{at})")).collect::<Vec<_>>().join("||"), 951, "64", "several rules");
-    assert!(Condition::parse(&"true&&".repeat(600).trim_end_matches('&'), Purpose::When, &claims()).is_ok());
+    assert!(Condition::parse("true&&".repeat(600).trim_end_matches('&'), Purpose::When, &claims()).is_ok());
 }
 
 #[test]
