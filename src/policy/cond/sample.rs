@@ -104,7 +104,7 @@ pub fn condition(draw: &mut Draw<'_>, purpose: Purpose) -> Condition {
         Purpose::Sum => "1",
         Purpose::Value | Purpose::Claim => "claims.a",
     };
-    parse(&text).or_else(|| parse(plain)).unwrap_or_else(|| panic!("{plain} is a condition"))
+    parse(&text).or_else(|| parse(plain)).expect("the plain one is a condition")
 }
 
 /// Draws the text of one; rarely, something in it does not fit.
