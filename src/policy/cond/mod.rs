@@ -188,6 +188,12 @@ impl Condition {
         self.compiled.program.reads_now
     }
 
+    /// Whether it looks at which tool or prompt it is.
+    #[must_use]
+    pub fn reads_tool(&self) -> bool {
+        self.compiled.program.reads_tool
+    }
+
     /// The paths of arguments that it names, as written after `args` (`.amount`, `.lines[0].price`); at most 64.
     #[must_use]
     pub fn arg_paths(&self) -> &[Box<str>] {
