@@ -77,7 +77,7 @@ fn main() -> ExitCode {
 }
 
 fn run(run: &cli::Run) -> anyhow::Result<u8> {
-    let Some(loaded) = load(&run.config, false)? else { return Ok(cli::EXIT_CONFIG) };
+    let Some(Loaded { settings, .. }) = load(&run.config, false)? else { return Ok(cli::EXIT_CONFIG) };
     let driver = match run.driver {
         cli::Driver::Auto => Choice::Auto,
         cli::Driver::IoUring => Choice::IoUring,
@@ -85,7 +85,7 @@ fn run(run: &cli::Run) -> anyhow::Result<u8> {
     };
     let signals = signals::catch()?;
     let config = ConfigFile { path: run.config.clone(), source: Arc::new(System) };
-    let gateway = Gateway::start(loaded.settings, Options { driver, config: Some(config), ..Options::default() })?;
+    let gateway = Gateway::start(settings, Options { driver, config: Some(config), ..Options::default() })?;
     eprint!("{}", banner::text(&gateway));
     notify::ready(&gateway)?;
     signals.steer(gateway.handle())?;

@@ -24,6 +24,7 @@ mod servers;
 mod settings;
 mod shape;
 pub mod snapshot;
+mod stands;
 pub mod succession;
 #[cfg(test)]
 mod tests;
@@ -35,6 +36,7 @@ pub use expand::Source;
 pub use fault::{Fault, Included, Weight};
 pub use parts::{PolicyFile, policy_of};
 pub use schema::schema_json;
+pub use stands::Stands;
 pub use settings::{
     AuditSettings, CertPaths, ClientCert, CommandSettings, EndpointSettings, HealthSettings, InstanceSettings, Limits,
     ListenSettings, ListenTls, Names, Pin, Reach, Scheme, ServerSettings, ServerTls, Settings, Shards, Sharing,

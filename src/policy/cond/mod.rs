@@ -29,6 +29,7 @@ pub mod zone;
 use std::fmt;
 use std::sync::Arc;
 
+pub(in crate::policy) use fault::nearest;
 pub use number::Number;
 pub use value::{Num, Text, Value};
 
