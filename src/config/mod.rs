@@ -36,8 +36,8 @@ pub use expand::Source;
 pub use fault::{Fault, Included, Weight};
 pub use parts::{PolicyFile, policy_of};
 pub use schema::schema_json;
-pub use stands::Stands;
 pub use settings::{
     AuditSettings, CertPaths, ClientCert, CommandSettings, EndpointSettings, HealthSettings, InstanceSettings, Limits,
     ListenSettings, ListenTls, Names, Pin, Reach, Scheme, ServerSettings, ServerTls, Settings, Shards, Sharing,
 };
+pub use stands::Stands;

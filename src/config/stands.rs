@@ -78,6 +78,12 @@ impl Stands {
         }
     }
 
+    /// The file that was read first.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
     /// What a catalogue shows of this policy, in the order of its files: arguments that no tool has are errors, those
     /// that are of another type warnings, and so are patterns that are about nothing.
     #[must_use]
@@ -119,7 +125,15 @@ impl Stands {
         };
         let Some(spot) = spot else {
             let message = format!("rule {}: {message}", rule.id);
-            return Fault { file: None, weight: Weight::Warning, line: 1, column: 1, path: String::new(), message, hint: None };
+            return Fault {
+                file: None,
+                weight: Weight::Warning,
+                line: 1,
+                column: 1,
+                path: String::new(),
+                message,
+                hint: None,
+            };
         };
         spot.fault(Weight::Warning, &spot.at, message, None)
     }

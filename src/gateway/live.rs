@@ -540,7 +540,8 @@ impl Feed {
         let other = self.asked.is_none() && endpoint.is_some_and(|it| is_merged(snapshot, it) != self.joint);
         drop(who);
         let lost = !self.joint && parts.iter().any(|part| part.gone.get());
-        let shut = known && self.listening.as_ref().is_some_and(|listening| !listening.is_allowed(shard, self, snapshot));
+        let shut =
+            known && self.listening.as_ref().is_some_and(|listening| !listening.is_allowed(shard, self, snapshot));
         let barred = known && !self.joint && self.asked.is_none() && !self.is_concerned(snapshot);
         if endpoint.is_none() || other || lost || shut || barred {
             self.ended.set(true);
