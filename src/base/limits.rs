@@ -584,6 +584,10 @@ pub const REVOCATION_TEXT_BYTES_MAX: usize = 1_024;
 pub const RULES_NAMED_MAX: usize = 8;
 /// Arguments that conditions ask for in vain, told of one policy.
 pub const MISFITS_MAX: usize = 256;
+/// Misfits that one new catalogue has written into the log and the record; of more, how many.
+pub const MISFITS_TOLD_MAX: usize = 32;
+/// Names of arguments that one which no tool has is compared with.
+pub const ARGUMENTS_COMPARED_MAX: usize = 256;
 /// Schemas looked at on the way of one path through the schema of a tool's arguments.
 pub const SCHEMA_STEPS_MAX: usize = 256;
 /// Classes of callers that a compiled policy keeps.

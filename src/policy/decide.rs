@@ -703,7 +703,7 @@ impl<'a> Asker<'a> {
                 let could = |truth| {
                     rule.when.as_ref().map_or(truth == Truth::True, |when| {
                         // Of which tool, nobody knows: what may look at it can come to anything.
-                        when.text().contains("tool") || when.could(&facts).has(truth)
+                        when.reads_tool() || when.could(&facts).has(truth)
                     })
                 };
                 if is_refusal {

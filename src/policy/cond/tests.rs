@@ -431,6 +431,8 @@ fn a_condition_shows_its_text() {
     assert_eq!(condition, when("args.amount > 0"));
     assert_ne!(condition, when("args.amount  > 0"));
     assert!(condition.reads_args() && !condition.reads_now());
+    assert!(when("tool == \"a\"").reads_tool() && when("!(server == \"s\" || tool in [\"a\"])").reads_tool());
+    assert!(!when("claims.tool == \"tool\" && args.tool == 1").reads_tool());
     assert!(when("time(now, \"UTC\").hour > 1").reads_now() && !when("now > 1").reads_args());
 }
 
