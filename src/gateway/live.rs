@@ -468,6 +468,7 @@ impl Feed {
             profile: None,
             change: Cell::new(None),
             opted: Opted::default(),
+            answer: None,
             succeeded: Cell::new(false),
             did: Cell::new(false),
             written: Cell::new(false),
