@@ -5,6 +5,7 @@ mod approved;
 mod auth;
 mod batch;
 mod bounds;
+mod bypass;
 mod corpus;
 mod events;
 mod fair;
