@@ -21,6 +21,7 @@ mod lists;
 mod merged;
 mod merged_lists;
 mod merged_streams;
+mod misfit;
 mod modern;
 mod origin;
 mod notify;
