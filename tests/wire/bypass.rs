@@ -75,7 +75,16 @@ const TARGETS: [Target; 6] = [
             needed(
                 "currency",
                 &["\"EUR\"", "\"USD\"", "\"\\u0045UR\""],
-                &["\"eur\"", "\"EUR \"", "\"GBP\"", "[\"EUR\"]", "null", "\"\u{ff25}UR\"", "\"EUR\\u0000\"", "\"\\u0415UR\""],
+                &[
+                    "\"eur\"",
+                    "\"EUR \"",
+                    "\"GBP\"",
+                    "[\"EUR\"]",
+                    "null",
+                    "\"\u{ff25}UR\"",
+                    "\"EUR\\u0000\"",
+                    "\"\\u0415UR\"",
+                ],
             ),
             Argument { name: "force", good: &["false"], bad: &["true", "\"false\"", "null", "0", "[]"], free: true },
         ],
@@ -112,7 +121,16 @@ const TARGETS: [Target; 6] = [
         arguments: &[needed(
             "tenant",
             &["\"acme\"", "\"\\u0061cme\""],
-            &["\"globex\"", "\"ACME\"", "\"acme \"", "[\"acme\"]", "{\"a\":\"acme\"}", "null", "\"acm\\u0435\"", "\"acme\\u0000\""],
+            &[
+                "\"globex\"",
+                "\"ACME\"",
+                "\"acme \"",
+                "[\"acme\"]",
+                "{\"a\":\"acme\"}",
+                "null",
+                "\"acm\\u0435\"",
+                "\"acme\\u0000\"",
+            ],
         )],
     },
     Target {
@@ -142,7 +160,11 @@ const TARGETS: [Target; 6] = [
         tool: "fetch",
         arguments: &[needed(
             "url",
-            &["\"https://api.example.com/\"", "\"HTTPS://API.example.com:443/x?u=@evil\"", "\"https:\\/\\/api.example.com.\\/\""],
+            &[
+                "\"https://api.example.com/\"",
+                "\"HTTPS://API.example.com:443/x?u=@evil\"",
+                "\"https:\\/\\/api.example.com.\\/\"",
+            ],
             &[
                 "\"https://api.example.com@evil.example/\"",
                 "\"https://evil.example\\\\@api.example.com/\"",
@@ -198,7 +220,9 @@ fn house() -> (Gateway, [Upstream; 2]) {
             let Some(id) = Message::of(&seen.body).and_then(|it| it.id).filter(|_| seen.message.is_null()) else {
                 return Acted::Default;
             };
-            let answer = format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":{{\"content\":[],\"resultType\":\"complete\"}}}}");
+            let answer = format!(
+                "{{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":{{\"content\":[],\"resultType\":\"complete\"}}}}"
+            );
             out.json_bytes(200, "", answer.as_bytes());
             Acted::Done
         });
@@ -446,7 +470,15 @@ impl Attempt {
         }
         if draw.chance(3) {
             odd = true;
-            members.push(draw.one(&["\"name\":\"refund\"", "\"n\\u0061me\":\"secret\"", "\"Name\":\"secret\"", "\"arguments\":{}"]).to_owned());
+            members.push(
+                draw.one(&[
+                    "\"name\":\"refund\"",
+                    "\"n\\u0061me\":\"secret\"",
+                    "\"Name\":\"secret\"",
+                    "\"arguments\":{}",
+                ])
+                .to_owned(),
+            );
         }
         let params = members.join(",");
         let mut envelope = format!(
@@ -523,7 +555,8 @@ fn members(draw: &mut Draw, target: &Target) -> (Vec<(String, String)>, bool) {
         members.push(("\"deep\"".into(), format!("{}{}", "[".repeat(deep), "]".repeat(deep))));
     }
     if draw.chance(10) {
-        let junk = [("\"__proto__\"", "{\"amount\":1}"), ("\"\"", "0"), ("\"x\"", "{\"a\":1,\"a\":2}"), ("\"\\u0000\"", "1")];
+        let junk =
+            [("\"__proto__\"", "{\"amount\":1}"), ("\"\"", "0"), ("\"x\"", "{\"a\":1,\"a\":2}"), ("\"\\u0000\"", "1")];
         let (key, value) = draw.one(&junk);
         members.push((key.into(), value.into()));
     }
@@ -828,9 +861,10 @@ fn unrecorded(records: &[Value], attempts: &[(Attempt, u16)], came: &HashMap<&st
     let mut decided: HashMap<&str, Vec<&str>> = HashMap::new();
     for decision in oracle::of_kind(records, "decision") {
         let text = |name: &str| decision[name].as_str().unwrap_or_default();
-        decided.entry(decision["trace"].as_str().unwrap_or_default()).or_default().push(
-            if text("verdict") == "permit" { "permit" } else { "refuse" },
-        );
+        decided
+            .entry(decision["trace"].as_str().unwrap_or_default())
+            .or_default()
+            .push(if text("verdict") == "permit" { "permit" } else { "refuse" });
     }
     let mut faults = Vec::new();
     let mut undecided = 0;
@@ -880,7 +914,12 @@ fn met(attempts: &[(Attempt, u16)], came: &HashMap<&str, Came<'_>>, replay: &str
             for path in [0, target.server + 1] {
                 for era in [Era::Modern, Era::Legacy, Era::Batch] {
                     let count = met.get(&(era, path, target.tool)).copied().unwrap_or_default();
-                    assert!(count.iter().all(|it| *it > 0), "{replay}: {era:?} {} {}: {count:?}", PATHS[path], target.tool);
+                    assert!(
+                        count.iter().all(|it| *it > 0),
+                        "{replay}: {era:?} {} {}: {count:?}",
+                        PATHS[path],
+                        target.tool
+                    );
                 }
             }
         }
