@@ -393,7 +393,7 @@ struct Attempt {
 impl Attempt {
     fn draw(draw: &mut Draw, number: u64, era: Era, path: usize) -> Self {
         match draw.below(10) {
-            0 if path == 2 => Self::resource(draw, number, era, path),
+            0 if path != 1 => Self::resource(draw, number, era, path),
             1 if path != 1 => Self::prompt(draw, number, era, path),
             _ => Self::tool(draw, number, era, path),
         }
@@ -425,14 +425,19 @@ impl Attempt {
 
     fn resource(draw: &mut Draw, number: u64, era: Era, path: usize) -> Self {
         let uri = if draw.chance(50) { draw.one(&GOOD_URIS) } else { draw.one(&BAD_URIS) };
+        let whose =
+            ["mcp+files:", "mcp+pay:", "", "mcp+files:mcp+files:", "mcp+pay:mcp+files:", "MCP+files:", "mcp+files: "];
+        let shown = if path == 0 { format!("{}{uri}", draw.one(&whose)) } else { uri.to_owned() };
+        // Where both have it, whose it is follows from the lists.
+        let plain = (path != 0).then(|| (1, "resource", uri.to_owned()));
         let parts = Parts {
             method: "resources/read",
             key: "uri",
-            name: format!("\"{uri}\""),
+            name: format!("\"{shown}\""),
             arguments: Vec::new(),
             fields: Vec::new(),
         };
-        Self::put(draw, number, era, path, parts, Some((1, "resource", uri.to_owned())))
+        Self::put(draw, number, era, path, parts, plain)
     }
 
     fn prompt(draw: &mut Draw, number: u64, era: Era, path: usize) -> Self {
@@ -812,7 +817,7 @@ fn judged(gateway: &Gateway, attempts: &[(Attempt, u16)], came: &HashMap<&str, C
                 "resources/read" => "resource",
                 _ => "",
             };
-            let name = params.name.or(params.uri).unwrap_or_default();
+            let name = if kind == "resource" { params.uri } else { params.name }.unwrap_or_default();
             let arguments = params.arguments.map(RawValue::get);
             let verdict = explained(&mut wire, gateway, admin.trim(), &question(*server, kind, &name, arguments));
             if verdict != "permit" {
@@ -820,8 +825,12 @@ fn judged(gateway: &Gateway, attempts: &[(Attempt, u16)], came: &HashMap<&str, C
             }
             let sound = match kind {
                 "tool" => is_sound(*server, &name, arguments),
-                "resource" => GOOD_URIS.contains(&name.as_str()),
-                _ => arguments.is_some_and(|it| ["{\"name\":\"ada\"}", "{\"name\":\"\\u0061da\"}"].contains(&it)),
+                "resource" => *server == 1 && GOOD_URIS.contains(&name.as_str()),
+                _ => {
+                    *server == 1
+                        && name == "greet"
+                        && arguments.is_some_and(|it| ["{\"name\":\"ada\"}", "{\"name\":\"\\u0061da\"}"].contains(&it))
+                }
             };
             if !sound {
                 fault(&format!("it reached {}/{name}, and nobody meant it to", SERVERS[*server]));
@@ -908,7 +917,14 @@ fn met(attempts: &[(Attempt, u16)], came: &HashMap<&str, Came<'_>>, replay: &str
     for came in came.values() {
         *statuses.entry(came.status).or_default() += 1;
     }
-    println!("arrived and refused among plain ones: {total:?}; statuses: {statuses:?}");
+    let [prefixed, all] = [true, false].map(|prefixed| {
+        let arrived = |it: &&(Attempt, u16)| !came[it.0.mark.as_str()].reached.is_empty();
+        attempts.iter().filter(arrived).filter(|it| !prefixed || it.0.name.contains("mcp+files:note")).count()
+    });
+    println!(
+        "{all} arrived, {prefixed} of them resources by their server; arrived and refused among plain ones: {total:?}; \
+         statuses: {statuses:?}"
+    );
     if attempts.len() as u64 >= CALLS {
         for target in &TARGETS {
             for path in [0, target.server + 1] {
