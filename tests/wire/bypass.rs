@@ -402,7 +402,8 @@ impl Attempt {
     fn tool(draw: &mut Draw, number: u64, era: Era, path: usize) -> Self {
         let fitting: Vec<&Target> = TARGETS.iter().filter(|it| path == 0 || it.server == path - 1).collect();
         let target = draw.one(&fitting);
-        let (members, mut odd) = members(draw, target);
+        let members = members(draw, target);
+        let mut odd = false;
         let arguments = odd_arguments(draw, &members);
         let shown = if path == 0 { format!("{}__{}", SERVERS[target.server], target.tool) } else { target.tool.into() };
         let mut name = format!("\"{shown}\"");
@@ -528,8 +529,8 @@ struct Parts {
     fields: Vec<(&'static str, String)>,
 }
 
-/// Arguments of a tool, keys as written; and whether they are odd in a way that leaves open how they are meant.
-fn members(draw: &mut Draw, target: &Target) -> (Vec<(String, String)>, bool) {
+/// Arguments of a tool, keys as written.
+fn members(draw: &mut Draw, target: &Target) -> Vec<(String, String)> {
     let mut members = Vec::new();
     let spoil = draw.chance(45);
     for argument in target.arguments {
@@ -565,7 +566,7 @@ fn members(draw: &mut Draw, target: &Target) -> (Vec<(String, String)>, bool) {
         let (key, value) = draw.one(&junk);
         members.push((key.into(), value.into()));
     }
-    (members, false)
+    members
 }
 
 fn odd_arguments(draw: &mut Draw, members: &[(String, String)]) -> Vec<String> {

@@ -120,6 +120,44 @@ fn a_crowd_gets_what_there_is_and_no_more() {
     assert_eq!(upstream.calls().len(), 1 + 5 + 3 + 1);
 }
 
+/// [D2] `once` is about values: no spelling of one opens it a second time, of whatever type.
+#[test]
+fn once_is_once_by_every_spelling() {
+    let rule = json!({ "id": "once", "permit": ["up/pay"], "limits": [{ "once": "args.invoice" }] });
+    let (gateway, upstream) = house(&["pay"], &[rule]);
+    let token = ada(&gateway);
+    let session = open_session(&gateway, |post| post.token(&token));
+    let zeros = format!("7.{}", "0".repeat(300));
+    let spellings: [&[&str]; 4] = [
+        &["\"i-1\"", "\"i\\u002d1\"", "\"\\u0069-1\"", "\"\\u0069\\u002D\\u0031\""],
+        &["\"i/\u{e9}\"", "\"i\\/\u{e9}\"", "\"i/\\u00e9\"", "\"i\\/\\u00E9\""],
+        &["7", "7.0", "70e-1", "0.7E1", "0.07e+2", &zeros],
+        &["0", "-0", "0.0", "0e5", "-0.0e-5"],
+    ];
+    let mut sent = Vec::new();
+    for (nth, invoice) in spellings.concat().iter().enumerate() {
+        let text = |post: &Post| String::from_utf8(post.body_bytes()).expect("JSON is UTF-8");
+        for post in [Post::call("pay"), Post::legacy_call(&session, "pay").id(nth)] {
+            let post = post.param("/arguments/invoice", json!("HERE")).token(&token);
+            let body = text(&post).replace("\"HERE\"", invoice);
+            sent.push(post.body(body));
+        }
+    }
+    assert_eq!(crowd(&gateway, &sent), spellings.len());
+    // What is no text and no number is another value, and no less once.
+    let odd = ["[\"i-1\"]", "{\"i\":[1,2]}", "true", "null"];
+    let again = ["[ \"\\u0069-1\" ]", "{\"\\u0069\":[1.0,0.2e1]}", " true ", "null"];
+    let odd = [odd, again].concat().into_iter().map(|invoice| {
+        let post = Post::call("pay").param("/arguments/invoice", json!("HERE")).token(&token);
+        let body = String::from_utf8(post.body_bytes()).expect("JSON is UTF-8").replace("\"HERE\"", invoice);
+        post.body(body)
+    });
+    assert_eq!(crowd(&gateway, &odd.collect::<Vec<_>>()), 4);
+    assert_eq!(kind(&Post::call("pay").token(&token).to(&gateway)), "unknown", "without one");
+    assert_eq!(reached(&upstream, "pay"), spellings.len() + 4);
+    oracle::check(&gateway, &[("up", &upstream)]);
+}
+
 /// [D3] A yes is for one call: not for other arguments, another task, tool, subject or era's spelling of it; the same
 /// numbers spelled otherwise are the same call; used once, however many ask at once; and not after it expired.
 #[test]
