@@ -5,14 +5,14 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::thread;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use crate::support::gateway::{Gateway, ISSUER, Setup, eventually};
+use crate::support::gateway::{Gateway, ISSUER, PATIENCE, Setup, eventually};
 use crate::support::http::Wire;
 use crate::support::mcp::{CAPABILITIES_KEY, LEGACY, MODERN, Post, VERSION_KEY, fresh, open_session};
 use crate::support::oracle;
@@ -145,7 +145,6 @@ const TARGETS: [Target; 6] = [
                 "\"/srv/public/..%2fsecret\"",
                 "\"/srv/public/..\\\\secret\"",
                 "\"/srv/public/\\u002e\\u002e/secret\"",
-                "\"/srv/public/\\uff0e\\uff0e/secret\"",
                 "\"/srv/public\\u0000/../../etc\"",
                 "\"/srv/publicity\"",
                 "\"srv/public/a\"",
@@ -328,7 +327,8 @@ impl<'de> Deserialize<'de> for Members {
 /// Whether the policy means this to be let go, by the lists above, however a server reads doubled members.
 fn is_sound(server: usize, tool: &str, arguments: Option<&str>) -> bool {
     let Some(target) = TARGETS.iter().find(|it| it.server == server && it.tool == tool) else { return false };
-    let Ok(Members(members)) = serde_json::from_str(arguments.unwrap_or("{}")) else { return false };
+    let arguments = arguments.unwrap_or("{}").replace(BLANKS, ":");
+    let Ok(Members(members)) = serde_json::from_str(&arguments) else { return false };
     target.arguments.iter().all(|argument| {
         let mut values = members.iter().filter(|(name, _)| name == argument.name).map(|(_, value)| value.as_str());
         let first = values.next();
@@ -371,6 +371,9 @@ enum Era {
     Batch,
 }
 
+/// A colon with blanks around it.
+const BLANKS: &str = " :\r\n\t";
+
 /// One try.
 #[derive(Debug)]
 struct Attempt {
@@ -381,6 +384,8 @@ struct Attempt {
     name: String,
     fields: Vec<(&'static str, String)>,
     mark: String,
+    /// It is alone, or the first of its batch.
+    leads: bool,
     /// Where nothing but the arguments is odd: the server, and what is asked of `explain`.
     plain: Option<(usize, &'static str, String, Option<String>)>,
 }
@@ -388,7 +393,7 @@ struct Attempt {
 impl Attempt {
     fn draw(draw: &mut Draw, number: u64, era: Era, path: usize) -> Self {
         match draw.below(10) {
-            0 if path == 2 => Self::resource(draw, number, era, path),
+            0 if path != 1 => Self::resource(draw, number, era, path),
             1 if path != 1 => Self::prompt(draw, number, era, path),
             _ => Self::tool(draw, number, era, path),
         }
@@ -397,7 +402,8 @@ impl Attempt {
     fn tool(draw: &mut Draw, number: u64, era: Era, path: usize) -> Self {
         let fitting: Vec<&Target> = TARGETS.iter().filter(|it| path == 0 || it.server == path - 1).collect();
         let target = draw.one(&fitting);
-        let (members, mut odd) = members(draw, target);
+        let members = members(draw, target);
+        let mut odd = false;
         let arguments = odd_arguments(draw, &members);
         let shown = if path == 0 { format!("{}__{}", SERVERS[target.server], target.tool) } else { target.tool.into() };
         let mut name = format!("\"{shown}\"");
@@ -420,14 +426,19 @@ impl Attempt {
 
     fn resource(draw: &mut Draw, number: u64, era: Era, path: usize) -> Self {
         let uri = if draw.chance(50) { draw.one(&GOOD_URIS) } else { draw.one(&BAD_URIS) };
+        let whose =
+            ["mcp+files:", "mcp+pay:", "", "mcp+files:mcp+files:", "mcp+pay:mcp+files:", "MCP+files:", "mcp+files: "];
+        let shown = if path == 0 { format!("{}{uri}", draw.one(&whose)) } else { uri.to_owned() };
+        // Where both have it, whose it is follows from the lists.
+        let plain = (path != 0).then(|| (1, "resource", uri.to_owned()));
         let parts = Parts {
             method: "resources/read",
             key: "uri",
-            name: format!("\"{uri}\""),
+            name: format!("\"{shown}\""),
             arguments: Vec::new(),
             fields: Vec::new(),
         };
-        Self::put(draw, number, era, path, parts, Some((1, "resource", uri.to_owned())))
+        Self::put(draw, number, era, path, parts, plain)
     }
 
     fn prompt(draw: &mut Draw, number: u64, era: Era, path: usize) -> Self {
@@ -503,7 +514,7 @@ impl Attempt {
             fields.push(("mcp-name", "secret".to_owned()));
         }
         let plain = plain.filter(|_| !odd).map(|(server, kind, name)| (server, kind, name, arguments));
-        Self { era, path, message: envelope, name: parts.name, fields, mark, plain }
+        Self { era, path, message: envelope, name: parts.name, fields, mark, leads: true, plain }
     }
 }
 
@@ -518,8 +529,8 @@ struct Parts {
     fields: Vec<(&'static str, String)>,
 }
 
-/// Arguments of a tool, keys as written; and whether they are odd in a way that leaves open how they are meant.
-fn members(draw: &mut Draw, target: &Target) -> (Vec<(String, String)>, bool) {
+/// Arguments of a tool, keys as written.
+fn members(draw: &mut Draw, target: &Target) -> Vec<(String, String)> {
     let mut members = Vec::new();
     let spoil = draw.chance(45);
     for argument in target.arguments {
@@ -555,7 +566,7 @@ fn members(draw: &mut Draw, target: &Target) -> (Vec<(String, String)>, bool) {
         let (key, value) = draw.one(&junk);
         members.push((key.into(), value.into()));
     }
-    (members, false)
+    members
 }
 
 fn odd_arguments(draw: &mut Draw, members: &[(String, String)]) -> Vec<String> {
@@ -573,7 +584,7 @@ fn odd_arguments(draw: &mut Draw, members: &[(String, String)]) -> Vec<String> {
         7 => vec![plain, "\"Arguments\":{}".into()],
         8 => vec![format!("\"\\u0061rguments\":{object}")],
         9 => vec!["\"arguments\":{}".into()],
-        10 => vec![format!("\"arguments\":{}", object.replace(':', " :\r\n\t"))],
+        10 => vec![format!("\"arguments\":{}", object.replace(':', BLANKS))],
         _ => vec![plain],
     }
 }
@@ -751,8 +762,9 @@ fn nothing_that_is_refused_reaches_a_server() {
         let path = draw.below(3);
         let together = if era == Era::Batch { 1 + draw.below(3) } else { 1 };
         let number = attempts.len() as u64;
-        let some: Vec<Attempt> =
+        let mut some: Vec<Attempt> =
             (0..together).map(|nth| Attempt::draw(&mut draw, number + nth as u64, era, path)).collect();
+        some.iter_mut().skip(1).for_each(|attempt| attempt.leads = false);
         let status = client.send(&gateway, &mut wire, &some);
         attempts.extend(some.into_iter().map(|attempt| (attempt, status)));
     }
@@ -806,7 +818,7 @@ fn judged(gateway: &Gateway, attempts: &[(Attempt, u16)], came: &HashMap<&str, C
                 "resources/read" => "resource",
                 _ => "",
             };
-            let name = params.name.or(params.uri).unwrap_or_default();
+            let name = if kind == "resource" { params.uri } else { params.name }.unwrap_or_default();
             let arguments = params.arguments.map(RawValue::get);
             let verdict = explained(&mut wire, gateway, admin.trim(), &question(*server, kind, &name, arguments));
             if verdict != "permit" {
@@ -814,8 +826,12 @@ fn judged(gateway: &Gateway, attempts: &[(Attempt, u16)], came: &HashMap<&str, C
             }
             let sound = match kind {
                 "tool" => is_sound(*server, &name, arguments),
-                "resource" => GOOD_URIS.contains(&name.as_str()),
-                _ => arguments.is_some_and(|it| ["{\"name\":\"ada\"}", "{\"name\":\"\\u0061da\"}"].contains(&it)),
+                "resource" => *server == 1 && GOOD_URIS.contains(&name.as_str()),
+                _ => {
+                    *server == 1
+                        && name == "greet"
+                        && arguments.is_some_and(|it| ["{\"name\":\"ada\"}", "{\"name\":\"\\u0061da\"}"].contains(&it))
+                }
             };
             if !sound {
                 fault(&format!("it reached {}/{name}, and nobody meant it to", SERVERS[*server]));
@@ -840,14 +856,20 @@ fn judged(gateway: &Gateway, attempts: &[(Attempt, u16)], came: &HashMap<&str, C
 
 /// Every call that was answered as one stands in the record once, and permits are those that reached a server.
 fn recorded(gateway: &Gateway, attempts: &[(Attempt, u16)], came: &HashMap<&str, Came<'_>>) -> Vec<String> {
-    let answered = attempts.iter().filter(|(_, status)| *status == 200).count();
-    let of_ours = |records: &[Value]| {
-        let ours = |it: &&Value| it["trace"].as_str().is_some_and(|trace| came.contains_key(trace));
-        oracle::of_kind(records, "decision").filter(ours).count()
-    };
-    let records = gateway.records_until("every call that was answered", |records| of_ours(records) >= answered);
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let faults = unrecorded(&gateway.records(), attempts, came);
+        // Lines are written a moment later than answers.
+        if faults.is_empty() || Instant::now() > until {
+            return faults;
+        }
+        thread::sleep(Duration::from_millis(200));
+    }
+}
+
+fn unrecorded(records: &[Value], attempts: &[(Attempt, u16)], came: &HashMap<&str, Came<'_>>) -> Vec<String> {
     let mut decided: HashMap<&str, Vec<&str>> = HashMap::new();
-    for decision in oracle::of_kind(&records, "decision") {
+    for decision in oracle::of_kind(records, "decision") {
         let text = |name: &str| decision[name].as_str().unwrap_or_default();
         decided
             .entry(decision["trace"].as_str().unwrap_or_default())
@@ -855,18 +877,29 @@ fn recorded(gateway: &Gateway, attempts: &[(Attempt, u16)], came: &HashMap<&str,
             .push(if text("verdict") == "permit" { "permit" } else { "refuse" });
     }
     let mut faults = Vec::new();
+    let mut undecided = 0;
     for (attempt, status) in attempts {
         let verdicts = decided.get(attempt.mark.as_str()).map_or(&[][..], Vec::as_slice);
         let want: &[&str] = match (came[attempt.mark.as_str()].reached.is_empty(), status) {
             (false, _) => &["permit"],
-            (true, 200) => &["refuse"],
-            // It never was a call. Some are written down for all that.
-            (true, _) if verdicts.is_empty() => &[],
+            // What cannot be read as a call is no less written down, though not by its mark.
+            (true, _) if verdicts.is_empty() => {
+                undecided += usize::from(*status == 200 || attempt.leads);
+                continue;
+            }
             (true, _) => &["refuse"],
         };
         if verdicts != want {
             faults.push(format!("the record has {verdicts:?} ({status}): {attempt:?}"));
         }
+    }
+    let unread = |it: &&Value| {
+        let reason = it["reason"].as_str().unwrap_or_default();
+        it["trace"].is_null() && it["verdict"] == "refuse" && ["envelope", "header", "params", "json"].contains(&reason)
+    };
+    let unread = oracle::of_kind(records, "decision").filter(unread).count();
+    if unread != undecided {
+        faults.push(format!("{undecided} were answered as no calls, and {unread} of them are in the record"));
     }
     faults
 }
@@ -885,7 +918,14 @@ fn met(attempts: &[(Attempt, u16)], came: &HashMap<&str, Came<'_>>, replay: &str
     for came in came.values() {
         *statuses.entry(came.status).or_default() += 1;
     }
-    println!("arrived and refused among plain ones: {total:?}; statuses: {statuses:?}");
+    let [prefixed, all] = [true, false].map(|prefixed| {
+        let arrived = |it: &&(Attempt, u16)| !came[it.0.mark.as_str()].reached.is_empty();
+        attempts.iter().filter(arrived).filter(|it| !prefixed || it.0.name.contains("mcp+files:note")).count()
+    });
+    println!(
+        "{all} arrived, {prefixed} of them resources by their server; arrived and refused among plain ones: {total:?}; \
+         statuses: {statuses:?}"
+    );
     if attempts.len() as u64 >= CALLS {
         for target in &TARGETS {
             for path in [0, target.server + 1] {

@@ -7,6 +7,7 @@ mod batch;
 mod bounds;
 mod bypass;
 mod corpus;
+mod decided;
 mod events;
 mod fair;
 mod framing;
