@@ -436,7 +436,8 @@ mod tests {
             let text = call.subject.text_mut().unwrap();
             let renamed = Renamed { place: text.span, exposed: "docs__x\"y".into(), sent: own.into() };
             text.unescaped = Some(own.into());
-            let sent = edited(&call, Some(&renamed), None, asked.as_bytes()).map(|sent| String::from_utf8(sent).unwrap());
+            let sent =
+                edited(&call, Some(&renamed), None, asked.as_bytes()).map(|sent| String::from_utf8(sent).unwrap());
             assert_eq!(sent, Some(body(want)), "{written}");
         };
         check(r#""docs__x\"y""#, "x\"y", r#""x\"y""#);

@@ -87,7 +87,9 @@ impl Judge<'_> {
         let now = self.shard.timers.now();
         let Some(answer) = &self.flight.answer else { return };
         let Question { approval, until_unix_ms, .. } = answer.question;
-        let Some(yes) = answer.yes.filter(|_| answer.question.key == *key && until_unix_ms > now.unix_ms) else { return };
+        let Some(yes) = answer.yes.filter(|_| answer.question.key == *key && until_unix_ms > now.unix_ms) else {
+            return;
+        };
         let decision = Decision { yes, by: "user".into(), note: None, at_unix_ms: now.unix_ms };
         // Where it does not hold, the book says next how the call stands.
         let _ = self.shard.control.approvals.decide(approval, decision, AskWhom::Elicit, now);

@@ -451,7 +451,13 @@ mod tests {
         );
         let many: Vec<String> = (0..QUESTION_LETTERS_MAX / 8).map(|n| format!("\"a{n:03}\":1")).collect();
         assert_eq!(ask(&format!("{{{}}}", many.join(","))), None, "nobody looks through that");
-        let name = question(Wanted { method: "resources/read", name: "x:\u{202e}", server: "s", reason: None, arguments: b"" });
+        let name = question(Wanted {
+            method: "resources/read",
+            name: "x:\u{202e}",
+            server: "s",
+            reason: None,
+            arguments: b"",
+        });
         assert!(name.is_some_and(|it| it.starts_with("The agent wants to read the resource 'x:\\u202e' of the server 's'.")));
     }
 

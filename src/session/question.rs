@@ -158,7 +158,9 @@ mod tests {
     fn what_was_sealed_is_opened_by_its_key_alone() {
         for rest in [&b""[..], b"\"requestState\":\"s\""] {
             let state = seal(&key(1), &question(rest), [4; 12]).unwrap();
-            assert!(is_ours(&state) && state.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)));
+            assert!(
+                is_ours(&state) && state.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+            );
             assert_eq!(open(&[key(2), key(1)], &state), Ok(question(rest)));
             assert_eq!(open(&[key(2)], &state), Err(QuestionFault::KeyUnknown));
         }

@@ -9,6 +9,7 @@ mod corpus;
 mod events;
 mod fair;
 mod framing;
+mod elicited;
 mod envelope;
 mod happy;
 mod http;
