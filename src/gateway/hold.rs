@@ -260,7 +260,11 @@ impl Judge<'_> {
         if let Unapproved::Elicited { question, .. } = unapproved {
             return Refusal { input_required: true, ..Refusal::from(kind).with(question) }.recorded();
         }
-        let word = if kind == Kind::ApprovalDenied { "denied" } else { "approval" };
+        let word = match kind {
+            Kind::ApprovalDenied => "denied",
+            Kind::ApprovalUnasked => "unasked",
+            _ => "approval",
+        };
         let detail = words::detail(word, reason, retry_ms, id.as_deref());
         self.visible(held.call(), Refusal::from(kind).saying(sentence), detail).recorded()
     }

@@ -11,6 +11,7 @@ mod decided;
 mod events;
 mod fair;
 mod framing;
+mod elicited;
 mod envelope;
 mod happy;
 mod http;
