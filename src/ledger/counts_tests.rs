@@ -212,7 +212,7 @@ fn a_ring_is_read_while_it_is_written() {
         });
         writers.into_iter().for_each(|writer| writer.join().unwrap());
         done.store(true, Ordering::Release);
-        assert_eq!(reader.join().unwrap(), 240_000);
+        assert_eq!(reader.join().unwrap(), 240_001);
     });
     for (number, want) in [(1, "120000"), (2, "60000"), (3, "60000")] {
         assert_eq!(used(&again, calls(number, 0), at(600)), want);
