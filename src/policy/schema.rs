@@ -461,6 +461,13 @@ fn unescaped(fragment: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::identity::active::TaskNames;
+    use crate::identity::caller::Caller;
+    use crate::mcp::catalog::{EraCatalog, Listing, ServerCatalog};
+    use crate::mcp::revision::Revision;
+    use crate::policy::cond::{ClaimTypes, Facts, Purpose, Truth};
+    use crate::policy::pattern::Pattern;
+    use crate::policy::table::Table;
 
     const SCHEMA: &str = r##"{
         "type": "object",
@@ -517,5 +524,67 @@ mod tests {
         ] {
             check(path, kind, want);
         }
+    }
+
+    /// A policy of one permit, on a server that is known and one that may be.
+    fn compiled(patterns: &[&str], when: &str, late: Option<&str>) -> Table {
+        let tool = |schema: &str| {
+            let raw = format!("{{\"name\":\"work\",\"inputSchema\":{schema}}}");
+            Item { raw: raw.into_bytes().into(), ..Item::named("work") }
+        };
+        let offers = |schema: &str| {
+            let list = Some(Listing { items: vec![tool(schema)], ..Listing::default() });
+            let era = EraCatalog {
+                events: false,
+                protocol: Revision::NEWEST,
+                capabilities: serde_json::json!({}),
+                server_info: None,
+                instructions: None,
+                lists: [list, None, None, None],
+            };
+            ServerCatalog { modern: Some(era), ..ServerCatalog::default() }
+        };
+        let known = r#"{"properties":{"safe":{"type":"boolean"},"to":{"properties":{"name":{}}},"\u001b[31m":{}}}"#;
+        let catalog = Catalog::build(vec![Some(offers(known)), late.map(offers)]);
+        let rule = Rule {
+            id: "r".into(),
+            patterns: patterns.iter().map(|text| Pattern::parse(text).unwrap()).collect(),
+            when: Some(Arc::new(Condition::parse(when, Purpose::When, &ClaimTypes::default()).unwrap())),
+            ..Rule::default()
+        };
+        let set = Arc::new(PolicySet::new(TaskNames::default(), vec![rule]));
+        Table::compile(&set, &["up".into(), "late".into()], &catalog).0
+    }
+
+    /// What is told, and what a call that sends all of it comes to.
+    #[test]
+    fn from_a_policy_to_a_misfit_and_a_dead_bit() {
+        let call = |table: &Table, args: &str| {
+            let caller = Caller::anonymous();
+            let facts =
+                Facts { caller: &caller, args: Some(args.as_bytes()), task: None, tool: "", server: "", now_s: 0 };
+            let rule = RuleId::from_index(0);
+            table.set().rule(rule).when.as_ref().unwrap().truth(&facts, table.dead(rule, Place::When))
+        };
+        let check = |patterns: &[&str], when: &str, late: Option<&str>, told: &[(usize, &str, Unfit, &str)], truth| {
+            let table = compiled(patterns, when, late);
+            let got: Vec<_> = table.misfits().iter().map(|it| (it.column, &*it.path, it.fault, &*it.hint)).collect();
+            assert_eq!(got, told, "{when}");
+            let args = r#"{"safe":true,"saef":true,"to":{"name":"a","nam":"a"},"other":1}"#;
+            assert_eq!(call(&table, args), truth, "{when}");
+        };
+        let (up, both): (&[&str], &[&str]) = (&["up/work"], &["up/work", "late/*"]);
+        let hint = "did you mean `safe`?";
+        check(up, "args.safe == true", None, &[], Truth::True);
+        check(up, "args.saef == true", None, &[(1, "args.saef", Unfit::Absent, hint)], Truth::Unknown);
+        let nested = [(22, "args.to.nam", Unfit::Absent, "did you mean `name`?")];
+        check(up, "args.safe == true && args.to.nam == \"a\"", None, &nested, Truth::Unknown);
+        check(up, "args.safe == true || args.other == 1", None, &[(22, "args.other", Unfit::Absent, "")], Truth::True);
+        check(up, "args.safe == 1", None, &[(1, "args.safe", Unfit::Type("number"), "")], Truth::Unknown);
+        // Nobody knows yet what the other one has; what is known lacks it.
+        check(both, "args.other == 1", None, &[], Truth::Unknown);
+        check(both, "args.other == 1", Some(r#"{"properties":{"other":{}}}"#), &[], Truth::True);
+        let none = [(1, "args.other", Unfit::Absent, "")];
+        check(both, "args.other == 1", Some(r#"{"properties":{"mine":{}}}"#), &none, Truth::Unknown);
     }
 }
