@@ -2,16 +2,17 @@
 
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, Read as _, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use portcullis::base::limits::REVIEW_FILE_BYTES_MAX;
 use portcullis::config::cases::{self, Cases, Offer, Target};
-use portcullis::config::{Fault, Settings};
+use portcullis::config::{Fault, Loaded, Settings, Stands};
 use portcullis::mcp::catalog::ListKind;
 use portcullis::plane::audit;
 use portcullis::plane::pins::store::Store;
+use portcullis::policy::compile::{Lacks, Warning};
 use portcullis::policy::needs::NoPast;
 use portcullis::policy::pattern::About;
 use portcullis::policy::rule::PolicySet;
@@ -23,7 +24,7 @@ use portcullis::review::world::{World, catalog, suppose};
 use portcullis::uring::wait::clock;
 
 use crate::cli::{self, Explain, Format, PolicyVerb};
-use crate::{System, load, print_all};
+use crate::{System, load, print_all, told};
 
 /// Does what the verb says.
 pub(crate) fn policy(verb: &PolicyVerb) -> anyhow::Result<u8> {
@@ -88,7 +89,7 @@ fn moment(text: &str) -> anyhow::Result<u64> {
 fn test(test: &cli::Test) -> anyhow::Result<u8> {
     let config = match &test.config {
         Some(path) => match load(path, false)? {
-            Some(loaded) => Some(loaded.settings),
+            Some(loaded) => Some(loaded),
             None => return Ok(cli::EXIT_CONFIG),
         },
         None => None,
@@ -104,10 +105,19 @@ fn test(test: &cli::Test) -> anyhow::Result<u8> {
     if faulty {
         return Ok(cli::EXIT_CONFIG);
     }
-    let (mut cases, mut failed) = (0, 0);
+    let mut worlds = Vec::new();
     for (path, table) in tables {
-        let world = table_world(path, &table, config.as_ref())?;
-        let issuers = config.as_ref().filter(|_| table.policy.is_none()).map_or(&[][..], |it| &it.issuers);
+        let world = table_world(path, &table, config.as_ref().map(|loaded| &loaded.settings))?;
+        faulty |= is_unfit(&world, (path, &table), test.config.as_deref().zip(config.as_ref()));
+        worlds.push((path, table, world));
+    }
+    if faulty {
+        return Ok(cli::EXIT_CONFIG);
+    }
+    let (mut cases, mut failed) = (0, 0);
+    for (path, table, world) in worlds {
+        let settings = config.as_ref().filter(|_| table.policy.is_none()).map(|loaded| &loaded.settings);
+        let issuers = settings.map_or(&[][..], |it| &it.issuers);
         for case in &table.cases {
             cases += 1;
             if let Err(fault) = run::run(&world, issuers, case) {
@@ -120,6 +130,18 @@ fn test(test: &cli::Test) -> anyhow::Result<u8> {
     let files = test.files.len();
     eprintln!("{cases} cases in {files} {}: {failed} failed", if files == 1 { "table" } else { "tables" });
     Ok(if failed == 0 { cli::EXIT_OK } else { cli::EXIT_FAILURE })
+}
+
+/// Whether rules ask for arguments that none of the tools has which a table lists; shows which.
+fn is_unfit(world: &World, (path, table): (&Path, &Cases), config: Option<(&Path, &Loaded)>) -> bool {
+    if table.offers.is_none() {
+        return false;
+    }
+    let (path, stands) = match config.filter(|_| table.policy.is_none()) {
+        Some((path, loaded)) => (path, &loaded.stands),
+        None => (path, &table.stands),
+    };
+    told(&stands.faults(&world.policy, world.table.misfits(), &[]), &path.display().to_string(), stands) > 0
 }
 
 /// A table; `None` where it has faults, which are shown then.
@@ -233,6 +255,32 @@ impl Write for Lines<'_, '_> {
     }
 }
 
+/// What is wrong with a policy beside the definitions that the state folder remembers; nothing where it remembers none,
+/// or is not to be read by whoever asks.
+pub(crate) fn beside_pins(settings: &Settings, stands: &Stands) -> anyhow::Result<Vec<Fault>> {
+    let known = match pinned(settings) {
+        Ok(known) => known,
+        Err(error) => {
+            eprintln!("the pins were not looked at: {error:#}");
+            return Ok(Vec::new());
+        }
+    };
+    if known.is_empty() {
+        return Ok(Vec::new());
+    }
+    let world = world(settings, known, &[])?;
+    // Resources come and go, and a server that no pattern fits was told before.
+    let warnings: Vec<Warning> =
+        world.warnings.iter().filter(|it| it.lacks == Lacks::Match && is_listed(&world, it)).copied().collect();
+    Ok(stands.faults(&world.policy, world.table.misfits(), &warnings))
+}
+
+/// Whether it is about tools or prompts.
+fn is_listed(world: &World, warning: &Warning) -> bool {
+    let pattern = world.policy.rule(warning.rule).patterns.get(warning.pattern);
+    pattern.is_some_and(|pattern| matches!(pattern.about(), About::Tool(_) | About::Prompt(_)))
+}
+
 /// What servers offer: as a file says, else as the state folders remember. `None` where the file has faults, which are
 /// shown then.
 fn offers(settings: &[&Settings], tools: Option<&Path>) -> anyhow::Result<Option<Vec<Offer>>> {
@@ -286,9 +334,7 @@ fn unmatched(world: &World) {
     for warning in &world.warnings {
         let rule = world.policy.rule(warning.rule);
         // A file of tools says nothing of resources.
-        let named =
-            rule.patterns.get(warning.pattern).filter(|it| matches!(it.about(), About::Tool(_) | About::Prompt(_)));
-        if let Some(pattern) = named {
+        if let Some(pattern) = rule.patterns.get(warning.pattern).filter(|_| is_listed(world, warning)) {
             eprintln!("warning: {}: {}: {}", rule.id, pattern.text(), warning.lacks);
         }
     }
@@ -321,7 +367,7 @@ pub(crate) fn read(path: &Path) -> anyhow::Result<String> {
     let cannot = || format!("cannot read {}", path.display());
     let mut text = String::new();
     let most = REVIEW_FILE_BYTES_MAX as u64 + 1;
-    if path == PathBuf::from("-") {
+    if path == "-" {
         std::io::stdin().take(most).read_to_string(&mut text).with_context(cannot)?;
     } else {
         std::fs::File::open(path).with_context(cannot)?.take(most).read_to_string(&mut text).with_context(cannot)?;

@@ -18,7 +18,7 @@ use anyhow::Context as _;
 use clap::Parser as _;
 use portcullis::base::glob::Glob;
 use portcullis::base::limits::{ADMIN_ANSWER_MS_MAX, CONFIG_BYTES_MAX, INCLUDED_FOLDER_ENTRIES_MAX};
-use portcullis::config::{self, Loaded, Source, Weight};
+use portcullis::config::{self, Fault, Loaded, Source, Stands, Weight};
 use portcullis::demo::DemoFault;
 use portcullis::identity::mint::{Grant, MintKey};
 use portcullis::mcp::catalog::ListKind;
@@ -77,7 +77,7 @@ fn main() -> ExitCode {
 }
 
 fn run(run: &cli::Run) -> anyhow::Result<u8> {
-    let Some(loaded) = load(&run.config, false)? else { return Ok(cli::EXIT_CONFIG) };
+    let Some(Loaded { settings, .. }) = load(&run.config, false)? else { return Ok(cli::EXIT_CONFIG) };
     let driver = match run.driver {
         cli::Driver::Auto => Choice::Auto,
         cli::Driver::IoUring => Choice::IoUring,
@@ -85,7 +85,7 @@ fn run(run: &cli::Run) -> anyhow::Result<u8> {
     };
     let signals = signals::catch()?;
     let config = ConfigFile { path: run.config.clone(), source: Arc::new(System) };
-    let gateway = Gateway::start(loaded.settings, Options { driver, config: Some(config), ..Options::default() })?;
+    let gateway = Gateway::start(settings, Options { driver, config: Some(config), ..Options::default() })?;
     eprint!("{}", banner::text(&gateway));
     notify::ready(&gateway)?;
     signals.steer(gateway.handle())?;
@@ -98,8 +98,16 @@ fn check(check: &cli::Check) -> anyhow::Result<u8> {
         print!("{}", config::schema_json());
         return Ok(cli::EXIT_OK);
     };
-    let loaded = load(path, check.strict)?;
-    Ok(if loaded.is_some() { cli::EXIT_OK } else { cli::EXIT_CONFIG })
+    let Some(loaded) = load(path, check.strict)? else { return Ok(cli::EXIT_CONFIG) };
+    let found = advise::beside_pins(&loaded.settings, &loaded.stands)?;
+    let name = path.display().to_string();
+    let errors = told(&found, &name, &loaded.stands);
+    if errors > 0 {
+        eprintln!("{name}: {errors} {} to mend", if errors == 1 { "fault" } else { "faults" });
+    } else if check.strict && !found.is_empty() {
+        eprintln!("{name}: {} by --strict", strictly(found.len()));
+    }
+    Ok(if errors > 0 || check.strict && !found.is_empty() { cli::EXIT_CONFIG } else { cli::EXIT_OK })
 }
 
 fn demo(demo: cli::Demo) -> anyhow::Result<u8> {
@@ -126,8 +134,7 @@ fn load(path: &Path, strict: bool) -> anyhow::Result<Option<Loaded>> {
             }
             let warnings = loaded.warnings.len();
             if strict && warnings > 0 {
-                let words = if warnings == 1 { "warning, a fault" } else { "warnings, faults" };
-                eprintln!("{name}: {warnings} {words} by --strict");
+                eprintln!("{name}: {} by --strict", strictly(warnings));
                 return Ok(None);
             }
             Ok(Some(loaded))
@@ -141,6 +148,16 @@ fn load(path: &Path, strict: bool) -> anyhow::Result<Option<Loaded>> {
             Ok(None)
         }
     }
+}
+
+fn strictly(warnings: usize) -> String {
+    format!("{warnings} {}", if warnings == 1 { "warning, a fault" } else { "warnings, faults" })
+}
+
+/// Shows what is wrong with a policy beside a catalogue; how much of that is an error. `name`: of its file.
+fn told(found: &[Fault], name: &str, stands: &Stands) -> usize {
+    found.iter().for_each(|fault| eprint!("{}", fault.render(name, stands.text())));
+    found.iter().filter(|fault| fault.weight == Weight::Error).count()
 }
 
 /// Variables and files of the machine.

@@ -54,6 +54,23 @@ const ALLOWED: &[(&str, &str)] = &[
 /// The one file outside of uring with an unsafe block, and only one: the call into code for processors with AVX2.
 const UNSAFE_CALL: &str = "src/jsonrpc/lanes.rs";
 
+/// A test file that no list names is never run, and nobody notices.
+#[test]
+fn every_test_file_is_run() {
+    let mut faults = Vec::new();
+    for list in all_files(Path::new("tests")).into_iter().filter(|file| file.ends_with("mod.rs")) {
+        let named = fs::read_to_string(&list).unwrap();
+        for file in fs::read_dir(list.parent().unwrap()).unwrap().filter_map(Result::ok).map(|entry| entry.path()) {
+            let (stem, rust) = (file.file_stem().unwrap_or_default().to_string_lossy(), file.extension());
+            let is_named = stem == "mod" || named.contains(&format!("mod {stem};"));
+            if rust.is_some_and(|it| it == "rs") && !is_named {
+                faults.push(format!("{}: no `mod {stem};` in {}", file.display(), list.display()));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
 /// The floor plan is the `pub mod` list of src/lib.rs, lowest floor first.
 #[test]
 fn arrows_point_down() {

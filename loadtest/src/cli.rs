@@ -37,6 +37,8 @@ pub(crate) enum Verb {
     Merged(Merged),
     /// Give a gateway with many rules new configurations while it serves: how long that takes, and what calls notice.
     Reload(Reload),
+    /// What rules cost a call: one, 100, 10,000, a condition, limits.
+    Rules(Rules),
     /// CPU time of a call through two builds of the gateway with one configuration, in turn.
     Builds(Builds),
 }
@@ -358,6 +360,14 @@ pub(crate) struct Reload {
     /// Their connections.
     #[arg(long, short, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=4_096))]
     pub(crate) connections: u32,
+    #[command(flatten)]
+    pub(crate) stand: Stand,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Rules {
+    #[command(flatten)]
+    pub(crate) turns: Turns,
     #[command(flatten)]
     pub(crate) stand: Stand,
 }

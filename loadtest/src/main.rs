@@ -57,6 +57,7 @@ fn run(cli: Cli) -> anyhow::Result<bool> {
         Verb::Legacy(legacy) => lasting::legacy::command(&legacy, &stop),
         Verb::Merged(merged) => fleet::merged::command(&merged, &stop),
         Verb::Reload(reload) => fleet::reload::command(&reload, &stop),
+        Verb::Rules(rules) => fleet::rules::command(&rules, &stop),
         Verb::Builds(builds) => fleet::builds::command(&builds, &stop),
     }
 }

@@ -330,6 +330,10 @@ pub const TASK_ID_BYTES_MAX: usize = 256;
 pub const TASK_HANDLE_BYTES_MAX: usize = 512;
 /// A sealed cursor of a list, characters: no shorter and no longer.
 pub const CURSOR_BYTES: usize = 96;
+/// What a question to an agent's own user keeps of its call for the call's server, bytes.
+pub const QUESTION_REST_BYTES_MAX: usize = 16 * 1024;
+/// A sealed question as presented, characters.
+pub const QUESTION_STATE_BYTES_MAX: usize = 24 * 1024;
 /// A message looks again so often whether the session that another opens is there, milliseconds.
 pub const WAY_WAIT_MS: u64 = 10;
 /// Of a server's refusal of a stream so much is looked at, bytes.
@@ -570,6 +574,10 @@ pub const COND_PATHS_MAX: usize = 64;
 /// What a person is shown of one call, arguments and names together, bytes; about a larger one nobody is asked, and it
 /// is refused.
 pub const APPROVAL_BYTES_MAX: usize = 64 * 1024;
+/// What an agent's own user is shown of one argument, letters; what is left out is counted.
+pub const QUESTION_ARGUMENT_LETTERS_MAX: usize = 400;
+/// And of all arguments of a call, letters; about one with more than that nobody is asked.
+pub const QUESTION_LETTERS_MAX: usize = 4_000;
 /// Approvals of all subjects, with what is decided and has not expired.
 pub const APPROVALS_MAX: usize = 1_024;
 /// And of one subject.
@@ -584,6 +592,10 @@ pub const REVOCATION_TEXT_BYTES_MAX: usize = 1_024;
 pub const RULES_NAMED_MAX: usize = 8;
 /// Arguments that conditions ask for in vain, told of one policy.
 pub const MISFITS_MAX: usize = 256;
+/// Misfits that one new catalogue has written into the log and the record; of more, how many.
+pub const MISFITS_TOLD_MAX: usize = 32;
+/// Names of arguments that one which no tool has is compared with.
+pub const ARGUMENTS_COMPARED_MAX: usize = 256;
 /// Schemas looked at on the way of one path through the schema of a tool's arguments.
 pub const SCHEMA_STEPS_MAX: usize = 256;
 /// Classes of callers that a compiled policy keeps.

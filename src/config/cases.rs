@@ -11,6 +11,7 @@ use crate::config::parts::policy_of;
 use crate::config::raw::{self, Entry, Node, Value};
 use crate::config::schema::{Key, Kind, Word};
 use crate::config::shape::{self, join, quote, quoted};
+use crate::config::stands::Stands;
 use crate::policy::rule::PolicySet;
 
 /// A table: rules, and what they must come to.
@@ -24,6 +25,8 @@ pub struct Cases {
     pub cases: Vec<Case>,
     /// What its author should hear all the same.
     pub warnings: Vec<Fault>,
+    /// Where the rules of the file stand.
+    pub stands: Stands,
 }
 
 /// What one server offers.
@@ -142,17 +145,17 @@ pub fn cases(text: &str, folder: &Path, source: &dyn Source) -> Result<Cases, Ve
     let policy = (fits && (root.has("rules") || root.has("include"))).then(|| policy_of(text, folder, source, &BESIDE));
     let offers = root.get("tools").map(|node| Json { text, faults: &mut faults }.offers(node, "tools"));
     let cases = Reader { text, faults: &mut faults, moment: MOMENT_MS }.cases(&root);
-    let (policy, mut told) = match policy {
-        Some(Ok(file)) => (Some(file.policy), file.warnings),
-        Some(Err(faults)) => (None, faults),
-        None => (None, Vec::new()),
+    let (policy, mut told, stands) = match policy {
+        Some(Ok(file)) => (Some(file.policy), file.warnings, file.stands),
+        Some(Err(faults)) => (None, faults, Stands::default()),
+        None => (None, Vec::new(), Stands::default()),
     };
     told.extend(faults.all());
     told.sort_by_key(|fault| (fault.file.as_ref().map_or(0, |file| file.number), fault.line, fault.column));
     if told.iter().any(|fault| fault.weight == Weight::Error) {
         return Err(told);
     }
-    Ok(Cases { policy, offers, cases, warnings: told })
+    Ok(Cases { policy, offers, cases, warnings: told, stands })
 }
 
 /// Reads what servers offer: `server: [tool, …]`, each a name or a definition, or `server: { tools: […], prompts: […] }`,

@@ -14,6 +14,7 @@ use crate::config::raw::{self, Entry, Node, Place};
 use crate::config::servers::server_names;
 use crate::config::settings::{AuditSettings, Limits, ListenSettings, Settings, Shards};
 use crate::config::shape::{self, join, quoted};
+use crate::config::stands::Stands;
 use crate::config::{routes, rules, schema, servers};
 use crate::identity::claims::ClaimPath;
 use crate::identity::keys::{Algorithm, KeySet};
@@ -29,6 +30,8 @@ pub struct Loaded {
     pub settings: Settings,
     /// What the operator should hear all the same; for `--strict` these are errors.
     pub warnings: Vec<Fault>,
+    /// Where its rules stand.
+    pub stands: Stands,
 }
 
 /// Reads a whole configuration. `folder` is where the file lies, and where its relative paths start; `source` looks up
@@ -44,9 +47,9 @@ pub fn load(text: &str, folder: &Path, source: &dyn Source) -> Result<Loaded, Ve
         return Err(faults.all());
     }
     let mut check = Check { root: &root, text, files: Files { folder, source }, faults };
-    let settings = check.settings();
+    let (settings, stands) = check.settings();
     let warnings = check.faults.finish()?;
-    Ok(Loaded { settings, warnings })
+    Ok(Loaded { settings, warnings, stands })
 }
 
 struct Check<'a> {
@@ -57,7 +60,7 @@ struct Check<'a> {
 }
 
 impl Check<'_> {
-    fn settings(&mut self) -> Settings {
+    fn settings(&mut self) -> (Settings, Stands) {
         let root = self.root;
         let listen = front::listeners(root, self.files, &mut self.faults);
         let admin = front::admin(root, &listen, &mut self.faults);
@@ -68,7 +71,7 @@ impl Check<'_> {
         let servers = servers::servers(root, &limits, self.files, &mut self.faults);
         let endpoints = routes::endpoints(root, &mut self.faults);
         let claims = self.claim_types();
-        let policy = parts::policy(root, self.text, self.files, (&endpoints, &claims), &mut self.faults);
+        let (policy, stands) = parts::policy(root, self.text, self.files, (&endpoints, &claims), &mut self.faults);
         let state = self.state();
         let audit_dir = self.path(root.get("audit").and_then(|audit| audit.get("dir")), "audit.dir");
         let audit_dir = audit_dir.unwrap_or_else(|| state.join("audit"));
@@ -93,7 +96,7 @@ impl Check<'_> {
             front,
         };
         settings.name_resources();
-        settings
+        (settings, stands)
     }
 
     /// Whether requests without a token are let in. Nobody being let in is a fault, and so is everybody.

@@ -114,6 +114,11 @@ impl Faults {
         self.all.push(Fault { file: self.file.clone(), ..fault });
     }
 
+    /// One that says itself which file it is in.
+    pub(crate) fn take_at(&mut self, fault: Fault) {
+        self.all.push(fault);
+    }
+
     pub(crate) fn error(&mut self, at: &Place, path: &str, message: impl Into<String>, hint: impl Into<Hint>) {
         self.push(Weight::Error, at, path, message.into(), hint.into());
     }

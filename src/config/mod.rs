@@ -24,6 +24,7 @@ mod servers;
 mod settings;
 mod shape;
 pub mod snapshot;
+mod stands;
 pub mod succession;
 #[cfg(test)]
 mod tests;
@@ -39,3 +40,4 @@ pub use settings::{
     AuditSettings, CertPaths, ClientCert, CommandSettings, EndpointSettings, HealthSettings, InstanceSettings, Limits,
     ListenSettings, ListenTls, Names, Pin, Reach, Scheme, ServerSettings, ServerTls, Settings, Shards, Sharing,
 };
+pub use stands::Stands;

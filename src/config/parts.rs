@@ -17,6 +17,7 @@ use crate::config::schema;
 use crate::config::servers::server_names;
 use crate::config::settings::EndpointSettings;
 use crate::config::shape::{self, join, quote, quoted};
+use crate::config::stands::Stands;
 use crate::identity::active::TaskNames;
 use crate::policy::cond::{ClaimType, ClaimTypes};
 use crate::policy::rule::PolicySet;
@@ -39,19 +40,19 @@ impl Part<'_> {
     }
 }
 
-/// The policy of a whole configuration. `text` is the whole file: faults point into it.
+/// The policy of a whole configuration, and where its rules stand. `text` is the whole file: faults point into it.
 pub(crate) fn policy(
     root: &Node,
     text: &str,
     files: Files<'_>,
     (endpoints, claims): (&[EndpointSettings], &ClaimTypes),
     faults: &mut Faults,
-) -> PolicySet {
+) -> (PolicySet, Stands) {
     let Some(node) = root.get("policy") else {
         if !root.has("policy") && !root.is_partial() {
             faults.warn(&START, "policy", "there is no policy, so everything is refused", OPEN);
         }
-        return PolicySet::empty();
+        return (PolicySet::empty(), Stands::default());
     };
     if !node.has("rules") && !node.has("include") && !node.is_partial() {
         faults.warn(&node.at, "policy", "there are no rules, so everything is refused", OPEN);
@@ -70,6 +71,8 @@ pub struct PolicyFile {
     pub claims: ClaimTypes,
     /// What its author should hear all the same.
     pub warnings: Vec<Fault>,
+    /// Where its rules stand.
+    pub stands: Stands,
 }
 
 /// Reads a policy alone: `tasks`, `rules`, `rates`, `include` and `claims` (types, as an issuer has them) at the top of
@@ -91,9 +94,9 @@ pub fn policy_of(text: &str, folder: &Path, source: &dyn Source, beside: &[&str]
     types.read(&root, "", &mut faults);
     let claims = types.finish();
     let first = Part { node: Cow::Borrowed(&root), path: "", text, file: None };
-    let policy = whole(first, Files { folder, source }, (&[], &[]), &claims, &mut faults);
+    let (policy, stands) = whole(first, Files { folder, source }, (&[], &[]), &claims, &mut faults);
     let warnings = faults.finish()?;
-    Ok(PolicyFile { policy, claims, warnings })
+    Ok(PolicyFile { policy, claims, warnings, stands })
 }
 
 fn whole<'a>(
@@ -102,15 +105,17 @@ fn whole<'a>(
     known: (&[&str], &[&str]),
     claims: &ClaimTypes,
     faults: &mut Faults,
-) -> PolicySet {
+) -> (PolicySet, Stands) {
+    let stands = Stands::of(first.text);
     let mut parts = vec![first];
     included(&mut parts, files, faults);
     let tasks = tasks(&parts, faults);
-    let mut reader = Reader::new(&tasks, known, claims, faults);
+    let mut reader = Reader::new(&tasks, known, claims, (faults, stands));
     let rules = parts.iter().flat_map(|part| reader.rules(part)).collect();
     let rates = reader.rates(&parts[0]);
+    let stands = std::mem::take(&mut reader.stands);
     faults.look_at(None);
-    PolicySet::with_rates(tasks, rules, rates)
+    (PolicySet::with_rates(tasks, rules, rates), stands)
 }
 
 /// The tasks of all parts.

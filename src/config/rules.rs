@@ -9,6 +9,7 @@ use crate::config::fault::{Faults, Included, nearest};
 use crate::config::parts::Part;
 use crate::config::raw::{Entry, Node};
 use crate::config::shape::{join, quoted};
+use crate::config::stands::Stands;
 use crate::identity::active::TaskNames;
 use crate::policy::cond::{ClaimTypes, Condition, Purpose};
 use crate::policy::pattern::Pattern;
@@ -28,6 +29,9 @@ pub(crate) struct Reader<'a> {
     /// The ids of rules so far, and where they stand.
     ids: HashMap<&'a str, Stand>,
     rules: usize,
+    /// Rules that were read well.
+    whole: usize,
+    pub(crate) stands: Stands,
     /// Each condition once, however many rules have it.
     conditions: HashMap<(Box<str>, Purpose), Arc<Condition>>,
     heads: usize,
@@ -49,7 +53,7 @@ impl<'a> Reader<'a> {
         tasks: &'a TaskNames,
         (servers, endpoints): (&'a [&'a str], &'a [&'a str]),
         claims: &'a ClaimTypes,
-        faults: &'a mut Faults,
+        (faults, stands): (&'a mut Faults, Stands),
     ) -> Self {
         Self {
             tasks,
@@ -60,6 +64,8 @@ impl<'a> Reader<'a> {
             text: "",
             ids: HashMap::new(),
             rules: 0,
+            whole: 0,
+            stands,
             conditions: HashMap::new(),
             heads: 0,
         }
@@ -79,7 +85,14 @@ impl<'a> Reader<'a> {
             return Vec::new();
         }
         let rules = node.items().iter().enumerate();
-        rules.filter_map(|(index, rule)| self.rule(rule, &format!("{path}[{index}]"), part)).collect()
+        let mut read = |(index, node): (usize, &'a Node)| {
+            let path = format!("{path}[{index}]");
+            let rule = self.rule(node, &path, part)?;
+            self.stands.add(self.whole, node, &path, part.file.as_ref());
+            self.whole += 1;
+            Some(rule)
+        };
+        rules.filter_map(&mut read).collect()
     }
 
     fn rule(&mut self, node: &'a Node, path: &str, part: &Part<'_>) -> Option<Rule> {

@@ -9,6 +9,7 @@ use crate::policy::decide::{self, Question, Scene};
 
 use super::events::Eyes;
 use super::flight::Flight;
+use super::sessions::Live;
 use super::shard::{Held, Shard};
 
 /// For whom, and by which rules.
@@ -57,6 +58,23 @@ impl<'a> Beside<'a> {
             server: eyes.server,
             session: eyes.session.map(|session| session.nonce16),
         }
+    }
+
+    /// Whoever has a subscription, by rules that are newer than it.
+    pub(super) fn listening(
+        shard: &'a Shard,
+        snapshot: &'a Held,
+        (caller, task): (&'a Caller, ActiveTask),
+        (endpoint, server): (EndpointId, ServerId),
+        session: &Live,
+    ) -> Self {
+        let session = Some(session.nonce16);
+        Self { shard, snapshot, caller, task, endpoint, server, session }
+    }
+
+    /// The same with another active task.
+    pub(super) fn on(self, task: ActiveTask) -> Self {
+        Self { task, ..self }
     }
 
     /// Whether the resource at `uri`, by its server's name, may be read; limits left out.

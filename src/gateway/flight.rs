@@ -25,6 +25,7 @@ use crate::upstream::exchange::Lane;
 use super::live::Who;
 use super::meter::{self, Figures};
 use super::modern::Opted;
+use super::question::Reply;
 use super::refusal::{Kind, Refusal};
 use super::sessions::{self, Change, Live};
 use super::shard::{Held, Shard};
@@ -54,6 +55,8 @@ pub(super) struct Flight {
     pub(super) session: Option<Rc<Live>>,
     /// What the request lets its server send; modern only.
     pub(super) opted: Opted,
+    /// What its client's user says to the gateway's own question.
+    pub(super) answer: Option<Box<Reply>>,
     /// Which of its server's sessions it went to, as the ledger counts; 0 for none.
     pub(super) epoch: u32,
     /// The instance that it went to last, by its digest; 0 before it went anywhere.

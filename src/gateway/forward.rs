@@ -26,6 +26,7 @@ use super::conn::{Body, Conn};
 use super::exchange::{self, Lanes, USER_AGENT, Wish, legacy_fields, watched};
 use super::flight::{Ended, Flight, Next, Renamed, end, failed};
 use super::modern::Opted;
+use super::question::Reply;
 use super::refusal::{Kind, Refusal};
 use super::sessions::{Live, Restored};
 use super::shard::{Held, Shard};
@@ -268,7 +269,7 @@ pub(super) fn compose(
     for known in [Known::Traceparent, Known::Tracestate] {
         fields.extend(head.get(bytes, known).map(|value| (known.name(), value)));
     }
-    let edited = edited(call, flight.renamed(), text);
+    let edited = edited(call, flight.renamed(), flight.answer.as_deref(), text);
     let text = trip.restored.as_ref().map_or(text, |restored| &restored.body);
     let request = Request {
         method: Method::Post,
@@ -282,10 +283,13 @@ pub(super) fn compose(
 }
 
 /// The body with the edits that a decision asks for: a listen stream loses the resources that may not be read, and what
-/// the client knows by another name than its server goes by the server's, which is the one that was decided on. `None`
-/// where it goes as it came.
-fn edited(call: &Call, renamed: Option<&Renamed>, text: &[u8]) -> Option<Vec<u8>> {
+/// the client knows by another name than its server goes by the server's, which is the one that was decided on. An
+/// answer to the gateway's own question stays here. `None` where it goes as it came.
+fn edited(call: &Call, renamed: Option<&Renamed>, answer: Option<&Reply>, text: &[u8]) -> Option<Vec<u8>> {
     let mut edits: SmallVec<[(Span, Vec<u8>); 2]> = SmallVec::new();
+    if let (Some(answer), Some(returned)) = (answer, &call.returned) {
+        edits = answer.edits(returned, text);
+    }
     if let (Some(Renamed { place, .. }), Some(name)) = (renamed, call.subject.text()) {
         edits.push((quoted(*place), json_text(name.of(text))));
     }
@@ -367,7 +371,7 @@ mod tests {
             listen.tasks.remove(0);
             listen.tasks[0].opened = Some("b\"2".into());
         }
-        let sent = edited(&call, None, asked.as_bytes()).map(|sent| String::from_utf8(sent).unwrap());
+        let sent = edited(&call, None, None, asked.as_bytes()).map(|sent| String::from_utf8(sent).unwrap());
         assert_eq!(sent, want.map(body), "every other byte as it came");
     }
 
@@ -413,7 +417,7 @@ mod tests {
         let mut call = read(&asked, "tasks/get", Some("A1"));
         let Object::Task(task) = &mut call.subject else { panic!("not a task") };
         task.opened = Some("786512e2".into());
-        let sent = edited(&call, None, asked.as_bytes()).map(|sent| String::from_utf8(sent).unwrap());
+        let sent = edited(&call, None, None, asked.as_bytes()).map(|sent| String::from_utf8(sent).unwrap());
         assert_eq!(sent, Some(body("\"786512e2\"")));
     }
 
@@ -432,7 +436,8 @@ mod tests {
             let text = call.subject.text_mut().unwrap();
             let renamed = Renamed { place: text.span, exposed: "docs__x\"y".into(), sent: own.into() };
             text.unescaped = Some(own.into());
-            let sent = edited(&call, Some(&renamed), asked.as_bytes()).map(|sent| String::from_utf8(sent).unwrap());
+            let sent =
+                edited(&call, Some(&renamed), None, asked.as_bytes()).map(|sent| String::from_utf8(sent).unwrap());
             assert_eq!(sent, Some(body(want)), "{written}");
         };
         check(r#""docs__x\"y""#, "x\"y", r#""x\"y""#);

@@ -1,12 +1,13 @@
 //! Between leave and permit: places in counts and rates, all or none, and somebody's yes where a rule asks for one.
 
 use crate::base::ids::{RuleId, ServerId};
+use crate::base::limits::QUESTION_REST_BYTES_MAX;
 use crate::identity::active::ActiveTask;
 use crate::ledger::counts::Broken;
 use crate::mcp::call::{Call, Object};
 use crate::mcp::catalog::{Item, ListKind};
 use crate::mcp::pin;
-use crate::policy::approval::{About, ApprovalKey, Asked, Granted, Stand, Terms};
+use crate::policy::approval::{About, ApprovalId, ApprovalKey, Asked, Granted, Stand, Terms};
 use crate::policy::cond::Value;
 use crate::policy::decide::{self, Held, Permit};
 use crate::policy::needs::{Need, Needs, Source};
@@ -17,9 +18,10 @@ use crate::record::frame::Verdict;
 use super::denial::Against;
 use super::judge::Judge;
 use super::noted::Noted;
+use super::question::Elicited;
 use super::refusal::{Kind, Refusal};
 use super::stakes::{self, Shadowed, Stakes};
-use super::words::{self, Said, What};
+use super::words::{self, Said, Wanted, What};
 
 impl Judge<'_> {
     /// A permit that needs nothing more, with what it has at stake all the same.
@@ -122,8 +124,9 @@ impl Judge<'_> {
     /// Asks whether this call may go: for now, or once.
     fn ask(&self, call: &Call, asking: &Asking, name: &str) -> Result<Granted, Unapproved> {
         let (flight, set) = (self.flight, &self.flight.snapshot.settings.policy);
-        if asking.ask == AskWhom::Elicit {
-            return Err(Unapproved::Unasked("this gateway cannot ask the agent's own user yet"));
+        let elicits = asking.ask == AskWhom::Elicit;
+        if let Some(why) = elicits.then(|| self.unaskable(call)).flatten() {
+            return Err(Unapproved::Unasked(why));
         }
         let definition = self.definition(call, name);
         let (server, method) = (flight.server_name(), flight.method.map_or("", |method| method.wire));
@@ -156,12 +159,46 @@ impl Judge<'_> {
             reason: asking.reason.as_deref(),
             arguments: written.unwrap_or_default(),
         };
+        if elicits {
+            return self.elicit(call, asking, &key, &about, name);
+        }
         let terms = Terms { expires_ms: asking.expires_ms, whom: asking.ask };
         let now = self.shard.timers.now();
         match self.shard.control.approvals.ask(&key, flight.caller.principal, terms, &about, now) {
             Stand::Granted(granted) => Ok(granted),
             stand => Err(Unapproved::Stands(stand)),
         }
+    }
+
+    /// Asks the agent's own user, through its client.
+    fn elicit(
+        &self,
+        call: &Call,
+        asking: &Asking,
+        key: &ApprovalKey,
+        about: &About<'_>,
+        name: &str,
+    ) -> Result<Granted, Unapproved> {
+        let rest = self.rest(call);
+        if rest.len() > QUESTION_REST_BYTES_MAX {
+            return Err(Unapproved::Unasked("what it brings back to its server is more than can be kept meanwhile"));
+        }
+        let About { method, server, reason, arguments, .. } = *about;
+        let wanted = Wanted { method, name: self.exposed(name), server, reason, arguments };
+        let message = words::question(wanted);
+        let message = message.ok_or(Unapproved::Unasked("its arguments are more than its user can look through"))?;
+        self.heed(key);
+        let terms = Terms { expires_ms: asking.expires_ms, whom: AskWhom::Elicit };
+        let now = self.shard.timers.now();
+        let stand = self.shard.control.approvals.ask(key, self.flight.caller.principal, terms, about, now);
+        let (approval, until_unix_ms) = match stand {
+            Stand::Granted(granted) => return Ok(granted),
+            Stand::Pending { id, until_unix_ms, .. } => (id, until_unix_ms),
+            stand => return Err(Unapproved::Stands(stand)),
+        };
+        let question = self.question(Elicited { approval, key, until_unix_ms, message: &message, reason, rest });
+        let question = question.ok_or(Unapproved::Unasked("the gateway cannot seal a question to its user"))?;
+        Err(Unapproved::Elicited { id: approval, question })
     }
 
     /// The pin of what is called, as this caller sees it.
@@ -198,6 +235,10 @@ impl Judge<'_> {
                 noted.detail.approval(pending, "");
                 (Kind::ApprovalPending, words::sentence(&Said::Pending(Some(pending), left(*until_unix_ms)), what))
             }
+            Unapproved::Elicited { id: pending, .. } => {
+                noted.detail.approval(&pending.to_string(), "");
+                (Kind::ApprovalPending, String::new())
+            }
             Unapproved::Stands(Stand::Denied { id: denied, until_unix_ms, by, .. }) => {
                 let denied = id.insert(denied.to_string());
                 noted.detail.approval(denied, by);
@@ -216,7 +257,14 @@ impl Judge<'_> {
         };
         let verdict = if kind == Kind::ApprovalPending { Verdict::Pending } else { Verdict::Refuse };
         self.write_noted(&noted, &[asking.rule], kind.row().word, verdict);
-        let word = if kind == Kind::ApprovalDenied { "denied" } else { "approval" };
+        if let Unapproved::Elicited { question, .. } = unapproved {
+            return Refusal { input_required: true, ..Refusal::from(kind).with(question) }.recorded();
+        }
+        let word = match kind {
+            Kind::ApprovalDenied => "denied",
+            Kind::ApprovalUnasked => "unasked",
+            _ => "approval",
+        };
         let detail = words::detail(word, reason, retry_ms, id.as_deref());
         self.visible(held.call(), Refusal::from(kind).saying(sentence), detail).recorded()
     }
@@ -226,6 +274,8 @@ impl Judge<'_> {
 enum Unapproved {
     /// Nobody can be asked.
     Unasked(&'static str),
+    /// The agent's own user is asked, with this result.
+    Elicited { id: ApprovalId, question: String },
     /// As the book says.
     Stands(Stand),
 }

@@ -234,7 +234,7 @@ impl<'a> Judge<'a> {
     }
 
     /// A refusal with its record.
-    fn refused(&self, call: &Call, rules: &[RuleId], kind: Kind) -> Refusal {
+    pub(super) fn refused(&self, call: &Call, rules: &[RuleId], kind: Kind) -> Refusal {
         self.write(call, rules, kind.row().word);
         Refusal::from(kind).recorded()
     }

@@ -384,7 +384,7 @@ impl Feed {
         let epoch = shard.snapshot().settings_epoch;
         let alike = Rc::ptr_eq(&before, who) || before.has_rights_of(who);
         if !alike && self.joint && self.listening.is_none() {
-            self.look_around(&shard.snapshot());
+            self.look_around(shard, &shard.snapshot());
             self.changed();
         }
         let same = self.weighed.replace(epoch) == epoch && alike;
@@ -468,6 +468,7 @@ impl Feed {
             profile: None,
             change: Cell::new(None),
             opted: Opted::default(),
+            answer: None,
             succeeded: Cell::new(false),
             did: Cell::new(false),
             written: Cell::new(false),
@@ -509,7 +510,7 @@ impl Feed {
     }
 
     /// Looks where its endpoint leads now: whose part is over, and whether all of it is.
-    fn look_around(&self, snapshot: &Held) {
+    fn look_around(&self, shard: &Shard, snapshot: &Held) {
         let endpoint = snapshot.endpoint_by_digest(self.endpoint);
         let servers = endpoint.map(|endpoint| &snapshot.settings.endpoints[endpoint.index()].servers);
         let leads = |server: u64| {
@@ -540,7 +541,8 @@ impl Feed {
         let other = self.asked.is_none() && endpoint.is_some_and(|it| is_merged(snapshot, it) != self.joint);
         drop(who);
         let lost = !self.joint && parts.iter().any(|part| part.gone.get());
-        let shut = known && self.listening.as_ref().is_some_and(|listening| !listening.is_allowed(self, snapshot));
+        let shut =
+            known && self.listening.as_ref().is_some_and(|listening| !listening.is_allowed(shard, self, snapshot));
         let barred = known && !self.joint && self.asked.is_none() && !self.is_concerned(snapshot);
         if endpoint.is_none() || other || lost || shut || barred {
             self.ended.set(true);
@@ -907,7 +909,7 @@ impl Feeds {
         if self.epoch.replace(epoch) != epoch {
             self.each(|feed| {
                 feed.succeed(&snapshot);
-                feed.look_around(&snapshot);
+                feed.look_around(shard, &snapshot);
                 if feed.listening.is_some() && !feed.is_over() {
                     self.hear(feed);
                 }

@@ -29,6 +29,7 @@ mod meter;
 mod modern;
 mod noted;
 mod pipeline;
+mod question;
 pub mod refusal;
 mod relay;
 mod route;

@@ -242,6 +242,7 @@ pub(super) async fn judged(
             return Ok(Due::Nothing);
         }
     }
+    flight.answer = Judge::new(shard, conn, body, flight).answer(&call)?;
     let judge = Judge::new(shard, conn, body, flight);
     let call = judge.opened(call)?;
     let permit = judge.decide(call)?;
@@ -409,6 +410,7 @@ impl Asked {
             instance: 0,
             seated: Cell::new(false),
             opted: Opted::default(),
+            answer: None,
             profile: None,
             change: Cell::new(None),
             succeeded: Cell::new(false),

@@ -223,6 +223,8 @@ pub struct Refusal {
     pub answerable: bool,
     /// Written as a tool's result with `isError`, so that the model reads it; `data` is then its `_meta`.
     pub tool_result: bool,
+    /// Written as a result that asks the client for more before the call can go; `data` is then that result.
+    pub input_required: bool,
     /// The method, as far as it is known.
     pub method: &'static str,
     /// Of a merged endpoint's servers the one it is about, by name.
@@ -255,6 +257,7 @@ impl From<Kind> for Refusal {
             retry_after: 0,
             answerable: true,
             tool_result: false,
+            input_required: false,
             method: "",
             server: None,
             recorded: false,
@@ -336,6 +339,9 @@ impl Refusal {
         if self.tool_result {
             return self.write_tool_result(out);
         }
+        if self.input_required {
+            return self.write_question(out);
+        }
         let row = self.kind.row();
         let code = match (self.kind, self.era) {
             // The legacy revisions have a code of their own for this (MCP 2025-11-25 server/resources).
@@ -365,6 +371,14 @@ impl Refusal {
 }
 
 impl Refusal {
+    fn write_question(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"{\"jsonrpc\":\"2.0\",\"id\":");
+        out.extend_from_slice(self.id.as_deref().unwrap_or(b"null"));
+        out.extend_from_slice(b",\"result\":");
+        out.extend_from_slice(self.data.as_deref().unwrap_or("{}").as_bytes());
+        out.push(b'}');
+    }
+
     fn write_tool_result(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"{\"jsonrpc\":\"2.0\",\"id\":");
         out.extend_from_slice(self.id.as_deref().unwrap_or(b"null"));

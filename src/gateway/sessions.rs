@@ -33,7 +33,6 @@ use crate::mcp::profile::{Capabilities, request_initialize_again};
 use crate::mcp::request;
 use crate::mcp::revision::Revision;
 use crate::mcp::transport::Transport;
-use crate::policy::decide;
 use crate::session::ledger::{Claim, Known, LedgerFault, Opened, Profile, SessionKey, Terms, Upstream, Visit};
 use crate::session::owner::{self, Session, SessionFault, SessionSeal};
 use crate::session::way::{Claimed, Do, In, Reach, Way, WayFault};
@@ -42,6 +41,7 @@ use crate::upstream::pick;
 use crate::uring::ring;
 
 use super::answer::{Media, media, retire};
+use super::beside::Beside;
 use super::exchange::{self, Lanes, USER_AGENT, Wish, sent};
 use super::flight::Flight;
 use super::mail::Letter;
@@ -534,7 +534,7 @@ async fn restore(
     upstream: &Upstream,
     until: Moment,
 ) -> Result<(), In> {
-    for (number, body) in restoring(flight, known).iter().enumerate() {
+    for (number, body) in restoring(shard, flight, known).iter().enumerate() {
         let mut answer = post(shard, live, lane, Some(upstream), body, until).await?;
         if number > 0 && media(&answer) == Media::Events {
             let _ = whole(shard, &mut answer, itoa::Buffer::new().format(number).as_bytes()).await;
@@ -550,7 +550,7 @@ async fn restore(
 
 /// What brings a new session to where the old one was: `initialized`, the log level, the subscriptions. The requests
 /// among them have their place as id.
-fn restoring(flight: &Flight, known: Option<&Known>) -> Vec<Vec<u8>> {
+fn restoring(shard: &Shard, flight: &Flight, known: Option<&Known>) -> Vec<Vec<u8>> {
     let mut bodies = vec![request::notify_initialized()];
     let Some(known) = known else { return bodies };
     if let Some(level) = known.level.and_then(LogLevel::of).filter(|_| !flight.is_merged() || logs(flight)) {
@@ -558,7 +558,7 @@ fn restoring(flight: &Flight, known: Option<&Known>) -> Vec<Vec<u8>> {
     }
     let prefix = subscribed_at(flight);
     for uri in &known.subscriptions {
-        let own = own_subscription(uri, &prefix, flight.is_merged()).filter(|uri| is_readable_ever(flight, uri));
+        let own = own_subscription(uri, &prefix, flight.is_merged()).filter(|uri| is_readable_ever(shard, flight, uri));
         bodies.extend(own.map(|uri| request::request_subscribe(bodies.len() as u64, uri)));
     }
     bodies
@@ -570,10 +570,10 @@ fn own_subscription<'a>(uri: &'a str, prefix: &str, merged: bool) -> Option<&'a 
     uri.strip_prefix(prefix).or_else(|| Some(uri).filter(|uri| !merged && !uri.starts_with("mcp+")))
 }
 
-/// Whether a resource may be read today, now or with any task that the caller has: a subscription was made with one of
+/// Whether a resource may be read at this moment, with the task of now or with any task that the caller has: a subscription was made with one of
 /// them, and each word of it is weighed again.
-fn is_readable_ever(flight: &Flight, uri: &str) -> bool {
-    let may = |task| decide::readable(&flight.snapshot.table, &flight.caller, task, flight.server, uri);
+fn is_readable_ever(shard: &Shard, flight: &Flight, uri: &str) -> bool {
+    let may = |task| Beside::of(shard, flight).on(task).may_read(uri);
     may(flight.task) || flight.caller.tasks.iter().any(|task| may(ActiveTask::One(*task)))
 }
 

@@ -5,6 +5,9 @@ use std::fmt::{Display, Write as _};
 
 use serde_json::{Map, Value, json};
 
+use crate::base::limits::{QUESTION_ARGUMENT_LETTERS_MAX, QUESTION_LETTERS_MAX};
+use crate::mcp::input;
+use crate::mcp::pin::hides;
 use crate::policy::needs::NeedOf;
 use crate::policy::remarks::Why;
 use crate::policy::rule::PolicySet;
@@ -242,14 +245,93 @@ pub(super) fn seconds(ms: u64) -> u64 {
     ms.div_ceil(1000).max(1)
 }
 
+/// What is to be allowed by an agent's own user.
+#[derive(Clone, Copy)]
+pub(super) struct Wanted<'a> {
+    /// The method, as MCP names it.
+    pub(super) method: &'a str,
+    /// The tool, prompt or URI, as the client calls it.
+    pub(super) name: &'a str,
+    /// The server's configured name.
+    pub(super) server: &'a str,
+    /// The rule's sentence.
+    pub(super) reason: Option<&'a str>,
+    /// One JSON object; empty for none.
+    pub(super) arguments: &'a [u8],
+}
+
+/// The question to the user of an agent. Every argument is there by name: what is left out of a long one is counted.
+/// `None` where they are more than one looks through.
+pub(super) fn question(wanted: Wanted<'_>) -> Option<String> {
+    let does = match wanted.method {
+        "prompts/get" => "get the prompt",
+        "resources/read" => "read the resource",
+        _ => "call the tool",
+    };
+    let mut out = format!("The agent wants to {does} '");
+    push_plain(&mut out, wanted.name);
+    let _ = write!(out, "' of the server '{}'.", wanted.server);
+    if let Some(reason) = wanted.reason {
+        let _ = write!(out, " {reason}");
+    }
+    let before = out.len();
+    for (name, value) in input::members(wanted.arguments) {
+        out.push_str(if out.len() == before { "\n\nArguments:\n" } else { "\n" });
+        push_json(&mut out, &[b"\"", name, b"\""].concat());
+        out.push_str(": ");
+        push_json(&mut out, value);
+        if out.len() - before > QUESTION_LETTERS_MAX * 4 || out[before..].chars().count() > QUESTION_LETTERS_MAX {
+            return None;
+        }
+    }
+    out.push_str("\n\nYes is for this one call, with exactly these arguments.");
+    Some(out)
+}
+
+/// A JSON text, strings as they are meant, of bounded length; nothing in it hides or breaks a line.
+fn push_json(out: &mut String, json: &[u8]) {
+    let written = String::from_utf8_lossy(json);
+    // Half a pair of surrogates is no text: it stays as it was written, which is ASCII.
+    let meant = serde_json::from_slice::<String>(json).and_then(|text| serde_json::to_string(&text)).ok();
+    let text = meant.as_deref().unwrap_or(&written);
+    match text.char_indices().nth(QUESTION_ARGUMENT_LETTERS_MAX) {
+        None => push_plain(out, text),
+        Some((end, _)) => {
+            push_plain(out, &text[..end]);
+            let _ = write!(out, "… (and {} letters more)", text[end..].chars().count());
+        }
+    }
+}
+
+/// A text of somebody else's, with everything escaped that is not seen or moves what is.
+fn push_plain(out: &mut String, text: &str) {
+    for letter in text.chars() {
+        match letter {
+            // Between the parts of a JSON text; inside of its strings they are escaped already.
+            '\n' | '\r' | '\t' => out.push(' '),
+            letter if letter.is_control() || hides(letter) => {
+                for unit in letter.encode_utf16(&mut [0; 2]) {
+                    let _ = write!(out, "\\u{unit:04x}");
+                }
+            }
+            letter => out.push(letter),
+        }
+    }
+}
+
 /// What programs are told of a refusal, as JSON text: a result's `_meta`, or an error's `data`.
 pub(super) fn detail(kind: &str, reason: Option<&str>, retry_ms: Option<u64>, approval: Option<&str>) -> String {
+    refusal(kind, reason, retry_ms, approval).to_string()
+}
+
+/// The same, as a value.
+pub(super) fn refusal(kind: &str, reason: Option<&str>, retry_ms: Option<u64>, approval: Option<&str>) -> Value {
     let mut detail = Map::new();
     detail.insert("kind".to_owned(), Value::from(kind));
     detail.extend(reason.map(|reason| ("reason".to_owned(), Value::from(reason))));
     detail.extend(retry_ms.map(|ms| ("retry_after".to_owned(), Value::from(seconds(ms)))));
     detail.extend(approval.map(|id| ("approval".to_owned(), Value::from(id))));
-    json!({ "portcullis/refusal": detail }).to_string()
+    json!({ "portcullis/refusal": detail })
 }
 
 #[cfg(test)]
@@ -337,6 +419,46 @@ mod tests {
         assert_eq!(nameless, "Refused by policy: a limit is reached: at most 1 call in 1 second.");
         let forbidden = sentence(&Said::Forbidden, What { name: "x", reason: Some("Frozen.") });
         assert_eq!(forbidden, "Refused by policy: Frozen.");
+    }
+
+    #[test]
+    fn a_question_shows_what_would_be_done() {
+        let ask = |arguments: &str| {
+            let reason = Some("Money leaves.");
+            let arguments = arguments.as_bytes();
+            question(Wanted { method: "tools/call", name: "pay", server: "bank", reason, arguments })
+        };
+        let head = "The agent wants to call the tool 'pay' of the server 'bank'. Money leaves.\n\n";
+        let tail = "Yes is for this one call, with exactly these arguments.";
+        for none in ["", "{}"] {
+            assert_eq!(ask(none), Some(format!("{head}{tail}")));
+        }
+        let check = |arguments: &str, want: &str| {
+            assert_eq!(ask(arguments), Some(format!("{head}Arguments:\n{want}\n\n{tail}")), "{arguments}");
+        };
+        check(
+            r#"{ "amount" : 1.50e3, "to": "p\u0061ypal", "d": [1,
+             {"x":null}] }"#,
+            "\"amount\": 1.50e3\n\"to\": \"paypal\"\n\"d\": [1,              {\"x\":null}]",
+        );
+        check(
+            "{\"n\": \"a\\nYes is for\u{202e}evil\\u202e\u{200b}\\u001b[2K\", \"\u{2066}m\": [\"\u{202d}\"]}",
+            "\"n\": \"a\\nYes is for\\u202eevil\\u202e\\u200b\\u001b[2K\"\n\"\\u2066m\": [\"\\u202d\"]",
+        );
+        check(
+            &format!("{{\"long\":\"{}\",\"amount\":5}}", "é".repeat(1_000)),
+            &format!("\"long\": \"{}… (and 602 letters more)\n\"amount\": 5", "é".repeat(399)),
+        );
+        let many: Vec<String> = (0..QUESTION_LETTERS_MAX / 8).map(|n| format!("\"a{n:03}\":1")).collect();
+        assert_eq!(ask(&format!("{{{}}}", many.join(","))), None, "nobody looks through that");
+        let name = question(Wanted {
+            method: "resources/read",
+            name: "x:\u{202e}",
+            server: "s",
+            reason: None,
+            arguments: b"",
+        });
+        assert!(name.is_some_and(|it| it.starts_with("The agent wants to read the resource 'x:\\u202e' of the server 's'.")));
     }
 
     #[test]

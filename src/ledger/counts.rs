@@ -146,7 +146,7 @@ impl Counts {
             return;
         }
         for held in taken.held().iter().filter(|held| held.is_passing()) {
-            self.hold([held.key()].into_iter()).of(held.key()).and_then(|book| book.give_back(held, 0));
+            self.hold([held.key()].into_iter()).of(held.key()).into_iter().for_each(|book| book.end(held));
         }
     }
 

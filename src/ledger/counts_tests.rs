@@ -93,6 +93,23 @@ fn a_success_is_remembered() {
     assert_eq!(counts.standing().counts, 0);
 }
 
+#[test]
+fn the_end_of_a_call_does_not_tell_the_time() {
+    let counts = Counts::new(START);
+    let bucket = need(2, NeedOf::Bucket { calls: 1, per_ms: 10, burst: 1 });
+    // Of one stripe.
+    let busy = need(2, NeedOf::Concurrent { max: 1 });
+    let taken = counts.reserve(&[busy], at(100)).unwrap();
+    counts.reserve(&[bucket], at(100)).unwrap();
+    counts.ended(&taken);
+    // A thread that has read the clock before, and waited for the lock.
+    let refused = counts.reserve(&[bucket], at(95)).unwrap_err();
+    assert_eq!(refused.retry_ms, Some(10));
+    assert!(counts.reserve(&[bucket], at(105)).is_err(), "five milliseconds do not count twice");
+    assert!(counts.reserve(&[bucket], at(110)).is_ok());
+    assert!(counts.reserve(&[busy], at(110)).is_ok(), "and it has ended");
+}
+
 /// Two threads, one key in the middle of others, in other orders.
 fn hammer(counts: &Counts, needs: &[[Need; 3]], rounds: usize) -> usize {
     let work = |needs: &[Need]| (0..rounds).filter(|_| counts.reserve(needs, at(0)).is_ok()).count();
@@ -195,7 +212,7 @@ fn a_ring_is_read_while_it_is_written() {
         });
         writers.into_iter().for_each(|writer| writer.join().unwrap());
         done.store(true, Ordering::Release);
-        assert_eq!(reader.join().unwrap(), 240_000);
+        assert_eq!(reader.join().unwrap(), 240_001);
     });
     for (number, want) in [(1, "120000"), (2, "60000"), (3, "60000")] {
         assert_eq!(used(&again, calls(number, 0), at(600)), want);

@@ -41,11 +41,13 @@ impl std::fmt::Debug for Spool {
 pub(super) const FILE_WORDS: usize = HEAD_WORDS + COUNT_RING_SLOTS * SLOT_WORDS;
 
 impl Spool {
-    /// A ring that goes on with number `next`: all below it are in the journal. `urge` is called, under no lock of the
+    /// A ring that goes on with number `next`, or 1, as a slot that was never written says 0: all below it are in the
+    /// journal. `urge` is called, under no lock of the
     /// ledger's, when half of it is used.
     pub(super) fn new(map: Mapped, next: u64, urge: Box<dyn Fn() + Send + Sync>) -> Self {
         map.store(1, SLOTS, Ordering::Relaxed);
         map.store(0, MAGIC, Ordering::Release);
+        let next = next.max(1);
         let (next, kept) = (AtomicU64::new(next), AtomicU64::new(next));
         Self { map, next, kept, urged: AtomicBool::new(false), urge }
     }
@@ -91,7 +93,8 @@ impl Spool {
     /// one that is still being written.
     pub(super) fn read(&self, from: u64, until: u64, max: u64, mut each: impl FnMut(Record)) -> u64 {
         let until = until.min(from.saturating_add(max)).min(self.next());
-        for number in from..until {
+        // There is no number 0.
+        for number in from.max(1)..until {
             let at = place(number);
             if self.map.load(at, Ordering::Acquire) != number {
                 return number;
@@ -151,7 +154,6 @@ fn open(slot: &[u8; SLOT_WORDS * 8], from: u64) -> Option<(u64, Record)> {
     Record::read(&words).map(|record| (number, record))
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "below the number of slots")]
 fn place(number: u64) -> usize {
     HEAD_WORDS + (number % SLOTS) as usize * SLOT_WORDS
 }
@@ -174,3 +176,20 @@ const HEAD_WORDS: usize = 512;
 const SLOTS: u64 = COUNT_RING_SLOTS as u64;
 const SLOT_WORDS: usize = 2 + RECORD_WORDS;
 const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_claimed_and_not_written_is_not_read() {
+        let file = tempfile::tempfile().unwrap();
+        let spool = Spool::new(Mapped::open(&file, FILE_WORDS).unwrap(), 0, Box::new(|| {}));
+        spool.claim(1).unwrap();
+        assert_eq!((spool.next(), spool.waiting()), (2, 1));
+        for from in [0, 1] {
+            let next = spool.read(from, u64::MAX, 10, |_| panic!("nothing was written"));
+            assert_eq!(next, 1, "from {from}");
+        }
+    }
+}

@@ -56,6 +56,17 @@ pub struct Call {
     pub meta: Meta,
     /// `params.arguments`, where it is an object.
     pub arguments: Option<Span>,
+    /// What its client brings back, where it was asked for more; modern only.
+    pub returned: Option<Box<Returned>>,
+}
+
+/// What a client brings back with a call that was answered with `input_required` (MCP 2026-07-28 basic/patterns/mrtr).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Returned {
+    /// `inputResponses`.
+    pub responses: Option<Member>,
+    /// `requestState`.
+    pub state: Option<Member>,
 }
 
 /// What a call is about.
@@ -313,6 +324,7 @@ struct Places {
     notifications: Option<Member>,
     protocol_version: Option<Member>,
     task_id: Option<Member>,
+    returned: Returned,
     // Of its `_meta`.
     said: Option<Member>,
     capabilities: Option<Member>,
@@ -342,6 +354,8 @@ impl Places {
                 b"notifications" => &mut at.notifications,
                 b"protocolVersion" => &mut at.protocol_version,
                 b"taskId" => &mut at.task_id,
+                b"inputResponses" => &mut at.returned.responses,
+                b"requestState" => &mut at.returned.state,
                 _ => continue,
             };
             *place = Some(*member);
@@ -439,6 +453,7 @@ impl Message<'_> {
                 subject: Object::None,
                 meta: Meta::default(),
                 arguments: None,
+                returned: None,
             });
         }
         self.read_method(revision, find(self.method(), revision, Sender::Client))
@@ -465,6 +480,7 @@ impl Message<'_> {
             subject: self.subject(era, method.subject)?,
             meta: self.meta(era)?,
             arguments: self.arguments(era, method.subject)?,
+            returned: self.returned(era),
         })
     }
 
@@ -655,6 +671,12 @@ impl Message<'_> {
             None | Some(Member { kind: Kind::Null, .. }) => Ok(None),
             Some(_) => Err(CallFault::ParamsInvalid(era, Param::Arguments)),
         }
+    }
+
+    /// `params.inputResponses` and `params.requestState`, where one of them is there.
+    fn returned(&self, era: Era) -> Option<Box<Returned>> {
+        let any = self.at.returned.responses.is_some() || self.at.returned.state.is_some();
+        (any && era == Era::Modern).then(|| Box::new(self.at.returned.clone()))
     }
 
     /// Which of `names` a member is called. Names that a careless parser could take for one of them are refused; so

@@ -86,6 +86,36 @@ pub enum InputFault {
     TooMany,
 }
 
+/// What a form with the one boolean `field` was answered with, asked for as `entry`: `responses` is the JSON text of an
+/// `inputResponses` from a message that passed the scanner. A form that is declined or closed says no; `None` where
+/// nothing is said.
+#[must_use]
+pub fn decision(responses: &[u8], entry: &str, field: &str) -> Option<bool> {
+    let answer = walk::member(responses, walk::whole(responses), entry)?;
+    let action = walk::string(responses, walk::member(responses, answer, "action")?)?.of(responses);
+    let is = |word: &str| text::same_text(action, word.as_bytes());
+    if is("decline") || is("cancel") {
+        return Some(false);
+    }
+    let content = walk::member(responses, answer, "content").filter(|_| is("accept"))?;
+    match walk::member(responses, content, field)?.of(responses) {
+        b"true" => Some(true),
+        b"false" => Some(false),
+        _ => None,
+    }
+}
+
+/// Whether there is anything at all for `entry`.
+#[must_use]
+pub fn answers(responses: &[u8], entry: &str) -> bool {
+    walk::member(responses, walk::whole(responses), entry).is_some()
+}
+
+/// The members of an object from a message that passed the scanner: names as written, between their quotes, and values.
+pub fn members(object: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    walk::members(object, walk::whole(object)).map(|(name, value)| (name.of(object), value.of(object)))
+}
+
 /// The kinds of request inside `inputRequests` of an `input_required` result (the bytes of the `result` object, from an
 /// answer that passed the scanner).
 ///
@@ -195,6 +225,36 @@ mod tests {
         check(r#"{"method":"elicitation/create"}"#, Declared::FORM);
         check(r#"{"method":"elicitation/create","params":{"mode":"form"}}"#, Declared::FORM);
         check(r#"{"method":"elicitation/create","params":{"mode":"u\u0072l"}}"#, Declared::URL);
+    }
+
+    #[test]
+    fn a_form_is_a_yes_only_where_it_says_so() {
+        let check = |answer: &str, want| {
+            let responses = format!("{{\"other\":{{\"action\":\"accept\"}},\"k\": {answer} }}");
+            assert_eq!(decision(responses.as_bytes(), "k", "approve"), want, "{answer}");
+            assert!(answers(responses.as_bytes(), "k") && !answers(responses.as_bytes(), "j"));
+        };
+        check(r#"{"action":"accept","content":{"approve":true}}"#, Some(true));
+        check(r#"{"content":{"approve" : true , "x":1},"action":"acc\u0065pt"}"#, Some(true));
+        check(r#"{"action":"accept","content":{"approve":false}}"#, Some(false));
+        for no in ["decline", "cancel"] {
+            check(&format!(r#"{{"action":"{no}","content":{{"approve":true}}}}"#), Some(false));
+        }
+        for nothing in [
+            r#"{"action":"accept","content":{"approve":"true"}}"#,
+            r#"{"action":"accept","content":{"approve":1}}"#,
+            r#"{"action":"accept","content":{"Approve":true}}"#,
+            r#"{"action":"accept","content":{"x":{"approve":true}}}"#,
+            r#"{"action":"accept","approve":true}"#,
+            r#"{"action":"Accept","content":{"approve":true}}"#,
+            r#"{"action":true,"content":{"approve":true}}"#,
+            r#"{"content":{"approve":true}}"#,
+            r#"["accept"]"#,
+            "true",
+        ] {
+            check(nothing, None);
+        }
+        assert_eq!(decision(b"[]", "k", "approve"), None);
     }
 
     #[test]

@@ -26,7 +26,7 @@ use crate::uring::wait::clock;
 use super::orders::{Order, Orders};
 use super::people::{self, People};
 pub use super::surveys::SurveyHealth;
-use super::{PlaneFault, endpoints, metrics, probe};
+use super::{PlaneFault, endpoints, metrics, misfits, probe};
 
 /// What is known of the servers, for people.
 #[derive(Debug)]
@@ -403,7 +403,8 @@ fn page(path: &[u8], control: &Control, health: &Health) -> Page {
                     json!({
                         "version": version, "ready": ready, "recording": recording, "servers": servers,
                         "snapshot": snapshot.number,
-                        "policy": snapshot.settings.policy.hex12(), "draining": control.life() != Life::Run,
+                        "policy": snapshot.settings.policy.hex12(), "misfits": misfits::status(&snapshot),
+                        "draining": control.life() != Life::Run,
                         "sessions": control.ledger.len(), "counts": counts(control.counts.standing()), "shards": shards,
                         "approvals": control.approvals.waiting(), "revocations": snapshot.revocations.len(),
                         "endpoints": endpoints::status(&snapshot),

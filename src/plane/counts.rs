@@ -111,6 +111,8 @@ impl CountsJournal {
             reader.get().inspect(|thread| thread.unpark());
         });
         self.counts.attach(ring, next, urge);
+        // The first number of all is not 0.
+        self.number = self.number.max(self.counts.next_change());
         Ok(())
     }
 

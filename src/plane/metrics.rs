@@ -1,6 +1,7 @@
 //! What is counted, in the text format that Prometheus reads (version 0.0.4). Every label is a name of the
 //! configuration, of a catalogue, or of a table of ours: no caller can make another series.
 
+use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
 
 use crate::config::InstanceSettings;
@@ -66,6 +67,15 @@ fn decisions(text: &mut Text, snapshot: &Snapshot, control: &Control) {
     let name = "portcullis_policy_unknown_total";
     text.family(name, Kind::Counter, "Conditions and limits of a rule that could not be evaluated.");
     for (rule, count) in snapshot.meters.unknowns() {
+        text.sample(name, &[("rule", rule)], count);
+    }
+    let name = "portcullis_policy_misfits";
+    text.family(name, Kind::Gauge, "Arguments that a rule's conditions ask for and none of its tools has, or has so.");
+    let mut misfits: BTreeMap<&str, u64> = BTreeMap::new();
+    for misfit in snapshot.table.misfits() {
+        *misfits.entry(&snapshot.settings.policy.rule(misfit.rule).id).or_default() += 1;
+    }
+    for (rule, count) in misfits {
         text.sample(name, &[("rule", rule)], count);
     }
     let name = "portcullis_shadow_decisions_total";

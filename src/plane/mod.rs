@@ -17,6 +17,7 @@ mod journal;
 mod keeper;
 pub mod log;
 mod metrics;
+mod misfits;
 pub mod notify;
 pub mod orders;
 pub mod pins;

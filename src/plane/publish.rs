@@ -21,6 +21,7 @@ use super::admin::Health;
 use super::endpoints::Told;
 use super::keeper::News;
 use super::log::Notes;
+use super::misfits;
 use super::surveys::{Surveys, Weight};
 
 /// By which snapshots come out, one after the other, each with its number: those of what was found out, and those of who
@@ -84,6 +85,8 @@ pub(super) struct Publisher {
     press: Arc<Press>,
     warned: Vec<Warning>,
     told: Told,
+    misfits: misfits::Told,
+    notes: Notes,
 }
 
 /// What a configuration comes to before anything is found out.
@@ -114,10 +117,11 @@ impl Publisher {
     pub(super) fn new(now: Next, press: Arc<Press>, health: Arc<Health>, notes: Notes) -> Self {
         let control = press.control.clone();
         let servers = vec![Known::default(); now.states.len()];
-        let surveys = Surveys::new(&now.settings.state, notes);
+        let surveys = Surveys::new(&now.settings.state, notes.clone());
         let epochs = Epochs::default();
         let told = Told::default();
-        Self { control, health, now, servers, surveys, epochs, press, warned: Vec::new(), told }
+        let (warned, misfits) = (Vec::new(), misfits::Told::default());
+        Self { control, health, now, servers, surveys, epochs, press, warned, told, misfits, notes }
     }
 
     /// Publishes until the gateway stops.
@@ -246,6 +250,7 @@ impl Publisher {
             number: 0,
         });
         self.told.tell(&snapshot);
+        self.misfits.tell(&snapshot, &self.notes);
         let number = self.press.publish(snapshot);
         for warning in &warnings {
             if !self.warned.contains(warning) {

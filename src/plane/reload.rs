@@ -13,9 +13,11 @@ use serde_json::{Value, json};
 
 use crate::base::glob::Glob;
 use crate::base::limits::CERTS_LOOK_MS;
-use crate::config::snapshot::Prepared;
-use crate::config::{self, Fault, Settings, Shards, Source, Weight};
+use crate::config::snapshot::{Prepared, PreparedServer, Snapshot};
+use crate::config::{self, Fault, Settings, Shards, Source, Stands, Weight};
 use crate::gateway::control::{Control, Life};
+use crate::mcp::catalog::Catalog;
+use crate::policy::table::Table;
 
 use super::admin::Health;
 use super::certs::{Certs, Stamp};
@@ -279,11 +281,11 @@ impl Reloader {
                 return Err(ReloadFault::Read { path, error });
             }
         };
-        let config::Loaded { mut settings, warnings } =
+        let config::Loaded { mut settings, warnings, stands } =
             loaded.map_err(|faults| ReloadFault::Config { path: path.clone(), faults })?;
         self.fixed.check(&settings)?;
         settings.bound(&self.bound);
-        let mut report = self.swap(settings)?;
+        let mut report = self.swap(settings, (&path, &stands))?;
         report.warnings = warnings.iter().map(|warning| warning.told(&path)).collect();
         Ok(report)
     }
@@ -300,10 +302,14 @@ impl Reloader {
     }
 
     /// Puts settings into force, once everything that can fail has not.
-    fn swap(&self, settings: Settings) -> Result<Report, ReloadFault> {
+    fn swap(&self, settings: Settings, (path, stands): (&str, &Stands)) -> Result<Report, ReloadFault> {
         let settings = Arc::new(settings);
         let before = self.control.snapshot.load_full();
         let prepared = Arc::new(Prepared::new(&settings));
+        let faults = unfit(&settings, &known(&before, &prepared), stands);
+        if faults.iter().any(|fault| fault.weight == Weight::Error) {
+            return Err(ReloadFault::Config { path: path.to_owned(), faults });
+        }
         let states = states(&settings, &prepared, Some(&before))
             .map_err(|error| PlaneFault::System { what: "an event descriptor", error })?;
         let mut certs = locked(&self.certs);
@@ -340,6 +346,23 @@ impl Reloader {
         report.behind = publish::seen(&self.control, number);
         Ok(report)
     }
+}
+
+/// What is known of servers that stay where they are.
+fn known(before: &Snapshot, prepared: &Prepared) -> Catalog {
+    let known = |server: &PreparedServer| {
+        let old = before.prepared.server_by_digest(server.digest)?;
+        let stays = before.prepared.servers[old.index()].instances == server.instances;
+        before.catalog.server(old).filter(|_| stays).cloned()
+    };
+    Catalog::build(prepared.servers.iter().map(known).collect())
+}
+
+/// The arguments that rules ask for and no tool is known to have.
+fn unfit(settings: &Settings, catalog: &Catalog, stands: &Stands) -> Vec<Fault> {
+    let names: Vec<Arc<str>> = settings.servers.iter().map(|server| server.name.clone()).collect();
+    let (table, _) = Table::compile(&settings.policy, &names, catalog);
+    stands.faults(&settings.policy, table.misfits(), &[])
 }
 
 impl Report {

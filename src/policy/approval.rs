@@ -653,7 +653,27 @@ impl ApprovalKey {
     }
 }
 
+impl ApprovalKey {
+    /// The digest.
+    #[must_use]
+    pub fn bytes(&self) -> [u8; 32] {
+        self.0
+    }
+
+    /// The key with this digest.
+    #[must_use]
+    pub fn from_bytes(digest: [u8; 32]) -> Self {
+        Self(digest)
+    }
+}
+
 impl ApprovalId {
+    /// The bytes that it was made of.
+    #[must_use]
+    pub fn bytes(&self) -> [u8; 10] {
+        self.0
+    }
+
     /// Of random bytes.
     #[must_use]
     pub fn new(random: [u8; 10]) -> Self {

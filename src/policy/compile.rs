@@ -67,7 +67,7 @@ impl Table {
         if set.rates().iter().any(|rate| rate.on.is_empty()) {
             (0..names.numbers()).for_each(|number| extra.set(number));
         }
-        let (dead, misfits) = schema::check(set, &names, catalog, &draft.members, &about);
+        let (dead, misfits) = schema::check(set, &names, (servers, catalog), &draft.members, &about);
         let (groups, members, sites) = draft.finish(names.numbers());
         let table = Self {
             set: Arc::clone(set),

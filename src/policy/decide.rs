@@ -96,6 +96,10 @@ pub struct Scene<'a> {
 
 /// What a call that policy lets go still needs.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "taken apart at once; a box would cost every call with a limit an allocation"
+)]
 pub enum Leave {
     /// Nothing.
     Go(Permit),
@@ -699,7 +703,7 @@ impl<'a> Asker<'a> {
                 let could = |truth| {
                     rule.when.as_ref().map_or(truth == Truth::True, |when| {
                         // Of which tool, nobody knows: what may look at it can come to anything.
-                        when.text().contains("tool") || when.could(&facts).has(truth)
+                        when.reads_tool() || when.could(&facts).has(truth)
                     })
                 };
                 if is_refusal {

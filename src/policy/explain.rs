@@ -64,8 +64,11 @@ pub struct Explanation {
     pub unknown: Vec<(RuleId, UnknownAt)>,
     /// The same question, had the rules in shadow been enforced: the outcome, who would be asked, and what their limits
     /// need; `None` where none of them applies.
-    pub shadow: Option<Box<(Result<(), Why>, bool, Vec<RuleId>, Vec<Want>)>>,
+    pub shadow: Option<Box<Supposed>>,
 }
+
+/// An outcome as it would be: what it is, whether somebody would be asked, its rules, and what their limits need.
+pub type Supposed = (Result<(), Why>, bool, Vec<RuleId>, Vec<Want>);
 
 /// What settles an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -383,13 +386,15 @@ impl<'a> Inquiry<'a> {
 
     /// The refusal for scopes that the token lacks, and the permits that ask for them.
     fn scopes(&self, permits: &[&Relevant<'_>]) -> Option<(Why, Vec<RuleId>)> {
-        let lacks = |scope: &Box<str>| !self.caller.scopes.contains(scope);
-        let lacking: Vec<_> =
-            permits.iter().filter(|one| one.rule.scopes.iter().any(lacks)).map(|one| one.id).collect();
+        let lacks = |one: &Relevant<'_>| one.rule.scopes.iter().any(|scope| !self.caller.scopes.contains(scope));
+        let lacking: Vec<_> = permits.iter().filter(|one| lacks(one)).map(|one| one.id).collect();
         let all = || permits.iter().flat_map(|one| one.rule.scopes.iter().cloned());
         let tidy =
             |scopes: std::collections::BTreeSet<Box<str>>| scopes.into_iter().collect::<SmallVec<[Box<str>; 4]>>();
-        let why = Why::Scopes { missing: tidy(all().filter(lacks).collect()), needed: tidy(all().collect()) };
+        let why = Why::Scopes {
+            missing: tidy(all().filter(|scope| !self.caller.scopes.contains(scope)).collect()),
+            needed: tidy(all().collect()),
+        };
         (!lacking.is_empty()).then_some((why, lacking))
     }
 

@@ -4,16 +4,19 @@
 //! A schema is read with good will: where it leaves open what there may be (no `properties`, a pattern for names, a
 //! reference that leads nowhere), everything may be there.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use foldhash::{HashMap, HashMapExt};
 use serde_json::Value;
 
-use super::cond::ast::{Compare, Expr, Kind, Literal, Root, Step};
-use super::cond::{Condition, Dead};
+use super::cond::ast::{Compare, Expr, Kind, Literal, Path, Root, Step, is_name};
+use super::cond::{Condition, Dead, nearest};
 use super::limit::{Limit, Party, What};
 use super::rule::{PolicySet, Rule};
 use super::table::{Members, Names, Place};
 use crate::base::ids::{RuleId, ServerId};
-use crate::base::limits::{MISFITS_MAX, SCHEMA_STEPS_MAX};
+use crate::base::limits::{ARGUMENTS_COMPARED_MAX, MISFITS_MAX, NAME_BYTES_MAX, SCHEMA_STEPS_MAX};
 use crate::mcp::catalog::{Catalog, Item, ListKind};
 use crate::mcp::revision::Era;
 
@@ -30,6 +33,8 @@ pub struct Misfit {
     pub path: Box<str>,
     /// What is wrong with it.
     pub fault: Unfit,
+    /// Which argument was probably meant, as a question; empty where none is near.
+    pub hint: Box<str>,
 }
 
 /// Why an argument is asked for in vain.
@@ -43,11 +48,49 @@ pub enum Unfit {
     Type(&'static str),
 }
 
+impl Place {
+    /// The condition there; `None` where there is none.
+    #[must_use]
+    pub fn condition(self, rule: &Rule) -> Option<&Condition> {
+        let entry = |at: u16| rule.limits.get(usize::from(at));
+        match self {
+            Self::When => rule.when.as_deref(),
+            Self::Counted(at) => match &entry(at)?.what {
+                What::Sum { of: value, .. } | What::Once { value, .. } | What::After { same: Some(value), .. } => {
+                    Some(value)
+                }
+                What::Calls { .. } | What::Concurrent { .. } | What::After { same: None, .. } => None,
+            },
+            Self::By(at, part) => match entry(at)?.by.0.get(usize::from(part))? {
+                Party::Arg(value) => Some(value),
+                _ => None,
+            },
+        }
+    }
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::When => f.write_str("when"),
+            Self::Counted(at) => write!(f, "limits[{at}]"),
+            Self::By(at, part) => write!(f, "limits[{at}].by[{part}]"),
+        }
+    }
+}
+
 /// What all rules ask for in vain: the paths that are unknown, and what is to be told.
 pub(super) type Checked = (HashMap<(RuleId, Place), Dead>, Vec<Misfit>);
 
-/// Checks every condition of a policy. `members`: which numbers each rule is about, by its place in `sets`.
-pub(super) fn check(set: &PolicySet, names: &Names, catalog: &Catalog, sets: &[Members], members: &[u32]) -> Checked {
+/// Checks every condition of a policy. What tools of servers lack that nobody has looked at yet, nobody can tell: of rules
+/// about such servers nothing is told. `members`: which numbers each rule is about, by its place in `sets`.
+pub(super) fn check(
+    set: &PolicySet,
+    names: &Names,
+    (servers, catalog): (&[Arc<str>], &Catalog),
+    sets: &[Members],
+    members: &[u32],
+) -> Checked {
     let mut check = Check { names, catalog, schemas: HashMap::new(), known: HashMap::new() };
     let (mut dead, mut misfits) = (HashMap::new(), Vec::new());
     for (number, rule) in set.rules().iter().enumerate() {
@@ -56,16 +99,30 @@ pub(super) fn check(set: &PolicySet, names: &Names, catalog: &Catalog, sets: &[M
             if !condition.reads_args() {
                 return;
             }
-            let (lost, found) = check.condition(members[number], &sets[members[number] as usize], condition);
+            let own = &sets[members[number] as usize];
+            let (lost, found) = check.condition(members[number], own, condition);
             if lost != 0 {
                 dead.insert((id, place), lost);
             }
-            let misfit = |(column, path, fault)| Misfit { rule: id, place, column, path, fault };
-            let room = MISFITS_MAX - misfits.len();
-            misfits.extend(found.into_iter().take(room).map(misfit));
+            if found.is_empty() || misfits.len() == MISFITS_MAX || !is_known(rule, servers, catalog) {
+                return;
+            }
+            for (column, steps, fault) in found.into_iter().take(MISFITS_MAX - misfits.len()) {
+                let path = Path { root: Root::Args, steps };
+                let hint = if fault == Unfit::Absent { check.hint(own, &path.steps) } else { Box::default() };
+                let path = format!("args{}", path.steps_text()).into();
+                misfits.push(Misfit { rule: id, place, column, path, fault, hint });
+            }
         });
     }
     (dead, misfits)
+}
+
+/// Whether it is known what all servers offer that a rule is about.
+fn is_known(rule: &Rule, servers: &[Arc<str>], catalog: &Catalog) -> bool {
+    let unknown = |(at, _): &(usize, &Arc<str>)| !catalog.known(ServerId::from_index(*at));
+    let mut unknown = servers.iter().enumerate().filter(unknown);
+    !unknown.any(|(_, name)| rule.patterns.iter().any(|pattern| pattern.has_server(name)))
 }
 
 fn each_condition(rule: &Rule, see: &mut dyn FnMut(Place, &Condition)) {
@@ -108,7 +165,7 @@ enum There {
     Yes,
 }
 
-type Told = (usize, Box<str>, Unfit);
+type Told = (usize, Vec<Step>, Unfit);
 
 struct Check<'a> {
     names: &'a Names,
@@ -153,7 +210,7 @@ impl Check<'_> {
             };
             let before = condition.text().get(..expr.span.start as usize).unwrap_or_default();
             let column = before.chars().count() + 1;
-            told.push((column, format!("args{}", path.steps_text()).into(), fault));
+            told.push((column, path.steps.clone(), fault));
         }
         (dead, told)
     }
@@ -184,6 +241,36 @@ impl Check<'_> {
             }
         });
         if any { found } else { There::Yes }
+    }
+}
+
+impl Check<'_> {
+    /// What was probably meant by a path that none of these has: the first step that leads nowhere is compared with the
+    /// names that there are.
+    fn hint(&mut self, members: &Members, steps: &[Step]) -> Box<str> {
+        for length in 1..=steps.len() {
+            if self.any(members, &steps[..length], None) != There::No {
+                continue;
+            }
+            let (before, Step::Name(written)) = (&steps[..length - 1], &steps[length - 1]) else { break };
+            let mut names = BTreeSet::new();
+            members.each(|number| match self.schemas.get(&number) {
+                Some(Said::Schema(schema)) => {
+                    Look { root: schema, left: SCHEMA_STEPS_MAX }.names(schema, before, &mut names);
+                }
+                Some(Said::Names(all)) if before.is_empty() => all.iter().for_each(|name| put(&mut names, name)),
+                _ => {}
+            });
+            return nearest(written, names).into();
+        }
+        Box::default()
+    }
+}
+
+/// Adds a name that can be shown as it is, where there is room: servers chose it.
+fn put<'n>(names: &mut BTreeSet<&'n str>, name: &'n str) {
+    if names.len() < ARGUMENTS_COMPARED_MAX && name.len() <= NAME_BYTES_MAX && is_name(name) {
+        names.insert(name);
     }
 }
 
@@ -294,6 +381,26 @@ impl<'a> Look<'a> {
             }
         }
         if named { best } else { There::Yes }
+    }
+
+    /// The names that are said to be where a path leads.
+    fn names(&mut self, schema: &'a Value, steps: &[Step], out: &mut BTreeSet<&'a str>) {
+        let mut all = Vec::new();
+        if !self.parts(schema, &mut all) {
+            return;
+        }
+        for part in all {
+            let properties = part.get("properties").and_then(Value::as_object);
+            let (next, rest) = match steps.split_first() {
+                None => {
+                    properties.into_iter().flat_map(|all| all.keys()).for_each(|name| put(out, name));
+                    continue;
+                }
+                Some((Step::Name(name), rest)) => (properties.and_then(|all| all.get(&**name)), rest),
+                Some((Step::Index(_), rest)) => (part.get("items"), rest),
+            };
+            next.into_iter().for_each(|next| self.names(next, rest, out));
+        }
     }
 
     /// The schema with all that it is put together from; false where that cannot be told, and where anything goes.

@@ -367,6 +367,7 @@ fn call(subject: Object) -> Call {
         subject,
         meta: Meta::default(),
         arguments: None,
+        returned: None,
     }
 }
 

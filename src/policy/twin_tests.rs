@@ -469,6 +469,7 @@ fn coherent(world: &World, asked: &Asked, fast: &Verdict, scene: &Scene<'_>) {
         subject,
         meta: Meta::default(),
         arguments: end.map(|end| Span::new(0, end)),
+        returned: None,
     };
     match decide(table, caller, *task, *server, call, name, scene) {
         Ok(Leave::Go(permit)) => {
@@ -598,6 +599,7 @@ fn tool_call(arguments: &str) -> Call {
         subject: Object::Tool(Text { span: Span::default(), unescaped: Some(Box::from("refund")) }),
         meta: Meta::default(),
         arguments: Some(Span::new(0, arguments.len())),
+        returned: None,
     }
 }
 

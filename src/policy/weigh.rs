@@ -228,9 +228,9 @@ impl<'a> Case<'a> {
     /// The refusal for scopes that the token lacks.
     fn scopes(&self, bound: &[RuleId]) -> Option<(Result<(), Why>, Named)> {
         let held = &self.payer.facts.caller.scopes;
-        let lacks = |scope: &&Box<str>| held.binary_search(scope).is_err();
+        let lacks = |scope: &str| held.binary_search_by(|one| (**one).cmp(scope)).is_err();
         let scopes = |id: &RuleId| &self.table.set.rule(*id).scopes;
-        if bound.iter().all(|id| !scopes(id).iter().any(|scope| lacks(&scope))) {
+        if bound.iter().all(|id| !scopes(id).iter().any(|scope| lacks(scope))) {
             return None;
         }
         let sorted = |mut list: SmallVec<[Box<str>; 4]>| {
@@ -238,9 +238,9 @@ impl<'a> Case<'a> {
             list.dedup();
             list
         };
-        let missing = sorted(bound.iter().flat_map(scopes).filter(lacks).cloned().collect());
+        let missing = sorted(bound.iter().flat_map(scopes).filter(|scope| lacks(scope)).cloned().collect());
         let needed = sorted(bound.iter().flat_map(scopes).cloned().collect());
-        let lacking = bound.iter().filter(|id| scopes(id).iter().any(|scope| lacks(&scope)));
+        let lacking = bound.iter().filter(|id| scopes(id).iter().any(|scope| lacks(scope)));
         Some((Err(Why::Scopes { missing, needed }), lacking.take(RULES_NAMED_MAX).copied().collect()))
     }
 

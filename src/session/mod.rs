@@ -14,5 +14,6 @@ pub mod ledger;
 pub mod line;
 pub mod outlet;
 pub mod owner;
+pub mod question;
 pub mod tasks;
 pub mod way;

@@ -333,3 +333,36 @@ fn a_gateway_that_does_not_run_explains_nothing() {
     assert_eq!(code(&run), Some(5), "{}", run.stderr);
     assert!(run.stderr.contains("no gateway answers at 127.0.0.1:1"), "{}", run.stderr);
 }
+
+/// A table that lists tools with their arguments: what no tool has is a fault of the table, at its place.
+#[test]
+fn arguments_that_no_tool_has() {
+    let table = |when: &str| {
+        format!(
+            "rules:
+  - id: small
+    permit: [payments/refund]
+    when: {when}
+tools:
+  payments:
+    - {{ name: refund, inputSchema: {{ type: object, properties: {{ amount: {{ type: number }} }} }} }}
+cases:
+  - {{ server: payments, tool: refund, args: {{ amount: 5 }}, expect: permit }}
+"
+        )
+    };
+    let tested = |when: &str| {
+        let folder = folder(&[("table.yaml", &table(when))]);
+        let run = run(folder.path(), &["policy", "test", "table.yaml"]);
+        (code(&run), told(&run, folder.path()))
+    };
+    assert_eq!(tested("args.amount < 10").0, Some(0));
+    let (code, text) = tested("args.amount < 10 && args.amuont > 1");
+    assert_eq!(code, Some(3), "{text}");
+    assert!(text.starts_with("error: rules[0].when: rule small: args.amuont: none of this rule's tools has"), "{text}");
+    assert!(text.contains("--> table.yaml:4:31\n") && text.contains("= did you mean `amount`?\n"), "{text}");
+    // Of another type: told, and tried all the same.
+    let (code, text) = tested("args.amount < 10 && !(args.amount == \"x\")");
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("warning: rules[0].when: rule small: args.amount: the tools of this rule say"), "{text}");
+}

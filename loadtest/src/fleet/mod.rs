@@ -4,6 +4,7 @@
 pub(crate) mod builds;
 pub(crate) mod merged;
 pub(crate) mod reload;
+pub(crate) mod rules;
 
 use std::time::Duration;
 

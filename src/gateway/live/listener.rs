@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 
 use crate::base::limits::{STREAM_RETRY_MS, STREAM_RETRY_MS_MAX};
 use crate::gateway::answer::{Media, deadline, media, retire};
+use crate::gateway::beside::Beside;
 use crate::gateway::events;
 use crate::gateway::exchange::{self, Lanes, USER_AGENT, Wish};
 use crate::gateway::modern;
@@ -21,7 +22,6 @@ use crate::mcp::optin::Declared;
 use crate::mcp::revision::Revision;
 use crate::mcp::subscription::joint::{Announced, Joint};
 use crate::mcp::subscription::{self, Dropped};
-use crate::policy::decide;
 use crate::record::Recorded;
 use crate::upstream::UpstreamFault;
 use crate::upstream::exchange::{Answer, Clearance, Request};
@@ -51,13 +51,15 @@ impl Listening {
     }
 
     /// Whether all that it was let subscribe to may still be read.
-    pub(super) fn is_allowed(&self, feed: &Feed, snapshot: &Held) -> bool {
+    pub(super) fn is_allowed(&self, shard: &Shard, feed: &Feed, snapshot: &Held) -> bool {
+        // Where the endpoint is gone, the stream ends for that.
+        let Some(endpoint) = snapshot.endpoint_by_digest(feed.endpoint) else { return true };
         let (joint, who) = (self.joint.borrow(), feed.who.borrow());
         let parts = feed.parts.borrow();
         parts.iter().filter(|part| !part.gone.get()).all(|part| {
             let Some(server) = snapshot.server_by_digest(part.server) else { return true };
-            let readable = |uri| decide::readable(&snapshot.table, &who.caller, who.task, server, uri);
-            joint.uris(part.place).all(readable)
+            let beside = Beside::listening(shard, snapshot, (&who.caller, who.task), (endpoint, server), &feed.session);
+            joint.uris(part.place).all(|uri| beside.may_read(uri))
         })
     }
 }

@@ -38,7 +38,7 @@ pub(super) async fn tend(shard: &Rc<Shard>, feed: &Rc<Feed>) {
             let part = feed.part(server).unwrap_or_else(|| {
                 let part = Part::new(server, 0, 0);
                 feed.parts.borrow_mut().push(part.clone());
-                feed.look_around(&shard.snapshot());
+                feed.look_around(shard, &shard.snapshot());
                 part
             });
             // What a server refused in this session of its own, it is not asked for again.

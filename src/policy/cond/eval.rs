@@ -327,10 +327,10 @@ impl<'a> Machine<'a> {
 
     fn within(&mut self, mut value: Value<'a>, steps: &[Step]) -> Option<Value<'a>> {
         for step in steps {
-            if let Value::List(raw) | Value::Object(raw) = value {
-                if !self.fuel.take(raw.len(), 4) {
-                    return None;
-                }
+            if let Value::List(raw) | Value::Object(raw) = value
+                && !self.fuel.take(raw.len(), 4)
+            {
+                return None;
             }
             value = match step {
                 Step::Name(name) => value.member(name)?,

@@ -24,7 +24,7 @@ impl Fault {
 }
 
 /// A hint at the name that was probably meant; empty where none is near.
-pub(super) fn nearest<'n>(written: &str, names: impl IntoIterator<Item = &'n str>) -> String {
+pub(in crate::policy) fn nearest<'n>(written: &str, names: impl IntoIterator<Item = &'n str>) -> String {
     let lower = written.to_ascii_lowercase();
     let far = |name: &str| strsim::damerau_levenshtein(&lower, &name.to_ascii_lowercase());
     let Some((distance, name)) = names.into_iter().map(|name| (far(name), name)).min() else {

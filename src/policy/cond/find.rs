@@ -317,7 +317,7 @@ fn first_of_two(bytes: &[u8]) -> Option<usize> {
     let mut at = 0;
     while let Some(Ok(word)) = bytes.get(at..at + 8).filter(|_| at < SHORT).map(<[u8; 8]>::try_from) {
         let word = u64::from_le_bytes(word);
-        let found = zero(word ^ LOW * u64::from(b'"')) | zero(word ^ LOW * u64::from(b'\\'));
+        let found = zero(word ^ (LOW * u64::from(b'"'))) | zero(word ^ (LOW * u64::from(b'\\')));
         if found != 0 {
             return Some(at + found.trailing_zeros() as usize / 8);
         }

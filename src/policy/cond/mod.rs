@@ -29,6 +29,7 @@ pub mod zone;
 use std::fmt;
 use std::sync::Arc;
 
+pub(in crate::policy) use fault::nearest;
 pub use number::Number;
 pub use value::{Num, Text, Value};
 
@@ -186,6 +187,12 @@ impl Condition {
     #[must_use]
     pub fn reads_now(&self) -> bool {
         self.compiled.program.reads_now
+    }
+
+    /// Whether it looks at which tool or prompt it is.
+    #[must_use]
+    pub fn reads_tool(&self) -> bool {
+        self.compiled.program.reads_tool
     }
 
     /// The paths of arguments that it names, as written after `args` (`.amount`, `.lines[0].price`); at most 64.

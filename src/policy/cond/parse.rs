@@ -83,10 +83,10 @@ impl<'t> Parser<'t> {
     /// A word where an operator, or the end, must be.
     fn unexpected(&self) -> Fault {
         let (at, word) = (self.token.start, self.word());
-        if self.token.word == Word::Name {
-            if let Some((_, hint)) = OPERATORS_ELSEWHERE.iter().find(|(name, _)| word.eq_ignore_ascii_case(name)) {
-                return fault(at, format!("`{word}` is no operator"), *hint);
-            }
+        if self.token.word == Word::Name
+            && let Some((_, hint)) = OPERATORS_ELSEWHERE.iter().find(|(name, _)| word.eq_ignore_ascii_case(name))
+        {
+            return fault(at, format!("`{word}` is no operator"), *hint);
         }
         match self.token.word {
             Word::End => fault(at, "the end comes too early", ""),

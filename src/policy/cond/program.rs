@@ -32,6 +32,7 @@ pub(super) struct Program {
     pub(super) arg_paths: Vec<Box<str>>,
     pub(super) reads_args: bool,
     pub(super) reads_now: bool,
+    pub(super) reads_tool: bool,
 }
 
 /// One operation. It takes its operands where they name it, and leaves what it comes to on the stack.
@@ -123,10 +124,13 @@ impl Program {
     pub(super) fn new(expr: &Expr, text: &str) -> Result<Self, Fault> {
         let (args, arg_paths) = paths(expr, Root::Args)?;
         let (claims, _) = paths(expr, Root::Claims)?;
-        let mut reads_now = false;
+        let (mut reads_now, mut reads_tool) = (false, false);
         expr.walk(&mut |one| match &one.kind {
             Kind::Time(..) => reads_now = true,
-            Kind::Path(path) => reads_now |= path.root == Root::Now,
+            Kind::Path(path) | Kind::Has(path) => {
+                reads_now |= path.root == Root::Now;
+                reads_tool |= path.root == Root::Tool;
+            }
             _ => {}
         });
         let program = Self {
@@ -144,6 +148,7 @@ impl Program {
             zones: Vec::new(),
             arg_paths,
             reads_now,
+            reads_tool,
         };
         let mut compiler = Compiler { text, program };
         compiler.whole(expr)?;

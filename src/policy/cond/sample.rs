@@ -104,7 +104,7 @@ pub fn condition(draw: &mut Draw<'_>, purpose: Purpose) -> Condition {
         Purpose::Sum => "1",
         Purpose::Value | Purpose::Claim => "claims.a",
     };
-    parse(&text).or_else(|| parse(plain)).unwrap_or_else(|| panic!("{plain} is a condition"))
+    parse(&text).or_else(|| parse(plain)).expect("the plain one is a condition")
 }
 
 /// Draws the text of one; rarely, something in it does not fit.
@@ -653,11 +653,12 @@ mod tests {
                 seen.insert("beyond 38 digits".into());
             }
         }
-        if let Kind::Path(path) = kind {
-            if path.root == Root::Args && known {
-                let value = reference::value(condition, facts, 0).unwrap_or_default();
-                seen.insert(format!("value {}", char::from(value[0])));
-            }
+        if let Kind::Path(path) = kind
+            && path.root == Root::Args
+            && known
+        {
+            let value = reference::value(condition, facts, 0).unwrap_or_default();
+            seen.insert(format!("value {}", char::from(value[0])));
         }
     }
 

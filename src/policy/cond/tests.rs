@@ -431,6 +431,8 @@ fn a_condition_shows_its_text() {
     assert_eq!(condition, when("args.amount > 0"));
     assert_ne!(condition, when("args.amount  > 0"));
     assert!(condition.reads_args() && !condition.reads_now());
+    assert!(when("tool == \"a\"").reads_tool() && when("!(server == \"s\" || tool in [\"a\"])").reads_tool());
+    assert!(!when("claims.tool == \"tool\" && args.tool == 1").reads_tool());
     assert!(when("time(now, \"UTC\").hour > 1").reads_now() && !when("now > 1").reads_args());
 }
 
@@ -530,7 +532,7 @@ fn sentences_that_are_none() {
     fault(&format!("{}true", "!".repeat(100)), 33, "within each other", "several");
     fault(&"x".repeat(5_000), 4_097, "longer than 4096 bytes", "several rules");
     fault(&(0..65).map(|at| format!("has(args.a{at})")).collect::<Vec<_>>().join("||"), 951, "64", "several rules");
-    assert!(Condition::parse(&"true&&".repeat(600).trim_end_matches('&'), Purpose::When, &claims()).is_ok());
+    assert!(Condition::parse("true&&".repeat(600).trim_end_matches('&'), Purpose::When, &claims()).is_ok());
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! A bucket that fills evenly. It is kept by what is missing, in parts of a call so small that nothing is rounded: one
 //! call is `per_ms` of them, and every millisecond `calls` of them come back.
 
+use crate::base::limits::COUNT_BACK_MS_MAX;
+
 /// What is missing from a bucket.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bucket {
@@ -17,11 +19,13 @@ impl Bucket {
         Self { missing: 0, calls, per_ms, at_ms }
     }
 
-    /// What has come back since. Nothing has where the clock was set back.
+    /// What has come back since. Nothing has where the clock was set back: a little, and no time counts twice; far, and it
+    /// fills on from there.
     pub(super) fn fill(&mut self, now_ms: u64) {
         let came = now_ms.saturating_sub(self.at_ms).saturating_mul(self.calls);
         self.missing = self.missing.saturating_sub(came);
-        self.at_ms = now_ms;
+        let is_far = self.at_ms.saturating_sub(now_ms) > COUNT_BACK_MS_MAX;
+        self.at_ms = if is_far { now_ms } else { self.at_ms.max(now_ms) };
     }
 
     /// It fills at another pace from now on; what is missing stays as many calls, or becomes part of one more.

@@ -347,6 +347,17 @@ impl Book {
         record
     }
 
+    /// What was under way has ended. Nobody has to look at the clock for that, so the book is not told what time it is.
+    pub fn end(&mut self, held: &Held) {
+        let Some(place) = self.find(held.need.key, Kind::Concurrent).filter(|_| held.is_passing()) else { return };
+        self.change(place, |count| {
+            if let State::Busy(busy) = &mut count.state {
+                *busy = busy.saturating_sub(1);
+            }
+        });
+        self.drop_if_empty(place);
+    }
+
     /// Remembers that a call has succeeded. What has to be written down for that; nothing where there is no room.
     pub fn note(&mut self, note: &Note, now_ms: u64) -> Option<Record> {
         let mut taken = Taken::none();

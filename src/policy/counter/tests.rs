@@ -120,15 +120,29 @@ fn once_is_once() {
 }
 
 #[test]
+fn a_bucket_never_goes_back_a_little() {
+    let mut bucket = Bucket::new(1, 10, 100);
+    bucket.take(1).unwrap();
+    bucket.fill(95);
+    assert_eq!((bucket.at_ms, bucket.missing), (100, 10));
+    bucket.fill(105);
+    assert_eq!((bucket.at_ms, bucket.missing), (105, 5));
+    bucket.fill(105 + COUNT_BACK_MS_MAX);
+    bucket.fill(104);
+    assert_eq!(bucket.at_ms, 104, "a clock that was set back far is believed: it fills on from there");
+}
+
+#[test]
 fn what_is_under_way_ends() {
     let mut book = Book::default();
     let one = need(5, NeedOf::Concurrent { max: 1 });
     let held = take(&mut book, one, 5).unwrap();
     assert!(held.is_passing() && held.record().is_none());
     assert_eq!(retry(&mut book, one, 6), None);
-    assert!(book.give_back(&held, 0).is_none());
+    book.end(&held);
     assert!(book.is_empty());
-    take(&mut book, one, 6).unwrap();
+    let held = take(&mut book, one, 6).unwrap();
+    assert!(book.give_back(&held, 6).is_none() && book.is_empty());
 }
 
 #[test]

@@ -1,0 +1,324 @@
+//! Calls that the agent's own user has to say yes to (`ask: elicit`): asked through the client with a result that asks
+//! for input, answered by the same call again with what was sealed, and good for that one call.
+
+use serde_json::{Value, json};
+
+use crate::support::gateway::{Gateway, Setup, Who, eventually};
+use crate::support::http::Response;
+use crate::support::mcp::{Post, open_session, text_of};
+use crate::support::oracle;
+use crate::support::upstream::{Acted, Plan, Upstream};
+
+const ENTRY: &str = "portcullis_approval";
+
+fn house(plan: Plan, expires: &str) -> (Gateway, Upstream) {
+    let upstream = plan.start();
+    let on = ["up/pay", "up!prompt:greet", "up!resource:note://open"];
+    let rule = json!({ "id": "asks", "approve": on, "ask": "elicit", "expires": expires, "reason": "Money leaves." });
+    let gateway = Setup::new()
+        .server("up", &upstream.url())
+        .tokens("deny")
+        .shards(2)
+        .rule(rule)
+        .rule(json!({ "id": "questions", "permit": ["up!elicitation"] }))
+        .start();
+    (gateway, upstream)
+}
+
+fn token(gateway: &Gateway, subject: &str) -> String {
+    gateway.token(&Who { subject, ..Who::default() })
+}
+
+fn pay(gateway: &Gateway, subject: &str, amount: Value) -> Post {
+    Post::call("pay").param("/arguments/amount", amount).token(&token(gateway, subject))
+}
+
+/// The question that a call is answered with: the id of its approval, and its state.
+#[track_caller]
+fn question(response: &Response) -> (String, String) {
+    assert_eq!(response.status(), 200, "{}", response.text());
+    let answer = response.json();
+    let result = &answer["result"];
+    assert_eq!(result["resultType"], "input_required", "{answer}");
+    let requests = result["inputRequests"].as_object().expect("there is one");
+    assert_eq!(requests.keys().collect::<Vec<_>>(), [ENTRY], "{answer}");
+    let request = &requests[ENTRY];
+    assert_eq!((&request["method"], &request["params"]["mode"]), (&json!("elicitation/create"), &json!("form")));
+    let schema = &request["params"]["requestedSchema"];
+    assert_eq!(schema["properties"]["approve"]["type"], "boolean", "{answer}");
+    assert_eq!(schema["required"], json!(["approve"]));
+    let id = result["_meta"]["portcullis/refusal"]["approval"].as_str().unwrap_or_default().to_owned();
+    assert!(id.starts_with("ap-"), "{answer}");
+    (id, result["requestState"].as_str().expect("a state").to_owned())
+}
+
+fn message(response: &Response) -> String {
+    let message = &response.json()["result"]["inputRequests"][ENTRY]["params"]["message"];
+    message.as_str().unwrap_or_default().to_owned()
+}
+
+/// The same call again, with what was sealed and what the user says.
+fn again(post: &Post, state: &str, answer: &Value) -> Post {
+    post.clone().id(2).param("/requestState", json!(state)).param(&format!("/inputResponses/{ENTRY}"), answer.clone())
+}
+
+fn accept(approve: bool) -> Value {
+    json!({ "action": "accept", "content": { "approve": approve } })
+}
+
+fn refusal(response: &Response) -> Value {
+    response.json()["result"]["_meta"]["portcullis/refusal"].clone()
+}
+
+#[test]
+fn a_users_yes_is_good_for_the_one_call_it_was_asked_about() {
+    let (gateway, upstream) = house(Plan::tools(&["pay"]), "15m");
+    let post = pay(&gateway, "ada", json!(12.5));
+    let asked = post.to(&gateway);
+    let (id, state) = question(&asked);
+    let said = message(&asked);
+    assert!(said.starts_with("The agent wants to call the tool 'pay' of the server 'up'. Money leaves."), "{said}");
+    assert!(said.contains("\"amount\": 12.5"), "{said}");
+    assert_eq!(question(&post.to(&gateway)).0, id, "asked once for equal repetitions");
+    assert!(upstream.calls().is_empty());
+    let retry = again(&post, &state, &accept(true));
+    retry.is_echoed(&retry.to(&gateway));
+    let seen = upstream.calls();
+    assert_eq!(seen.len(), 1);
+    let sent: Value = serde_json::from_slice(&seen[0].body).expect("it is JSON");
+    let params = sent["params"].as_object().expect("an object");
+    assert!(!params.contains_key("requestState") && !params.contains_key("inputResponses"), "{sent}");
+    assert_eq!(params["arguments"]["amount"], json!(12.5));
+    // It is used up: the very same answer again is a new question.
+    let (other, _) = question(&retry.to(&gateway));
+    assert_ne!(other, id);
+    assert_eq!(upstream.calls().len(), 1);
+    let records = gateway.records_until("all three", |all| {
+        oracle::of_kind(all, "decision").filter(|it| it["trace"] == post.value.as_str()).count() == 4
+    });
+    let all: Vec<_> = oracle::of_kind(&records, "decision").filter(|it| it["trace"] == post.value.as_str()).collect();
+    let of = |verdict: &str| all.iter().filter(|it| it["verdict"] == verdict).collect::<Vec<_>>();
+    let (pending, permits) = (of("pending"), of("permit"));
+    assert_eq!((pending.len(), permits.len()), (3, 1), "{all:#?}");
+    let permit = permits[0];
+    assert_eq!((&permit["approval"]["id"], &permit["approval"]["by"]), (&json!(id), &json!("user")), "{permit}");
+    assert_eq!((&permit["rules"], &permit["subject"]), (&json!(["asks"]), &json!("ada")), "{permit}");
+    let first = pending.iter().find(|it| it["approval"]["id"] == id.as_str()).expect("it was asked");
+    assert_eq!((&first["reason"], &first["rules"]), (&json!("approval"), &json!(["asks"])), "{first}");
+}
+
+#[test]
+fn whatever_is_no_yes_is_a_no_until_it_expires() {
+    let (gateway, upstream) = house(Plan::tools(&["pay"]), "15m");
+    for (amount, no) in
+        [json!({ "action": "decline" }), json!({ "action": "cancel" }), accept(false)].iter().enumerate()
+    {
+        let post = pay(&gateway, "ada", json!(amount));
+        let (id, state) = question(&post.to(&gateway));
+        for answer in [again(&post, &state, no), post.clone(), again(&post, &state, &accept(true))] {
+            let answer = answer.to(&gateway);
+            let (refusal, text) = (refusal(&answer), answer.json());
+            assert_eq!((&refusal["kind"], &refusal["approval"]), (&json!("denied"), &json!(id)), "{text}");
+            assert!(text_of(&text).contains("was denied") && text_of(&text).ends_with("Money leaves."), "{text}");
+        }
+    }
+    // What says nothing is asked again.
+    let post = pay(&gateway, "ada", json!(100));
+    let (id, state) = question(&post.to(&gateway));
+    for nothing in
+        [json!({ "action": "accept" }), json!({ "action": "accept", "content": { "approve": "yes" } }), json!(1)]
+    {
+        assert_eq!(question(&again(&post, &state, &nothing).to(&gateway)).0, id, "{nothing}");
+    }
+    assert_eq!(question(&post.clone().param("/requestState", json!(state)).to(&gateway)).0, id, "no answer at all");
+    assert!(upstream.calls().is_empty());
+    let records = gateway.records_until("a denial", |all| {
+        oracle::of_kind(all, "decision").any(|decision| decision["reason"] == "denied")
+    });
+    let denied = oracle::of_kind(&records, "decision").find(|decision| decision["reason"] == "denied");
+    assert_eq!(denied.expect("it is there")["approval"]["by"], "user");
+}
+
+#[test]
+fn a_state_is_its_callers_and_nobody_can_make_one() {
+    let (gateway, upstream) = house(Plan::tools(&["pay"]), "15m");
+    let post = pay(&gateway, "ada", json!(5));
+    let (id, state) = question(&post.to(&gateway));
+    let invalid = |post: &Post, state: &str| {
+        let answer = again(post, state, &accept(true)).to(&gateway);
+        assert_eq!((answer.status(), &answer.json()["error"]["code"]), (400, &json!(-32_602)), "{}", answer.text());
+    };
+    let mut forged = state.clone().into_bytes();
+    let last = forged.len() - 10;
+    forged[last] = if forged[last] == b'A' { b'B' } else { b'A' };
+    invalid(&post, std::str::from_utf8(&forged).expect("ASCII"));
+    invalid(&post, "portcullis.AAAA");
+    invalid(&post, "portcullis.");
+    // Another subject's, of the same tool with the same arguments; of a tool that is hidden, all the same.
+    let theirs = post.clone().without("authorization").token(&token(&gateway, "bob"));
+    invalid(&theirs, &state);
+    invalid(&Post::call("hidden").token(&token(&gateway, "bob")), &state);
+    // Other arguments are another call.
+    let other = post.clone().param("/arguments/amount", json!(5_000));
+    let (changed, _) = question(&again(&other, &state, &accept(true)).to(&gateway));
+    assert_ne!(changed, id);
+    assert!(upstream.calls().is_empty());
+    // The same value, written otherwise, is the same call.
+    let retry = again(&post, &state, &accept(true));
+    let body = String::from_utf8(retry.body_bytes()).expect("text").replace("\"amount\":5", "\"amount\": 50e-1");
+    let retry = retry.body(body);
+    retry.is_echoed(&retry.to(&gateway));
+}
+
+#[test]
+fn a_yes_that_comes_too_late_is_none() {
+    let (gateway, upstream) = house(Plan::tools(&["pay"]), "1s");
+    let post = pay(&gateway, "ada", json!(5));
+    let (id, state) = question(&post.to(&gateway));
+    eventually("it has expired", || question(&post.to(&gateway)).0 != id);
+    question(&again(&post, &state, &accept(true)).to(&gateway));
+    assert!(upstream.calls().is_empty());
+}
+
+#[test]
+fn a_question_outlives_a_restart_and_its_rule() {
+    let (gateway, upstream) = house(Plan::tools(&["pay"]), "15m");
+    let (kept, other) = (Post::call("pay"), Post::call("pay"));
+    let by_ada = |post: &Post, gateway: &Gateway| post.clone().token(&token(gateway, "ada"));
+    let (_, kept_state) = question(&by_ada(&kept, &gateway).to(&gateway));
+    let (_, other_state) = question(&by_ada(&other, &gateway).to(&gateway));
+    let gateway = gateway.restart(|_| {});
+    let retry = again(&by_ada(&kept, &gateway), &kept_state, &accept(true));
+    retry.is_echoed(&retry.to(&gateway));
+    // Nobody asks any more: what was for us goes no further all the same.
+    let gateway = gateway.restart(|config| config["policy"]["rules"] = json!([{ "id": "all", "permit": ["up/*"] }]));
+    let retry = again(&by_ada(&other, &gateway), &other_state, &json!({ "action": "decline" }));
+    retry.is_echoed(&retry.to(&gateway));
+    for seen in upstream.calls() {
+        let params = &seen.message["params"];
+        assert!(params.get("requestState").is_none() && params.get("inputResponses").is_none(), "{params}");
+    }
+    assert_eq!(upstream.calls().len(), 2);
+}
+
+#[test]
+fn a_client_that_cannot_ask_is_told_so() {
+    let (gateway, upstream) = house(Plan::tools(&["pay"]), "15m");
+    let mute = [json!({}), json!({ "elicitation": { "url": {} } }), json!({ "sampling": {} })];
+    for declared in mute {
+        let answer = pay(&gateway, "ada", json!(5)).declaring(declared).to(&gateway);
+        assert_eq!(refusal(&answer)["kind"], "unasked", "{}", answer.text());
+        let text = text_of(&answer.json()).to_owned();
+        assert!(text.contains("its client cannot ask its user"), "{text}");
+    }
+    let token = token(&gateway, "ada");
+    let session = open_session(&gateway, |post| post.token(&token));
+    let answer = Post::legacy_call(&session, "pay").token(&token).to(&gateway);
+    assert!(text_of(&answer.json()).contains("MCP 2026-07-28"), "{}", answer.text());
+    let long = "x".repeat(300);
+    let arguments: Value = (0..20).map(|n| (format!("a{n}"), json!(long))).collect::<serde_json::Map<_, _>>().into();
+    let much = Post::call("pay").param("/arguments", arguments).token(&token).to(&gateway);
+    assert!(text_of(&much.json()).contains("more than its user can look through"), "{}", much.text());
+    assert!(upstream.calls().is_empty());
+    let records = gateway.records_until("the refusals", |all| {
+        oracle::of_kind(all, "decision").filter(|it| it["reason"] == "unasked").count() == 5
+    });
+    let unasked = oracle::of_kind(&records, "decision").find(|it| it["reason"] == "unasked").expect("there are five");
+    assert_eq!((&unasked["verdict"], &unasked["rules"]), (&json!("refuse"), &json!(["asks"])), "{unasked}");
+}
+
+#[test]
+fn prompts_and_resources_are_asked_about_too() {
+    let (gateway, upstream) = house(Plan::tools(&["pay"]), "15m");
+    let token = token(&gateway, "ada");
+    let get = Post::modern("prompts/get", json!({ "name": "greet" })).token(&token);
+    let read = Post::modern("resources/read", json!({ "uri": "note://open" })).token(&token);
+    for (post, what) in [(get, "get the prompt 'greet'"), (read, "read the resource 'note://open'")] {
+        let asked = post.to(&gateway);
+        let (_, state) = question(&asked);
+        assert!(message(&asked).contains(what), "{}", message(&asked));
+        let answer = again(&post, &state, &accept(true)).to(&gateway).json();
+        assert!(answer["result"].is_object() && answer["result"]["resultType"] != "input_required", "{answer}");
+    }
+    let asked = |seen: &&crate::support::upstream::Seen| matches!(seen.method(), "prompts/get" | "resources/read");
+    assert_eq!(upstream.seen().iter().filter(asked).count(), 2);
+}
+
+/// A server that asks for input itself, and goes by what comes back.
+fn asking() -> Plan {
+    Plan::tools(&["pay"]).script(|seen, out| {
+        let params = &seen.message["params"];
+        if !seen.calls("pay") || (params["requestState"] == "theirs" && params["inputResponses"]["k"].is_object()) {
+            return Acted::Default;
+        }
+        let ask = json!({ "method": "elicitation/create", "params": { "mode": "form", "message": "Sure?",
+            "requestedSchema": { "type": "object", "properties": {} } } });
+        let result = json!({ "resultType": "input_required", "inputRequests": { "k": ask }, "requestState": "theirs" });
+        out.json(200, "", &json!({ "jsonrpc": "2.0", "id": seen.id(), "result": result }));
+        Acted::Done
+    })
+}
+
+#[test]
+fn a_server_that_asks_for_input_itself_gets_its_own_state_back() {
+    let (gateway, upstream) = house(asking(), "15m");
+    let post = pay(&gateway, "ada", json!(5));
+    let (first, state) = question(&post.to(&gateway));
+    let theirs = again(&post, &state, &accept(true)).to(&gateway).json();
+    assert_eq!(theirs["result"]["requestState"], "theirs", "{theirs}");
+    assert_eq!(upstream.calls().len(), 1);
+    // The yes was for the call that the server has had: the next one, with what the server asked for, needs its own.
+    let answers = json!({ "k": { "action": "accept", "content": { "n": 1 } } });
+    let next = post.clone().id(3).param("/requestState", json!("theirs")).param("/inputResponses", answers.clone());
+    let (second, state) = question(&next.to(&gateway));
+    assert_ne!(first, second);
+    assert!(!state.contains("theirs"));
+    // A question that was not answered does not lose it.
+    let (_, state) = question(&again(&post, &state, &json!({ "action": "accept" })).to(&gateway));
+    let last = again(&post, &state, &accept(true));
+    last.is_echoed(&last.to(&gateway));
+    let seen = upstream.calls();
+    assert_eq!(seen.len(), 2);
+    let params = &seen[1].message["params"];
+    assert_eq!((&params["requestState"], &params["inputResponses"]), (&json!("theirs"), &answers));
+    assert_eq!(params["arguments"]["amount"], 5);
+}
+
+#[test]
+fn what_stays_here_is_cut_out_and_nothing_else() {
+    let (gateway, upstream) = house(Plan::tools(&["pay"]), "15m");
+    let token = token(&gateway, "ada");
+    // Our members first, last, apart, and alone with others that mean nothing to us.
+    let cases = [
+        ("{S} , {R},{rest}", "{rest}"),
+        ("{rest} , {R} ,{S} ", "{rest}  "),
+        ("{R},{rest},{S}", "{rest}"),
+        (
+            "\"x\":[12345678901234567890123], {S},\"y\" : 1.50E+2,{R} ,{rest}",
+            "\"x\":[12345678901234567890123], \"y\" : 1.50E+2,{rest}",
+        ),
+        ("{rest},{S}", "{rest}"),
+    ];
+    for (index, (sent, wanted)) in cases.into_iter().enumerate() {
+        let post = Post::call("pay").param("/arguments/index", json!(index)).token(&token);
+        let whole = String::from_utf8(post.body_bytes()).expect("text");
+        let start = whole.find("\"params\":{").expect("params") + "\"params\":{".len();
+        let rest = &whole[start..whole.len() - "}}".len()];
+        let with = |form: &str, state: &str| {
+            let state = format!("\"requestState\" : \"{state}\"");
+            let responses = format!("\"inputResponses\":{{\"{ENTRY}\":{}}}", accept(true));
+            let params = form.replace("{S}", &state).replace("{R}", &responses).replace("{rest}", rest);
+            format!("{}{params}}}}}", &whole[..start])
+        };
+        assert!(whole.ends_with("}}") && rest.contains("_meta"), "{whole}");
+        let (_, state) = question(&post.to(&gateway));
+        let answer = post.clone().body(with(sent, &state)).to(&gateway);
+        if !sent.contains("{R}") {
+            question(&answer);
+            continue;
+        }
+        post.is_echoed(&answer);
+        let seen = upstream.wait("the call", |seen| seen.value() == post.value);
+        assert_eq!(String::from_utf8(seen.body), Ok(with(wanted, "")));
+    }
+}
