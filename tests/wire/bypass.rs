@@ -412,12 +412,11 @@ impl Attempt {
             odd = true;
         }
         let mut fields = Vec::new();
-        if let Some((_, repo)) = members.iter().find(|(key, _)| target.tool == "push" && key == "\"repo\"") {
-            if let Ok(repo) = serde_json::from_str::<String>(repo)
-                && repo.bytes().all(|byte| byte.is_ascii_graphic())
-            {
-                fields.push(("mcp-param-repo", if draw.chance(10) { "web".to_owned() } else { repo }));
-            }
+        if let Some((_, repo)) = members.iter().find(|(key, _)| target.tool == "push" && key == "\"repo\"")
+            && let Ok(repo) = serde_json::from_str::<String>(repo)
+            && repo.bytes().all(|byte| byte.is_ascii_graphic())
+        {
+            fields.push(("mcp-param-repo", if draw.chance(10) { "web".to_owned() } else { repo }));
         }
         let parts = Parts { method: "tools/call", key: "name", name, arguments, fields };
         let plain = (target.server, "tool", target.tool.to_owned());
@@ -544,7 +543,7 @@ fn members(draw: &mut Draw, target: &Target) -> Vec<(String, String)> {
         let escaped = format!("\"\\u{first:04x}{}\"", &argument.name[1..]);
         let twin = format!("\"{}{}\"", argument.name[..1].to_uppercase(), &argument.name[1..]);
         match if spoil { draw.below(9) } else { 9 + draw.below(4) } {
-            0 | 1 | 2 => members.push((key, bad)),
+            0..=2 => members.push((key, bad)),
             3 => members.extend([(key.clone(), good), (key, bad)]),
             4 => members.extend([(key.clone(), bad), (key, good)]),
             5 => members.extend([(escaped, bad), (key, good)]),
