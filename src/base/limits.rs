@@ -567,8 +567,8 @@ pub const COND_DEPTH_MAX: usize = 32;
 pub const COND_LOOPS_MAX: usize = 2;
 /// Elements of one list of a condition.
 pub const COND_LIST_MAX: usize = 1_024;
-/// What one evaluation of a condition may cost, in steps of about two nanoseconds: beyond them it is unknown.
-pub const COND_STEPS_MAX: u32 = 50_000;
+/// What one evaluation of a condition may cost, in steps of about eight nanoseconds: beyond them it is unknown.
+pub const COND_STEPS_MAX: u32 = 12_500;
 /// Different paths into the arguments that one condition has, and into the claims: `Dead` has a bit for each.
 pub const COND_PATHS_MAX: usize = 64;
 /// What a person is shown of one call, arguments and names together, bytes; about a larger one nobody is asked, and it

@@ -310,8 +310,13 @@ impl<'a> Machine<'a> {
     #[inline]
     fn read(&mut self, raw: &'a [u8], at: usize, which: usize) -> Val<'a> {
         let Some(first) = raw.first() else { return self.unknown(at, which) };
-        let bytes_a_step = if matches!(first, b'[' | b'{' | b'"') { 32 } else { 2 };
+        let bytes_a_step = if matches!(first, b'[' | b'{' | b'"') { 128 } else { 4 };
         if !self.fuel.take(raw.len(), bytes_a_step) {
+            return self.unknown(at, which);
+        }
+        // That it is UTF-8 takes longer to see where it is not ASCII.
+        let is_long_text = *first == b'"' && raw.len() > 64;
+        if is_long_text && !raw.is_ascii() && !self.fuel.take(raw.len(), 12) {
             return self.unknown(at, which);
         }
         Value::read(raw).map_or_else(|| self.unknown(at, which), Val::Known)
@@ -449,7 +454,7 @@ impl<'a> Machine<'a> {
             }
             (Op::Piece(_, separator, place), Val::Known(Value::Text(text))) => {
                 let text = *text;
-                if !self.pay(text, 4) {
+                if !pay_split(text, &mut self.fuel) {
                     return self.unknown(at, 0);
                 }
                 let separator = &self.program.texts[usize::from(separator)];
@@ -462,7 +467,7 @@ impl<'a> Machine<'a> {
             (Op::Url(part @ (UrlPart::Scheme | UrlPart::Host), _), Val::Known(Value::Text(text))) => {
                 let url = Val::Url(*text, part);
                 // What is no URL is surely unknown, which beside what is open makes a difference.
-                let known = self.pay(*text, 4) && (!self.open || url.with_value(|_| ()).is_some());
+                let known = pay(*text, 4, &mut self.fuel) && (!self.open || url.with_value(|_| ()).is_some());
                 known.then_some(url)
             }
             (Op::Matches(..) | Op::IpIn(..) | Op::Url(..), _) => return self.of_text(op, &val, at),
@@ -477,7 +482,7 @@ impl<'a> Machine<'a> {
         let fuel = &mut self.fuel;
         let came = val.with_value(|value| {
             let Value::Text(text) = value else { return None };
-            if !fuel.take(bytes(text).len(), if matches!(op, Op::Matches(..)) { 1 } else { 4 }) {
+            if !pay(text, 4, fuel) {
                 return None;
             }
             text.with_str(|text| match op {
@@ -496,8 +501,10 @@ impl<'a> Machine<'a> {
         match val {
             Val::Known(Value::List(raw)) => Cursor::inside(raw).elements(&mut self.fuel),
             Val::Known(Value::Object(raw)) => Cursor::inside(raw).members(&mut self.fuel),
-            Val::Known(Value::Text(text)) => self.pay(*text, 8).then(|| text.size()),
-            Val::Pieces(text, separator) => self.pay(*text, 4).then(|| text.split(separator).count() as u64),
+            Val::Known(Value::Text(text)) => pay(*text, 16, &mut self.fuel).then(|| text.size()),
+            Val::Pieces(text, separator) => {
+                pay_split(*text, &mut self.fuel).then(|| text.split(separator).count() as u64)
+            }
             Val::Url(..) => val.with_value(|value| value.size()).flatten(),
             _ => None,
         }
@@ -525,6 +532,9 @@ impl<'a> Machine<'a> {
                 let (Some(left), Some(right)) = (exact(left), exact(right)) else {
                     return self.unknown(at, if exact(left).is_none() { 1 } else { 2 });
                 };
+                if !self.fuel.take(0, 1) {
+                    return self.unknown(at, 0);
+                }
                 let came = match arithmetic {
                     Arithmetic::Plus => left.plus(right),
                     Arithmetic::Minus => left.minus(right),
@@ -555,7 +565,8 @@ impl<'a> Machine<'a> {
         let fuel = &mut self.fuel;
         let mut of_values = |left: Value<'_>, right: Value<'_>| {
             let (Value::Text(left), Value::Text(right)) = (left, right) else { return None };
-            if !fuel.take(bytes(left).len() + bytes(right).len(), 4) {
+            let bytes_a_step = if test == TextTest::Under { 1 } else { 16 };
+            if !pay(left, bytes_a_step, fuel) || !pay(right, bytes_a_step, fuel) {
                 return None;
             }
             match test {
@@ -617,7 +628,7 @@ impl<'a> Machine<'a> {
                 }
                 Val::Pieces(text, separator) => {
                     for piece in text.split(separator) {
-                        if !fuel.take(bytes(piece).len(), 2) || see(same(value, Value::Text(piece), fuel)) {
+                        if !pay_split(piece, fuel) || see(same(value, Value::Text(piece), fuel)) {
                             break;
                         }
                     }
@@ -645,10 +656,6 @@ impl<'a> Machine<'a> {
         };
         came.map_or_else(|| self.unknown(at, 0), |number| whole(u64::from(number)))
     }
-
-    fn pay(&mut self, text: Text<'_>, bytes_a_step: usize) -> bool {
-        self.fuel.take(bytes(text).len(), bytes_a_step)
-    }
 }
 
 impl<'a> Frame<'a> {
@@ -660,7 +667,7 @@ impl<'a> Frame<'a> {
                 _ => return false,
             },
             Items::Pieces(pieces) => match pieces.next() {
-                Some(piece) if fuel.take(bytes(piece).len(), 2) => Val::Known(Value::Text(piece)),
+                Some(piece) if pay_split(piece, fuel) => Val::Known(Value::Text(piece)),
                 _ => return false,
             },
             Items::Open => Val::Open,
@@ -680,16 +687,38 @@ fn bytes(text: Text<'_>) -> &str {
     }
 }
 
+/// For looking at a text. What has escapes is put together anew, run by run.
+fn pay(text: Text<'_>, bytes_a_step: usize, fuel: &mut Fuel) -> bool {
+    let written = bytes(text);
+    fuel.take(written.len(), bytes_a_step)
+        && match text {
+            Text::Plain(_) => true,
+            Text::Escaped(_) => {
+                let escapes = memchr::memchr_iter(b'\\', written.as_bytes()).count();
+                fuel.take(escapes * ESCAPE_STEPS, 1)
+            }
+        }
+}
+
+/// For splitting it: one with escapes is gone through letter by letter.
+fn pay_split(text: Text<'_>, fuel: &mut Fuel) -> bool {
+    let bytes_a_step = if let Text::Plain(_) = text { 4 } else { 1 };
+    fuel.take(bytes(text).len(), bytes_a_step)
+}
+
 /// What `fuel` does not suffice for is unknown, as all is then.
 fn same(left: Value<'_>, right: Value<'_>, fuel: &mut Fuel) -> Option<bool> {
     let paid = match (left, right) {
         (Value::Text(Text::Plain(left)), Value::Text(Text::Plain(right))) => {
-            left.len() != right.len() || fuel.take(left.len(), 32)
+            left.len() != right.len() || fuel.take(left.len(), 128)
         }
-        (Value::Text(left), Value::Text(right)) => fuel.take(bytes(left).len().min(bytes(right).len()), 1),
+        (Value::Text(left), Value::Text(right)) => fuel.take(bytes(left).len().min(bytes(right).len()), 2),
         (Value::List(left) | Value::Object(left), Value::List(right) | Value::Object(right)) => {
-            fuel.take(left.len() + right.len(), 1)
+            // What is written alike is told at a glance, all else value by value.
+            let looked = fuel.take(left.len().min(right.len()), 128);
+            looked && (left == right || fuel.take((left.len() + right.len()) * 3, 2))
         }
+        (Value::Number(Num::Exact(_)), Value::Number(Num::Exact(_))) => fuel.take(1, 1),
         (Value::Number(Num::Long(left)), Value::Number(_)) => fuel.take(left.len(), 2),
         (Value::Number(_), Value::Number(Num::Long(right))) => fuel.take(right.len(), 2),
         _ => true,
@@ -706,14 +735,14 @@ fn chosen(list: &Choice, value: Value<'_>, fuel: &mut Fuel) -> Option<bool> {
         (Choices::Nothing, _) => Some(false),
         (Choices::Bools(all), Value::Bool(value)) => Some(all.contains(&value)),
         (Choices::Numbers(all), Value::Number(value)) => {
-            fuel.take(all.len(), 1).then(|| value.exact().is_some_and(|value| all.contains(&value)))
+            fuel.take(all.len(), 4).then(|| value.exact().is_some_and(|value| all.contains(&value)))
         }
         (Choices::Texts(all), Value::Text(Text::Plain(value))) => {
-            fuel.take(all.len(), 2).then(|| all.iter().any(|one| **one == *value))
+            fuel.take(all.len(), 4).then(|| all.iter().any(|one| **one == *value))
         }
         (Choices::Texts(all), Value::Text(value)) => {
             let each = bytes(value).len().min(all.iter().map(|one| one.len()).max().unwrap_or(0));
-            fuel.take(all.len() * (1 + each), 1).then(|| all.iter().any(|one| Text::Plain(one) == value))
+            fuel.take(all.len() * (1 + each), 2).then(|| all.iter().any(|one| Text::Plain(one) == value))
         }
         (Choices::Lists(all), Value::List(_)) => {
             for one in all {
@@ -756,5 +785,8 @@ fn combine(logic: Logic, left: Truths, right: Truths) -> Truths {
         Logic::Or => not(combine(Logic::And, not(left), not(right))),
     }
 }
+
+/// What one escape costs to undo, in steps.
+const ESCAPE_STEPS: usize = 4;
 
 const _: () = assert!(TRUE << 1 == FALSE, "what `not` turns around");

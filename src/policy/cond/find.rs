@@ -6,7 +6,7 @@ use super::ast::Step;
 use super::text::Text;
 use crate::base::limits::COND_STEPS_MAX;
 
-/// What one evaluation may still cost, in steps of about two nanoseconds. Where nothing is left, all is unknown.
+/// What one evaluation may still cost, in steps of about eight nanoseconds. Where nothing is left, all is unknown.
 #[derive(Debug)]
 pub(super) struct Fuel(u32);
 
@@ -135,9 +135,14 @@ impl Tree {
         fuel: &mut Fuel,
     ) -> Option<()> {
         let mut left = children.len();
+        // Each name is held against all that are wanted.
+        let many = if left > CHILDREN_A_STEP { left } else { 0 };
         if raw[0] == b'{' {
             let mut members = Cursor::inside(raw);
             while let Some((name, escaped, value)) = members.member(fuel) {
+                if many > 0 && !fuel.take(many, CHILDREN_A_STEP) {
+                    return None;
+                }
                 for child in children.clone() {
                     let Step::Name(wanted) = &self.nodes[child].step else { continue };
                     if is_name(name, escaped, wanted) && found[child].is_empty() {
@@ -153,6 +158,9 @@ impl Tree {
             let mut elements = Cursor::inside(raw);
             let mut place = 0;
             while let Some(value) = elements.element(fuel) {
+                if many > 0 && !fuel.take(many, CHILDREN_A_STEP) {
+                    return None;
+                }
                 for child in children.clone() {
                     if self.nodes[child].step == Step::Index(place) {
                         found[child] = value;
@@ -189,13 +197,13 @@ impl<'a> Cursor<'a> {
     /// The next member: what stands between the quotes of its name, whether that has escapes, and its value.
     #[inline]
     fn member(&mut self, fuel: &mut Fuel) -> Option<(&'a [u8], bool, &'a [u8])> {
-        if self.blank()? != b'"' {
+        if self.blank(fuel)? != b'"' {
             return None;
         }
         let start = self.at + 1;
         let escaped = self.text(fuel)?;
         let name = &self.bytes[start..self.at - 1];
-        if self.blank()? != b':' {
+        if self.blank(fuel)? != b':' {
             return None;
         }
         self.at += 1;
@@ -205,7 +213,7 @@ impl<'a> Cursor<'a> {
     /// The next element of a list; nothing where there is none, or `fuel` is spent.
     #[inline]
     pub(super) fn element(&mut self, fuel: &mut Fuel) -> Option<&'a [u8]> {
-        let first = self.blank()?;
+        let first = self.blank(fuel)?;
         let start = self.at;
         match first {
             b'"' => {
@@ -214,16 +222,12 @@ impl<'a> Cursor<'a> {
             b'{' | b'[' => self.nest(fuel)?,
             b'}' | b']' | b',' | b':' => return None,
             _ => {
-                let ends = |byte: &u8| matches!(byte, b',' | b']' | b'}' | b' ' | b'\t' | b'\n' | b'\r');
-                let length = self.bytes[start..].iter().position(ends).unwrap_or(self.bytes.len() - start);
-                self.at += length;
-                if !fuel.take(length, 2) {
-                    return None;
-                }
+                let is_inside = |byte: &u8| !matches!(byte, b',' | b']' | b'}' | b' ' | b'\t' | b'\n' | b'\r');
+                self.run(is_inside, LETTERS_A_STEP, fuel)?;
             }
         }
         let value = &self.bytes[start..self.at];
-        if self.blank() == Some(b',') {
+        if self.blank(fuel) == Some(b',') {
             self.at += 1;
         }
         Some(value)
@@ -249,11 +253,28 @@ impl<'a> Cursor<'a> {
 
     /// The next byte that is not blank.
     #[inline]
-    fn blank(&mut self) -> Option<u8> {
+    fn blank(&mut self, fuel: &mut Fuel) -> Option<u8> {
+        let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\n' | b'\r');
+        let first = *self.bytes.get(self.at)?;
+        if !is_blank(&first) {
+            return Some(first);
+        }
+        self.run(is_blank, BLANKS_A_STEP, fuel)?;
+        self.bytes.get(self.at).copied()
+    }
+
+    /// Goes behind the bytes that are so; nothing is looked at before it is paid for.
+    fn run(&mut self, is_so: impl Fn(&u8) -> bool, bytes_a_step: usize, fuel: &mut Fuel) -> Option<()> {
         loop {
-            match *self.bytes.get(self.at)? {
-                b' ' | b'\t' | b'\n' | b'\r' => self.at += 1,
-                byte => return Some(byte),
+            let left = self.bytes.get(self.at..)?;
+            let left = &left[..left.len().min(RUN_BYTES)];
+            let length = left.iter().position(|byte| !is_so(byte)).unwrap_or(left.len());
+            self.at += length;
+            if !fuel.take(length, bytes_a_step) {
+                return None;
+            }
+            if length < RUN_BYTES {
+                return Some(());
             }
         }
     }
@@ -263,17 +284,17 @@ impl<'a> Cursor<'a> {
     fn text(&mut self, fuel: &mut Fuel) -> Option<bool> {
         let start = self.at + 1;
         self.at = start;
-        let mut escaped = false;
+        let mut escapes = 0_usize;
         let mut found = first_of_two(self.bytes.get(start..)?)?;
         loop {
             let byte = *self.bytes.get(self.at + found)?;
             self.at += found + 1;
             if byte == b'"' {
-                return fuel.take(self.at - start, BYTES_A_STEP).then_some(escaped);
+                return fuel.take(self.at - start, BYTES_A_STEP).then_some(escapes > 0);
             }
-            escaped = true;
+            escapes += 1;
             self.at += 1;
-            if !fuel.take(1, 1) {
+            if escapes.is_multiple_of(ESCAPES_A_STEP) && !fuel.take(0, 1) {
                 return None;
             }
             found = first_of_two(self.bytes.get(self.at..)?)?;
@@ -327,4 +348,10 @@ fn first_of_two(bytes: &[u8]) -> Option<usize> {
 }
 
 const SHORT: usize = 32;
-const BYTES_A_STEP: usize = 32;
+/// What one step is enough for, beside the one that all begin with.
+const BYTES_A_STEP: usize = 256;
+const BLANKS_A_STEP: usize = 16;
+const LETTERS_A_STEP: usize = 8;
+const ESCAPES_A_STEP: usize = 2;
+const CHILDREN_A_STEP: usize = 8;
+const RUN_BYTES: usize = 1024;

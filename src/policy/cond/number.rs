@@ -239,7 +239,11 @@ impl<'a> Written<'a> {
         if count > DIGITS_MAX || self.power.len() > POWER_DIGITS_MAX {
             return None;
         }
-        let digits = self.each_digit().fold(0_u128, |sum, digit| sum * 10 + u128::from(digit - b'0')).cast_signed();
+        let digits = if count <= DIGITS_OF_A_WORD {
+            i128::from(self.each_digit().fold(0_u64, |sum, digit| sum * 10 + u64::from(digit - b'0')))
+        } else {
+            self.each_digit().fold(0_u128, |sum, digit| sum * 10 + u128::from(digit - b'0')).cast_signed()
+        };
         let power = self.power.iter().fold(0_i64, |sum, digit| sum * 10 + i64::from(digit - b'0'));
         let power = if self.power_negative { -power } else { power };
         let exponent = i32::try_from(power + self.lead - i64::try_from(count).ok()?).ok()?;
@@ -360,6 +364,8 @@ fn lowest(digits: u128) -> (u128, u32) {
 
 /// Significant digits of a number that is computed with.
 const DIGITS_MAX: usize = 38;
+/// Any of so many fit into 64 bits.
+const DIGITS_OF_A_WORD: usize = 19;
 /// The first number of more.
 const TOO_MANY: u128 = 10_u128.pow(38);
 /// Digits of a power of ten that 64 bits hold, with room for any length of a message.
