@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::cond::{Condition, Facts, Truth, Truths, reference};
+use super::cond::{Condition, Dead, Facts, Truth, Truths, reference};
 use super::decide::{Question, Scene, Why};
 use super::limit::{By, Limit, Party, Rate, RateOf, What};
 use super::needs::{NeedOf, Source};
 use super::pattern::{About, Pattern};
 use super::remarks::{Asking, UnknownAt};
 use super::rule::{AskWhom, Effect, Mode, PolicySet, Rule};
+use super::table::{DeadPaths, Place};
 use super::uri::Target;
 use crate::base::ids::{RuleId, ServerId};
 use crate::base::limits::NEEDS_MAX;
@@ -29,6 +30,8 @@ pub struct Inquiry<'a> {
     pub servers: &'a [Arc<str>],
     /// The catalogue, as the table was compiled with.
     pub catalog: &'a Catalog,
+    /// Paths that no tool of a rule has, as the table found.
+    pub dead: &'a DeadPaths,
     /// Who asks.
     pub caller: &'a Caller,
     /// What for.
@@ -257,10 +260,11 @@ impl<'a> Inquiry<'a> {
         if who == Truth::False {
             return (Standing::OtherCaller, None);
         }
-        let when = rule.when.as_ref().map_or(Truth::True, |when| self.holds(when));
+        let when = rule.when.as_ref().map_or(Truth::True, |when| self.holds(id, when));
         let mut parts = vec![(who, UnknownAt::Who), (when, UnknownAt::When)];
         if rule.effect != Effect::Permit {
-            let after = (0..).zip(&rule.limits).map(|(at, limit)| (self.came_after(limit), UnknownAt::Limit(at)));
+            let after =
+                (0..).zip(&rule.limits).map(|(at, limit)| (self.came_after((id, at), limit), UnknownAt::Limit(at)));
             parts.extend(after);
         }
         let (truth, standing) = if parts.iter().any(|(truth, _)| *truth == Truth::False) {
@@ -277,9 +281,13 @@ impl<'a> Inquiry<'a> {
         (standing, Some(Relevant { id, rule, truth, could, who }))
     }
 
-    fn holds(&self, when: &Condition) -> Truth {
+    fn dead(&self, rule: RuleId, place: Place) -> Dead {
+        self.dead.get(&(rule, place)).copied().unwrap_or_default()
+    }
+
+    fn holds(&self, rule: RuleId, when: &Condition) -> Truth {
         if self.scene.is_some() || !when.reads_now() {
-            return reference::truth(when, &self.facts(), 0);
+            return reference::truth(when, &self.facts(), self.dead(rule, Place::When));
         }
         let could = reference::could(when, &self.facts());
         let only =
@@ -288,15 +296,15 @@ impl<'a> Inquiry<'a> {
     }
 
     /// Whether a call came before that a forbid or approve waits for.
-    fn came_after(&self, limit: &Limit) -> Truth {
+    fn came_after(&self, source: (RuleId, u16), limit: &Limit) -> Truth {
         let What::After { patterns, same, .. } = &limit.what else { return Truth::Unknown };
         if self.scene.is_none() {
             return Truth::Unknown;
         }
-        let mine = self.counted(&limit.by, same.as_deref());
+        let mine = self.counted(Some(source), &limit.by, same.as_deref());
         let Some(known) = settled(&mine) else { return Truth::Unknown };
         let before = || self.earlier.iter().filter(|call| call.is_one_of(patterns, false));
-        let theirs = |call: &Self| call.counted(&limit.by, same.as_deref());
+        let theirs = |call: &Self| call.counted(Some(source), &limit.by, same.as_deref());
         if before().any(|call| settled(&theirs(call)).is_some_and(|theirs| theirs == known)) {
             return Truth::True;
         }
@@ -404,7 +412,7 @@ impl<'a> Inquiry<'a> {
         let (what, value) = match &limit.what {
             What::Calls { max, per_ms } => (NeedOf::Calls { max: *max, per_ms: *per_ms }, None),
             What::Sum { of, max, per_ms } => {
-                let amount = reference::number(of, &self.facts(), 0)?;
+                let amount = reference::number(of, &self.facts(), self.dead(rule, Place::Counted(at)))?;
                 (amount.parts().0 >= 0).then_some(())?;
                 (NeedOf::Sum { amount, max: *max, per_ms: *per_ms }, None)
             }
@@ -412,13 +420,13 @@ impl<'a> Inquiry<'a> {
             What::Once { value, per_ms } => (NeedOf::Once { per_ms: *per_ms }, Some(&**value)),
             What::After { within_ms, same, .. } => (NeedOf::After { within_ms: *within_ms }, same.as_deref()),
         };
-        let owner = settled(&self.counted(&limit.by, value))?;
+        let owner = settled(&self.counted(Some((rule, at)), &limit.by, value))?;
         let came = match &limit.what {
-            What::After { patterns, .. } => self
-                .earlier
-                .iter()
-                .filter(|call| call.is_one_of(patterns, true))
-                .any(|call| settled(&call.counted(&limit.by, value)).is_some_and(|theirs| theirs == owner)),
+            What::After { patterns, .. } => {
+                self.earlier.iter().filter(|call| call.is_one_of(patterns, true)).any(|call| {
+                    settled(&call.counted(Some((rule, at)), &limit.by, value)).is_some_and(|it| it == owner)
+                })
+            }
             _ => false,
         };
         Some(Want { source: Source::Rule(rule, at), what, owner, came })
@@ -439,7 +447,7 @@ impl<'a> Inquiry<'a> {
             RateOf::Calls { calls, per_ms, burst } => NeedOf::Bucket { calls, per_ms, burst },
             RateOf::Concurrent(max) => NeedOf::Concurrent { max },
         };
-        let owner = settled(&self.counted(&rate.by, None));
+        let owner = settled(&self.counted(None, &rate.by, None));
         Some(owner.map(|owner| Want { source: Source::Rate(place), what, owner, came: false }))
     }
 
@@ -456,10 +464,11 @@ impl<'a> Inquiry<'a> {
                 if rule.effect == Effect::Permit || rule.mode == Mode::Shadow || !is_meant() {
                     continue;
                 }
-                let parts = self.counted(&limit.by, same.as_deref());
+                let id = RuleId::from_index(index);
+                let parts = self.counted(Some((id, at)), &limit.by, same.as_deref());
                 let wild = || parts.iter().map(|part| part.within.clone()).chain([b"wild".to_vec()]).collect();
                 let owner = settled(&parts).unwrap_or_else(wild);
-                let source = Source::Rule(RuleId::from_index(index), at);
+                let source = Source::Rule(id, at);
                 let keeps = within_ms.is_some() || self.scene.is_some_and(|scene| scene.session.is_none());
                 let keep_ms = if keeps || !limit.by.0.contains(&Party::Session) {
                     *within_ms
@@ -496,9 +505,13 @@ impl<'a> Inquiry<'a> {
     }
 
     /// Whose a count is, part by part, and of which value.
-    fn counted(&self, by: &By, value: Option<&Condition>) -> Vec<Part> {
+    fn counted(&self, limit: Option<(RuleId, u16)>, by: &By, value: Option<&Condition>) -> Vec<Part> {
         let facts = self.facts();
-        let spelled = |value: &Condition| reference::value(value, &facts, 0);
+        let spelled = |value: &Condition, place: fn(u16, u16) -> Place, part: usize| {
+            let part = u16::try_from(part).unwrap_or(u16::MAX);
+            let dead = limit.map_or(0, |(rule, limit)| self.dead(rule, place(limit, part)));
+            reference::value(value, &facts, dead)
+        };
         let who =
             |agent: Option<&str>| format!("{:?} {:?} {agent:?}", self.caller.issuer, self.caller.subject).into_bytes();
         let sure = |text: Vec<u8>| Part { is: Some(text.clone()), within: text };
@@ -514,7 +527,7 @@ impl<'a> Inquiry<'a> {
             };
             format!("{:?} {kind} {name:?}", facts.server).into_bytes()
         };
-        let one = |party: &Party| match party {
+        let one = |(at, party): (usize, &Party)| match party {
             Party::Subject => sure(who(None)),
             Party::Agent => {
                 let agent = self.caller.agent.as_deref();
@@ -530,7 +543,7 @@ impl<'a> Inquiry<'a> {
             }),
             Party::Server => sure(facts.server.as_bytes().to_vec()),
             Party::Tool => sure(target()),
-            Party::Arg(value) | Party::Claim(value) => Part { is: spelled(value), within: Vec::new() },
+            Party::Arg(value) | Party::Claim(value) => Part { is: spelled(value, Place::By, at), within: Vec::new() },
             Party::All => sure(Vec::new()),
             Party::Address => {
                 let address = self.scene.and_then(|scene| scene.address);
@@ -539,8 +552,9 @@ impl<'a> Inquiry<'a> {
             Party::Endpoint => sure(self.scene.map_or("", |scene| scene.endpoint).into()),
             Party::Method => sure(self.scene.map_or("", |scene| scene.method).into()),
         };
-        let mut parts: Vec<Part> = by.0.iter().map(one).collect();
-        parts.extend(value.map(|value| Part { is: spelled(value), within: Vec::new() }));
+        let mut parts: Vec<Part> = by.0.iter().enumerate().map(one).collect();
+        let counted = |limit, _| Place::Counted(limit);
+        parts.extend(value.map(|value| Part { is: spelled(value, counted, 0), within: Vec::new() }));
         parts
     }
 

@@ -178,15 +178,13 @@ struct Check<'a> {
 impl Check<'_> {
     /// The paths of a condition that none of these has.
     fn condition(&mut self, set: u32, members: &Members, condition: &Condition) -> (Dead, Vec<Told>) {
-        let (mut dead, mut told, mut seen): (Dead, _, Vec<&[Step]>) = (0, Vec::new(), Vec::new());
+        let (mut dead, mut told): (Dead, _) = (0, Vec::new());
         let mut wanted: Vec<(&Expr, Option<&'static str>)> = Vec::new();
         condition.ast().walk(&mut |expr| wants(expr, &mut wanted));
         for (expr, kind) in wanted {
             let Some(path) = expr.path().filter(|path| path.root == Root::Args) else { continue };
-            let place = seen.iter().position(|steps| *steps == path.steps).unwrap_or_else(|| {
-                seen.push(&path.steps);
-                seen.len() - 1
-            });
+            let text = path.steps_text();
+            let Some(place) = condition.arg_paths().iter().position(|path| **path == *text) else { continue };
             let key = (set, path.steps.clone(), kind);
             let there = match self.known.get(&key) {
                 Some(there) => *there,
@@ -486,6 +484,65 @@ mod tests {
         },
         "$defs": { "to whom": { "type": "object", "properties": { "name": { "type": "string" } } } }
     }"##;
+
+    /// What is dead of a condition, where a tool has these arguments.
+    fn dead(condition: &str, has: &[&str]) -> Vec<String> {
+        use std::sync::Arc;
+
+        use crate::identity::active::TaskNames;
+        use crate::mcp::catalog::{EraCatalog, Listing, ServerCatalog};
+        use crate::mcp::revision::Revision;
+        use crate::policy::cond::{ClaimTypes, Purpose};
+        use crate::policy::pattern::Pattern;
+        use crate::policy::table::Table;
+
+        let properties: serde_json::Map<_, _> =
+            has.iter().map(|name| ((*name).to_owned(), Value::Bool(true))).collect();
+        let definition = serde_json::json!({ "inputSchema": { "type": "object", "properties": properties } });
+        let tool = Item { raw: definition.to_string().into_bytes().into(), ..Item::named("t") };
+        let tools = Listing { items: vec![tool], ..Listing::default() };
+        let era = EraCatalog {
+            events: false,
+            protocol: Revision::NEWEST,
+            capabilities: Value::Null,
+            server_info: None,
+            instructions: None,
+            lists: [Some(tools), None, None, None],
+        };
+        let server = ServerCatalog { modern: Some(era), ..ServerCatalog::default() };
+        let when = Arc::new(Condition::parse(condition, Purpose::When, &ClaimTypes::default()).expect(condition));
+        let patterns = vec![Pattern::parse("s/t").unwrap()];
+        let rule = Rule { patterns, when: Some(Arc::clone(&when)), ..Rule::default() };
+        let set = Arc::new(PolicySet::with_rates(TaskNames::new([""; 0]), vec![rule], Vec::new()));
+        let (table, _) = Table::compile(&set, &[Arc::from("s")], &Catalog::build(vec![Some(server)]));
+        let dead = table.dead(RuleId(0), Place::When);
+        let is_dead = |at: &usize| dead >> at & 1 == 1;
+        let paths = when.arg_paths();
+        (0..64).filter(is_dead).map(|at| paths.get(at).map_or("?", |path| &path[1..]).to_owned()).collect()
+    }
+
+    #[test]
+    fn the_path_that_no_tool_has_is_the_dead_one() {
+        for condition in [
+            "size(args.a) <= args.b || !has(args.a)",
+            "args.a.split(\"/\")[0].startsWith(args.b)",
+            "-args.a * args.b > 0",
+            "size(args.a) + size(args.b) < args.c",
+            "args.a == 1 && args.b == \"x\" || args.c.all(c, c == args.a)",
+            "args.a in args.b && url(args.c).host == args.a",
+        ] {
+            let all: Vec<&str> =
+                ["a", "b", "c"].into_iter().filter(|name| condition.contains(&format!("args.{name}"))).collect();
+            let mut lost = dead(condition, &[]);
+            lost.sort_unstable();
+            assert_eq!(lost, all, "{condition}");
+            for absent in &all {
+                let has: Vec<&str> = all.iter().copied().filter(|name| name != absent).collect();
+                assert_eq!(dead(condition, &has), [*absent], "{condition}");
+            }
+            assert!(dead(condition, &all).is_empty());
+        }
+    }
 
     #[test]
     fn what_a_schema_has() {

@@ -54,9 +54,12 @@ pub struct Table {
     /// Whether any rule is in shadow.
     pub(super) has_shadows: bool,
     /// Paths that no tool of a rule has.
-    pub(super) dead: foldhash::HashMap<(RuleId, Place), Dead>,
+    pub(super) dead: DeadPaths,
     pub(super) misfits: Vec<Misfit>,
 }
+
+/// Paths that no tool of a rule has, by its conditions.
+pub type DeadPaths = foldhash::HashMap<(RuleId, Place), Dead>;
 
 /// A condition of a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -225,6 +228,12 @@ impl Table {
     #[must_use]
     pub fn misfits(&self) -> &[Misfit] {
         &self.misfits
+    }
+
+    /// The paths that these are about.
+    #[must_use]
+    pub fn dead_paths(&self) -> &DeadPaths {
+        &self.dead
     }
 
     /// What it takes in memory, classes left out: bytes, about.

@@ -46,8 +46,11 @@ pub(super) struct World {
     pub(super) warnings: Vec<Warning>,
 }
 
+/// One tool says what arguments it has; of the others nobody knows.
 fn item(name: &str) -> Item {
-    Item::named(name)
+    let schema = r#"{"inputSchema":{"type":"object","properties":{"amount":{},"to":{},"lines":{}}}}"#;
+    let raw = if name == "refund" { schema } else { "" };
+    Item { raw: raw.as_bytes().into(), ..Item::named(name) }
 }
 
 pub(super) fn offers(tools: &[&str]) -> ServerCatalog {
@@ -159,12 +162,13 @@ fn ask(world: &World, caller: &Caller, task: ActiveTask, server: u16, question: 
 }
 
 fn explain(world: &World, caller: &Caller, task: ActiveTask, server: ServerId, question: Question<'_>) -> Explanation {
-    let World { servers, catalog, set, .. } = world;
+    let World { servers, catalog, set, table, .. } = world;
     let (arguments, scene, earlier) = (None, None, &[][..]);
     super::explain::explain(&Inquiry {
         set,
         servers,
         catalog,
+        dead: table.dead_paths(),
         caller,
         task,
         server,

@@ -365,12 +365,13 @@ impl Asked {
 }
 
 fn inquiry<'a>(world: &'a World, asked: &'a Asked, scene: &'a Scene<'a>, earlier: &'a [Inquiry<'a>]) -> Inquiry<'a> {
-    let World { servers, catalog, set, .. } = world;
+    let World { servers, catalog, set, table, .. } = world;
     let Asked { caller, task, server, question, arguments, .. } = asked;
     Inquiry {
         set,
         servers,
         catalog,
+        dead: table.dead_paths(),
         caller,
         task: *task,
         server: *server,

@@ -139,6 +139,7 @@ impl World {
             set: &self.policy,
             servers: &self.servers,
             catalog: &self.catalog,
+            dead: self.table.dead_paths(),
             caller,
             task,
             server,

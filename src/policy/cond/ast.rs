@@ -11,7 +11,8 @@
 //! - `x in list` needs both, and is `list.exists(e, x == e)`, where each `e` of a literal list is as written: true where
 //!   one is the same, else unknown where one is of another type (and neither it nor `x` is a written null), else false.
 //! - `all` and `exists` are `&&` and `||` over the elements, in any order; over no elements true and false.
-//! - `has` is false where a step is missing; a null that is there is there.
+//! - `has` is false where a step is missing; a null that is there is there. Of a path that is *dead* (none of the rule's
+//!   tools has it) a value is unknown, and `has` too where the call brings one.
 //!
 //! The question of lists is asked of *sets* of truths ([`super::Truths`]). What reads `args` or `now` is *open*: any
 //! value, or unknown. A strict operator with an operand that is surely unknown ({Unknown}) is {Unknown}; else with one

@@ -6,7 +6,7 @@ use std::cmp::Ordering;
 use smallvec::SmallVec;
 
 use super::ast::{Arithmetic, Compare, Logic, Quantifier, Step, TextTest, TimePart, UrlPart};
-use super::find::{Cursor, Found, Fuel};
+use super::find::{Cursor, DEAD, Found, Fuel};
 use super::number::Number;
 use super::program::{Choice, Choices, Constant, From, Op, Program};
 use super::text::Split;
@@ -348,7 +348,10 @@ impl<'a> Machine<'a> {
     fn has(&mut self, from: From, at: usize) -> Val<'a> {
         match from {
             From::Args(_) if self.open => Val::Is(Truths(TRUE | FALSE)),
-            From::Args(node) => Val::is(!self.arg(node).is_empty()),
+            From::Args(node) => match self.arg(node) {
+                DEAD => self.unknown(at, 0),
+                raw => Val::is(!raw.is_empty()),
+            },
             From::Claims(node) => Val::is(!self.claim(node).is_empty()),
             From::Within(variable, steps) => match self.element(variable, at, 0) {
                 Val::Open => Val::Is(Truths(TRUE | FALSE)),

@@ -103,7 +103,8 @@ impl Tree {
         u16::try_from(at).unwrap_or(0)
     }
 
-    /// Looks the paths up in `raw`, an object as written, but for the ones whose bit is set in `dead`.
+    /// Looks the paths up in `raw`, an object as written. What is there of the ones whose bit is set in `dead` is
+    /// [`DEAD`].
     pub(super) fn find<'a>(&self, raw: &'a [u8], dead: u64, fuel: &mut Fuel) -> Found<'a> {
         let mut found = Found::new();
         found.resize(self.nodes.len(), &[]);
@@ -118,8 +119,8 @@ impl Tree {
         }
         if dead != 0 {
             for (raw, node) in found.iter_mut().zip(&self.nodes) {
-                if node.path.is_some_and(|path| dead >> path & 1 == 1) {
-                    *raw = &[];
+                if !raw.is_empty() && node.path.is_some_and(|path| dead >> path & 1 == 1) {
+                    *raw = DEAD;
                 }
             }
         }
@@ -346,6 +347,10 @@ fn first_of_two(bytes: &[u8]) -> Option<usize> {
     }
     Some(at + memchr::memchr2(b'"', b'\\', &bytes[at..])?)
 }
+
+/// What stands where a path leads somewhere that no tool says it has: no JSON, so no value; whether it is there, nobody
+/// can tell either, since nobody knows what the server does with it.
+pub(super) const DEAD: &[u8] = b"!";
 
 const SHORT: usize = 32;
 /// What one step is enough for, beside the one that all begin with.

@@ -141,7 +141,8 @@ impl Truths {
     }
 }
 
-/// Paths of a condition that are unknown whatever the arguments hold: bit i is `Condition::arg_paths()[i]`.
+/// Paths of a condition that are unknown whatever the arguments hold, and to `has` where the arguments hold them: bit i is
+/// `Condition::arg_paths()[i]`.
 pub type Dead = u64;
 
 impl Condition {

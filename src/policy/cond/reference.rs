@@ -192,7 +192,9 @@ impl<'a> Walk<'a> {
     }
 
     fn has(&mut self, path: &Path) -> Truths {
-        match self.follow(path) {
+        match self.lead(path) {
+            // What no tool says it has, and is there all the same.
+            Found::Sure(_) if self.is_dead(path) => only(Truth::Unknown),
             Found::Sure(_) => only(Truth::True),
             Found::Unknown => only(Truth::False),
             Found::Open => Truths(only(Truth::True).0 | only(Truth::False).0),
@@ -266,11 +268,22 @@ impl<'a> Walk<'a> {
         }
     }
 
+    fn is_dead(&self, path: &Path) -> bool {
+        path.root == Root::Args && self.dead.contains(&&*path.steps_text())
+    }
+
     fn follow(&self, path: &Path) -> Found {
+        match self.lead(path) {
+            Found::Sure(_) if self.is_dead(path) => Found::Unknown,
+            found => found,
+        }
+    }
+
+    /// Where it leads, whatever tools say.
+    fn lead(&self, path: &Path) -> Found {
         let text = |text: &str| Some(Plain::Text(text.to_owned()));
         let root = match path.root {
             Root::Args | Root::Now if self.open => return Found::Open,
-            Root::Args if self.dead.contains(&&*path.steps_text()) => return Found::Unknown,
             Root::Variable(at) => match self.variables.get(usize::from(at)) {
                 Some(Found::Open) => return Found::Open,
                 Some(Found::Sure(value)) => Some(value.clone()),

@@ -268,7 +268,7 @@ fn without_arguments_all_of_them_are_missing() {
 }
 
 #[test]
-fn dead_paths_are_missing() {
+fn dead_paths_are_unknown_and_more_so_where_they_are_there() {
     let caller = caller();
     let condition = when("has(args.amount) || args.currency == \"EUR\" || args.nested.a.b[0] == 0");
     assert_eq!(
@@ -284,7 +284,15 @@ fn dead_paths_are_missing() {
     let raw = br#"{"a":{"b":1}}"#;
     let facts = Facts { args: Some(raw), ..facts(&caller) };
     assert_eq!(condition.arg_paths().len(), 3);
-    assert_eq!(when("has(args.a.b) && !has(args.a)").truth(&facts, 0b10), True, "each path by itself");
+    let check = |text: &str, dead, want| assert_eq!(when(text).truth(&facts, dead), want, "{text} {dead:b}");
+    check("has(args.a.b) && has(args.a)", 0b00, True);
+    check("has(args.a.b) && has(args.a)", 0b10, Unknown);
+    check("has(args.a.b)", 0b1, Unknown);
+    check("!has(args.a.b)", 0b1, Unknown);
+    check("!has(args.a.b) || args.a.b == 1", 0b1, Unknown);
+    // Not there, whoever has it.
+    check("has(args.c)", 0b1, False);
+    check("!has(args.c)", 0b1, True);
     assert_eq!(condition.truth(&facts, 0b111), Unknown);
     assert_eq!(condition.truth(&facts, 0b011), True);
 }
