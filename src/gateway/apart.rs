@@ -115,14 +115,19 @@ async fn sent_to(
         flight.sent = shard.timers.now().mono;
         flight.goes_to(shard, upstream);
         if flight.is_cancelled(shard) {
-            return Ok(Err(UpstreamFault::Abandoned));
+            return Ok(Err(UpstreamFault::Withdrawn));
         }
         flight.tries(shard, &lane);
         answer = joined.wait(shard, conn, sent(shard, &lane, request, deadline, &slot.abort)).await;
         flight.answered = shard.timers.now().mono;
-        if !matches!(answer, Err(fault) if fault.is_unsent()) {
-            flight.written.set(true);
-            break;
+        match answer {
+            // Another instance is no better for whom nobody waits for.
+            Err(UpstreamFault::Withdrawn) => break,
+            Err(fault) if fault.is_unsent() => {}
+            _ => {
+                flight.written.set(true);
+                break;
+            }
         }
     }
     Ok(answer)

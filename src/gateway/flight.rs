@@ -343,9 +343,11 @@ pub(super) fn failed(shard: &Shard, flight: &Flight, fault: UpstreamFault) -> Re
         UpstreamFault::Timeout => (Status::Timeout, Kind::ServerTimeout),
         UpstreamFault::Cut => (Status::Cut, Kind::ServerCut),
         UpstreamFault::BadAnswer => (Status::Invalid, Kind::ServerInvalid),
-        UpstreamFault::Abandoned if flight.is_cancelled(shard) => (Status::Cancelled, Kind::Cancelled),
-        UpstreamFault::Abandoned if shard.draining() => (Status::Cut, Kind::ServerCut),
-        UpstreamFault::Abandoned => (Status::Cancelled, Kind::ServerCut),
+        UpstreamFault::Abandoned | UpstreamFault::Withdrawn => match () {
+            () if flight.is_cancelled(shard) => (Status::Cancelled, Kind::Cancelled),
+            () if shard.draining() => (Status::Cut, Kind::ServerCut),
+            () => (Status::Cancelled, Kind::ServerCut),
+        },
     };
     let refusal = flight.faulted(kind, fault);
     end(shard, flight, Ended { code: kind.row().code, ..Ended::of(status, refusal.status()) });

@@ -210,14 +210,19 @@ async fn send(
         flight.goes_to(shard, upstream);
         if flight.is_cancelled(shard) {
             // While it waited for something else; firing ends an exchange that is under way, and this one is not yet.
-            return Ok(Err(UpstreamFault::Abandoned));
+            return Ok(Err(UpstreamFault::Withdrawn));
         }
         flight.tries(shard, &lane);
         sent = watched(shard, conn, flight.era == Era::Modern, &lane, request, deadline, abort).await;
         flight.answered = shard.timers.now().mono;
-        if !matches!(sent, Err(fault) if fault.is_unsent()) {
-            flight.written.set(true);
-            break;
+        match sent {
+            // Another instance is no better for whom nobody waits for.
+            Err(UpstreamFault::Withdrawn) => break,
+            Err(fault) if fault.is_unsent() => {}
+            _ => {
+                flight.written.set(true);
+                break;
+            }
         }
     }
     Ok(sent)

@@ -358,6 +358,16 @@ impl Reserved {
         self
     }
 
+    /// Whoever connects from now on waits, for as long as these are kept.
+    pub(crate) fn clogged(self) -> Vec<TcpStream> {
+        self.socket.listen(0).expect("a bound socket can listen");
+        let mut kept = vec![self.socket.into()];
+        while let Ok(socket) = TcpStream::connect_timeout(&self.address, Duration::from_millis(300)) {
+            kept.push(socket);
+        }
+        kept
+    }
+
     /// Opens for business.
     pub(crate) fn start(self, plan: Plan) -> Upstream {
         let Plan { tools, eras, script, hasty } = plan;
