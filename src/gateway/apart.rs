@@ -14,7 +14,7 @@ use crate::record::frame::Status;
 use crate::session::ledger::Upstream;
 use crate::session::way::{In, WayFault};
 use crate::upstream::UpstreamFault;
-use crate::upstream::exchange::{Abort, Answer};
+use crate::upstream::exchange::{Abort, Answer, Lane};
 use crate::uring::buffer::Buffer;
 
 use super::answer::{Media, accept, deadline, media, of_facts, retire};
@@ -117,12 +117,18 @@ async fn sent_to(
         if flight.is_cancelled(shard) {
             return Ok(Err(UpstreamFault::Withdrawn));
         }
+        flight.may_go(shard)?;
         flight.tries(shard, &lane);
+        let may = || flight.revoked(shard).is_none();
+        let lane = Lane { may: Some(&may), ..lane };
         answer = joined.wait(shard, conn, sent(shard, &lane, request, deadline, &slot.abort)).await;
         flight.answered = shard.timers.now().mono;
         match answer {
-            // Another instance is no better for whom nobody waits for.
-            Err(UpstreamFault::Withdrawn) => break,
+            Err(UpstreamFault::Withdrawn) => {
+                // Revoked, or nobody waits any more: another instance is no better then.
+                flight.may_go(shard)?;
+                break;
+            }
             Err(fault) if fault.is_unsent() => {}
             _ => {
                 flight.written.set(true);

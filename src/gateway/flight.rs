@@ -11,6 +11,7 @@ use crate::base::span::Span;
 use crate::base::time::{Moment, Now};
 use crate::identity::active::ActiveTask;
 use crate::identity::caller::{Caller, Owner};
+use crate::identity::revoked::Revoked;
 use crate::jsonrpc::scan::Shape;
 use crate::mcp::catalog::EraCatalog;
 use crate::mcp::merge::Merged;
@@ -135,6 +136,37 @@ impl Flight {
         // Who could not be told once cannot be told later.
         *heir = Some(now.clone().unwrap_or(before));
         now.map(|who| (who.caller.clone(), who.task))
+    }
+
+    /// What of its caller and its task is revoked, as of this moment. The numbers are its own, the names everybody's.
+    pub(super) fn revoked(&self, shard: &Shard) -> Option<Revoked> {
+        let newest = shard.snapshot();
+        if newest.revocations.is_empty() {
+            return None;
+        }
+        let task = match self.task {
+            ActiveTask::One(task) => Some(self.snapshot.settings.policy.tasks().name(task)),
+            ActiveTask::None | ActiveTask::Several => None,
+        };
+        newest.revocations.hits(&self.caller, task)
+    }
+
+    /// Whether it may be written to a server: not by whom was revoked since it was decided on.
+    ///
+    /// # Errors
+    /// What it is answered with then; recorded.
+    pub(super) fn may_go(&self, shard: &Shard) -> Result<(), Refusal> {
+        let Some(revoked) = self.revoked(shard) else { return Ok(()) };
+        let refusal = match revoked {
+            Revoked::Task => Refusal::from(Kind::TaskUnavailable),
+            Revoked::Caller => {
+                let challenge = self.snapshot.prepared.endpoints[self.endpoint.index()].challenge_invalid.clone();
+                Refusal { challenge: Some(challenge), ..Kind::Revoked.into() }
+            }
+        };
+        let code = refusal.kind.row().code;
+        end(shard, self, Ended { code, ..Ended::of(Status::Unreachable, refusal.status()) });
+        Err(refusal.recorded())
     }
 
     /// What is called otherwise by its server.

@@ -212,12 +212,18 @@ async fn send(
             // While it waited for something else; firing ends an exchange that is under way, and this one is not yet.
             return Ok(Err(UpstreamFault::Withdrawn));
         }
+        flight.may_go(shard)?;
         flight.tries(shard, &lane);
+        let may = || flight.revoked(shard).is_none();
+        let lane = Lane { may: Some(&may), ..lane };
         sent = watched(shard, conn, flight.era == Era::Modern, &lane, request, deadline, abort).await;
         flight.answered = shard.timers.now().mono;
         match sent {
-            // Another instance is no better for whom nobody waits for.
-            Err(UpstreamFault::Withdrawn) => break,
+            Err(UpstreamFault::Withdrawn) => {
+                // Revoked, or nobody waits any more: another instance is no better then.
+                flight.may_go(shard)?;
+                break;
+            }
             Err(fault) if fault.is_unsent() => {}
             _ => {
                 flight.written.set(true);

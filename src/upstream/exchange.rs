@@ -75,6 +75,9 @@ pub struct Lane<'a> {
     pub transport: Transport,
     /// When its breaker opens; `None` for what neither asks the breaker nor tells it anything.
     pub health: Option<Terms>,
+    /// Asked when a connection is there, immediately before anything is written: `false` sends nothing. `None` for what
+    /// always goes.
+    pub may: Option<&'a dyn Fn() -> bool>,
 }
 
 /// What goes. Heads are written anew: only these fields, and those that HTTP itself needs, reach the server.
@@ -393,7 +396,7 @@ impl Upstreams {
             stream.shutdown();
             return Err(Failed { fault: UpstreamFault::NoBuffer, unanswered: None });
         };
-        if abort.fired() {
+        if abort.fired() || lane.may.is_some_and(|may| !may()) {
             stream.shutdown();
             return Err(Failed { fault: UpstreamFault::Withdrawn, unanswered: None });
         }
