@@ -362,7 +362,12 @@ async fn events(
             return Err(broken(shard, flight, answer, UpstreamFault::Cut, abort));
         }
         answer.allow_until(deadline(shard, timeout));
-        if let Err(fault) = joined.wait(shard, conn, answer.fill(&shard.buffers)).await {
+        let filled =
+            joined.wait_while(shard, conn, answer.fill(&shard.buffers), || flight.is_revoked(shard), abort).await;
+        if flight.is_revoked(shard) {
+            return Err(withheld(shard, flight, answer, Kind::Revoked));
+        }
+        if let Err(fault) = filled {
             return Err(broken(shard, flight, answer, fault, abort));
         }
     }

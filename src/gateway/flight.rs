@@ -23,6 +23,7 @@ use crate::session::ledger::Upstream;
 use crate::upstream::UpstreamFault;
 use crate::upstream::exchange::Lane;
 
+use super::gate;
 use super::live::Who;
 use super::meter::{self, Figures};
 use super::modern::Opted;
@@ -149,6 +150,17 @@ impl Flight {
             ActiveTask::None | ActiveTask::Several => None,
         };
         newest.revocations.hits(&self.caller, task)
+    }
+
+    /// The same of what has begun, under other settings that have come since too.
+    pub(super) fn is_revoked(&self, shard: &Shard) -> bool {
+        let snapshot = shard.snapshot();
+        !snapshot.revocations.is_empty() && {
+            // Who cannot be told any more has still the names it came with.
+            let same = || (self.caller.clone(), ActiveTask::None);
+            let (caller, task) = self.who(&snapshot).unwrap_or_else(same);
+            gate::revoked(&snapshot, &caller, task).is_some()
+        }
     }
 
     /// Whether it may be written to a server: not by whom was revoked since it was decided on.
