@@ -281,7 +281,8 @@ impl Upstreams {
             Err(fault) => Err(fault),
         };
         // What went out once is not unsent.
-        result.map_err(|fault| if again && fault == UpstreamFault::Withdrawn { UpstreamFault::Abandoned } else { fault })
+        result
+            .map_err(|fault| if again && fault == UpstreamFault::Withdrawn { UpstreamFault::Abandoned } else { fault })
     }
 
     /// As [`Upstreams::exchange`], with a server that speaks HTTP+SSE: with the bridge in front of it.

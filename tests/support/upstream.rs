@@ -358,14 +358,14 @@ impl Reserved {
         self
     }
 
-    /// Whoever connects from now on waits, for as long as these are kept.
-    pub(crate) fn clogged(self) -> Vec<TcpStream> {
+    /// Whoever connects from now on waits, until it starts.
+    pub(crate) fn clogged(self) -> Clogged {
         self.socket.listen(0).expect("a bound socket can listen");
-        let mut kept = vec![self.socket.into()];
+        let mut kept = Vec::new();
         while let Ok(socket) = TcpStream::connect_timeout(&self.address, Duration::from_millis(300)) {
             kept.push(socket);
         }
-        kept
+        Clogged { reserved: self, kept }
     }
 
     /// Opens for business.
@@ -393,6 +393,20 @@ impl Reserved {
             }
         });
         Upstream { address: self.address, shared }
+    }
+}
+
+/// A port where whoever connects waits.
+pub(crate) struct Clogged {
+    reserved: Reserved,
+    kept: Vec<TcpStream>,
+}
+
+impl Clogged {
+    /// Whoever waits gets in.
+    pub(crate) fn start(self, plan: Plan) -> Upstream {
+        drop(self.kept);
+        self.reserved.start(plan)
     }
 }
 

@@ -366,16 +366,11 @@ fn what_is_left_behind_while_connecting_is_given_back() {
     let address = upstream.address();
     drop(upstream);
     let clogged = Reserved::at(address).clogged();
-    let under_way = || {
-        let shards = gateway.status()["shards"].as_array().cloned().unwrap_or_default();
-        shards.iter().map(|shard| shard["calls"].as_u64().unwrap_or_default()).sum::<u64>()
-    };
     let wire = pay().begin(&gateway);
-    eventually("it is under way", || under_way() == 1);
+    eventually("it is under way", || gateway.calls_under_way() == 1);
     drop(wire);
-    eventually("it is given up", || under_way() == 0);
-    drop(clogged);
-    let upstream = Reserved::at(address).start(Plan::tools(&["echo"]));
+    eventually("it is given up", || gateway.calls_under_way() == 0);
+    let upstream = clogged.start(Plan::tools(&["echo"]));
     // It may be left alone for a while.
     eventually("it is reached again", || {
         let post = pay();

@@ -31,6 +31,7 @@ mod record;
 mod reload;
 mod reopen;
 mod resume;
+mod revoke;
 mod roads;
 mod sessions;
 mod shares;
