@@ -655,6 +655,10 @@ pub const PUBLISH_GATHER_MS: u64 = 20;
 pub const PUBLISH_MS_MIN: u64 = 1_000;
 /// One request on the admin listener, milliseconds.
 pub const ADMIN_ANSWER_MS_MAX: u64 = 2_000;
+/// The head of one, from whoever has not shown a token yet, milliseconds.
+pub const ADMIN_HEAD_MS_MAX: u64 = 500;
+/// Connections of the admin listener whose token was not seen; each has a thread, and the oldest makes room.
+pub const ADMIN_STRANGERS_MAX: usize = 64;
 /// What the command line waits for what it has told a gateway to do, milliseconds.
 pub const ADMIN_ORDER_MS_MAX: u64 = 60_000;
 /// The kernel lets go of a killed predecessor's listeners with its ring, some time after its end: a start waits for a

@@ -14,7 +14,7 @@ use crate::record::frame::Status;
 use crate::session::ledger::Upstream;
 use crate::session::way::{In, WayFault};
 use crate::upstream::UpstreamFault;
-use crate::upstream::exchange::{Abort, Answer};
+use crate::upstream::exchange::{Abort, Answer, Lane};
 use crate::uring::buffer::Buffer;
 
 use super::answer::{Media, accept, deadline, media, of_facts, retire};
@@ -115,14 +115,25 @@ async fn sent_to(
         flight.sent = shard.timers.now().mono;
         flight.goes_to(shard, upstream);
         if flight.is_cancelled(shard) {
-            return Ok(Err(UpstreamFault::Abandoned));
+            return Ok(Err(UpstreamFault::Withdrawn));
         }
+        flight.may_go(shard)?;
         flight.tries(shard, &lane);
+        let may = || flight.revoked(shard).is_none();
+        let lane = Lane { may: Some(&may), ..lane };
         answer = joined.wait(shard, conn, sent(shard, &lane, request, deadline, &slot.abort)).await;
         flight.answered = shard.timers.now().mono;
-        if !matches!(answer, Err(fault) if fault.is_unsent()) {
-            flight.written.set(true);
-            break;
+        match answer {
+            Err(UpstreamFault::Withdrawn) => {
+                // Revoked, or nobody waits any more: another instance is no better then.
+                flight.may_go(shard)?;
+                break;
+            }
+            Err(fault) if fault.is_unsent() => {}
+            _ => {
+                flight.written.set(true);
+                break;
+            }
         }
     }
     Ok(answer)
@@ -351,7 +362,12 @@ async fn events(
             return Err(broken(shard, flight, answer, UpstreamFault::Cut, abort));
         }
         answer.allow_until(deadline(shard, timeout));
-        if let Err(fault) = joined.wait(shard, conn, answer.fill(&shard.buffers)).await {
+        let filled =
+            joined.wait_while(shard, conn, answer.fill(&shard.buffers), || flight.is_revoked(shard), abort).await;
+        if flight.is_revoked(shard) {
+            return Err(withheld(shard, flight, answer, Kind::Revoked));
+        }
+        if let Err(fault) = filled {
             return Err(broken(shard, flight, answer, fault, abort));
         }
     }

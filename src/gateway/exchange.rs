@@ -196,6 +196,7 @@ fn lane(snapshot: &Held, server: ServerId, place: usize) -> Lane<'_> {
         transport: snapshot.transport(server),
         // A program's own supervisor knows best.
         health: settings.command().is_none().then_some(Terms::new(settings.health.failures, settings.health.open_ms)),
+        may: None,
     }
 }
 

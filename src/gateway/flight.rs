@@ -11,6 +11,7 @@ use crate::base::span::Span;
 use crate::base::time::{Moment, Now};
 use crate::identity::active::ActiveTask;
 use crate::identity::caller::{Caller, Owner};
+use crate::identity::revoked::Revoked;
 use crate::jsonrpc::scan::Shape;
 use crate::mcp::catalog::EraCatalog;
 use crate::mcp::merge::Merged;
@@ -22,6 +23,7 @@ use crate::session::ledger::Upstream;
 use crate::upstream::UpstreamFault;
 use crate::upstream::exchange::Lane;
 
+use super::gate;
 use super::live::Who;
 use super::meter::{self, Figures};
 use super::modern::Opted;
@@ -138,6 +140,48 @@ impl Flight {
         // Who could not be told once cannot be told later.
         *heir = Some(now.clone().unwrap_or(before));
         now.map(|who| (who.caller.clone(), who.task))
+    }
+
+    /// What of its caller and its task is revoked, as of this moment. The numbers are its own, the names everybody's.
+    pub(super) fn revoked(&self, shard: &Shard) -> Option<Revoked> {
+        let newest = shard.snapshot();
+        if newest.revocations.is_empty() {
+            return None;
+        }
+        let task = match self.task {
+            ActiveTask::One(task) => Some(self.snapshot.settings.policy.tasks().name(task)),
+            ActiveTask::None | ActiveTask::Several => None,
+        };
+        newest.revocations.hits(&self.caller, task)
+    }
+
+    /// The same of what has begun, under other settings that have come since too.
+    pub(super) fn is_revoked(&self, shard: &Shard) -> bool {
+        let snapshot = shard.snapshot();
+        !snapshot.revocations.is_empty() && {
+            // Who cannot be told any more has still the names it came with.
+            let same = || (self.caller.clone(), ActiveTask::None);
+            let (caller, task) = self.who(&snapshot).unwrap_or_else(same);
+            gate::revoked(&snapshot, &caller, task).is_some()
+        }
+    }
+
+    /// Whether it may be written to a server: not by whom was revoked since it was decided on.
+    ///
+    /// # Errors
+    /// What it is answered with then; recorded.
+    pub(super) fn may_go(&self, shard: &Shard) -> Result<(), Refusal> {
+        let Some(revoked) = self.revoked(shard) else { return Ok(()) };
+        let refusal = match revoked {
+            Revoked::Task => Refusal::from(Kind::TaskUnavailable),
+            Revoked::Caller => {
+                let challenge = self.snapshot.prepared.endpoints[self.endpoint.index()].challenge_invalid.clone();
+                Refusal { challenge: Some(challenge), ..Kind::Revoked.into() }
+            }
+        };
+        let code = refusal.kind.row().code;
+        end(shard, self, Ended { code, ..Ended::of(Status::Unreachable, refusal.status()) });
+        Err(refusal.recorded())
     }
 
     /// What is called otherwise by its server.
@@ -346,9 +390,11 @@ pub(super) fn failed(shard: &Shard, flight: &Flight, fault: UpstreamFault) -> Re
         UpstreamFault::Timeout => (Status::Timeout, Kind::ServerTimeout),
         UpstreamFault::Cut => (Status::Cut, Kind::ServerCut),
         UpstreamFault::BadAnswer => (Status::Invalid, Kind::ServerInvalid),
-        UpstreamFault::Abandoned if flight.is_cancelled(shard) => (Status::Cancelled, Kind::Cancelled),
-        UpstreamFault::Abandoned if shard.draining() => (Status::Cut, Kind::ServerCut),
-        UpstreamFault::Abandoned => (Status::Cancelled, Kind::ServerCut),
+        UpstreamFault::Abandoned | UpstreamFault::Withdrawn => match () {
+            () if flight.is_cancelled(shard) => (Status::Cancelled, Kind::Cancelled),
+            () if shard.draining() => (Status::Cut, Kind::ServerCut),
+            () => (Status::Cancelled, Kind::ServerCut),
+        },
     };
     let refusal = flight.faulted(kind, fault);
     end(shard, flight, Ended { code: kind.row().code, ..Ended::of(status, refusal.status()) });

@@ -211,14 +211,25 @@ async fn send(
         flight.goes_to(shard, upstream);
         if flight.is_cancelled(shard) {
             // While it waited for something else; firing ends an exchange that is under way, and this one is not yet.
-            return Ok(Err(UpstreamFault::Abandoned));
+            return Ok(Err(UpstreamFault::Withdrawn));
         }
+        flight.may_go(shard)?;
         flight.tries(shard, &lane);
+        let may = || flight.revoked(shard).is_none();
+        let lane = Lane { may: Some(&may), ..lane };
         sent = watched(shard, conn, flight.era == Era::Modern, &lane, request, deadline, abort).await;
         flight.answered = shard.timers.now().mono;
-        if !matches!(sent, Err(fault) if fault.is_unsent()) {
-            flight.written.set(true);
-            break;
+        match sent {
+            Err(UpstreamFault::Withdrawn) => {
+                // Revoked, or nobody waits any more: another instance is no better then.
+                flight.may_go(shard)?;
+                break;
+            }
+            Err(fault) if fault.is_unsent() => {}
+            _ => {
+                flight.written.set(true);
+                break;
+            }
         }
     }
     Ok(sent)

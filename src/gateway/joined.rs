@@ -2,7 +2,7 @@
 //! and are few bytes; an event stream from then on. Or answers that have a stream already, the one of HTTP+SSE.
 
 use std::future::Future;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 
 use crate::base::limits::{BATCH_ANSWER_BYTES_MAX, BUFFER_BYTES, STREAM_ACKNOWLEDGED_MS_MAX, STREAM_KEEPALIVE_MS};
@@ -10,6 +10,7 @@ use crate::base::time::Moment;
 use crate::http::head::{Framing, Version};
 use crate::http::sse::{self, Event};
 use crate::http::{body as chunks, reply};
+use crate::upstream::exchange::Abort;
 use crate::uring::buffer::Buffer;
 
 use super::answer::write_head;
@@ -105,15 +106,48 @@ impl Joined {
 
     /// Waits for `work`, and keeps the client's side alive meanwhile.
     pub(super) async fn wait<F: Future>(&mut self, shard: &Shard, conn: &mut Conn, work: F) -> F::Output {
-        let mut work = pin!(work);
+        self.waited(shard, conn, pin!(work), Heed::Nothing, || ()).await
+    }
+
+    /// The same for an exchange, which `abort` ends as soon as its caller `is_revoked`.
+    pub(super) async fn wait_while<F: Future>(
+        &mut self,
+        shard: &Shard,
+        conn: &mut Conn,
+        work: F,
+        is_revoked: impl Fn() -> bool,
+        abort: &Abort,
+    ) -> F::Output {
+        // What is in flight ends by itself then.
+        let look = || {
+            if is_revoked() && !abort.fired() {
+                abort.fire()
+            }
+        };
+        self.waited(shard, conn, pin!(work), Heed::Turns, look).await
+    }
+
+    /// Looks around, `look`, when callers are to be looked at again.
+    async fn waited<F: Future>(
+        &mut self,
+        shard: &Shard,
+        conn: &mut Conn,
+        mut work: Pin<&mut F>,
+        heed: Heed,
+        look: impl Fn(),
+    ) -> F::Output {
         loop {
             let until = match self.form {
                 Form::Array { .. } | Form::Elsewhere(_) => NEVER,
                 Form::Events(_) => self.spoken.plus_ms(STREAM_KEEPALIVE_MS),
             };
-            match watch::next(shard, conn, work.as_mut(), until, false, Heed::Nothing).await {
+            match watch::next(shard, conn, work.as_mut(), until, false, heed).await {
                 Woke::Done(done) => return done,
                 Woke::Time => {
+                    look();
+                    if shard.timers.now().mono < until {
+                        continue;
+                    }
                     let mut comment = Vec::with_capacity(24);
                     sse::write_comment(&mut comment, b"keep-alive");
                     self.heed_silence(conn, true);

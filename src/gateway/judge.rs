@@ -155,16 +155,7 @@ impl<'a> Judge<'a> {
     /// # Errors
     /// For a caller as for a bad token, for a task as for one that it does not hold.
     pub(super) fn unrevoked(&self, call: &Call) -> Result<(), Refusal> {
-        let newest = self.shard.snapshot();
-        if newest.revocations.is_empty() {
-            return Ok(());
-        }
-        // The numbers are the flight's, the names everybody's.
-        let task = match self.flight.task {
-            ActiveTask::One(task) => Some(self.flight.snapshot.settings.policy.tasks().name(task)),
-            ActiveTask::None | ActiveTask::Several => None,
-        };
-        match newest.revocations.hits(&self.flight.caller, task) {
+        match self.flight.revoked(self.shard) {
             None => Ok(()),
             Some(Revoked::Task) => Err(self.refused(call, &[], Kind::TaskUnavailable)),
             Some(Revoked::Caller) => {

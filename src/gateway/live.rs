@@ -1082,7 +1082,7 @@ pub(super) fn opened(feed: &Feed) -> Option<Result<(), Refusal>> {
                 UpstreamFault::NoBuffer => Kind::NoBuffer,
                 UpstreamFault::Timeout => Kind::ServerTimeout,
                 UpstreamFault::BadAnswer => Kind::ServerInvalid,
-                UpstreamFault::Cut | UpstreamFault::Abandoned => Kind::ServerCut,
+                UpstreamFault::Cut | UpstreamFault::Abandoned | UpstreamFault::Withdrawn => Kind::ServerCut,
             };
             Err(faulted(kind, fault).unanswerable())
         }

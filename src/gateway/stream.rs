@@ -10,7 +10,6 @@ use crate::base::time::Moment;
 use crate::http::body as chunks;
 use crate::http::head::{Framing, Version};
 use crate::http::sse::{self, Event, EventParser};
-use crate::identity::active::ActiveTask;
 use crate::jsonrpc::answer::Answer as Facts;
 use crate::jsonrpc::id;
 use crate::jsonrpc::scan::Shape;
@@ -27,7 +26,6 @@ use super::answer::{accept, deadline, of_facts, retire};
 use super::conn::Conn;
 use super::events::{self, Eyes, Said, Why};
 use super::flight::{Ended, Flight, NEVER, Next, end, reasoned};
-use super::gate;
 use super::live::{self, Feed, Source, Told};
 use super::modern;
 use super::refusal::{Kind, Refusal};
@@ -210,13 +208,7 @@ impl Relay<'_> {
 
     /// Whether its caller, or its task, has been revoked meanwhile.
     fn is_revoked(&self) -> bool {
-        let snapshot = self.shard.snapshot();
-        !snapshot.revocations.is_empty() && {
-            // Who cannot be told any more has still the names it came with.
-            let same = || (self.flight.caller.clone(), ActiveTask::None);
-            let (caller, task) = self.flight.who(&snapshot).unwrap_or_else(same);
-            gate::revoked(&snapshot, &caller, task).is_some()
-        }
+        self.flight.is_revoked(self.shard)
     }
 
     /// Whether, under other settings, its caller may still have all that it was granted, and where it has that from.

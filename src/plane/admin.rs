@@ -1,17 +1,18 @@
 //! The admin listener: is the process alive, is it ready, what does it know of its servers, what did it count. On an
 //! address of its own, loopback by default. Whoever may read the state folder may tell it to reload and to drain.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::base::limits::{
-    ADMIN_ANSWER_MS_MAX, ADMIN_BODY_BYTES_MAX, ADMIN_WORKERS_MAX, HEAD_BYTES_MAX, HOUSEKEEPING_MS,
+    ADMIN_ANSWER_MS_MAX, ADMIN_BODY_BYTES_MAX, ADMIN_HEAD_MS_MAX, ADMIN_STRANGERS_MAX, ADMIN_WORKERS_MAX,
+    HEAD_BYTES_MAX, HOUSEKEEPING_MS,
 };
 use crate::gateway::control::{Busy, Control, Life};
 use crate::gateway::tally::Section;
@@ -161,21 +162,75 @@ pub struct Desk {
 pub fn start(address: SocketAddr, desk: Desk) -> Result<SocketAddr, PlaneFault> {
     let listener = TcpListener::bind(address).map_err(|error| PlaneFault::Listen { address, error })?;
     let address = listener.local_addr().map_err(|error| PlaneFault::Listen { address, error })?;
-    let desk = Arc::new(desk);
+    let (desk, hall) = (Arc::new(desk), Arc::new(Hall::default()));
     std::thread::Builder::new()
         .name("plane-admin".into())
         .spawn(move || {
             for socket in listener.incoming() {
-                match socket {
-                    // One at a time, each within a bound: this is for probes and people.
-                    Ok(socket) => _ = answer(socket, &desk),
-                    // Out of descriptors, most likely.
-                    Err(_) => std::thread::sleep(Duration::from_millis(HOUSEKEEPING_MS)),
+                // Out of descriptors, or of threads, most likely.
+                if socket.and_then(|socket| receive(socket, &desk, &hall)).is_err() {
+                    std::thread::sleep(Duration::from_millis(HOUSEKEEPING_MS));
                 }
             }
         })
         .map_err(|error| PlaneFault::System { what: "a thread", error })?;
     Ok(address)
+}
+
+/// Serves a connection on a thread of its own: who says nothing keeps nobody waiting, least of all who revokes.
+fn receive(socket: TcpStream, desk: &Arc<Desk>, hall: &Arc<Hall>) -> std::io::Result<()> {
+    let place = hall.enter(socket);
+    let desk = desk.clone();
+    let work = move || _ = answer(place, &desk);
+    std::thread::Builder::new().name("plane-asked".into()).spawn(work).map(drop)
+}
+
+/// The connections whose token was not seen yet, oldest first.
+#[derive(Default)]
+struct Hall {
+    strangers: Mutex<VecDeque<Arc<TcpStream>>>,
+    left: Condvar,
+}
+
+impl Hall {
+    /// Takes a connection in. Where there are as many as may be, the oldest ends.
+    fn enter(self: &Arc<Self>, socket: TcpStream) -> Place {
+        let socket = Arc::new(socket);
+        let mut strangers = self.strangers();
+        while strangers.len() >= ADMIN_STRANGERS_MAX {
+            if let Some(oldest) = strangers.front() {
+                // Its thread notices, and leaves.
+                let _ = oldest.shutdown(Shutdown::Both);
+            }
+            strangers = self.left.wait(strangers).unwrap_or_else(PoisonError::into_inner);
+        }
+        strangers.push_back(socket.clone());
+        Place { hall: self.clone(), socket }
+    }
+
+    fn strangers(&self) -> MutexGuard<'_, VecDeque<Arc<TcpStream>>> {
+        self.strangers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A connection, and its place among those whose token was not seen.
+struct Place {
+    hall: Arc<Hall>,
+    socket: Arc<TcpStream>,
+}
+
+impl Place {
+    /// Its token is right: from here on it makes room for nobody.
+    fn known(self) -> Arc<TcpStream> {
+        self.socket.clone()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.hall.strangers().retain(|other| !Arc::ptr_eq(other, &self.socket));
+        self.hall.left.notify_all();
+    }
 }
 
 /// An answer, but for its body's length.
@@ -191,9 +246,11 @@ impl Page {
     }
 }
 
-fn answer(mut socket: TcpStream, desk: &Arc<Desk>) -> std::io::Result<()> {
-    // For the whole request: this thread serves everybody, one after the other.
-    let until = Instant::now() + Duration::from_millis(ADMIN_ANSWER_MS_MAX);
+fn answer(place: Place, desk: &Desk) -> std::io::Result<()> {
+    let began = Instant::now();
+    let (head_until, until) =
+        (began + Duration::from_millis(ADMIN_HEAD_MS_MAX), began + Duration::from_millis(ADMIN_ANSWER_MS_MAX));
+    let socket = &*place.socket;
     let mut bytes = Vec::new();
     let mut head = RequestHead::new();
     let complete = loop {
@@ -202,10 +259,10 @@ fn answer(mut socket: TcpStream, desk: &Arc<Desk>) -> std::io::Result<()> {
             Ok(Progress::Partial) if bytes.len() <= HEAD_BYTES_MAX => {}
             Ok(Progress::Partial) | Err(_) => break false,
         }
-        let Some(left) = left(until) else { return Ok(()) };
+        let Some(left) = left(head_until) else { return Ok(()) };
         socket.set_read_timeout(Some(left))?;
         let mut piece = [0; 2048];
-        let n = socket.read(&mut piece)?;
+        let n = { socket }.read(&mut piece)?;
         if n == 0 {
             return Ok(());
         }
@@ -219,13 +276,13 @@ fn answer(mut socket: TcpStream, desk: &Arc<Desk>) -> std::io::Result<()> {
         }
         (Method::Post, Some(order)) => {
             if desk.orders.allows(head.get(&bytes, Known::Authorization)) {
-                return carry_out(socket, desk, order);
+                return carry_out(&place.known(), desk, order);
             }
             Page::json(401, TOKEN)
         }
         _ if people::is_theirs(path) => {
             if desk.orders.allows(head.get(&bytes, Known::Authorization)) {
-                return attend(socket, desk, &head, bytes, until);
+                return attend(&place.known(), desk, &head, bytes, until);
             }
             Page::json(401, TOKEN)
         }
@@ -233,25 +290,32 @@ fn answer(mut socket: TcpStream, desk: &Arc<Desk>) -> std::io::Result<()> {
         (Method::Get | Method::Head, None) => page(path, &desk.control, &desk.health),
         _ => Page::json(400, PAGES),
     };
-    write(&mut socket, &page, head.method != Method::Head, until)
+    write(socket, &page, head.method != Method::Head, until)
 }
 
-/// Does as told, on a thread of its own: a reload takes its time, and probes must not wait for it.
-fn carry_out(mut socket: TcpStream, desk: &Arc<Desk>, order: Order) -> std::io::Result<()> {
-    let desk = desk.clone();
-    let work = move || {
-        let (status, body) = desk.orders.carry_out(order, &desk.control);
-        let until = Instant::now() + Duration::from_millis(ADMIN_ANSWER_MS_MAX);
-        // Whoever asked may have gone; it is done all the same.
-        let _ = write(&mut socket, &Page::json(status, body), true, until);
+/// Does as told.
+fn carry_out(socket: &TcpStream, desk: &Desk, order: Order) -> std::io::Result<()> {
+    let (status, body) = desk.orders.carry_out(order, &desk.control);
+    let until = Instant::now() + Duration::from_millis(ADMIN_ANSWER_MS_MAX);
+    // Whoever asked may have gone; it is done all the same.
+    write(socket, &Page::json(status, body), true, until)
+}
+
+/// Does what a person wants.
+fn attend(socket: &TcpStream, desk: &Desk, head: &RequestHead, bytes: Vec<u8>, until: Instant) -> std::io::Result<()> {
+    let result = if desk.at_work.fetch_add(1, Ordering::AcqRel) < ADMIN_WORKERS_MAX {
+        work(socket, desk, head, bytes, until)
+    } else {
+        let (status, body) = people::refused(503, "too many requests are being worked on");
+        write(socket, &Page::json(status, body), head.method != Method::Head, until)
     };
-    std::thread::Builder::new().name("plane-order".into()).spawn(work).map(drop)
+    desk.at_work.fetch_sub(1, Ordering::AcqRel);
+    result
 }
 
-/// Does what a person wants, on a thread of its own: a revocation waits for the shards.
-fn attend(
-    mut socket: TcpStream,
-    desk: &Arc<Desk>,
+fn work(
+    mut socket: &TcpStream,
+    desk: &Desk,
     head: &RequestHead,
     mut bytes: Vec<u8>,
     until: Instant,
@@ -264,7 +328,7 @@ fn attend(
     };
     if length > ADMIN_BODY_BYTES_MAX {
         let (status, body) = people::refused(413, "the body must have a Content-Length, of 2 MiB at most");
-        return write(&mut socket, &Page::json(status, body), with_body, until);
+        return write(socket, &Page::json(status, body), with_body, until);
     }
     while bytes.len() < head.end + length {
         let Some(left) = left(until) else { return Ok(()) };
@@ -276,24 +340,12 @@ fn attend(
         }
         bytes.extend_from_slice(&piece[..n]);
     }
-    if desk.at_work.fetch_add(1, Ordering::AcqRel) >= ADMIN_WORKERS_MAX {
-        desk.at_work.fetch_sub(1, Ordering::AcqRel);
-        let (status, body) = people::refused(503, "too many requests are being worked on");
-        return write(&mut socket, &Page::json(status, body), with_body, until);
-    }
-    let (desk, method, path, end) = (desk.clone(), head.method, head.path, head.end);
-    let worker = desk.clone();
-    let work = move || {
-        let (status, body) = worker.people.answer(method, path.of(&bytes), &bytes[end..end + length]);
-        worker.at_work.fetch_sub(1, Ordering::AcqRel);
-        let until = Instant::now() + Duration::from_millis(ADMIN_ANSWER_MS_MAX);
-        let _ = write(&mut socket, &Page::json(status, body), with_body, until);
-    };
-    let begun = std::thread::Builder::new().name("plane-people".into()).spawn(work);
-    begun.map(drop).inspect_err(|_| _ = desk.at_work.fetch_sub(1, Ordering::AcqRel))
+    let (status, body) = desk.people.answer(head.method, head.path.of(&bytes), &bytes[head.end..head.end + length]);
+    let until = Instant::now() + Duration::from_millis(ADMIN_ANSWER_MS_MAX);
+    write(socket, &Page::json(status, body), with_body, until)
 }
 
-fn write(socket: &mut TcpStream, page: &Page, with_body: bool, until: Instant) -> std::io::Result<()> {
+fn write(mut socket: &TcpStream, page: &Page, with_body: bool, until: Instant) -> std::io::Result<()> {
     let mut out = Vec::with_capacity(256 + page.body.len());
     reply::write_status(&mut out, page.status);
     let mut field = |name, value: &str| _ = reply::write_field(&mut out, name, value.as_bytes());

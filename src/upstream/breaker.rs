@@ -91,7 +91,7 @@ impl Verdict {
             Ok(_) => Self::Well,
             // A name that does not resolve refuses at once, and is good again as soon as it does.
             Err(UpstreamFault::NoAddress | UpstreamFault::NoBuffer | UpstreamFault::Abandoned) => Self::Nothing,
-            Err(UpstreamFault::Unhealthy { .. }) => Self::Nothing,
+            Err(UpstreamFault::Unhealthy { .. } | UpstreamFault::Withdrawn) => Self::Nothing,
             Err(fault) => Self::Failed(Failure::Fault(fault)),
         }
     }
@@ -607,7 +607,8 @@ mod tests {
         for fault in FAULTS {
             check(Err(*fault), Verdict::Failed(Failure::Fault(*fault)));
         }
-        for fault in [UpstreamFault::NoAddress, UpstreamFault::NoBuffer, UpstreamFault::Abandoned] {
+        use UpstreamFault::{Abandoned, NoAddress, NoBuffer, Withdrawn};
+        for fault in [NoAddress, NoBuffer, Abandoned, Withdrawn] {
             check(Err(fault), Verdict::Nothing);
         }
     }

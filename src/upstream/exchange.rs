@@ -75,6 +75,9 @@ pub struct Lane<'a> {
     pub transport: Transport,
     /// When its breaker opens; `None` for what neither asks the breaker nor tells it anything.
     pub health: Option<Terms>,
+    /// Asked when a connection is there, immediately before anything is written: `false` sends nothing. `None` for what
+    /// always goes.
+    pub may: Option<&'a dyn Fn() -> bool>,
 }
 
 /// What goes. Heads are written anew: only these fields, and those that HTTP itself needs, reach the server.
@@ -263,18 +266,23 @@ impl Upstreams {
             Transport::Sse => return Box::pin(self.bridged(lane, request, deadline, abort)).await,
             Transport::Stdio => return Box::pin(self.to_program(lane, request, deadline, abort)).await,
         }
-        let mut request = request;
+        let (mut request, mut again) = (request, false);
         if let Some(stream) = self.pool.take(lane.instance.digest, self.timers.last().mono) {
             match self.converse(lane, request, deadline, abort, stream).await {
                 // A kept connection that ends without one byte of an answer was closed while it was idle.
-                Err(Failed { fault: UpstreamFault::Cut, unanswered: Some(again) }) if again.repeatable => {
-                    request = again
+                Err(Failed { fault: UpstreamFault::Cut, unanswered: Some(whole) }) if whole.repeatable => {
+                    (request, again) = (whole, true);
                 }
                 other => return other.map_err(|failed| failed.fault),
             }
         }
-        let stream = Box::pin(self.connect(lane, deadline, abort)).await?;
-        self.converse(lane, request, deadline, abort, stream).await.map_err(|failed| failed.fault)
+        let result = match Box::pin(self.connect(lane, deadline, abort)).await {
+            Ok(stream) => self.converse(lane, request, deadline, abort, stream).await.map_err(|failed| failed.fault),
+            Err(fault) => Err(fault),
+        };
+        // What went out once is not unsent.
+        result
+            .map_err(|fault| if again && fault == UpstreamFault::Withdrawn { UpstreamFault::Abandoned } else { fault })
     }
 
     /// As [`Upstreams::exchange`], with a server that speaks HTTP+SSE: with the bridge in front of it.
@@ -349,7 +357,7 @@ impl Upstreams {
                 }
             }
             if abort.fired() {
-                return Err(UpstreamFault::Abandoned);
+                return Err(UpstreamFault::Withdrawn);
             }
         }
         Err(fault)
@@ -389,6 +397,10 @@ impl Upstreams {
             stream.shutdown();
             return Err(Failed { fault: UpstreamFault::NoBuffer, unanswered: None });
         };
+        if abort.fired() || lane.may.is_some_and(|may| !may()) {
+            stream.shutdown();
+            return Err(Failed { fault: UpstreamFault::Withdrawn, unanswered: None });
+        }
         abort.watch(stream.socket());
         let guard = self.timers.deadline(stream.socket(), deadline);
         let epoch = self.pool.epoch();

@@ -61,6 +61,7 @@ impl Road {
             transport: Transport::Http,
             // Whoever asked the bridge has asked the breaker.
             health: None,
+            may: None,
         }
     }
 

@@ -48,6 +48,9 @@ pub enum UpstreamFault {
     /// We ended it: the caller left, or the gateway is stopping.
     #[error("the call was abandoned")]
     Abandoned,
+    /// The same, before anything was sent.
+    #[error("the call was withdrawn")]
+    Withdrawn,
 }
 
 impl UpstreamFault {
@@ -55,7 +58,8 @@ impl UpstreamFault {
     #[must_use]
     pub fn is_unsent(self) -> bool {
         match self {
-            Self::Unreachable | Self::Untrusted | Self::NoAddress | Self::NoBuffer | Self::Unhealthy { .. } => true,
+            Self::Unreachable | Self::Untrusted | Self::NoAddress | Self::NoBuffer => true,
+            Self::Unhealthy { .. } | Self::Withdrawn => true,
             Self::Timeout | Self::Cut | Self::BadAnswer | Self::Abandoned => false,
         }
     }

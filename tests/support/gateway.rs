@@ -342,6 +342,12 @@ impl Gateway {
         Wire::to(self.admin).ask(ask.as_bytes()).json()
     }
 
+    /// How many calls are under way, by `/status`.
+    pub(crate) fn calls_under_way(&self) -> u64 {
+        let shards = self.status()["shards"].as_array().cloned().unwrap_or_default();
+        shards.iter().map(|shard| shard["calls"].as_u64().unwrap_or_default()).sum()
+    }
+
     /// Has it read its configuration again, and waits until it has; how that went.
     #[track_caller]
     pub(crate) fn reload(&self) -> Value {

@@ -358,6 +358,16 @@ impl Reserved {
         self
     }
 
+    /// Whoever connects from now on waits, until it starts.
+    pub(crate) fn clogged(self) -> Clogged {
+        self.socket.listen(0).expect("a bound socket can listen");
+        let mut kept = Vec::new();
+        while let Ok(socket) = TcpStream::connect_timeout(&self.address, Duration::from_millis(300)) {
+            kept.push(socket);
+        }
+        Clogged { reserved: self, kept }
+    }
+
     /// Opens for business.
     pub(crate) fn start(self, plan: Plan) -> Upstream {
         let Plan { tools, eras, script, hasty } = plan;
@@ -383,6 +393,20 @@ impl Reserved {
             }
         });
         Upstream { address: self.address, shared }
+    }
+}
+
+/// A port where whoever connects waits.
+pub(crate) struct Clogged {
+    reserved: Reserved,
+    kept: Vec<TcpStream>,
+}
+
+impl Clogged {
+    /// Whoever waits gets in.
+    pub(crate) fn start(self, plan: Plan) -> Upstream {
+        drop(self.kept);
+        self.reserved.start(plan)
     }
 }
 

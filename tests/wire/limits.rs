@@ -356,6 +356,35 @@ fn what_was_not_written_is_given_back() {
     assert_eq!(upstream.calls().len(), 1);
 }
 
+/// A client that leaves while the gateway still connects has had nothing written.
+#[test]
+fn what_is_left_behind_while_connecting_is_given_back() {
+    let upstream = Plan::tools(&["echo"]).start();
+    let rule = json!({ "id": "few", "permit": ["up/*"], "limits": [{ "once": "args.invoice" }] });
+    let gateway = Setup::new().server("up", &upstream.url()).rule(rule).start();
+    let pay = || call("echo", &json!({ "invoice": "a" }));
+    let address = upstream.address();
+    drop(upstream);
+    let clogged = Reserved::at(address).clogged();
+    let wire = pay().begin(&gateway);
+    eventually("it is under way", || gateway.calls_under_way() == 1);
+    drop(wire);
+    eventually("it is given up", || gateway.calls_under_way() == 0);
+    let upstream = clogged.start(Plan::tools(&["echo"]));
+    // It may be left alone for a while.
+    eventually("it is reached again", || {
+        let post = pay();
+        let response = post.to(&gateway);
+        let failed = response.json()["error"].is_object();
+        if !failed {
+            post.is_echoed(&response);
+        }
+        !failed
+    });
+    is_refused(&pay().to(&gateway), "limit");
+    assert_eq!(upstream.calls().len(), 1);
+}
+
 #[test]
 fn calls_at_once_are_counted_until_they_end() {
     let upstream = Plan::tools(&["slow", "echo"])

@@ -1,17 +1,18 @@
 //! Clients of the deprecated HTTP+SSE transport (MCP 2024-11-05): one event stream each, and POSTs that are only
 //! acknowledged.
 
+use std::path::Path;
 use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::support::gateway::{Gateway, PATIENCE, Setup, Who, eventually};
+use crate::support::gateway::{Gateway, PATIENCE, Setup, Who, eventually, run};
 use crate::support::http::{Events, Response, Wire};
 use crate::support::mcp::{LEGACY, Post, open_session, session_request, text_of};
 use crate::support::oracle;
 use crate::support::sse_server::SsePlan;
-use crate::support::upstream::{Acted, Plan, Seen, Upstream, progress, said};
+use crate::support::upstream::{Acted, Plan, Reserved, Seen, Upstream, progress, said};
 
 const OLD: &str = "2024-11-05";
 
@@ -556,6 +557,30 @@ fn a_token_ends() {
     let old = Old::connect(&gateway, &format!("authorization: Bearer {token}\r\n"));
     let (messages, end) = old.events.rest();
     assert!(messages.is_empty() && end.is_ok());
+}
+
+/// What waits to be sent when its caller is revoked is not sent.
+#[test]
+fn revoked_before_it_is_sent() {
+    let upstream = upstream();
+    let gateway = setup(&upstream).tokens("deny").set("/limits/connect", json!("60s")).start();
+    let token = gateway.token(&Who::default());
+    let list = || Post::modern("tools/list", json!({})).token(&token).to(&gateway).status() == 200;
+    eventually("the catalogue is known", list);
+    let old = Old::begun(&gateway, &format!("authorization: Bearer {token}\r\n"));
+    upstream.wait("that it is initialized", |seen| seen.method() == "notifications/initialized");
+    let address = upstream.address();
+    drop(upstream);
+    let clogged = Reserved::at(address).clogged();
+    old.send(Post::legacy_call("", "echo"));
+    eventually("it is under way", || gateway.calls_under_way() == 1);
+    let (config, admin) = (gateway.config().display().to_string(), gateway.admin.to_string());
+    let words = ["revoke", "--all", "--config", &config, "--admin", &admin];
+    let run = run(Path::new("."), &words);
+    assert!(run.status.is_some_and(|status| status.success()), "{}", run.stderr);
+    let upstream = clogged.start(Plan::tools(&["echo"]));
+    eventually("it is over", || gateway.calls_under_way() == 0);
+    assert!(upstream.calls().is_empty(), "{:?}", upstream.calls());
 }
 
 /// In front of a server that speaks this transport too, and nothing else.

@@ -1,7 +1,10 @@
 //! The kill switch: what is revoked does nothing more, on any shard, from the moment that is said, until it is undone.
 
+use std::collections::VecDeque;
 use std::fs;
+use std::net::TcpStream;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -12,7 +15,7 @@ use crate::support::http::Wire;
 use crate::support::mcp::{Post, open_session, session_request};
 use crate::support::oracle;
 use crate::support::peers::Run;
-use crate::support::upstream::{Acted, Plan, Upstream, progress, said};
+use crate::support::upstream::{Acted, Plan, Reserved, Upstream, progress, said};
 
 /// `hold` tells of its progress and waits to be let go; subscriptions of clients are acknowledged, and last.
 fn upstream() -> Upstream {
@@ -285,6 +288,94 @@ fn a_slow_body_does_not_outlive_it() {
     assert_eq!(answer.status(), 401, "{}", answer.text());
     assert!(upstream.calls().iter().all(|seen| seen.value() != post.value));
     oracle::check(&gateway, &[("up", &upstream)]);
+}
+
+/// A session of the one revision that has batches.
+#[track_caller]
+fn session_with_batches(gateway: &Gateway, token: &str) -> String {
+    let answer = Post::initialize("2025-03-26").token(token).to(gateway);
+    let session = answer.field("mcp-session-id").to_owned();
+    let told = json!({ "jsonrpc": "2.0", "method": "notifications/initialized" });
+    let told = Post::tell(&session, told).without("mcp-protocol-version").token(token);
+    assert_eq!(told.to(gateway).status(), 202, "{}", answer.text());
+    session
+}
+
+/// A batch of one call.
+fn batch(session: &str, tool: &str, token: &str) -> Post {
+    let meta = json!({ "progressToken": "p" });
+    let params = json!({ "name": tool, "arguments": { "value": "batched", "invoice": "b" }, "_meta": meta });
+    let call = json!([{ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params }]);
+    Post::tell(session, Value::Null).without("mcp-protocol-version").body(call.to_string()).token(token)
+}
+
+/// What was decided before, and still waits for its server, is not written to it; what it had at stake goes back.
+#[test]
+fn a_call_that_waits_to_be_sent_stays_here() {
+    let upstream = Plan::tools(&["echo"]).start();
+    let rule = json!({ "id": "paid", "permit": ["up/*"], "limits": [{ "once": "args.invoice" }] });
+    let setup = Setup::new().server("up", &upstream.url()).rule(rule).tokens("deny");
+    let gateway = setup.set("/limits/connect", json!("60s")).start();
+    let his = gateway.token(&ada());
+    let session = session_with_batches(&gateway, &his);
+    let address = upstream.address();
+    drop(upstream);
+    let clogged = Reserved::at(address).clogged();
+    let pay = || Post::call("echo").param("/arguments/invoice", json!("a")).token(&his);
+    let mut waiting = [pay().begin(&gateway), batch(&session, "echo", &his).begin(&gateway)];
+    eventually("both are under way", || gateway.calls_under_way() == 2);
+    revoked(&gateway, &["--subject", "ada"]);
+    let upstream = clogged.start(Plan::tools(&["echo"]));
+    for wire in &mut waiting {
+        let answer = wire.response();
+        assert_eq!(answer.status(), 401, "{}", answer.text());
+    }
+    assert!(upstream.calls().is_empty(), "{:?}", upstream.calls());
+    revoked(&gateway, &["--subject", "ada", "--undo"]);
+    let again = pay();
+    again.echoed(&gateway);
+    let repeated = pay().to(&gateway).json();
+    assert_eq!(repeated["result"]["isError"], true, "{repeated}");
+    let batched = batch(&session, "echo", &his).to(&gateway);
+    assert_eq!(batched.json()[0]["result"]["isError"], Value::Null, "{}", batched.text());
+}
+
+#[test]
+fn a_batch_that_streams_ends() {
+    let (gateway, upstream) = pair(Setup::new());
+    let his = gateway.token(&ada());
+    let session = session_with_batches(&gateway, &his);
+    let mut events = batch(&session, "hold", &his).stream(&gateway);
+    assert_eq!(events.message()["params"]["progress"], 1);
+    let since = Instant::now();
+    revoked(&gateway, &["--subject", "ada"]);
+    ends("a batch", || events.rest().0.last().is_some_and(|it| it["error"]["code"].is_i64()), since);
+    upstream.open("held");
+}
+
+/// Whoever opens connections to the admin listener and says nothing keeps nobody from it.
+#[test]
+fn idle_connections_are_not_in_its_way() {
+    let (gateway, _upstream) = pair(Setup::new());
+    let his = gateway.token(&ada());
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut idle = VecDeque::new();
+            while !stop.load(Ordering::Acquire) {
+                idle.extend(TcpStream::connect(gateway.admin));
+                if idle.len() > 256 {
+                    idle.pop_front();
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+        std::thread::sleep(Duration::from_millis(500));
+        let run = revoke(&gateway, &["--subject", "ada"]);
+        stop.store(true, Ordering::Release);
+        assert_eq!(code(&run), Some(0), "{}", run.stderr);
+    });
+    refused_everywhere(&gateway, &Post::call("echo").token(&his));
 }
 
 #[test]
