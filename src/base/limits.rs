@@ -574,6 +574,8 @@ pub const APPROVAL_BYTES_MAX: usize = 64 * 1024;
 pub const APPROVALS_MAX: usize = 1_024;
 /// And of one subject.
 pub const APPROVALS_OF_SUBJECT_MAX: usize = 64;
+/// And what they take, bytes: room for sixteen of the largest.
+pub const APPROVALS_OF_SUBJECT_BYTES_MAX: usize = 1024 * 1024;
 /// And what all of them show, bytes.
 pub const APPROVALS_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Revocations in force.
