@@ -11,7 +11,7 @@ use super::cond::Facts;
 use super::decide::Scene;
 use super::limit::{By, Limit, Party, Rate, RateOf, What};
 use super::needs::CountKey;
-use super::rule::PolicySet;
+use super::rule::{Mode, PolicySet};
 use super::table::{Place, Table};
 use crate::base::ids::RuleId;
 
@@ -77,7 +77,7 @@ impl Table {
             }
             _ => {}
         }
-        Some(digest.finish())
+        Some(digest.finish().of_shadow(self.set.rule(rule).mode == Mode::Shadow))
     }
 
     /// The key of an `after` for calls whose owner or `same` cannot be told: all parts of it that may be unknown are left
@@ -88,14 +88,14 @@ impl Table {
         // What may be unknown is not looked at, so nothing is.
         let _ = self.owner(Some((rule, limit)), by, payer, &mut digest, true);
         digest.part(b'*', &[]);
-        digest.finish()
+        digest.finish().of_shadow(self.set.rule(rule).mode == Mode::Shadow)
     }
 
     /// The key of a rate for a call; `None` where nobody owns that count.
     pub(super) fn rate_key(&self, rate: u16, payer: &Payer<'_>) -> Option<CountKey> {
         let mut digest = Digest::new(self.keys.rates[usize::from(rate)]);
         self.owner(None, &self.set.rates()[usize::from(rate)].by, payer, &mut digest, false)?;
-        Some(digest.finish())
+        Some(digest.finish().of_shadow(false))
     }
 
     /// Writes down whose a count is. `wild`: without the parts that may be unknown.

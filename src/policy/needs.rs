@@ -11,6 +11,21 @@ use crate::base::ids::RuleId;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CountKey(pub [u8; 16]);
 
+impl CountKey {
+    /// The same, as a count of a rule in shadow, or of one that is enforced: never the same count.
+    #[must_use]
+    pub fn of_shadow(mut self, shadow: bool) -> Self {
+        self.0[SHADOW_BYTE] = self.0[SHADOW_BYTE] & !1 | u8::from(shadow);
+        self
+    }
+
+    /// Whether it is a count of a rule in shadow.
+    #[must_use]
+    pub fn is_shadow(self) -> bool {
+        self.0[SHADOW_BYTE] & 1 == 1
+    }
+}
+
 /// What asks for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Source {
@@ -110,3 +125,6 @@ impl Past for NoPast {
         false
     }
 }
+
+/// One that neither picks the stripe nor the place in it.
+const SHADOW_BYTE: usize = 7;
