@@ -1,6 +1,7 @@
 //! What a call needs beside the rules: room in counts, an earlier call, a place in a bucket. The decision says what;
 //! the ledger reserves it, all or none.
 
+use ring::hmac;
 use smallvec::SmallVec;
 
 use super::cond::Number;
@@ -23,6 +24,25 @@ impl CountKey {
     #[must_use]
     pub fn is_shadow(self) -> bool {
         self.0[SHADOW_BYTE] & 1 == 1
+    }
+}
+
+/// The secret that keys of counts are made with: who knows the policy alone cannot tell which counts lie together. It
+/// must outlive the process, as counts do.
+#[derive(Clone, Debug)]
+pub struct CountSecret(pub(super) hmac::Key);
+
+impl CountSecret {
+    /// The one that follows from a secret of the state folder.
+    #[must_use]
+    pub fn derive(secret: &[u8; 32]) -> Self {
+        Self(hmac::Key::new(hmac::HMAC_SHA256, secret))
+    }
+
+    /// No secret: for tables whose counts nobody keeps.
+    #[must_use]
+    pub fn fixed() -> Self {
+        Self::derive(&[0; 32])
     }
 }
 

@@ -841,7 +841,7 @@ impl fmt::Display for Quantity {
     }
 }
 
-/// A key is a digest under a secret of the policy's: its first bytes are as good as any.
+/// A key is a digest under a secret of the state folder's: any of its bytes are as good as any.
 fn hash(key: CountKey) -> u64 {
     u64::from_le_bytes([key.0[8], key.0[9], key.0[10], key.0[11], key.0[12], key.0[13], key.0[14], key.0[15]])
 }
