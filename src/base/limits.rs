@@ -586,6 +586,8 @@ pub const APPROVALS_BYTES_MAX: usize = 16 * 1024 * 1024;
 pub const REVOCATIONS_MAX: usize = 16 * 1024;
 /// What is revoked, or why, bytes each.
 pub const REVOCATION_TEXT_BYTES_MAX: usize = 1_024;
+/// A `jti` that is given where a token is expected, bytes.
+pub const REVOCATION_JTI_BYTES_MAX: usize = 256;
 /// Rules named in one permit or refusal: the first ones in the order of the file.
 pub const RULES_NAMED_MAX: usize = 8;
 /// Arguments that conditions ask for in vain, told of one policy.
