@@ -12,6 +12,8 @@ pub(crate) const EXIT_OK: u8 = 0;
 pub(crate) const EXIT_FAILURE: u8 = 1;
 /// The configuration has faults.
 pub(crate) const EXIT_CONFIG: u8 = 3;
+/// The command line says nothing that can be done; also what `clap` ends with.
+pub(crate) const EXIT_USAGE: u8 = 2;
 /// An address, folder, or kernel feature that was asked for cannot be had.
 pub(crate) const EXIT_START: u8 = 4;
 /// The gateway is not healthy.
@@ -225,7 +227,7 @@ pub(crate) struct Signed {
 /// survives restarts, and is undone by the same command with --undo. Where no gateway runs, it is written to the state
 /// folder and holds from the next start on.
 #[derive(Debug, Args)]
-#[command(group = clap::ArgGroup::new("what").required(true).args(["subject", "agent", "task", "token", "all", "list"]))]
+#[command(group = clap::ArgGroup::new("what").required(true).args(["subject", "agent", "task", "token", "jti", "all", "list"]))]
 pub(crate) struct Revoke {
     #[command(flatten)]
     pub(crate) steer: Steer,
@@ -245,6 +247,9 @@ pub(crate) struct Revoke {
     /// or its 'jti'.
     #[arg(long, value_name = "TOKEN")]
     pub(crate) token: Option<String>,
+    /// Tokens with this 'jti', whatever it looks like.
+    #[arg(long, value_name = "ID")]
+    pub(crate) jti: Option<String>,
     /// Everybody.
     #[arg(long)]
     pub(crate) all: bool,

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::io::Read as _;
 
 use anyhow::{Context as _, bail};
-use portcullis::identity::revoked::{Revocation, Revocations, Target};
+use portcullis::identity::revoked::{Revocation, Revocations, RevokeFault, Target};
 use portcullis::plane::PlaneFault;
 use portcullis::plane::revoke::{self as file, SwitchFault};
 use portcullis::uring::wait::clock;
@@ -194,7 +194,13 @@ pub(crate) fn revoke(revoke: &Revoke) -> anyhow::Result<u8> {
     if revoke.list {
         return list(revoke);
     }
-    let target = target(revoke)?;
+    let target = match target(revoke)? {
+        Ok(target) => target,
+        Err(fault) => {
+            eprintln!("error: NOT revoked: {fault}");
+            return Ok(cli::EXIT_USAGE);
+        }
+    };
     let by = revoke.signed.name();
     let Some(gateway) = Gateway::anywhere(&revoke.steer)? else { return Ok(cli::EXIT_CONFIG) };
     if let Some(answer) = gateway.try_tell(if revoke.undo { "DELETE" } else { "POST" }, "/revocations", &{
@@ -308,21 +314,23 @@ fn named(entry: &Value) -> String {
     out
 }
 
-fn target(revoke: &Revoke) -> anyhow::Result<Target> {
-    let Revoke { subject, issuer, agent, task, token, .. } = revoke;
-    Ok(match (subject, agent, task, token) {
+/// Whom the command line means. What is wrong with it never says what was given: that may be a token.
+fn target(revoke: &Revoke) -> anyhow::Result<Result<Target, RevokeFault>> {
+    let Revoke { subject, issuer, agent, task, token, jti, .. } = revoke;
+    Ok(match (subject, agent, task, token, jti) {
         (Some(subject), ..) => {
-            Target::Subject { issuer: issuer.as_deref().map(Into::into), subject: subject.as_str().into() }
+            Ok(Target::Subject { issuer: issuer.as_deref().map(Into::into), subject: subject.as_str().into() })
         }
-        (_, Some(agent), ..) => Target::Agent(agent.as_str().into()),
-        (_, _, Some(task), _) => Target::Task(task.as_str().into()),
-        (.., Some(token)) if token == "-" => {
+        (_, Some(agent), ..) => Ok(Target::Agent(agent.as_str().into())),
+        (_, _, Some(task), ..) => Ok(Target::Task(task.as_str().into())),
+        (.., Some(token), _) if token == "-" => {
             let mut text = String::new();
             std::io::stdin().take(TOKEN_BYTES_MAX).read_to_string(&mut text).context("cannot read standard input")?;
-            Target::token(text.trim())
+            Target::token(&text)
         }
-        (.., Some(token)) => Target::token(token.trim()),
-        _ => Target::All,
+        (.., Some(token), _) => Target::token(token),
+        (.., Some(jti)) => Target::jti(jti),
+        _ => Ok(Target::All),
     })
 }
 

@@ -425,9 +425,11 @@ pub const ASKS_MAX: usize = 16 * 1024;
 pub const SERVER_ASKS_MAX: usize = ASKS_MAX / LEDGER_STRIPES / 2;
 
 /// Counts of limits and rates, of all owners.
-pub const COUNTS_MAX: usize = COUNTS_STRIPE_MAX * LEDGER_STRIPES;
-/// And of one stripe.
+pub const COUNTS_MAX: usize = (COUNTS_STRIPE_MAX + COUNTS_STRIPE_SHADOW_MAX) * LEDGER_STRIPES;
+/// And of one stripe, of rules that are enforced.
 pub const COUNTS_STRIPE_MAX: usize = 16 * 1024;
+/// And of those in shadow, which take no room of the others.
+pub const COUNTS_STRIPE_SHADOW_MAX: usize = COUNTS_STRIPE_MAX / 8;
 /// Entries that the window of a count keeps apart.
 pub const COUNT_ENTRIES_MAX: usize = 256;
 /// And when those of its stripe take too much.
@@ -436,6 +438,8 @@ pub const COUNT_ENTRIES_MIN: usize = 4;
 pub const COUNT_NOTES_MAX: usize = 8;
 /// What the entries of a stripe take before its windows keep fewer apart, bytes.
 pub const COUNTS_STRIPE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// And before those of rules in shadow do, bytes.
+pub const COUNTS_STRIPE_SHADOW_BYTES_MAX: usize = COUNTS_STRIPE_BYTES_MAX / 8;
 /// Counts looked at for one that is over, where there is no room for a new one.
 pub const COUNT_LOOKS_MAX: usize = 64;
 /// A clock that falls back no further is another thread's, milliseconds.
@@ -582,12 +586,16 @@ pub const QUESTION_LETTERS_MAX: usize = 4_000;
 pub const APPROVALS_MAX: usize = 1_024;
 /// And of one subject.
 pub const APPROVALS_OF_SUBJECT_MAX: usize = 64;
+/// And what they take, bytes: room for sixteen of the largest.
+pub const APPROVALS_OF_SUBJECT_BYTES_MAX: usize = 1024 * 1024;
 /// And what all of them show, bytes.
 pub const APPROVALS_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Revocations in force.
 pub const REVOCATIONS_MAX: usize = 16 * 1024;
 /// What is revoked, or why, bytes each.
 pub const REVOCATION_TEXT_BYTES_MAX: usize = 1_024;
+/// A `jti` that is given where a token is expected, bytes.
+pub const REVOCATION_JTI_BYTES_MAX: usize = 256;
 /// Rules named in one permit or refusal: the first ones in the order of the file.
 pub const RULES_NAMED_MAX: usize = 8;
 /// Arguments that conditions ask for in vain, told of one policy.

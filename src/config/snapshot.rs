@@ -11,6 +11,7 @@ use crate::mcp::catalog::Catalog;
 use crate::mcp::merge::{Member, MergeWarning, Merged};
 use crate::mcp::transport::Transport;
 use crate::policy::compile::Warning;
+use crate::policy::needs::CountSecret;
 use crate::policy::table::Table;
 use crate::record::meter::Meters;
 use crate::session::owner::{endpoint_hash, name_hash};
@@ -90,6 +91,8 @@ pub struct Snapshot {
     pub table: Arc<Table>,
     /// Who is let do nothing more, whatever the rules say.
     pub revocations: Arc<Revocations>,
+    /// What the keys of its counts are made with.
+    pub count_secret: CountSecret,
     /// What outlives the snapshot, by `ServerId`.
     pub states: Vec<Arc<ServerState>>,
     /// Resolved addresses, by `ServerId`, then by instance; empty where the name does not resolve.
@@ -126,6 +129,8 @@ pub struct Parts {
     pub tls: Arc<Materials>,
     /// Who is let do nothing more.
     pub revocations: Arc<Revocations>,
+    /// The state folder's: always the same.
+    pub count_secret: CountSecret,
     /// The snapshot before; `None` for the first.
     pub before: Option<Arc<Snapshot>>,
     /// Those of the snapshot before.
@@ -212,9 +217,9 @@ impl Snapshot {
     #[must_use]
     pub fn new(parts: Parts) -> (Self, Vec<Warning>) {
         let Parts { settings, prepared, catalog, states, addresses, tls, meters, .. } = parts;
-        let Parts { auth_epoch, settings_epoch, succession, number, before, revocations, .. } = parts;
+        let Parts { auth_epoch, settings_epoch, succession, number, before, revocations, count_secret, .. } = parts;
         let names: Vec<Arc<str>> = settings.servers.iter().map(|server| server.name.clone()).collect();
-        let (table, warnings) = Table::compile(&settings.policy, &names, &catalog);
+        let (table, warnings) = Table::keyed(&settings.policy, &names, &catalog, &count_secret);
         let meters = Arc::new(meters.next(&names, settings.policy.rules().iter().map(|rule| &rule.id), &catalog));
         let (merged, merge_warnings) = merge(&settings, &prepared, &catalog, before.as_deref());
         let snapshot = Self {
@@ -225,6 +230,7 @@ impl Snapshot {
             merge_warnings,
             table: Arc::new(table),
             revocations,
+            count_secret,
             states,
             addresses,
             tls,
@@ -248,6 +254,7 @@ impl Snapshot {
             merge_warnings: self.merge_warnings.clone(),
             table: self.table.clone(),
             revocations,
+            count_secret: self.count_secret.clone(),
             states: self.states.clone(),
             addresses: self.addresses.clone(),
             tls: self.tls.clone(),

@@ -38,9 +38,8 @@ impl Judge<'_> {
         noted.remark(remarks, name);
         self.note_exhausted(&mut noted, why, broken);
         if let Some(shadow) = &remarks.shadow {
-            let shadowed = Shadowed::of(self.shard, shadow);
+            let shadowed = Shadowed::seen(self.shard, shadow);
             noted.shadow(&shadow.rules, shadowed.verdict, shadowed.reason);
-            self.shard.control.counts.ended(&shadowed.taken);
         }
         self.write_noted(&noted, rules, kind.row().word, Verdict::Refuse);
         self.answer_to(against, kind).recorded()

@@ -219,10 +219,9 @@ impl Judge<'_> {
         let mut noted = Noted::new(self.shard, self.flight, held.call(), self.text);
         noted.remark(held.remarks(), name);
         if let Some(shadow) = &held.remarks().shadow {
-            let shadowed = Shadowed::of(self.shard, shadow);
-            noted.shadow(&shadow.rules, shadowed.verdict, shadowed.reason);
             // It will be repeated.
-            self.shard.control.counts.withdraw(&shadowed.taken, self.shard.timers.now());
+            let shadowed = Shadowed::seen(self.shard, shadow);
+            noted.shadow(&shadow.rules, shadowed.verdict, shadowed.reason);
         }
         let reason = asking.reason.as_deref();
         let what = What { name: self.exposed(name), reason };

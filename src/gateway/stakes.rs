@@ -82,10 +82,20 @@ pub(super) struct Shadowed {
 }
 
 impl Shadowed {
-    /// Reserves what they need. A call that they would have refused reserves nothing.
+    /// Reserves what they need, for a call that goes. One that they would have refused reserves nothing.
     pub(super) fn of(shard: &Shard, shadow: &Shadow) -> Self {
+        Self::by(shadow, |needs| reserve(shard, needs))
+    }
+
+    /// Only looks what they need: for a call that does not go. Nobody fills the counts with calls that are refused.
+    pub(super) fn seen(shard: &Shard, shadow: &Shadow) -> Self {
+        let look = |needs: &[Need]| shard.control.counts.peek(needs, shard.timers.now()).map(|_| Taken::none());
+        Self::by(shadow, |needs| if needs.is_empty() { Ok(Taken::none()) } else { look(needs) })
+    }
+
+    fn by(shadow: &Shadow, meet: impl FnOnce(&[Need]) -> Result<Taken, Broken>) -> Self {
         let taken = match &shadow.outcome {
-            Ok(()) => reserve(shard, &shadow.needs),
+            Ok(()) => meet(&shadow.needs),
             Err(_) => Ok(Taken::none()),
         };
         let (verdict, reason) = match (&shadow.outcome, &taken) {

@@ -4,11 +4,14 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 
+use base64::Engine as _;
+use base64::alphabet::URL_SAFE;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use ring::digest;
 use smallvec::SmallVec;
 
 use super::caller::Caller;
-use crate::base::limits::{REVOCATION_TEXT_BYTES_MAX, REVOCATIONS_MAX};
+use crate::base::limits::{REVOCATION_JTI_BYTES_MAX, REVOCATION_TEXT_BYTES_MAX, REVOCATIONS_MAX};
 
 /// What is revoked.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -63,6 +66,18 @@ pub enum RevokeFault {
     /// A name or reason is empty, or longer than `limits::REVOCATION_TEXT_BYTES_MAX`.
     #[error("a name or reason must have between 1 and {REVOCATION_TEXT_BYTES_MAX} bytes")]
     Text,
+    /// What is given for a token is none, nor anything that stands for one. The text is not repeated: it may be a part
+    /// of one.
+    #[error(
+        "that is no token: give a whole one (without 'Bearer', or with it), 'sha256:' and 32 or 64 digits, or a 'jti' of \
+         at most {REVOCATION_JTI_BYTES_MAX} letters, digits and signs; another 'jti' has its own flag, --jti"
+    )]
+    Token,
+    /// What is given for a `jti` is a token, or a part of one, or has a control character.
+    #[error(
+        "that is no 'jti', but a token or a part of one, or it has control characters; a token is given with --token"
+    )]
+    Jti,
 }
 
 /// All that is revoked.
@@ -214,17 +229,41 @@ impl Revocation {
 }
 
 impl Target {
-    /// What is meant by a text for `--token`: a whole token (its digest is kept, not the token), `sha256:` and the digits
-    /// of its digest, or else a `jti`.
-    #[must_use]
-    pub fn token(text: &str) -> Self {
-        if text.split('.').count() == 3 && text.starts_with("ey") {
-            let mut half = [0; 16];
-            half.copy_from_slice(&digest::digest(&digest::SHA256, text.as_bytes()).as_ref()[..16]);
-            return Self::Token(half);
+    /// What is meant by a text for `--token`: a whole token (its digest is kept, not the token), also one that was copied
+    /// with its `Bearer`, with quotes or with line breaks; `sha256:` and the digits of its digest; or else a `jti` that
+    /// cannot be taken for anything else.
+    ///
+    /// # Errors
+    /// [`RevokeFault::Token`].
+    pub fn token(text: &str) -> Result<Self, RevokeFault> {
+        let (token, whole) = (bare(text), bare(text).split('.').count() == 3);
+        if has_header(&token) {
+            return if whole { Ok(Self::digest(&token)) } else { Err(RevokeFault::Token) };
         }
-        let digits = text.strip_prefix(SHA256).filter(|digits| matches!(digits.len(), 32 | 64));
-        digits.and_then(half).map_or_else(|| Self::Jti(text.into()), Self::Token)
+        if let Some(digits) = text.trim().strip_prefix(SHA256) {
+            let digits = Some(digits).filter(|digits| matches!(digits.len(), 32 | 64));
+            return digits.and_then(half).map(Self::Token).ok_or(RevokeFault::Token);
+        }
+        let jti = text.trim();
+        let is_odd = |byte: u8| !byte.is_ascii_graphic() || QUOTES.contains(&char::from(byte));
+        let fits = (1..=REVOCATION_JTI_BYTES_MAX).contains(&jti.len()) && !jti.bytes().any(is_odd);
+        // Two dots are a token's, whatever is wrong with this one.
+        if fits && jti.split('.').count() < 3 { Ok(Self::Jti(jti.into())) } else { Err(RevokeFault::Token) }
+    }
+
+    /// What is meant by a text for `--jti`: exactly that, unless it is a token or a part of one.
+    ///
+    /// # Errors
+    /// [`RevokeFault::Jti`].
+    pub fn jti(text: &str) -> Result<Self, RevokeFault> {
+        let is_jti = !text.chars().any(char::is_control) && !has_header(&bare(text));
+        if is_jti { Ok(Self::Jti(text.into())) } else { Err(RevokeFault::Jti) }
+    }
+
+    fn digest(token: &str) -> Self {
+        let mut half = [0; 16];
+        half.copy_from_slice(&digest::digest(&digest::SHA256, token.as_bytes()).as_ref()[..16]);
+        Self::Token(half)
     }
 
     /// The word for its kind.
@@ -290,6 +329,29 @@ impl fmt::Display for Target {
     }
 }
 
+/// A token as it was issued, of one that was copied from a header, a file or a terminal.
+fn bare(text: &str) -> String {
+    let edge = |letter: char| letter.is_whitespace() || QUOTES.contains(&letter);
+    let mut rest = text.trim_matches(edge);
+    for word in ["authorization:", "bearer"] {
+        let (first, behind) = rest.split_at_checked(word.len()).unwrap_or((rest, ""));
+        if first.eq_ignore_ascii_case(word) {
+            rest = behind.trim_matches(edge);
+        }
+    }
+    rest.chars().filter(|letter| !edge(*letter)).collect()
+}
+
+/// Whether it begins with a header as tokens have one: a JSON object, encoded.
+fn has_header(token: &str) -> bool {
+    let header = token.split('.').next().unwrap_or_default();
+    // Loosely: one that is refused for its encoding is a secret too.
+    let text = HEADER.decode(header.as_bytes()).unwrap_or_default();
+    let members = text.trim_ascii().strip_prefix(b"{").map(<[u8]>::trim_ascii_start);
+    // Not by its first letters alone: so begins many a UUID too.
+    members.is_some_and(|members| members.first() == Some(&b'"') || members == b"}")
+}
+
 /// Sixteen bytes of hexadecimal digits; what follows them is not looked at, but must be digits too.
 fn half(digits: &str) -> Option<[u8; 16]> {
     if digits.len() < 32 || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
@@ -303,10 +365,20 @@ fn half(digits: &str) -> Option<[u8; 16]> {
 }
 
 const SHA256: &str = "sha256:";
+/// What a token is often put between.
+const QUOTES: [char; 4] = ['"', '\'', '`', ','];
+const HEADER: GeneralPurpose = GeneralPurpose::new(
+    &URL_SAFE,
+    GeneralPurposeConfig::new()
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+        .with_decode_allow_trailing_bits(true),
+);
 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
     use super::*;
 
@@ -385,6 +457,69 @@ mod tests {
         assert_eq!(revoked.hits(&caller(), None), None);
     }
 
+    fn encoded(text: &str) -> String {
+        URL_SAFE_NO_PAD.encode(text)
+    }
+
+    #[test]
+    fn a_token_is_one_however_it_was_copied() {
+        for header in [r#"{"alg":"RS256"}"#, "{\n \"alg\": \"EdDSA\"}", " \t{\"alg\":\"none\"}", "\r\n{}"] {
+            let token = format!("{}.{}.{}", encoded(header), encoded(r#"{"sub":"bob"}"#), "c2lnbmF0dXJl".repeat(5));
+            let want = Target::digest(&token);
+            let (half, rest) = token.split_at(token.len() / 2);
+            for copied in [
+                token.clone(),
+                format!("Bearer {token}"),
+                format!("bearer   {token}\n"),
+                format!("Authorization: Bearer {token}\r\n"),
+                format!("\"{token}\""),
+                format!("'Bearer {token}'"),
+                format!("Bearer \"{token}\","),
+                format!("{half}\n{rest}"),
+                format!("`{half}\r\n  {rest}`"),
+            ] {
+                assert_eq!(Target::token(&copied), Ok(want.clone()), "{copied}");
+                assert_eq!(Target::jti(&copied), Err(RevokeFault::Jti), "{copied}");
+            }
+            // A part of one is as secret, and says nothing of which.
+            for part in [token.rsplit_once('.').unwrap().0, token.split('.').next().unwrap(), &format!("{token}.x.y")] {
+                assert_eq!(Target::token(part), Err(RevokeFault::Token), "{part}");
+                assert_eq!(Target::jti(part), Err(RevokeFault::Jti), "{part}");
+            }
+            let odd = format!("{}=.{}.x", encoded(header), encoded("{}"));
+            assert!(matches!(Target::token(&odd), Ok(Target::Token(_)) | Err(RevokeFault::Token)), "{odd}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_token_is_a_jti_only_where_it_looks_like_one() {
+        let digits = "ab".repeat(32);
+        for (text, want) in [
+            ("0e5ca1a4-7f1c-4a55-9f51-2f6d2b9b1d9c", Ok(Target::Jti("0e5ca1a4-7f1c-4a55-9f51-2f6d2b9b1d9c".into()))),
+            ("e30ca1a4-7f1c-4a55-9f51-2f6d2b9b1d9c", Ok(Target::Jti("e30ca1a4-7f1c-4a55-9f51-2f6d2b9b1d9c".into()))),
+            ("eyes-only", Ok(Target::Jti("eyes-only".into()))),
+            (" id-1\n", Ok(Target::Jti("id-1".into()))),
+            ("https://issuer.example/7", Ok(Target::Jti("https://issuer.example/7".into()))),
+            (&*format!("sha256:{digits}"), Ok(Target::Token([0xab; 16]))),
+            (&*format!("sha256:{}", &digits[1..]), Err(RevokeFault::Token)),
+            ("sha256:", Err(RevokeFault::Token)),
+            ("", Err(RevokeFault::Token)),
+            ("\"id-1\"", Err(RevokeFault::Token)),
+            ("Bearer id-1", Err(RevokeFault::Token)),
+            ("two words", Err(RevokeFault::Token)),
+            ("a.b.c", Err(RevokeFault::Token)),
+            ("idé", Err(RevokeFault::Token)),
+            (&*"x".repeat(REVOCATION_JTI_BYTES_MAX), Ok(Target::Jti("x".repeat(REVOCATION_JTI_BYTES_MAX).into()))),
+            (&*"x".repeat(REVOCATION_JTI_BYTES_MAX + 1), Err(RevokeFault::Token)),
+        ] {
+            assert_eq!(Target::token(text), want, "{text}");
+        }
+        for odd in ["a.b.c", "two words", "idé", "\"id-1\"", &"x".repeat(1_000)] {
+            assert_eq!(Target::jti(odd), Ok(Target::Jti(odd.into())));
+        }
+        assert_eq!(Target::jti("a\nb"), Err(RevokeFault::Jti));
+    }
+
     #[test]
     fn there_are_no_more_than_fit() {
         let mut revoked = Revocations::default();
@@ -406,19 +541,16 @@ mod tests {
     #[test]
     fn a_token_is_kept_as_its_digest() {
         let token = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJib2IifQ.c2ln";
-        let whole = Target::token(token);
+        let whole = Target::token(token).unwrap();
         assert!(matches!(whole, Target::Token(_)));
-        assert_eq!(Target::token(&whole.name()), whole);
+        assert_eq!(Target::token(&whole.name()).as_ref(), Ok(&whole));
         assert!(!whole.to_string().contains("ey"));
         let digest: String = digest::digest(&digest::SHA256, token.as_bytes())
             .as_ref()
             .iter()
             .map(|byte| format!("{byte:02x}"))
             .collect();
-        assert_eq!(Target::token(&format!("sha256:{digest}")), whole);
-        for jti in ["id-1", "a.b.c", "sha256:", "sha256:zz", "ey"] {
-            assert_eq!(Target::token(jti), Target::Jti(jti.into()));
-        }
+        assert_eq!(Target::token(&format!("sha256:{digest}")), Ok(whole));
     }
 
     #[test]

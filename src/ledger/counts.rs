@@ -299,7 +299,7 @@ impl Counts {
     fn take(&self, books: &mut Books<'_>, needs: &[Need], now_ms: u64, taken: &mut Taken) -> Result<(), Broken> {
         needs.iter().enumerate().try_for_each(|(place, need)| {
             let book = books.of(need.key).ok_or_else(|| self.refuse_full(&self.no_room))?;
-            book.take(need, now_ms, taken).map_err(|refusal| self.refused(place, refusal))
+            book.take(need, now_ms, taken).map_err(|refusal| self.refused(place, need.key, refusal))
         })
     }
 
@@ -333,9 +333,10 @@ impl Counts {
         self.spool.get().inspect(|spool| spool.urge());
     }
 
-    fn refused(&self, place: usize, refusal: Refusal) -> Broken {
+    fn refused(&self, place: usize, key: CountKey, refusal: Refusal) -> Broken {
         let Refusal { retry_ms, full, used, max } = refusal;
-        if full {
+        // For want of room in shadow no call is refused.
+        if full && !key.is_shadow() {
             self.no_room.fetch_add(1, Ordering::Relaxed);
         }
         Broken { place, retry_ms, full, used, max }

@@ -18,6 +18,7 @@ use crate::config::snapshot::Prepared;
 use crate::config::{Source, load};
 use crate::gateway::control::{Control, Life};
 use crate::plane::start::first_snapshot;
+use crate::policy::needs::CountSecret;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const _: () = assert!(CERTS_LOOK_MS + 10 * PUBLISH_GATHER_MS + HOUSEKEEPING_MS < 1_000, "a swap shows within 1 s");
@@ -198,7 +199,9 @@ fn a_swap_under_load() {
     let trusted: String = pairs.iter().map(|pair| pair.0.as_str()).collect();
     let (certs, materials) = start(folder.path(), &pairs[0], &trusted);
     let settings = certs.settings.clone();
-    let snapshot = first_snapshot(&settings, &Arc::new(Prepared::new(&settings)), materials.clone()).unwrap();
+    let snapshot =
+        first_snapshot(&settings, &Arc::new(Prepared::new(&settings)), materials.clone(), CountSecret::fixed())
+            .unwrap();
     let control = Arc::new(Control::new(snapshot, 1).unwrap());
     let current = Mutex::new(materials);
     let (news, heard) = mpsc::channel();

@@ -274,7 +274,8 @@ impl Wish {
         }
         let raw: Raw = serde_json::from_slice(body).map_err(|error| error.to_string())?;
         let target = match &*raw.kind {
-            "token" if raw.issuer.is_none() && !raw.name.is_empty() => Some(Target::token(&raw.name)),
+            "token" if raw.issuer.is_none() => Some(Target::token(&raw.name).map_err(|fault| fault.to_string())?),
+            "jti" if raw.issuer.is_none() => Some(Target::jti(&raw.name).map_err(|fault| fault.to_string())?),
             kind => Target::of(kind, &raw.name, raw.issuer.as_deref()),
         };
         let target = target.ok_or("'kind' is subject, agent, task, token, jti or all, with a 'name' (all: without)")?;

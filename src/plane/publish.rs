@@ -242,6 +242,7 @@ impl Publisher {
             states,
             tls,
             revocations: before.revocations.clone(),
+            count_secret: before.count_secret.clone(),
             meters: before.meters.clone(),
             before: Some(before),
             auth_epoch: self.epochs.auth,

@@ -17,6 +17,7 @@ use crate::gateway::control::{Control, Life};
 use crate::gateway::run;
 use crate::identity::provider;
 use crate::mcp::catalog::Catalog;
+use crate::policy::needs::CountSecret;
 use crate::record::keyed::Keys;
 use crate::record::{self, Writer};
 use crate::session::owner::SealingKey;
@@ -226,7 +227,8 @@ fn begin(
 ) -> Result<(Arc<Control>, File), PlaneFault> {
     let lack = |error| PlaneFault::System { what: "descriptors", error };
     let claimed = state::claim(&settings.state)?;
-    let mut snapshot = first_snapshot(settings, prepared, tls).map_err(lack)?;
+    let secret = CountSecret::derive(&state::count_secret(&settings.state)?);
+    let mut snapshot = first_snapshot(settings, prepared, tls, secret).map_err(lack)?;
     snapshot.revocations = Arc::new(revoke::read(&settings.state)?);
     let control = Arc::new(Control::new(snapshot, shards).map_err(lack)?);
     // Nobody else has it yet, so it is not set yet.
@@ -308,6 +310,7 @@ pub(super) fn first_snapshot(
     settings: &Arc<Settings>,
     prepared: &Arc<Prepared>,
     tls: Arc<Materials>,
+    count_secret: CountSecret,
 ) -> std::io::Result<Snapshot> {
     let states = states(settings, prepared, None)?;
     let addresses = states.iter().map(|state| vec![Arc::default(); state.instances.len()]).collect();
@@ -320,6 +323,7 @@ pub(super) fn first_snapshot(
         addresses,
         tls,
         revocations: Arc::default(),
+        count_secret,
         before: None,
         meters: Arc::default(),
         auth_epoch: 0,
@@ -391,7 +395,8 @@ mod tests {
         let text = "auth: { anonymous: allow }\nservers: { a: { url: 'http://127.0.0.1:1/' } }\n";
         let settings = load(text, std::path::Path::new("."), &Nothing).unwrap().settings;
         let prepared = Arc::new(Prepared::new(&settings));
-        let snapshot = first_snapshot(&Arc::new(settings), &prepared, Arc::default()).expect("an event descriptor");
+        let snapshot = first_snapshot(&Arc::new(settings), &prepared, Arc::default(), CountSecret::fixed())
+            .expect("an event descriptor");
         let control = Arc::new(Control::new(snapshot, 1).expect("an event descriptor"));
         let ended = |panics: bool| {
             let sibling = Sibling(control.clone());

@@ -1,6 +1,6 @@
 //! The state folder: what must outlive a restart and is no configuration: the key that seals session ids, the one that
-//! the record's digests are made with, the journal of sessions (`plane::journal`), approvals (`plane::approvals`) and
-//! revocations (`plane::revoke`).
+//! the record's digests are made with, the one that keys of counts are made with, the journal of sessions
+//! (`plane::journal`), approvals (`plane::approvals`) and revocations (`plane::revoke`).
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -20,6 +20,8 @@ use super::PlaneFault;
 const SESSION_KEY: &str = "session.key";
 /// The same of the record's.
 const AUDIT_KEY: &str = "audit.key";
+/// And of the counts'.
+const COUNT_KEY: &str = "counts.key";
 
 /// A folder of ours, made with mode 0700 if it is not there.
 ///
@@ -48,6 +50,14 @@ pub fn sealing_secret(state: &Path) -> Result<[u8; 32], PlaneFault> {
 /// As [`sealing_secret`].
 pub fn audit_secret(state: &Path) -> Result<[u8; 32], PlaneFault> {
     secret(state, AUDIT_KEY)
+}
+
+/// The secret that the keys of counts are made with; as the other ones.
+///
+/// # Errors
+/// As [`sealing_secret`].
+pub fn count_secret(state: &Path) -> Result<[u8; 32], PlaneFault> {
+    secret(state, COUNT_KEY)
 }
 
 fn secret(state: &Path, name: &str) -> Result<[u8; 32], PlaneFault> {
@@ -188,6 +198,9 @@ mod tests {
         let first = sealing_secret(&state).unwrap();
         assert_eq!(sealing_secret(&state).unwrap(), first);
         assert_ne!(first, [0; 32]);
+        let counts = count_secret(&state).unwrap();
+        assert_eq!(count_secret(&state).unwrap(), counts, "a restart finds its counts again");
+        assert!(counts != first && counts != audit_secret(&state).unwrap());
         for key in ["short", &"+f".repeat(32), &"g0".repeat(32)] {
             fs::write(state.join(SESSION_KEY), key).unwrap();
             assert!(matches!(sealing_secret(&state), Err(PlaneFault::Key(_))), "{key}");

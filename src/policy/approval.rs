@@ -6,13 +6,15 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use ring::digest;
 use serde::{Deserialize, Serialize};
 
 use super::rule::AskWhom;
-use crate::base::limits::{APPROVAL_BYTES_MAX, APPROVALS_BYTES_MAX, APPROVALS_MAX, APPROVALS_OF_SUBJECT_MAX};
+use crate::base::limits::{
+    APPROVAL_BYTES_MAX, APPROVALS_BYTES_MAX, APPROVALS_MAX, APPROVALS_OF_SUBJECT_BYTES_MAX, APPROVALS_OF_SUBJECT_MAX,
+};
 use crate::base::time::{Moment, Now};
 use crate::identity::active::{ActiveTask, TaskNames};
 use crate::identity::caller::Owner;
@@ -164,7 +166,7 @@ pub enum Stand {
 /// ```compile_fail,E0451
 /// use portcullis::policy::approval::{ApprovalId, Granted};
 /// fn forge(id: ApprovalId) -> Granted {
-///     Granted { id, by: "me".into(), turn: 1 }
+///     Granted { id, by: "me".into(), turn: 1, _call: Default::default() }
 /// }
 /// ```
 ///
@@ -179,6 +181,8 @@ pub struct Granted {
     by: Box<str>,
     /// Which use of it: only that one can be taken back.
     turn: u32,
+    /// As long as this is somewhere, its call is under way.
+    _call: Arc<()>,
 }
 
 impl Granted {
@@ -299,9 +303,16 @@ pub enum Change {
 pub struct Book {
     entries: HashMap<ApprovalId, Entry>,
     by_key: HashMap<ApprovalKey, ApprovalId>,
-    subjects: HashMap<Owner, usize>,
+    subjects: HashMap<Owner, Share>,
     bytes: usize,
     waiting: usize,
+}
+
+/// What some approvals take.
+#[derive(Clone, Copy, Debug, Default)]
+struct Share {
+    count: usize,
+    bytes: usize,
 }
 
 #[derive(Debug)]
@@ -318,9 +329,16 @@ struct Entry {
     turn: u32,
     /// The last use was taken back.
     back: bool,
+    /// The call of its last use, while that is under way.
+    call: Weak<()>,
 }
 
 impl Entry {
+    /// Whether it was used, and for a call that is over.
+    fn is_done(&self) -> bool {
+        self.state() == State::Used && self.call.strong_count() == 0
+    }
+
     fn state(&self) -> State {
         match &self.decision {
             None => State::Waiting,
@@ -377,9 +395,10 @@ impl Book {
                 }
                 (State::Approved, Some(Decision { by, .. })) => {
                     (entry.turn, entry.back) = (entry.turn.saturating_add(1), false);
-                    let turn = entry.turn;
+                    let (turn, call) = (entry.turn, Arc::new(()));
+                    entry.call = Arc::downgrade(&call);
                     let used = Change::Used { id: known, turn };
-                    return (Stand::Granted(Granted { id: known, by, turn }), Some(used));
+                    return (Stand::Granted(Granted { id: known, by, turn, _call: call }), Some(used));
                 }
                 // Used up: whoever repeats it is asked about again.
                 _ => {}
@@ -402,10 +421,10 @@ impl Book {
         let until_unix_ms = now.unix_ms.saturating_add(terms.expires_ms);
         let until = now.mono.plus_ms(terms.expires_ms);
         let asked_unix_ms = now.unix_ms;
-        let (key, decision, turn, back) = (*key, None, 0, false);
+        let (key, decision, turn, back, call) = (*key, None, 0, false, Weak::new());
         self.insert(
             id,
-            Entry { key, principal, request, terms, asked_unix_ms, until, until_unix_ms, decision, turn, back },
+            Entry { key, principal, request, terms, asked_unix_ms, until, until_unix_ms, decision, turn, back, call },
         );
         (Stand::Pending { id, until_unix_ms, new: true }, Some(asked))
     }
@@ -551,6 +570,7 @@ impl Book {
                     decision: None,
                     turn: 0,
                     back: false,
+                    call: Weak::new(),
                 };
                 self.insert(id, entry);
             }
@@ -580,33 +600,63 @@ impl Book {
         self.entries.get_mut(&id)
     }
 
-    /// Whether one more of this subject's fits; what is used up goes for it.
+    /// Whether one more of this subject's fits. What is used up, and whose call is over, goes for it: of this subject
+    /// where that has too much, of all where all together have; and nothing does where that is not enough.
     fn has_room(&mut self, principal: Owner, bytes: usize, now: Now) -> bool {
-        let fits = |book: &Self| {
-            let mine = book.subjects.get(&principal).copied().unwrap_or(0);
-            let whole = book.entries.len() < APPROVALS_MAX && book.bytes + bytes <= APPROVALS_BYTES_MAX;
-            whole && mine < APPROVALS_OF_SUBJECT_MAX
-        };
-        if fits(self) {
+        if self.excess(principal, bytes).is_none() {
             return true;
         }
         self.sweep(now);
-        let mut used: Vec<(u64, ApprovalId)> = Vec::new();
-        if !fits(self) {
-            let done = self.entries.iter().filter(|(_, entry)| entry.state() == State::Used);
-            used.extend(done.map(|(id, entry)| (entry.asked_unix_ms, *id)));
-            used.sort_unstable_by(|a, b| b.cmp(a));
+        while let Some(excess) = self.excess(principal, bytes) {
+            if !self.make_room(excess) {
+                return false;
+            }
         }
-        while !fits(self) {
-            let Some((_, oldest)) = used.pop() else { return false };
-            self.remove(oldest);
+        true
+    }
+
+    /// What is too much if this subject gets so many bytes more: of its own, else of all.
+    fn excess(&self, principal: Owner, bytes: usize) -> Option<(Option<Owner>, Share)> {
+        let over = |have: Share, count_max: usize, bytes_max: usize| {
+            let over = Share {
+                count: (have.count + 1).saturating_sub(count_max),
+                bytes: (have.bytes + bytes).saturating_sub(bytes_max),
+            };
+            (over.count > 0 || over.bytes > 0).then_some(over)
+        };
+        let mine = self.subjects.get(&principal).copied().unwrap_or_default();
+        let all = Share { count: self.entries.len(), bytes: self.bytes };
+        let mine = over(mine, APPROVALS_OF_SUBJECT_MAX, APPROVALS_OF_SUBJECT_BYTES_MAX);
+        let all = || over(all, APPROVALS_MAX, APPROVALS_BYTES_MAX).map(|over| (None, over));
+        mine.map(|over| (Some(principal), over)).or_else(all)
+    }
+
+    /// Removes what is done, oldest first, until so much is gone. False, and nothing is removed, where there is less.
+    fn make_room(&mut self, (whose, excess): (Option<Owner>, Share)) -> bool {
+        let is_meant = |entry: &Entry| whose.is_none_or(|whose| whose == entry.principal) && entry.is_done();
+        let done = self.entries.iter().filter(|(_, entry)| is_meant(entry));
+        let mut done: Vec<_> = done.map(|(id, entry)| (entry.asked_unix_ms, *id, entry.request.bytes())).collect();
+        let bytes: usize = done.iter().map(|(.., bytes)| bytes).sum();
+        if done.len() < excess.count || bytes < excess.bytes {
+            return false;
+        }
+        done.sort_unstable();
+        let mut gone = Share::default();
+        for (_, id, bytes) in done {
+            if gone.count >= excess.count && gone.bytes >= excess.bytes {
+                break;
+            }
+            gone = Share { count: gone.count + 1, bytes: gone.bytes + bytes };
+            self.remove(id);
         }
         true
     }
 
     fn insert(&mut self, id: ApprovalId, entry: Entry) {
-        self.bytes += entry.request.bytes();
-        *self.subjects.entry(entry.principal).or_default() += 1;
+        let bytes = entry.request.bytes();
+        self.bytes += bytes;
+        let mine = self.subjects.entry(entry.principal).or_default();
+        *mine = Share { count: mine.count + 1, bytes: mine.bytes + bytes };
         self.waiting += usize::from(entry.decision.is_none());
         self.by_key.insert(entry.key, id);
         self.entries.insert(id, entry);
@@ -616,9 +666,9 @@ impl Book {
         let Some(entry) = self.entries.remove(&id) else { return };
         self.bytes -= entry.request.bytes();
         self.waiting -= usize::from(entry.decision.is_none());
-        if let Some(count) = self.subjects.get_mut(&entry.principal) {
-            *count -= 1;
-            if *count == 0 {
+        if let Some(mine) = self.subjects.get_mut(&entry.principal) {
+            *mine = Share { count: mine.count - 1, bytes: mine.bytes - entry.request.bytes() };
+            if mine.count == 0 {
                 self.subjects.remove(&entry.principal);
             }
         }

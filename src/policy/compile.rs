@@ -9,6 +9,7 @@ use super::classes::Classes;
 use super::glob::Glob;
 use super::keys::Keys;
 use super::limit::What;
+use super::needs::CountSecret;
 use super::pattern::{About, Pattern};
 use super::rule::{Effect, Mode, PolicySet, Rule};
 use super::schema;
@@ -47,9 +48,21 @@ pub enum Lacks {
 impl Table {
     /// Compiles the rules against what is known of the servers; `servers` are their names by `ServerId`.
     ///
-    /// Rules that reach only what no catalogue has take effect when compiled again with one that has it.
+    /// Rules that reach only what no catalogue has take effect when compiled again with one that has it. The keys of its
+    /// counts have no secret: for counts that nobody else fills.
     #[must_use]
     pub fn compile(set: &Arc<PolicySet>, servers: &[Arc<str>], catalog: &Catalog) -> (Self, Vec<Warning>) {
+        Self::keyed(set, servers, catalog, &CountSecret::fixed())
+    }
+
+    /// The same, with counts whose keys are made with a secret.
+    #[must_use]
+    pub fn keyed(
+        set: &Arc<PolicySet>,
+        servers: &[Arc<str>],
+        catalog: &Catalog,
+        secret: &CountSecret,
+    ) -> (Self, Vec<Warning>) {
         let names = Names::build(catalog.numbered(), servers.len());
         let index = Index::build(servers, catalog);
         let mut draft = Draft::new(&index, &names, catalog);
@@ -80,7 +93,7 @@ impl Table {
             watched,
             rated,
             extra,
-            keys: Keys::build(set),
+            keys: Keys::build(set, secret),
             has_shadows: set.rules().iter().any(|rule| rule.mode == Mode::Shadow),
             dead,
             misfits,

@@ -4,14 +4,14 @@
 use std::hash::Hasher;
 use std::net::IpAddr;
 
-use ring::digest;
+use ring::hmac;
 use siphasher::sip128::{Hasher128, SipHasher24};
 
 use super::cond::Facts;
 use super::decide::Scene;
 use super::limit::{By, Limit, Party, Rate, RateOf, What};
-use super::needs::CountKey;
-use super::rule::PolicySet;
+use super::needs::{CountKey, CountSecret};
+use super::rule::{Mode, PolicySet};
 use super::table::{Place, Table};
 use crate::base::ids::RuleId;
 
@@ -41,17 +41,18 @@ pub(super) struct Payer<'a> {
 }
 
 impl Keys {
-    pub(super) fn build(set: &PolicySet) -> Self {
+    pub(super) fn build(set: &PolicySet, secret: &CountSecret) -> Self {
         let mut keys = Self { rules: Vec::with_capacity(set.rules().len()), limits: Vec::new(), rates: Vec::new() };
         for rule in set.rules() {
             keys.rules.push(u32::try_from(keys.limits.len()).expect("limits are bounded"));
             let texts: Vec<String> = rule.limits.iter().map(limit_text).collect();
             for (at, text) in texts.iter().enumerate() {
                 let equal = texts[..at].iter().filter(|other| *other == text).count();
-                keys.limits.push(Prefix::of("limit", &rule.id, text, equal));
+                keys.limits.push(Prefix::of(secret, "limit", &rule.id, text, equal));
             }
         }
-        keys.rates = set.rates().iter().map(|rate| Prefix::of("rate", &rate.id, &rate_text(rate), 0)).collect();
+        let rates = set.rates().iter();
+        keys.rates = rates.map(|rate| Prefix::of(secret, "rate", &rate.id, &rate_text(rate), 0)).collect();
         keys
     }
 
@@ -77,7 +78,7 @@ impl Table {
             }
             _ => {}
         }
-        Some(digest.finish())
+        Some(digest.finish().of_shadow(self.set.rule(rule).mode == Mode::Shadow))
     }
 
     /// The key of an `after` for calls whose owner or `same` cannot be told: all parts of it that may be unknown are left
@@ -88,14 +89,14 @@ impl Table {
         // What may be unknown is not looked at, so nothing is.
         let _ = self.owner(Some((rule, limit)), by, payer, &mut digest, true);
         digest.part(b'*', &[]);
-        digest.finish()
+        digest.finish().of_shadow(self.set.rule(rule).mode == Mode::Shadow)
     }
 
     /// The key of a rate for a call; `None` where nobody owns that count.
     pub(super) fn rate_key(&self, rate: u16, payer: &Payer<'_>) -> Option<CountKey> {
         let mut digest = Digest::new(self.keys.rates[usize::from(rate)]);
         self.owner(None, &self.set.rates()[usize::from(rate)].by, payer, &mut digest, false)?;
-        Some(digest.finish())
+        Some(digest.finish().of_shadow(false))
     }
 
     /// Writes down whose a count is. `wild`: without the parts that may be unknown.
@@ -182,13 +183,13 @@ fn by_text(by: &By) -> String {
 }
 
 impl Prefix {
-    fn of(kind: &str, id: &str, text: &str, equal: usize) -> Self {
-        let mut hash = digest::Context::new(&digest::SHA256);
-        for part in [b"portcullis count 1", kind.as_bytes(), id.as_bytes(), text.as_bytes(), &equal.to_be_bytes()] {
+    fn of(secret: &CountSecret, kind: &str, id: &str, text: &str, equal: usize) -> Self {
+        let mut hash = hmac::Context::with_key(&secret.0);
+        for part in [b"portcullis count 2", kind.as_bytes(), id.as_bytes(), text.as_bytes(), &equal.to_be_bytes()] {
             hash.update(&(part.len() as u64).to_be_bytes());
             hash.update(part);
         }
-        let whole = hash.finish();
+        let whole = hash.sign();
         let word = |at: usize| u64::from_be_bytes(std::array::from_fn(|byte| whole.as_ref()[at + byte]));
         Self { high: word(0), low: word(8) }
     }
@@ -236,7 +237,7 @@ mod tests {
 
     #[test]
     fn parts_are_told_apart_and_pieces_are_not() {
-        let prefix = Prefix::of("limit", "r", "calls", 0);
+        let prefix = Prefix::of(&CountSecret::fixed(), "limit", "r", "calls", 0);
         let key = |parts: &[(u8, &[u8])]| {
             let mut digest = Digest::new(prefix);
             parts.iter().for_each(|(kind, bytes)| digest.part(*kind, bytes));
@@ -266,15 +267,17 @@ mod tests {
 
     #[test]
     fn a_prefix_is_of_what_is_counted_by_which_rule() {
+        let secret = CountSecret::fixed();
         let prefixes = [
-            ("limit", "r", "calls", 0),
-            ("limit", "r", "calls", 1),
-            ("limit", "q", "calls", 0),
-            ("rate", "r", "calls", 0),
+            (&secret, "limit", "r", "calls", 0),
+            (&secret, "limit", "r", "calls", 1),
+            (&secret, "limit", "q", "calls", 0),
+            (&secret, "rate", "r", "calls", 0),
+            (&CountSecret::derive(&[1; 32]), "limit", "r", "calls", 0),
         ];
         let words: std::collections::BTreeSet<_> = prefixes
             .iter()
-            .map(|(kind, id, text, equal)| Prefix::of(kind, id, text, *equal))
+            .map(|(secret, kind, id, text, equal)| Prefix::of(secret, kind, id, text, *equal))
             .map(|p| (p.high, p.low))
             .collect();
         assert_eq!(words.len(), prefixes.len());

@@ -1,6 +1,7 @@
 //! What a call needs beside the rules: room in counts, an earlier call, a place in a bucket. The decision says what;
 //! the ledger reserves it, all or none.
 
+use ring::hmac;
 use smallvec::SmallVec;
 
 use super::cond::Number;
@@ -10,6 +11,40 @@ use crate::base::ids::RuleId;
 /// key; the numbers of a limit change nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CountKey(pub [u8; 16]);
+
+impl CountKey {
+    /// The same, as a count of a rule in shadow, or of one that is enforced: never the same count.
+    #[must_use]
+    pub fn of_shadow(mut self, shadow: bool) -> Self {
+        self.0[SHADOW_BYTE] = self.0[SHADOW_BYTE] & !1 | u8::from(shadow);
+        self
+    }
+
+    /// Whether it is a count of a rule in shadow.
+    #[must_use]
+    pub fn is_shadow(self) -> bool {
+        self.0[SHADOW_BYTE] & 1 == 1
+    }
+}
+
+/// The secret that keys of counts are made with: who knows the policy alone cannot tell which counts lie together. It
+/// must outlive the process, as counts do.
+#[derive(Clone, Debug)]
+pub struct CountSecret(pub(super) hmac::Key);
+
+impl CountSecret {
+    /// The one that follows from a secret of the state folder.
+    #[must_use]
+    pub fn derive(secret: &[u8; 32]) -> Self {
+        Self(hmac::Key::new(hmac::HMAC_SHA256, secret))
+    }
+
+    /// No secret: for tables whose counts nobody keeps.
+    #[must_use]
+    pub fn fixed() -> Self {
+        Self::derive(&[0; 32])
+    }
+}
 
 /// What asks for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -110,3 +145,6 @@ impl Past for NoPast {
         false
     }
 }
+
+/// One that neither picks the stripe nor the place in it.
+const SHADOW_BYTE: usize = 7;

@@ -157,6 +157,7 @@ fn each_target_is_what_it_names() {
     check(&["--subject", "ada", "--issuer", issuer], [401, 200]);
     check(&["--subject", "ada", "--issuer", "https://other.example"], [200, 200]);
     check(&["--token", &tokens[1]], [200, 401]);
+    check(&["--token", &format!("Bearer \"{}\"\n", tokens[1])], [200, 401]);
     let json = revoked(&gateway, &["--token", &tokens[0], "--json"]).stdout;
     let said: Value = serde_json::from_str(&json).expect("it is JSON");
     let digest = said["revoked"]["name"].as_str().expect("a digest");

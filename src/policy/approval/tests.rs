@@ -136,7 +136,7 @@ fn there_are_no_more_than_fit() {
     let mut owner = 2;
     while matches!(ask(&mut book, number, owner, &large), Stand::Pending { .. }) {
         number += 1;
-        owner = 2 + u8::try_from((number - 1_000) / 60).unwrap();
+        owner = 2 + u8::try_from((number - 1_000) / 16).unwrap();
     }
     assert!(book.bytes <= APPROVALS_BYTES_MAX && book.bytes + large.len() + 100 > APPROVALS_BYTES_MAX);
     // What is used up goes for what is new.
@@ -146,6 +146,81 @@ fn there_are_no_more_than_fit() {
     assert!(matches!(ask(&mut book, 1_000, 2, &large), Stand::Granted(_)));
     assert!(matches!(ask(&mut book, 2_000, 100, &large), Stand::Pending { .. }));
     assert!(matches!(ask(&mut book, 2_001, 100, &large), Stand::Full));
+}
+
+fn numbered(book: &mut Book, number: u32, mine: u8, arguments: &[u8]) -> Stand {
+    let (mut id, mut key) = ([0; 10], [0; 32]);
+    id[..4].copy_from_slice(&number.to_be_bytes());
+    key[..4].copy_from_slice(&number.to_be_bytes());
+    // Those asked later are later.
+    let now = at(u64::from(number % 1_000));
+    book.ask(
+        ApprovalId(id),
+        &ApprovalKey(key),
+        owner(mine),
+        Terms { expires_ms: 10_000, ..TERMS },
+        &about(arguments),
+        now,
+    )
+    .0
+}
+
+/// Asked, allowed, and used: its call is under way as long as what this gives is there.
+fn used(book: &mut Book, number: u32, mine: u8, arguments: &[u8]) -> Granted {
+    let Stand::Pending { id, .. } = numbered(book, number, mine, arguments) else { panic!("{number} is asked about") };
+    book.decide(id, word(true, at(0)), AskWhom::Person, at(0)).unwrap();
+    let Stand::Granted(granted) = numbered(book, number, mine, arguments) else { panic!("{number} was allowed") };
+    granted
+}
+
+#[test]
+fn who_has_too_much_loses_nothing_of_others() {
+    let mut book = Book::default();
+    let theirs = used(&mut book, 0, 2, b"{}").id();
+    let most = u32::try_from(APPROVALS_OF_SUBJECT_MAX).unwrap();
+    for number in 1..=most {
+        assert!(matches!(numbered(&mut book, number, 1, b"{}"), Stand::Pending { .. }));
+    }
+    assert!(matches!(numbered(&mut book, 500, 1, b"{}"), Stand::Full));
+    assert_eq!(book.show(theirs, at(0)).unwrap().state, State::Used, "it does not help whoever has too much");
+    assert_eq!(book.entries.len(), APPROVALS_OF_SUBJECT_MAX + 1);
+    assert!(matches!(numbered(&mut book, 501, 3, b"{}"), Stand::Pending { .. }), "others have room");
+}
+
+#[test]
+fn a_used_one_goes_only_when_its_call_is_over() {
+    let mut book = Book::default();
+    let first = used(&mut book, 0, 1, b"{}");
+    let second = used(&mut book, 1, 1, b"{}");
+    let most = u32::try_from(APPROVALS_OF_SUBJECT_MAX).unwrap();
+    for number in 2..most {
+        assert!(matches!(numbered(&mut book, number, 1, b"{}"), Stand::Pending { .. }));
+    }
+    assert!(matches!(numbered(&mut book, 500, 1, b"{}"), Stand::Full));
+    let over = second.id();
+    drop(second);
+    assert!(matches!(numbered(&mut book, 501, 1, b"{}"), Stand::Pending { .. }));
+    assert!(book.show(over, at(0)).is_none() && book.returning(&first).is_some(), "a yes under way can come back");
+    book.give_back(&first);
+    drop(first);
+    assert!(matches!(numbered(&mut book, 502, 1, b"{}"), Stand::Full), "what came back is not used");
+}
+
+#[test]
+fn a_subject_has_so_many_bytes() {
+    let mut book = Book::default();
+    let large = vec![b' '; APPROVAL_BYTES_MAX - 100];
+    let asked = (0..100).take_while(|number| matches!(numbered(&mut book, *number, 1, &large), Stand::Pending { .. }));
+    assert_eq!(asked.count(), APPROVALS_OF_SUBJECT_BYTES_MAX / APPROVAL_BYTES_MAX);
+    assert!(book.bytes <= APPROVALS_OF_SUBJECT_BYTES_MAX);
+    assert!(matches!(numbered(&mut book, 200, 1, b"{}"), Stand::Pending { .. }), "a small one fits");
+    let over = used(&mut book, 300, 2, &large).id();
+    for number in 301..316 {
+        assert!(matches!(numbered(&mut book, number, 2, &large), Stand::Pending { .. }));
+    }
+    assert!(matches!(numbered(&mut book, 316, 2, &large), Stand::Pending { .. }), "for one that is used up");
+    assert!(book.show(over, at(0)).is_none());
+    assert!(matches!(numbered(&mut book, 317, 2, &large), Stand::Full));
 }
 
 #[test]

@@ -25,7 +25,7 @@ use super::cond::Number;
 use super::needs::{CountKey, Need, NeedOf, Note, Source};
 use crate::base::limits::{
     COUNT_BACK_MS_MAX, COUNT_ENTRIES_MAX, COUNT_ENTRIES_MIN, COUNT_LOOKS_MAX, COUNT_NOTES_MAX, COUNTS_STRIPE_BYTES_MAX,
-    COUNTS_STRIPE_MAX,
+    COUNTS_STRIPE_MAX, COUNTS_STRIPE_SHADOW_BYTES_MAX, COUNTS_STRIPE_SHADOW_MAX,
 };
 
 /// What was reserved for a call; only a reservation makes one that is not empty. It must be given to
@@ -101,6 +101,8 @@ pub struct Book {
     index: HashTable<u32>,
     counts: Vec<Option<Count>>,
     free: Vec<u32>,
+    /// How many are of rules in shadow.
+    shadows: usize,
     /// What their entries take, bytes.
     heap_bytes: usize,
     latest_ms: u64,
@@ -472,7 +474,8 @@ impl Book {
         let kind = Kind::of_need(need.what);
         let place = self.open(need.key, kind, now_ms, || A::state(Window::new(per_ms, now_ms)));
         let place = place.ok_or_else(|| refusal(true, A::NOTHING, None))?;
-        let room = if self.heap_bytes > COUNTS_STRIPE_BYTES_MAX { COUNT_ENTRIES_MIN } else { room };
+        let bytes_max = if need.key.is_shadow() { COUNTS_STRIPE_SHADOW_BYTES_MAX } else { COUNTS_STRIPE_BYTES_MAX };
+        let room = if self.heap_bytes > bytes_max { COUNT_ENTRIES_MIN } else { room };
         let lasts_ms = need.lasts_ms.unwrap_or(FOREVER);
         let counted = self.change(place, |count| {
             count.lasts_ms = lasts_ms;
@@ -573,13 +576,22 @@ impl Book {
         if let Some(place) = self.find(key, kind) {
             return Some(place);
         }
-        if self.len() >= COUNTS_STRIPE_MAX {
+        if !self.has_room(key) {
             self.sweep(now_ms, COUNT_LOOKS_MAX);
         }
-        (self.len() < COUNTS_STRIPE_MAX).then(|| self.insert(key, kind, new()))
+        self.has_room(key).then(|| self.insert(key, kind, new()))
+    }
+
+    /// Whether one more of its kind fits: those of rules in shadow and the others take no room of each other's.
+    fn has_room(&self, key: CountKey) -> bool {
+        if key.is_shadow() {
+            return self.shadows < COUNTS_STRIPE_SHADOW_MAX;
+        }
+        self.len() - self.shadows < COUNTS_STRIPE_MAX
     }
 
     fn insert(&mut self, key: CountKey, kind: Kind, state: State) -> usize {
+        self.shadows += usize::from(key.is_shadow());
         let count = Some(Count { key, kind, lasts_ms: FOREVER, state });
         let place = match self.free.pop() {
             Some(place) => place as usize,
@@ -600,6 +612,7 @@ impl Book {
     fn remove(&mut self, place: usize) {
         let Some(count) = self.counts.get_mut(place).and_then(Option::take) else { return };
         self.heap_bytes = self.heap_bytes.saturating_sub(count.heap_bytes());
+        self.shadows -= usize::from(count.key.is_shadow());
         let number = u32::try_from(place).unwrap_or(u32::MAX);
         if let Ok(entry) = self.index.find_entry(hash(count.key), |known| *known == number) {
             entry.remove();
@@ -828,7 +841,7 @@ impl fmt::Display for Quantity {
     }
 }
 
-/// A key is a digest under a secret of the policy's: its first bytes are as good as any.
+/// A key is a digest under a secret of the state folder's: any of its bytes are as good as any.
 fn hash(key: CountKey) -> u64 {
     u64::from_le_bytes([key.0[8], key.0[9], key.0[10], key.0[11], key.0[12], key.0[13], key.0[14], key.0[15]])
 }

@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::base::ids::RuleId;
+use crate::base::limits::{COUNTS_MAX, LEDGER_STRIPES};
 
 const NOTHING: Quantity = Quantity::Count(0);
 
@@ -246,6 +247,36 @@ fn a_full_book_refuses_what_is_new() {
     let tries = (0..1000).take_while(|_| take(&mut book, new, 100).is_err()).count();
     assert!(tries < COUNTS_STRIPE_MAX / COUNT_LOOKS_MAX, "{tries}");
     assert!(book.len() <= COUNTS_STRIPE_MAX);
+}
+
+#[test]
+fn what_is_in_shadow_takes_no_room_of_what_is_enforced() {
+    let mut book = Book::default();
+    let numbered = |number: usize, shadow| {
+        let mut need = need(0, NeedOf::Once { per_ms: None });
+        need.key.0[8..12].copy_from_slice(&u32::try_from(number).unwrap().to_le_bytes());
+        Need { key: need.key.of_shadow(shadow), ..need }
+    };
+    let fill = |book: &mut Book, shadow| {
+        let fits = (0..2 * COUNTS_STRIPE_MAX).find(|number| match take(book, numbered(*number, shadow), 1) {
+            Ok(_) => false,
+            Err(refusal) => refusal.full,
+        });
+        fits.unwrap()
+    };
+    assert_eq!(fill(&mut book, true), COUNTS_STRIPE_SHADOW_MAX);
+    let mut again = Book::default();
+    let mut records = Vec::new();
+    assert_eq!(book.picture(0, usize::MAX, &mut records), None);
+    records.iter().for_each(|record| again.replay(record));
+    for book in [&mut book, &mut again] {
+        assert!(take(book, numbered(COUNTS_STRIPE_MAX, true), 2).unwrap_err().full, "also after a restart");
+    }
+    assert_eq!(fill(&mut book, false), COUNTS_STRIPE_MAX);
+    assert_eq!(book.len(), COUNTS_MAX / LEDGER_STRIPES);
+    let gone = take(&mut again, numbered(0, false), 3).unwrap();
+    again.give_back(&gone, 3);
+    assert_eq!((again.shadows, again.len()), (COUNTS_STRIPE_SHADOW_MAX, COUNTS_STRIPE_SHADOW_MAX));
 }
 
 #[test]
