@@ -97,6 +97,7 @@ fn call() -> Call {
         subject: Object::Tool(Text { span: Span::new(0, 10), unescaped: None }),
         meta: Meta::default(),
         arguments: None,
+        returned: None,
     }
 }
 
