@@ -531,7 +531,8 @@ impl<'a> Inquiry<'a> {
             Party::Subject => sure(who(None)),
             Party::Agent => {
                 let agent = self.caller.agent.as_deref();
-                Part { is: agent.map(|agent| format!("{:?} {agent:?}", self.caller.issuer).into()), within: who(None) }
+                let issuer = format!("{:?}", self.caller.issuer);
+                Part { is: agent.map(|agent| format!("{issuer} {agent:?}").into()), within: issuer.into() }
             }
             Party::Task => {
                 let named = |task| format!("{} {task:?}", String::from_utf8_lossy(&who(None))).into_bytes();

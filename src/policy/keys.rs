@@ -111,7 +111,9 @@ impl Table {
         for (at, party) in by.0.iter().enumerate() {
             match party {
                 Party::Subject => digest.part(b's', &caller.principal.0),
-                Party::Agent | Party::Task if wild => digest.part(b'*', &caller.principal.0),
+                // Every subject of an agent must find it.
+                Party::Agent if wild => digest.part(b'*', caller.issuer.as_bytes()),
+                Party::Task if wild => digest.part(b'*', &caller.principal.0),
                 Party::Arg(_) | Party::Claim(_) | Party::Address if wild => digest.part(b'*', &[]),
                 Party::Agent => {
                     digest.part(b'i', caller.issuer.as_bytes());
