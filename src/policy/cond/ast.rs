@@ -237,6 +237,33 @@ impl Expr {
         }
     }
 
+    /// One text for all that are written alike but for blanks, parentheses and quotes; another for every other one.
+    #[must_use]
+    pub fn spelled(&self) -> String {
+        let own = match &self.kind {
+            Kind::Literal(literal) => format!("{literal:?}"),
+            Kind::Path(path) => format!("{:?}{}", path.root, path.steps_text()),
+            Kind::Has(path) => format!("has {:?}{}", path.root, path.steps_text()),
+            Kind::Not(_) => "not".to_owned(),
+            Kind::Negate(_) => "negate".to_owned(),
+            Kind::Logic(logic, _) => format!("{logic:?}"),
+            Kind::Compare(compare, ..) => format!("{compare:?}"),
+            Kind::In(..) => "in".to_owned(),
+            Kind::Arithmetic(what, ..) => format!("{what:?}"),
+            Kind::Size(_) => "size".to_owned(),
+            Kind::Text(test, ..) => format!("{test:?}"),
+            Kind::Matches(_, pattern) => format!("matches {pattern:?}"),
+            Kind::Split(_, separator) => format!("split {separator:?}"),
+            Kind::Piece(_, separator, at) => format!("piece {separator:?} {at}"),
+            Kind::Each(quantifier, ..) => format!("{quantifier:?}"),
+            Kind::Url(part, _) => format!("url {part:?}"),
+            Kind::IpIn(_, network) => format!("ip {network:?}"),
+            Kind::Time(part, zone) => format!("time {part:?} {zone:?}"),
+        };
+        let parts: Vec<String> = self.parts().map(Self::spelled).collect();
+        format!("{own}({})", parts.join(","))
+    }
+
     /// The path that it is, or asks for with `has`.
     #[must_use]
     pub fn path(&self) -> Option<&Path> {
