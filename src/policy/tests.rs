@@ -455,6 +455,32 @@ fn an_id_of_another_server_or_kind_shows_nothing() {
     assert!(!shown(0, Tools, &Item { id: ItemId(9_999), ..search }));
 }
 
+struct AllPast;
+
+impl super::needs::Past for AllPast {
+    fn happened(&self, _key: super::needs::CountKey, _within_ms: Option<u64>) -> bool {
+        true
+    }
+}
+
+#[test]
+fn a_listen_stream_waits_for_what_must_come_before() {
+    use super::limit::{By, Limit, Party, What};
+    let patterns = vec![Pattern::parse("pay/refund").unwrap()];
+    let after = What::After { patterns, within_ms: None, same: None };
+    let limits = vec![Limit { what: after, by: By(SmallVec::from_iter([Party::Subject])) }];
+    let world = world(vec![Rule { limits, ..rule(0, "permit docs!*") }]);
+    let kept = |scene: &Scene<'_>| {
+        let listen = Listen { uris: vec![text("file:///pub/a")], ..Listen::default() };
+        let call = call(Object::Listen(Box::new(listen)));
+        let permit = decide_listen(&world.table, &caller(&[]), ActiveTask::None, ServerId(0), call, scene).unwrap();
+        let Object::Listen(left) = &permit.call().subject else { panic!("{permit:?}") };
+        left.uris.len()
+    };
+    assert_eq!(kept(&SCENE), 0);
+    assert_eq!(kept(&Scene { past: &AllPast, ..SCENE }), 1);
+}
+
 // ---- decide against explain -----------------------------------------------------------------------------------
 
 fn any_pattern() -> impl Strategy<Value = Pattern> {
