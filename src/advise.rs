@@ -12,6 +12,7 @@ use portcullis::config::{Fault, Settings};
 use portcullis::mcp::catalog::ListKind;
 use portcullis::plane::audit;
 use portcullis::plane::pins::store::Store;
+use portcullis::policy::compile::Lacks;
 use portcullis::policy::needs::NoPast;
 use portcullis::policy::pattern::About;
 use portcullis::policy::rule::PolicySet;
@@ -288,6 +289,10 @@ fn unmatched(world: &World) {
         // A file of tools says nothing of resources.
         let named =
             rule.patterns.get(warning.pattern).filter(|it| matches!(it.about(), About::Tool(_) | About::Prompt(_)));
+        if warning.lacks == Lacks::Room {
+            eprintln!("warning: {}: {}", rule.id, warning.lacks);
+            continue;
+        }
         if let Some(pattern) = named {
             eprintln!("warning: {}: {}: {}", rule.id, pattern.text(), warning.lacks);
         }

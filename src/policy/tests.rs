@@ -329,6 +329,28 @@ fn many_rules_name_the_first() {
 }
 
 #[test]
+fn warnings_name_the_rule_that_is_too_much() {
+    use super::limit::{By, Limit, Party, What};
+    use crate::base::limits::NEEDS_MAX;
+    let after = |text: &str| {
+        let patterns = vec![Pattern::parse(text).unwrap()];
+        let what = What::After { patterns, within_ms: None, same: None };
+        vec![Limit { what, by: By(SmallVec::from_iter([Party::Subject])) }]
+    };
+    let policy = |count: usize| {
+        let waits = |n: usize| Rule { limits: after("docs/*"), ..rule(n + 1, "forbid pay/*") };
+        world(std::iter::once(rule(0, "permit */*")).chain((0..count).map(waits)).collect())
+    };
+    assert_eq!(policy(NEEDS_MAX).warnings, []);
+    let world = policy(NEEDS_MAX + 1);
+    let rule = RuleId::from_index(NEEDS_MAX + 1);
+    assert_eq!(world.warnings, [Warning { rule, pattern: 0, lacks: Lacks::Room }]);
+    let (server, question) = (ServerId(0), Question::CallTool("search"));
+    let verdict = super::decide::judge_at(&world.table, &caller(&[]), ActiveTask::None, server, question, None, &SCENE);
+    assert_eq!(verdict.outcome, Err(Why::CountsFull { retry_ms: None }), "this is what it warns of");
+}
+
+#[test]
 fn warnings_name_patterns_that_do_nothing() {
     let check = |text: &str, want: &[(usize, Lacks)]| {
         let warnings = world(rules(&[text])).warnings;
@@ -433,28 +455,6 @@ fn a_listen_stream_keeps_what_may_be_read() {
     assert!(by_name(stream(&[])).is_ok());
 }
 
-#[test]
-fn questions_without_a_call() {
-    let world = world(rules(&["permit docs!*", "forbid *!resource:file:///secret/* : No."]));
-    let (table, nobody, none) = (&world.table, caller(&[]), ActiveTask::None);
-    let reads = |uri| readable(table, &nobody, none, ServerId(0), uri);
-    assert!(reads("x:y") && !reads("file:///secret/a"));
-    let roots = |server| asks(table, &nobody, none, ServerId(server), Ask::Roots);
-    assert_eq!(&*roots(0).unwrap(), &[RuleId(0)]);
-    assert_eq!(roots(1), Err(Why::Hidden));
-}
-
-#[test]
-fn an_id_of_another_server_or_kind_shows_nothing() {
-    let world = world(rules(&["permit docs/*"]));
-    let search = entry(&world.catalog, ServerId(0), Tools, "search");
-    let shown =
-        |server, kind, item: &Item| listed(&world.table, &caller(&[]), ActiveTask::None, ServerId(server), kind, item);
-    assert!(shown(0, Tools, &search));
-    assert!(!shown(1, Tools, &search) && !shown(0, Prompts, &search));
-    assert!(!shown(0, Tools, &Item { id: ItemId(9_999), ..search }));
-}
-
 struct AllPast;
 
 impl super::needs::Past for AllPast {
@@ -479,6 +479,28 @@ fn a_listen_stream_waits_for_what_must_come_before() {
     };
     assert_eq!(kept(&SCENE), 0);
     assert_eq!(kept(&Scene { past: &AllPast, ..SCENE }), 1);
+}
+
+#[test]
+fn questions_without_a_call() {
+    let world = world(rules(&["permit docs!*", "forbid *!resource:file:///secret/* : No."]));
+    let (table, nobody, none) = (&world.table, caller(&[]), ActiveTask::None);
+    let reads = |uri| readable(table, &nobody, none, ServerId(0), uri);
+    assert!(reads("x:y") && !reads("file:///secret/a"));
+    let roots = |server| asks(table, &nobody, none, ServerId(server), Ask::Roots);
+    assert_eq!(&*roots(0).unwrap(), &[RuleId(0)]);
+    assert_eq!(roots(1), Err(Why::Hidden));
+}
+
+#[test]
+fn an_id_of_another_server_or_kind_shows_nothing() {
+    let world = world(rules(&["permit docs/*"]));
+    let search = entry(&world.catalog, ServerId(0), Tools, "search");
+    let shown =
+        |server, kind, item: &Item| listed(&world.table, &caller(&[]), ActiveTask::None, ServerId(server), kind, item);
+    assert!(shown(0, Tools, &search));
+    assert!(!shown(1, Tools, &search) && !shown(0, Prompts, &search));
+    assert!(!shown(0, Tools, &Item { id: ItemId(9_999), ..search }));
 }
 
 // ---- decide against explain -----------------------------------------------------------------------------------
