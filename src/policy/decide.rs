@@ -380,8 +380,7 @@ pub fn decide(
 
 /// Decides on a `subscriptions/listen` for `server`: subscribing follows reading. The permit's call keeps the resources
 /// that may be read there and the tasks that were found to be the caller's, and loses the others as if they did not
-/// exist. Limits are not taken, since
-/// they count calls; but what must have come before must have come.
+/// exist. Limits are not taken, since they count calls; but what must have come before must have come.
 ///
 /// # Errors
 /// [`Denied`] for any other call: those are for [`decide`].

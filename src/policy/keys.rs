@@ -313,7 +313,10 @@ mod tests {
     fn a_count_survives_a_change_of_the_file() {
         let condition = |text: &str| {
             let purpose = crate::policy::cond::Purpose::Sum;
-            std::sync::Arc::new(crate::policy::cond::Condition::parse(text, purpose, &Default::default()).unwrap())
+            std::sync::Arc::new(
+                crate::policy::cond::Condition::parse(text, purpose, &crate::policy::cond::ClaimTypes::default())
+                    .unwrap(),
+            )
         };
         let calls =
             |per_ms| Limit { what: What::Calls { max: 9, per_ms }, by: By(SmallVec::from_iter([Party::Subject])) };
@@ -322,7 +325,7 @@ mod tests {
             Limit { what, by: By(by.iter().cloned().collect()) }
         };
         let prefixes = |limits: &[Limit]| {
-            let rule = super::super::rule::Rule { limits: limits.to_vec(), ..Default::default() };
+            let rule = super::super::rule::Rule { limits: limits.to_vec(), ..super::super::rule::Rule::default() };
             let names = crate::identity::active::TaskNames::new([""; 0]);
             let keys = Keys::build(&PolicySet::with_rates(names, vec![rule], Vec::new()));
             keys.limits.iter().map(|prefix| (prefix.high, prefix.low)).collect::<Vec<_>>()

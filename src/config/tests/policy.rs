@@ -362,10 +362,10 @@ fn rates() {
 
 #[test]
 fn no_two_rates_are_called_the_same() {
-    let text = format!(
-        "{HEAD}policy:\n  rates:\n  - {{ id: \"rates[1]\", concurrent: 1 }}\n  - {{ concurrent: 2 }}\n  - {{ concurrent: 3 }}\n"
-    );
-    check(&text, &["6:5: policy.rates[1].id: `rates[1]` is the id of another rate"]);
+    let rates = "[{ id: 'rates[1]', concurrent: 1 }, { concurrent: 2 }, { concurrent: 3 }]";
+    let open = "{ id: open, permit: [\"*/*\"] }";
+    let text = format!("{HEAD}policy:\n  rules: [{open}]\n  rates: {rates}\n");
+    check(&text, &["5:46: policy.rates[1].id: `rates[1]` is the id of another rate"]);
 }
 
 #[test]

@@ -3,7 +3,8 @@
 //!
 //! What it comes to, beside what each node says:
 //! - An operand is *missing* when its path leads nowhere (no such member, no such element, a step into what is neither),
-//!   when the caller has no agent, when no one task is active, when the call has no arguments, or is about no tool or prompt.
+//!   when the caller has no agent, when no one task is active, when the call has no arguments, or is about no tool or
+//!   prompt.
 //! - Every operator but `&&`, `||`, `all` and `exists` is *strict*: with a missing or unknown operand, or one of another
 //!   type than it takes, it is unknown.
 //! - `==` and `!=` between two types are unknown, but where one side is a [`Literal::Null`]: then they tell whether the
