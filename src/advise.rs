@@ -334,6 +334,10 @@ fn unmatched(world: &World) {
     for warning in &world.warnings {
         let rule = world.policy.rule(warning.rule);
         // A file of tools says nothing of resources.
+        if warning.lacks == Lacks::Room {
+            eprintln!("warning: {}: {}", rule.id, warning.lacks);
+            continue;
+        }
         if let Some(pattern) = rule.patterns.get(warning.pattern).filter(|_| is_listed(world, warning)) {
             eprintln!("warning: {}: {}: {}", rule.id, pattern.text(), warning.lacks);
         }

@@ -534,7 +534,7 @@ pub const URI_BYTES_MAX: usize = 8 * 1024;
 /// Nesting of an argument or claim that conditions look into; no message and no token has more.
 pub const VALUE_DEPTH_MAX: usize = 128;
 /// A pattern of a condition when compiled, bytes.
-pub const REGEX_PROGRAM_BYTES_MAX: usize = 256 * 1024;
+pub const REGEX_PROGRAM_BYTES_MAX: usize = 64 * 1024;
 /// What looking for one keeps on each shard to be quick, bytes.
 pub const REGEX_CACHE_BYTES_MAX: usize = 512 * 1024;
 /// Nesting of one.

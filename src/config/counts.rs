@@ -15,11 +15,12 @@ use crate::config::shape::{alternatives, join, quoted};
 use crate::mcp::method::{METHODS, Sender};
 use crate::policy::cond::{Number, Purpose};
 use crate::policy::limit::{By, Limit, Party, Rate, RateOf, What};
+use crate::policy::pattern::{About, Pattern};
 use crate::policy::rule::Effect;
 
 impl<'a> Reader<'a> {
     /// The limits of a rule.
-    pub(crate) fn limits(&mut self, rule: &'a Node, path: &str, effect: Effect) -> Vec<Limit> {
+    pub(crate) fn limits(&mut self, rule: &'a Node, path: &str, effect: Effect, patterns: &[Pattern]) -> Vec<Limit> {
         let Some(node) = rule.get("limits") else {
             return Vec::new();
         };
@@ -29,7 +30,37 @@ impl<'a> Reader<'a> {
             self.faults.error(&node.at, &path, message, "leave it out for none");
         }
         let items = node.items().iter().enumerate();
-        items.filter_map(|(index, item)| self.limit(item, &format!("{path}[{index}]"), effect)).collect()
+        let read = |(index, item): (usize, &'a Node)| {
+            let path = format!("{path}[{index}]");
+            let limit = self.limit(item, &path, effect)?;
+            self.never_after(item, &path, &limit, patterns);
+            Some(limit)
+        };
+        items.filter_map(read).collect()
+    }
+
+    /// An `after` that no call can come before.
+    fn never_after(&mut self, node: &Node, path: &str, limit: &Limit, rule: &[Pattern]) {
+        let (What::After { patterns, .. }, Some(at)) = (&limit.what, node.get("after")) else { return };
+        if patterns.iter().any(|pattern| matches!(pattern.about(), About::Ask(_))) {
+            let message = "what a server asks of the client is not remembered, so nothing comes after it";
+            self.faults.error(&at.at, &join(path, "after"), message, "name tools, prompts or resources");
+        }
+        let meet = |meet: fn(&Pattern, &Pattern) -> bool| {
+            patterns.is_empty()
+                || rule.is_empty()
+                || rule.iter().any(|one| patterns.iter().any(|other| meet(one, other)))
+        };
+        let by = |party| limit.by.0.contains(&party);
+        let apart = if by(Party::Server) && !meet(one_server) {
+            "server"
+        } else if by(Party::Tool) && !meet(one_target) {
+            "tool"
+        } else {
+            return;
+        };
+        let message = format!("counts each {apart} alone, and no {apart} of this rule is one of its `after`");
+        self.faults.error(&node.at, &join(path, "by"), message, "leave it out, or count by somebody else");
     }
 
     fn limit(&mut self, node: &'a Node, path: &str, effect: Effect) -> Option<Limit> {
@@ -176,9 +207,10 @@ impl<'a> Reader<'a> {
         for (index, item) in node.items().iter().enumerate() {
             let path = format!("{path}[{index}]");
             let id = self.rate_id(item, &path, index);
-            if let Some(node) = item.get("id").filter(|_| !ids.insert(id.clone())) {
-                let message = format!("{} is the id of another rate", quoted(node));
-                self.faults.error(&node.at, &join(&path, "id"), message, "");
+            if !ids.insert(id.clone()) {
+                // Without one of its own it is called by its place.
+                let node = item.get("id").unwrap_or(item);
+                self.faults.error(&node.at, &join(&path, "id"), format!("`{id}` is the id of another rate"), "");
             }
             out.extend(self.rate(item, &path, id));
         }
@@ -238,6 +270,24 @@ impl<'a> Reader<'a> {
         }
         items.iter().filter_map(Node::text).map(Box::from).collect()
     }
+}
+
+/// Whether some server is in both.
+fn one_server(one: &Pattern, other: &Pattern) -> bool {
+    one.server().overlaps(other.server())
+}
+
+/// Whether something that is counted alone may be in both.
+fn one_target(one: &Pattern, other: &Pattern) -> bool {
+    let met = match (one.about(), other.about()) {
+        (About::Tool(one), About::Tool(other)) | (About::Prompt(one), About::Prompt(other)) => one.overlaps(other),
+        // URIs meet in two forms.
+        (About::Resource(_) | About::NotTool, About::Resource(_) | About::NotTool)
+        | (About::Prompt(_), About::NotTool)
+        | (About::NotTool, About::Prompt(_)) => true,
+        _ => false,
+    };
+    met && one_server(one, other)
 }
 
 /// A key that tells what is counted.

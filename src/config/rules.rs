@@ -99,16 +99,17 @@ impl<'a> Reader<'a> {
         let id = self.id(node, path, part);
         let effect = self.effect(node, path);
         let default = Rule::default();
+        let patterns = effect.map(|(_, key, list)| self.patterns(list, &join(path, key))).unwrap_or_default();
         let rule = Rule {
             id: id.unwrap_or_default(),
             effect: effect.map_or(Effect::Permit, |(effect, ..)| effect),
-            patterns: effect.map(|(_, key, list)| self.patterns(list, &join(path, key))).unwrap_or_default(),
             tasks: self.task_ids(node, path),
             reason: self.reason(node, path),
             who: self.condition_at(node, path, "who", Purpose::Who),
             when: self.condition_at(node, path, "when", Purpose::When),
             scopes: self.scopes(node, path),
-            limits: effect.map(|(effect, ..)| self.limits(node, path, effect)).unwrap_or_default(),
+            limits: effect.map(|(effect, ..)| self.limits(node, path, effect, &patterns)).unwrap_or_default(),
+            patterns,
             mode: if is_word(node, "mode", "shadow") { Mode::Shadow } else { Mode::Enforce },
             expires_ms: node.get("expires").and_then(Node::amount).unwrap_or(APPROVAL_MS),
             ask: if is_word(node, "ask", "elicit") { AskWhom::Elicit } else { default.ask },

@@ -20,6 +20,7 @@ use super::table::{
 use super::uri::Target;
 use crate::base::bits::Bits;
 use crate::base::ids::{ItemId, RuleId, ServerId, TaskId};
+use crate::base::limits::NEEDS_MAX;
 use crate::mcp::catalog::{Catalog, ListKind};
 use crate::mcp::input::Ask;
 
@@ -43,6 +44,12 @@ pub enum Lacks {
     /// All servers it is about are known, and none has anything it matches.
     #[error("matches nothing that its servers offer")]
     Match,
+    /// With this rule, a call can need more of limits, rates and notes of `after` than can be counted.
+    #[error(
+        "with this rule's limits a call could need over {NEEDS_MAX} counts, and would always be refused; have fewer rules \
+         with limits or `after` about one tool"
+    )]
+    Room,
 }
 
 impl Table {
@@ -75,6 +82,7 @@ impl Table {
         }
         let (watches, watched) = draft.watches(set);
         let rated = draft.rated(set);
+        warnings.extend(draft.crowds(set, &about, &rated));
         let mut extra = watched.numbers.bits().clone();
         extra.or_assign(rated.numbers.bits());
         if set.rates().iter().any(|rate| rate.on.is_empty()) {
@@ -370,6 +378,43 @@ impl<'a> Draft<'a> {
         let named = (0..).zip(set.rates()).filter(|(_, rate)| !rate.on.is_empty());
         let either: Vec<_> = named.map(|(place, rate)| (place, &*rate.on)).collect();
         self.spots(&[], &either)
+    }
+
+    /// The rules with which a call of some tool or prompt would need too much, each once. What is only for some tasks or
+    /// callers, or in shadow, is left out: seldom is it all of one call.
+    fn crowds(&mut self, set: &'a PolicySet, about: &[u32], rated: &Spots) -> Vec<Warning> {
+        let everywhere = set.rates().iter().filter(|rate| rate.on.is_empty()).count();
+        let mut needs: Vec<usize> =
+            (0..self.names.numbers()).map(|number| everywhere + rated.numbers.of(number).len()).collect();
+        let mut warnings = Vec::new();
+        for (number, rule) in set.rules().iter().enumerate() {
+            let mut is_over = false;
+            let mut add = |members: &Members, more: usize| {
+                members.each(|number| {
+                    needs[number] += more;
+                    is_over |= needs[number] > NEEDS_MAX;
+                });
+            };
+            match rule.effect {
+                _ if rule.mode == Mode::Shadow || rule.limits.is_empty() => {}
+                Effect::Permit if rule.tasks.is_empty() && rule.who.is_none() => {
+                    add(&self.members[about[number] as usize], rule.limits.len());
+                }
+                Effect::Permit => {}
+                // Every call that it waits for is noted, whoever makes it.
+                Effect::Forbid | Effect::Approve => {
+                    for limit in &rule.limits {
+                        let What::After { patterns, .. } = &limit.what else { continue };
+                        let place = self.members(patterns);
+                        add(&self.members[place as usize], 1);
+                    }
+                }
+            }
+            if is_over {
+                warnings.push(Warning { rule: RuleId::from_index(number), pattern: 0, lacks: Lacks::Room });
+            }
+        }
+        warnings
     }
 
     fn spots(&mut self, both: &[(u32, &'a [Pattern])], either: &[(u32, &'a [Pattern])]) -> Spots {

@@ -8,7 +8,7 @@ use super::classes::View;
 use super::cond::{Facts, Truth};
 use super::counter::Taken;
 use super::keys::Payer;
-use super::needs::{Need, Needs, Note, Past};
+use super::needs::{Need, NeedOf, Needs, Note, Past};
 pub use super::remarks::{Asking, Remarks, Shadow, UnknownAt, Why};
 use super::rule::Effect;
 use super::table::{Maybe, Named, Reaches, Says, Table, merge};
@@ -380,8 +380,7 @@ pub fn decide(
 
 /// Decides on a `subscriptions/listen` for `server`: subscribing follows reading. The permit's call keeps the resources
 /// that may be read there and the tasks that were found to be the caller's, and loses the others as if they did not
-/// exist. Limits are not taken: they
-/// count calls.
+/// exist. Limits are not taken, since they count calls; but what must have come before must have come.
 ///
 /// # Errors
 /// [`Denied`] for any other call: those are for [`decide`].
@@ -400,11 +399,11 @@ pub fn decide_listen(
     };
     listen.uris.retain(|uri| {
         let asker = Asker { table, caller, task, server, scene: Some(scene) };
-        let verdict = asker.judge(Question::Read(uri.of(scene.body)), None, Takes::Nothing);
-        if verdict.is_free() {
+        let (verdict, is_free) = asker.subscribes(uri.of(scene.body), scene);
+        if is_free {
             merge(&mut rules, &verdict.rules);
         }
-        verdict.is_free()
+        is_free
     });
     listen.tasks.retain(|task| task.opened.is_some());
     Ok(Permit::plain(caller.owner, call, server, None, rules))
@@ -436,8 +435,7 @@ pub fn decide_listen_at(
     listen.uris.retain(|uri| {
         let Some((server, own)) = whose(uri.of(scene.body)) else { return false };
         let asker = Asker { table, caller, task, server, scene: Some(scene) };
-        let verdict = asker.judge(Question::Read(&own), None, Takes::Nothing);
-        let is_free = verdict.is_free();
+        let (verdict, is_free) = asker.subscribes(&own, scene);
         if is_free {
             merge(&mut rules, &verdict.rules);
             found.push((server, own));
@@ -601,6 +599,17 @@ impl<'a> Asker<'a> {
             }
         };
         self.numbered(number, (question.letter(), name), arguments, follows)
+    }
+
+    /// Whether a resource may be listened to: where it may be read, and nothing need be asked, nor come before.
+    fn subscribes(&self, uri: &str, scene: &Scene<'_>) -> (Verdict, bool) {
+        let verdict = self.judge(Question::Read(uri), None, Takes::Limits);
+        let came = |need: &Need| match need.what {
+            NeedOf::After { within_ms } => scene.past.happened(need.key, within_ms),
+            _ => true,
+        };
+        let is_free = verdict.is_free() && verdict.needs.iter().all(came);
+        (verdict, is_free)
     }
 
     /// Answers a question about a tool, a prompt, or what a server may ask, by its number; `None` is nothing of that name.

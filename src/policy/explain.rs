@@ -339,9 +339,6 @@ impl<'a> Inquiry<'a> {
             return refused(why, Cause::Unknowable, &doubtful);
         }
         let permits = of(Effect::Permit, Truth::True);
-        if let Some((why, lacking)) = self.scopes(&permits) {
-            return Explanation::of(Err(why), Cause::Scopes, lacking);
-        }
         let mut wants = Vec::new();
         for one in &permits {
             for (at, limit) in (0..).zip(&one.rule.limits) {
@@ -352,17 +349,13 @@ impl<'a> Inquiry<'a> {
                 wants.push(want);
             }
         }
-        for (place, rate) in (0..).zip(self.set.rates()) {
-            match self.rate(subject, place, rate) {
-                Some(Some(want)) => wants.push(want),
-                Some(None) => return refused(Why::RateUnknown { rate: place }, Cause::RateUnknown, &[]),
-                None => {}
-            }
-        }
         let doubtful = of(Effect::Approve, Truth::Unknown);
         if let Some(first) = doubtful.first() {
             let why = Why::ApprovalUnknown { rule: first.id, reason: first.rule.reason.clone() };
             return refused(why, Cause::ApprovalUnknown, &doubtful);
+        }
+        if let Some((why, lacking)) = self.scopes(&permits) {
+            return Explanation::of(Err(why), Cause::Scopes, lacking);
         }
         let approves = of(Effect::Approve, Truth::True);
         if permits.is_empty() && approves.is_empty() {
@@ -374,6 +367,13 @@ impl<'a> Inquiry<'a> {
             let unmet = rules.iter().filter(|one| one.rule.effect != Effect::Forbid && one.truth == Truth::False);
             let reason = unmet.filter_map(|one| one.rule.reason.clone()).next();
             return refused(Why::Condition { reason }, Cause::Condition, &[]);
+        }
+        for (place, rate) in (0..).zip(self.set.rates()) {
+            match self.rate(subject, place, rate) {
+                Some(Some(want)) => wants.push(want),
+                Some(None) => return refused(Why::RateUnknown { rate: place }, Cause::RateUnknown, &[]),
+                None => {}
+            }
         }
         let both = rules.iter().filter(|one| one.rule.effect != Effect::Forbid && one.truth == Truth::True);
         let rules: Vec<RuleId> = both.map(|one| one.id).collect();
@@ -531,7 +531,8 @@ impl<'a> Inquiry<'a> {
             Party::Subject => sure(who(None)),
             Party::Agent => {
                 let agent = self.caller.agent.as_deref();
-                Part { is: agent.map(|agent| format!("{:?} {agent:?}", self.caller.issuer).into()), within: who(None) }
+                let issuer = format!("{:?}", self.caller.issuer);
+                Part { is: agent.map(|agent| format!("{issuer} {agent:?}").into()), within: issuer.into() }
             }
             Party::Task => {
                 let named = |task| format!("{} {task:?}", String::from_utf8_lossy(&who(None))).into_bytes();

@@ -6,14 +6,17 @@ use std::net::IpAddr;
 
 use ring::hmac;
 use siphasher::sip128::{Hasher128, SipHasher24};
+use smallvec::SmallVec;
 
 use super::cond::Facts;
+use super::cond::ast::Kind;
 use super::decide::Scene;
 use super::limit::{By, Limit, Party, Rate, RateOf, What};
 use super::needs::{CountKey, CountSecret};
 use super::rule::{Mode, PolicySet};
 use super::table::{Place, Table};
 use crate::base::ids::RuleId;
+use crate::base::limits::LIMIT_PARTIES_MAX;
 
 /// What every key of one limit begins with.
 #[derive(Clone, Copy)]
@@ -23,12 +26,18 @@ struct Prefix {
 }
 
 /// The beginnings of all keys of a policy.
+#[derive(Default)]
 pub(super) struct Keys {
     /// By rule: where its limits begin in `limits`.
     rules: Vec<u32>,
     limits: Vec<Prefix>,
     rates: Vec<Prefix>,
+    /// In which order the parties of each are written down: not as in the file, where it says nothing.
+    limit_orders: Vec<Order>,
+    rate_orders: Vec<Order>,
 }
+
+type Order = SmallVec<[u8; LIMIT_PARTIES_MAX]>;
 
 /// Whose a count can be: the call, as keys see it.
 #[derive(Clone, Copy)]
@@ -42,26 +51,34 @@ pub(super) struct Payer<'a> {
 
 impl Keys {
     pub(super) fn build(set: &PolicySet, secret: &CountSecret) -> Self {
-        let mut keys = Self { rules: Vec::with_capacity(set.rules().len()), limits: Vec::new(), rates: Vec::new() };
+        let mut keys = Self { rules: Vec::with_capacity(set.rules().len()), ..Self::default() };
         for rule in set.rules() {
             keys.rules.push(u32::try_from(keys.limits.len()).expect("limits are bounded"));
-            let texts: Vec<String> = rule.limits.iter().map(limit_text).collect();
-            for (at, text) in texts.iter().enumerate() {
-                let equal = texts[..at].iter().filter(|other| *other == text).count();
+            let entries: Vec<(String, u64)> =
+                rule.limits.iter().map(|limit| (limit_text(limit), span_ms(limit))).collect();
+            for (at, ((text, span), limit)) in entries.iter().zip(&rule.limits).enumerate() {
+                // The longest first: what goes over to another when one is taken out has counted at least as much.
+                let before = |(place, (other, its)): (usize, &(String, u64))| {
+                    other == text && (its > span || its == span && place < at)
+                };
+                let equal = entries.iter().enumerate().filter(|one| before(*one)).count();
                 keys.limits.push(Prefix::of(secret, "limit", &rule.id, text, equal));
+                keys.limit_orders.push(order(&limit.by));
             }
         }
         let rates = set.rates().iter();
         keys.rates = rates.map(|rate| Prefix::of(secret, "rate", &rate.id, &rate_text(rate), 0)).collect();
+        keys.rate_orders = set.rates().iter().map(|rate| order(&rate.by)).collect();
         keys
     }
 
     pub(super) fn bytes(&self) -> usize {
-        self.rules.len() * 4 + (self.limits.len() + self.rates.len()) * size_of::<Prefix>()
+        self.rules.len() * 4 + (self.limits.len() + self.rates.len()) * (size_of::<Prefix>() + size_of::<Order>())
     }
 
-    fn limit(&self, rule: RuleId, limit: u16) -> Prefix {
-        self.limits[self.rules[rule.index()] as usize + usize::from(limit)]
+    fn limit(&self, rule: RuleId, limit: u16) -> (Prefix, &Order) {
+        let at = self.rules[rule.index()] as usize + usize::from(limit);
+        (self.limits[at], &self.limit_orders[at])
     }
 }
 
@@ -69,8 +86,9 @@ impl Table {
     /// The key of a limit for a call; `None` where nobody owns that count, or the value that is counted is unknown.
     pub(super) fn limit_key(&self, rule: RuleId, limit: u16, payer: &Payer<'_>) -> Option<CountKey> {
         let entry = &self.set.rule(rule).limits[usize::from(limit)];
-        let mut digest = Digest::new(self.keys.limit(rule, limit));
-        self.owner(Some((rule, limit)), &entry.by, payer, &mut digest, false)?;
+        let (prefix, order) = self.keys.limit(rule, limit);
+        let mut digest = Digest::new(prefix);
+        self.owner(Some((rule, limit)), (&entry.by, order), payer, &mut digest, false)?;
         let dead = self.dead(rule, Place::Counted(limit));
         match &entry.what {
             What::Once { value, .. } | What::After { same: Some(value), .. } => {
@@ -85,9 +103,10 @@ impl Table {
     /// out.
     pub(super) fn wild_key(&self, rule: RuleId, limit: u16, payer: &Payer<'_>) -> CountKey {
         let by = &self.set.rule(rule).limits[usize::from(limit)].by;
-        let mut digest = Digest::new(self.keys.limit(rule, limit));
+        let (prefix, order) = self.keys.limit(rule, limit);
+        let mut digest = Digest::new(prefix);
         // What may be unknown is not looked at, so nothing is.
-        let _ = self.owner(Some((rule, limit)), by, payer, &mut digest, true);
+        let _ = self.owner(Some((rule, limit)), (by, order), payer, &mut digest, true);
         digest.part(b'*', &[]);
         digest.finish().of_shadow(self.set.rule(rule).mode == Mode::Shadow)
     }
@@ -95,7 +114,8 @@ impl Table {
     /// The key of a rate for a call; `None` where nobody owns that count.
     pub(super) fn rate_key(&self, rate: u16, payer: &Payer<'_>) -> Option<CountKey> {
         let mut digest = Digest::new(self.keys.rates[usize::from(rate)]);
-        self.owner(None, &self.set.rates()[usize::from(rate)].by, payer, &mut digest, false)?;
+        let by = (&self.set.rates()[usize::from(rate)].by, &self.keys.rate_orders[usize::from(rate)]);
+        self.owner(None, by, payer, &mut digest, false)?;
         Some(digest.finish().of_shadow(false))
     }
 
@@ -103,16 +123,18 @@ impl Table {
     fn owner(
         &self,
         limit: Option<(RuleId, u16)>,
-        by: &By,
+        (by, order): (&By, &Order),
         payer: &Payer<'_>,
         digest: &mut Digest,
         wild: bool,
     ) -> Option<()> {
         let Facts { caller, task, server, .. } = payer.facts;
-        for (at, party) in by.0.iter().enumerate() {
-            match party {
+        for at in order.iter().copied() {
+            match &by.0[usize::from(at)] {
                 Party::Subject => digest.part(b's', &caller.principal.0),
-                Party::Agent | Party::Task if wild => digest.part(b'*', &caller.principal.0),
+                // Every subject of an agent must find it.
+                Party::Agent if wild => digest.part(b'*', caller.issuer.as_bytes()),
+                Party::Task if wild => digest.part(b'*', &caller.principal.0),
                 Party::Arg(_) | Party::Claim(_) | Party::Address if wild => digest.part(b'*', &[]),
                 Party::Agent => {
                     digest.part(b'i', caller.issuer.as_bytes());
@@ -132,8 +154,7 @@ impl Table {
                     digest.part(payer.target.0, payer.target.1.as_bytes());
                 }
                 Party::Arg(value) | Party::Claim(value) => {
-                    let place =
-                        |(rule, limit)| self.dead(rule, Place::By(limit, u16::try_from(at).unwrap_or(u16::MAX)));
+                    let place = |(rule, limit)| self.dead(rule, Place::By(limit, u16::from(at)));
                     let dead = limit.map_or(0, place);
                     digest.streamed(b'v', |out| value.value(&payer.facts, dead, out))?;
                 }
@@ -150,20 +171,33 @@ impl Table {
     }
 }
 
-/// What an entry counts, without its numbers.
+/// What an entry counts, without its numbers, however it is written.
 fn limit_text(limit: &Limit) -> String {
     let what = match &limit.what {
         What::Calls { .. } => "calls".to_owned(),
-        What::Sum { of, .. } => format!("sum {}", of.text()),
+        // So much for each call: a number of the file.
+        What::Sum { of, .. } if matches!(of.ast().kind, Kind::Literal(_)) => "sum".to_owned(),
+        What::Sum { of, .. } => format!("sum {}", of.ast().spelled()),
         What::Concurrent { .. } => "concurrent".to_owned(),
-        What::Once { value, .. } => format!("once {}", value.text()),
+        What::Once { value, .. } => format!("once {}", value.ast().spelled()),
         What::After { patterns, same, .. } => {
-            let patterns: Vec<&str> = patterns.iter().map(|pattern| pattern.text()).collect();
+            let mut patterns: Vec<&str> = patterns.iter().map(|pattern| pattern.text()).collect();
+            patterns.sort_unstable();
             // No pattern has a control character.
-            format!("after {}\n{:?}", patterns.join("\n"), same.as_ref().map(|same| same.text()))
+            format!("after {}\n{:?}", patterns.join("\n"), same.as_ref().map(|same| same.ast().spelled()))
         }
     };
     format!("{what}\n{}", by_text(&limit.by))
+}
+
+/// How far back an entry looks, milliseconds.
+fn span_ms(limit: &Limit) -> u64 {
+    match limit.what {
+        What::Calls { per_ms, .. } | What::Sum { per_ms, .. } | What::Once { per_ms, .. } => per_ms,
+        What::After { within_ms, .. } => within_ms,
+        What::Concurrent { .. } => None,
+    }
+    .unwrap_or(u64::MAX)
 }
 
 fn rate_text(rate: &Rate) -> String {
@@ -175,11 +209,21 @@ fn rate_text(rate: &Rate) -> String {
 }
 
 fn by_text(by: &By) -> String {
-    let party = |party: &Party| match party {
-        Party::Arg(value) | Party::Claim(value) => format!("{:?}", value.text()),
+    order(by).iter().map(|at| party_text(&by.0[usize::from(*at)])).collect::<Vec<_>>().join(",")
+}
+
+/// The places of the parties, sorted by what they are.
+fn order(by: &By) -> Order {
+    let mut order: Order = (0..).take(by.0.len()).collect();
+    order.sort_by_cached_key(|at| party_text(&by.0[usize::from(*at)]));
+    order
+}
+
+fn party_text(party: &Party) -> String {
+    match party {
+        Party::Arg(value) | Party::Claim(value) => format!("{:?}", value.ast().spelled()),
         named => format!("{named:?}"),
-    };
-    by.0.iter().map(party).collect::<Vec<_>>().join(",")
+    }
 }
 
 impl Prefix {
@@ -263,6 +307,47 @@ mod tests {
         });
         assert_eq!((whole, pieces.finish()), (Some(()), keys[1]));
         assert!(Digest::new(prefix).streamed(b's', |_| false).is_none());
+    }
+
+    /// Whose counts of one rule are the same before and after a change of its limits.
+    #[test]
+    fn a_count_survives_a_change_of_the_file() {
+        let condition = |text: &str| {
+            let purpose = crate::policy::cond::Purpose::Sum;
+            std::sync::Arc::new(
+                crate::policy::cond::Condition::parse(text, purpose, &crate::policy::cond::ClaimTypes::default())
+                    .unwrap(),
+            )
+        };
+        let calls =
+            |per_ms| Limit { what: What::Calls { max: 9, per_ms }, by: By(SmallVec::from_iter([Party::Subject])) };
+        let sum = |text: &str, by: &[Party]| {
+            let what = What::Sum { of: condition(text), max: crate::policy::cond::Number::ZERO, per_ms: None };
+            Limit { what, by: By(by.iter().cloned().collect()) }
+        };
+        let prefixes = |limits: &[Limit]| {
+            let rule = super::super::rule::Rule { limits: limits.to_vec(), ..super::super::rule::Rule::default() };
+            let names = crate::identity::active::TaskNames::new([""; 0]);
+            let keys = Keys::build(&PolicySet::with_rates(names, vec![rule], Vec::new()), &CountSecret::fixed());
+            keys.limits.iter().map(|prefix| (prefix.high, prefix.low)).collect::<Vec<_>>()
+        };
+        let (minute, day) = (calls(Some(60_000)), calls(Some(86_400_000)));
+        let both = prefixes(&[minute.clone(), day.clone()]);
+        assert_ne!(both[0], both[1]);
+        assert_eq!(prefixes(&[day.clone(), minute]), [both[1], both[0]], "in another order");
+        assert_eq!(prefixes(&[day]), both[1..], "without the other one");
+        let subject = [Party::Subject];
+        let one = |text: &str| prefixes(&[sum(text, &subject)]);
+        assert_eq!(one("500"), one("600"), "a number of the file");
+        assert_eq!(one("args.a*args.b"), one("(args[\"a\"]) * args.b"));
+        for other in ["args.a + args.b", "args.a * args.c", "args.b * args.a", "args.a * claims.b", "500"] {
+            assert_ne!(one("args.a * args.b"), one(other));
+        }
+        assert_eq!(
+            prefixes(&[sum("1", &[Party::Subject, Party::Tool])]),
+            prefixes(&[sum("1", &[Party::Tool, Party::Subject])])
+        );
+        assert_ne!(prefixes(&[sum("1", &[Party::Subject, Party::Tool])]), one("1"));
     }
 
     #[test]

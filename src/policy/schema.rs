@@ -319,8 +319,9 @@ fn said(names: &Names, catalog: &Catalog, number: usize) -> Said {
     if kind == ListKind::Tools {
         return definition.remove("inputSchema").map_or(Said::Open, Said::Schema);
     }
-    let names = definition.get("arguments").and_then(Value::as_array).into_iter().flatten();
-    Said::Names(names.filter_map(|argument| argument.get("name")?.as_str()).map(Into::into).collect())
+    // A prompt that says nothing of its arguments may take any: it has no schema that would rule one out.
+    let Some(names) = definition.get("arguments").and_then(Value::as_array) else { return Said::Open };
+    Said::Names(names.iter().filter_map(|argument| argument.get("name")?.as_str()).map(Into::into).collect())
 }
 
 fn find<'a>(catalog: &'a Catalog, server: ServerId, kind: ListKind, era: Era, name: &str) -> Option<&'a Item> {

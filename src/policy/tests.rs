@@ -329,6 +329,28 @@ fn many_rules_name_the_first() {
 }
 
 #[test]
+fn warnings_name_the_rule_that_is_too_much() {
+    use super::limit::{By, Limit, Party, What};
+    use crate::base::limits::NEEDS_MAX;
+    let after = |text: &str| {
+        let patterns = vec![Pattern::parse(text).unwrap()];
+        let what = What::After { patterns, within_ms: None, same: None };
+        vec![Limit { what, by: By(SmallVec::from_iter([Party::Subject])) }]
+    };
+    let policy = |count: usize| {
+        let waits = |n: usize| Rule { limits: after("docs/*"), ..rule(n + 1, "forbid pay/*") };
+        world(std::iter::once(rule(0, "permit */*")).chain((0..count).map(waits)).collect())
+    };
+    assert_eq!(policy(NEEDS_MAX).warnings, []);
+    let world = policy(NEEDS_MAX + 1);
+    let rule = RuleId::from_index(NEEDS_MAX + 1);
+    assert_eq!(world.warnings, [Warning { rule, pattern: 0, lacks: Lacks::Room }]);
+    let (server, question) = (ServerId(0), Question::CallTool("search"));
+    let verdict = super::decide::judge_at(&world.table, &caller(&[]), ActiveTask::None, server, question, None, &SCENE);
+    assert_eq!(verdict.outcome, Err(Why::CountsFull { retry_ms: None }), "this is what it warns of");
+}
+
+#[test]
 fn warnings_name_patterns_that_do_nothing() {
     let check = |text: &str, want: &[(usize, Lacks)]| {
         let warnings = world(rules(&[text])).warnings;
@@ -432,6 +454,32 @@ fn a_listen_stream_keeps_what_may_be_read() {
     let by_name = |subject| decide(table, &nobody, none, ServerId(0), call(subject), "x:y", &SCENE);
     assert!(by_name(asked()).is_err(), "its resources are not judged there");
     assert!(by_name(stream(&[])).is_ok());
+}
+
+struct AllPast;
+
+impl super::needs::Past for AllPast {
+    fn happened(&self, _key: super::needs::CountKey, _within_ms: Option<u64>) -> bool {
+        true
+    }
+}
+
+#[test]
+fn a_listen_stream_waits_for_what_must_come_before() {
+    use super::limit::{By, Limit, Party, What};
+    let patterns = vec![Pattern::parse("pay/refund").unwrap()];
+    let after = What::After { patterns, within_ms: None, same: None };
+    let limits = vec![Limit { what: after, by: By(SmallVec::from_iter([Party::Subject])) }];
+    let world = world(vec![Rule { limits, ..rule(0, "permit docs!*") }]);
+    let kept = |scene: &Scene<'_>| {
+        let listen = Listen { uris: vec![text("file:///pub/a")], ..Listen::default() };
+        let call = call(Object::Listen(Box::new(listen)));
+        let permit = decide_listen(&world.table, &caller(&[]), ActiveTask::None, ServerId(0), call, scene).unwrap();
+        let Object::Listen(left) = &permit.call().subject else { panic!("{permit:?}") };
+        left.uris.len()
+    };
+    assert_eq!(kept(&SCENE), 0);
+    assert_eq!(kept(&Scene { past: &AllPast, ..SCENE }), 1);
 }
 
 #[test]

@@ -655,3 +655,67 @@ fn rates_of_what_no_rule_is_about() {
     check(rate(&["docs/*"], &["tools/list"], Party::All), None, Ok(0));
     check(rate(&[], &[], Party::Address), None, Err("rate_unknown"));
 }
+
+/// Of two subjects of one agent: what one does in a way that cannot be told closes the door to the other.
+#[test]
+fn what_an_agent_did_is_known_to_all_its_subjects() {
+    let same = Some(condition("args.to", Purpose::Value));
+    let what = What::After { patterns: vec![Pattern::parse("docs/search").unwrap()], within_ms: None, same };
+    let limits = vec![Limit { what, by: By(SmallVec::from_iter([Party::Agent])) }];
+    let leak = Rule { effect: Effect::Forbid, limits, ..permit("leak", "pay/refund") };
+    let world = rated_world(vec![permit("open", "*/*"), leak], Vec::new());
+    let past = Noted::default();
+    let scene = Scene { body: b"", unix_ms: 0, session: None, address: None, endpoint: "", method: "", past: &past };
+    let judge = |subject: &str, server, tool, arguments: &'static str| {
+        let caller = Caller {
+            issuer: Arc::from("https://issuer"),
+            subject: Arc::from(subject),
+            agent: Some(Arc::from("bot")),
+            owner: Owner::of("https://issuer", subject, Some("bot")),
+            principal: Owner::of("https://issuer", subject, None),
+            ..Caller::anonymous()
+        };
+        let arguments = Some(arguments.as_bytes());
+        judge_at(&world.table, &caller, ActiveTask::None, ServerId(server), Question::CallTool(tool), arguments, &scene)
+    };
+    let refund = || judge("bob", 1, "refund", r#"{"to":"a"}"#).outcome.map_err(|why| why.word());
+    assert_eq!(refund(), Ok(()));
+    let searched = judge("ann", 0, "search", "{}");
+    past.0.borrow_mut().extend(searched.needs.iter().map(|need| need.key));
+    assert_eq!(refund(), Err("unknown"));
+}
+
+/// A token with more scopes, and somebody to count for, help only where all else is there.
+#[test]
+fn scopes_come_after_what_cannot_be_told_and_rates_after_all() {
+    let sum = What::Sum { of: condition("args.amount", Purpose::Sum), max: Number::parse("9").unwrap(), per_ms: None };
+    let limit = Limit { what: sum, by: By(SmallVec::from_iter([Party::Subject])) };
+    let bound = Rule { scopes: vec!["pay".into()], limits: vec![limit], ..permit("bound", "pay/refund") };
+    let when = condition("args.amount < 5", Purpose::When);
+    let asks = Rule { effect: Effect::Approve, when: Some(when.clone()), ..permit("asks", "pay/refund") };
+    let small = Rule { when: Some(when), ..permit("small", "pay/refund") };
+    let rate = Rate {
+        id: Arc::from("r"),
+        on: Vec::new(),
+        methods: Vec::new(),
+        endpoints: Vec::new(),
+        what: RateOf::Concurrent(1),
+        by: By(SmallVec::from_iter([Party::Agent])),
+    };
+    let check = |rules: &[&Rule], arguments: &'static str, want: &str| {
+        let world = rated_world(rules.iter().copied().cloned().collect(), vec![rate.clone()]);
+        let past = Noted::default();
+        let scene =
+            Scene { body: b"", unix_ms: 0, session: None, address: None, endpoint: "", method: "", past: &past };
+        let (question, arguments) = (Question::CallTool("refund"), Some(arguments.as_bytes()));
+        let server = ServerId(1);
+        let verdict = judge_at(&world.table, &nobody(), ActiveTask::None, server, question, arguments, &scene);
+        assert_eq!(verdict.outcome.map_err(|why| why.word()), Err(want), "{arguments:?}");
+    };
+    check(&[&bound], r#"{"amount":1}"#, "scope");
+    check(&[&bound], "{}", "limit_unknown");
+    check(&[&Rule { limits: Vec::new(), ..bound.clone() }, &asks], "{}", "approval_unknown");
+    check(&[&small], r#"{"amount":1}"#, "rate_unknown");
+    check(&[&small], r#"{"amount":7}"#, "condition");
+    check(&[&small], "{}", "unknown");
+}

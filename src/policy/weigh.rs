@@ -196,9 +196,6 @@ impl<'a> Case<'a> {
             return (Err(Why::Unknown { rule, reason: reason(rule) }), tally.forbids_unknown.clone());
         }
         tally.bound.sort_unstable();
-        if let Some(lacking) = self.scopes(&tally.bound) {
-            return lacking;
-        }
         if self.takes != Takes::Nothing {
             for id in &tally.bound {
                 if let Err(why) = self.limits(*id, mode, needs) {
@@ -206,17 +203,21 @@ impl<'a> Case<'a> {
                 }
             }
         }
-        if self.takes == Takes::All
-            && let Err(why) = self.rates(mode, needs)
-        {
-            return (Err(why), Named::new());
-        }
         if let Some(&rule) = tally.approves_unknown.first() {
             return (Err(Why::ApprovalUnknown { rule, reason: reason(rule) }), tally.approves_unknown.clone());
+        }
+        // Another token helps where nothing else is missing.
+        if let Some(lacking) = self.scopes(&tally.bound) {
+            return lacking;
         }
         let mut rules = tally.permits.clone();
         merge(&mut rules, &tally.approves);
         if !rules.is_empty() {
+            if self.takes == Takes::All
+                && let Err(why) = self.rates(mode, needs)
+            {
+                return (Err(why), Named::new());
+            }
             return (Ok(()), rules);
         }
         match tally.permit_unknown {

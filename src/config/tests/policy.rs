@@ -239,6 +239,21 @@ fn faults_of_limits() {
         ],
     );
     check("{ once: 'args.x +' }", &[".limits[0].once: an operand is missing"]);
+    let never = "counts each tool alone, and no tool of this rule is one of its `after` (leave it out, or count by somebody else)";
+    check("{ after: pay/x, by: [subject, tool] }", &[]);
+    check("{ after: \"*/*\", by: server }", &[]);
+    check("{ after: \"pay!prompt:x\", by: tool }", &[&format!(".limits[0].by: {never}")]);
+    let never = never.replace("tool", "server");
+    check(
+        "{ after: [dosc/x], by: [server, tool] }",
+        &[&format!(".limits[0].by: {never}"), ".limits[0].after[0]: `dosc/x` fits no server"],
+    );
+    check(
+        "{ after: \"pay!sampling\" }",
+        &[
+            ".limits[0].after: what a server asks of the client is not remembered, so nothing comes after it (name tools, prompts or resources)",
+        ],
+    );
     check("{ after: [] }", &[".limits[0].after: is empty, so the rule would never apply (\"*/*\" is every tool)"]);
     check_rule(
         "forbid: [pay/*], limits: [{ calls: 1 }]",
@@ -343,6 +358,14 @@ fn rates() {
             "10:7: policy.rates[4]: counts nothing: it needs `calls` or `concurrent` (write { calls: 20, per: 1h })",
         ],
     );
+}
+
+#[test]
+fn no_two_rates_are_called_the_same() {
+    let rates = "[{ id: 'rates[1]', concurrent: 1 }, { concurrent: 2 }, { concurrent: 3 }]";
+    let open = "{ id: open, permit: [\"*/*\"] }";
+    let text = format!("{HEAD}policy:\n  rules: [{open}]\n  rates: {rates}\n");
+    check(&text, &["5:46: policy.rates[1].id: `rates[1]` is the id of another rate"]);
 }
 
 #[test]

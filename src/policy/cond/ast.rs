@@ -3,7 +3,8 @@
 //!
 //! What it comes to, beside what each node says:
 //! - An operand is *missing* when its path leads nowhere (no such member, no such element, a step into what is neither),
-//!   when the caller has no agent, when no one task is active, when the call has no arguments.
+//!   when the caller has no agent, when no one task is active, when the call has no arguments, or is about no tool or
+//!   prompt.
 //! - Every operator but `&&`, `||`, `all` and `exists` is *strict*: with a missing or unknown operand, or one of another
 //!   type than it takes, it is unknown.
 //! - `==` and `!=` between two types are unknown, but where one side is a [`Literal::Null`]: then they tell whether the
@@ -113,7 +114,7 @@ pub enum Root {
     Issuer,
     /// The active task: a text.
     Task,
-    /// The tool or prompt: a text.
+    /// The tool or prompt: a text, missing for what is neither.
     Tool,
     /// The server: a text.
     Server,
@@ -235,6 +236,33 @@ impl Expr {
         for part in self.parts() {
             part.walk(see);
         }
+    }
+
+    /// One text for all that are written alike but for blanks, parentheses and quotes; another for every other one.
+    #[must_use]
+    pub fn spelled(&self) -> String {
+        let own = match &self.kind {
+            Kind::Literal(literal) => format!("{literal:?}"),
+            Kind::Path(path) => format!("{:?}{}", path.root, path.steps_text()),
+            Kind::Has(path) => format!("has {:?}{}", path.root, path.steps_text()),
+            Kind::Not(_) => "not".to_owned(),
+            Kind::Negate(_) => "negate".to_owned(),
+            Kind::Logic(logic, _) => format!("{logic:?}"),
+            Kind::Compare(compare, ..) => format!("{compare:?}"),
+            Kind::In(..) => "in".to_owned(),
+            Kind::Arithmetic(what, ..) => format!("{what:?}"),
+            Kind::Size(_) => "size".to_owned(),
+            Kind::Text(test, ..) => format!("{test:?}"),
+            Kind::Matches(_, pattern) => format!("matches {pattern:?}"),
+            Kind::Split(_, separator) => format!("split {separator:?}"),
+            Kind::Piece(_, separator, at) => format!("piece {separator:?} {at}"),
+            Kind::Each(quantifier, ..) => format!("{quantifier:?}"),
+            Kind::Url(part, _) => format!("url {part:?}"),
+            Kind::IpIn(_, network) => format!("ip {network:?}"),
+            Kind::Time(part, zone) => format!("time {part:?} {zone:?}"),
+        };
+        let parts: Vec<String> = self.parts().map(Self::spelled).collect();
+        format!("{own}({})", parts.join(","))
     }
 
     /// The path that it is, or asks for with `has`.

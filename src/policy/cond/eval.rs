@@ -285,6 +285,7 @@ impl<'a> Machine<'a> {
             }
             From::Subject => text(&facts.caller.subject),
             From::Issuer => text(&facts.caller.issuer),
+            From::Tool if facts.tool.is_empty() => self.unknown(at, which),
             From::Tool => text(facts.tool),
             From::Server => text(facts.server),
             From::Agent => facts.caller.agent.as_deref().map_or_else(|| self.unknown(at, which), text),

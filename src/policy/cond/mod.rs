@@ -110,7 +110,7 @@ pub struct Facts<'a> {
     pub args: Option<&'a [u8]>,
     /// The active task; `None` for none, and for several.
     pub task: Option<&'a str>,
-    /// The tool, or the prompt, by its upstream name; empty for what is neither.
+    /// The tool, or the prompt, by its upstream name; empty, and so missing, for what is neither.
     pub tool: &'a str,
     /// The server.
     pub server: &'a str,

@@ -295,7 +295,7 @@ impl<'a> Walk<'a> {
             Root::Agent => self.facts.caller.agent.as_deref().and_then(text),
             Root::Issuer => text(&self.facts.caller.issuer),
             Root::Task => self.facts.task.and_then(text),
-            Root::Tool => text(self.facts.tool),
+            Root::Tool => Some(self.facts.tool).filter(|tool| !tool.is_empty()).and_then(text),
             Root::Server => text(self.facts.server),
             Root::Now => Some(Plain::Number(Decimal::of(self.facts.now_s))),
         };

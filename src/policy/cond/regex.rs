@@ -43,7 +43,7 @@ fn build(pattern: &str) -> Result<regex::Regex, String> {
         })
 }
 
-/// In RE2, `\d`, `\s`, `\w` and `\b` know ASCII alone.
+/// In RE2, `\d`, `\s`, `\w`, `\b` and `\B` know ASCII alone.
 fn ascii_classes(pattern: &str) -> String {
     let mut plain = String::with_capacity(pattern.len());
     let mut letters = pattern.chars();
@@ -60,6 +60,7 @@ fn ascii_classes(pattern: &str) -> String {
             Some('w') => "[0-9A-Za-z_]",
             Some('W') => "[^0-9A-Za-z_]",
             Some('b') => r"(?-u:\b)",
+            Some('B') => r"(?-u:\B)",
             other => {
                 plain.push('\\');
                 plain.extend(other);
@@ -107,6 +108,8 @@ mod tests {
         check(r"^\\\d$", r"\7", true);
         check(r"\bb", "éb", true);
         check(r"\bb", "ab", false);
+        check(r"\Bb", "éb", false);
+        check(r"\Bb", "ab", true);
         check(r"^\.$", ".", true);
     }
 

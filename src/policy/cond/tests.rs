@@ -298,6 +298,16 @@ fn dead_paths_are_unknown_and_more_so_where_they_are_there() {
 }
 
 #[test]
+fn what_is_about_no_tool_has_none() {
+    let caller = caller();
+    let facts = Facts { tool: "", ..facts(&caller) };
+    for text in ["tool != \"delete_all\"", "!(tool in [\"a\"])", "tool == \"\"", "tool.size() == 0"] {
+        let (condition, could) = (when(text), 1 << Unknown as u8);
+        assert_eq!((condition.truth(&facts, 0), condition.could(&facts).0), (Unknown, could), "{text}");
+    }
+}
+
+#[test]
 fn the_first_operand_that_cannot_be_told_is_named() {
     let caller = caller();
     let check = |text: &str, want: &str| {
