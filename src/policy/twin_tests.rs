@@ -233,7 +233,9 @@ fn policy(lot: &mut Lot) -> World {
         let patterns = vec![Pattern::parse("*/*").unwrap(), Pattern::parse("*!*").unwrap()];
         rules.push(Rule { id: Arc::from("open"), patterns, ..Rule::default() });
     }
-    let rates = if lot.rarely(4) { lot.some(2, |lot| lot.below(90)) } else { Vec::new() };
+    let mut rates = if lot.rarely(4) { lot.some(2, |lot| lot.below(90)) } else { Vec::new() };
+    // Two of one id are a fault of the configuration.
+    rates.dedup();
     let rates = rates.into_iter().map(|number| rate(lot, number)).collect();
     rated_world(rules, rates)
 }
