@@ -128,7 +128,7 @@ fn a_call_reaches_its_server() {
     }
 }
 
-/// What is odd in a body stays so; only the name is another.
+/// [E10] What is odd in a body stays so; only the name is another.
 #[test]
 fn nothing_else_changes() {
     let (gateway, docs, _mail) = pair();
