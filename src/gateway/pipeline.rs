@@ -212,6 +212,9 @@ pub(super) async fn judged(
         }
     }
     rated(&Judge::new(shard, conn, body, flight), flight, &call)?;
+    if Judge::new(shard, conn, body, flight).answered(&call) {
+        return Ok(Due::Nothing);
+    }
     if let Some(kind) = call.method.and_then(|method| method.list) {
         return Ok(Due::List(kind));
     }

@@ -225,6 +225,8 @@ pub struct Refusal {
     pub tool_result: bool,
     /// Written as a result that asks the client for more before the call can go; `data` is then that result.
     pub input_required: bool,
+    /// A request to the client that goes in front of it, JSON text on one line: the answer is an event stream then.
+    pub ahead: Option<Box<str>>,
     /// The method, as far as it is known.
     pub method: &'static str,
     /// Of a merged endpoint's servers the one it is about, by name.
@@ -258,6 +260,7 @@ impl From<Kind> for Refusal {
             answerable: true,
             tool_result: false,
             input_required: false,
+            ahead: None,
             method: "",
             server: None,
             recorded: false,
