@@ -212,9 +212,9 @@ pub struct Refusal {
     /// A better sentence than the row's.
     pub message: Option<Cow<'static, str>>,
     /// `error.data`, JSON text.
-    pub data: Option<String>,
+    pub data: Option<Box<str>>,
     /// `WWW-Authenticate`.
-    pub challenge: Option<String>,
+    pub challenge: Option<Box<str>>,
     /// `Allow`, for a 405.
     pub allow: Option<&'static str>,
     /// `Retry-After`, seconds, where the row has one and this is more to the point; 0 where it is not.
@@ -287,7 +287,7 @@ impl Refusal {
     /// With `error.data`.
     #[must_use]
     pub fn with(mut self, data: String) -> Self {
-        self.data = Some(data);
+        self.data = Some(data.into());
         self
     }
 
