@@ -244,7 +244,8 @@ fn requested(post: &Post, gateway: &Gateway) -> (String, Value) {
     assert_eq!((&request["method"], &request["jsonrpc"]), (&json!("elicitation/create"), &json!("2.0")), "{request}");
     assert!(request["params"].get("mode").is_none(), "a mode is unknown before 2025-11-25: {request}");
     let said = request["params"]["message"].as_str().unwrap_or_default();
-    assert!(said.starts_with("The agent wants to call the tool 'pay' of the server 'up'. Money leaves."), "{said}");
+    let begins = format!("The agent wants to call the tool '{}' of the server 'up'. Money leaves.", post.tool());
+    assert!(said.starts_with(&begins), "{said}");
     assert_eq!(request["params"]["requestedSchema"]["required"], json!(["approve"]));
     assert_eq!((&answer["id"], &answer["result"]["isError"]), (post.request_id(), &json!(true)), "{answer}");
     (waiting(answer), request["id"].clone())
@@ -315,6 +316,29 @@ fn a_legacy_user_is_asked_in_front_of_the_refusal() {
     }
     // The answers went no further.
     assert!(upstream.seen().iter().all(|seen| seen.message.get("result").is_none()));
+}
+
+#[test]
+fn a_legacy_user_is_asked_behind_several_servers() {
+    let (upstream, other) = (Plan::tools(&["pay"]).start(), Plan::tools(&["echo"]).start());
+    let gateway = Setup::new()
+        .server("up", &upstream.url())
+        .server("other", &other.url())
+        .tokens("deny")
+        .shards(2)
+        .rule(json!({ "id": "asks", "approve": ["up/pay"], "ask": "elicit", "reason": "Money leaves." }))
+        .rule(json!({ "id": "others", "permit": ["other/*"] }))
+        .start();
+    let session = session_of(&gateway, "ada");
+    let call = Post::legacy_call(&session, "up__pay").token(&token(&gateway, "ada"));
+    let (_, request) = requested(&call, &gateway);
+    assert!(upstream.calls().is_empty());
+    reply(&gateway, &session, "ada", &request, &accept(true));
+    call.is_echoed(&call.to(&gateway));
+    requested(&call, &gateway);
+    assert_eq!(upstream.calls().len(), 1);
+    let told = |seen: &crate::support::upstream::Seen| seen.message.get("result").is_some();
+    assert!(!upstream.seen().iter().any(told) && !other.seen().iter().any(told), "the answer went no further");
 }
 
 #[test]
