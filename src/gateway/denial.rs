@@ -76,7 +76,7 @@ impl Judge<'_> {
         if let Why::Scopes { needed, .. } = why {
             let challenge = &self.flight.snapshot.prepared.endpoints[self.flight.endpoint.index()].challenge;
             let needed = needed.join(" ");
-            refusal.challenge = Some(format!("{challenge}, error=\"insufficient_scope\", scope=\"{needed}\""));
+            refusal.challenge = Some(format!("{challenge}, error=\"insufficient_scope\", scope=\"{needed}\"").into());
         }
         self.visible(call, refusal, words::detail(word, words::reason(why), retry_ms, None))
     }

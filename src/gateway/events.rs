@@ -222,6 +222,7 @@ fn asked(shard: &Shard, eyes: &Eyes<'_>, method: &methods::Method, envelope: &En
         id: id.raw(data).into(),
         token: token.map(|token| token.of(data).into()),
         kind: method.ask(),
+        approval: None,
         until: shard.timers.last().mono.plus_ms(ASK_MS_MAX),
     };
     if !shard.control.asks.put(session.nonce16, minted, ask) {

@@ -118,7 +118,7 @@ pub(super) fn unrevoked(
         None => Ok(()),
         Some(Revoked::Task) => Err(Kind::TaskUnavailable.into()),
         Some(Revoked::Caller) => {
-            let challenge = snapshot.prepared.endpoints[endpoint.index()].challenge_invalid.clone();
+            let challenge = snapshot.prepared.endpoints[endpoint.index()].challenge_invalid.as_str().into();
             Err(Refusal { challenge: Some(challenge), ..Kind::Revoked.into() })
         }
     }
@@ -137,7 +137,7 @@ pub(super) fn revoked(snapshot: &Snapshot, caller: &Caller, task: ActiveTask) ->
 fn verified(shard: &Shard, snapshot: &Snapshot, conn: &Conn, endpoint: EndpointId) -> Result<Rc<Caller>, Refusal> {
     let bytes = conn.bytes();
     let prepared = &snapshot.prepared.endpoints[endpoint.index()];
-    let refused = |challenge: &str, kind: Kind| Refusal { challenge: Some(challenge.to_owned()), ..kind.into() };
+    let refused = |challenge: &str, kind: Kind| Refusal { challenge: Some(challenge.into()), ..kind.into() };
     let token = match (conn.head.count(Known::Authorization), conn.head.get(bytes, Known::Authorization)) {
         (0, _) | (_, None) if snapshot.settings.anonymous => {
             return Ok(shard.tokens(snapshot.auth_epoch).anonymous(&snapshot.settings.policy));

@@ -7,6 +7,7 @@ use crate::ledger::counts::Broken;
 use crate::mcp::call::{Call, Object};
 use crate::mcp::catalog::{Item, ListKind};
 use crate::mcp::pin;
+use crate::mcp::revision::Era;
 use crate::policy::approval::{About, ApprovalId, ApprovalKey, Asked, Granted, Stand, Terms};
 use crate::policy::cond::Value;
 use crate::policy::decide::{self, Held, Permit};
@@ -18,7 +19,7 @@ use crate::record::frame::Verdict;
 use super::denial::Against;
 use super::judge::Judge;
 use super::noted::Noted;
-use super::question::Elicited;
+use super::question::{Elicited, Request};
 use super::refusal::{Kind, Refusal};
 use super::stakes::{self, Shadowed, Stakes};
 use super::words::{self, Said, Wanted, What};
@@ -196,6 +197,14 @@ impl Judge<'_> {
             Stand::Pending { id, until_unix_ms, .. } => (id, until_unix_ms),
             stand => return Err(Unapproved::Stands(stand)),
         };
+        if call.era == Era::Legacy {
+            let question = match self.request(approval, until_unix_ms, &message) {
+                Request::New(question) => Some(question),
+                Request::Known => None,
+                Request::Full => return Err(Unapproved::Unasked("too many questions to its user have no answer yet")),
+            };
+            return Err(Unapproved::Requested { id: approval, until_unix_ms, question });
+        }
         let question = self.question(Elicited { approval, key, until_unix_ms, message: &message, reason, rest });
         let question = question.ok_or(Unapproved::Unasked("the gateway cannot seal a question to its user"))?;
         Err(Unapproved::Elicited { id: approval, question })
@@ -234,6 +243,11 @@ impl Judge<'_> {
                 noted.detail.approval(pending, "");
                 (Kind::ApprovalPending, words::sentence(&Said::Pending(Some(pending), left(*until_unix_ms)), what))
             }
+            Unapproved::Requested { id: pending, until_unix_ms, .. } => {
+                let pending = id.insert(pending.to_string());
+                noted.detail.approval(pending, "");
+                (Kind::ApprovalPending, words::sentence(&Said::Elicited(pending, left(*until_unix_ms)), what))
+            }
             Unapproved::Elicited { id: pending, .. } => {
                 noted.detail.approval(&pending.to_string(), "");
                 (Kind::ApprovalPending, String::new())
@@ -256,16 +270,21 @@ impl Judge<'_> {
         };
         let verdict = if kind == Kind::ApprovalPending { Verdict::Pending } else { Verdict::Refuse };
         self.write_noted(&noted, &[asking.rule], kind.row().word, verdict);
-        if let Unapproved::Elicited { question, .. } = unapproved {
-            return Refusal { input_required: true, ..Refusal::from(kind).with(question) }.recorded();
-        }
+        let ahead = match unapproved {
+            Unapproved::Elicited { question, .. } => {
+                return Refusal { input_required: true, ..Refusal::from(kind).with(question) }.recorded();
+            }
+            Unapproved::Requested { question, .. } => question,
+            Unapproved::Unasked(_) | Unapproved::Stands(_) => None,
+        };
         let word = match kind {
             Kind::ApprovalDenied => "denied",
             Kind::ApprovalUnasked => "unasked",
             _ => "approval",
         };
         let detail = words::detail(word, reason, retry_ms, id.as_deref());
-        self.visible(held.call(), Refusal::from(kind).saying(sentence), detail).recorded()
+        let refusal = Refusal { ahead, ..Refusal::from(kind).saying(sentence) };
+        self.visible(held.call(), refusal, detail).recorded()
     }
 }
 
@@ -275,6 +294,8 @@ enum Unapproved {
     Unasked(&'static str),
     /// The agent's own user is asked, with this result.
     Elicited { id: ApprovalId, question: String },
+    /// The same in the legacy era, with this request in front of a refusal; `None` where that was sent before.
+    Requested { id: ApprovalId, until_unix_ms: u64, question: Option<Box<str>> },
     /// As the book says.
     Stands(Stand),
 }

@@ -160,7 +160,7 @@ impl<'a> Judge<'a> {
             Some(Revoked::Task) => Err(self.refused(call, &[], Kind::TaskUnavailable)),
             Some(Revoked::Caller) => {
                 let challenge = &self.flight.snapshot.prepared.endpoints[self.flight.endpoint.index()];
-                let challenge = Some(challenge.challenge_invalid.clone());
+                let challenge = Some(challenge.challenge_invalid.as_str().into());
                 Err(Refusal { challenge, ..self.refused(call, &[], Kind::Revoked) })
             }
         }

@@ -215,8 +215,10 @@ pub(super) async fn judged(
     if let Some(kind) = call.method.and_then(|method| method.list) {
         return Ok(Due::List(kind));
     }
-    if call.era == Era::Modern && call.shape == Shape::Notification {
-        // Over HTTP a modern client cancels by closing its stream; what it notifies beside that concerns nobody.
+    let answered = Judge::new(shard, conn, body, flight).answered(&call);
+    if answered || call.era == Era::Modern && call.shape == Shape::Notification {
+        // What the gateway itself asked goes no further. Over HTTP a modern client cancels by closing its stream; what it
+        // notifies beside that concerns nobody.
         return Ok(Due::Nothing);
     }
     let mut restored = None;

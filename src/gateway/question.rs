@@ -1,18 +1,23 @@
 //! Questions to an agent's own user (`ask: elicit`): put as a result that asks for input, answered by the same call again
 //! with a state that was sealed here (MCP 2026-07-28 basic/patterns/mrtr). A server that asks for input itself does so
-//! behind that: what its client brings back for it waits inside of our state meanwhile.
+//! behind that: what its client brings back for it waits inside of our state meanwhile. A legacy client is sent a request
+//! in front of the refusal, on the stream that answers the call (MCP 2025-06-18 client/elicitation); its session's
+//! answer is the decision, and the same call again is decided anew.
 
 use ::ring::rand::SecureRandom as _;
-use serde_json::json;
+use serde_json::{Value, json};
 use smallvec::SmallVec;
 
+use crate::base::limits::ASK_MS_MAX;
 use crate::base::span::Span;
-use crate::jsonrpc::scan::Member;
+use crate::jsonrpc::scan::{Member, Shape};
 use crate::jsonrpc::text;
+use crate::ledger::asks::Put;
 use crate::mcp::call::{Call, Returned};
 use crate::mcp::input;
 use crate::mcp::method::Verb;
 use crate::mcp::optin::Declared;
+use crate::mcp::profile::Capabilities;
 use crate::mcp::revision::Era;
 use crate::policy::approval::{ApprovalId, ApprovalKey, Decision};
 use crate::policy::rule::AskWhom;
@@ -20,6 +25,7 @@ use crate::session::question::{self, Question};
 
 use super::judge::Judge;
 use super::refusal::{Kind, Refusal};
+use super::tally::Count;
 use super::words;
 
 /// What a client brings back for the gateway.
@@ -70,15 +76,66 @@ impl Judge<'_> {
     pub(super) fn unaskable(&self, call: &Call) -> Option<&'static str> {
         let verb = call.method.map(|method| method.verb);
         let declared = call.meta.capabilities.map(|span| Declared::read(span.of(self.text))).unwrap_or_default();
-        if call.era == Era::Legacy {
+        let session = self.flight.session.as_ref().filter(|_| call.era == Era::Legacy);
+        // Over HTTP+SSE a session has its id, and the revision in it, before its client says anything of itself.
+        let old = session.is_none_or(|session| !session.revision.has_elicitation());
+        let forms = match session {
+            Some(session) => Capabilities(session.capabilities).has_forms(),
+            None => declared.has(Declared::FORM),
+        };
+        if call.era == Era::Legacy && old {
             Some(TOO_OLD)
         } else if !matches!(verb, Some(Verb::ToolsCall | Verb::PromptsGet | Verb::ResourcesRead)) {
             Some("nobody can be asked about a request of this kind")
-        } else if !declared.has(Declared::FORM) {
+        } else if !forms {
             Some("its client cannot ask its user: it does not declare the capability 'elicitation'")
         } else {
             None
         }
+    }
+
+    /// The request to a legacy client that asks its user: to go in front of the answer to the call it is about, on the
+    /// same stream (MCP 2025-06-18 basic/transports).
+    pub(super) fn request(&self, approval: ApprovalId, until_unix_ms: u64, message: &str) -> Request {
+        let Some(session) = &self.flight.session else { return Request::Full };
+        let (shard, now) = (self.shard, self.shard.timers.now());
+        // One that was lost on its way is asked anew some time.
+        let wait_ms = until_unix_ms.saturating_sub(now.unix_ms).min(ASK_MS_MAX);
+        let (minted, until) = (shard.feeds.mint(shard.id), now.mono.plus_ms(wait_ms));
+        match shard.control.asks.put_own(session.nonce16, minted, approval, now.mono, until) {
+            Put::Known => Request::Known,
+            Put::Full => {
+                shard.count(Count::AsksFull);
+                Request::Full
+            }
+            Put::New => {
+                let params = json!({ "message": message, "requestedSchema": schema() });
+                let request =
+                    json!({ "jsonrpc": "2.0", "id": minted, "method": "elicitation/create", "params": params });
+                Request::New(request.to_string().into())
+            }
+        }
+    }
+
+    /// Whether a message answers such a request; then what the user says is a decision, for the same call again. What
+    /// says nothing, or comes too late, decides nothing: the call is asked about anew.
+    pub(super) fn answered(&self, call: &Call) -> bool {
+        let (Shape::Result | Shape::Error, Some(session), Some(id)) = (call.shape, &self.flight.session, call.id)
+        else {
+            return false;
+        };
+        let minted = std::str::from_utf8(id.raw(self.text)).ok().and_then(|id| id.parse().ok());
+        let now = self.shard.timers.now();
+        let asks = &self.shard.control.asks;
+        let Some(approval) = minted.and_then(|minted| asks.take_own(session.nonce16, minted, now.mono)) else {
+            return false;
+        };
+        if let Some(yes) = input::answered(self.text, APPROVE) {
+            let decision = Decision { yes, by: "user".into(), note: None, at_unix_ms: now.unix_ms };
+            // Where it does not hold, the book says how the call stands when it comes again.
+            let _ = self.shard.control.approvals.decide(approval, decision, AskWhom::Elicit, now);
+        }
+        true
     }
 
     /// What the user said to exactly this call, where they said something that is still waited for, becomes a decision.
@@ -126,12 +183,7 @@ impl Judge<'_> {
         let mut nonce = [0; 12];
         self.shard.random.fill(&mut nonce).ok()?;
         let state = question::seal(self.shard.sealing.first()?, &question, nonce)?;
-        let schema = json!({
-            "type": "object",
-            "properties": { APPROVE: { "type": "boolean", "title": "Allow this one call", "default": false } },
-            "required": [APPROVE],
-        });
-        let params = json!({ "mode": "form", "message": asked.message, "requestedSchema": schema });
+        let params = json!({ "mode": "form", "message": asked.message, "requestedSchema": schema() });
         let detail = words::refusal("approval", asked.reason, None, Some(&asked.approval.to_string()));
         let result = json!({
             "resultType": "input_required",
@@ -156,6 +208,25 @@ pub(super) struct Elicited<'a> {
     pub(super) reason: Option<&'a str>,
     /// See [`Judge::rest`].
     pub(super) rest: Box<[u8]>,
+}
+
+/// What became of a question to a legacy client's user.
+pub(super) enum Request {
+    /// It is to be sent: one line of JSON.
+    New(Box<str>),
+    /// It was sent, and is not answered yet.
+    Known,
+    /// Too many are not.
+    Full,
+}
+
+/// The form that is asked for.
+fn schema() -> Value {
+    json!({
+        "type": "object",
+        "properties": { APPROVE: { "type": "boolean", "title": "Allow this one call", "default": false } },
+        "required": [APPROVE],
+    })
 }
 
 /// The places to leave out so that an object loses these members, each with one comma: in rising order, apart from each
@@ -188,5 +259,5 @@ const ENTRY: &str = "portcullis_approval";
 /// The one thing that it asks for.
 const APPROVE: &str = "approve";
 const FOREIGN: &str = "Invalid params: this requestState was not given to this caller.";
-const TOO_OLD: &str = "this gateway can ask the user of a client only in MCP 2026-07-28: call with that revision, or have \
-                       the operator let a person decide ('ask: person')";
+const TOO_OLD: &str = "this gateway can ask the user of a client only over streamable HTTP in MCP 2025-06-18 or later: \
+                       call with such a revision, or have the operator let a person decide ('ask: person')";

@@ -212,9 +212,9 @@ pub struct Refusal {
     /// A better sentence than the row's.
     pub message: Option<Cow<'static, str>>,
     /// `error.data`, JSON text.
-    pub data: Option<String>,
+    pub data: Option<Box<str>>,
     /// `WWW-Authenticate`.
-    pub challenge: Option<String>,
+    pub challenge: Option<Box<str>>,
     /// `Allow`, for a 405.
     pub allow: Option<&'static str>,
     /// `Retry-After`, seconds, where the row has one and this is more to the point; 0 where it is not.
@@ -225,6 +225,8 @@ pub struct Refusal {
     pub tool_result: bool,
     /// Written as a result that asks the client for more before the call can go; `data` is then that result.
     pub input_required: bool,
+    /// A request to the client that goes in front of it, JSON text on one line: the answer is an event stream then.
+    pub ahead: Option<Box<str>>,
     /// The method, as far as it is known.
     pub method: &'static str,
     /// Of a merged endpoint's servers the one it is about, by name.
@@ -258,6 +260,7 @@ impl From<Kind> for Refusal {
             answerable: true,
             tool_result: false,
             input_required: false,
+            ahead: None,
             method: "",
             server: None,
             recorded: false,
@@ -284,7 +287,7 @@ impl Refusal {
     /// With `error.data`.
     #[must_use]
     pub fn with(mut self, data: String) -> Self {
-        self.data = Some(data);
+        self.data = Some(data.into());
         self
     }
 

@@ -261,9 +261,18 @@ async fn refuse(shard: &Shard, conn: &mut Conn, refusal: &Refusal, keep: bool) -
 pub(super) fn answer_of(refusal: &Refusal, keep: bool, with_body: bool) -> Vec<u8> {
     let mut body = Vec::with_capacity(256);
     refusal.write_body(&mut body);
+    let mut media = "application/json";
+    if let Some(ahead) = &refusal.ahead {
+        media = "text/event-stream";
+        let event: &[u8] = b"event: message\ndata: ";
+        body = [event, ahead.as_bytes(), b"\n\n", event, &body, b"\n\n"].concat();
+    }
     let mut out = Vec::with_capacity(512 + body.len());
     reply::write_status(&mut out, refusal.status());
-    let _ = reply::write_field(&mut out, "content-type", b"application/json");
+    let _ = reply::write_field(&mut out, "content-type", media.as_bytes());
+    if refusal.ahead.is_some() {
+        let _ = reply::write_field(&mut out, "cache-control", b"no-cache");
+    }
     if let Some(challenge) = &refusal.challenge {
         let _ = reply::write_field(&mut out, "www-authenticate", challenge.as_bytes());
     }

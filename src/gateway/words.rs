@@ -116,6 +116,8 @@ pub(super) enum Said<'a> {
     Full,
     /// It waits for an approval with this id, for so many milliseconds.
     Pending(Option<&'a str>, u64),
+    /// The same, of its client's own user, who was asked.
+    Elicited(&'a str, u64),
     /// The approval with this id was denied; repetitions are refused for so many milliseconds.
     Denied(Option<&'a str>, u64),
     /// Nobody can be asked, for this reason.
@@ -158,6 +160,14 @@ pub(super) fn sentence(said: &Said<'_>, what: What<'_>) -> String {
                 out,
                 "has to be approved by a person first. {request} is waiting for that, for {}; repeat the very same call \
                  once it is approved.",
+                duration(*until_ms)
+            );
+        }
+        Said::Elicited(id, until_ms) => {
+            let _ = write!(
+                out,
+                "has to be approved by the user first, who was asked just now. Request {id} is waiting for that, for {}; \
+                 repeat the very same call once they have answered.",
                 duration(*until_ms)
             );
         }

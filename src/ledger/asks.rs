@@ -1,5 +1,6 @@
 //! What servers have asked of clients: requests that were given on under an id of the gateway's own, until the client
-//! answers. Any shard may have given one on, and any may get its answer.
+//! answers; and what the gateway has asked of a client's user itself. Any shard may have given one on, and any may get
+//! its answer.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -9,6 +10,7 @@ use hashbrown::HashMap;
 use crate::base::limits::{ASKS_MAX, LEDGER_STRIPES, SERVER_ASKS_MAX, SESSION_ASKS_MAX};
 use crate::base::time::Moment;
 use crate::mcp::input;
+use crate::policy::approval::ApprovalId;
 
 /// Requests of servers without an answer, by session and minted id.
 #[derive(Debug)]
@@ -24,6 +26,17 @@ struct Part {
     len: usize,
 }
 
+/// What came of a question of the gateway's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Put {
+    /// It is to be sent.
+    New,
+    /// The session was asked before, and has not answered.
+    Known,
+    /// Too many wait for an answer: it must not be sent.
+    Full,
+}
+
 /// One request of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ask {
@@ -37,6 +50,8 @@ pub struct Ask {
     pub token: Option<Box<[u8]>>,
     /// What it asks for; `None` for what needs no leave (`ping`).
     pub kind: Option<input::Ask>,
+    /// Of a question of the gateway's own: what its answer decides. Then no server has asked, and none gets the answer.
+    pub approval: Option<ApprovalId>,
     /// An answer after this is late.
     pub until: Moment,
 }
@@ -74,22 +89,39 @@ impl Asks {
         if self.len() >= ASKS_MAX {
             return false;
         }
+        self.with(&nonce, |part| part.put(nonce, minted, ask))
+    }
+
+    /// Remembers a question of the gateway's own, about an approval, that is about to be sent under a minted id; once,
+    /// as long as the session has not answered. Its bounds are those of one server.
+    #[must_use]
+    pub fn put_own(&self, nonce: [u8; 16], minted: u64, approval: ApprovalId, now: Moment, until: Moment) -> Put {
+        let room = self.len() < ASKS_MAX;
+        let kind = Some(input::Ask::Elicitation);
+        let ask = Ask { server: 0, epoch: 0, id: Box::default(), token: None, kind, approval: Some(approval), until };
         self.with(&nonce, |part| {
-            let of_server = part.sessions.values().flatten().filter(|(_, known)| known.server == ask.server).count();
-            let of_session = part.sessions.get(&nonce).map_or(0, Vec::len);
-            let fits = of_session < SESSION_ASKS_MAX && of_server < SERVER_ASKS_MAX;
-            if fits {
-                part.sessions.entry(nonce).or_default().push((minted, ask));
-                part.len += 1;
+            let same = |(_, known): &(u64, Ask)| known.approval == Some(approval) && known.until >= now;
+            if part.sessions.get(&nonce).is_some_and(|asks| asks.iter().any(same)) {
+                Put::Known
+            } else if room && part.put(nonce, minted, ask) {
+                Put::New
+            } else {
+                Put::Full
             }
-            fits
         })
+    }
+
+    /// The client has answered a question of the gateway's own: what the answer decides, once.
+    #[must_use]
+    pub fn take_own(&self, nonce: [u8; 16], minted: u64, now: Moment) -> Option<ApprovalId> {
+        let (_, ask) = self.pull(nonce, |id, ask| id == minted && ask.approval.is_some())?;
+        ask.approval.filter(|_| ask.until >= now)
     }
 
     /// The client has answered: what it answers, once.
     #[must_use]
     pub fn take(&self, nonce: [u8; 16], minted: u64, now: Moment) -> Option<Ask> {
-        let ask = self.pull(nonce, |id, _| id == minted);
+        let ask = self.pull(nonce, |id, ask| id == minted && ask.approval.is_none());
         ask.map(|(_, ask)| ask).filter(|ask| ask.until >= now)
     }
 
@@ -97,7 +129,8 @@ impl Asks {
     #[must_use]
     pub fn server(&self, nonce: [u8; 16], minted: u64) -> Option<u64> {
         self.with(&nonce, |part| {
-            part.sessions.get(&nonce)?.iter().find(|(id, _)| *id == minted).map(|(_, ask)| ask.server)
+            let asks = part.sessions.get(&nonce)?;
+            asks.iter().find(|(id, ask)| *id == minted && ask.approval.is_none()).map(|(_, ask)| ask.server)
         })
     }
 
@@ -115,7 +148,7 @@ impl Asks {
     /// minted one.
     #[must_use]
     pub fn withdraw(&self, nonce: [u8; 16], server: u64, epoch: u32, id: &[u8]) -> Option<u64> {
-        let asked = |ask: &Ask| ask.server == server && ask.epoch == epoch && *ask.id == *id;
+        let asked = |ask: &Ask| ask.approval.is_none() && ask.server == server && ask.epoch == epoch && *ask.id == *id;
         self.pull(nonce, |_, ask| asked(ask)).map(|(minted, _)| minted)
     }
 
@@ -165,12 +198,26 @@ impl Asks {
     }
 }
 
+impl Part {
+    fn put(&mut self, nonce: [u8; 16], minted: u64, ask: Ask) -> bool {
+        let of_server = self.sessions.values().flatten().filter(|(_, known)| known.server == ask.server).count();
+        let of_session = self.sessions.get(&nonce).map_or(0, Vec::len);
+        let fits = of_session < SESSION_ASKS_MAX && of_server < SERVER_ASKS_MAX;
+        if fits {
+            self.sessions.entry(nonce).or_default().push((minted, ask));
+            self.len += 1;
+        }
+        fits
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn ask(server: u64, id: &[u8]) -> Ask {
-        Ask { server, epoch: 1, id: id.into(), token: None, kind: Some(input::Ask::Elicitation), until: Moment(100) }
+        let kind = Some(input::Ask::Elicitation);
+        Ask { server, epoch: 1, id: id.into(), token: None, kind, approval: None, until: Moment(100) }
     }
 
     #[test]
@@ -197,6 +244,22 @@ mod tests {
         assert_eq!(asks.progressing([1; 16], 5, Moment(101)), None, "late");
         assert_eq!(asks.take([1; 16], 5, Moment(1)), Some(tells));
         assert_eq!(asks.progressing([1; 16], 5, Moment(1)), None, "answered");
+    }
+
+    #[test]
+    fn a_question_of_our_own_is_asked_once_and_no_servers() {
+        let (asks, approval) = (Asks::new(), ApprovalId::new([1; 10]));
+        let put = |nonce: u8, minted, now| asks.put_own([nonce; 16], minted, approval, Moment(now), Moment(100));
+        assert_eq!((put(1, 5, 1), put(1, 6, 1), put(2, 7, 1)), (Put::New, Put::Known, Put::New));
+        assert_eq!((asks.take([1; 16], 5, Moment(1)), asks.server([1; 16], 5)), (None, None));
+        assert_eq!(asks.withdraw([1; 16], 0, 0, b""), None);
+        assert_eq!(asks.take_own([2; 16], 5, Moment(1)), None, "another session's");
+        assert_eq!(asks.take_own([1; 16], 5, Moment(1)), Some(approval));
+        assert_eq!(asks.take_own([1; 16], 5, Moment(1)), None, "a second answer");
+        assert_eq!(put(1, 8, 1), Put::New, "it was answered, and may be asked again");
+        assert_eq!(asks.take_own([1; 16], 8, Moment(101)), None, "late");
+        assert!(asks.put([1; 16], 9, ask(1, b"1")));
+        assert_eq!(asks.take_own([1; 16], 9, Moment(1)), None, "a server's");
     }
 
     #[test]

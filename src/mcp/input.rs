@@ -91,7 +91,16 @@ pub enum InputFault {
 /// nothing is said.
 #[must_use]
 pub fn decision(responses: &[u8], entry: &str, field: &str) -> Option<bool> {
-    let answer = walk::member(responses, walk::whole(responses), entry)?;
+    said(responses, walk::member(responses, walk::whole(responses), entry)?, field)
+}
+
+/// The same of the answer to an `elicitation/create`: a whole message that passed the scanner. An error says nothing.
+#[must_use]
+pub fn answered(message: &[u8], field: &str) -> Option<bool> {
+    said(message, walk::member(message, walk::whole(message), "result")?, field)
+}
+
+fn said(responses: &[u8], answer: Span, field: &str) -> Option<bool> {
     let action = walk::string(responses, walk::member(responses, answer, "action")?)?.of(responses);
     let is = |word: &str| text::same_text(action, word.as_bytes());
     if is("decline") || is("cancel") {

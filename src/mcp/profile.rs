@@ -28,6 +28,14 @@ impl Capabilities {
         Self(ROWS.iter().filter(|row| declared(row.path)).fold(0, |bits, row| bits | row.bit))
     }
 
+    /// Whether its user can be asked with a form, which an `elicitation` without modes means too (MCP 2025-11-25
+    /// client/elicitation).
+    #[must_use]
+    pub fn has_forms(self) -> bool {
+        let has = |bit: u32| self.0 & bit != 0;
+        has(ELICITATION) && (has(FORM) || !has(URL))
+    }
+
     /// As an object of the protocol.
     pub fn write(self, out: &mut Vec<u8>) {
         let mut object = serde_json::Map::new();
@@ -103,14 +111,31 @@ const ROWS: [Row; 8] = [
     row(4, "/sampling", false),
     row(8, "/sampling/tools", false),
     row(16, "/sampling/context", false),
-    row(32, "/elicitation", false),
-    row(64, "/elicitation/form", false),
-    row(128, "/elicitation/url", false),
+    row(ELICITATION, "/elicitation", false),
+    row(FORM, "/elicitation/form", false),
+    row(URL, "/elicitation/url", false),
 ];
+const ELICITATION: u32 = 32;
+const FORM: u32 = 64;
+const URL: u32 = 128;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn forms_are_what_an_elicitation_without_modes_means() {
+        let check = |elicitation: &str, want: bool| {
+            let params = format!("{{\"capabilities\":{{{elicitation}}}}}");
+            assert_eq!(Capabilities::of(params.as_bytes()).has_forms(), want, "{elicitation}");
+        };
+        check("", false);
+        check(r#""sampling":{}"#, false);
+        check(r#""elicitation":{}"#, true);
+        check(r#""elicitation":{"form":{}}"#, true);
+        check(r#""elicitation":{"form":{},"url":{}}"#, true);
+        check(r#""elicitation":{"url":{}}"#, false);
+    }
 
     #[test]
     fn capabilities_survive_as_bits() {

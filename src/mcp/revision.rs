@@ -32,6 +32,12 @@ impl Revision {
     pub const NEWEST_LEGACY: Self = Self::R2025_11_25;
     /// The newest of all.
     pub const NEWEST: Self = Self::R2026_07_28;
+
+    /// Whether a server may ask a client for input from its user (2025-06-18 client/elicitation).
+    #[must_use]
+    pub fn has_elicitation(self) -> bool {
+        self >= Self::R2025_06_18
+    }
     /// What a request without a version header speaks, unless its session says otherwise (2025-06-18
     /// basic/transports, "Protocol Version Header").
     pub const UNSAID: Self = Self::R2025_03_26;

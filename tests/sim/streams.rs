@@ -349,6 +349,7 @@ impl World {
             id: raw.to_string().into_bytes().into(),
             kind: Some(input::Ask::Roots),
             token: None,
+            approval: None,
             until: self.now.mono.plus_ms(ASK_MS),
         };
         let room = self.gateway.asks.put(session.key.nonce, minted, ask);

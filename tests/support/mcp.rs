@@ -95,6 +95,11 @@ impl Post {
         self.message["params"]["name"].as_str().unwrap_or_default()
     }
 
+    /// Whether it is an `initialize`.
+    pub(crate) fn tells_of_itself(&self) -> bool {
+        self.message["method"] == "initialize"
+    }
+
     /// Its id.
     pub(crate) fn request_id(&self) -> &Value {
         &self.message["id"]

@@ -1,5 +1,6 @@
 //! Calls that the agent's own user has to say yes to (`ask: elicit`): asked through the client with a result that asks
-//! for input, answered by the same call again with what was sealed, and good for that one call.
+//! for input, answered by the same call again with what was sealed, and good for that one call; or, of a legacy session,
+//! with a request in front of a refusal, answered in the session.
 
 use serde_json::{Value, json};
 
@@ -212,19 +213,197 @@ fn a_client_that_cannot_ask_is_told_so() {
         assert!(text.contains("its client cannot ask its user"), "{text}");
     }
     let token = token(&gateway, "ada");
-    let session = open_session(&gateway, |post| post.token(&token));
+    let session = open_session(&gateway, |post| {
+        let post = post.token(&token);
+        if post.tells_of_itself() { post.param("/capabilities", json!({ "elicitation": { "url": {} } })) } else { post }
+    });
     let answer = Post::legacy_call(&session, "pay").token(&token).to(&gateway);
-    assert!(text_of(&answer.json()).contains("MCP 2026-07-28"), "{}", answer.text());
+    assert!(text_of(&answer.json()).contains("its client cannot ask its user"), "{}", answer.text());
+    let old = Post::initialize("2025-03-26").token(&token).to(&gateway).field("mcp-session-id").to_owned();
+    let call = Post::legacy_call(&old, "pay").token(&token).without("mcp-protocol-version");
+    let answer = call.to(&gateway);
+    assert!(text_of(&answer.json()).contains("MCP 2025-06-18 or later"), "{}", answer.text());
     let long = "x".repeat(300);
     let arguments: Value = (0..20).map(|n| (format!("a{n}"), json!(long))).collect::<serde_json::Map<_, _>>().into();
     let much = Post::call("pay").param("/arguments", arguments).token(&token).to(&gateway);
     assert!(text_of(&much.json()).contains("more than its user can look through"), "{}", much.text());
     assert!(upstream.calls().is_empty());
     let records = gateway.records_until("the refusals", |all| {
-        oracle::of_kind(all, "decision").filter(|it| it["reason"] == "unasked").count() == 5
+        oracle::of_kind(all, "decision").filter(|it| it["reason"] == "unasked").count() == 6
     });
-    let unasked = oracle::of_kind(&records, "decision").find(|it| it["reason"] == "unasked").expect("there are five");
+    let unasked = oracle::of_kind(&records, "decision").find(|it| it["reason"] == "unasked").expect("there are six");
     assert_eq!((&unasked["verdict"], &unasked["rules"]), (&json!("refuse"), &json!(["asks"])), "{unasked}");
+}
+
+/// A legacy call that is asked about: the id of its approval, and that of the request to the client, which is there
+/// before the refusal, on one stream.
+#[track_caller]
+fn requested(post: &Post, gateway: &Gateway) -> (String, Value) {
+    let (messages, _) = post.stream(gateway).rest();
+    let [request, answer] = &messages[..] else { panic!("a request and a refusal: {messages:#?}") };
+    assert_eq!((&request["method"], &request["jsonrpc"]), (&json!("elicitation/create"), &json!("2.0")), "{request}");
+    assert!(request["params"].get("mode").is_none(), "a mode is unknown before 2025-11-25: {request}");
+    let said = request["params"]["message"].as_str().unwrap_or_default();
+    let begins = format!("The agent wants to call the tool '{}' of the server 'up'. Money leaves.", post.tool());
+    assert!(said.starts_with(&begins), "{said}");
+    assert_eq!(request["params"]["requestedSchema"]["required"], json!(["approve"]));
+    assert_eq!((&answer["id"], &answer["result"]["isError"]), (post.request_id(), &json!(true)), "{answer}");
+    (waiting(answer), request["id"].clone())
+}
+
+/// The approval that a refusal says is waited for.
+#[track_caller]
+fn waiting(answer: &Value) -> String {
+    let refusal = &answer["result"]["_meta"]["portcullis/refusal"];
+    assert_eq!(refusal["kind"], "approval", "{answer}");
+    assert!(text_of(answer).contains("approved by the user first"), "{answer}");
+    refusal["approval"].as_str().expect("an id").to_owned()
+}
+
+/// A client's answer to a request, in a session.
+#[track_caller]
+fn reply(gateway: &Gateway, session: &str, subject: &str, id: &Value, result: &Value) {
+    let answer = json!({ "jsonrpc": "2.0", "id": id, "result": result });
+    let told = Post::tell(session, answer).token(&token(gateway, subject)).to(gateway);
+    assert_eq!((told.status(), told.text()), (202, String::new()));
+}
+
+fn session_of(gateway: &Gateway, subject: &str) -> String {
+    open_session(gateway, |post| post.token(&token(gateway, subject)))
+}
+
+fn pay_in(gateway: &Gateway, session: &str, subject: &str) -> Post {
+    Post::legacy_call(session, "pay").token(&token(gateway, subject))
+}
+
+#[test]
+fn a_legacy_user_is_asked_in_front_of_the_refusal() {
+    let (gateway, upstream) = house(Plan::tools(&["pay"]), "15m");
+    for revision in ["2025-11-25", "2025-06-18"] {
+        let before = upstream.calls().len();
+        let by_ada = |post: Post| post.token(&token(&gateway, "ada"));
+        let opened = by_ada(Post::initialize(revision)).to(&gateway);
+        let session = opened.field("mcp-session-id").to_owned();
+        let call = by_ada(Post::legacy_call(&session, "pay")).without("mcp-protocol-version");
+        let call = call.field("mcp-protocol-version", revision);
+        let (id, request) = requested(&call, &gateway);
+        // One question at a time.
+        assert_eq!(waiting(&call.to(&gateway).json()), id);
+        // What says nothing is asked again, under another id.
+        reply(&gateway, &session, "ada", &request, &json!({ "action": "accept" }));
+        let (same, second) = requested(&call, &gateway);
+        assert!(same == id && second != request);
+        // An answer to what was answered means nothing.
+        reply(&gateway, &session, "ada", &request, &accept(true));
+        assert_eq!(waiting(&call.to(&gateway).json()), id);
+        assert_eq!(upstream.calls().len(), before);
+        reply(&gateway, &session, "ada", &second, &accept(true));
+        // Other arguments are another call.
+        assert_ne!(requested(&pay_in(&gateway, &session, "ada"), &gateway).0, id);
+        let retry = call.clone().id(2);
+        retry.is_echoed(&retry.to(&gateway));
+        assert_eq!(upstream.calls().len(), before + 1);
+        assert_ne!(requested(&call, &gateway).0, id, "it is used up");
+        assert_eq!(upstream.calls().len(), before + 1);
+        let of_call = |it: &&Value| it["trace"] == call.value.as_str();
+        let records =
+            gateway.records_until("all of them", |all| oracle::of_kind(all, "decision").filter(of_call).count() == 6);
+        let all: Vec<_> = oracle::of_kind(&records, "decision").filter(of_call).collect();
+        let of = |verdict: &str| all.iter().filter(|it| it["verdict"] == verdict).collect::<Vec<_>>();
+        assert_eq!((of("pending").len(), of("permit").len()), (5, 1), "{all:#?}");
+        let by = &of("permit")[0]["approval"];
+        assert_eq!((&by["id"], &by["by"]), (&json!(id), &json!("user")), "{all:#?}");
+    }
+    // The answers went no further.
+    assert!(upstream.seen().iter().all(|seen| seen.message.get("result").is_none()));
+}
+
+#[test]
+fn a_legacy_user_is_asked_behind_several_servers() {
+    let (upstream, other) = (Plan::tools(&["pay"]).start(), Plan::tools(&["echo"]).start());
+    let gateway = Setup::new()
+        .server("up", &upstream.url())
+        .server("other", &other.url())
+        .tokens("deny")
+        .shards(2)
+        .rule(json!({ "id": "asks", "approve": ["up/pay"], "ask": "elicit", "reason": "Money leaves." }))
+        .rule(json!({ "id": "others", "permit": ["other/*"] }))
+        .start();
+    let session = session_of(&gateway, "ada");
+    let call = Post::legacy_call(&session, "up__pay").token(&token(&gateway, "ada"));
+    let (_, request) = requested(&call, &gateway);
+    assert!(upstream.calls().is_empty());
+    reply(&gateway, &session, "ada", &request, &accept(true));
+    call.is_echoed(&call.to(&gateway));
+    requested(&call, &gateway);
+    assert_eq!(upstream.calls().len(), 1);
+    let told = |seen: &crate::support::upstream::Seen| seen.message.get("result").is_some();
+    assert!(!upstream.seen().iter().any(told) && !other.seen().iter().any(told), "the answer went no further");
+}
+
+#[test]
+fn a_legacy_users_no_is_a_no() {
+    let (gateway, upstream) = house(Plan::tools(&["pay"]), "15m");
+    let session = session_of(&gateway, "ada");
+    for no in [json!({ "action": "decline" }), json!({ "action": "cancel" }), accept(false)] {
+        let call = pay_in(&gateway, &session, "ada");
+        let (id, request) = requested(&call, &gateway);
+        reply(&gateway, &session, "ada", &request, &no);
+        // Nor does a second answer turn it.
+        reply(&gateway, &session, "ada", &request, &accept(true));
+        let answer = call.to(&gateway);
+        let refusal = refusal(&answer);
+        assert_eq!((&refusal["kind"], &refusal["approval"]), (&json!("denied"), &json!(id)), "{}", answer.text());
+    }
+    assert!(upstream.calls().is_empty());
+}
+
+#[test]
+fn a_legacy_question_is_answered_in_its_own_session() {
+    let (gateway, upstream) = house(Plan::tools(&["pay"]), "15m");
+    let (session, own_other, foreign) =
+        (session_of(&gateway, "ada"), session_of(&gateway, "ada"), session_of(&gateway, "bob"));
+    let call = pay_in(&gateway, &session, "ada");
+    let (id, request) = requested(&call, &gateway);
+    reply(&gateway, &foreign, "bob", &request, &accept(true));
+    reply(&gateway, &own_other, "ada", &request, &accept(true));
+    assert_eq!(waiting(&call.to(&gateway).json()), id);
+    // Nor is it anybody else's to find out whose it is: a session belongs to who opened it.
+    let stolen = json!({ "jsonrpc": "2.0", "id": request, "result": accept(true) });
+    let told = Post::tell(&session, stolen).token(&token(&gateway, "bob")).to(&gateway);
+    assert_eq!(told.status(), 404, "{}", told.text());
+    assert_eq!(waiting(&call.to(&gateway).json()), id);
+    assert!(upstream.calls().is_empty());
+    reply(&gateway, &session, "ada", &request, &accept(true));
+    call.is_echoed(&call.to(&gateway));
+}
+
+#[test]
+fn a_legacy_yes_that_comes_too_late_is_none() {
+    let (gateway, upstream) = house(Plan::tools(&["pay"]), "1s");
+    let session = session_of(&gateway, "ada");
+    let call = pay_in(&gateway, &session, "ada");
+    let (id, request) = requested(&call, &gateway);
+    let later = || call.to(&gateway);
+    let mut newer = None;
+    eventually("it has expired", || {
+        let answer = later();
+        newer = Some(answer.text());
+        answer.field("content-type") == "text/event-stream"
+    });
+    assert!(!newer.unwrap_or_default().contains(&id));
+    reply(&gateway, &session, "ada", &request, &accept(true));
+    assert_eq!(refusal_kind(&call, &gateway), "approval");
+    assert!(upstream.calls().is_empty());
+}
+
+/// What kind of refusal a legacy call gets, asked about anew or not.
+#[track_caller]
+fn refusal_kind(call: &Post, gateway: &Gateway) -> String {
+    let text = call.to(gateway).text();
+    let last = text.lines().rev().find(|line| line.contains("portcullis/refusal")).unwrap_or_default();
+    let answer: Value = serde_json::from_str(last.trim_start_matches("data: ")).expect("a message");
+    answer["result"]["_meta"]["portcullis/refusal"]["kind"].as_str().unwrap_or_default().to_owned()
 }
 
 #[test]
