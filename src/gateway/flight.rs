@@ -176,7 +176,7 @@ impl Flight {
             Revoked::Task => Refusal::from(Kind::TaskUnavailable),
             Revoked::Caller => {
                 let challenge = self.snapshot.prepared.endpoints[self.endpoint.index()].challenge_invalid.clone();
-                Refusal { challenge: Some(challenge), ..Kind::Revoked.into() }
+                Refusal { challenge: Some(challenge.into()), ..Kind::Revoked.into() }
             }
         };
         let code = refusal.kind.row().code;
