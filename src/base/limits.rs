@@ -319,6 +319,34 @@ pub const RSA_BITS_MAX: usize = 8192;
 /// All tokens remembered by one shard together, bytes.
 pub const TOKENS_CACHED_BYTES_MAX: usize = 8 * 1024 * 1024;
 
+// ---- oauth ----------------------------------------------------------------------------------------------------
+/// Between two looks at an issuer's keys (default of `jwks.refresh`).
+pub const KEYS_REFRESH_MS: u64 = 300_000;
+/// Keys that could not be looked at again are believed for so long (default of `jwks.stale`).
+pub const KEYS_STALE_MS: u64 = 3_600_000;
+/// An issuer is asked for an unknown key once in so long, milliseconds, whoever asks.
+pub const KEYS_UNKNOWN_MS: u64 = 30_000;
+/// A document or token that is fetched: all of it, from the first look at its host's name on, milliseconds.
+pub const FETCH_MS_MAX: u64 = 5_000;
+/// And bytes.
+pub const FETCH_BYTES_MAX: usize = 256 * 1024;
+/// Tokens for servers that are kept, in all.
+pub const CREDENTIALS_MAX: usize = 65_536;
+/// Callers' opaque tokens that are kept, in all.
+pub const INTROSPECTIONS_MAX: usize = 65_536;
+/// Errands that wait for the plane, of one kind.
+pub const ERRANDS_MAX: usize = 4_096;
+/// Threads that fetch tokens.
+pub const ERRAND_THREADS: usize = 8;
+/// A call waits so long for what has to be fetched for it, milliseconds.
+pub const ERRAND_WAIT_MS_MAX: u64 = 6_000;
+
+// ---- telemetry ------------------------------------------------------------------------------------------------
+/// Spans of one shard that wait for the plane.
+pub const SPANS_MAX: usize = 4_096;
+/// `tracestate` and `baggage` of a caller: longer ones are dropped, bytes each.
+pub const TRACE_FIELD_BYTES_MAX: usize = 8 * 1024;
+
 // ---- session --------------------------------------------------------------------------------------------------
 /// An upstream's session id, bytes.
 pub const UPSTREAM_SESSION_BYTES_MAX: usize = 256;

@@ -10,6 +10,8 @@ pub mod fuzz;
 pub mod glob;
 pub mod ids;
 pub mod limits;
+pub mod net;
+pub mod secret;
 pub mod slab;
 pub mod span;
 pub mod time;

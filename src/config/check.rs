@@ -3,8 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::base::limits::{AUDIT_ARGUMENTS_MAX, CONNECTIONS_MAX, ISSUERS_MAX, SHARDS_MAX};
+use crate::base::limits::{
+    AUDIT_ARGUMENTS_MAX, CONNECTIONS_MAX, ISSUERS_MAX, KEYS_REFRESH_MS, KEYS_STALE_MS, SHARDS_MAX,
+};
 use crate::config::argument::ArgPath;
+use crate::config::auth::{GuardSettings, IssuerSource, KeysFrom, TelemetrySettings};
 use crate::config::expand::Source;
 use crate::config::fault::{Fault, Faults};
 use crate::config::files::Files;
@@ -66,7 +69,7 @@ impl Check<'_> {
         let admin = front::admin(root, &listen, &mut self.faults);
         let front = Front::read(root, &listen, &mut self.faults);
         let anonymous = self.anonymous(&listen);
-        let issuers = self.issuers();
+        let (issuers, sources) = self.issuers().into_iter().unzip();
         let limits = self.limits();
         let servers = servers::servers(root, &limits, self.files, &mut self.faults);
         let endpoints = routes::endpoints(root, &mut self.faults);
@@ -87,6 +90,10 @@ impl Check<'_> {
             origins: names.origins,
             anonymous,
             issuers,
+            sources,
+            scopes: Vec::new(),
+            legacy_metadata: false,
+            telemetry: TelemetrySettings::default(),
             servers,
             endpoints,
             policy: Arc::new(policy),
@@ -126,20 +133,22 @@ impl Check<'_> {
         anonymous
     }
 
-    fn issuers(&mut self) -> Vec<Issuer> {
+    fn issuers(&mut self) -> Vec<(Issuer, IssuerSource)> {
         let Some(node) = self.root.get("auth").and_then(|auth| auth.get("issuers")) else {
             return Vec::new();
         };
         if node.items().len() > ISSUERS_MAX {
             self.faults.error(&node.at, "auth.issuers", format!("over {ISSUERS_MAX} issuers"), "");
         }
-        let mut out: Vec<Issuer> = Vec::new();
+        let mut out: Vec<(Issuer, IssuerSource)> = Vec::new();
         for (index, item) in node.items().iter().enumerate().take(ISSUERS_MAX) {
             let path = format!("auth.issuers[{index}]");
             let Some(issuer) = self.issuer(item, &path) else {
                 continue;
             };
-            if let Some(name) = item.get("issuer").filter(|_| out.iter().any(|other| other.issuer == issuer.issuer)) {
+            if let Some(name) =
+                item.get("issuer").filter(|_| out.iter().any(|(other, _)| other.issuer == issuer.0.issuer))
+            {
                 self.faults.error(&name.at, &join(&path, "issuer"), format!("{} stands twice", quoted(name)), "");
             }
             out.push(issuer);
@@ -147,7 +156,7 @@ impl Check<'_> {
         out
     }
 
-    fn issuer(&mut self, node: &Node, path: &str) -> Option<Issuer> {
+    fn issuer(&mut self, node: &Node, path: &str) -> Option<(Issuer, IssuerSource)> {
         let name = node.get("issuer");
         if let Some(name) = name.filter(|name| name.text() == Some("")) {
             self.faults.error(&name.at, &join(path, "issuer"), "is empty", "write the `iss` of its tokens");
@@ -168,16 +177,15 @@ impl Check<'_> {
         let keys = node.get("jwks").and_then(|jwks| jwks.get("file"));
         let keys = self.key_set(keys?, &join(path, "jwks.file"), &algorithms);
         let issuer = Arc::from(name?.text()?);
-        Some(Issuer {
-            issuer,
-            audience,
-            algorithms,
-            typ,
-            keys: Arc::new(keys?),
-            subject: subject?,
-            agent: agent?,
-            tasks: tasks?,
-        })
+        let source = IssuerSource {
+            keys: KeysFrom::File(Arc::new(keys?)),
+            guard: GuardSettings::default(),
+            refresh_ms: KEYS_REFRESH_MS,
+            stale_ms: KEYS_STALE_MS,
+            introspection: None,
+        };
+        let (subject, agent, tasks) = (subject?, agent?, tasks?);
+        Some((Issuer { issuer, audience, algorithms, typ, subject, agent, tasks }, source))
     }
 
     fn key_set(&mut self, node: &Node, path: &str, algorithms: &[Algorithm]) -> Option<KeySet> {

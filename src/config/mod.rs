@@ -5,6 +5,7 @@
 //! Spec: YAML 1.2; RFC 3986; RFC 6454 for origins; RFC 7468 for PEM; JSON Schema draft-07 for editors.
 
 mod argument;
+mod auth;
 pub mod cases;
 mod check;
 mod counts;
@@ -31,6 +32,10 @@ mod tests;
 mod tls;
 
 pub use argument::{ArgPath, ArgStep};
+pub use auth::{
+    Credentials, FixedField, Grant, GuardSettings, IdentityHeader, IdentityValue, IntrospectionSettings, IssuerSource,
+    KeysFrom, OtlpSettings, TelemetrySettings, TraceContext,
+};
 pub use check::{Loaded, load};
 pub use expand::Source;
 pub use fault::{Fault, Included, Weight};

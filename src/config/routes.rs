@@ -39,7 +39,15 @@ pub(crate) fn endpoints(root: &Node, faults: &mut Faults) -> Vec<EndpointSetting
 impl EndpointSettings {
     fn new(path: &str, servers: Vec<ServerId>) -> Self {
         let names = if servers.len() > 1 { Names::Prefix } else { Names::Bare };
-        Self { path: path.to_owned(), resource: String::new(), servers, names, instructions: true, sse: false }
+        Self {
+            path: path.to_owned(),
+            resource: String::new(),
+            audience: Vec::new(),
+            servers,
+            names,
+            instructions: true,
+            sse: false,
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use crate::base::limits::{
     COMMAND_ARGS_MAX, COMMAND_ENV_MAX, HEALTH_FAILURES_DEFAULT, HEALTH_INTERVAL_MS_DEFAULT, HEALTH_INTERVAL_MS_MIN,
     HEALTH_OPEN_MS_DEFAULT, NAME_BYTES_MAX, SERVER_INSTANCES_MAX, SERVERS_MAX,
 };
+use crate::config::auth::Credentials;
 use crate::config::expand;
 use crate::config::fault::Faults;
 use crate::config::files::Files;
@@ -61,6 +62,9 @@ fn server(entry: &Entry, limits: &Limits, files: Files<'_>, faults: &mut Faults)
         pin: if node.get("pin").and_then(Node::text) == Some("quarantine") { Pin::Quarantine } else { Pin::Warn },
         concurrency: node.get("concurrency").and_then(small),
         health: health(node, &path, several, faults),
+        credentials: Credentials::default(),
+        identity_headers: Vec::new(),
+        catalogue: None,
         reach,
     })
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::base::ids::ServerId;
 use crate::base::limits;
 use crate::config::argument::ArgPath;
+use crate::config::auth::{Credentials, IdentityHeader, IssuerSource, TelemetrySettings};
 use crate::config::front::Front;
 use crate::identity::token::Issuer;
 use crate::mcp::transport::Transport;
@@ -39,6 +40,14 @@ pub struct Settings {
     pub anonymous: bool,
     /// Whose tokens are believed; no two with one `issuer`.
     pub issuers: Vec<Issuer>,
+    /// Where their keys come from, in the same order.
+    pub sources: Vec<IssuerSource>,
+    /// Scopes that a client is told to ask for first (`scope` of the 401 challenge).
+    pub scopes: Vec<String>,
+    /// Clients of 2025-03-26 find the issuer's metadata at the gateway's own origin.
+    pub legacy_metadata: bool,
+    /// What is exported, and where to.
+    pub telemetry: TelemetrySettings,
     /// The servers, in the order of the file: a [`ServerId`] is an index into it.
     pub servers: Vec<ServerSettings>,
     /// The endpoints, `/s/NAME/mcp` of each server among them: an `EndpointId` is an index into it.
@@ -132,7 +141,7 @@ pub enum Shards {
 }
 
 /// One MCP server.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ServerSettings {
     /// Its name, `[a-z][a-z0-9-]*`.
     pub name: Arc<str>,
@@ -148,6 +157,12 @@ pub struct ServerSettings {
     pub concurrency: Option<u32>,
     /// When an instance of it is left alone.
     pub health: HealthSettings,
+    /// What it is shown.
+    pub credentials: Credentials,
+    /// What it is told of callers.
+    pub identity_headers: Vec<IdentityHeader>,
+    /// With a credential of each caller's own: what the gateway itself looks at its catalogue with; `None` for nothing.
+    pub catalogue: Option<Credentials>,
 }
 
 impl ServerSettings {
@@ -308,6 +323,8 @@ pub struct EndpointSettings {
     pub path: String,
     /// Its own URL, `public_url` and path: what a token's `aud` names (RFC 8707).
     pub resource: String,
+    /// What a token's `aud` may name instead; empty for `resource` alone.
+    pub audience: Vec<String>,
     /// The servers behind it, in the order of the file: at least one, none twice.
     pub servers: Vec<ServerId>,
     /// How tools and prompts are called here.

@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::base::ids::{EndpointId, ServerId};
+use crate::identity::caller::Caller;
+use crate::identity::keyring::Keyring;
 use crate::identity::revoked::Revocations;
 use crate::mcp::catalog::Catalog;
 use crate::mcp::merge::{Member, MergeWarning, Merged};
@@ -91,6 +93,10 @@ pub struct Snapshot {
     pub table: Arc<Table>,
     /// Who is let do nothing more, whatever the rules say.
     pub revocations: Arc<Revocations>,
+    /// The issuers' keys, by their index in the settings.
+    pub keys: Arc<Keyring>,
+    /// Counts up when a key that tokens were verified with is one no more: they are verified again.
+    pub keys_epoch: u64,
     /// What the keys of its counts are made with.
     pub count_secret: CountSecret,
     /// What outlives the snapshot, by `ServerId`.
@@ -129,6 +135,10 @@ pub struct Parts {
     pub tls: Arc<Materials>,
     /// Who is let do nothing more.
     pub revocations: Arc<Revocations>,
+    /// The issuers' keys, by their index in the same settings.
+    pub keys: Arc<Keyring>,
+    /// Their number.
+    pub keys_epoch: u64,
     /// The state folder's: always the same.
     pub count_secret: CountSecret,
     /// The snapshot before; `None` for the first.
@@ -218,6 +228,7 @@ impl Snapshot {
     pub fn new(parts: Parts) -> (Self, Vec<Warning>) {
         let Parts { settings, prepared, catalog, states, addresses, tls, meters, .. } = parts;
         let Parts { auth_epoch, settings_epoch, succession, number, before, revocations, count_secret, .. } = parts;
+        let Parts { keys, keys_epoch, .. } = parts;
         let names: Vec<Arc<str>> = settings.servers.iter().map(|server| server.name.clone()).collect();
         let (table, warnings) = Table::keyed(&settings.policy, &names, &catalog, &count_secret);
         let meters = Arc::new(meters.next(&names, settings.policy.rules().iter().map(|rule| &rule.id), &catalog));
@@ -230,6 +241,8 @@ impl Snapshot {
             merge_warnings,
             table: Arc::new(table),
             revocations,
+            keys,
+            keys_epoch,
             count_secret,
             states,
             addresses,
@@ -254,6 +267,8 @@ impl Snapshot {
             merge_warnings: self.merge_warnings.clone(),
             table: self.table.clone(),
             revocations,
+            keys: self.keys.clone(),
+            keys_epoch: self.keys_epoch,
             count_secret: self.count_secret.clone(),
             states: self.states.clone(),
             addresses: self.addresses.clone(),
@@ -264,6 +279,16 @@ impl Snapshot {
             succession: self.succession.clone(),
             number,
         }
+    }
+
+    /// Whether the key that a caller's token was verified with, and what its issuer said of it, still hold.
+    #[must_use]
+    pub fn stands(&self, caller: &Caller, now_unix_s: u64) -> bool {
+        let held = |key| {
+            let issuer = self.settings.issuers.iter().position(|issuer| issuer.issuer == caller.issuer);
+            issuer.is_some_and(|issuer| self.keys.holds(issuer, key))
+        };
+        caller.key.is_none_or(held) && caller.liveness.as_ref().is_none_or(|token| token.is_alive(now_unix_s))
     }
 
     /// Makes the meters those of so many shards: before any of them has begun.

@@ -37,8 +37,11 @@ impl Succession {
         let (old, new) = (before.policy.tasks(), now.policy.tasks());
         // A token may name a task that was not known when it was verified: nobody has kept that.
         let learned = new.iter().any(|(_, name)| old.id(name).is_none());
-        let same = before.issuers.iter().filter(|issuer| now.issuers.contains(issuer));
-        let issuers = same.filter(|_| !learned).map(|issuer| issuer.issuer.clone()).collect();
+        let same = before.issuers.iter().zip(&before.sources).filter(|(issuer, source)| {
+            let mut others = now.issuers.iter().zip(&now.sources);
+            others.any(|(other, theirs)| other == *issuer && theirs.keys == source.keys)
+        });
+        let issuers = same.filter(|_| !learned).map(|(issuer, _)| issuer.issuer.clone()).collect();
         let tasks = old.iter().map(|(_, name)| new.id(name)).collect();
         let place = |resource: &str| now.endpoints.iter().position(|endpoint| endpoint.resource == resource);
         let endpoints = before.endpoints.iter().map(|endpoint| place(&endpoint.resource).map(EndpointId::from_index));
@@ -93,6 +96,7 @@ pub fn same_callers(before: &Settings, now: &Settings) -> bool {
     };
     before.anonymous == now.anonymous
         && before.issuers == now.issuers
+        && before.sources == now.sources
         && before.policy.tasks() == now.policy.tasks()
         && before.policy.heads() == now.policy.heads()
         && endpoints(before) == endpoints(now)

@@ -6,14 +6,17 @@ use std::sync::{Arc, OnceLock};
 use arc_swap::ArcSwap;
 
 use crate::base::ids::ShardId;
+use crate::base::limits::{CREDENTIALS_MAX, ERRANDS_MAX, INTROSPECTIONS_MAX};
 use crate::config::snapshot::Snapshot;
 use crate::ledger::Ledger;
 use crate::ledger::approvals::Approvals;
 use crate::ledger::asks::Asks;
 use crate::ledger::counts::Counts;
+use crate::ledger::errands::Errands;
 use crate::stdio::host::Host;
 use crate::uring::wait::clock;
 
+use super::errand::{Inquiry, Issued, Judged, TokenErrand};
 use super::mail::Mail;
 use super::tally::Tally;
 
@@ -32,6 +35,10 @@ pub struct Control {
     pub counts: Arc<Counts>,
     /// What people were asked, and what they decided.
     pub approvals: Arc<Approvals>,
+    /// Tokens for servers.
+    pub credentials: Errands<TokenErrand, Arc<Issued>>,
+    /// What issuers say of opaque tokens.
+    pub introspections: Errands<Inquiry, Arc<Judged>>,
     /// What is counted.
     pub tally: Tally,
     /// That shards live.
@@ -95,6 +102,8 @@ impl Control {
             asks: Asks::new(),
             counts: Arc::new(Counts::new(clock())),
             approvals: Arc::default(),
+            credentials: Errands::new(CREDENTIALS_MAX, ERRANDS_MAX),
+            introspections: Errands::new(INTROSPECTIONS_MAX, ERRANDS_MAX),
             tally: Tally::new(shards),
             beats: Beats::new(shards),
             seen: Seen((0..shards).map(|_| AtomicU64::new(0)).collect()),

@@ -167,7 +167,14 @@ fn verified(shard: &Shard, snapshot: &Snapshot, conn: &Conn, endpoint: EndpointI
                 return Err(Kind::VerifyBusy.into());
             }
             let (settings, policy) = (&snapshot.settings, &snapshot.settings.policy);
-            let verified = token::verify(token, &settings.issuers, &snapshot.prepared.resources, policy.tasks(), now);
+            let verified = token::verify(
+                token,
+                &settings.issuers,
+                &snapshot.keys,
+                &snapshot.prepared.resources,
+                policy.tasks(),
+                now,
+            );
             // Asked once of every token: which rules are about it.
             let verified = verified.map(|caller| Caller { heads: policy.heads_of(&caller), ..caller });
             if !known {

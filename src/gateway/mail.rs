@@ -22,6 +22,8 @@ pub enum Letter {
     /// The session with these random bits goes on at another instance of the server with this digest, in its session of
     /// this epoch: the one before may still be known there.
     SessionMoved([u8; 16], u64, u32),
+    /// The plane has brought something that somebody on some shard may wait for.
+    Brought,
     /// The box was full, and letters were left out: what is remembered of sessions may be out of date.
     Missed,
 }

@@ -11,6 +11,7 @@ mod beside;
 mod conn;
 pub mod control;
 mod denial;
+pub mod errand;
 mod events;
 mod exchange;
 mod flight;

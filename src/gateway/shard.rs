@@ -32,6 +32,7 @@ use crate::uring::socket::Socket;
 use crate::uring::wait::Timers;
 
 use super::control::Control;
+use super::errand::Waiting;
 use super::live::Feeds;
 use super::load::{Class, Load};
 use super::mail::{Cancel, Letter};
@@ -88,6 +89,8 @@ pub(super) struct Shard {
     pub(super) expiring: Cell<bool>,
     /// Cancellations that were read and not looked at yet.
     cancels: RefCell<Vec<Arc<Cancel>>>,
+    /// Calls that wait for what the plane fetches.
+    pub(super) waiting: Waiting,
     /// The streams that outlive their connections.
     pub(super) feeds: Feeds,
     pub(super) draining: Cell<bool>,
@@ -179,6 +182,7 @@ impl Shard {
             sessions: RefCell::new(Sessions::default()),
             expiring: Cell::new(false),
             cancels: RefCell::default(),
+            waiting: Waiting::default(),
             feeds: Feeds::new(begun),
             draining: Cell::new(false),
             load,
@@ -214,6 +218,7 @@ impl Shard {
             }
             // Nobody takes them: the shard does not hear its bell.
             Letter::Cancelled(_) => {}
+            Letter::Brought => self.waiting.ring(),
             Letter::SessionOpened(nonce) => self.feeds.session_opened(&nonce),
             Letter::SessionMoved(nonce, server, epoch) => {
                 self.sessions.borrow_mut().get(&nonce).iter().for_each(|live| live.forget(server, epoch));
@@ -223,6 +228,7 @@ impl Shard {
                 self.count(Count::LettersMissed);
                 *self.sessions.borrow_mut() = Sessions::default();
                 self.feeds.letters_missed();
+                self.waiting.ring();
             }
         });
         ended.iter().for_each(|live| sessions::hang_up(self, live));

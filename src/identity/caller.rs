@@ -5,6 +5,8 @@ use std::sync::Arc;
 use ring::digest;
 use smallvec::SmallVec;
 
+use super::keys::KeyMark;
+use super::liveness::Liveness;
 use crate::base::ids::{EndpointId, TaskId};
 
 /// Whom sessions, handles and caches belong to: SHA-256 over issuer, subject and agent, cut to 128 bits.
@@ -114,6 +116,10 @@ pub struct Caller {
     pub token: [u8; 16],
     /// The token's `jti`.
     pub jti: Option<Arc<str>>,
+    /// The key that its token was verified with; `None` for what no key of ours has to do with.
+    pub key: Option<KeyMark>,
+    /// What its issuer says about its token, where only the issuer can say it.
+    pub liveness: Option<Arc<Liveness>>,
     /// What the policy's `who` conditions come to for it, by their numbers.
     pub heads: Heads,
 }
@@ -178,6 +184,8 @@ impl Caller {
             scopes: Arc::from([]),
             token: [0; 16],
             jti: None,
+            key: None,
+            liveness: None,
             heads: Heads::default(),
         }
     }

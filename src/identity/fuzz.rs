@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::active::TaskNames;
 use super::caller::Caller;
 use super::claims::ClaimPath;
+use super::keyring::Keyring;
 use super::keys::{Algorithm, KeyFault, KeySet};
 use super::mint::MintKey;
 use super::token::{self, Issuer, TYP_DEFAULT, TokenFault};
@@ -92,14 +93,21 @@ fn verify(token: &[u8], keys: &str) -> Result<Caller, TokenFault> {
     let issuer = Issuer {
         issuer: ISSUER.into(),
         audience: None,
-        keys: Arc::new(KeySet::parse(keys.as_bytes(), &algorithms).expect("a key set of ours")),
-        algorithms,
+        algorithms: algorithms.clone(),
         typ: TYP_DEFAULT.map(String::from).to_vec(),
         subject: claim("claims.sub"),
         agent: claim("claims.client_id"),
         tasks: claim("claims.tasks"),
     };
-    token::verify(token, &[issuer], &[RESOURCE], &TaskNames::new(["refund", "triage"]), NOW)
+    let keys = Arc::new(KeySet::parse(keys.as_bytes(), &algorithms).expect("a key set of ours"));
+    token::verify(
+        token,
+        &[issuer],
+        &Keyring::of_files([Some(&keys)].into_iter()),
+        &[RESOURCE],
+        &TaskNames::new(["refund", "triage"]),
+        NOW,
+    )
 }
 
 /// What an accepted token says, read by another parser.

@@ -98,6 +98,10 @@ pub struct KeySet {
     digest: [u8; 32],
 }
 
+/// What tells a key from every other, whatever it is called: half of the SHA-256 over its id and its material.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct KeyMark(pub [u8; 16]);
+
 /// Read from the same text.
 impl PartialEq for KeySet {
     fn eq(&self, other: &Self) -> bool {
@@ -112,6 +116,7 @@ struct Key {
     /// `None` serves every algorithm of its kind.
     algorithm: Option<Algorithm>,
     material: DecodingKey,
+    mark: KeyMark,
 }
 
 /// Why a key set is refused; the one in use stays.
@@ -209,6 +214,12 @@ impl KeySet {
         self.keys.is_empty()
     }
 
+    /// Whether this very key is one of them.
+    #[must_use]
+    pub fn holds(&self, mark: KeyMark) -> bool {
+        self.keys.iter().any(|key| key.mark == mark)
+    }
+
     /// How many keys of the document cannot serve and were left out.
     #[must_use]
     pub fn left_out(&self) -> usize {
@@ -218,6 +229,8 @@ impl KeySet {
     /// Verifies `signature` over `message` with the key of this id, which must be for this algorithm. Without an id,
     /// exactly one key of the set must fit the algorithm: trying several would make the set's size an attacker's lever.
     ///
+    /// Says which key it was.
+    ///
     /// # Errors
     /// [`SignatureFault`].
     pub fn verify(
@@ -226,7 +239,7 @@ impl KeySet {
         id: Option<&str>,
         message: &[u8],
         signature: &[u8],
-    ) -> Result<(), SignatureFault> {
+    ) -> Result<KeyMark, SignatureFault> {
         let (_, _, theirs, kind) = *algorithm.row();
         let fits = |key: &&Key| key.kind == kind && key.algorithm.is_none_or(|only| only == algorithm);
         let key = if id.is_some() {
@@ -240,7 +253,8 @@ impl KeySet {
             }
             first
         };
-        provider::check(theirs, &key.material, message, signature).map_err(|_| SignatureFault::Wrong)
+        provider::check(theirs, &key.material, message, signature).map_err(|_| SignatureFault::Wrong)?;
+        Ok(key.mark)
     }
 }
 
@@ -267,7 +281,21 @@ fn read_key(key: &Object<'_>, allowed: &[Algorithm]) -> Result<Option<Key>, Json
         None => Algorithm::all().any(|any| serves(&any)),
     };
     let id = key.text("kid")?.map(Box::from);
-    Ok(material.filter(|_| useful).map(|material| Key { id, kind, algorithm: algorithm.flatten(), material }))
+    let mark = mark(key)?;
+    Ok(material.filter(|_| useful).map(|material| Key { id, kind, algorithm: algorithm.flatten(), material, mark }))
+}
+
+/// Of its id and what it is made of, each with its length before it.
+fn mark(key: &Object<'_>) -> Result<KeyMark, JsonFault> {
+    let mut context = digest::Context::new(&digest::SHA256);
+    for member in ["kid", "kty", "crv", "n", "e", "x", "y"] {
+        let text = key.text(member)?.unwrap_or_default();
+        context.update(&(text.len() as u64).to_be_bytes());
+        context.update(text.as_bytes());
+    }
+    let mut cut = [0; 16];
+    cut.copy_from_slice(&context.finish().as_ref()[..16]);
+    Ok(KeyMark(cut))
 }
 
 /// `key_ops`, where present, holds `verify` (RFC 7517, 4.3).

@@ -10,7 +10,9 @@ pub mod caller;
 pub mod claims;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+pub mod keyring;
 pub mod keys;
+pub mod liveness;
 pub mod mint;
 pub mod provider;
 pub mod revoked;

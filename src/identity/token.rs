@@ -16,11 +16,12 @@ use thiserror::Error;
 use super::active::TaskNames;
 use super::caller::{Caller, Endpoints, Heads, Owner};
 use super::claims::{ClaimPath, Json, JsonFault, Object};
-use super::keys::{Algorithm, KeySet, SignatureFault};
+use super::keyring::{Keyring, Standing};
+use super::keys::{Algorithm, SignatureFault};
 use crate::base::ids::{EndpointId, TaskId};
 use crate::base::limits::{TOKEN_BYTES_MAX, TOKEN_LEEWAY_S};
 
-/// One trusted issuer, as configured, with the keys it has now.
+/// One trusted issuer, as configured. Its keys stand in the [`Keyring`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Issuer {
     /// What `iss` must be, byte for byte; not empty.
@@ -32,8 +33,6 @@ pub struct Issuer {
     pub algorithms: Vec<Algorithm>,
     /// What the header `typ` may be; see [`TYP_DEFAULT`].
     pub typ: Vec<String>,
-    /// Its keys, parsed with the same `algorithms`.
-    pub keys: Arc<KeySet>,
     /// Where the subject stands: text, required, not empty.
     pub subject: ClaimPath,
     /// Where the agent stands: text; a token without it has no agent.
@@ -108,6 +107,12 @@ pub enum TokenFault {
         /// Index into the issuers given.
         issuer: usize,
     },
+    /// The keys of the issuer at this index are not there, or too old: whether it is a good token cannot be told.
+    #[error("the issuer's keys are not known at the moment")]
+    KeysMissing {
+        /// Index into the issuers given.
+        issuer: usize,
+    },
     /// The token names no key, and several fit.
     #[error("the token names no key and several fit")]
     KeyAmbiguous,
@@ -130,6 +135,7 @@ pub enum TokenFault {
 pub fn verify<R: AsRef<str>>(
     token: &[u8],
     issuers: &[Issuer],
+    keys: &Keyring,
     resources: &[R],
     tasks: &TaskNames,
     now_unix_s: u64,
@@ -156,7 +162,11 @@ pub fn verify<R: AsRef<str>>(
     let who = Who::read(&claims, issuer.paths(), tasks).map_err(TokenFault::Claims)?.ok_or(TokenFault::Subject)?;
 
     let signature = decode(parts.signature)?;
-    issuer.keys.verify(header.algorithm, header.key, parts.signed, &signature).map_err(|fault| match fault {
+    let keys = match keys.of(place) {
+        Standing::Good(good) => &good.set,
+        Standing::Awaited | Standing::TooOld => return Err(TokenFault::KeysMissing { issuer: place }),
+    };
+    let key = keys.verify(header.algorithm, header.key, parts.signed, &signature).map_err(|fault| match fault {
         SignatureFault::KeyUnknown => TokenFault::KeyUnknown { issuer: place },
         SignatureFault::KeyAmbiguous => TokenFault::KeyAmbiguous,
         SignatureFault::KeyUnfit => TokenFault::KeyUnfit,
@@ -173,6 +183,8 @@ pub fn verify<R: AsRef<str>>(
         endpoints,
         expires,
         anonymous: false,
+        key: Some(key),
+        liveness: None,
         scopes: scopes(&claims).map_err(TokenFault::Claims)?,
         token: fingerprint(token),
         jti: claims.text("jti").map_err(TokenFault::Claims)?.map(Arc::from),
@@ -418,6 +430,8 @@ mod tests {
     use ring::signature::{ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _};
     use serde_json::Value;
 
+    use crate::identity::keys::KeySet;
+
     use super::*;
     use crate::identity::mint::{Grant, MintKey};
 
@@ -433,15 +447,16 @@ mod tests {
     struct World {
         key: MintKey,
         issuers: Vec<Issuer>,
+        keys: Keyring,
         tasks: TaskNames,
     }
 
     impl World {
         fn new() -> Self {
             let key = MintKey::generate(&SystemRandom::new()).unwrap();
-            let issuers =
-                vec![issuer("https://other.example", RSA_SET), issuer("https://issuer.example", &key.key_set())];
-            Self { key, issuers, tasks: TaskNames::new(["refund", "triage"]) }
+            let issuers = vec![issuer("https://other.example"), issuer("https://issuer.example")];
+            let keys = keyring(&[RSA_SET, &key.key_set()]);
+            Self { key, issuers, keys, tasks: TaskNames::new(["refund", "triage"]) }
         }
 
         /// Signs `HEADER` and `CLAIMS` after replacing `from` by `to`, in whichever of them has it.
@@ -453,7 +468,7 @@ mod tests {
         }
 
         fn verify(&self, token: &[u8]) -> Result<Caller, TokenFault> {
-            verify(token, &self.issuers, &RESOURCES, &self.tasks, NOW)
+            verify(token, &self.issuers, &self.keys, &RESOURCES, &self.tasks, NOW)
         }
 
         fn check(&self, token: &str, want: Result<(), TokenFault>) {
@@ -461,12 +476,18 @@ mod tests {
         }
     }
 
-    fn issuer(name: &str, set: &str) -> Issuer {
+    fn keyring(sets: &[&str]) -> Keyring {
+        let algorithms: Vec<_> = Algorithm::all().collect();
+        let sets: Vec<_> =
+            sets.iter().map(|set| Arc::new(KeySet::parse(set.as_bytes(), &algorithms).unwrap())).collect();
+        Keyring::of_files(sets.iter().map(Some))
+    }
+
+    fn issuer(name: &str) -> Issuer {
         let algorithms: Vec<_> = Algorithm::all().collect();
         Issuer {
             issuer: name.into(),
             audience: None,
-            keys: Arc::new(KeySet::parse(set.as_bytes(), &algorithms).unwrap()),
             algorithms,
             typ: TYP_DEFAULT.map(String::from).to_vec(),
             subject: ClaimPath::parse("claims.sub").unwrap(),
@@ -609,7 +630,7 @@ mod tests {
         world.check(&format!("{signed}.{signature}"), Err(TokenFault::AlgorithmUnknown));
         // A trusted issuer's key under another issuer's name: the issuer named decides whose keys are asked.
         let mut two = World::new();
-        two.issuers[0] = issuer("https://other.example", &stranger.key_set());
+        two.keys = keyring(&[&stranger.key_set(), &two.key.key_set()]);
         two.check(&by_stranger(&HEADER.replace("KEY", stranger.id())), Err(UNKNOWN));
     }
 
@@ -667,7 +688,7 @@ mod tests {
     fn every_algorithm_verifies() {
         let mut world = World::new();
         let claims = encode(CLAIMS);
-        world.issuers[1] = issuer("https://issuer.example", RSA_SET);
+        world.keys = keyring(&[RSA_SET, RSA_SET]);
         for (algorithm, signature) in RSA_SIGNATURES {
             let header = encode(HEADER.replace("ES256", algorithm).replace("KEY", "rsa"));
             world.check(&format!("{header}.{claims}.{signature}"), Ok(()));
@@ -688,7 +709,7 @@ mod tests {
             encode(y),
             encode(ed.public_key())
         );
-        world.issuers[1] = issuer("https://issuer.example", &set);
+        world.keys = keyring(&[RSA_SET, &set]);
         for algorithm in ["ES384", "EdDSA"] {
             let header = encode(HEADER.replace("ES256", algorithm).replace("KEY", algorithm));
             let signed = format!("{header}.{claims}");
@@ -736,7 +757,8 @@ mod tests {
         let header = Header::read(&header)?;
         decode(parts.claims)?;
         let signature = decode(parts.signature)?;
-        keys.verify(header.algorithm, header.key, parts.signed, &signature).map_err(|_| TokenFault::Signature)
+        let verified = keys.verify(header.algorithm, header.key, parts.signed, &signature);
+        verified.map(drop).map_err(|_| TokenFault::Signature)
     }
 
     /// Valid vectors whose header names another algorithm than their key does (PS384 under a PS256 key): RFC 7517,

@@ -8,6 +8,7 @@
 pub mod approvals;
 pub mod asks;
 pub mod counts;
+pub mod errands;
 mod spool;
 #[cfg(test)]
 mod tests;

@@ -12,6 +12,7 @@ use crate::config::Settings;
 use crate::config::snapshot::{Parts, Prepared, Snapshot};
 use crate::config::succession::{Succession, same_callers};
 use crate::gateway::control::{Control, Life};
+use crate::identity::keyring::Keyring;
 use crate::identity::revoked::Revocations;
 use crate::policy::compile::Warning;
 use crate::tls::config::Materials;
@@ -22,6 +23,7 @@ use super::endpoints::Told;
 use super::keeper::News;
 use super::log::Notes;
 use super::misfits;
+use super::start::file_keys;
 use super::surveys::{Surveys, Weight};
 
 /// By which snapshots come out, one after the other, each with its number: those of what was found out, and those of who
@@ -82,6 +84,8 @@ pub(super) struct Publisher {
     servers: Vec<Known>,
     surveys: Surveys,
     epochs: Epochs,
+    /// The issuers' keys, as they are known.
+    keys: Arc<Keyring>,
     press: Arc<Press>,
     warned: Vec<Warning>,
     told: Told,
@@ -103,6 +107,7 @@ pub(super) struct Next {
 struct Epochs {
     auth: u64,
     settings: u64,
+    keys: u64,
     succession: Arc<Succession>,
 }
 
@@ -121,7 +126,8 @@ impl Publisher {
         let epochs = Epochs::default();
         let told = Told::default();
         let (warned, misfits) = (Vec::new(), misfits::Told::default());
-        Self { control, health, now, servers, surveys, epochs, press, warned, told, misfits, notes }
+        let keys = Arc::new(file_keys(&now.settings));
+        Self { control, health, now, servers, surveys, epochs, keys, press, warned, told, misfits, notes }
     }
 
     /// Publishes until the gateway stops.
@@ -208,6 +214,11 @@ impl Publisher {
         }
         self.servers = servers;
         self.epochs.settings += 1;
+        let keys = file_keys(&self.now.settings);
+        if *self.keys != keys {
+            self.keys = Arc::new(keys);
+            self.epochs.keys += 1;
+        }
         if !same_callers(&before.settings, &self.now.settings) {
             let succession = Succession::new(self.epochs.auth, &before.settings, &self.now.settings);
             self.epochs.succession = Arc::new(succession);
@@ -242,6 +253,8 @@ impl Publisher {
             states,
             tls,
             revocations: before.revocations.clone(),
+            keys: self.keys.clone(),
+            keys_epoch: self.epochs.keys,
             count_secret: before.count_secret.clone(),
             meters: before.meters.clone(),
             before: Some(before),

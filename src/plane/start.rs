@@ -12,9 +12,10 @@ use std::time::{Duration, Instant};
 use crate::base::ids::ShardId;
 use crate::base::limits::{PORT_WAIT_MS_MAX, START_WAIT_MS_MAX, TICK_MS};
 use crate::config::snapshot::{Parts, Prepared, Snapshot};
-use crate::config::{Settings, Shards};
+use crate::config::{KeysFrom, Settings, Shards};
 use crate::gateway::control::{Control, Life};
 use crate::gateway::run;
+use crate::identity::keyring::Keyring;
 use crate::identity::provider;
 use crate::mcp::catalog::Catalog;
 use crate::policy::needs::CountSecret;
@@ -314,6 +315,7 @@ pub(super) fn first_snapshot(
 ) -> std::io::Result<Snapshot> {
     let states = states(settings, prepared, None)?;
     let addresses = states.iter().map(|state| vec![Arc::default(); state.instances.len()]).collect();
+    let keys = Arc::new(file_keys(settings));
     let (settings, prepared, catalog) = (settings.clone(), prepared.clone(), Catalog::default());
     let parts = Parts {
         settings,
@@ -323,6 +325,8 @@ pub(super) fn first_snapshot(
         addresses,
         tls,
         revocations: Arc::default(),
+        keys,
+        keys_epoch: 0,
         count_secret,
         before: None,
         meters: Arc::default(),
@@ -332,6 +336,14 @@ pub(super) fn first_snapshot(
         number: 0,
     };
     Ok(Snapshot::new(parts).0)
+}
+
+/// The keys that stand in files; the others are awaited.
+pub(super) fn file_keys(settings: &Settings) -> Keyring {
+    Keyring::of_files(settings.sources.iter().map(|source| match &source.keys {
+        KeysFrom::File(set) => Some(set),
+        KeysFrom::Url(_) | KeysFrom::Discovery | KeysFrom::None => None,
+    }))
 }
 
 fn wait_for_servers(settings: &Settings, control: &Control, health: &Health) {

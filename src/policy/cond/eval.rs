@@ -10,7 +10,8 @@ use super::find::{Cursor, DEAD, Found, Fuel};
 use super::number::Number;
 use super::program::{Choice, Choices, Constant, From, Op, Program};
 use super::text::Split;
-use super::{Dead, Facts, Num, Purpose, Text, Truth, Truths, Value, net, path, web};
+use super::{Dead, Facts, Num, Purpose, Text, Truth, Truths, Value, path, web};
+use crate::base::net;
 use crate::base::span::Span;
 
 /// What it comes to.

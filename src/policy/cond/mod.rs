@@ -9,7 +9,6 @@ mod eval;
 mod fault;
 mod find;
 mod lex;
-pub mod net;
 pub mod number;
 mod parse;
 pub mod path;

@@ -4,11 +4,11 @@ use super::ast::{Arithmetic, Compare, Expr, Kind, Literal, Logic, Path, Quantifi
 use super::ast::{TimePart, UrlPart};
 use super::fault::{Fault, fault};
 use super::find::Tree;
-use super::net::Network;
 use super::number::Number;
 use super::regex::Pattern;
 use super::zone::Zone;
 use crate::base::limits::COND_PATHS_MAX;
+use crate::base::net::Network;
 use crate::base::span::Span;
 use crate::jsonrpc::text::write_string;
 

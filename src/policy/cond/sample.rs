@@ -78,6 +78,8 @@ impl World {
             scopes: Arc::from([]),
             token: [0; 16],
             jti: None,
+            key: None,
+            liveness: None,
             heads: Heads::default(),
         };
         let task = (!draw.rarely(4)).then(|| draw.one(&["a", "refunds"]).to_owned());

@@ -9,7 +9,7 @@ pub fn address(text: &str) -> Option<IpAddr> {
 }
 
 /// A network: all addresses that begin alike.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Network {
     first: IpAddr,
     bits: u32,

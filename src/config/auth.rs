@@ -1,0 +1,194 @@
+//! What a configuration says about issuers beyond their tokens' claims, and about what servers are shown.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::base::net::Network;
+use crate::base::secret::Secret;
+use crate::identity::claims::ClaimPath;
+use crate::identity::keys::KeySet;
+use crate::oauth::client::ClientAuth;
+
+/// Where the keys of an issuer come from, and how it is asked for anything. By the index of `Settings::issuers`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct IssuerSource {
+    /// Its keys.
+    pub keys: KeysFrom,
+    /// What may be fetched from, for all of its documents.
+    pub guard: GuardSettings,
+    /// Between two looks at its keys, milliseconds.
+    pub refresh_ms: u64,
+    /// Keys that could not be looked at again are believed for so long, milliseconds.
+    pub stale_ms: u64,
+    /// How its opaque tokens are judged; `None` where it has none.
+    pub introspection: Option<IntrospectionSettings>,
+}
+
+/// Where keys come from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum KeysFrom {
+    /// A file, as read with the configuration.
+    File(Arc<KeySet>),
+    /// This URL.
+    Url(Arc<str>),
+    /// Wherever the issuer's own metadata says (RFC 8414; OpenID Connect Discovery).
+    Discovery,
+    /// It has none: its tokens are all opaque.
+    None,
+}
+
+/// What the gateway itself may fetch, for one issuer or server.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct GuardSettings {
+    /// Networks that it may be in although they are not public.
+    pub private: Vec<Network>,
+    /// The authorities that its certificate must come from, a PEM file; `None` for those of the system.
+    pub ca: Option<PathBuf>,
+}
+
+/// How opaque tokens of an issuer are judged (RFC 7662).
+#[derive(Clone, Debug, PartialEq)]
+pub struct IntrospectionSettings {
+    /// Where; `None` for wherever the issuer's metadata says.
+    pub url: Option<Arc<str>>,
+    /// As whom.
+    pub client: ClientAuth,
+    /// An answer is believed for so long, milliseconds, and never beyond the token's own end.
+    pub cache_ms: u64,
+}
+
+/// What a server is shown, beside the call.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Credentials {
+    /// Nothing.
+    #[default]
+    Strip,
+    /// The caller's own token, as it came.
+    Forward,
+    /// The same for everybody.
+    Fixed(FixedField),
+    /// A token that the gateway has for itself (RFC 6749, 4.4).
+    ClientCredentials(Arc<Grant>),
+    /// A token for this caller, in exchange for its own (RFC 8693).
+    Exchange(Arc<Grant>),
+}
+
+impl Credentials {
+    /// Whether what the server is shown differs from caller to caller.
+    #[must_use]
+    pub fn is_personal(&self) -> bool {
+        matches!(self, Self::Forward | Self::Exchange(_))
+    }
+}
+
+/// A field with a secret value.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FixedField {
+    /// Its name, in lower case.
+    pub name: Arc<str>,
+    /// Its whole value (`Bearer …`, `Basic …`), checked: what a field may hold (RFC 9110, 5.5).
+    pub value: Arc<Secret>,
+}
+
+/// How a token for a server is had.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Grant {
+    /// The token endpoint.
+    pub token_url: Arc<str>,
+    /// As whom.
+    pub client: ClientAuth,
+    /// What is asked for (RFC 6749, 3.3); `None` to leave it to the issuer.
+    pub scope: Option<String>,
+    /// `audience` (RFC 8693, 2.1).
+    pub audience: Vec<String>,
+    /// `resource` (RFC 8707, 2).
+    pub resource: Vec<String>,
+    /// The token endpoint may be there.
+    pub guard: GuardSettings,
+}
+
+/// A claim that a server is told in a field.
+#[derive(Clone, Debug, PartialEq)]
+pub struct IdentityHeader {
+    /// The field's name, in lower case, as it is written.
+    pub name: Arc<str>,
+    /// What of the caller it holds.
+    pub from: IdentityValue,
+}
+
+/// What of a caller a field holds.
+#[derive(Clone, Debug, PartialEq)]
+pub enum IdentityValue {
+    /// A claim: text, number, flag, or a list of these with commas between.
+    Claim(ClaimPath),
+    /// Its subject.
+    Subject,
+    /// Its agent.
+    Agent,
+    /// Its issuer.
+    Issuer,
+    /// The name of its active task.
+    Task,
+}
+
+/// What is exported, and where to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TelemetrySettings {
+    /// The collector; `None` for none.
+    pub otlp: Option<OtlpSettings>,
+    /// Of a million traces that begin here, so many are recorded.
+    pub traces_ppm: u32,
+    /// What a caller's own trace context is worth.
+    pub context: TraceContext,
+    /// Keys of `baggage` that go on to servers; others stay here.
+    pub baggage: Vec<String>,
+    /// A refusal is an error of its span.
+    pub denial_is_error: bool,
+    /// Attributes of the resource, beside the gateway's own.
+    pub resource: Vec<(String, String)>,
+    /// Upper bounds of the histograms of sessions, seconds; `None` for the ones that the conventions advise.
+    pub session_buckets: Option<Vec<u64>>,
+}
+
+impl Default for TelemetrySettings {
+    fn default() -> Self {
+        Self {
+            otlp: None,
+            traces_ppm: 0,
+            context: TraceContext::Continue,
+            baggage: Vec::new(),
+            denial_is_error: true,
+            resource: Vec::new(),
+            session_buckets: None,
+        }
+    }
+}
+
+/// A collector that speaks OTLP over HTTP.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OtlpSettings {
+    /// Its base URL: `/v1/traces` and `/v1/metrics` are behind it. No final `/`.
+    pub url: Arc<str>,
+    /// Fields that it wants, for example its key.
+    pub headers: Vec<(String, Arc<Secret>)>,
+    /// The authorities that its certificate must come from, a PEM file; `None` for those of the system.
+    pub ca: Option<PathBuf>,
+    /// Between two pushes of metrics, milliseconds.
+    pub interval_ms: u64,
+    /// One push may take so long, milliseconds.
+    pub timeout_ms: u64,
+    /// Whether metrics are pushed.
+    pub metrics: bool,
+}
+
+/// What a caller's own trace context is worth.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TraceContext {
+    /// It is the parent, and its word on sampling counts.
+    #[default]
+    Continue,
+    /// A new trace begins here, with a link to it.
+    Link,
+    /// It is not looked at.
+    Drop,
+}
