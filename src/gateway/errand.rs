@@ -7,6 +7,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 
+use crate::base::limits::CALLERS_WAITING_MAX;
 use crate::base::secret::Secret;
 use crate::base::time::Moment;
 use crate::config::Grant;
@@ -45,10 +46,8 @@ pub struct Issued {
 /// An opaque token that its issuer is to judge.
 #[derive(Debug)]
 pub struct Inquiry {
-    /// The issuer, by its index in the settings of this epoch.
-    pub issuer: usize,
-    /// See `issuer`.
-    pub auth_epoch: u64,
+    /// The issuer.
+    pub issuer: Arc<str>,
     /// The token.
     pub token: Secret,
 }
@@ -73,9 +72,29 @@ pub(super) struct Waiting {
     /// How often the plane has rung.
     turn: Cell<u64>,
     wakers: RefCell<Vec<Waker>>,
+    /// Callers that are not known yet.
+    callers: Cell<usize>,
+}
+
+/// A caller's place among those that wait.
+pub(super) struct Place<'a>(&'a Waiting);
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.callers.set(self.0.callers.get() - 1);
+    }
 }
 
 impl Waiting {
+    /// A place for one more caller, while there are any.
+    pub(super) fn place(&self) -> Option<Place<'_>> {
+        let callers = self.callers.get();
+        (callers < CALLERS_WAITING_MAX).then(|| {
+            self.callers.set(callers + 1);
+            Place(self)
+        })
+    }
+
     /// The plane has brought something.
     pub(super) fn ring(&self) {
         self.turn.set(self.turn.get() + 1);

@@ -1,0 +1,298 @@
+//! A token that nobody knows yet: verified here and now where its issuer's keys are at hand; otherwise its caller waits
+//! until the plane has looked for the key that it names, or has asked its issuer.
+//!
+//! What costs little is asked first, and what strangers may cost a shard bounds what is asked at all. Who waits holds its
+//! request's head and a place among those that wait, and nothing else.
+
+use std::future::Future;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use ring::digest;
+
+use crate::base::ids::EndpointId;
+use crate::base::limits::{ERRAND_WAIT_MS_MAX, OPAQUE_TOKEN_BYTES_MIN, TOKEN_BYTES_MAX};
+use crate::base::secret::Secret;
+use crate::base::time::Moment;
+use crate::config::snapshot::Snapshot;
+use crate::config::{KeysFrom, Settings};
+use crate::gateway::conn::Conn;
+use crate::gateway::errand::{Inquiry, Judged, brought};
+use crate::gateway::flight::NEVER;
+use crate::gateway::keydesk::{self, Ask};
+use crate::gateway::load::Class;
+use crate::gateway::refusal::{Kind, Refusal};
+use crate::gateway::shard::{Held, Shard};
+use crate::gateway::watch::{self, Heed, Woke};
+use crate::http::head::Framing;
+use crate::identity::caller::Caller;
+use crate::identity::token::{self, TokenFault};
+use crate::ledger::errands::{ErrandKey, Look, Turn};
+
+use super::{Admitted, Known, Lack, Pays, asked, bearer_of, endpoint as endpoint_of, invalid};
+
+/// Judges a token that is not among those remembered, as far as that can be done at once.
+pub(super) fn judged(
+    shard: &Shard,
+    snapshot: &Snapshot,
+    token: &[u8],
+    pays: Pays,
+    endpoint: EndpointId,
+) -> Result<Known, Refusal> {
+    let settings = &snapshot.settings;
+    let begun = shard.timers.now().mono;
+    let known = shard.tokens(snapshot).take_known(token);
+    let affordable = || shard.admits(Class::Stranger, &settings.limits) && shard.load.may_verify(begun);
+    if !known && pays == Pays::First && !affordable() {
+        return Err(Kind::VerifyBusy.into());
+    }
+    let judged = match opaque_to(settings, token) {
+        Some(issuer) => {
+            let turn = if known { Turn::First } else { Turn::InTurn };
+            by_word(shard, snapshot, token, issuer, turn, endpoint)
+        }
+        None => by_key(shard, snapshot, token, endpoint),
+    };
+    if !known {
+        shard.load.verified(begun, shard.timers.now().mono);
+    }
+    judged
+}
+
+/// The issuer that has to be asked about a token, by its index: where one can be, about what is not signed as a token is,
+/// and about all of its own where it has no keys.
+fn opaque_to(settings: &Settings, token: &[u8]) -> Option<usize> {
+    let issuer = settings.sources.iter().position(|source| source.introspection.is_some())?;
+    let keyless = || {
+        settings.sources[issuer].keys == KeysFrom::None
+            && token::said_issuer(token, &settings.issuers) == Some(issuer)
+    };
+    (!token::is_signed(token) || keyless()).then_some(issuer)
+}
+
+/// By the issuers' keys.
+fn by_key(shard: &Shard, snapshot: &Snapshot, token: &[u8], endpoint: EndpointId) -> Result<Known, Refusal> {
+    let now = shard.timers.last().unix_s();
+    let (settings, resources) = (&snapshot.settings, &snapshot.prepared.resources);
+    let tasks = settings.policy.tasks();
+    let lack = |issuer, lack| {
+        Ok(Known::Awaits(Lack::Key { issuer, lack, auth_epoch: snapshot.auth_epoch, keys: snapshot.keys.clone() }))
+    };
+    match token::verify(token, &settings.issuers, &snapshot.keys, resources, tasks, now) {
+        Ok(caller) => Ok(Known::Is(remember(shard, snapshot, token, caller))),
+        Err(TokenFault::KeyUnknown { issuer, issued_unix_s }) => lack(issuer, keydesk::Lack::Unknown { issued_unix_s }),
+        Err(TokenFault::KeysMissing { issuer }) => lack(issuer, keydesk::Lack::Missing),
+        Err(fault) => Err(invalid(snapshot, endpoint, fault)),
+    }
+}
+
+/// By its issuer's word.
+fn by_word(
+    shard: &Shard,
+    snapshot: &Snapshot,
+    token: &[u8],
+    place: usize,
+    turn: Turn,
+    endpoint: EndpointId,
+) -> Result<Known, Refusal> {
+    if token.len() > TOKEN_BYTES_MAX {
+        return Err(invalid(snapshot, endpoint, TokenFault::TooLong));
+    }
+    if token.len() < OPAQUE_TOKEN_BYTES_MIN {
+        return Err(invalid(snapshot, endpoint, TokenFault::Shape));
+    }
+    let issuer = &snapshot.settings.issuers[place];
+    let key = key(snapshot.auth_epoch, &issuer.issuer, token);
+    let inquiry = || Inquiry { issuer: issuer.issuer.clone(), token: Secret::new(token) };
+    let judged = match shard.control.introspections.look_in(&key, shard.timers.now().mono, turn, inquiry) {
+        Look::Have(judged) => judged,
+        Look::Failed(_, after_ms) => return Err(later(Kind::IntrospectionUnavailable, after_ms)),
+        Look::Full => return Err(Kind::IntrospectionUnavailable.into()),
+        Look::Wait => {
+            return Ok(Known::Awaits(Lack::Word { issuer: place, auth_epoch: snapshot.auth_epoch, key, turn }));
+        }
+    };
+    let now = shard.timers.last().unix_s();
+    let (claims, liveness) = match &*judged {
+        Judged::Active { claims, liveness } if !liveness.has_ended() => (claims, liveness),
+        _ => return Err(invalid(snapshot, endpoint, TokenFault::Inactive)),
+    };
+    let (resources, tasks) = (&snapshot.prepared.resources, snapshot.settings.policy.tasks());
+    let caller = token::introspected(token, claims, issuer, resources, tasks, now);
+    let caller = caller.map_err(|fault| invalid(snapshot, endpoint, fault))?;
+    let caller = Caller { liveness: Some(liveness.clone()), ..caller };
+    Ok(Known::Is(remember(shard, snapshot, token, caller)))
+}
+
+/// Remembers a caller. Asked once of every token: which rules are about it.
+fn remember(shard: &Shard, snapshot: &Snapshot, token: &[u8], caller: Caller) -> Rc<Caller> {
+    let caller = Caller { heads: snapshot.settings.policy.heads_of(&caller), ..caller };
+    shard.tokens(snapshot).now.insert(token, caller, shard.timers.last().unix_s())
+}
+
+/// What an issuer's word on a token is found by. Under other settings it is another question.
+fn key(auth_epoch: u64, issuer: &str, token: &[u8]) -> ErrandKey {
+    let mut hash = digest::Context::new(&digest::SHA256);
+    hash.update(b"portcullis introspection 1");
+    hash.update(&auth_epoch.to_be_bytes());
+    hash.update(&(issuer.len() as u64).to_be_bytes());
+    hash.update(issuer.as_bytes());
+    hash.update(token);
+    let mut key = ErrandKey::default();
+    key.copy_from_slice(hash.finish().as_ref());
+    key
+}
+
+/// Waits for what a token lacks, while its client is there.
+pub(super) async fn watched(
+    shard: &Shard,
+    snapshot: Rc<Held>,
+    conn: &mut Conn,
+    mut lack: Lack,
+) -> Result<Admitted, Refusal> {
+    let _place = shard.waiting.place().ok_or(Kind::VerifyBusy)?;
+    let until = shard.timers.now().mono.plus_ms(ERRAND_WAIT_MS_MAX);
+    let mut snapshot = snapshot;
+    // Bytes of a body that still comes would look like the next request.
+    let whole = match conn.head.framing {
+        Framing::None | Framing::UntilClose => true,
+        Framing::Length(length) => (conn.bytes().len() - conn.head.end) as u64 >= length,
+        Framing::Chunked => false,
+    };
+    loop {
+        let endpoint = endpoint_of(&snapshot, conn)?;
+        let step = {
+            let token: Rc<[u8]> = bearer_of(conn).map(Rc::from).unwrap_or_default();
+            let work = pin!(step(shard, &snapshot, &token, &lack, until));
+            match watch::next(shard, conn, work, NEVER, whole, Heed::Nothing).await {
+                Woke::Done(step) => step,
+                // Nobody is left to be told.
+                _ => return Err(Refusal::from(Kind::Cancelled).recorded()),
+            }
+        };
+        match after(shard, &snapshot, conn, endpoint, step)? {
+            After::Admitted(admitted) => return Ok(admitted),
+            After::Lacks(now, other) => (snapshot, lack) = (now, other),
+        }
+    }
+}
+
+/// Waits for what a token lacks.
+pub(super) async fn waited(
+    shard: &Shard,
+    mut snapshot: Rc<Held>,
+    conn: &Conn,
+    mut lack: Lack,
+) -> Result<Admitted, Refusal> {
+    let _place = shard.waiting.place().ok_or(Kind::VerifyBusy)?;
+    let until = shard.timers.now().mono.plus_ms(ERRAND_WAIT_MS_MAX);
+    loop {
+        let endpoint = endpoint_of(&snapshot, conn)?;
+        let token = bearer_of(conn).unwrap_or_default();
+        let step = step(shard, &snapshot, token, &lack, until).await;
+        match after(shard, &snapshot, conn, endpoint, step)? {
+            After::Admitted(admitted) => return Ok(admitted),
+            After::Lacks(now, other) => (snapshot, lack) = (now, other),
+        }
+    }
+}
+
+/// What a wait came to.
+enum Step {
+    /// Something was brought: the token is looked at again.
+    Again,
+    /// There is no such key.
+    Unknown,
+    /// Not now.
+    Later(Kind, u64),
+}
+
+fn step<'a>(
+    shard: &'a Shard,
+    snapshot: &'a Held,
+    token: &'a [u8],
+    lack: &'a Lack,
+    until: Moment,
+) -> impl Future<Output = Step> + 'a {
+    async move {
+        match lack {
+            Lack::Key { issuer, lack, auth_epoch, keys } => {
+                let missing = *lack == keydesk::Lack::Missing;
+                let kind = if missing { Kind::KeysUnavailable } else { Kind::KeysPending };
+                let look = || {
+                    let current = shard.snapshot();
+                    if current.auth_epoch != *auth_epoch || !Arc::ptr_eq(&current.keys, keys) {
+                        return Look::Have(Step::Again);
+                    }
+                    match shard.control.key_desk.ask(*auth_epoch, *issuer, *lack, shard.timers.now()) {
+                        Ask::Wait => Look::Wait,
+                        Ask::Unknown => Look::Have(Step::Unknown),
+                        Ask::Later(after_ms) => Look::Have(Step::Later(kind, after_ms)),
+                    }
+                };
+                of_look(brought(shard, until, look).await, kind)
+            }
+            Lack::Word { issuer, auth_epoch, key, turn } => {
+                let name = &snapshot.settings.issuers[*issuer].issuer;
+                let look = || {
+                    if shard.snapshot().auth_epoch != *auth_epoch {
+                        return Look::Have(Step::Again);
+                    }
+                    let inquiry = || Inquiry { issuer: name.clone(), token: Secret::new(token) };
+                    match shard.control.introspections.look_in(key, shard.timers.now().mono, *turn, inquiry) {
+                        Look::Have(_) => Look::Have(Step::Again),
+                        Look::Failed(word, after_ms) => Look::Failed(word, after_ms),
+                        Look::Wait => Look::Wait,
+                        Look::Full => Look::Full,
+                    }
+                };
+                of_look(brought(shard, until, look).await, Kind::IntrospectionUnavailable)
+            }
+        }
+    }
+}
+
+fn of_look(look: Look<Step>, kind: Kind) -> Step {
+    match look {
+        Look::Have(step) => step,
+        Look::Failed(_, after_ms) => Step::Later(kind, after_ms),
+        Look::Wait | Look::Full => Step::Later(kind, 0),
+    }
+}
+
+/// What follows from a wait.
+enum After {
+    Admitted(Admitted),
+    /// It lacks something under these settings and keys, too.
+    Lacks(Rc<Held>, Lack),
+}
+
+/// The token is looked at under the newest settings and keys; one snapshot for all that is said of its caller.
+fn after(
+    shard: &Shard,
+    snapshot: &Held,
+    conn: &Conn,
+    endpoint: EndpointId,
+    step: Step,
+) -> Result<After, Refusal> {
+    match step {
+        Step::Unknown => {
+            return Err(invalid(snapshot, endpoint, TokenFault::KeyUnknown { issuer: 0, issued_unix_s: 0 }));
+        }
+        Step::Later(kind, after_ms) => return Err(later(kind, after_ms)),
+        Step::Again => {}
+    }
+    let current = shard.snapshot();
+    let endpoint = endpoint_of(&current, conn)?;
+    Ok(match asked(shard, &current, conn, endpoint, Pays::Paid)? {
+        Known::Is(caller) => After::Admitted(Admitted { snapshot: current, endpoint, caller }),
+        Known::Awaits(lack) => After::Lacks(current, lack),
+    })
+}
+
+/// A refusal that is worth another try after so long.
+fn later(kind: Kind, after_ms: u64) -> Refusal {
+    let retry_after = u32::try_from(after_ms.div_ceil(1000)).unwrap_or(u32::MAX);
+    Refusal { retry_after, ..kind.into() }
+}
