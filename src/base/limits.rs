@@ -330,6 +330,18 @@ pub const KEYS_UNKNOWN_MS: u64 = 30_000;
 pub const FETCH_MS_MAX: u64 = 5_000;
 /// And bytes.
 pub const FETCH_BYTES_MAX: usize = 256 * 1024;
+/// And its URL, bytes.
+pub const FETCH_URL_BYTES_MAX: usize = 2 * 1024;
+/// And the head of the answer, bytes.
+pub const FETCH_HEAD_BYTES_MAX: usize = 32 * 1024;
+/// Documents that are fetched from one host at a time.
+pub const FETCH_DOCUMENTS_PER_HOST: usize = 1;
+/// And tokens.
+pub const FETCH_TOKENS_PER_HOST: usize = 8;
+/// Names that are looked up at a time: a look-up that nobody waits for any more cannot be called back.
+pub const FETCH_LOOKUPS_MAX: usize = 32;
+/// Addresses of one name that are tried, the first ones.
+pub const FETCH_ADDRESSES_MAX: usize = 16;
 /// Tokens for servers that are kept, in all.
 pub const CREDENTIALS_MAX: usize = 65_536;
 /// Callers' opaque tokens that are kept, in all.

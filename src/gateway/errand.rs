@@ -100,20 +100,21 @@ impl Waiting {
     }
 
     /// A place to wait at; `None` when `limits::ERRAND_WAITERS_MAX` are taken.
-    fn place(&self) -> Option<Place<'_>> {
+    pub(super) fn seat(&self) -> Option<Seat<'_>> {
         let mut wakers = self.wakers.borrow_mut();
-        (wakers.len() < ERRAND_WAITERS_MAX).then(|| Place { waiting: self, key: wakers.insert(None) })
+        (wakers.len() < ERRAND_WAITERS_MAX).then(|| Seat { waiting: self, key: wakers.insert(None) })
     }
 }
 
 /// One that waits: however often it is polled, one waker. Left when it is let go of.
-struct Place<'a> {
+pub(super) struct Seat<'a> {
     waiting: &'a Waiting,
     key: Key,
 }
 
-impl Place<'_> {
-    fn wake_by(&self, waker: &Waker) {
+impl Seat<'_> {
+    /// The plane has brought nothing yet that it waits for: it is woken by this when it has.
+    pub(super) fn wake_by(&self, waker: &Waker) {
         if let Some(place) = self.waiting.wakers.borrow_mut().get_mut(self.key)
             && !place.as_ref().is_some_and(|known| known.will_wake(waker))
         {
@@ -122,7 +123,7 @@ impl Place<'_> {
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for Seat<'_> {
     fn drop(&mut self) {
         let _ = self.waiting.wakers.borrow_mut().remove(self.key);
     }
@@ -135,14 +136,14 @@ pub(super) async fn brought<A>(shard: &Shard, until: Moment, mut look: impl FnMu
     if !matches!(first, Look::Wait) {
         return first;
     }
-    let Some(place) = shard.waiting.place() else { return Look::Full };
+    let Some(seat) = shard.waiting.seat() else { return Look::Full };
     let mut alarm = pin!(shard.timers.sleep_until(until));
     poll_fn(|cx| {
         let found = look();
         if !matches!(found, Look::Wait) || alarm.as_mut().poll(cx).is_ready() {
             return Poll::Ready(found);
         }
-        place.wake_by(cx.waker());
+        seat.wake_by(cx.waker());
         Poll::Pending
     })
     .await
@@ -155,15 +156,15 @@ mod tests {
     #[test]
     fn one_waker_each_and_a_bound() {
         let waiting = Waiting::default();
-        let places: Vec<Place<'_>> = (0..ERRAND_WAITERS_MAX).filter_map(|_| waiting.place()).collect();
-        assert!(places.len() == ERRAND_WAITERS_MAX && waiting.place().is_none());
+        let seats: Vec<Seat<'_>> = (0..ERRAND_WAITERS_MAX).filter_map(|_| waiting.seat()).collect();
+        assert!(seats.len() == ERRAND_WAITERS_MAX && waiting.seat().is_none());
         for _ in 0..1_000 {
-            places[0].wake_by(Waker::noop());
+            seats[0].wake_by(Waker::noop());
         }
         assert_eq!(waiting.wakers.borrow().len(), ERRAND_WAITERS_MAX);
         waiting.ring();
-        drop(places);
+        drop(seats);
         assert_eq!(waiting.wakers.borrow().len(), 0);
-        assert!(waiting.place().is_some());
+        assert!(waiting.seat().is_some());
     }
 }

@@ -7,5 +7,9 @@
 
 pub mod assertion;
 pub mod client;
+<<<<<<< HEAD
 pub mod form;
 pub mod grant;
+=======
+pub mod guard;
+>>>>>>> wt-issuers
