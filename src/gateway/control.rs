@@ -17,7 +17,6 @@ use crate::stdio::host::Host;
 use crate::uring::wait::clock;
 
 use super::errand::{Inquiry, Issued, Judged, TokenErrand};
-use super::keydesk::KeyDesk;
 use super::mail::Mail;
 use super::tally::Tally;
 
@@ -40,8 +39,6 @@ pub struct Control {
     pub credentials: Errands<TokenErrand, Arc<Issued>>,
     /// What issuers say of opaque tokens.
     pub introspections: Errands<Inquiry, Arc<Judged>>,
-    /// Asks for issuers' keys that a token needs.
-    pub key_desk: KeyDesk,
     /// What is counted.
     pub tally: Tally,
     /// That shards live.
@@ -107,7 +104,6 @@ impl Control {
             approvals: Arc::default(),
             credentials: Errands::new(CREDENTIALS_MAX, ERRANDS_MAX),
             introspections: Errands::new(INTROSPECTIONS_MAX, INTROSPECTIONS_WAITING_MAX),
-            key_desk: KeyDesk::default(),
             tally: Tally::new(shards),
             beats: Beats::new(shards),
             seen: Seen((0..shards).map(|_| AtomicU64::new(0)).collect()),

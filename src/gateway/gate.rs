@@ -4,7 +4,6 @@
 mod cold;
 
 use std::rc::Rc;
-use std::sync::Arc;
 
 use crate::base::ids::EndpointId;
 use crate::config::snapshot::{Route, Snapshot};
@@ -12,7 +11,6 @@ use crate::http::field::Known as Field;
 use crate::http::head::Method;
 use crate::identity::active::ActiveTask;
 use crate::identity::caller::Caller;
-use crate::identity::keyring::Keyring;
 use crate::identity::revoked::Revoked;
 use crate::identity::token::TokenFault;
 use crate::ledger::errands::{ErrandKey, Turn};
@@ -138,10 +136,10 @@ enum Known {
 
 /// What keeps a token from being judged.
 enum Lack {
-    /// A key of the issuer with this index, in these settings and this keyring.
-    Key { issuer: usize, lack: keydesk::Lack, auth_epoch: u64, keys: Arc<Keyring> },
+    /// A key of the issuer with this index.
+    Key { issuer: usize, lack: keydesk::Lack },
     /// Its issuer's word.
-    Word { issuer: usize, auth_epoch: u64, key: ErrandKey, turn: Turn },
+    Word { issuer: usize, key: ErrandKey, turn: Turn },
 }
 
 /// What there is for strangers' tokens is paid before one is looked at, or has been.
@@ -151,13 +149,7 @@ enum Pays {
     Paid,
 }
 
-fn asked(
-    shard: &Shard,
-    snapshot: &Snapshot,
-    conn: &Conn,
-    endpoint: EndpointId,
-    pays: Pays,
-) -> Result<Known, Refusal> {
+fn asked(shard: &Shard, snapshot: &Snapshot, conn: &Conn, endpoint: EndpointId, pays: Pays) -> Result<Known, Refusal> {
     let known = verified(shard, snapshot, conn, endpoint, pays)?;
     if let Known::Is(caller) = &known
         && let Err(refusal) = unrevoked(snapshot, endpoint, caller, ActiveTask::None)
@@ -245,6 +237,12 @@ fn invalid(snapshot: &Snapshot, endpoint: EndpointId, fault: TokenFault) -> Refu
     let challenge = snapshot.prepared.endpoints[endpoint.index()].challenge_invalid.as_str().into();
     Refusal { challenge: Some(challenge), ..Kind::TokenInvalid.into() }
         .saying(format!("The bearer token is not valid here: {fault}."))
+}
+
+/// The token that a request shows, if it shows one alone.
+fn bearer_of(conn: &Conn) -> Option<&[u8]> {
+    let field = conn.head.get(conn.bytes(), Field::Authorization)?;
+    bearer(field).filter(|_| conn.head.count(Field::Authorization) == 1)
 }
 
 /// The credential of `Bearer TOKEN` (RFC 6750, section 2.1; the scheme is case-insensitive).

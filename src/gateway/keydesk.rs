@@ -1,40 +1,50 @@
 //! Where a shard asks for keys that it lacks.
 
-use crate::base::time::Now;
+use crate::base::time::Moment;
+use crate::config::snapshot::Snapshot;
 
-/// Asks the plane for keys.
-#[derive(Debug, Default)]
-pub struct KeyDesk;
+use super::shard::Shard;
 
 /// What is lacking.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lack {
+pub(super) enum Lack {
     /// The issuer's keys are here, and the one that a token names is not among them.
-    Unknown {
-        /// The token's `iat`, seconds since 1970; 0 where it has none.
-        issued_unix_s: u64,
+    Key {
+        /// The token's `iat`, seconds since 1970.
+        issued_unix_s: Option<u64>,
     },
     /// There are no keys of the issuer's, or none that may be believed any more.
-    Missing,
+    Keys,
 }
 
-/// What is to be done about it.
+/// What came of waiting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ask {
-    /// The plane is looking: when it rings, there may be others.
-    Wait,
+#[expect(dead_code, reason = "said once there is somebody to ask")]
+pub(super) enum Found {
+    /// There may be others: the newest snapshot is asked.
+    Again,
     /// There is no such key.
     Unknown,
-    /// Not now: worth another try after so long, milliseconds.
-    Later(u64),
+    /// It may be there later: worth another try after so long, seconds.
+    Pending(u32),
+    /// As for all keys of the issuer.
+    Missing(u32),
+    /// Too many wait already.
+    Busy,
 }
 
-impl KeyDesk {
-    /// Asks for keys of the issuer with this index in the settings of this epoch.
-    pub fn ask(&self, _auth_epoch: u64, _issuer: usize, lack: Lack, _now: Now) -> Ask {
-        match lack {
-            Lack::Unknown { .. } => Ask::Unknown,
-            Lack::Missing => Ask::Later(2_000),
-        }
+/// Waits for keys of the issuer with this index in the snapshot.
+#[expect(clippy::unused_async, reason = "waits once there is something to wait for")]
+pub(super) async fn wait(
+    _shard: &Shard,
+    _snapshot: &Snapshot,
+    _issuer: usize,
+    lack: Lack,
+    _arrived: Moment,
+    _until: Moment,
+) -> Found {
+    match lack {
+        Lack::Key { .. } => Found::Unknown,
+        Lack::Keys => Found::Missing(2),
     }
 }

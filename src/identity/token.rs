@@ -106,8 +106,8 @@ pub enum TokenFault {
     KeyUnknown {
         /// Index into the issuers given.
         issuer: usize,
-        /// The token's `iat`, seconds since 1970; 0 where it has none: no key can be newer than its token.
-        issued_unix_s: u64,
+        /// The token's `iat`, seconds since 1970: no key is newer than what it has signed.
+        issued_unix_s: Option<u64>,
     },
     /// The keys of the issuer at this index are not there, or too old: whether it is a good token cannot be told.
     #[error("the issuer's keys are not known at the moment")]
@@ -118,6 +118,9 @@ pub enum TokenFault {
     /// The token names no key, and several fit.
     #[error("the token names no key and several fit")]
     KeyAmbiguous,
+    /// Its issuer says that it is not active.
+    #[error("its issuer says that it is not active")]
+    Inactive,
     /// The key named is for another algorithm.
     #[error("the key is for another algorithm")]
     KeyUnfit,
@@ -171,7 +174,7 @@ pub fn verify<R: AsRef<str>>(
     let key = keys.verify(header.algorithm, header.key, parts.signed, &signature).map_err(|fault| match fault {
         SignatureFault::KeyUnknown => {
             // Its type was looked at with the times.
-            let issued_unix_s = claims.date("iat").ok().flatten().map_or(0, |issued| issued.floor);
+            let issued_unix_s = claims.date("iat").ok().flatten().map(|issued| issued.floor);
             TokenFault::KeyUnknown { issuer: place, issued_unix_s }
         }
         SignatureFault::KeyAmbiguous => TokenFault::KeyAmbiguous,
@@ -884,7 +887,7 @@ mod tests {
     const TWICE: TokenFault = TokenFault::Claims(JsonFault::Malformed);
     const HEADER_TYPE: TokenFault = TokenFault::Header(JsonFault::WrongType);
     const HEADER_TWICE: TokenFault = TokenFault::Header(JsonFault::Malformed);
-    const UNKNOWN: TokenFault = TokenFault::KeyUnknown { issuer: 1, issued_unix_s: 1_799_999_990 };
+    const UNKNOWN: TokenFault = TokenFault::KeyUnknown { issuer: 1, issued_unix_s: Some(1_799_999_990) };
 
     /// What is wrong with the claims: `from` becomes `to`.
     const FALSE_CLAIMS: &[(&str, &str, TokenFault)] = &[

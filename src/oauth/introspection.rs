@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 use thiserror::Error;
 
+use super::form::Form;
 use crate::base::limits::INTROSPECTION_BYTES_MAX;
 use crate::identity::claims::{Json, JsonFault, Object};
 
@@ -40,21 +41,12 @@ pub enum AnswerFault {
     Json(JsonFault),
 }
 
-/// The body of the question: `application/x-www-form-urlencoded` (RFC 7662, 2.1), without what proves who asks.
+/// The question (RFC 7662, 2.1), without what proves who asks.
 #[must_use]
-pub fn question(token: &[u8]) -> Vec<u8> {
-    // Of one piece from the start: what grows leaves copies behind, and this is secret.
-    let mut form = Vec::with_capacity(TOKEN.len() + 3 * token.len() + HINT.len());
-    form.extend_from_slice(TOKEN);
-    for byte in token {
-        if byte.is_ascii_alphanumeric() || b"-._".contains(byte) {
-            form.push(*byte);
-        } else {
-            form.push(b'%');
-            form.extend([byte >> 4, byte & 15].map(|digit| HEX[usize::from(digit)]));
-        }
-    }
-    form.extend_from_slice(HINT);
+pub fn question(token: &[u8]) -> Form {
+    let mut form = Form::new();
+    form.add("token", token);
+    form.add("token_type_hint", b"access_token");
     form
 }
 
@@ -122,10 +114,6 @@ fn holds(value: &Value, text: &str) -> bool {
     }
 }
 
-const TOKEN: &[u8] = b"token=";
-const HINT: &[u8] = b"&token_type_hint=access_token";
-const HEX: &[u8; 16] = b"0123456789ABCDEF";
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -163,7 +151,8 @@ mod tests {
 
     #[test]
     fn what_has_a_type_has_that_type() {
-        for member in [r#""exp":"1""#, r#""exp":null"#, r#""exp":-1"#, r#""nbf":[]"#, r#""iat":true"#, r#""iat":1e300"#] {
+        for member in [r#""exp":"1""#, r#""exp":null"#, r#""exp":-1"#, r#""nbf":[]"#, r#""iat":true"#, r#""iat":1e300"#]
+        {
             check(&format!(r#"{{"active":true,{member}}}"#), Err(AnswerFault::Json(JsonFault::WrongType)));
         }
         for name in ["scope", "client_id", "username", "token_type", "sub", "iss", "jti"] {
@@ -206,8 +195,9 @@ mod tests {
 
     #[test]
     fn a_question_is_a_form() {
-        assert_eq!(question(b"aZ0-._"), b"token=aZ0-._&token_type_hint=access_token");
-        assert_eq!(question(b"a+b/c=~&%"), b"token=a%2Bb%2Fc%3D%7E%26%25&token_type_hint=access_token");
+        let asked = |token| question(token).finish();
+        assert_eq!(asked(b"aZ0-._").reveal(), b"token=aZ0-._&token_type_hint=access_token");
+        assert_eq!(asked(b"a+b/c=~&%").reveal(), b"token=a%2Bb%2Fc%3D%7E%26%25&token_type_hint=access_token");
     }
 
     #[test]

@@ -4,10 +4,8 @@
 //! What costs little is asked first, and what strangers may cost a shard bounds what is asked at all. Who waits holds its
 //! request's head and a place among those that wait, and nothing else.
 
-use std::future::Future;
 use std::pin::pin;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use ring::digest;
 
@@ -20,7 +18,7 @@ use crate::config::{KeysFrom, Settings};
 use crate::gateway::conn::Conn;
 use crate::gateway::errand::{Inquiry, Judged, brought};
 use crate::gateway::flight::NEVER;
-use crate::gateway::keydesk::{self, Ask};
+use crate::gateway::keydesk::{self, Found};
 use crate::gateway::load::Class;
 use crate::gateway::refusal::{Kind, Refusal};
 use crate::gateway::shard::{Held, Shard};
@@ -65,8 +63,7 @@ pub(super) fn judged(
 fn opaque_to(settings: &Settings, token: &[u8]) -> Option<usize> {
     let issuer = settings.sources.iter().position(|source| source.introspection.is_some())?;
     let keyless = || {
-        settings.sources[issuer].keys == KeysFrom::None
-            && token::said_issuer(token, &settings.issuers) == Some(issuer)
+        settings.sources[issuer].keys == KeysFrom::None && token::said_issuer(token, &settings.issuers) == Some(issuer)
     };
     (!token::is_signed(token) || keyless()).then_some(issuer)
 }
@@ -76,13 +73,11 @@ fn by_key(shard: &Shard, snapshot: &Snapshot, token: &[u8], endpoint: EndpointId
     let now = shard.timers.last().unix_s();
     let (settings, resources) = (&snapshot.settings, &snapshot.prepared.resources);
     let tasks = settings.policy.tasks();
-    let lack = |issuer, lack| {
-        Ok(Known::Awaits(Lack::Key { issuer, lack, auth_epoch: snapshot.auth_epoch, keys: snapshot.keys.clone() }))
-    };
+    let lack = |issuer, lack| Ok(Known::Awaits(Lack::Key { issuer, lack }));
     match token::verify(token, &settings.issuers, &snapshot.keys, resources, tasks, now) {
         Ok(caller) => Ok(Known::Is(remember(shard, snapshot, token, caller))),
-        Err(TokenFault::KeyUnknown { issuer, issued_unix_s }) => lack(issuer, keydesk::Lack::Unknown { issued_unix_s }),
-        Err(TokenFault::KeysMissing { issuer }) => lack(issuer, keydesk::Lack::Missing),
+        Err(TokenFault::KeyUnknown { issuer, issued_unix_s }) => lack(issuer, keydesk::Lack::Key { issued_unix_s }),
+        Err(TokenFault::KeysMissing { issuer }) => lack(issuer, keydesk::Lack::Keys),
         Err(fault) => Err(invalid(snapshot, endpoint, fault)),
     }
 }
@@ -107,11 +102,11 @@ fn by_word(
     let inquiry = || Inquiry { issuer: issuer.issuer.clone(), token: Secret::new(token) };
     let judged = match shard.control.introspections.look_in(&key, shard.timers.now().mono, turn, inquiry) {
         Look::Have(judged) => judged,
-        Look::Failed(_, after_ms) => return Err(later(Kind::IntrospectionUnavailable, after_ms)),
-        Look::Full => return Err(Kind::IntrospectionUnavailable.into()),
-        Look::Wait => {
-            return Ok(Known::Awaits(Lack::Word { issuer: place, auth_epoch: snapshot.auth_epoch, key, turn }));
+        Look::Failed(_, after_ms) => {
+            return Err(Why::Later(Kind::IntrospectionUnavailable, seconds(after_ms)).refusal(snapshot, endpoint));
         }
+        Look::Full => return Err(Kind::IntrospectionUnavailable.into()),
+        Look::Wait => return Ok(Known::Awaits(Lack::Word { issuer: place, key, turn })),
     };
     let now = shard.timers.last().unix_s();
     let (claims, liveness) = match &*judged {
@@ -147,31 +142,32 @@ fn key(auth_epoch: u64, issuer: &str, token: &[u8]) -> ErrandKey {
 /// Waits for what a token lacks, while its client is there.
 pub(super) async fn watched(
     shard: &Shard,
-    snapshot: Rc<Held>,
+    mut snapshot: Rc<Held>,
     conn: &mut Conn,
     mut lack: Lack,
 ) -> Result<Admitted, Refusal> {
     let _place = shard.waiting.place().ok_or(Kind::VerifyBusy)?;
-    let until = shard.timers.now().mono.plus_ms(ERRAND_WAIT_MS_MAX);
-    let mut snapshot = snapshot;
-    // Bytes of a body that still comes would look like the next request.
+    let times = Times::now(shard);
+    // Bytes of a body that is still to come would look like the next request.
     let whole = match conn.head.framing {
         Framing::None | Framing::UntilClose => true,
-        Framing::Length(length) => (conn.bytes().len() - conn.head.end) as u64 >= length,
+        Framing::Length(length) => (conn.bytes().len().saturating_sub(conn.head.end)) as u64 >= length,
         Framing::Chunked => false,
     };
     loop {
+        // A copy that is wiped: what the client sends meanwhile moves what it has sent.
+        let token = Secret::new(bearer_of(conn).unwrap_or_default());
         let endpoint = endpoint_of(&snapshot, conn)?;
-        let step = {
-            let token: Rc<[u8]> = bearer_of(conn).map(Rc::from).unwrap_or_default();
-            let work = pin!(step(shard, &snapshot, &token, &lack, until));
-            match watch::next(shard, conn, work, NEVER, whole, Heed::Nothing).await {
-                Woke::Done(step) => step,
-                // Nobody is left to be told.
-                _ => return Err(Refusal::from(Kind::Cancelled).recorded()),
-            }
+        let came = {
+            let work = pin!(wait(shard, &snapshot, token.reveal(), &lack, times));
+            watch::next(shard, conn, work, NEVER, whole, Heed::Nothing).await
         };
-        match after(shard, &snapshot, conn, endpoint, step)? {
+        match came {
+            Woke::Done(came) => came.map_err(|why| why.refusal(&snapshot, endpoint))?,
+            // Nobody is left to be told.
+            Woke::Gone | Woke::Time | Woke::Draining => return Err(Refusal::from(Kind::Cancelled).recorded()),
+        }
+        match again(shard, conn)? {
             After::Admitted(admitted) => return Ok(admitted),
             After::Lacks(now, other) => (snapshot, lack) = (now, other),
         }
@@ -186,78 +182,81 @@ pub(super) async fn waited(
     mut lack: Lack,
 ) -> Result<Admitted, Refusal> {
     let _place = shard.waiting.place().ok_or(Kind::VerifyBusy)?;
-    let until = shard.timers.now().mono.plus_ms(ERRAND_WAIT_MS_MAX);
+    let times = Times::now(shard);
     loop {
         let endpoint = endpoint_of(&snapshot, conn)?;
-        let token = bearer_of(conn).unwrap_or_default();
-        let step = step(shard, &snapshot, token, &lack, until).await;
-        match after(shard, &snapshot, conn, endpoint, step)? {
+        let came = wait(shard, &snapshot, bearer_of(conn).unwrap_or_default(), &lack, times).await;
+        came.map_err(|why| why.refusal(&snapshot, endpoint))?;
+        match again(shard, conn)? {
             After::Admitted(admitted) => return Ok(admitted),
             After::Lacks(now, other) => (snapshot, lack) = (now, other),
         }
     }
 }
 
-/// What a wait came to.
-enum Step {
-    /// Something was brought: the token is looked at again.
-    Again,
-    /// There is no such key.
-    Unknown,
-    /// Not now.
-    Later(Kind, u64),
+/// When a request began to wait, and how long it may.
+#[derive(Clone, Copy)]
+struct Times {
+    arrived: Moment,
+    until: Moment,
 }
 
-fn step<'a>(
-    shard: &'a Shard,
-    snapshot: &'a Held,
-    token: &'a [u8],
-    lack: &'a Lack,
-    until: Moment,
-) -> impl Future<Output = Step> + 'a {
-    async move {
-        match lack {
-            Lack::Key { issuer, lack, auth_epoch, keys } => {
-                let missing = *lack == keydesk::Lack::Missing;
-                let kind = if missing { Kind::KeysUnavailable } else { Kind::KeysPending };
-                let look = || {
-                    let current = shard.snapshot();
-                    if current.auth_epoch != *auth_epoch || !Arc::ptr_eq(&current.keys, keys) {
-                        return Look::Have(Step::Again);
-                    }
-                    match shard.control.key_desk.ask(*auth_epoch, *issuer, *lack, shard.timers.now()) {
-                        Ask::Wait => Look::Wait,
-                        Ask::Unknown => Look::Have(Step::Unknown),
-                        Ask::Later(after_ms) => Look::Have(Step::Later(kind, after_ms)),
-                    }
-                };
-                of_look(brought(shard, until, look).await, kind)
-            }
-            Lack::Word { issuer, auth_epoch, key, turn } => {
-                let name = &snapshot.settings.issuers[*issuer].issuer;
-                let look = || {
-                    if shard.snapshot().auth_epoch != *auth_epoch {
-                        return Look::Have(Step::Again);
-                    }
-                    let inquiry = || Inquiry { issuer: name.clone(), token: Secret::new(token) };
-                    match shard.control.introspections.look_in(key, shard.timers.now().mono, *turn, inquiry) {
-                        Look::Have(_) => Look::Have(Step::Again),
-                        Look::Failed(word, after_ms) => Look::Failed(word, after_ms),
-                        Look::Wait => Look::Wait,
-                        Look::Full => Look::Full,
-                    }
-                };
-                of_look(brought(shard, until, look).await, Kind::IntrospectionUnavailable)
-            }
+impl Times {
+    fn now(shard: &Shard) -> Self {
+        let arrived = shard.timers.now().mono;
+        Self { arrived, until: arrived.plus_ms(ERRAND_WAIT_MS_MAX) }
+    }
+}
+
+/// Why a wait was in vain.
+enum Why {
+    /// There is no such key.
+    NoKey,
+    /// Not now: worth another try after so long, seconds; 0 where nobody knows.
+    Later(Kind, u32),
+}
+
+impl Why {
+    fn refusal(self, snapshot: &Snapshot, endpoint: EndpointId) -> Refusal {
+        match self {
+            Self::NoKey => invalid(snapshot, endpoint, TokenFault::KeyUnknown { issuer: 0, issued_unix_s: None }),
+            Self::Later(kind, retry_after) => Refusal { retry_after, ..kind.into() },
         }
     }
 }
 
-fn of_look(look: Look<Step>, kind: Kind) -> Step {
-    match look {
-        Look::Have(step) => step,
-        Look::Failed(_, after_ms) => Step::Later(kind, after_ms),
-        Look::Wait | Look::Full => Step::Later(kind, 0),
+/// Waits until the plane has brought something, so that the token is worth another look.
+async fn wait(shard: &Shard, snapshot: &Held, token: &[u8], lack: &Lack, times: Times) -> Result<(), Why> {
+    let (place, key, turn) = match lack {
+        Lack::Key { issuer, lack } => {
+            return match keydesk::wait(shard, snapshot, *issuer, *lack, times.arrived, times.until).await {
+                Found::Again => Ok(()),
+                Found::Unknown => Err(Why::NoKey),
+                Found::Pending(after_s) => Err(Why::Later(Kind::KeysPending, after_s)),
+                Found::Missing(after_s) => Err(Why::Later(Kind::KeysUnavailable, after_s)),
+                Found::Busy => Err(Why::Later(Kind::VerifyBusy, 0)),
+            };
+        }
+        Lack::Word { issuer, key, turn } => (*issuer, key, *turn),
+    };
+    let issuer = &snapshot.settings.issuers[place].issuer;
+    let look = || {
+        if shard.snapshot().auth_epoch != snapshot.auth_epoch {
+            // The question is another one now.
+            return Look::Have(());
+        }
+        let inquiry = || Inquiry { issuer: issuer.clone(), token: Secret::new(token) };
+        match shard.control.introspections.look_in(key, shard.timers.now().mono, turn, inquiry) {
+            Look::Have(_) => Look::Have(()),
+            Look::Failed(word, after_ms) => Look::Failed(word, after_ms),
+            Look::Wait => Look::Wait,
+            Look::Full => Look::Full,
+        }
+    };
+    match brought(shard, times.until, look).await {
+        Look::Have(()) => Ok(()),
+        Look::Failed(_, after_ms) => Err(Why::Later(Kind::IntrospectionUnavailable, seconds(after_ms))),
+        Look::Wait | Look::Full => Err(Why::Later(Kind::IntrospectionUnavailable, 0)),
     }
 }
 
@@ -269,20 +268,7 @@ enum After {
 }
 
 /// The token is looked at under the newest settings and keys; one snapshot for all that is said of its caller.
-fn after(
-    shard: &Shard,
-    snapshot: &Held,
-    conn: &Conn,
-    endpoint: EndpointId,
-    step: Step,
-) -> Result<After, Refusal> {
-    match step {
-        Step::Unknown => {
-            return Err(invalid(snapshot, endpoint, TokenFault::KeyUnknown { issuer: 0, issued_unix_s: 0 }));
-        }
-        Step::Later(kind, after_ms) => return Err(later(kind, after_ms)),
-        Step::Again => {}
-    }
+fn again(shard: &Shard, conn: &Conn) -> Result<After, Refusal> {
     let current = shard.snapshot();
     let endpoint = endpoint_of(&current, conn)?;
     Ok(match asked(shard, &current, conn, endpoint, Pays::Paid)? {
@@ -291,8 +277,6 @@ fn after(
     })
 }
 
-/// A refusal that is worth another try after so long.
-fn later(kind: Kind, after_ms: u64) -> Refusal {
-    let retry_after = u32::try_from(after_ms.div_ceil(1000)).unwrap_or(u32::MAX);
-    Refusal { retry_after, ..kind.into() }
+fn seconds(ms: u64) -> u32 {
+    u32::try_from(ms.div_ceil(1000)).unwrap_or(u32::MAX)
 }
