@@ -13,7 +13,7 @@ use crate::jsonrpc::fuzz::each_name_once;
 /// # Panics
 /// When one of these is not true.
 pub fn introspection(data: &[u8]) {
-    let Ok(said) = introspection::read(data, Some("application/json"), TOKEN) else {
+    let Ok(said) = introspection::read(data, "application/json", TOKEN) else {
         return;
     };
     assert!(data.len() <= INTROSPECTION_BYTES_MAX);

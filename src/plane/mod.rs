@@ -14,6 +14,7 @@ mod client;
 mod counts;
 mod endpoints;
 mod fetch;
+mod introspect;
 mod journal;
 mod keeper;
 pub mod log;

@@ -29,6 +29,8 @@ use crate::uring::{cpu, socket};
 
 use super::admin::{self, Desk, Health};
 use super::certs::Certs;
+use super::fetch::Fetcher;
+use super::introspect;
 use super::journal::{self, Journal};
 use super::keeper::{self, News};
 use super::log::{self, Log, Watcher};
@@ -153,8 +155,10 @@ impl Gateway {
         let publisher = Publisher::new(now, press.clone(), health.clone(), notes.clone());
         let switch = Switch::new(&settings.state, control.clone(), press);
         let people = People { control: control.clone(), switch, journal: decided, notes };
+        let fetcher = Arc::new(Fetcher::new());
         let admin = attend(&settings, &health, &reloader, people)?;
         keep(&reloader, asked_for, publisher, heard, &news, &control)?;
+        introspect::start(&control, &fetcher)?;
         wait_for_servers(&settings, &control, &health);
 
         let mut threads = Vec::with_capacity(shards);
