@@ -326,6 +326,14 @@ pub const KEYS_REFRESH_MS: u64 = 300_000;
 pub const KEYS_STALE_MS: u64 = 3_600_000;
 /// An issuer is asked for an unknown key once in so long, milliseconds, whoever asks.
 pub const KEYS_UNKNOWN_MS: u64 = 30_000;
+/// What an answer says of how long it holds is believed down to this, milliseconds.
+pub const KEYS_REFRESH_MS_MIN: u64 = 60_000;
+/// After an issuer could not be asked, it is tried again after so long, milliseconds; each time in a row twice as long.
+pub const KEYS_RETRY_MS: u64 = 1_000;
+/// And at most so long.
+pub const KEYS_RETRY_MS_MAX: u64 = 60_000;
+/// How often the thread of the issuers looks whether something is due, milliseconds.
+pub const KEYS_LOOK_MS: u64 = 200;
 /// A document or token that is fetched: all of it, from the first look at its host's name on, milliseconds.
 pub const FETCH_MS_MAX: u64 = 5_000;
 /// And bytes.
@@ -348,6 +356,8 @@ pub const CREDENTIALS_MAX: usize = 65_536;
 pub const INTROSPECTIONS_MAX: usize = 65_536;
 /// Errands that wait for the plane, of one kind.
 pub const ERRANDS_MAX: usize = 4_096;
+/// Callers on one shard that wait until it is known who they are: for keys, or for a word of their issuer.
+pub const CALLERS_WAITING_MAX: usize = 1_024;
 /// Threads that fetch tokens.
 pub const ERRAND_THREADS: usize = 8;
 /// A call waits so long for what has to be fetched for it, milliseconds.

@@ -7,6 +7,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 
+use crate::base::limits::CALLERS_WAITING_MAX;
 use crate::base::secret::Secret;
 use crate::base::time::Moment;
 use crate::config::Grant;
@@ -73,9 +74,30 @@ pub(super) struct Waiting {
     /// How often the plane has rung.
     turn: Cell<u64>,
     wakers: RefCell<Vec<Waker>>,
+    /// Callers among them that it is not known yet who they are.
+    callers: Cell<usize>,
+}
+
+/// A place among those that wait until it is known who they are.
+#[derive(Debug)]
+pub(super) struct Seat<'a>(&'a Waiting);
+
+impl Drop for Seat<'_> {
+    fn drop(&mut self) {
+        self.0.callers.set(self.0.callers.get() - 1);
+    }
 }
 
 impl Waiting {
+    /// A place for a caller that is not known yet; `None` where as many wait as may.
+    pub(super) fn seat(&self) -> Option<Seat<'_>> {
+        let callers = self.callers.get();
+        (callers < CALLERS_WAITING_MAX).then(|| {
+            self.callers.set(callers + 1);
+            Seat(self)
+        })
+    }
+
     /// The plane has brought something.
     pub(super) fn ring(&self) {
         self.turn.set(self.turn.get() + 1);
