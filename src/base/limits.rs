@@ -356,10 +356,29 @@ pub const CREDENTIALS_MAX: usize = 65_536;
 pub const INTROSPECTIONS_MAX: usize = 65_536;
 /// Errands that wait for the plane, of one kind.
 pub const ERRANDS_MAX: usize = 4_096;
-/// Callers on one shard that wait until it is known who they are: for keys, or for a word of their issuer.
-pub const CALLERS_WAITING_MAX: usize = 1_024;
-/// Threads that fetch tokens.
-pub const ERRAND_THREADS: usize = 8;
+/// Tokens that are fetched at one time, for all servers.
+pub const ERRAND_THREADS: usize = 32;
+/// And for one server.
+pub const ERRANDS_AT_ONCE_MAX: usize = 8;
+/// Those on one shard that wait for the plane to bring something.
+pub const ERRAND_WAITERS_MAX: usize = 1_024;
+/// And of these so many callers of whom it is not known yet who they are.
+pub const STRANGERS_WAITING_MAX: usize = ERRAND_WAITERS_MAX / 2;
+/// A client's assertion of who it is is good for so long, seconds.
+pub const ASSERTION_S: u64 = 60;
+/// A token that was fetched for a server, bytes.
+pub const ISSUED_TOKEN_BYTES_MAX: usize = 8 * 1024;
+/// A token whose issuer does not say how long it holds is used for so long, milliseconds.
+pub const ISSUED_MS_DEFAULT: u64 = 300_000;
+/// And no token for longer, whatever its issuer says.
+pub const ISSUED_MS_MAX: u64 = 24 * 3_600_000;
+/// A token is used no more so long before its end, milliseconds, or a tenth of its life where that is longer.
+pub const ISSUED_MARGIN_MS: u64 = 10_000;
+/// A token that could not be had is asked for again after so long, milliseconds; each time that nothing could be had for
+/// a server, after twice as long.
+pub const ERRAND_RETRY_MS_MIN: u64 = 1_000;
+/// But no later than this.
+pub const ERRAND_RETRY_MS_MAX: u64 = 30_000;
 /// A call waits so long for what has to be fetched for it, milliseconds.
 pub const ERRAND_WAIT_MS_MAX: u64 = 6_000;
 

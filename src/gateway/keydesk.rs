@@ -92,11 +92,12 @@ pub(super) async fn wait(
         Word::Found(found) => return found,
         Word::Wait(turns) => turns,
     };
-    let Some(_seat) = shard.waiting.seat() else { return Found::Busy };
+    let Some(_stranger) = shard.waiting.stranger() else { return Found::Busy };
     let look = || if desk.turns(&issuer.issuer).is_none_or(|now| now != turns) { Look::Have(()) } else { Look::Wait };
     match brought(shard, until, look).await {
         Look::Have(()) => Found::Again,
-        Look::Wait | Look::Full | Look::Failed(..) => lack.unsettled(LATE_RETRY_S),
+        Look::Full => Found::Busy,
+        Look::Wait | Look::Failed(..) => lack.unsettled(LATE_RETRY_S),
     }
 }
 
