@@ -385,6 +385,12 @@ pub const ISSUED_MARGIN_MS: u64 = 10_000;
 pub const ERRAND_RETRY_MS_MIN: u64 = 1_000;
 /// But no later than this.
 pub const ERRAND_RETRY_MS_MAX: u64 = 30_000;
+/// A caller's token that was not exchanged is tried again after so long, milliseconds.
+pub const ERRAND_DECLINED_MS: u64 = 5_000;
+/// Of such callers the log is told once in so long for each server, milliseconds.
+pub const TOLD_AGAIN_MS: u64 = 60_000;
+/// What is revoked, or gone with a reload, is looked for this often among the tokens for servers, milliseconds.
+pub const BROKER_LOOK_MS: u64 = 100;
 /// A call waits so long for what has to be fetched for it, milliseconds.
 pub const ERRAND_WAIT_MS_MAX: u64 = 6_000;
 
