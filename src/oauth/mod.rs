@@ -6,3 +6,4 @@
 //! Spec: RFC 6749, 7009, 7523, 7662, 8414, 8693, 8707; OpenID Connect Discovery 1.0; MCP authorization.
 
 pub mod client;
+pub mod resource;
