@@ -11,6 +11,7 @@ mod beside;
 mod conn;
 pub mod control;
 mod cors;
+pub mod credential;
 mod denial;
 pub mod errand;
 mod events;
