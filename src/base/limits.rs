@@ -638,6 +638,16 @@ pub const APPROVAL_MS_MIN: u64 = 1_000;
 pub const HEADS_MAX: usize = 4_096;
 /// Entries of one rule's `limits`.
 pub const RULE_LIMITS_MAX: usize = 16;
+/// Scopes that a metadata document names: those of every permit would be a list that no client asks for.
+pub const SCOPES_SUPPORTED_MAX: usize = 128;
+/// A quoted value of a challenge: the longest is a list of scopes, the base ones and those of the permits that apply.
+pub const CHALLENGE_TEXT_BYTES_MAX: usize = 4 * 1024;
+/// Names of an `Access-Control-Request-Headers` that are looked at.
+pub const PREFLIGHT_NAMES_MAX: usize = 64;
+/// A browser asks again after so long, seconds (two hours is the most that any believes).
+pub const PREFLIGHT_S: u64 = 7_200;
+/// A client may keep a metadata document for so long, seconds.
+pub const METADATA_S: u64 = 300;
 /// Scopes of one rule.
 pub const RULE_SCOPES_MAX: usize = 16;
 /// Owners that one count is kept apart by.

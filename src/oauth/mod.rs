@@ -11,3 +11,7 @@ pub mod form;
 pub mod grant;
 pub mod guard;
 pub mod metadata;
+pub mod resource;
+pub mod form;
+pub mod grant;
+pub mod guard;
