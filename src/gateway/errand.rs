@@ -7,7 +7,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 
-use crate::base::limits::{CALLERS_WAITING_MAX, ERRAND_WAITERS_MAX};
+use crate::base::limits::{ERRAND_WAITERS_MAX, STRANGERS_WAITING_MAX};
 use crate::base::secret::Secret;
 use crate::base::slab::{Key, Slab};
 use crate::base::time::Moment;
@@ -86,35 +86,37 @@ pub enum Judged {
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
     wakers: RefCell<Slab<Option<Waker>>>,
-    /// Callers that are not known yet.
-    callers: Cell<usize>,
+    /// Of those that wait, the callers of whom it is not known yet who they are.
+    strangers: Cell<usize>,
 }
 
-/// A caller's place among those that wait.
-pub(super) struct Place<'a>(&'a Waiting);
+/// One of those strangers: they leave room for others.
+#[derive(Debug)]
+pub(super) struct Stranger<'a>(&'a Waiting);
 
-impl Drop for Place<'_> {
+impl Drop for Stranger<'_> {
     fn drop(&mut self) {
-        self.0.callers.set(self.0.callers.get() - 1);
+        self.0.strangers.set(self.0.strangers.get() - 1);
     }
 }
 
 impl Waiting {
-    /// A place for one more caller, while there are any.
-    pub(super) fn place(&self) -> Option<Place<'_>> {
-        let callers = self.callers.get();
-        (callers < CALLERS_WAITING_MAX).then(|| {
-            self.callers.set(callers + 1);
-            Place(self)
-        })
-    }
-
     /// The plane has brought something.
     pub(super) fn ring(&self) {
         // Taken out first: who is woken may wait again at once.
         let mut due: Vec<Waker> = Vec::new();
         self.wakers.borrow_mut().values_mut().for_each(|waker| due.extend(waker.take()));
         due.into_iter().for_each(Waker::wake);
+    }
+
+    /// A caller of whom it is not known yet who it is may wait, as long as it holds this; `None` when as many do as may
+    /// (`limits::STRANGERS_WAITING_MAX`).
+    pub(super) fn stranger(&self) -> Option<Stranger<'_>> {
+        let strangers = self.strangers.get();
+        (strangers < STRANGERS_WAITING_MAX).then(|| {
+            self.strangers.set(strangers + 1);
+            Stranger(self)
+        })
     }
 
     /// A place to wait at; `None` when `limits::ERRAND_WAITERS_MAX` are taken.
@@ -184,5 +186,14 @@ mod tests {
         drop(seats);
         assert_eq!(waiting.wakers.borrow().len(), 0);
         assert!(waiting.seat().is_some());
+    }
+
+    #[test]
+    fn strangers_leave_room_for_others() {
+        let waiting = Waiting::default();
+        let strangers: Vec<Stranger<'_>> = (0..STRANGERS_WAITING_MAX).filter_map(|_| waiting.stranger()).collect();
+        assert!(strangers.len() == STRANGERS_WAITING_MAX && waiting.stranger().is_none());
+        drop(strangers);
+        assert!(waiting.stranger().is_some());
     }
 }

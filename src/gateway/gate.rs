@@ -6,8 +6,8 @@ mod cold;
 use std::rc::Rc;
 
 use crate::base::ids::EndpointId;
-use crate::config::snapshot::{Route, Snapshot};
-use crate::http::field::Known as Field;
+use crate::config::snapshot::{IssuerPage, Route, Snapshot};
+use crate::http::field::Known;
 use crate::http::head::Method;
 use crate::identity::active::ActiveTask;
 use crate::identity::caller::Caller;
@@ -16,6 +16,7 @@ use crate::identity::token::TokenFault;
 use crate::ledger::errands::{ErrandKey, Turn};
 
 use super::conn::Conn;
+use super::cors;
 use super::keydesk;
 use super::pipeline::note_caller;
 use super::refusal::{Kind, Refusal};
@@ -29,11 +30,11 @@ pub(super) fn route(snapshot: &Snapshot, conn: &Conn) -> Result<Route, Refusal> 
         // Served nowhere, and CONNECT has no path to look at.
         return Err(Refusal { allow: Some(MCP_METHODS), ..Kind::MethodNotAllowed.into() });
     }
-    match head.count(Field::Origin) {
+    match head.count(Known::Origin) {
         0 => {}
         1 => {
-            let origin = head.get(bytes, Field::Origin).unwrap_or_default();
-            if !listed(&snapshot.settings.origins, origin) {
+            let origin = head.get(bytes, Known::Origin).unwrap_or_default();
+            if !listed(&snapshot.settings.origins, origin) && !open_to_read(snapshot, conn) {
                 return Err(Kind::OriginUnknown.into());
             }
         }
@@ -54,19 +55,40 @@ pub(super) fn route(snapshot: &Snapshot, conn: &Conn) -> Result<Route, Refusal> 
 pub(super) fn endpoint(snapshot: &Snapshot, conn: &Conn) -> Result<EndpointId, Refusal> {
     match route(snapshot, conn)? {
         Route::Mcp(endpoint) => Ok(endpoint),
-        Route::Metadata(_) => Err(Kind::NotFound.into()),
+        Route::Metadata(_) | Route::Issuer(_) => Err(Kind::NotFound.into()),
     }
+}
+
+/// Whether a request only reads what every page may read: what is said there is for whoever has no token yet.
+fn open_to_read(snapshot: &Snapshot, conn: &Conn) -> bool {
+    let reads = matches!(conn.head.method, Method::Get | Method::Head) || cors::is_preflight(conn);
+    reads && snapshot.prepared.route(conn.head.path.of(conn.bytes())).is_some_and(is_open)
+}
+
+/// Whether a route is a document for everybody.
+pub(super) fn is_open(route: Route) -> bool {
+    matches!(route, Route::Metadata(_) | Route::Issuer(IssuerPage::Metadata))
 }
 
 /// The methods a route serves.
 pub(super) fn method(conn: &Conn, route: Route) -> Result<Method, Refusal> {
-    let allow = match (route, conn.head.method) {
+    use IssuerPage::{Authorize, Metadata, Register, Token};
+    match (route, conn.head.method) {
         (Route::Mcp(_), Method::Get | Method::Post | Method::Delete)
-        | (Route::Metadata(_), Method::Get | Method::Head) => return Ok(conn.head.method),
-        (Route::Mcp(_), _) => MCP_METHODS,
-        (Route::Metadata(_), _) => "GET, HEAD",
-    };
-    Err(Refusal { allow: Some(allow), ..Kind::MethodNotAllowed.into() })
+        | (Route::Metadata(_) | Route::Issuer(Metadata | Authorize), Method::Get | Method::Head)
+        | (Route::Issuer(Token | Register), Method::Post) => Ok(conn.head.method),
+        _ if cors::is_preflight(conn) => Ok(Method::Options),
+        _ => Err(Refusal { allow: Some(methods(route)), ..Kind::MethodNotAllowed.into() }),
+    }
+}
+
+/// The methods a route serves, as `Allow` names them.
+pub(super) fn methods(route: Route) -> &'static str {
+    match route {
+        Route::Mcp(_) => MCP_METHODS,
+        Route::Metadata(_) | Route::Issuer(IssuerPage::Metadata | IssuerPage::Authorize) => "GET, HEAD",
+        Route::Issuer(IssuerPage::Token | IssuerPage::Register) => "POST",
+    }
 }
 
 /// What an MCP endpoint serves.
@@ -75,13 +97,13 @@ const MCP_METHODS: &str = "GET, POST, DELETE";
 /// A POST's body must be plain JSON.
 pub(super) fn media_type(conn: &Conn) -> Result<(), Refusal> {
     let bytes = conn.bytes();
-    let media = conn.head.get(bytes, Field::ContentType).unwrap_or_default();
+    let media = conn.head.get(bytes, Known::ContentType).unwrap_or_default();
     let end = media.iter().position(|byte| *byte == b';').unwrap_or(media.len());
     let essence = media[..end].trim_ascii();
-    if conn.head.count(Field::ContentType) != 1 || !alike(essence, b"application/json") {
+    if conn.head.count(Known::ContentType) != 1 || !alike(essence, b"application/json") {
         return Err(Kind::MediaType.into());
     }
-    match conn.head.count(Field::ContentEncoding) {
+    match conn.head.count(Known::ContentEncoding) {
         0 => Ok(()),
         _ => Err(Kind::ContentEncoding.into()),
     }
@@ -104,8 +126,8 @@ pub(super) async fn caller(
     endpoint: EndpointId,
 ) -> Result<Admitted, Refusal> {
     match asked(shard, &snapshot, conn, endpoint, Pays::First)? {
-        Known::Is(caller) => Ok(Admitted { snapshot, endpoint, caller }),
-        Known::Awaits(lack) => Box::pin(cold::watched(shard, snapshot, conn, lack)).await,
+        Told::Is(caller) => Ok(Admitted { snapshot, endpoint, caller }),
+        Told::Awaits(lack) => Box::pin(cold::watched(shard, snapshot, conn, lack)).await,
     }
 }
 
@@ -117,8 +139,8 @@ pub(super) async fn caller_unwatched(
     endpoint: EndpointId,
 ) -> Result<Admitted, Refusal> {
     match asked(shard, &snapshot, conn, endpoint, Pays::First)? {
-        Known::Is(caller) => Ok(Admitted { snapshot, endpoint, caller }),
-        Known::Awaits(lack) => Box::pin(cold::waited(shard, snapshot, conn, lack)).await,
+        Told::Is(caller) => Ok(Admitted { snapshot, endpoint, caller }),
+        Told::Awaits(lack) => Box::pin(cold::waited(shard, snapshot, conn, lack)).await,
     }
 }
 
@@ -128,7 +150,7 @@ pub(super) fn is_believed(caller: &Caller, now_unix_s: u64) -> bool {
 }
 
 /// What is known of a caller.
-enum Known {
+enum Told {
     Is(Rc<Caller>),
     /// Not who it is, until the plane has brought something.
     Awaits(Lack),
@@ -149,9 +171,9 @@ enum Pays {
     Paid,
 }
 
-fn asked(shard: &Shard, snapshot: &Snapshot, conn: &Conn, endpoint: EndpointId, pays: Pays) -> Result<Known, Refusal> {
+fn asked(shard: &Shard, snapshot: &Snapshot, conn: &Conn, endpoint: EndpointId, pays: Pays) -> Result<Told, Refusal> {
     let known = verified(shard, snapshot, conn, endpoint, pays)?;
-    if let Known::Is(caller) = &known
+    if let Told::Is(caller) = &known
         && let Err(refusal) = unrevoked(snapshot, endpoint, caller, ActiveTask::None)
     {
         // Whose request it was is known here, and to nobody who only sees it refused.
@@ -201,13 +223,13 @@ fn verified(
     conn: &Conn,
     endpoint: EndpointId,
     pays: Pays,
-) -> Result<Known, Refusal> {
+) -> Result<Told, Refusal> {
     let bytes = conn.bytes();
     let prepared = &snapshot.prepared.endpoints[endpoint.index()];
     let refused = |challenge: &str, kind: Kind| Refusal { challenge: Some(challenge.into()), ..kind.into() };
-    let token = match (conn.head.count(Field::Authorization), conn.head.get(bytes, Field::Authorization)) {
+    let token = match (conn.head.count(Known::Authorization), conn.head.get(bytes, Known::Authorization)) {
         (0, _) | (_, None) if snapshot.settings.anonymous => {
-            return Ok(Known::Is(shard.tokens(snapshot).anonymous(&snapshot.settings.policy)));
+            return Ok(Told::Is(shard.tokens(snapshot).anonymous(&snapshot.settings.policy)));
         }
         (0, _) | (_, None) => return Err(refused(&prepared.challenge, Kind::TokenMissing)),
         (1, Some(field)) => bearer(field),
@@ -222,14 +244,14 @@ fn verified(
     let caller = match held {
         Some(caller) => caller,
         None => match cold::judged(shard, snapshot, token, pays, endpoint)? {
-            Known::Is(caller) => caller,
-            awaits @ Known::Awaits(_) => return Ok(awaits),
+            Told::Is(caller) => caller,
+            awaits @ Told::Awaits(_) => return Ok(awaits),
         },
     };
     if !caller.endpoints.contains(endpoint) {
         return Err(invalid(snapshot, endpoint, TokenFault::Audience));
     }
-    Ok(Known::Is(caller))
+    Ok(Told::Is(caller))
 }
 
 /// A token that is not valid here.
@@ -241,8 +263,8 @@ fn invalid(snapshot: &Snapshot, endpoint: EndpointId, fault: TokenFault) -> Refu
 
 /// The token that a request shows, if it shows one alone.
 fn bearer_of(conn: &Conn) -> Option<&[u8]> {
-    let field = conn.head.get(conn.bytes(), Field::Authorization)?;
-    bearer(field).filter(|_| conn.head.count(Field::Authorization) == 1)
+    let field = conn.head.get(conn.bytes(), Known::Authorization)?;
+    bearer(field).filter(|_| conn.head.count(Known::Authorization) == 1)
 }
 
 /// The credential of `Bearer TOKEN` (RFC 6750, section 2.1; the scheme is case-insensitive).
@@ -261,7 +283,7 @@ fn names(host: &[u8], name: &str) -> bool {
         && matches!(host.get(name.len()), None | Some(b':'))
 }
 
-fn listed(list: &[String], value: &[u8]) -> bool {
+pub(super) fn listed(list: &[String], value: &[u8]) -> bool {
     list.iter().any(|entry| alike(entry.as_bytes(), value))
 }
 

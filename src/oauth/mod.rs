@@ -13,3 +13,5 @@ pub mod fuzz;
 pub mod grant;
 pub mod guard;
 pub mod introspection;
+pub mod metadata;
+pub mod resource;

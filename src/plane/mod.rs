@@ -9,6 +9,7 @@ pub mod admin;
 mod approvals;
 pub mod audit;
 pub mod banner;
+pub mod broker;
 mod certs;
 mod client;
 mod counts;

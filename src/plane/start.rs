@@ -40,7 +40,7 @@ use super::publish::{Next, Press, Publisher};
 use super::reload::{Begin, ConfigFile, Reloader};
 use super::revoke::{self, Switch};
 use super::states::states;
-use super::{PlaneFault, approvals, state};
+use super::{PlaneFault, approvals, broker, state};
 
 /// What a gateway is started with, beside its settings.
 #[derive(Default)]
@@ -155,9 +155,10 @@ impl Gateway {
         let publisher = Publisher::new(now, press.clone(), health.clone(), notes.clone());
         let switch = Switch::new(&settings.state, control.clone(), press);
         let people = People { control: control.clone(), switch, journal: decided, notes };
-        let fetcher = Arc::new(Fetcher::new());
         let admin = attend(&settings, &health, &reloader, people)?;
         keep(&reloader, asked_for, publisher, heard, &news, &control)?;
+        let fetcher = Arc::new(Fetcher::new());
+        broker::start(&control, &health, &fetcher)?;
         introspect::start(&control, &fetcher)?;
         wait_for_servers(&settings, &control, &health);
 
@@ -330,6 +331,7 @@ pub(super) fn first_snapshot(
         tls,
         revocations: Arc::default(),
         keys,
+        documents: Arc::default(),
         keys_epoch: 0,
         count_secret,
         before: None,

@@ -28,7 +28,7 @@ use crate::identity::caller::Caller;
 use crate::identity::token::{self, TokenFault};
 use crate::ledger::errands::{ErrandKey, Look, Turn};
 
-use super::{Admitted, Known, Lack, Pays, asked, bearer_of, endpoint as endpoint_of, invalid};
+use super::{Admitted, Lack, Pays, Told, asked, bearer_of, endpoint as endpoint_of, invalid};
 
 /// Judges a token that is not among those remembered, as far as that can be done at once.
 pub(super) fn judged(
@@ -37,7 +37,7 @@ pub(super) fn judged(
     token: &[u8],
     pays: Pays,
     endpoint: EndpointId,
-) -> Result<Known, Refusal> {
+) -> Result<Told, Refusal> {
     let settings = &snapshot.settings;
     let begun = shard.timers.now().mono;
     let known = shard.tokens(snapshot).take_known(token);
@@ -69,13 +69,13 @@ fn opaque_to(settings: &Settings, token: &[u8]) -> Option<usize> {
 }
 
 /// By the issuers' keys.
-fn by_key(shard: &Shard, snapshot: &Snapshot, token: &[u8], endpoint: EndpointId) -> Result<Known, Refusal> {
+fn by_key(shard: &Shard, snapshot: &Snapshot, token: &[u8], endpoint: EndpointId) -> Result<Told, Refusal> {
     let now = shard.timers.last().unix_s();
     let (settings, resources) = (&snapshot.settings, &snapshot.prepared.resources);
     let tasks = settings.policy.tasks();
-    let lack = |issuer, lack| Ok(Known::Awaits(Lack::Key { issuer, lack }));
+    let lack = |issuer, lack| Ok(Told::Awaits(Lack::Key { issuer, lack }));
     match token::verify(token, &settings.issuers, &snapshot.keys, resources, tasks, now) {
-        Ok(caller) => Ok(Known::Is(remember(shard, snapshot, token, caller))),
+        Ok(caller) => Ok(Told::Is(remember(shard, snapshot, token, caller))),
         Err(TokenFault::KeyUnknown { issuer, issued_unix_s }) => lack(issuer, keydesk::Lack::Key { issued_unix_s }),
         Err(TokenFault::KeysMissing { issuer }) => lack(issuer, keydesk::Lack::Keys),
         Err(fault) => Err(invalid(snapshot, endpoint, fault)),
@@ -90,7 +90,7 @@ fn by_word(
     place: usize,
     turn: Turn,
     endpoint: EndpointId,
-) -> Result<Known, Refusal> {
+) -> Result<Told, Refusal> {
     if token.len() > TOKEN_BYTES_MAX {
         return Err(invalid(snapshot, endpoint, TokenFault::TooLong));
     }
@@ -106,7 +106,7 @@ fn by_word(
             return Err(Why::Later(Kind::IntrospectionUnavailable, seconds(after_ms)).refusal(snapshot, endpoint));
         }
         Look::Full => return Err(Kind::IntrospectionUnavailable.into()),
-        Look::Wait => return Ok(Known::Awaits(Lack::Word { issuer: place, key, turn })),
+        Look::Wait => return Ok(Told::Awaits(Lack::Word { issuer: place, key, turn })),
     };
     let now = shard.timers.last().unix_s();
     let (claims, liveness) = match &*judged {
@@ -117,7 +117,7 @@ fn by_word(
     let caller = token::introspected(token, claims, issuer, resources, tasks, now);
     let caller = caller.map_err(|fault| invalid(snapshot, endpoint, fault))?;
     let caller = Caller { liveness: Some(liveness.clone()), ..caller };
-    Ok(Known::Is(remember(shard, snapshot, token, caller)))
+    Ok(Told::Is(remember(shard, snapshot, token, caller)))
 }
 
 /// Remembers a caller. Asked once of every token: which rules are about it.
@@ -146,7 +146,6 @@ pub(super) async fn watched(
     conn: &mut Conn,
     mut lack: Lack,
 ) -> Result<Admitted, Refusal> {
-    let _place = shard.waiting.place().ok_or(Kind::VerifyBusy)?;
     let times = Times::now(shard);
     // Bytes of a body that is still to come would look like the next request.
     let whole = match conn.head.framing {
@@ -181,7 +180,6 @@ pub(super) async fn waited(
     conn: &Conn,
     mut lack: Lack,
 ) -> Result<Admitted, Refusal> {
-    let _place = shard.waiting.place().ok_or(Kind::VerifyBusy)?;
     let times = Times::now(shard);
     loop {
         let endpoint = endpoint_of(&snapshot, conn)?;
@@ -239,6 +237,7 @@ async fn wait(shard: &Shard, snapshot: &Held, token: &[u8], lack: &Lack, times: 
         }
         Lack::Word { issuer, key, turn } => (*issuer, key, *turn),
     };
+    let Some(_stranger) = shard.waiting.stranger() else { return Err(Why::Later(Kind::VerifyBusy, 0)) };
     let issuer = &snapshot.settings.issuers[place].issuer;
     let look = || {
         if shard.snapshot().auth_epoch != snapshot.auth_epoch {
@@ -272,8 +271,8 @@ fn again(shard: &Shard, conn: &Conn) -> Result<After, Refusal> {
     let current = shard.snapshot();
     let endpoint = endpoint_of(&current, conn)?;
     Ok(match asked(shard, &current, conn, endpoint, Pays::Paid)? {
-        Known::Is(caller) => After::Admitted(Admitted { snapshot: current, endpoint, caller }),
-        Known::Awaits(lack) => After::Lacks(current, lack),
+        Told::Is(caller) => After::Admitted(Admitted { snapshot: current, endpoint, caller }),
+        Told::Awaits(lack) => After::Lacks(current, lack),
     })
 }
 
