@@ -375,6 +375,23 @@ pub const ERRAND_WAIT_MS_MAX: u64 = 6_000;
 // ---- telemetry ------------------------------------------------------------------------------------------------
 /// Spans of one shard that wait for the plane.
 pub const SPANS_MAX: usize = 4_096;
+/// The plane takes spans from the shards this often, milliseconds.
+pub const OTLP_DRAIN_MS: u64 = 500;
+/// Spans of one message to the collector.
+pub const OTLP_BATCH_SPANS_MAX: usize = 512;
+/// Series of metrics of one message to it.
+pub const OTLP_SERIES_MAX: usize = 2_000;
+/// Spans that wait for it, as messages, bytes.
+pub const OTLP_QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// What is read of its answer, bytes.
+pub const OTLP_ANSWER_BYTES_MAX: u64 = 64 * 1024;
+/// The first pause after it has failed, milliseconds; each next one is twice as long.
+pub const OTLP_PAUSE_MS: u64 = 1_000;
+/// The longest, also of those that it asks for, milliseconds.
+pub const OTLP_PAUSE_MS_MAX: u64 = 60_000;
+/// What is left when the gateway ends is sent for so long, milliseconds; with one more turn of the spans' thread that
+/// makes two seconds.
+pub const OTLP_LAST_MS_MAX: u64 = 1_500;
 /// `tracestate` and `baggage` of a caller: longer ones are dropped, bytes each.
 pub const TRACE_FIELD_BYTES_MAX: usize = 8 * 1024;
 

@@ -51,7 +51,8 @@ fn operations(text: &mut Families, snapshot: &Snapshot) {
         "Requests and notifications, from their first byte to the last of their answer.",
     );
     snapshot.meters.operations(|it| series(text, it, "tcp"));
-    let programs: Vec<&str> = snapshot.settings.servers.iter().filter(|it| it.command().is_some()).map(|it| &*it.name).collect();
+    let programs: Vec<&str> =
+        snapshot.settings.servers.iter().filter(|it| it.command().is_some()).map(|it| &*it.name).collect();
     text.family(
         "mcp.client.operation.duration",
         "s",
@@ -161,7 +162,12 @@ fn servers(text: &mut Families, snapshot: &Snapshot, health: &Health) {
     let age = |server: &ServerHealth| Some(now.saturating_sub(server.survey.surveyed_unix_ms?) / 1000);
     each("portcullis.catalog.age", "s", "Since what a server offers was last asked for with success.", &age);
     let waiting = |server: &ServerHealth| Some(server.survey.pins.waiting as u64);
-    each("portcullis.pins.waiting", "{definition}", "Definitions that are hidden until somebody approves them.", &waiting);
+    each(
+        "portcullis.pins.waiting",
+        "{definition}",
+        "Definitions that are hidden until somebody approves them.",
+        &waiting,
+    );
     let help = "Tools, prompts and resources of a server that were added, removed or changed since its first survey.";
     text.family("portcullis.catalog.changes", "{definition}", Kind::Counter, help);
     for server in &servers {
@@ -231,7 +237,8 @@ fn instances(text: &mut Families, snapshot: &Snapshot) {
 
 /// What issuers are asked for: their keys, what they say of opaque tokens, tokens for servers.
 fn issuers(text: &mut Families, snapshot: &Snapshot, control: &Control) {
-    let issuers = || snapshot.settings.issuers.iter().enumerate().map(|(index, it)| (&*it.issuer, snapshot.keys.of(index)));
+    let issuers =
+        || snapshot.settings.issuers.iter().enumerate().map(|(index, it)| (&*it.issuer, snapshot.keys.of(index)));
     let help = "Whether an issuer's keys are known and not too old: tokens can be verified.";
     text.family("portcullis.issuer.keys.good", "", Kind::Gauge, help);
     for (issuer, standing) in issuers() {
@@ -247,7 +254,8 @@ fn issuers(text: &mut Families, snapshot: &Snapshot, control: &Control) {
             text.series(&[("issuer", issuer)], now.saturating_sub(good.seen_unix_s));
         }
     }
-    let standings = [("credentials", control.credentials.standing()), ("introspections", control.introspections.standing())];
+    let standings =
+        [("credentials", control.credentials.standing()), ("introspections", control.introspections.standing())];
     text.family("portcullis.fetched.held", "{token}", Kind::UpDown, "What was fetched and is kept, by what it is.");
     for (kind, (held, _)) in standings {
         text.series(&[("kind", kind)], held);

@@ -8,8 +8,8 @@ use opentelemetry_proto::tonic::metrics::v1::{
 };
 use opentelemetry_proto::tonic::resource::v1::Resource;
 
-use crate::telemetry::family::{Families, Family, Kind, Series, Value};
 use super::common::{SCHEMA_URL, scope, text};
+use crate::telemetry::family::{Families, Family, Kind, Series, Value};
 
 /// Since when, and as of when; nanoseconds since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,37 +20,34 @@ pub struct Span {
     pub now_unix_ns: u64,
 }
 
-/// All families that have a series, in messages of so many series at most.
+/// All families that have a series, in messages of so many series at most; each with how many it has.
 pub fn requests<'a>(
     families: &'a Families,
     resource: &'a Resource,
     span: Span,
     series_max: usize,
-) -> impl Iterator<Item = ExportMetricsServiceRequest> + 'a {
+) -> impl Iterator<Item = (u64, ExportMetricsServiceRequest)> + 'a {
     let mut metrics = families.iter().flat_map(move |family| {
         family.series.chunks(series_max.max(1)).map(move |series| (series.len(), metric(family, series, span)))
     });
     let mut left = metrics.next();
     std::iter::from_fn(move || {
         let mut metrics_now = Vec::new();
-        let mut room = series_max.max(1);
+        let whole = series_max.max(1);
+        let mut room = whole;
         while let Some((series, metric)) = left.take_if(|(series, _)| *series <= room) {
             room -= series;
             metrics_now.push(metric);
             left = metrics.next();
         }
-        (!metrics_now.is_empty()).then(|| request(resource, metrics_now))
+        (!metrics_now.is_empty()).then(|| ((whole - room) as u64, request(resource, metrics_now)))
     })
 }
 
 fn request(resource: &Resource, metrics: Vec<Metric>) -> ExportMetricsServiceRequest {
-    let scope_metrics =
-        vec![ScopeMetrics { scope: Some(scope()), metrics, schema_url: SCHEMA_URL.to_owned() }];
-    let resource_metrics = ResourceMetrics {
-        resource: Some(resource.clone()),
-        scope_metrics,
-        schema_url: SCHEMA_URL.to_owned(),
-    };
+    let scope_metrics = vec![ScopeMetrics { scope: Some(scope()), metrics, schema_url: SCHEMA_URL.to_owned() }];
+    let resource_metrics =
+        ResourceMetrics { resource: Some(resource.clone()), scope_metrics, schema_url: SCHEMA_URL.to_owned() };
     ExportMetricsServiceRequest { resource_metrics: vec![resource_metrics] }
 }
 
@@ -109,9 +106,9 @@ fn histogram(series: &Series, span: Span) -> Option<HistogramDataPoint> {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use crate::telemetry::family::{Observed, bounds};
     use crate::telemetry::prometheus;
-    use super::*;
 
     const SPAN: Span = Span { start_unix_ns: 1, now_unix_ns: 2 };
 
@@ -130,8 +127,8 @@ mod tests {
     }
 
     /// Every number of the messages, as lines of the other format.
-    fn lines(requests: impl Iterator<Item = ExportMetricsServiceRequest>) -> Vec<String> {
-        let metrics = requests.flat_map(|request| request.resource_metrics);
+    fn lines(requests: impl Iterator<Item = (u64, ExportMetricsServiceRequest)>) -> Vec<String> {
+        let metrics = requests.flat_map(|(_, request)| request.resource_metrics);
         let metrics = metrics.flat_map(|it| it.scope_metrics).flat_map(|it| it.metrics);
         let mut out = Vec::new();
         for metric in metrics {
@@ -202,12 +199,14 @@ mod tests {
     #[test]
     fn messages_are_bounded() {
         let (families, resource) = (families(), Resource::default());
-        let sizes = |max| -> Vec<usize> {
-            let of = |request: ExportMetricsServiceRequest| request.resource_metrics[0].scope_metrics[0].metrics.len();
+        let sizes = |max| -> Vec<(u64, usize)> {
+            let of = |(series, request): (u64, ExportMetricsServiceRequest)| {
+                (series, request.resource_metrics[0].scope_metrics[0].metrics.len())
+            };
             requests(&families, &resource, SPAN, max).map(of).collect()
         };
-        assert_eq!(sizes(100), [4], "and what has no series is left out");
-        assert_eq!(sizes(3), [2, 2]);
-        assert_eq!(sizes(1), [1, 1, 1, 1, 1]);
+        assert_eq!(sizes(100), [(5, 4)], "and what has no series is left out");
+        assert_eq!(sizes(3), [(3, 2), (2, 2)]);
+        assert_eq!(sizes(1), [(1, 1); 5]);
     }
 }
