@@ -21,6 +21,7 @@ mod gate;
 mod hold;
 mod joined;
 mod judge;
+pub mod keydesk;
 mod listen;
 mod lists;
 mod live;
