@@ -332,18 +332,65 @@ pub const INTROSPECTION_CACHE_MS: u64 = 30_000;
 pub const INTROSPECTION_CACHE_MS_MAX: u64 = 300_000;
 /// An issuer is asked for an unknown key once in so long, milliseconds, whoever asks.
 pub const KEYS_UNKNOWN_MS: u64 = 30_000;
+/// What an answer says of how long it holds is believed down to this, milliseconds.
+pub const KEYS_REFRESH_MS_MIN: u64 = 60_000;
+/// After an issuer could not be asked, it is tried again after so long, milliseconds; each time in a row twice as long.
+pub const KEYS_RETRY_MS: u64 = 1_000;
+/// And at most so long.
+pub const KEYS_RETRY_MS_MAX: u64 = 60_000;
+/// How often the thread of the issuers looks whether something is due, milliseconds.
+pub const KEYS_LOOK_MS: u64 = 200;
 /// A document or token that is fetched: all of it, from the first look at its host's name on, milliseconds.
 pub const FETCH_MS_MAX: u64 = 5_000;
 /// And bytes.
 pub const FETCH_BYTES_MAX: usize = 256 * 1024;
+/// And its URL, bytes.
+pub const FETCH_URL_BYTES_MAX: usize = 2 * 1024;
+/// And the head of the answer, bytes.
+pub const FETCH_HEAD_BYTES_MAX: usize = 32 * 1024;
+/// Documents that are fetched from one host at a time.
+pub const FETCH_DOCUMENTS_PER_HOST: usize = 1;
+/// And tokens.
+pub const FETCH_TOKENS_PER_HOST: usize = 8;
+/// Names that are looked up at a time: a look-up that nobody waits for any more cannot be called back.
+pub const FETCH_LOOKUPS_MAX: usize = 32;
+/// Addresses of one name that are tried, the first ones.
+pub const FETCH_ADDRESSES_MAX: usize = 16;
 /// Tokens for servers that are kept, in all.
 pub const CREDENTIALS_MAX: usize = 65_536;
 /// Callers' opaque tokens that are kept, in all.
 pub const INTROSPECTIONS_MAX: usize = 65_536;
 /// Errands that wait for the plane, of one kind.
 pub const ERRANDS_MAX: usize = 4_096;
-/// Threads that fetch tokens.
-pub const ERRAND_THREADS: usize = 8;
+/// Tokens that are fetched at one time, for all servers.
+pub const ERRAND_THREADS: usize = 32;
+/// And for one server.
+pub const ERRANDS_AT_ONCE_MAX: usize = 8;
+/// Those on one shard that wait for the plane to bring something.
+pub const ERRAND_WAITERS_MAX: usize = 1_024;
+/// And of these so many callers of whom it is not known yet who they are.
+pub const STRANGERS_WAITING_MAX: usize = ERRAND_WAITERS_MAX / 2;
+/// A client's assertion of who it is is good for so long, seconds.
+pub const ASSERTION_S: u64 = 60;
+/// A token that was fetched for a server, bytes.
+pub const ISSUED_TOKEN_BYTES_MAX: usize = 8 * 1024;
+/// A token whose issuer does not say how long it holds is used for so long, milliseconds.
+pub const ISSUED_MS_DEFAULT: u64 = 300_000;
+/// And no token for longer, whatever its issuer says.
+pub const ISSUED_MS_MAX: u64 = 24 * 3_600_000;
+/// A token is used no more so long before its end, milliseconds, or a tenth of its life where that is longer.
+pub const ISSUED_MARGIN_MS: u64 = 10_000;
+/// A token that could not be had is asked for again after so long, milliseconds; each time that nothing could be had for
+/// a server, after twice as long.
+pub const ERRAND_RETRY_MS_MIN: u64 = 1_000;
+/// But no later than this.
+pub const ERRAND_RETRY_MS_MAX: u64 = 30_000;
+/// A caller's token that was not exchanged is tried again after so long, milliseconds.
+pub const ERRAND_DECLINED_MS: u64 = 5_000;
+/// Of such callers the log is told once in so long for each server, milliseconds.
+pub const TOLD_AGAIN_MS: u64 = 60_000;
+/// What is revoked, or gone with a reload, is looked for this often among the tokens for servers, milliseconds.
+pub const BROKER_LOOK_MS: u64 = 100;
 /// A call waits so long for what has to be fetched for it, milliseconds.
 pub const ERRAND_WAIT_MS_MAX: u64 = 6_000;
 
@@ -591,6 +638,16 @@ pub const APPROVAL_MS_MIN: u64 = 1_000;
 pub const HEADS_MAX: usize = 4_096;
 /// Entries of one rule's `limits`.
 pub const RULE_LIMITS_MAX: usize = 16;
+/// Scopes that a metadata document names: those of every permit would be a list that no client asks for.
+pub const SCOPES_SUPPORTED_MAX: usize = 128;
+/// A quoted value of a challenge: the longest is a list of scopes, the base ones and those of the permits that apply.
+pub const CHALLENGE_TEXT_BYTES_MAX: usize = 4 * 1024;
+/// Names of an `Access-Control-Request-Headers` that are looked at.
+pub const PREFLIGHT_NAMES_MAX: usize = 64;
+/// A browser asks again after so long, seconds (two hours is the most that any believes).
+pub const PREFLIGHT_S: u64 = 7_200;
+/// A client may keep a metadata document for so long, seconds.
+pub const METADATA_S: u64 = 300;
 /// Scopes of one rule.
 pub const RULE_SCOPES_MAX: usize = 16;
 /// Owners that one count is kept apart by.

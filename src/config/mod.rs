@@ -37,8 +37,8 @@ mod tls;
 
 pub use argument::{ArgPath, ArgStep};
 pub use auth::{
-    Credentials, FixedField, Grant, GuardSettings, IdentityHeader, IdentityValue, IntrospectionSettings, IssuerSource,
-    KeysFrom, OtlpSettings, TelemetrySettings, TraceContext,
+    Credentials, FixedField, Grant, GrantMark, GuardSettings, IdentityHeader, IdentityValue, IntrospectionSettings,
+    IssuerSource, KeysFrom, OtlpSettings, TelemetrySettings, TraceContext,
 };
 pub use check::{Loaded, load};
 pub use expand::Source;

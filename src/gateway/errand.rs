@@ -7,9 +7,11 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 
+use crate::base::limits::{ERRAND_WAITERS_MAX, STRANGERS_WAITING_MAX};
 use crate::base::secret::Secret;
+use crate::base::slab::{Key, Slab};
 use crate::base::time::Moment;
-use crate::config::Grant;
+use crate::config::{Grant, GrantMark};
 use crate::identity::caller::Caller;
 use crate::identity::liveness::Liveness;
 use crate::ledger::errands::Look;
@@ -23,10 +25,17 @@ pub struct TokenErrand {
     pub grant: Arc<Grant>,
     /// The server it is for, by its digest.
     pub server: u64,
-    /// The caller's own token, where that is what is given for it (RFC 8693, 2.1).
-    pub subject: Option<Secret>,
-    /// Who it is for, where it is for one caller: what is revoked drops it.
-    pub caller: Option<Arc<Caller>>,
+    /// For whom, where it is in exchange for a caller's own (RFC 8693); `None` for the gateway's (RFC 6749, 4.4).
+    pub on_behalf: Option<OnBehalf>,
+}
+
+/// A caller, and the token that it came with.
+#[derive(Debug)]
+pub struct OnBehalf {
+    /// As it stood behind `Bearer`.
+    pub token: Secret,
+    /// Whose it is.
+    pub caller: Arc<Caller>,
 }
 
 /// A token for a server.
@@ -36,10 +45,18 @@ pub struct Issued {
     pub value: Secret,
     /// When it ends, seconds since 1970; `None` where its issuer did not say.
     pub expires_unix_s: Option<u64>,
-    /// See [`TokenErrand::caller`].
+    /// When it came.
+    pub fetched: Moment,
+    /// Until then whoever holds it need not look again. Afterwards a look may find a newer one, or has one fetched.
+    pub fresh: Moment,
+    /// From then on it is not to be shown any more.
+    pub until: Moment,
+    /// Who it is for, where it is for one caller: what is revoked drops it.
     pub caller: Option<Arc<Caller>>,
     /// See [`TokenErrand::server`].
     pub server: u64,
+    /// The grant that it was had by: a reload that changes that drops it.
+    pub grant: GrantMark,
 }
 
 /// An opaque token that its issuer is to judge.
@@ -70,31 +87,115 @@ pub enum Judged {
 /// Those on a shard that wait for the plane.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
-    /// How often the plane has rung.
-    turn: Cell<u64>,
-    wakers: RefCell<Vec<Waker>>,
+    wakers: RefCell<Slab<Option<Waker>>>,
+    /// Of those that wait, the callers of whom it is not known yet who they are.
+    strangers: Cell<usize>,
+}
+
+/// One of those strangers: they leave room for others.
+#[derive(Debug)]
+pub(super) struct Stranger<'a>(&'a Waiting);
+
+impl Drop for Stranger<'_> {
+    fn drop(&mut self) {
+        self.0.strangers.set(self.0.strangers.get() - 1);
+    }
 }
 
 impl Waiting {
     /// The plane has brought something.
     pub(super) fn ring(&self) {
-        self.turn.set(self.turn.get() + 1);
         // Taken out first: who is woken may wait again at once.
-        let wakers = self.wakers.take();
-        wakers.into_iter().for_each(Waker::wake);
+        let mut due: Vec<Waker> = Vec::new();
+        self.wakers.borrow_mut().values_mut().for_each(|waker| due.extend(waker.take()));
+        due.into_iter().for_each(Waker::wake);
+    }
+
+    /// A caller of whom it is not known yet who it is may wait, as long as it holds this; `None` when as many do as may
+    /// (`limits::STRANGERS_WAITING_MAX`).
+    pub(super) fn stranger(&self) -> Option<Stranger<'_>> {
+        let strangers = self.strangers.get();
+        (strangers < STRANGERS_WAITING_MAX).then(|| {
+            self.strangers.set(strangers + 1);
+            Stranger(self)
+        })
+    }
+
+    /// A place to wait at; `None` when `limits::ERRAND_WAITERS_MAX` are taken.
+    pub(super) fn seat(&self) -> Option<Seat<'_>> {
+        let mut wakers = self.wakers.borrow_mut();
+        (wakers.len() < ERRAND_WAITERS_MAX).then(|| Seat { waiting: self, key: wakers.insert(None) })
     }
 }
 
-/// Looks until it is there, could not be had, or it is `until`: then [`Look::Wait`].
+/// One that waits: however often it is polled, one waker. Left when it is let go of.
+pub(super) struct Seat<'a> {
+    waiting: &'a Waiting,
+    key: Key,
+}
+
+impl Seat<'_> {
+    /// The plane has brought nothing yet that it waits for: it is woken by this when it has.
+    pub(super) fn wake_by(&self, waker: &Waker) {
+        if let Some(place) = self.waiting.wakers.borrow_mut().get_mut(self.key)
+            && !place.as_ref().is_some_and(|known| known.will_wake(waker))
+        {
+            *place = Some(waker.clone());
+        }
+    }
+}
+
+impl Drop for Seat<'_> {
+    fn drop(&mut self) {
+        let _ = self.waiting.wakers.borrow_mut().remove(self.key);
+    }
+}
+
+/// Looks until it is there, could not be had, or it is `until`: then [`Look::Wait`]. [`Look::Full`] also where too many
+/// of this shard wait already.
 pub(super) async fn brought<A>(shard: &Shard, until: Moment, mut look: impl FnMut() -> Look<A>) -> Look<A> {
+    let first = look();
+    if !matches!(first, Look::Wait) {
+        return first;
+    }
+    let Some(seat) = shard.waiting.seat() else { return Look::Full };
     let mut alarm = pin!(shard.timers.sleep_until(until));
     poll_fn(|cx| {
         let found = look();
         if !matches!(found, Look::Wait) || alarm.as_mut().poll(cx).is_ready() {
             return Poll::Ready(found);
         }
-        shard.waiting.wakers.borrow_mut().push(cx.waker().clone());
+        seat.wake_by(cx.waker());
         Poll::Pending
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_waker_each_and_a_bound() {
+        let waiting = Waiting::default();
+        let seats: Vec<Seat<'_>> = (0..ERRAND_WAITERS_MAX).filter_map(|_| waiting.seat()).collect();
+        assert!(seats.len() == ERRAND_WAITERS_MAX && waiting.seat().is_none());
+        for _ in 0..1_000 {
+            seats[0].wake_by(Waker::noop());
+        }
+        assert_eq!(waiting.wakers.borrow().len(), ERRAND_WAITERS_MAX);
+        waiting.ring();
+        drop(seats);
+        assert_eq!(waiting.wakers.borrow().len(), 0);
+        assert!(waiting.seat().is_some());
+    }
+
+    #[test]
+    fn strangers_leave_room_for_others() {
+        let waiting = Waiting::default();
+        let strangers: Vec<Stranger<'_>> = (0..STRANGERS_WAITING_MAX).filter_map(|_| waiting.stranger()).collect();
+        assert!(strangers.len() == STRANGERS_WAITING_MAX && waiting.stranger().is_none());
+        drop(strangers);
+        assert!(waiting.stranger().is_some());
+    }
 }

@@ -29,6 +29,7 @@ use crate::uring::{cpu, socket};
 
 use super::admin::{self, Desk, Health};
 use super::certs::Certs;
+use super::fetch::Fetcher;
 use super::journal::{self, Journal};
 use super::keeper::{self, News};
 use super::log::{self, Log, Watcher};
@@ -38,7 +39,7 @@ use super::publish::{Next, Press, Publisher};
 use super::reload::{Begin, ConfigFile, Reloader};
 use super::revoke::{self, Switch};
 use super::states::states;
-use super::{PlaneFault, approvals, state};
+use super::{PlaneFault, approvals, broker, state};
 
 /// What a gateway is started with, beside its settings.
 #[derive(Default)]
@@ -155,6 +156,8 @@ impl Gateway {
         let people = People { control: control.clone(), switch, journal: decided, notes };
         let admin = attend(&settings, &health, &reloader, people)?;
         keep(&reloader, asked_for, publisher, heard, &news, &control)?;
+        let fetcher = Arc::new(Fetcher::new());
+        broker::start(&control, &health, &fetcher)?;
         wait_for_servers(&settings, &control, &health);
 
         let mut threads = Vec::with_capacity(shards);
@@ -326,6 +329,7 @@ pub(super) fn first_snapshot(
         tls,
         revocations: Arc::default(),
         keys,
+        documents: Arc::default(),
         keys_epoch: 0,
         count_secret,
         before: None,
