@@ -237,7 +237,7 @@ fn faults_of_what_servers_are_shown() {
     let keyed = "token_url: 'https://x/', client_id: g, client_key: { file: tls/key.pem }";
     check(
         &format!("credentials: {{ exchange: {{ {keyed} }} }}"),
-        &["servers.a.credentials.exchange.client_key.file: `tls/key.pem`: its key is not of PKCS #8"],
+        &["servers.a.credentials.exchange.client_key.file: `tls/key.pem`: it is no key for ES256"],
     );
     check(
         "credentials: { bearer: '${SECRET}' }, catalogue: { bearer: '${SECRET}' }",
