@@ -324,8 +324,8 @@ pub const TOKENS_CACHED_BYTES_MAX: usize = 8 * 1024 * 1024;
 pub const KEYS_REFRESH_MS: u64 = 300_000;
 /// Keys that could not be looked at again are believed for so long (default of `jwks.stale`).
 pub const KEYS_STALE_MS: u64 = 3_600_000;
-/// The least that either of them can be.
-pub const KEYS_REFRESH_MS_MIN: u64 = 1_000;
+/// The least that an operator may make of either, milliseconds.
+pub const KEYS_TIME_MS_MIN: u64 = 1_000;
 /// What an issuer says of an opaque token is believed for so long (default of `introspection.cache`).
 pub const INTROSPECTION_CACHE_MS: u64 = 30_000;
 /// And the most that it can be.
