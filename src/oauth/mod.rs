@@ -7,9 +7,6 @@
 
 pub mod assertion;
 pub mod client;
-<<<<<<< HEAD
 pub mod form;
 pub mod grant;
-=======
 pub mod guard;
->>>>>>> wt-issuers
