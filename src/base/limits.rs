@@ -324,6 +324,12 @@ pub const TOKENS_CACHED_BYTES_MAX: usize = 8 * 1024 * 1024;
 pub const KEYS_REFRESH_MS: u64 = 300_000;
 /// Keys that could not be looked at again are believed for so long (default of `jwks.stale`).
 pub const KEYS_STALE_MS: u64 = 3_600_000;
+/// The least that either of them can be.
+pub const KEYS_REFRESH_MS_MIN: u64 = 1_000;
+/// What an issuer says of an opaque token is believed for so long (default of `introspection.cache`).
+pub const INTROSPECTION_CACHE_MS: u64 = 30_000;
+/// And the most that it can be.
+pub const INTROSPECTION_CACHE_MS_MAX: u64 = 300_000;
 /// An issuer is asked for an unknown key once in so long, milliseconds, whoever asks.
 pub const KEYS_UNKNOWN_MS: u64 = 30_000;
 /// What an answer says of how long it holds is believed down to this, milliseconds.
@@ -385,6 +391,14 @@ pub const ERRAND_WAIT_MS_MAX: u64 = 6_000;
 // ---- telemetry ------------------------------------------------------------------------------------------------
 /// Spans of one shard that wait for the plane.
 pub const SPANS_MAX: usize = 4_096;
+/// Between two pushes of metrics (default of `otlp.interval`).
+pub const OTLP_INTERVAL_MS: u64 = 15_000;
+/// The least that it can be.
+pub const OTLP_INTERVAL_MS_MIN: u64 = 100;
+/// One push may take so long (default of `otlp.timeout`).
+pub const OTLP_TIMEOUT_MS: u64 = 5_000;
+/// The most that it can be.
+pub const OTLP_TIMEOUT_MS_MAX: u64 = 60_000;
 /// `tracestate` and `baggage` of a caller: longer ones are dropped, bytes each.
 pub const TRACE_FIELD_BYTES_MAX: usize = 8 * 1024;
 
@@ -618,6 +632,16 @@ pub const APPROVAL_MS_MIN: u64 = 1_000;
 pub const HEADS_MAX: usize = 4_096;
 /// Entries of one rule's `limits`.
 pub const RULE_LIMITS_MAX: usize = 16;
+/// Scopes that a metadata document names: those of every permit would be a list that no client asks for.
+pub const SCOPES_SUPPORTED_MAX: usize = 128;
+/// A quoted value of a challenge: the longest is a list of scopes, the base ones and those of the permits that apply.
+pub const CHALLENGE_TEXT_BYTES_MAX: usize = 4 * 1024;
+/// Names of an `Access-Control-Request-Headers` that are looked at.
+pub const PREFLIGHT_NAMES_MAX: usize = 64;
+/// A browser asks again after so long, seconds (two hours is the most that any believes).
+pub const PREFLIGHT_S: u64 = 7_200;
+/// A client may keep a metadata document for so long, seconds.
+pub const METADATA_S: u64 = 300;
 /// Scopes of one rule.
 pub const RULE_SCOPES_MAX: usize = 16;
 /// Owners that one count is kept apart by.
@@ -804,6 +828,13 @@ pub const CONFIG_TEXT_BYTES_MAX: usize = 64 * 1024;
 pub const INCLUDED_FILES_MAX: usize = 1_024;
 /// Entries of a folder that a pattern of `policy.include` looks into.
 pub const INCLUDED_FOLDER_ENTRIES_MAX: usize = 16 * 1024;
+/// Networks that one `private` names.
+pub const NETWORKS_MAX: usize = 64;
+/// Fields that a server is told of callers in, that a collector wants, attributes of the resource; audiences, resources
+/// and scopes of one key: of each.
+pub const CONFIG_ITEMS_MAX: usize = 32;
+/// A secret, bytes.
+pub const SECRET_BYTES_MAX: usize = 8 * 1024;
 /// Issuers of a configuration.
 pub const ISSUERS_MAX: usize = 64;
 /// Endpoints of a configuration besides `/s/NAME/mcp`.

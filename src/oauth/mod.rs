@@ -11,3 +11,4 @@ pub mod form;
 pub mod grant;
 pub mod guard;
 pub mod metadata;
+pub mod resource;

@@ -326,6 +326,7 @@ pub(super) fn first_snapshot(
         tls,
         revocations: Arc::default(),
         keys,
+        documents: Arc::default(),
         keys_epoch: 0,
         count_secret,
         before: None,
