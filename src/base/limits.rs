@@ -333,7 +333,7 @@ pub const INTROSPECTION_CACHE_MS_MAX: u64 = 300_000;
 /// An issuer is asked for an unknown key once in so long, milliseconds, whoever asks.
 pub const KEYS_UNKNOWN_MS: u64 = 30_000;
 /// What an answer says of how long it holds is believed down to this, milliseconds.
-pub const KEYS_REFRESH_MS_MIN: u64 = 60_000;
+pub const KEYS_FRESH_MS_MIN: u64 = 60_000;
 /// After an issuer could not be asked, it is tried again after so long, milliseconds; each time in a row twice as long.
 pub const KEYS_RETRY_MS: u64 = 1_000;
 /// And at most so long.

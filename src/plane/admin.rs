@@ -24,6 +24,7 @@ use crate::mcp::catalog::{ListKind, ServerCatalog};
 use crate::mcp::transport::Transport;
 use crate::uring::wait::clock;
 
+pub use super::issuers::IssuerHealth;
 use super::orders::{Order, Orders};
 use super::people::{self, People};
 pub use super::surveys::SurveyHealth;
@@ -35,6 +36,7 @@ pub struct Health {
     /// The log can be written.
     recording: AtomicBool,
     servers: Mutex<Vec<ServerHealth>>,
+    issuers: Mutex<Vec<IssuerHealth>>,
     reload: Mutex<Option<ReloadHealth>>,
 }
 
@@ -77,7 +79,8 @@ impl Health {
     #[must_use]
     pub fn new<'a>(names: impl Iterator<Item = &'a str>) -> Self {
         let servers = names.map(|name| ServerHealth { name: name.to_owned(), ..ServerHealth::default() }).collect();
-        Self { recording: AtomicBool::new(true), servers: Mutex::new(servers), reload: Mutex::default() }
+        let (recording, servers) = (AtomicBool::new(true), Mutex::new(servers));
+        Self { recording, servers, issuers: Mutex::default(), reload: Mutex::default() }
     }
 
     /// Whether the log can be written.
@@ -94,6 +97,16 @@ impl Health {
     #[must_use]
     pub fn servers(&self) -> Vec<ServerHealth> {
         self.servers.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What is known of the issuers now, in the order of the configuration.
+    #[must_use]
+    pub fn issuers(&self) -> Vec<IssuerHealth> {
+        self.issuers.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set_issuers(&self, issuers: Vec<IssuerHealth>) {
+        *self.issuers.lock().unwrap_or_else(PoisonError::into_inner) = issuers;
     }
 
     /// How the last reload went; `None` before the first.
@@ -397,6 +410,16 @@ fn catalog(survey: &SurveyHealth) -> Value {
     json!({ "state": state, "age_ms": age(survey.surveyed_unix_ms), "stale_ms": age(survey.stale_unix_ms) })
 }
 
+/// What is known of an issuer's keys.
+fn issuer(issuer: &IssuerHealth) -> Value {
+    let age_ms = issuer.seen_unix_ms.map(|seen| clock().unix_ms.saturating_sub(seen));
+    json!({
+        "issuer": issuer.issuer, "source": issuer.source, "looks": issuer.looks, "failed": issuer.failed,
+        "trouble": issuer.trouble,
+        "keys": { "state": issuer.standing, "usable": issuer.keys, "left_out": issuer.left_out, "age_ms": age_ms },
+    })
+}
+
 /// What of its definitions waits for a person.
 fn pins(survey: &SurveyHealth) -> Value {
     let pins = survey.pins;
@@ -454,6 +477,7 @@ fn page(path: &[u8], control: &Control, health: &Health) -> Page {
                     "{:#}\n",
                     json!({
                         "version": version, "ready": ready, "recording": recording, "servers": servers,
+                        "issuers": health.issuers().iter().map(issuer).collect::<Vec<_>>(),
                         "snapshot": snapshot.number,
                         "policy": snapshot.settings.policy.hex12(), "misfits": misfits::status(&snapshot),
                         "draining": control.life() != Life::Run,

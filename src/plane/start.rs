@@ -29,6 +29,7 @@ use crate::uring::{cpu, socket};
 
 use super::admin::{self, Desk, Health};
 use super::certs::Certs;
+use super::fetch::Fetcher;
 use super::journal::{self, Journal};
 use super::keeper::{self, News};
 use super::log::{self, Log, Watcher};
@@ -38,7 +39,7 @@ use super::publish::{Next, Press, Publisher};
 use super::reload::{Begin, ConfigFile, Reloader};
 use super::revoke::{self, Switch};
 use super::states::states;
-use super::{PlaneFault, approvals, state};
+use super::{PlaneFault, approvals, issuers, state};
 
 /// What a gateway is started with, beside its settings.
 #[derive(Default)]
@@ -151,11 +152,14 @@ impl Gateway {
         let now = Next { settings: settings.clone(), prepared, states, tls };
         let press = Arc::new(Press::new(control.clone()));
         let publisher = Publisher::new(now, press.clone(), health.clone(), notes.clone());
+        let fetcher = Arc::new(Fetcher::new());
+        issuers::start(&control, &press, &health, &fetcher)?;
         let switch = Switch::new(&settings.state, control.clone(), press);
         let people = People { control: control.clone(), switch, journal: decided, notes };
         let admin = attend(&settings, &health, &reloader, people)?;
         keep(&reloader, asked_for, publisher, heard, &news, &control)?;
         wait_for_servers(&settings, &control, &health);
+        issuers::wait(&health);
 
         let mut threads = Vec::with_capacity(shards);
         for (index, (listeners, record)) in listeners.into_iter().zip(writers).enumerate() {
