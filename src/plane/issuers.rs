@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use ring::rand::{SecureRandom as _, SystemRandom};
 
 use crate::base::limits::{
-    KEYS_FRESH_MS_MIN, KEYS_LOOK_MS, KEYS_RETRY_MS, KEYS_RETRY_MS_MAX, START_WAIT_MS_MAX, TICK_MS,
+    KEYS_HOLD_MS_MIN, KEYS_LOOK_MS, KEYS_RETRY_MS, KEYS_RETRY_MS_MAX, START_WAIT_MS_MAX, TICK_MS,
 };
 use crate::base::time::{Moment, Now};
 use crate::config::{KeysFrom, Settings};
@@ -347,7 +347,7 @@ impl Minded {
             }
             self.good = Some((Arc::new(set), begun));
         }
-        let fresh_ms = brought.max_age_s.map(|age_s| age_s.saturating_mul(1000).max(KEYS_FRESH_MS_MIN));
+        let fresh_ms = brought.max_age_s.map(|age_s| age_s.saturating_mul(1000).max(KEYS_HOLD_MS_MIN));
         self.refresh_ms.min(fresh_ms.unwrap_or(u64::MAX))
     }
 
