@@ -332,6 +332,14 @@ pub const INTROSPECTION_CACHE_MS: u64 = 30_000;
 pub const INTROSPECTION_CACHE_MS_MAX: u64 = 300_000;
 /// An issuer is asked for an unknown key once in so long, milliseconds, whoever asks.
 pub const KEYS_UNKNOWN_MS: u64 = 30_000;
+/// What an answer says of how long it holds is believed down to this, milliseconds.
+pub const KEYS_REFRESH_MS_MIN: u64 = 60_000;
+/// After an issuer could not be asked, it is tried again after so long, milliseconds; each time in a row twice as long.
+pub const KEYS_RETRY_MS: u64 = 1_000;
+/// And at most so long.
+pub const KEYS_RETRY_MS_MAX: u64 = 60_000;
+/// How often the thread of the issuers looks whether something is due, milliseconds.
+pub const KEYS_LOOK_MS: u64 = 200;
 /// A document or token that is fetched: all of it, from the first look at its host's name on, milliseconds.
 pub const FETCH_MS_MAX: u64 = 5_000;
 /// And bytes.
@@ -360,6 +368,8 @@ pub const ERRAND_THREADS: usize = 32;
 pub const ERRANDS_AT_ONCE_MAX: usize = 8;
 /// Those on one shard that wait for the plane to bring something.
 pub const ERRAND_WAITERS_MAX: usize = 1_024;
+/// And of these so many callers of whom it is not known yet who they are.
+pub const STRANGERS_WAITING_MAX: usize = ERRAND_WAITERS_MAX / 2;
 /// A client's assertion of who it is is good for so long, seconds.
 pub const ASSERTION_S: u64 = 60;
 /// A token that was fetched for a server, bytes.

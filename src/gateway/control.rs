@@ -17,6 +17,7 @@ use crate::stdio::host::Host;
 use crate::uring::wait::clock;
 
 use super::errand::{Inquiry, Issued, Judged, TokenErrand};
+use super::keydesk::KeyDesk;
 use super::mail::Mail;
 use super::tally::Tally;
 
@@ -39,6 +40,8 @@ pub struct Control {
     pub credentials: Errands<TokenErrand, Arc<Issued>>,
     /// What issuers say of opaque tokens.
     pub introspections: Errands<Inquiry, Arc<Judged>>,
+    /// Looks at issuers' keys that shards ask for.
+    pub key_desk: KeyDesk,
     /// What is counted.
     pub tally: Tally,
     /// That shards live.
@@ -104,6 +107,7 @@ impl Control {
             approvals: Arc::default(),
             credentials: Errands::new(CREDENTIALS_MAX, ERRANDS_MAX),
             introspections: Errands::new(INTROSPECTIONS_MAX, ERRANDS_MAX),
+            key_desk: KeyDesk::default(),
             tally: Tally::new(shards),
             beats: Beats::new(shards),
             seen: Seen((0..shards).map(|_| AtomicU64::new(0)).collect()),

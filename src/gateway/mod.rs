@@ -22,6 +22,7 @@ mod gate;
 mod hold;
 mod joined;
 mod judge;
+pub mod keydesk;
 mod listen;
 mod lists;
 mod live;

@@ -151,6 +151,8 @@ pub enum TokenFault {
     KeyUnknown {
         /// Index into the issuers given.
         issuer: usize,
+        /// `iat`: the key may be newer than the ones known here, where the token is.
+        issued_unix_s: Option<u64>,
     },
     /// The keys of the issuer at this index are not there, or too old: whether it is a good token cannot be told.
     #[error("the issuer's keys are not known at the moment")]
@@ -211,7 +213,7 @@ pub fn verify<R: Resource>(
         Standing::Awaited | Standing::TooOld => return Err(TokenFault::KeysMissing { issuer: place }),
     };
     let key = keys.verify(header.algorithm, header.key, parts.signed, &signature).map_err(|fault| match fault {
-        SignatureFault::KeyUnknown => TokenFault::KeyUnknown { issuer: place },
+        SignatureFault::KeyUnknown => TokenFault::KeyUnknown { issuer: place, issued_unix_s: issued(&claims) },
         SignatureFault::KeyAmbiguous => TokenFault::KeyAmbiguous,
         SignatureFault::KeyUnfit => TokenFault::KeyUnfit,
         SignatureFault::Wrong => TokenFault::Signature,
@@ -371,6 +373,11 @@ fn check_times(claims: &Object<'_>, now: u64) -> Result<u64, TokenFault> {
         return Err(TokenFault::NotYet);
     }
     Ok(expires)
+}
+
+/// The token's `iat`, once its times were checked.
+fn issued(claims: &Object<'_>) -> Option<u64> {
+    claims.date("iat").ok().flatten().map(|issued| issued.ceil)
 }
 
 /// Where the token may be used: one at least.
@@ -860,7 +867,7 @@ mod tests {
     const TWICE: TokenFault = TokenFault::Claims(JsonFault::Malformed);
     const HEADER_TYPE: TokenFault = TokenFault::Header(JsonFault::WrongType);
     const HEADER_TWICE: TokenFault = TokenFault::Header(JsonFault::Malformed);
-    const UNKNOWN: TokenFault = TokenFault::KeyUnknown { issuer: 1 };
+    const UNKNOWN: TokenFault = TokenFault::KeyUnknown { issuer: 1, issued_unix_s: Some(1_799_999_990) };
 
     /// What is wrong with the claims: `from` becomes `to`.
     const FALSE_CLAIMS: &[(&str, &str, TokenFault)] = &[

@@ -7,7 +7,10 @@
 
 pub mod assertion;
 pub mod client;
-pub mod resource;
+pub mod assertion;
+pub mod client;
 pub mod form;
 pub mod grant;
 pub mod guard;
+pub mod metadata;
+pub mod resource;
