@@ -7,8 +7,6 @@
 
 pub mod assertion;
 pub mod client;
-pub mod assertion;
-pub mod client;
 pub mod form;
 pub mod grant;
 pub mod guard;
