@@ -324,8 +324,8 @@ pub const TOKENS_CACHED_BYTES_MAX: usize = 8 * 1024 * 1024;
 pub const KEYS_REFRESH_MS: u64 = 300_000;
 /// Keys that could not be looked at again are believed for so long (default of `jwks.stale`).
 pub const KEYS_STALE_MS: u64 = 3_600_000;
-/// The least that either of them can be.
-pub const KEYS_REFRESH_MS_MIN: u64 = 1_000;
+/// The least that an operator may make of either, milliseconds.
+pub const KEYS_TIME_MS_MIN: u64 = 1_000;
 /// What an issuer says of an opaque token is believed for so long (default of `introspection.cache`).
 pub const INTROSPECTION_CACHE_MS: u64 = 30_000;
 /// And the most that it can be.
@@ -333,7 +333,7 @@ pub const INTROSPECTION_CACHE_MS_MAX: u64 = 300_000;
 /// An issuer is asked for an unknown key once in so long, milliseconds, whoever asks.
 pub const KEYS_UNKNOWN_MS: u64 = 30_000;
 /// What an answer says of how long it holds is believed down to this, milliseconds.
-pub const KEYS_REFRESH_MS_MIN: u64 = 60_000;
+pub const KEYS_HOLD_MS_MIN: u64 = 60_000;
 /// After an issuer could not be asked, it is tried again after so long, milliseconds; each time in a row twice as long.
 pub const KEYS_RETRY_MS: u64 = 1_000;
 /// And at most so long.
@@ -385,12 +385,35 @@ pub const ISSUED_MARGIN_MS: u64 = 10_000;
 pub const ERRAND_RETRY_MS_MIN: u64 = 1_000;
 /// But no later than this.
 pub const ERRAND_RETRY_MS_MAX: u64 = 30_000;
+/// A caller's token that was not exchanged is tried again after so long, milliseconds.
+pub const ERRAND_DECLINED_MS: u64 = 5_000;
+/// Of such callers the log is told once in so long for each server, milliseconds.
+pub const TOLD_AGAIN_MS: u64 = 60_000;
+/// What is revoked, or gone with a reload, is looked for this often among the tokens for servers, milliseconds.
+pub const BROKER_LOOK_MS: u64 = 100;
 /// A call waits so long for what has to be fetched for it, milliseconds.
 pub const ERRAND_WAIT_MS_MAX: u64 = 6_000;
 
 // ---- telemetry ------------------------------------------------------------------------------------------------
 /// Spans of one shard that wait for the plane.
 pub const SPANS_MAX: usize = 4_096;
+/// The plane takes spans from the shards this often, milliseconds.
+pub const OTLP_DRAIN_MS: u64 = 500;
+/// Spans of one message to the collector.
+pub const OTLP_BATCH_SPANS_MAX: usize = 512;
+/// Series of metrics of one message to it.
+pub const OTLP_SERIES_MAX: usize = 2_000;
+/// Spans that wait for it, as messages, bytes.
+pub const OTLP_QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// What is read of its answer, bytes.
+pub const OTLP_ANSWER_BYTES_MAX: u64 = 64 * 1024;
+/// The first pause after it has failed, milliseconds; each next one is twice as long.
+pub const OTLP_PAUSE_MS: u64 = 1_000;
+/// The longest, also of those that it asks for, milliseconds.
+pub const OTLP_PAUSE_MS_MAX: u64 = 60_000;
+/// What is left when the gateway ends is sent for so long, milliseconds; with one more turn of the spans' thread that
+/// makes two seconds.
+pub const OTLP_LAST_MS_MAX: u64 = 1_500;
 /// Between two pushes of metrics (default of `otlp.interval`).
 pub const OTLP_INTERVAL_MS: u64 = 15_000;
 /// The least that it can be.
