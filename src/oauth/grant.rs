@@ -161,19 +161,17 @@ impl Declined {
         DECLINED.iter().find(|(_, known)| word == Some(known)).map_or(Self::Other, |(declined, _)| *declined)
     }
 
-    /// The word, as the RFCs have it; nothing of what the endpoint wrote.
+    /// The word, as the RFCs have it: nothing that the endpoint wrote itself.
     #[must_use]
     pub fn as_str(self) -> &'static str {
-        DECLINED
-            .iter()
-            .find(|(declined, _)| *declined == self)
-            .map_or("no error that OAuth has a word for", |row| row.1)
+        DECLINED.iter().find(|(declined, _)| *declined == self).map_or("declined", |row| row.1)
     }
 
-    /// Whether it is about the one caller whose token was to be exchanged, so that the next one may well have its.
+    /// Whether it may be about the one caller whose token was to be exchanged, so that the next one may well have its: all
+    /// but what is said of the client.
     #[must_use]
     pub fn is_personal(self) -> bool {
-        matches!(self, Self::InvalidRequest | Self::InvalidGrant | Self::InvalidScope | Self::InteractionRequired)
+        !matches!(self, Self::InvalidClient | Self::UnauthorizedClient | Self::UnsupportedGrantType)
     }
 }
 

@@ -462,3 +462,7 @@ fn grants(snapshot: &Snapshot) -> HashSet<Whose> {
 const BUSY: &str = "busy";
 /// A TLS handshake and a body on the heap need a part of it.
 const STACK_BYTES: usize = 1 << 20;
+
+#[cfg(test)]
+#[path = "broker_tests.rs"]
+mod tests;
