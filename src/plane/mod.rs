@@ -22,6 +22,7 @@ mod metrics;
 mod misfits;
 pub mod notify;
 pub mod orders;
+mod otlp;
 pub mod pins;
 mod people;
 mod places;
