@@ -326,8 +326,22 @@ pub const TOKENS_CACHED_BYTES_MAX: usize = 8 * 1024 * 1024;
 pub const KEYS_REFRESH_MS: u64 = 300_000;
 /// Keys that could not be looked at again are believed for so long (default of `jwks.stale`).
 pub const KEYS_STALE_MS: u64 = 3_600_000;
+/// The least that an operator may make of either, milliseconds.
+pub const KEYS_TIME_MS_MIN: u64 = 1_000;
+/// What an issuer says of an opaque token is believed for so long (default of `introspection.cache`).
+pub const INTROSPECTION_CACHE_MS: u64 = 30_000;
+/// And the most that it can be.
+pub const INTROSPECTION_CACHE_MS_MAX: u64 = 300_000;
 /// An issuer is asked for an unknown key once in so long, milliseconds, whoever asks.
 pub const KEYS_UNKNOWN_MS: u64 = 30_000;
+/// What an answer says of how long it holds is believed down to this, milliseconds.
+pub const KEYS_HOLD_MS_MIN: u64 = 60_000;
+/// After an issuer could not be asked, it is tried again after so long, milliseconds; each time in a row twice as long.
+pub const KEYS_RETRY_MS: u64 = 1_000;
+/// And at most so long.
+pub const KEYS_RETRY_MS_MAX: u64 = 60_000;
+/// How often the thread of the issuers looks whether something is due, milliseconds.
+pub const KEYS_LOOK_MS: u64 = 200;
 /// A document or token that is fetched: all of it, from the first look at its host's name on, milliseconds.
 pub const FETCH_MS_MAX: u64 = 5_000;
 /// And bytes.
@@ -356,6 +370,8 @@ pub const ERRAND_THREADS: usize = 32;
 pub const ERRANDS_AT_ONCE_MAX: usize = 8;
 /// Those on one shard that wait for the plane to bring something.
 pub const ERRAND_WAITERS_MAX: usize = 1_024;
+/// And of these so many callers of whom it is not known yet who they are.
+pub const STRANGERS_WAITING_MAX: usize = ERRAND_WAITERS_MAX / 2;
 /// A client's assertion of who it is is good for so long, seconds.
 pub const ASSERTION_S: u64 = 60;
 /// A token that was fetched for a server, bytes.
@@ -371,6 +387,12 @@ pub const ISSUED_MARGIN_MS: u64 = 10_000;
 pub const ERRAND_RETRY_MS_MIN: u64 = 1_000;
 /// But no later than this.
 pub const ERRAND_RETRY_MS_MAX: u64 = 30_000;
+/// A caller's token that was not exchanged is tried again after so long, milliseconds.
+pub const ERRAND_DECLINED_MS: u64 = 5_000;
+/// Of such callers the log is told once in so long for each server, milliseconds.
+pub const TOLD_AGAIN_MS: u64 = 60_000;
+/// What is revoked, or gone with a reload, is looked for this often among the tokens for servers, milliseconds.
+pub const BROKER_LOOK_MS: u64 = 100;
 /// A call waits so long for what has to be fetched for it, milliseconds.
 pub const ERRAND_WAIT_MS_MAX: u64 = 6_000;
 
@@ -390,6 +412,31 @@ pub const IDENTITY_VALUE_BYTES_MAX: usize = 4_096;
 // ---- telemetry ------------------------------------------------------------------------------------------------
 /// Spans of one shard that wait for the plane.
 pub const SPANS_MAX: usize = 4_096;
+/// The plane takes spans from the shards this often, milliseconds.
+pub const OTLP_DRAIN_MS: u64 = 500;
+/// Spans of one message to the collector.
+pub const OTLP_BATCH_SPANS_MAX: usize = 512;
+/// Series of metrics of one message to it.
+pub const OTLP_SERIES_MAX: usize = 2_000;
+/// Spans that wait for it, as messages, bytes.
+pub const OTLP_QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// What is read of its answer, bytes.
+pub const OTLP_ANSWER_BYTES_MAX: u64 = 64 * 1024;
+/// The first pause after it has failed, milliseconds; each next one is twice as long.
+pub const OTLP_PAUSE_MS: u64 = 1_000;
+/// The longest, also of those that it asks for, milliseconds.
+pub const OTLP_PAUSE_MS_MAX: u64 = 60_000;
+/// What is left when the gateway ends is sent for so long, milliseconds; with one more turn of the spans' thread that
+/// makes two seconds.
+pub const OTLP_LAST_MS_MAX: u64 = 1_500;
+/// Between two pushes of metrics (default of `otlp.interval`).
+pub const OTLP_INTERVAL_MS: u64 = 15_000;
+/// The least that it can be.
+pub const OTLP_INTERVAL_MS_MIN: u64 = 100;
+/// One push may take so long (default of `otlp.timeout`).
+pub const OTLP_TIMEOUT_MS: u64 = 5_000;
+/// The most that it can be.
+pub const OTLP_TIMEOUT_MS_MAX: u64 = 60_000;
 /// `tracestate` and `baggage` of a caller: longer ones are dropped, bytes each.
 pub const TRACE_FIELD_BYTES_MAX: usize = 8 * 1024;
 
@@ -623,6 +670,16 @@ pub const APPROVAL_MS_MIN: u64 = 1_000;
 pub const HEADS_MAX: usize = 4_096;
 /// Entries of one rule's `limits`.
 pub const RULE_LIMITS_MAX: usize = 16;
+/// Scopes that a metadata document names: those of every permit would be a list that no client asks for.
+pub const SCOPES_SUPPORTED_MAX: usize = 128;
+/// A quoted value of a challenge: the longest is a list of scopes, the base ones and those of the permits that apply.
+pub const CHALLENGE_TEXT_BYTES_MAX: usize = 4 * 1024;
+/// Names of an `Access-Control-Request-Headers` that are looked at.
+pub const PREFLIGHT_NAMES_MAX: usize = 64;
+/// A browser asks again after so long, seconds (two hours is the most that any believes).
+pub const PREFLIGHT_S: u64 = 7_200;
+/// A client may keep a metadata document for so long, seconds.
+pub const METADATA_S: u64 = 300;
 /// Scopes of one rule.
 pub const RULE_SCOPES_MAX: usize = 16;
 /// Owners that one count is kept apart by.
@@ -809,6 +866,13 @@ pub const CONFIG_TEXT_BYTES_MAX: usize = 64 * 1024;
 pub const INCLUDED_FILES_MAX: usize = 1_024;
 /// Entries of a folder that a pattern of `policy.include` looks into.
 pub const INCLUDED_FOLDER_ENTRIES_MAX: usize = 16 * 1024;
+/// Networks that one `private` names.
+pub const NETWORKS_MAX: usize = 64;
+/// Fields that a server is told of callers in, that a collector wants, attributes of the resource; audiences, resources
+/// and scopes of one key: of each.
+pub const CONFIG_ITEMS_MAX: usize = 32;
+/// A secret, bytes.
+pub const SECRET_BYTES_MAX: usize = 8 * 1024;
 /// Issuers of a configuration.
 pub const ISSUERS_MAX: usize = 64;
 /// Endpoints of a configuration besides `/s/NAME/mcp`.

@@ -194,6 +194,8 @@ pub struct TelemetrySettings {
     pub otlp: Option<OtlpSettings>,
     /// Of a million traces that begin here, so many are recorded.
     pub traces_ppm: u32,
+    /// The same of traces that begin with a notification.
+    pub notifications_ppm: u32,
     /// What a caller's own trace context is worth.
     pub context: TraceContext,
     /// Keys of `baggage` that go on to servers; others stay here.
@@ -211,6 +213,7 @@ impl Default for TelemetrySettings {
         Self {
             otlp: None,
             traces_ppm: 0,
+            notifications_ppm: 0,
             context: TraceContext::Continue,
             baggage: Vec::new(),
             denial_is_error: true,

@@ -314,6 +314,7 @@ impl Flight {
             shard.count(Count::RequestsMoved);
         }
         self.instance = lane.instance.digest;
+        meter::tries(shard, self);
     }
 
     /// A refusal as the answer to it, a message of this shape.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::base::ids::EndpointId;
 use crate::base::secret::Secret;
-use crate::config::snapshot::{Route, Snapshot};
+use crate::config::snapshot::{IssuerPage, Route, Snapshot};
 use crate::http::field::Known;
 use crate::http::head::Method;
 use crate::identity::active::ActiveTask;
@@ -15,6 +15,7 @@ use crate::identity::revoked::Revoked;
 use crate::identity::token::{self, TokenFault};
 
 use super::conn::Conn;
+use super::cors;
 use super::load::Class;
 use super::pipeline::note_caller;
 use super::refusal::{Kind, Refusal};
@@ -32,7 +33,7 @@ pub(super) fn route(snapshot: &Snapshot, conn: &Conn) -> Result<Route, Refusal> 
         0 => {}
         1 => {
             let origin = head.get(bytes, Known::Origin).unwrap_or_default();
-            if !listed(&snapshot.settings.origins, origin) {
+            if !listed(&snapshot.settings.origins, origin) && !open_to_read(snapshot, conn) {
                 return Err(Kind::OriginUnknown.into());
             }
         }
@@ -53,19 +54,40 @@ pub(super) fn route(snapshot: &Snapshot, conn: &Conn) -> Result<Route, Refusal> 
 pub(super) fn endpoint(snapshot: &Snapshot, conn: &Conn) -> Result<EndpointId, Refusal> {
     match route(snapshot, conn)? {
         Route::Mcp(endpoint) => Ok(endpoint),
-        Route::Metadata(_) => Err(Kind::NotFound.into()),
+        Route::Metadata(_) | Route::Issuer(_) => Err(Kind::NotFound.into()),
     }
+}
+
+/// Whether a request only reads what every page may read: what is said there is for whoever has no token yet.
+fn open_to_read(snapshot: &Snapshot, conn: &Conn) -> bool {
+    let reads = matches!(conn.head.method, Method::Get | Method::Head) || cors::is_preflight(conn);
+    reads && snapshot.prepared.route(conn.head.path.of(conn.bytes())).is_some_and(is_open)
+}
+
+/// Whether a route is a document for everybody.
+pub(super) fn is_open(route: Route) -> bool {
+    matches!(route, Route::Metadata(_) | Route::Issuer(IssuerPage::Metadata))
 }
 
 /// The methods a route serves.
 pub(super) fn method(conn: &Conn, route: Route) -> Result<Method, Refusal> {
-    let allow = match (route, conn.head.method) {
+    use IssuerPage::{Authorize, Metadata, Register, Token};
+    match (route, conn.head.method) {
         (Route::Mcp(_), Method::Get | Method::Post | Method::Delete)
-        | (Route::Metadata(_), Method::Get | Method::Head) => return Ok(conn.head.method),
-        (Route::Mcp(_), _) => MCP_METHODS,
-        (Route::Metadata(_), _) => "GET, HEAD",
-    };
-    Err(Refusal { allow: Some(allow), ..Kind::MethodNotAllowed.into() })
+        | (Route::Metadata(_) | Route::Issuer(Metadata | Authorize), Method::Get | Method::Head)
+        | (Route::Issuer(Token | Register), Method::Post) => Ok(conn.head.method),
+        _ if cors::is_preflight(conn) => Ok(Method::Options),
+        _ => Err(Refusal { allow: Some(methods(route)), ..Kind::MethodNotAllowed.into() }),
+    }
+}
+
+/// The methods a route serves, as `Allow` names them.
+pub(super) fn methods(route: Route) -> &'static str {
+    match route {
+        Route::Mcp(_) => MCP_METHODS,
+        Route::Metadata(_) | Route::Issuer(IssuerPage::Metadata | IssuerPage::Authorize) => "GET, HEAD",
+        Route::Issuer(IssuerPage::Token | IssuerPage::Register) => "POST",
+    }
 }
 
 /// What an MCP endpoint serves.
@@ -209,7 +231,7 @@ fn names(host: &[u8], name: &str) -> bool {
         && matches!(host.get(name.len()), None | Some(b':'))
 }
 
-fn listed(list: &[String], value: &[u8]) -> bool {
+pub(super) fn listed(list: &[String], value: &[u8]) -> bool {
     list.iter().any(|entry| alike(entry.as_bytes(), value))
 }
 

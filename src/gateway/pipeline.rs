@@ -11,8 +11,7 @@ use crate::base::limits::ID_BYTES_MAX;
 use crate::base::time::Now;
 use crate::config::snapshot::{Route, Snapshot};
 use crate::http::field::Known;
-use crate::http::head::{Framing, Method, Version};
-use crate::http::reply;
+use crate::http::head::{Method, Version};
 use crate::identity::active::ActiveTask;
 use crate::identity::caller::Caller;
 use crate::jsonrpc::scan::{Reader, ScanFault, Shape};
@@ -38,7 +37,7 @@ use super::route::{self, Routed};
 use super::sessions::{Live, Restored};
 use super::shard::{Held, Shard};
 use super::tally::Count;
-use super::{batch, forward, gate, listen, lists, session, sessions, sse};
+use super::{batch, cors, forward, gate, listen, lists, public, session, sessions, sse};
 
 /// Who asks, where, and under which configuration.
 pub(super) struct Asked {
@@ -95,11 +94,12 @@ pub(super) struct Here {
 pub(super) async fn serve(shard: &Shard, conn: &mut Conn, kept: &mut Option<Body>) -> Result<Next, Refusal> {
     let began = shard.timers.now();
     let snapshot = shard.snapshot();
+    conn.origin = cors::origin(&snapshot, conn);
     let route = gate::route(&snapshot, conn)?;
     let method = gate::method(conn, route)?;
     let endpoint = match route {
-        Route::Metadata(endpoint) => return Box::pin(metadata(shard, conn, &snapshot, endpoint)).await,
-        Route::Mcp(endpoint) => endpoint,
+        Route::Mcp(endpoint) if method != Method::Options => endpoint,
+        _ => return Box::pin(public::serve(shard, conn, &snapshot, route)).await,
     };
     // Before we pay for the body.
     let caller = gate::caller(shard, &snapshot, conn, endpoint).inspect_err(|refusal| note(shard, refusal, began))?;
@@ -516,20 +516,4 @@ fn note(shard: &Shard, refusal: &Refusal, began: Now) {
     shard.control.tally.refused(shard.id, refusal.kind);
     let reason = refusal.kind.row().word;
     shard.record.noted(&Decision { unix_ms: began.unix_ms, reason, ..Decision::default() });
-}
-
-/// The protected resource metadata of an endpoint (RFC 9728, section 3.2).
-async fn metadata(shard: &Shard, conn: &mut Conn, snapshot: &Held, endpoint: EndpointId) -> Result<Next, Refusal> {
-    let document = &snapshot.prepared.endpoints[endpoint.index()].metadata;
-    let mut out = Vec::with_capacity(256 + document.len());
-    conn.write_status(shard, &mut out, 200);
-    for (name, value) in [("content-type", "application/json"), ("access-control-allow-origin", "*")] {
-        let _ = reply::write_field(&mut out, name, value.as_bytes());
-    }
-    reply::finish(&mut out, Framing::Length(document.len() as u64));
-    if conn.head.method == Method::Get {
-        out.extend_from_slice(document);
-    }
-    conn.send(shard, &out).await;
-    Ok(Next::Keep)
 }

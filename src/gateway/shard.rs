@@ -24,6 +24,7 @@ use crate::jsonrpc::scan::Reader;
 use crate::policy::rule::PolicySet;
 use crate::record::Writer;
 use crate::record::keyed::Keys;
+use crate::record::own::OwnTimes;
 use crate::session::owner::SealingKey;
 use crate::tls::config::ClientSide;
 use crate::upstream::exchange::{Abort, Upstreams};
@@ -79,6 +80,8 @@ pub(super) struct Shard {
     /// By which arguments are written down that are not written out.
     pub(super) keys: Keys,
     pub(super) random: SystemRandom,
+    /// Its own time, on its way to the plane.
+    pub(super) own: RefCell<OwnTimes>,
     reader: RefCell<Reader>,
     answers: RefCell<AnswerScan>,
     tokens: RefCell<Tokens>,
@@ -174,6 +177,7 @@ impl Shard {
             sealing,
             keys,
             random,
+            own: RefCell::default(),
             reader: RefCell::new(Reader::new(seed)),
             answers: RefCell::new(AnswerScan::new(seed)),
             tokens: RefCell::new(Tokens {

@@ -26,8 +26,8 @@ use crate::base::limits::{TOKEN_BYTES_MAX, TOKEN_LEEWAY_S};
 pub struct Issuer {
     /// What `iss` must be, byte for byte; not empty.
     pub issuer: Arc<str>,
-    /// One of these must be in `aud`, and the token is then good for every endpoint. `None`: `aud` must hold the
-    /// resource of an endpoint, and the token is good for those endpoints.
+    /// One of these must be in `aud`, and the token is then good for every endpoint that has no audience of its own.
+    /// `None`: `aud` must name an endpoint, and the token is good for those that it names.
     pub audience: Option<Vec<String>>,
     /// What its tokens may be signed with.
     pub algorithms: Vec<Algorithm>,
@@ -41,8 +41,53 @@ pub struct Issuer {
     pub tasks: ClaimPath,
 }
 
+/// What stands among [`Issuer::typ`] for tokens whose header has no `typ` (Okta).
+pub const TYP_NONE: &str = "none";
+
 /// The default of `auth.issuers[].typ`: RFC 9068 access tokens, and the `JWT` that Keycloak, Entra and Auth0 send.
 pub const TYP_DEFAULT: [&str; 2] = ["at+jwt", "JWT"];
+
+/// A place that tokens are for.
+pub trait Resource {
+    /// Whether one of these, a token's `aud`, is its name.
+    fn is_named(&self, audiences: &[&str]) -> bool;
+
+    /// Whether its operator gave it an audience of its own: then that of an issuer is not enough there.
+    fn is_apart(&self) -> bool {
+        false
+    }
+}
+
+impl Resource for &str {
+    fn is_named(&self, audiences: &[&str]) -> bool {
+        audiences.contains(self)
+    }
+}
+
+impl Resource for String {
+    fn is_named(&self, audiences: &[&str]) -> bool {
+        audiences.contains(&self.as_str())
+    }
+}
+
+/// An endpoint, as tokens name it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Audience {
+    /// Any of these in `aud` suffices.
+    pub names: Vec<String>,
+    /// They were written for this endpoint, instead of its own URL.
+    pub apart: bool,
+}
+
+impl Resource for Audience {
+    fn is_named(&self, audiences: &[&str]) -> bool {
+        self.names.iter().any(|name| audiences.contains(&name.as_str()))
+    }
+
+    fn is_apart(&self) -> bool {
+        self.apart
+    }
+}
 
 /// Why a token is refused. All have the same answer (401); the difference is for the record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -106,6 +151,8 @@ pub enum TokenFault {
     KeyUnknown {
         /// Index into the issuers given.
         issuer: usize,
+        /// `iat`: the key may be newer than the ones known here, where the token is.
+        issued_unix_s: Option<u64>,
     },
     /// The keys of the issuer at this index are not there, or too old: whether it is a good token cannot be told.
     #[error("the issuer's keys are not known at the moment")]
@@ -124,15 +171,14 @@ pub enum TokenFault {
     Signature,
 }
 
-/// Verifies a token (the bytes after `Bearer `) at `now_unix_s`. `resources` are the endpoints' own URLs, by
-/// `EndpointId`.
+/// Verifies a token (the bytes after `Bearer `) at `now_unix_s`. `resources` are the endpoints, by `EndpointId`.
 ///
 /// A token within `limits::TOKEN_LEEWAY_S` after its `exp` still verifies, but [`Caller::expires`] is `exp` itself, so
 /// it is not remembered.
 ///
 /// # Errors
 /// [`TokenFault`].
-pub fn verify<R: AsRef<str>>(
+pub fn verify<R: Resource>(
     token: &[u8],
     issuers: &[Issuer],
     keys: &Keyring,
@@ -167,7 +213,7 @@ pub fn verify<R: AsRef<str>>(
         Standing::Awaited | Standing::TooOld => return Err(TokenFault::KeysMissing { issuer: place }),
     };
     let key = keys.verify(header.algorithm, header.key, parts.signed, &signature).map_err(|fault| match fault {
-        SignatureFault::KeyUnknown => TokenFault::KeyUnknown { issuer: place },
+        SignatureFault::KeyUnknown => TokenFault::KeyUnknown { issuer: place, issued_unix_s: issued(&claims) },
         SignatureFault::KeyAmbiguous => TokenFault::KeyAmbiguous,
         SignatureFault::KeyUnfit => TokenFault::KeyUnfit,
         SignatureFault::Wrong => TokenFault::Signature,
@@ -299,15 +345,20 @@ fn same_type(one: &str, other: &str) -> bool {
     one.eq_ignore_ascii_case(other)
 }
 
-/// `typ` is one of the issuer's. With the unspecific `JWT`, what bears the marks of an ID token is one: it was made
+/// `typ` is one of the issuer's. With the unspecific `JWT`, or none, what bears the marks of an ID token is one: it was made
 /// for the client that signed its user in, and often has an audience that a careless operator also lists here.
 fn check_type(header: &Header<'_>, issuer: &Issuer, claims: &Object<'_>) -> Result<(), TokenFault> {
-    let typ = header.typ.ok_or(TokenFault::Type)?;
-    if !issuer.typ.iter().any(|allowed| same_type(allowed, typ)) {
+    let fits = |allowed: &String| match header.typ {
+        // The word is for tokens without one: no token is of that type.
+        Some(typ) => allowed != TYP_NONE && same_type(allowed, typ),
+        None => allowed == TYP_NONE,
+    };
+    if !issuer.typ.iter().any(fits) {
         return Err(TokenFault::Type);
     }
     let marked = ["nonce", "at_hash", "c_hash"].iter().any(|mark| claims.get(mark).is_some());
-    if same_type(typ, "JWT") && marked { Err(TokenFault::IdToken) } else { Ok(()) }
+    let unspecific = header.typ.is_none_or(|typ| same_type(typ, "JWT"));
+    if unspecific && marked { Err(TokenFault::IdToken) } else { Ok(()) }
 }
 
 /// The token's `exp`, when now is within its times.
@@ -325,12 +376,13 @@ fn check_times(claims: &Object<'_>, now: u64) -> Result<u64, TokenFault> {
     Ok(expires)
 }
 
+/// The token's `iat`, once its times were checked.
+fn issued(claims: &Object<'_>) -> Option<u64> {
+    claims.date("iat").ok().flatten().map(|issued| issued.ceil)
+}
+
 /// Where the token may be used: one at least.
-fn check_audience<R: AsRef<str>>(
-    claims: &Object<'_>,
-    issuer: &Issuer,
-    resources: &[R],
-) -> Result<Endpoints, TokenFault> {
+fn check_audience<R: Resource>(claims: &Object<'_>, issuer: &Issuer, resources: &[R]) -> Result<Endpoints, TokenFault> {
     let wrong = TokenFault::Claims(JsonFault::WrongType);
     let named: SmallVec<[&str; 4]> = match claims.get("aud") {
         None => return Err(TokenFault::Audience),
@@ -340,17 +392,23 @@ fn check_audience<R: AsRef<str>>(
     };
     let mut endpoints = Endpoints::none();
     match &issuer.audience {
-        Some(ours) if ours.iter().any(|ours| named.contains(&ours.as_str())) => endpoints = Endpoints::all(),
-        Some(_) => {}
-        None => {
-            for (index, resource) in resources.iter().enumerate() {
-                if named.contains(&resource.as_ref()) {
-                    endpoints.insert(EndpointId::from_index(index));
-                }
+        Some(ours) => {
+            let everywhere = ours.iter().any(|ours| named.contains(&ours.as_str()));
+            if everywhere && !resources.iter().any(Resource::is_apart) {
+                return Ok(Endpoints::all());
             }
+            let here = |resource: &R| if resource.is_apart() { resource.is_named(&named) } else { everywhere };
+            insert(&mut endpoints, resources, here);
         }
+        None => insert(&mut endpoints, resources, |resource| resource.is_named(&named)),
     }
     if endpoints.is_empty() { Err(TokenFault::Audience) } else { Ok(endpoints) }
+}
+
+fn insert<R>(endpoints: &mut Endpoints, resources: &[R], fits: impl Fn(&R) -> bool) {
+    for (index, _) in resources.iter().enumerate().filter(|(_, resource)| fits(resource)) {
+        endpoints.insert(EndpointId::from_index(index));
+    }
 }
 
 /// The first half of a token's SHA-256: what it is called where it must not be shown.
@@ -810,7 +868,7 @@ mod tests {
     const TWICE: TokenFault = TokenFault::Claims(JsonFault::Malformed);
     const HEADER_TYPE: TokenFault = TokenFault::Header(JsonFault::WrongType);
     const HEADER_TWICE: TokenFault = TokenFault::Header(JsonFault::Malformed);
-    const UNKNOWN: TokenFault = TokenFault::KeyUnknown { issuer: 1 };
+    const UNKNOWN: TokenFault = TokenFault::KeyUnknown { issuer: 1, issued_unix_s: Some(1_799_999_990) };
 
     /// What is wrong with the claims: `from` becomes `to`.
     const FALSE_CLAIMS: &[(&str, &str, TokenFault)] = &[

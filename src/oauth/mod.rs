@@ -10,3 +10,5 @@ pub mod client;
 pub mod form;
 pub mod grant;
 pub mod guard;
+pub mod metadata;
+pub mod resource;
