@@ -2,8 +2,10 @@
 //! that is served, a body that can be JSON, a caller.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use crate::base::ids::EndpointId;
+use crate::base::secret::Secret;
 use crate::config::snapshot::{IssuerPage, Route, Snapshot};
 use crate::http::field::Known;
 use crate::http::head::Method;
@@ -198,7 +200,9 @@ fn verified(shard: &Shard, snapshot: &Snapshot, conn: &Conn, endpoint: EndpointI
                 now,
             );
             // Asked once of every token: which rules are about it.
-            let verified = verified.map(|caller| Caller { heads: policy.heads_of(&caller), ..caller });
+            let bearer = || snapshot.prepared.keeps_tokens.then(|| Arc::new(Secret::new(token)));
+            let verified =
+                verified.map(|caller| Caller { heads: policy.heads_of(&caller), bearer: bearer(), ..caller });
             if !known {
                 shard.load.verified(begun, shard.timers.now().mono);
             }

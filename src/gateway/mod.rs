@@ -43,6 +43,7 @@ mod serve;
 mod session;
 mod sessions;
 mod shard;
+mod shown;
 mod sse;
 mod stakes;
 mod stream;

@@ -233,6 +233,7 @@ pub fn verify<R: Resource>(
         liveness: None,
         scopes: scopes(&claims).map_err(TokenFault::Claims)?,
         token: fingerprint(token),
+        bearer: None,
         jti: claims.text("jti").map_err(TokenFault::Claims)?.map(Arc::from),
         heads: Heads::default(),
         claims: Arc::from(&*written),

@@ -13,6 +13,7 @@ use crate::gateway::exchange::{self, Lanes, USER_AGENT, Wish};
 use crate::gateway::modern;
 use crate::gateway::route;
 use crate::gateway::shard::{Held, Shard};
+use crate::gateway::shown::{self, Whom};
 use crate::http::field::Known;
 use crate::http::head::Method;
 use crate::jsonrpc::answer::Answer as Facts;
@@ -97,19 +98,20 @@ async fn ask(shard: &Shard, feed: &Feed, part: &Part, listening: &Listening) -> 
     fields.push((Known::McpProtocolVersion.name(), Revision::R2026_07_28.as_str().as_bytes()));
     fields.push((Known::McpMethod.name(), b"subscriptions/listen"));
     let request = Request { method: Method::Post, fields: &fields, params: &[], body: Some(&body), repeatable: true };
+    let who = feed.who.borrow().clone();
     let key = {
-        let who = feed.who.borrow();
         if who.epoch != snapshot.auth_epoch {
             // Its task is one of rules that are gone; it ends, or is carried over, in a moment.
             return Err(UpstreamFault::Abandoned);
         }
         exchange::shared_key(&snapshot, server, &who.caller.owner, who.task)
     };
-    let lane = Lanes::new(&snapshot, server, Wish::Key(key)).next(shard);
+    let until = deadline(shard, snapshot.settings.servers[server.index()].timeout_ms);
+    let shown = shown::due_to(shard, &snapshot, server, &who, until).await?;
+    let lane = Lanes::new(&snapshot, server, Wish::Key(key), shown.as_ref()).next(shard);
     let lane = lane.map(exchange::patient).ok_or(UpstreamFault::NoAddress)?;
     let clearance = Clearance::Call(&listening.recorded);
     let request = shard.upstreams.compose(clearance, &lane, &request).ok_or(UpstreamFault::NoBuffer)?;
-    let until = deadline(shard, snapshot.settings.servers[server.index()].timeout_ms);
     part.abort.reset();
     part.at.set(lane.instance.digest);
     let mut work = std::pin::pin!(shard.upstreams.exchange(&lane, request, until, &part.abort));
@@ -120,6 +122,9 @@ async fn ask(shard: &Shard, feed: &Feed, part: &Part, listening: &Listening) -> 
     let answer = result?;
     if answer.status() == 200 && media(&answer) == Media::Events {
         return Ok(answer);
+    }
+    if matches!(answer.status(), 401 | 403) {
+        shown::refused_by(shard, &snapshot, server, Whom::reader(&who, &snapshot), shown.as_ref());
     }
     // Whose connection it is next, is no affair of this stream's.
     part.abort.reset();
