@@ -346,6 +346,12 @@ pub const ERRAND_WAIT_MS_MAX: u64 = 6_000;
 pub const SPANS_MAX: usize = 4_096;
 /// `tracestate` and `baggage` of a caller: longer ones are dropped, bytes each.
 pub const TRACE_FIELD_BYTES_MAX: usize = 8 * 1024;
+/// All texts of one span, bytes; one that finds no room is left out and counted.
+pub const SPAN_TEXT_BYTES_MAX: usize = 768;
+/// One of them, bytes: a URI that is longer is left out.
+pub const SPAN_TEXT_BYTES_EACH_MAX: usize = 512;
+/// Texts of one span: its rules, and room for all others.
+pub const SPAN_TEXTS_MAX: usize = RULES_NAMED_MAX + 9;
 
 // ---- session --------------------------------------------------------------------------------------------------
 /// An upstream's session id, bytes.

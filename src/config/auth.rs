@@ -8,6 +8,7 @@ use crate::base::secret::Secret;
 use crate::identity::claims::ClaimPath;
 use crate::identity::keys::KeySet;
 use crate::oauth::client::ClientAuth;
+pub use crate::telemetry::context::TraceContext;
 
 /// Where the keys of an issuer come from, and how it is asked for anything. By the index of `Settings::issuers`.
 #[derive(Clone, Debug, PartialEq)]
@@ -138,6 +139,8 @@ pub struct TelemetrySettings {
     pub otlp: Option<OtlpSettings>,
     /// Of a million traces that begin here, so many are recorded.
     pub traces_ppm: u32,
+    /// And of a million notifications that belong to no trace yet.
+    pub notifications_ppm: u32,
     /// What a caller's own trace context is worth.
     pub context: TraceContext,
     /// Keys of `baggage` that go on to servers; others stay here.
@@ -155,6 +158,7 @@ impl Default for TelemetrySettings {
         Self {
             otlp: None,
             traces_ppm: 0,
+            notifications_ppm: 0,
             context: TraceContext::Continue,
             baggage: Vec::new(),
             denial_is_error: true,
@@ -179,16 +183,4 @@ pub struct OtlpSettings {
     pub timeout_ms: u64,
     /// Whether metrics are pushed.
     pub metrics: bool,
-}
-
-/// What a caller's own trace context is worth.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum TraceContext {
-    /// It is the parent, and its word on sampling counts.
-    #[default]
-    Continue,
-    /// A new trace begins here, with a link to it.
-    Link,
-    /// It is not looked at.
-    Drop,
 }

@@ -18,6 +18,7 @@ use crate::uring::wait::clock;
 
 use super::errand::{Inquiry, Issued, Judged, TokenErrand};
 use super::mail::Mail;
+use super::spans::Spans;
 use super::tally::Tally;
 
 /// Shared by the plane and all shards.
@@ -41,6 +42,8 @@ pub struct Control {
     pub introspections: Errands<Inquiry, Arc<Judged>>,
     /// What is counted.
     pub tally: Tally,
+    /// Spans that are over.
+    pub spans: Spans,
     /// That shards live.
     pub beats: Beats,
     /// By which snapshot each shard decides, at least.
@@ -105,6 +108,7 @@ impl Control {
             credentials: Errands::new(CREDENTIALS_MAX, ERRANDS_MAX),
             introspections: Errands::new(INTROSPECTIONS_MAX, ERRANDS_MAX),
             tally: Tally::new(shards),
+            spans: Spans::new(shards),
             beats: Beats::new(shards),
             seen: Seen((0..shards).map(|_| AtomicU64::new(0)).collect()),
             gauges: Gauges::new(shards),

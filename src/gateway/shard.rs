@@ -25,6 +25,7 @@ use crate::policy::rule::PolicySet;
 use crate::record::Writer;
 use crate::record::keyed::Keys;
 use crate::session::owner::SealingKey;
+use crate::telemetry::sample::Dice;
 use crate::tls::config::ClientSide;
 use crate::upstream::exchange::{Abort, Upstreams};
 use crate::uring::buffer::Pool;
@@ -37,6 +38,7 @@ use super::live::Feeds;
 use super::load::{Class, Load};
 use super::mail::{Cancel, Letter};
 use super::sessions::{self, Sessions};
+use super::spans::SpanWriter;
 use super::tally::Count;
 
 /// What a connection is doing.
@@ -78,6 +80,10 @@ pub(super) struct Shard {
     /// By which arguments are written down that are not written out.
     pub(super) keys: Keys,
     pub(super) random: SystemRandom,
+    /// Where the ids of spans come from.
+    pub(super) dice: Dice,
+    /// Spans that are over; `None` where another shard of this number has them.
+    pub(super) spans: Option<SpanWriter>,
     reader: RefCell<Reader>,
     answers: RefCell<AnswerScan>,
     tokens: RefCell<Tokens>,
@@ -154,6 +160,10 @@ impl Shard {
         // Without randomness the seed is guessable, which costs a peer's choice of colliding names, nothing more.
         let _ = random.fill(&mut seed);
         let seed = u64::from_ne_bytes(seed);
+        let mut dice = [0; 8];
+        // Without randomness two shards' ids may be the same: their spans would be mixed up.
+        let _ = random.fill(&mut dice);
+        let dice = u64::from_ne_bytes(dice) ^ u64::from(id.0).rotate_left(48);
         let timers = Timers::new();
         let buffers = Pool::new(SHARD_BUFFER_BYTES_MAX);
         let snapshot = control.snapshot.load_full();
@@ -168,6 +178,8 @@ impl Shard {
             sealing,
             keys,
             random,
+            dice: Dice::new(dice),
+            spans: control.spans.take_writer(id),
             reader: RefCell::new(Reader::new(seed)),
             answers: RefCell::new(AnswerScan::new(seed)),
             tokens: RefCell::new(Tokens {
