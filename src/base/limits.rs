@@ -333,7 +333,7 @@ pub const INTROSPECTION_CACHE_MS_MAX: u64 = 300_000;
 /// An issuer is asked for an unknown key once in so long, milliseconds, whoever asks.
 pub const KEYS_UNKNOWN_MS: u64 = 30_000;
 /// What an answer says of how long it holds is believed down to this, milliseconds.
-pub const KEYS_REFRESH_MS_MIN: u64 = 60_000;
+pub const KEYS_MAX_AGE_MS_MIN: u64 = 60_000;
 /// After an issuer could not be asked, it is tried again after so long, milliseconds; each time in a row twice as long.
 pub const KEYS_RETRY_MS: u64 = 1_000;
 /// And at most so long.
@@ -418,6 +418,12 @@ pub const OTLP_TIMEOUT_MS: u64 = 5_000;
 pub const OTLP_TIMEOUT_MS_MAX: u64 = 60_000;
 /// `tracestate` and `baggage` of a caller: longer ones are dropped, bytes each.
 pub const TRACE_FIELD_BYTES_MAX: usize = 8 * 1024;
+/// All texts of one span, bytes; one that finds no room is left out and counted.
+pub const SPAN_TEXT_BYTES_MAX: usize = 768;
+/// One of them, bytes: a URI that is longer is left out.
+pub const SPAN_TEXT_BYTES_EACH_MAX: usize = 512;
+/// Texts of one span: its rules, and room for all others.
+pub const SPAN_TEXTS_MAX: usize = RULES_NAMED_MAX + 9;
 
 // ---- session --------------------------------------------------------------------------------------------------
 /// An upstream's session id, bytes.
