@@ -28,6 +28,7 @@ mod support {
     pub(crate) mod conformance;
     pub(crate) mod gateway;
     pub(crate) mod http;
+    pub(crate) mod idp;
     pub(crate) mod island;
     pub(crate) mod level;
     pub(crate) mod mcp;

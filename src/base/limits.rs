@@ -324,26 +324,71 @@ pub const TOKENS_CACHED_BYTES_MAX: usize = 8 * 1024 * 1024;
 pub const KEYS_REFRESH_MS: u64 = 300_000;
 /// Keys that could not be looked at again are believed for so long (default of `jwks.stale`).
 pub const KEYS_STALE_MS: u64 = 3_600_000;
+/// The least that either of them can be.
+pub const KEYS_REFRESH_MS_MIN: u64 = 1_000;
+/// What an issuer says of an opaque token is believed for so long (default of `introspection.cache`).
+pub const INTROSPECTION_CACHE_MS: u64 = 30_000;
+/// And the most that it can be.
+pub const INTROSPECTION_CACHE_MS_MAX: u64 = 300_000;
 /// An issuer is asked for an unknown key once in so long, milliseconds, whoever asks.
 pub const KEYS_UNKNOWN_MS: u64 = 30_000;
 /// A document or token that is fetched: all of it, from the first look at its host's name on, milliseconds.
 pub const FETCH_MS_MAX: u64 = 5_000;
 /// And bytes.
 pub const FETCH_BYTES_MAX: usize = 256 * 1024;
+/// And its URL, bytes.
+pub const FETCH_URL_BYTES_MAX: usize = 2 * 1024;
+/// And the head of the answer, bytes.
+pub const FETCH_HEAD_BYTES_MAX: usize = 32 * 1024;
+/// Documents that are fetched from one host at a time.
+pub const FETCH_DOCUMENTS_PER_HOST: usize = 1;
+/// And tokens.
+pub const FETCH_TOKENS_PER_HOST: usize = 8;
+/// Names that are looked up at a time: a look-up that nobody waits for any more cannot be called back.
+pub const FETCH_LOOKUPS_MAX: usize = 32;
+/// Addresses of one name that are tried, the first ones.
+pub const FETCH_ADDRESSES_MAX: usize = 16;
 /// Tokens for servers that are kept, in all.
 pub const CREDENTIALS_MAX: usize = 65_536;
 /// Callers' opaque tokens that are kept, in all.
 pub const INTROSPECTIONS_MAX: usize = 65_536;
 /// Errands that wait for the plane, of one kind.
 pub const ERRANDS_MAX: usize = 4_096;
-/// Threads that fetch tokens.
-pub const ERRAND_THREADS: usize = 8;
+/// Tokens that are fetched at one time, for all servers.
+pub const ERRAND_THREADS: usize = 32;
+/// And for one server.
+pub const ERRANDS_AT_ONCE_MAX: usize = 8;
+/// Those on one shard that wait for the plane to bring something.
+pub const ERRAND_WAITERS_MAX: usize = 1_024;
+/// A client's assertion of who it is is good for so long, seconds.
+pub const ASSERTION_S: u64 = 60;
+/// A token that was fetched for a server, bytes.
+pub const ISSUED_TOKEN_BYTES_MAX: usize = 8 * 1024;
+/// A token whose issuer does not say how long it holds is used for so long, milliseconds.
+pub const ISSUED_MS_DEFAULT: u64 = 300_000;
+/// And no token for longer, whatever its issuer says.
+pub const ISSUED_MS_MAX: u64 = 24 * 3_600_000;
+/// A token is used no more so long before its end, milliseconds, or a tenth of its life where that is longer.
+pub const ISSUED_MARGIN_MS: u64 = 10_000;
+/// A token that could not be had is asked for again after so long, milliseconds; each time that nothing could be had for
+/// a server, after twice as long.
+pub const ERRAND_RETRY_MS_MIN: u64 = 1_000;
+/// But no later than this.
+pub const ERRAND_RETRY_MS_MAX: u64 = 30_000;
 /// A call waits so long for what has to be fetched for it, milliseconds.
 pub const ERRAND_WAIT_MS_MAX: u64 = 6_000;
 
 // ---- telemetry ------------------------------------------------------------------------------------------------
 /// Spans of one shard that wait for the plane.
 pub const SPANS_MAX: usize = 4_096;
+/// Between two pushes of metrics (default of `otlp.interval`).
+pub const OTLP_INTERVAL_MS: u64 = 15_000;
+/// The least that it can be.
+pub const OTLP_INTERVAL_MS_MIN: u64 = 100;
+/// One push may take so long (default of `otlp.timeout`).
+pub const OTLP_TIMEOUT_MS: u64 = 5_000;
+/// The most that it can be.
+pub const OTLP_TIMEOUT_MS_MAX: u64 = 60_000;
 /// `tracestate` and `baggage` of a caller: longer ones are dropped, bytes each.
 pub const TRACE_FIELD_BYTES_MAX: usize = 8 * 1024;
 /// All texts of one span, bytes; one that finds no room is left out and counted.
@@ -769,6 +814,13 @@ pub const CONFIG_TEXT_BYTES_MAX: usize = 64 * 1024;
 pub const INCLUDED_FILES_MAX: usize = 1_024;
 /// Entries of a folder that a pattern of `policy.include` looks into.
 pub const INCLUDED_FOLDER_ENTRIES_MAX: usize = 16 * 1024;
+/// Networks that one `private` names.
+pub const NETWORKS_MAX: usize = 64;
+/// Fields that a server is told of callers in, that a collector wants, attributes of the resource; audiences, resources
+/// and scopes of one key: of each.
+pub const CONFIG_ITEMS_MAX: usize = 32;
+/// A secret, bytes.
+pub const SECRET_BYTES_MAX: usize = 8 * 1024;
 /// Issuers of a configuration.
 pub const ISSUERS_MAX: usize = 64;
 /// Endpoints of a configuration besides `/s/NAME/mcp`.

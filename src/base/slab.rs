@@ -91,6 +91,14 @@ impl<T> Slab<T> {
         self.get(key).is_some()
     }
 
+    /// All values, in the order of their places.
+    pub fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.places.iter_mut().filter_map(|place| match &mut place.content {
+            Content::Value(value) => Some(value),
+            Content::Free(_) => None,
+        })
+    }
+
     /// Values in the order of their places, around from the one at place `from`; each once.
     pub fn around(&self, from: usize) -> impl Iterator<Item = (usize, &T)> {
         let count = self.places.len();

@@ -3,11 +3,13 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use ring::digest;
+
 use crate::base::net::Network;
 use crate::base::secret::Secret;
 use crate::identity::claims::ClaimPath;
 use crate::identity::keys::KeySet;
-use crate::oauth::client::ClientAuth;
+use crate::oauth::client::{ClientAuth, Proof};
 pub use crate::telemetry::context::TraceContext;
 
 /// Where the keys of an issuer come from, and how it is asked for anything. By the index of `Settings::issuers`.
@@ -108,6 +110,46 @@ pub struct Grant {
     pub guard: GuardSettings,
 }
 
+/// What tells a grant from every other, whatever it is for: the SHA-256 over all that a token had by it depends on, the
+/// client's secret too. Not to be shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct GrantMark(pub [u8; 32]);
+
+impl Grant {
+    /// See [`GrantMark`].
+    #[must_use]
+    pub fn mark(&self) -> GrantMark {
+        let mut hash = digest::Context::new(&digest::SHA256);
+        let mut part = |tag: u8, bytes: &[u8]| {
+            // Tag and length, so that no two different lists spell the same bytes.
+            hash.update(&[tag]);
+            hash.update(&(bytes.len() as u64).to_be_bytes());
+            hash.update(bytes);
+        };
+        part(0, self.token_url.as_bytes());
+        part(1, self.client.id.as_bytes());
+        match &self.client.proof {
+            Proof::Basic(secret) => part(2, secret.reveal()),
+            Proof::Post(secret) => part(3, secret.reveal()),
+            Proof::PrivateKey(key) => {
+                part(4, key.algorithm.as_str().as_bytes());
+                part(5, key.der.reveal());
+                key.id.iter().for_each(|id| part(6, id.as_bytes()));
+                key.audience.iter().for_each(|audience| part(7, audience.as_bytes()));
+            }
+            Proof::None => part(8, b""),
+        }
+        self.scope.iter().for_each(|scope| part(9, scope.as_bytes()));
+        self.audience.iter().for_each(|audience| part(10, audience.as_bytes()));
+        self.resource.iter().for_each(|resource| part(11, resource.as_bytes()));
+        self.guard.private.iter().for_each(|network| part(12, format!("{network:?}").as_bytes()));
+        self.guard.ca.iter().for_each(|path| part(13, path.as_os_str().as_encoded_bytes()));
+        let mut mark = [0; 32];
+        mark.copy_from_slice(hash.finish().as_ref());
+        GrantMark(mark)
+    }
+}
+
 /// A claim that a server is told in a field.
 #[derive(Clone, Debug, PartialEq)]
 pub struct IdentityHeader {
@@ -139,7 +181,7 @@ pub struct TelemetrySettings {
     pub otlp: Option<OtlpSettings>,
     /// Of a million traces that begin here, so many are recorded.
     pub traces_ppm: u32,
-    /// And of a million notifications that belong to no trace yet.
+    /// Of a million notifications, so many are; the trace that they belong to must be recorded too.
     pub notifications_ppm: u32,
     /// What a caller's own trace context is worth.
     pub context: TraceContext,

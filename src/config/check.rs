@@ -3,11 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::base::limits::{
-    AUDIT_ARGUMENTS_MAX, CONNECTIONS_MAX, ISSUERS_MAX, KEYS_REFRESH_MS, KEYS_STALE_MS, SHARDS_MAX,
-};
+use crate::base::limits::{AUDIT_ARGUMENTS_MAX, CONNECTIONS_MAX, SHARDS_MAX};
 use crate::config::argument::ArgPath;
-use crate::config::auth::{GuardSettings, IssuerSource, KeysFrom, TelemetrySettings};
 use crate::config::expand::Source;
 use crate::config::fault::{Fault, Faults};
 use crate::config::files::Files;
@@ -18,10 +15,7 @@ use crate::config::servers::server_names;
 use crate::config::settings::{AuditSettings, Limits, ListenSettings, Settings, Shards};
 use crate::config::shape::{self, join, quoted};
 use crate::config::stands::Stands;
-use crate::config::{routes, rules, schema, servers};
-use crate::identity::claims::ClaimPath;
-use crate::identity::keys::{Algorithm, KeySet};
-use crate::identity::token::{Issuer, TYP_DEFAULT};
+use crate::config::{issuers, routes, rules, schema, servers, telemetry};
 use crate::policy::cond::ClaimTypes;
 use crate::policy::pattern::{About, Pattern};
 use crate::session::ledger::Bounds;
@@ -51,7 +45,9 @@ pub fn load(text: &str, folder: &Path, source: &dyn Source) -> Result<Loaded, Ve
     }
     let mut check = Check { root: &root, text, files: Files { folder, source }, faults };
     let (settings, stands) = check.settings();
-    let warnings = check.faults.finish()?;
+    let faults = check.faults;
+    root.wipe();
+    let warnings = faults.finish()?;
     Ok(Loaded { settings, warnings, stands })
 }
 
@@ -69,7 +65,10 @@ impl Check<'_> {
         let admin = front::admin(root, &listen, &mut self.faults);
         let front = Front::read(root, &listen, &mut self.faults);
         let anonymous = self.anonymous(&listen);
-        let (issuers, sources) = self.issuers().into_iter().unzip();
+        let (issuers, sources) = issuers::issuers(root, self.files, &mut self.faults).into_iter().unzip();
+        let scopes = issuers::scopes(root, &mut self.faults);
+        let legacy_metadata = issuers::legacy_metadata(root, &mut self.faults);
+        let telemetry = telemetry::telemetry(root, self.files, &mut self.faults);
         let limits = self.limits();
         let servers = servers::servers(root, &limits, self.files, &mut self.faults);
         let endpoints = routes::endpoints(root, &mut self.faults);
@@ -91,9 +90,9 @@ impl Check<'_> {
             anonymous,
             issuers,
             sources,
-            scopes: Vec::new(),
-            legacy_metadata: false,
-            telemetry: TelemetrySettings::default(),
+            scopes,
+            legacy_metadata,
+            telemetry,
             servers,
             endpoints,
             policy: Arc::new(policy),
@@ -133,96 +132,6 @@ impl Check<'_> {
         anonymous
     }
 
-    fn issuers(&mut self) -> Vec<(Issuer, IssuerSource)> {
-        let Some(node) = self.root.get("auth").and_then(|auth| auth.get("issuers")) else {
-            return Vec::new();
-        };
-        if node.items().len() > ISSUERS_MAX {
-            self.faults.error(&node.at, "auth.issuers", format!("over {ISSUERS_MAX} issuers"), "");
-        }
-        let mut out: Vec<(Issuer, IssuerSource)> = Vec::new();
-        for (index, item) in node.items().iter().enumerate().take(ISSUERS_MAX) {
-            let path = format!("auth.issuers[{index}]");
-            let Some(issuer) = self.issuer(item, &path) else {
-                continue;
-            };
-            if let Some(name) =
-                item.get("issuer").filter(|_| out.iter().any(|(other, _)| other.issuer == issuer.0.issuer))
-            {
-                self.faults.error(&name.at, &join(&path, "issuer"), format!("{} stands twice", quoted(name)), "");
-            }
-            out.push(issuer);
-        }
-        out
-    }
-
-    fn issuer(&mut self, node: &Node, path: &str) -> Option<(Issuer, IssuerSource)> {
-        let name = node.get("issuer");
-        if let Some(name) = name.filter(|name| name.text() == Some("")) {
-            self.faults.error(&name.at, &join(path, "issuer"), "is empty", "write the `iss` of its tokens");
-        }
-        let algorithms = self.texts(node, path, "algorithms");
-        let algorithms: Vec<Algorithm> = match algorithms {
-            Some(names) => names.iter().filter_map(|name| Algorithm::parse(name)).collect(),
-            None => Algorithm::all().collect(),
-        };
-        let audience = match node.get("audience").and_then(Node::text) {
-            Some(audience) => Some(vec![audience.to_owned()]),
-            None => self.texts(node, path, "audience"),
-        };
-        let typ = self.texts(node, path, "typ").unwrap_or_else(|| TYP_DEFAULT.map(str::to_owned).to_vec());
-        let subject = self.claim(node, path, "subject", "claims.sub");
-        let agent = self.claim(node, path, "agent", "claims.client_id");
-        let tasks = self.claim(node, path, "tasks", "claims.tasks");
-        let keys = node.get("jwks").and_then(|jwks| jwks.get("file"));
-        let keys = self.key_set(keys?, &join(path, "jwks.file"), &algorithms);
-        let issuer = Arc::from(name?.text()?);
-        let source = IssuerSource {
-            keys: KeysFrom::File(Arc::new(keys?)),
-            guard: GuardSettings::default(),
-            refresh_ms: KEYS_REFRESH_MS,
-            stale_ms: KEYS_STALE_MS,
-            introspection: None,
-        };
-        let (subject, agent, tasks) = (subject?, agent?, tasks?);
-        Some((Issuer { issuer, audience, algorithms, typ, subject, agent, tasks }, source))
-    }
-
-    fn key_set(&mut self, node: &Node, path: &str, algorithms: &[Algorithm]) -> Option<KeySet> {
-        let (_, json) = self.files.read(node, path, &mut self.faults)?;
-        match KeySet::parse(json.as_bytes(), algorithms) {
-            Ok(keys) => Some(keys),
-            Err(fault) => {
-                self.faults.error(&node.at, path, format!("{}: {fault}", quoted(node)), "");
-                None
-            }
-        }
-    }
-
-    /// A list of texts, none empty; `None` where it is not written.
-    fn texts(&mut self, node: &Node, path: &str, key: &str) -> Option<Vec<String>> {
-        let node = node.get(key)?;
-        let empty = |item: &Node| item.text() == Some("");
-        if node.items().is_empty() || node.items().iter().any(empty) {
-            self.faults.error(&node.at, &join(path, key), "must not be empty", "leave it out for the default");
-        }
-        Some(node.items().iter().filter_map(Node::text).map(str::to_owned).collect())
-    }
-
-    fn claim(&mut self, node: &Node, path: &str, key: &str, default: &str) -> Option<ClaimPath> {
-        let written = node.get(key);
-        match ClaimPath::parse(written.and_then(Node::text).unwrap_or(default)) {
-            Ok(claim) => Some(claim),
-            Err(fault) => {
-                if let Some(node) = written {
-                    let message = format!("{} is not a claim: {fault}", quoted(node));
-                    self.faults.error(&node.at, &join(path, key), message, "write claims.NAME or claims[\"NAME\"]");
-                }
-                None
-            }
-        }
-    }
-
     /// What claims are declared to be, by whichever issuer.
     fn claim_types(&mut self) -> ClaimTypes {
         let issuers = self.root.get("auth").and_then(|auth| auth.get("issuers")).map(Node::items).unwrap_or_default();
@@ -252,8 +161,7 @@ impl Check<'_> {
 
     fn audited(&mut self, entry: &Entry) -> Option<(Pattern, Vec<ArgPath>)> {
         let path = join("audit.arguments", &entry.key);
-        let key =
-            Node { at: entry.key_at.clone(), value: raw::Value::Text(entry.key.clone()), foreign: false, spelt: 0..0 };
+        let key = Node::text_at(&entry.key, &entry.key_at);
         let servers = server_names(self.root);
         let pattern = rules::pattern(&key, &path, (self.text, &servers), &mut self.faults);
         if pattern.as_ref().is_some_and(|it| !matches!(it.about(), About::Tool(_) | About::Prompt(_))) {

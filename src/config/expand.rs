@@ -2,7 +2,10 @@
 //! variable whose value has a `${` in it means just that.
 
 use std::io;
+use std::mem;
 use std::path::{Path, PathBuf};
+
+use zeroize::Zeroizing;
 
 use crate::base::glob::Glob;
 use crate::base::limits::CONFIG_TEXT_BYTES_MAX;
@@ -33,11 +36,11 @@ pub(crate) fn expand(text: &str, folder: &Path, source: &dyn Source) -> Result<O
     if !text.contains(OPEN) {
         return Ok(None);
     }
-    let mut out = String::new();
+    let mut out = Zeroizing::new(String::with_capacity(text.len()));
     let mut faults = Vec::new();
     let mut rest = text;
     while let Some(at) = rest.find(OPEN) {
-        out.push_str(&rest[..at]);
+        push(&mut out, &rest[..at]);
         let inner = &rest[at + OPEN.len()..];
         let offset = text[..text.len() - rest.len() + at].chars().count();
         let Some(end) = end_of(inner) else {
@@ -45,7 +48,7 @@ pub(crate) fn expand(text: &str, folder: &Path, source: &dyn Source) -> Result<O
             break;
         };
         match one(&inner[..end], folder, source) {
-            Ok(value) => out.push_str(&value),
+            Ok(value) => push(&mut out, &value),
             Err(kind) => faults.push(ExpandFault { offset, kind }),
         }
         rest = &inner[end + 1..];
@@ -54,8 +57,18 @@ pub(crate) fn expand(text: &str, folder: &Path, source: &dyn Source) -> Result<O
             break;
         }
     }
-    out.push_str(rest);
-    if faults.is_empty() { Ok(Some(out)) } else { Err(faults) }
+    push(&mut out, rest);
+    if faults.is_empty() { Ok(Some(mem::take(&mut *out))) } else { Err(faults) }
+}
+
+/// Appends, and wipes what it has to move away from: it may be a secret.
+fn push(out: &mut Zeroizing<String>, piece: &str) {
+    if out.capacity() - out.len() < piece.len() {
+        let mut larger = Zeroizing::new(String::with_capacity(2 * out.len() + piece.len()));
+        larger.push_str(out);
+        *out = larger;
+    }
+    out.push_str(piece);
 }
 
 /// Where the `}` of what `inner` begins with is: a file's path may have variables in it.
@@ -117,7 +130,7 @@ impl ExpandKind {
     }
 }
 
-fn one(inner: &str, folder: &Path, source: &dyn Source) -> Result<String, ExpandKind> {
+fn one(inner: &str, folder: &Path, source: &dyn Source) -> Result<Zeroizing<String>, ExpandKind> {
     if let Some(path) = inner.strip_prefix(FILE) {
         // systemd, for one, hands secrets over as files in a folder that a variable names.
         let path = &*match path.contains(OPEN) {
@@ -126,9 +139,12 @@ fn one(inner: &str, folder: &Path, source: &dyn Source) -> Result<String, Expand
         };
         let found = source.file(&resolve(path, folder));
         let found = found.map_err(|error| ExpandKind::File(path.to_owned(), error.kind()))?;
+        let mut found = Zeroizing::new(found);
         // Editors end a file with a newline that no secret has.
-        let found = found.strip_suffix('\n').unwrap_or(&found);
-        return Ok(found.strip_suffix('\r').unwrap_or(found).to_owned());
+        let kept = found.strip_suffix('\n').unwrap_or(&found);
+        let kept = kept.strip_suffix('\r').unwrap_or(kept).len();
+        found.truncate(kept);
+        return Ok(found);
     }
     let (name, default) = match inner.split_once(":-") {
         Some((name, default)) => (name, Some(default)),
@@ -138,10 +154,10 @@ fn one(inner: &str, folder: &Path, source: &dyn Source) -> Result<String, Expand
         return Err(ExpandKind::Name(name.to_owned()));
     }
     // As in a shell, `:-` also stands in for a variable that is set to nothing.
-    match (source.var(name), default) {
+    match (source.var(name).map(Zeroizing::new), default) {
         (Some(value), None) => Ok(value),
         (Some(value), Some(_)) if !value.is_empty() => Ok(value),
-        (_, Some(default)) => Ok(default.to_owned()),
+        (_, Some(default)) => Ok(Zeroizing::new(default.to_owned())),
         (None, None) => Err(ExpandKind::Unset(name.to_owned())),
     }
 }

@@ -1,6 +1,7 @@
 //! What is wrong with a configuration, and where. A text that came from a variable or a file is never quoted.
 
 use std::fmt::{self, Display, Formatter, Write};
+use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 
 use crate::config::raw::Place;
@@ -22,6 +23,8 @@ pub struct Fault {
     pub message: String,
     /// What to do about it.
     pub hint: Option<String>,
+    /// A secret is written on that line: the line is not shown.
+    pub veiled: bool,
 }
 
 /// A file that another one includes.
@@ -64,7 +67,7 @@ impl Fault {
         let gutter = self.line.to_string().len();
         // Writing to a String cannot fail.
         let _ = write!(out, "\n{:gutter$}--> {file}:{}:{}", "", self.line, self.column);
-        if let Some(line) = line_of(text, self.line) {
+        if let Some(line) = line_of(text, self.line).filter(|_| !self.veiled) {
             let (shown, caret) = excerpt(line, self.column.saturating_sub(1));
             let _ = write!(out, "\n{:gutter$} |\n{} | {shown}\n{:gutter$} | {:caret$}^", "", self.line, "", "");
         }
@@ -101,12 +104,19 @@ pub(crate) struct Faults {
     all: Vec<Fault>,
     /// The file that is looked at.
     file: Option<Arc<Included>>,
+    /// Lines of the file that was read first on which a secret is written.
+    veiled: Vec<RangeInclusive<usize>>,
 }
 
 impl Faults {
     /// From here on faults are in this file: `None` for the one that was read.
     pub(crate) fn look_at(&mut self, file: Option<Arc<Included>>) {
         self.file = file;
+    }
+
+    /// On these lines of the file that was read first, a secret is written.
+    pub(crate) fn veil(&mut self, lines: RangeInclusive<usize>) {
+        self.veiled.push(lines);
     }
 
     /// One that was found by somebody else, in the file that is looked at.
@@ -142,13 +152,25 @@ impl Faults {
     pub(crate) fn all(mut self) -> Vec<Fault> {
         let file = |fault: &Fault| fault.file.as_ref().map_or(0, |file| file.number);
         self.all.sort_by_key(|fault| (file(fault), fault.line, fault.column));
+        for fault in self.all.iter_mut().filter(|fault| fault.file.is_none()) {
+            fault.veiled |= self.veiled.iter().any(|lines| lines.contains(&fault.line));
+        }
         self.all
     }
 
     fn push(&mut self, weight: Weight, at: &Place, path: &str, message: String, hint: Hint) {
         let path = path.to_owned();
         let file = self.file.clone();
-        self.all.push(Fault { file, weight, line: at.line, column: at.column, path, message, hint: hint.0 });
+        self.all.push(Fault {
+            file,
+            weight,
+            line: at.line,
+            column: at.column,
+            path,
+            message,
+            hint: hint.0,
+            veiled: false,
+        });
     }
 }
 
@@ -192,6 +214,17 @@ impl Display for Subject<'_> {
     }
 }
 
+/// The lines, from 1, that these bytes of a text are on; as [`line_of`] counts them.
+pub(crate) fn lines_of(text: &str, bytes: &Range<usize>) -> RangeInclusive<usize> {
+    let number = |at: usize| {
+        let before = text.as_bytes().get(..at).unwrap_or(text.as_bytes());
+        let ends =
+            |(at, byte): (usize, &u8)| *byte == b'\n' || *byte == b'\r' && text.as_bytes().get(at + 1) != Some(&b'\n');
+        before.iter().enumerate().filter(|one| ends(*one)).count() + 1
+    };
+    number(bytes.start)..=number(bytes.end)
+}
+
 /// The line of that number, from 1, as YAML counts them: CR LF, LF and CR each end one (YAML 1.2, 5.4).
 fn line_of(text: &str, number: usize) -> Option<&str> {
     let mut rest = text;
@@ -227,6 +260,7 @@ mod tests {
             path: "servers.docs.url".to_owned(),
             message: "is not a URL".to_owned(),
             hint: hint.map(str::to_owned),
+            veiled: false,
         }
     }
 
@@ -259,6 +293,12 @@ mod tests {
             fault(9, 1, None).render("gate.yaml", "a: 1\n"),
             "error: servers.docs.url: is not a URL\n --> gate.yaml:9:1\n"
         );
+    }
+
+    #[test]
+    fn a_line_with_a_secret_is_not_shown() {
+        let veiled = Fault { veiled: true, ..fault(1, 4, None) };
+        assert_eq!(veiled.render("f", "a: hunter2\n"), "error: servers.docs.url: is not a URL\n --> f:1:4\n");
     }
 
     #[test]

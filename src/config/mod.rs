@@ -9,12 +9,15 @@ mod auth;
 pub mod cases;
 mod check;
 mod counts;
+mod credentials;
 mod expand;
 mod fault;
+mod fetched;
 mod files;
 mod front;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+mod issuers;
 mod parts;
 mod raw;
 mod routes;
@@ -29,12 +32,13 @@ mod stands;
 pub mod succession;
 #[cfg(test)]
 mod tests;
+mod telemetry;
 mod tls;
 
 pub use argument::{ArgPath, ArgStep};
 pub use auth::{
-    Credentials, FixedField, Grant, GuardSettings, IdentityHeader, IdentityValue, IntrospectionSettings, IssuerSource,
-    KeysFrom, OtlpSettings, TelemetrySettings, TraceContext,
+    Credentials, FixedField, Grant, GrantMark, GuardSettings, IdentityHeader, IdentityValue, IntrospectionSettings,
+    IssuerSource, KeysFrom, OtlpSettings, TelemetrySettings, TraceContext,
 };
 pub use check::{Loaded, load};
 pub use expand::Source;

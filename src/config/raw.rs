@@ -7,6 +7,7 @@ use std::ops::Range;
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::options::{DuplicateKeyPolicy, NonFiniteFloatPolicy};
 use serde_saphyr::{Error, Location, MessageFormatter, Spanned, UserMessageFormatter};
+use zeroize::Zeroize as _;
 
 use crate::base::limits::{CONFIG_ALIASED_MAX, CONFIG_BYTES_MAX, CONFIG_DEPTH_MAX, CONFIG_NODES_MAX};
 use crate::config::fault::{Fault, Weight};
@@ -42,7 +43,7 @@ pub(crate) fn parse(text: &str) -> Result<Node, Fault> {
 pub(crate) struct Node {
     pub(crate) at: Place,
     pub(crate) value: Value,
-    /// From a variable or a file, so perhaps a secret: never quoted.
+    /// From a variable or a file, so perhaps a secret, or one for certain: never quoted.
     pub(crate) foreign: bool,
     /// The bytes of the file that spell the value, also where it is written elsewhere (an alias).
     pub(crate) spelt: Range<usize>,
@@ -93,6 +94,11 @@ pub(crate) struct Place {
 }
 
 impl Node {
+    /// A text that stands here, a key for example.
+    pub(crate) fn text_at(text: &str, at: &Place) -> Self {
+        Self { at: at.clone(), value: Value::Text(text.to_owned()), foreign: false, spelt: 0..0 }
+    }
+
     /// The value of `key`, unless it is absent or at fault.
     pub(crate) fn get(&self, key: &str) -> Option<&Node> {
         let entry = self.entries().iter().find(|entry| entry.key == key)?;
@@ -109,6 +115,16 @@ impl Node {
         match &self.value {
             Value::Block(block) => &block.entries,
             _ => &[],
+        }
+    }
+
+    /// Wipes what came from a variable or a file, or is secret anyway: for when all of it has been read.
+    pub(crate) fn wipe(&mut self) {
+        match &mut self.value {
+            Value::Text(text) if self.foreign => text.zeroize(),
+            Value::List(items) => items.iter_mut().for_each(Self::wipe),
+            Value::Block(block) => block.entries.iter_mut().for_each(|entry| entry.node.wipe()),
+            _ => {}
         }
     }
 
@@ -183,7 +199,7 @@ fn syntax(error: &Error) -> Fault {
 }
 
 fn whole(line: usize, column: usize, message: String) -> Fault {
-    Fault { file: None, weight: Weight::Error, line, column, path: String::new(), message, hint: None }
+    Fault { file: None, weight: Weight::Error, line, column, path: String::new(), message, hint: None, veiled: false }
 }
 
 fn place(referenced: Location, defined: Location) -> Place {

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use crate::base::ids::ServerId;
 use crate::base::limits::{ENDPOINTS_MAX, NAME_BYTES_MAX, SERVERS_MAX};
 use crate::config::fault::{Faults, nearest};
+use crate::config::fetched;
 use crate::config::raw::{Entry, Node};
 use crate::config::servers::server_names;
 use crate::config::settings::{EndpointSettings, Names};
@@ -58,6 +59,7 @@ fn endpoint(entry: &Entry, servers: &HashMap<&str, usize>, faults: &mut Faults) 
     }
     let node = &entry.node;
     let mut out = EndpointSettings::new(&entry.key, members(node, &path, servers, faults));
+    out.audience = fetched::one_or_several(node, &path, "audience", faults);
     out.sse = node.get("sse").is_some_and(Node::is_true);
     out.instructions = node.get("instructions").is_none_or(Node::is_true);
     match node.get("names").and_then(Node::text) {

@@ -5,7 +5,8 @@ use serde_json::{Map, Value, json};
 
 use crate::base::limits::{
     APPROVAL_MS_MIN, BATCH_MESSAGES_MAX, BODY_BYTES_MAX, CONFIG_MS_MAX, CONFIG_SESSION_MS_MAX, CONNECTIONS_MAX,
-    HEALTH_FAILURES_MAX, HEALTH_OPEN_MS_MAX, LIMIT_CALLS_MAX, LIMIT_CONCURRENT_MAX, LIMIT_MS_MAX, NAME_BYTES_MAX,
+    HEALTH_FAILURES_MAX, HEALTH_OPEN_MS_MAX, INTROSPECTION_CACHE_MS_MAX, KEYS_REFRESH_MS_MIN, LIMIT_CALLS_MAX,
+    LIMIT_CONCURRENT_MAX, LIMIT_MS_MAX, NAME_BYTES_MAX, OTLP_INTERVAL_MS_MIN, OTLP_TIMEOUT_MS_MAX,
     PROCESS_CONNECTIONS_MAX, PROCESS_SESSIONS_MAX, REASON_BYTES_MAX, SHARDS_MAX, STREAM_KEEPALIVE_MS_MAX,
     STREAM_RESUME_MS_MAX,
 };
@@ -34,6 +35,8 @@ pub(crate) enum State {
 pub(crate) enum Kind {
     /// Any text.
     Text,
+    /// A text that nobody may read who was not meant to: wiped after use, in no message, and best written elsewhere.
+    Secret,
     /// A text of this form; looked into by `check`, shown to editors.
     Form(&'static Form),
     Flag,
@@ -132,8 +135,7 @@ pub(crate) const ROOT: &[Key] = &[
     Key::new("policy", Kind::Block(POLICY), "Who may call what. Without it everything is refused."),
     Key::new("audit", Kind::Block(AUDIT), "The record: one decision for every call, and its outcome."),
     Key::new("limits", Kind::Block(LIMITS), "Bounds of the gateway itself. The defaults suit most."),
-    Key::new("telemetry", Kind::Any, "Export of metrics and traces.")
-        .later("nothing is sent to a collector yet: let it fetch the admin listener's /metrics; leave it out"),
+    Key::new("telemetry", Kind::Block(TELEMETRY), "Metrics and traces for a collector that speaks OTLP."),
     Key::new("sessions", Kind::Block(SESSIONS), "How many sessions of clients there may be, and for how long."),
 ];
 
@@ -190,6 +192,17 @@ const AUTH: &[Key] = &[
         Kind::Flag,
         "Lets `anonymous: allow` stand with a listener that is not on loopback. Default: `false`.",
     ),
+    Key::new(
+        "scopes",
+        Kind::List(&Kind::Form(&SCOPE)),
+        "What a client without a token is told to ask its issuer for. Default: nothing.",
+    ),
+    Key::new(
+        "legacy_metadata",
+        Kind::Flag,
+        "Whether clients of revision 2025-03-26 find the metadata of the one issuer at the gateway's own origin. \
+         Default: `false`.",
+    ),
 ];
 
 const ISSUER: &[Key] = &[
@@ -200,11 +213,22 @@ const ISSUER: &[Key] = &[
         Kind::Either(&[Kind::Text, Kind::List(&Kind::Text)]),
         "What a token's `aud` must name instead. Default: the endpoint's own URL.",
     ),
-    Key::new("jwks", Kind::Block(JWKS), "The issuer's public keys (RFC 7517).")
-        .required("this version does not discover them: write `jwks: { file: ./jwks.json }`"),
+    Key::new(
+        "jwks",
+        Kind::Either(&[
+            Kind::Word(&[Word::new("off", "It has none: its tokens are opaque, and it is asked about each.")]),
+            Kind::Block(JWKS),
+        ]),
+        "The issuer's public keys (RFC 7517). Default: wherever its own metadata says.",
+    ),
+    Key::new(
+        "introspection",
+        Kind::Block(INTROSPECTION),
+        "How tokens that are not JWTs are judged (RFC 7662); for one issuer at most. Default: they are refused.",
+    ),
     Key::new(
         "algorithms",
-        Kind::List(&Kind::Word(ALGORITHMS)),
+        Kind::List(&Kind::Word(&ALGORITHMS)),
         "The signatures that are believed. Default: all of them.",
     ),
     Key::new(
@@ -223,11 +247,22 @@ const ISSUER: &[Key] = &[
         "The claim for the tasks the token may work on: a text, a text with blanks, or an array. Default: \
          `claims.tasks`.",
     ),
-    Key::new("typ", Kind::List(&Kind::Text), "The `typ` headers that are believed. Default: `[at+jwt, JWT]`."),
-    Key::new("private", Kind::Any, "Private ranges its documents may be fetched from.")
-        .later("nothing is fetched yet: name the key set with `jwks.file`, and leave this out"),
-    Key::new("ca", Kind::Any, "The authority behind the issuer's TLS certificate.")
-        .later("nothing is fetched yet: name the key set with `jwks.file`, and leave this out"),
+    Key::new(
+        "typ",
+        Kind::List(&Kind::Text),
+        "The `typ` headers that are believed; `none` for tokens without one. Default: `[at+jwt, JWT]`.",
+    ),
+    Key::new(
+        "private",
+        NETWORKS,
+        "Networks that its documents may be fetched from although they are not public. Default: none.",
+    ),
+    Key::new(
+        "ca",
+        Kind::Form(&PATH),
+        "The authorities that the certificate of what is fetched must come from, a PEM file. Default: those of the \
+         system.",
+    ),
     Key::new(
         "claims",
         CLAIM_TYPES,
@@ -237,14 +272,60 @@ const ISSUER: &[Key] = &[
 ];
 
 const JWKS: &[Key] = &[
-    Key::new("file", Kind::Form(&PATH), "A file with the issuer's key set.")
-        .required("name the file: `jwks: { file: ./jwks.json }`"),
-    Key::new("url", Kind::Any, "Where the issuer publishes its key set.")
-        .later("save the key set beside the configuration and write `jwks: { file: ./jwks.json }`"),
+    Key::new("file", Kind::Form(&PATH), "A file with its key set. Read again when it changes."),
+    Key::new("url", Kind::Form(&FETCHED), "Where it publishes its key set. Default: wherever its own metadata says."),
+    Key::new(
+        "refresh",
+        Kind::Duration(KEYS_REFRESH_MS_MIN, CONFIG_MS_MAX),
+        "How often what is published is looked at again. Default: `5m`.",
+    ),
+    Key::new(
+        "stale",
+        Kind::Duration(KEYS_REFRESH_MS_MIN, CONFIG_MS_MAX),
+        "So long keys are believed that cannot be looked at again; then nobody is let in by them. Default: `1h`.",
+    ),
 ];
 
+const INTROSPECTION: &[Key] = &[
+    Key::new("url", Kind::Form(&FETCHED), "The introspection endpoint. Default: wherever its metadata says."),
+    CLIENT_ID,
+    CLIENT_SECRET,
+    CLIENT_KEY,
+    CLIENT_AUTH,
+    Key::new(
+        "cache",
+        Kind::Duration(0, INTROSPECTION_CACHE_MS_MAX),
+        "So long an answer is believed, and never beyond the token's end. Default: `30s`.",
+    ),
+];
+
+const CLIENT_ID: Key = Key::new("client_id", Kind::Text, "Who the gateway is there.")
+    .required("write the id that the gateway is registered with: `client_id: portcullis`");
+const CLIENT_SECRET: Key =
+    Key::new("client_secret", Kind::Secret, "Its proof: a secret, `\"${file:./secrets/client}\"`.");
+const CLIENT_KEY: Key =
+    Key::new("client_key", Kind::Block(SIGNING_KEY), "Its proof instead: a private key (`private_key_jwt`, RFC 7523).");
+const CLIENT_AUTH: Key = Key::new(
+    "auth",
+    Kind::Word(&[
+        Word::new("basic", "In the `Authorization` field (`client_secret_basic`)."),
+        Word::new("post", "In the form (`client_secret_post`)."),
+    ]),
+    "How `client_secret` is shown. Default: `basic`.",
+);
+
+const SIGNING_KEY: &[Key] = &[
+    Key::new("file", Kind::Form(&PATH), "The key, a PEM file of PKCS #8, not encrypted. Read again when it changes.")
+        .required("name its PEM file: `file: ./secrets/client.pem`"),
+    Key::new("algorithm", Kind::Word(SIGNED_WITH), "What is signed with. Default: `ES256`."),
+    Key::new("key_id", Kind::Text, "Its `kid`, as it is registered. Default: none."),
+];
+
+/// What the gateway can sign with, a subset of what it can verify.
+const SIGNED_WITH: &[Word] = &[ALGORITHMS[0], ALGORITHMS[1], ALGORITHMS[2], ALGORITHMS[3], ALGORITHMS[6]];
+
 /// What jsonwebtoken can verify with a public key. Shared secrets (HS*) are never believed.
-const ALGORITHMS: &[Word] = &[
+const ALGORITHMS: [Word; 9] = [
     Word::new("ES256", "ECDSA on P-256 with SHA-256."),
     Word::new("ES384", "ECDSA on P-384 with SHA-384."),
     Word::new("EdDSA", "Ed25519."),
@@ -322,11 +403,23 @@ const SERVER: &[Key] = &[
         Kind::Either(&[
             Kind::Word(&[
                 Word::new("strip", "The caller's token stays here."),
-                Word::new("forward", "The caller's own token.").later("leave it out: the caller's token stays here"),
+                Word::new("forward", "The caller's own token: only for a server that shares the gateway's audience."),
             ]),
             Kind::Block(CREDENTIALS),
         ]),
         "What the server is shown. Default: `strip`, nothing.",
+    ),
+    Key::new(
+        "identity_headers",
+        Kind::Named("field", &Kind::Form(&IDENTITY)),
+        "What the server is told of the caller, by field: `subject`, `agent`, `issuer`, `task`, or a claim. Default: \
+         nothing.",
+    ),
+    Key::new(
+        "catalogue",
+        Kind::Block(CATALOGUE),
+        "Where `credentials` differ from caller to caller: what the gateway itself looks at its lists with. Default: \
+         nothing.",
     ),
     Key::new(
         "pin",
@@ -380,12 +473,126 @@ const SERVER_TLS: &[Key] = &[
 ];
 
 const CREDENTIALS: &[Key] = &[
-    Key::new("bearer", Kind::Any, "A token of the gateway's own.")
-        .later("let the server trust the gateway's address, or put a proxy that adds the token between them"),
-    Key::new("header", Kind::Any, "A header of the gateway's own.")
-        .later("let the server trust the gateway's address, or put a proxy that adds the header between them"),
-    Key::new("exchange", Kind::Any, "RFC 8693: the caller's token, traded for one meant for this server.")
-        .later("let the server trust the gateway's address, or put a proxy that adds a token between them"),
+    BEARER,
+    HEADER,
+    BASIC,
+    CLIENT_CREDENTIALS,
+    Key::new(
+        "exchange",
+        Kind::Block(GRANT),
+        "The caller's token, traded for one that is meant for this server (RFC 8693).",
+    ),
+];
+
+const CATALOGUE: &[Key] = &[BEARER, HEADER, BASIC, CLIENT_CREDENTIALS];
+
+const BEARER: Key = Key::new("bearer", Kind::Secret, "A token, the same for everybody: `\"${file:./secrets/token}\"`.");
+const HEADER: Key = Key::new("header", Kind::Block(HEADER_PARTS), "A field, the same for everybody.");
+const BASIC: Key =
+    Key::new("basic", Kind::Block(BASIC_PARTS), "A user and a password (RFC 7617), the same for everybody.");
+const CLIENT_CREDENTIALS: Key = Key::new(
+    "client_credentials",
+    Kind::Block(GRANT),
+    "A token that the gateway has for itself (RFC 6749, 4.4), the same for everybody.",
+);
+
+const HEADER_PARTS: &[Key] = &[
+    Key::new("name", Kind::Form(&FIELD_NAME), "Its name.").required("name the field: `name: X-Api-Key`"),
+    Key::new("value", Kind::Secret, "Its value.").required("give it a value: `value: \"${file:./secrets/key}\"`"),
+];
+
+const BASIC_PARTS: &[Key] = &[
+    Key::new("username", Kind::Text, "The user.").required("name the user: `username: portcullis`"),
+    Key::new("password", Kind::Secret, "Its password.")
+        .required("give it a password: `password: \"${file:./secrets/password}\"`"),
+];
+
+const GRANT: &[Key] = &[
+    Key::new("token_url", Kind::Form(&FETCHED), "The token endpoint.")
+        .required("name the token endpoint: `token_url: https://idp.example.com/token`"),
+    CLIENT_ID,
+    CLIENT_SECRET,
+    CLIENT_KEY,
+    CLIENT_AUTH,
+    Key::new("scope", Kind::Text, "The scopes that are asked for, with blanks between. Default: the issuer decides."),
+    Key::new(
+        "audience",
+        Kind::Either(&[Kind::Text, Kind::List(&Kind::Text)]),
+        "Whom the token is for, as its issuer calls it. Default: the issuer decides.",
+    ),
+    Key::new(
+        "resource",
+        Kind::Either(&[Kind::Form(&RESOURCE), Kind::List(&Kind::Form(&RESOURCE))]),
+        "Whom the token is for, as a URL (RFC 8707). Default: the issuer decides.",
+    ),
+    Key::new(
+        "private",
+        NETWORKS,
+        "Networks that the token endpoint may be in although they are not public. Default: none.",
+    ),
+    Key::new(
+        "ca",
+        Kind::Form(&PATH),
+        "The authorities that its certificate must come from, a PEM file. Default: those of the system.",
+    ),
+];
+
+const NETWORKS: Kind = Kind::List(&Kind::Form(&NETWORK));
+
+const TELEMETRY: &[Key] = &[
+    Key::new(
+        "otlp",
+        Kind::Either(&[Kind::Form(&COLLECTOR), Kind::Block(OTLP)]),
+        "The collector's base URL, of OTLP over HTTP; or keys. Default: nothing is sent.",
+    ),
+    Key::new("traces", Kind::Decimal, "The share of traces that begin here and are recorded, 0 to 1. Default: 0."),
+    Key::new("notification_traces", Kind::Decimal, "The same for traces that begin with a notification. Default: 0."),
+    Key::new(
+        "trace_context",
+        Kind::Word(&[
+            Word::new("continue", "It is the parent, and its word on sampling counts."),
+            Word::new("link", "A new trace begins here, with a link to it."),
+            Word::new("drop", "It is not looked at."),
+        ]),
+        "What a caller's own trace context is worth. Default: `continue`.",
+    ),
+    Key::new(
+        "baggage",
+        Kind::List(&Kind::Form(&BAGGAGE)),
+        "Keys of a caller's baggage that go on to servers. Default: none.",
+    ),
+    Key::new("denial_is_error", Kind::Flag, "Whether a refusal is an error of its span. Default: `true`."),
+    Key::new(
+        "resource",
+        Kind::Named("attribute", &Kind::Text),
+        "Attributes of the gateway itself: `deployment.environment.name: prod`.",
+    ),
+    Key::new(
+        "session_buckets",
+        Kind::Word(&[
+            Word::new("advised", "As the conventions say: up to 300 s."),
+            Word::new("long", "For sessions of hours and days."),
+        ]),
+        "The buckets of the histograms of sessions. Default: `advised`.",
+    ),
+];
+
+const OTLP: &[Key] = &[
+    Key::new("url", Kind::Form(&COLLECTOR), "Its base URL; `/v1/traces` and `/v1/metrics` are behind it.")
+        .required("write url: http://127.0.0.1:4318"),
+    Key::new("headers", Kind::Named("field", &Kind::Secret), "Fields that it wants, its key for example."),
+    Key::new(
+        "ca",
+        Kind::Form(&PATH),
+        "The authorities that its certificate must come from, a PEM file. Default: those of the system.",
+    ),
+    Key::new(
+        "interval",
+        Kind::Duration(OTLP_INTERVAL_MS_MIN, CONFIG_MS_MAX),
+        "Between two pushes of metrics. Default: `15s`.",
+    ),
+    Key::new("timeout", Kind::Duration(1, OTLP_TIMEOUT_MS_MAX), "One push may take so long. Default: `5s`."),
+    Key::new("metrics", Kind::Flag, "Whether metrics are pushed too. Default: `true`."),
 ];
 
 const ENDPOINT: &[Key] = &[
@@ -411,6 +618,11 @@ const ENDPOINT: &[Key] = &[
         "sse",
         Kind::Flag,
         "Whether clients of the deprecated HTTP+SSE transport of 2024-11-05 are served here too. Default: `false`.",
+    ),
+    Key::new(
+        "audience",
+        Kind::Either(&[Kind::Text, Kind::List(&Kind::Text)]),
+        "What a token's `aud` may name instead of this endpoint's own URL. Default: that URL alone.",
     ),
 ];
 
@@ -676,6 +888,29 @@ const PATH: Form =
     Form { what: "a path; a relative one starts at this file's folder", example: "./portcullis", pattern: "." };
 const SERVER_URL: Form =
     Form { what: "an http or https URL", example: "http://127.0.0.1:9001/mcp", pattern: "^[Hh][Tt][Tt][Pp][Ss]?://." };
+const FETCHED: Form =
+    Form { what: "an https URL", example: "https://idp.example.com/token", pattern: "^[Hh][Tt][Tt][Pp][Ss]?://." };
+const RESOURCE: Form =
+    Form { what: "a URL", example: "https://crm.internal.example", pattern: "^[A-Za-z][A-Za-z0-9+.-]*:[^#]+$" };
+const COLLECTOR: Form = Form {
+    what: "an http or https URL",
+    example: "http://127.0.0.1:4318",
+    pattern: "^[Hh][Tt][Tt][Pp][Ss]?://[^?#]+$",
+};
+const NETWORK: Form = Form {
+    what: "a network",
+    example: "10.0.0.0/8",
+    pattern: r"^(\d+\.\d+\.\d+\.\d+(/\d{1,2})?|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(/\d{1,3})?)$",
+};
+const SCOPE: Form = Form { what: "a scope", example: "mcp:tools", pattern: r"^[!#-\[\]-~]+$" };
+const FIELD_NAME: Form =
+    Form { what: "a field's name", example: "X-Api-Key", pattern: r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$" };
+const IDENTITY: Form = Form {
+    what: "`subject`, `agent`, `issuer`, `task` or a claim",
+    example: "claims.sub",
+    pattern: r#"^(subject|agent|issuer|task|claims(\.[^.\[]+|\["[^"]+"\])+)$"#,
+};
+const BAGGAGE: Form = Form { what: "a key of baggage", example: "tenant", pattern: r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$" };
 const TLS_NAME: Form =
     Form { what: "a host name or an address", example: "crm.internal.example", pattern: r"^[0-9A-Za-z._:-]+$" };
 const VARIABLE: Form = Form { what: "a variable's name", example: "PATH", pattern: "^[A-Za-z_][A-Za-z0-9_]*$" };
@@ -722,11 +957,6 @@ impl Word {
     pub(crate) const fn new(text: &'static str, doc: &'static str) -> Self {
         Self { text, state: State::Served, doc }
     }
-
-    const fn later(mut self, instead: &'static str) -> Self {
-        self.state = State::Later(instead);
-        self
-    }
 }
 
 /// The JSON Schema (draft-07, which every editor knows) of the file, pretty-printed, with a newline at the end. Keys
@@ -769,7 +999,7 @@ fn property(key: &Key) -> Value {
 
 fn kind(kind_of: &Kind) -> Value {
     match kind_of {
-        Kind::Text => json!({ "type": "string" }),
+        Kind::Text | Kind::Secret => json!({ "type": "string" }),
         Kind::Form(form) => text(form.pattern),
         Kind::Flag => json!({ "type": "boolean" }),
         Kind::Count(least, most) => json!({ "type": "integer", "minimum": least, "maximum": most }),
@@ -802,7 +1032,8 @@ fn named(what: &str, of: Value) -> Value {
         "server" => "^[a-z][a-z0-9-]*$",
         "variable" => "^[A-Za-z_][A-Za-z0-9_]*$",
         "path" => "^/",
-        "claim" => ".",
+        "claim" | "attribute" => ".",
+        "field" => FIELD_NAME.pattern,
         "pattern" => PATTERN.pattern,
         _ => r"^[!-+\--~]+$",
     };

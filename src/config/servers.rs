@@ -7,7 +7,7 @@ use crate::base::limits::{
     COMMAND_ARGS_MAX, COMMAND_ENV_MAX, HEALTH_FAILURES_DEFAULT, HEALTH_INTERVAL_MS_DEFAULT, HEALTH_INTERVAL_MS_MIN,
     HEALTH_OPEN_MS_DEFAULT, NAME_BYTES_MAX, SERVER_INSTANCES_MAX, SERVERS_MAX,
 };
-use crate::config::auth::Credentials;
+use crate::config::credentials::{self, Shown};
 use crate::config::expand;
 use crate::config::fault::Faults;
 use crate::config::files::Files;
@@ -45,6 +45,11 @@ fn server(entry: &Entry, limits: &Limits, files: Files<'_>, faults: &mut Faults)
     one_place(entry, &path, faults);
     let reach = if node.has("command") {
         foreign_keys(node, &path, &OF_URLS, "a command has no use for it", faults);
+        if let Some(written) = node.get("credentials").filter(|written| written.text() != Some("strip")) {
+            let message = "a command has pipes, and nothing to show a credential in";
+            let hint = "write what it needs into `env`: env: { API_KEY: \"${file:./secrets/key}\" }";
+            faults.error(&written.at, &join(&path, "credentials"), message, hint);
+        }
         command(node, &path, files, faults).map(Reach::Command)
     } else {
         let hint = "it is for a server that is started with `command`";
@@ -52,6 +57,10 @@ fn server(entry: &Entry, limits: &Limits, files: Files<'_>, faults: &mut Faults)
         instances(node, &path, files, faults).map(Reach::Http)
     };
     let reach = reach?;
+    let shown = match &reach {
+        Reach::Http(instances) => credentials::shown(node, &path, instances, files, faults)?,
+        Reach::Command(_) => Shown::default(),
+    };
     let several = matches!(&reach, Reach::Http(instances) if instances.len() > 1);
     Some(ServerSettings {
         name: Arc::from(entry.key.as_str()),
@@ -62,9 +71,9 @@ fn server(entry: &Entry, limits: &Limits, files: Files<'_>, faults: &mut Faults)
         pin: if node.get("pin").and_then(Node::text) == Some("quarantine") { Pin::Quarantine } else { Pin::Warn },
         concurrency: node.get("concurrency").and_then(small),
         health: health(node, &path, several, faults),
-        credentials: Credentials::default(),
-        identity_headers: Vec::new(),
-        catalogue: None,
+        credentials: shown.credentials,
+        identity_headers: shown.identity_headers,
+        catalogue: shown.catalogue,
         reach,
     })
 }
@@ -308,4 +317,4 @@ fn small(node: &Node) -> Option<u32> {
 
 const PLACES: [&str; 3] = ["url", "urls", "command"];
 const OF_COMMANDS: [&str; 5] = ["cwd", "env", "inherit", "user", "sharing"];
-const OF_URLS: [&str; 3] = ["tls", "transport", "health"];
+const OF_URLS: [&str; 5] = ["tls", "transport", "health", "identity_headers", "catalogue"];

@@ -5,7 +5,7 @@ use std::mem;
 use std::path::Path;
 
 use crate::config::expand::{self, Source};
-use crate::config::fault::{Faults, nearest};
+use crate::config::fault::{Faults, lines_of, nearest};
 use crate::config::raw::{Block, Entry, Node, Place, Value};
 use crate::config::schema::{Key, Kind, ROOT, State, Word};
 
@@ -72,6 +72,9 @@ impl Shaper<'_> {
             match keys.iter().find(|key| key.name == entry.key) {
                 None => {
                     self.faults.error(&entry.key_at, &here, "is not a key", unknown_hint(&entry.key, keys, path));
+                    if keys.iter().any(|key| matches!(key.kind, Kind::Secret)) {
+                        self.veil(&entry.node);
+                    }
                     block.partial = true;
                 }
                 Some(Key { state: State::Later(instead), .. }) => {
@@ -110,6 +113,9 @@ impl Shaper<'_> {
         if matches!(kind, Kind::Any) {
             return;
         }
+        if matches!(kind, Kind::Secret) {
+            self.secret(node, path);
+        }
         if !self.expand(node, path) {
             return;
         }
@@ -138,8 +144,24 @@ impl Shaper<'_> {
             Kind::Count(least, most) => self.amount(node, path, kind, digits, (*least, *most)),
             Kind::Duration(least, most) => self.amount(node, path, kind, milliseconds, (*least, *most)),
             Kind::Size(least, most) => self.amount(node, path, kind, bytes, (*least, *most)),
-            Kind::Text | Kind::Form(_) | Kind::Either(_) | Kind::Any => {}
+            Kind::Text | Kind::Secret | Kind::Form(_) | Kind::Either(_) | Kind::Any => {}
         }
+    }
+
+    /// What a secret is written as is shown to nobody, and best written elsewhere.
+    fn secret(&mut self, node: &mut Node, path: &str) {
+        self.veil(node);
+        if node.text().is_some_and(|text| !text.is_empty() && !text.contains("${")) {
+            let message = "is a secret, and written for everybody to read who may read this file";
+            self.faults.warn(&node.at, path, message, "write it as \"${file:./secrets/NAME}\" or \"${NAME}\"");
+        }
+        node.foreign = true;
+    }
+
+    /// No fault shows the lines that this is written on.
+    fn veil(&mut self, node: &Node) {
+        self.faults.veil(lines_of(self.text, &node.spelt));
+        self.faults.veil(node.at.line..=node.at.line);
     }
 
     /// Whether the text, if it is one, is now what it stands for.
@@ -166,6 +188,11 @@ impl Shaper<'_> {
     }
 
     fn misfit(&mut self, node: &mut Node, kind: &Kind, path: &str) {
+        if leads_to_secrets(kind) && misfit_hint(node, kind).is_none() {
+            // A secret without its key, most likely.
+            self.veil(node);
+            node.foreign = true;
+        }
         let message = match (kind, &node.value) {
             (Kind::Either(_), Value::Text(_)) => {
                 format!("{} is not {}", quoted(node), describe(kind))
@@ -250,13 +277,23 @@ impl Shaper<'_> {
     }
 }
 
+/// Whether a text here may be one that belongs under a key.
+fn leads_to_secrets(kind: &Kind) -> bool {
+    match kind {
+        Kind::Secret => true,
+        Kind::Block(keys) => keys.iter().any(|key| matches!(key.kind, Kind::Secret)),
+        Kind::Either(kinds) => kinds.iter().any(leads_to_secrets),
+        _ => false,
+    }
+}
+
 type Read = fn(&str) -> Option<u64>;
 
 /// Whether the value is of this shape at all; what a text says is looked at later.
 fn fits(kind: &Kind, node: &Node) -> bool {
     match (kind, &node.value) {
         (Kind::Any, _)
-        | (Kind::Text | Kind::Form(_) | Kind::Duration(..) | Kind::Size(..), Value::Text(_))
+        | (Kind::Text | Kind::Secret | Kind::Form(_) | Kind::Duration(..) | Kind::Size(..), Value::Text(_))
         | (Kind::Flag, Value::Flag(_))
         | (Kind::Count(..) | Kind::Decimal, Value::Number(_))
         | (Kind::List(_), Value::List(_))
@@ -324,22 +361,30 @@ fn spell(kind: &Kind, amount: u64) -> String {
 
 fn describe(kind: &Kind) -> String {
     match kind {
-        Kind::Text => "a text".to_owned(),
+        Kind::Text | Kind::Secret => "a text".to_owned(),
         Kind::Form(form) => form.what.to_owned(),
         Kind::Flag => "true or false".to_owned(),
         Kind::Count(least, most) => format!("a whole number from {least} to {most}"),
         Kind::Decimal => "a number from 0".to_owned(),
         Kind::Duration(..) => "a duration".to_owned(),
         Kind::Size(..) => "a size".to_owned(),
-        Kind::Word(words) => {
-            let served = words.iter().filter(|word| matches!(word.state, State::Served));
-            alternatives(served.map(|word| quote(word.text)).collect())
-        }
+        Kind::Word(_) | Kind::Either(_) => alternatives(each(kind)),
         Kind::List(_) => "a list".to_owned(),
         Kind::Block(_) => "keys".to_owned(),
         Kind::Named(what, _) => format!("keys, each the name of a {what}"),
-        Kind::Either(kinds) => alternatives(kinds.iter().map(describe).collect()),
         Kind::Any => "a value".to_owned(),
+    }
+}
+
+/// What each of them is that a value may be.
+fn each(kind: &Kind) -> Vec<String> {
+    match kind {
+        Kind::Word(words) => {
+            let served = words.iter().filter(|word| matches!(word.state, State::Served));
+            served.map(|word| quote(word.text)).collect()
+        }
+        Kind::Either(kinds) => kinds.iter().flat_map(each).collect(),
+        kind => vec![describe(kind)],
     }
 }
 
@@ -378,7 +423,7 @@ fn misfit_hint(node: &Node, kind: &Kind) -> Option<String> {
             let items: Vec<&str> = text.split([' ', ',']).filter(|item| !item.is_empty()).collect();
             format!("write [{}]", items.join(", "))
         }
-        (Kind::Text, Value::Number(_) | Value::Flag(_)) => "put it in quotes".to_owned(),
+        (Kind::Text | Kind::Secret, Value::Number(_) | Value::Flag(_)) => "put it in quotes".to_owned(),
         (Kind::Form(form), _) => format!("write {}", form.example),
         (Kind::Either([Kind::Form(form), ..] | [.., Kind::Form(form)]), _) => {
             format!("write {}", form.example)

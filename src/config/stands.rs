@@ -107,7 +107,7 @@ impl Stands {
         let hint = Some(misfit.hint.to_string()).filter(|hint| !hint.is_empty());
         let Some(spot) = spot else {
             let message = format!("{message}, at character {} of its {}", misfit.column, misfit.place);
-            return Fault { file: None, weight, line: 1, column: 1, path: String::new(), message, hint };
+            return Fault { file: None, weight, line: 1, column: 1, path: String::new(), message, hint, veiled: false };
         };
         let file = spot.file.as_ref().map_or(&*self.text, |file| &file.text);
         let text = misfit.place.condition(rule).map(|condition| condition.text()).unwrap_or_default();
@@ -133,6 +133,7 @@ impl Stands {
                 path: String::new(),
                 message,
                 hint: None,
+                veiled: false,
             };
         };
         spot.fault(Weight::Warning, &spot.at, message, None)
@@ -142,6 +143,6 @@ impl Stands {
 impl Spot {
     fn fault(&self, weight: Weight, at: &At, message: String, hint: Option<String>) -> Fault {
         let (file, path) = (self.file.clone(), self.path.to_string());
-        Fault { file, weight, line: at.line, column: at.column, path, message, hint }
+        Fault { file, weight, line: at.line, column: at.column, path, message, hint, veiled: false }
     }
 }

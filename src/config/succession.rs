@@ -11,7 +11,7 @@ use crate::identity::active::ActiveTask;
 use crate::identity::caller::Caller;
 use crate::policy::rule::PolicySet;
 
-use super::Settings;
+use super::{EndpointSettings, Settings};
 
 /// What callers of the epoch before are in this one.
 #[derive(Debug, Default)]
@@ -91,8 +91,9 @@ impl Succession {
 /// Whether callers verified under one configuration are exactly the same under another.
 #[must_use]
 pub fn same_callers(before: &Settings, now: &Settings) -> bool {
-    let endpoints = |settings: &Settings| -> Vec<(String, String)> {
-        settings.endpoints.iter().map(|endpoint| (endpoint.path.clone(), endpoint.resource.clone())).collect()
+    let endpoints = |settings: &Settings| -> Vec<(String, String, Vec<String>)> {
+        let names = |it: &EndpointSettings| (it.path.clone(), it.resource.clone(), it.audience.clone());
+        settings.endpoints.iter().map(names).collect()
     };
     before.anonymous == now.anonymous
         && before.issuers == now.issuers

@@ -1,15 +1,17 @@
 //! What a call may have to wait for because only the plane can fetch it: the plane is asked once for all shards, and the
 //! call looks again each time it has brought something.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::future::{Future as _, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 
+use crate::base::limits::ERRAND_WAITERS_MAX;
 use crate::base::secret::Secret;
+use crate::base::slab::{Key, Slab};
 use crate::base::time::Moment;
-use crate::config::Grant;
+use crate::config::{Grant, GrantMark};
 use crate::identity::caller::Caller;
 use crate::identity::liveness::Liveness;
 use crate::ledger::errands::Look;
@@ -23,10 +25,17 @@ pub struct TokenErrand {
     pub grant: Arc<Grant>,
     /// The server it is for, by its digest.
     pub server: u64,
-    /// The caller's own token, where that is what is given for it (RFC 8693, 2.1).
-    pub subject: Option<Secret>,
-    /// Who it is for, where it is for one caller: what is revoked drops it.
-    pub caller: Option<Arc<Caller>>,
+    /// For whom, where it is in exchange for a caller's own (RFC 8693); `None` for the gateway's (RFC 6749, 4.4).
+    pub on_behalf: Option<OnBehalf>,
+}
+
+/// A caller, and the token that it came with.
+#[derive(Debug)]
+pub struct OnBehalf {
+    /// As it stood behind `Bearer`.
+    pub token: Secret,
+    /// Whose it is.
+    pub caller: Arc<Caller>,
 }
 
 /// A token for a server.
@@ -36,10 +45,18 @@ pub struct Issued {
     pub value: Secret,
     /// When it ends, seconds since 1970; `None` where its issuer did not say.
     pub expires_unix_s: Option<u64>,
-    /// See [`TokenErrand::caller`].
+    /// When it came.
+    pub fetched: Moment,
+    /// Until then whoever holds it need not look again. Afterwards a look may find a newer one, or has one fetched.
+    pub fresh: Moment,
+    /// From then on it is not to be shown any more.
+    pub until: Moment,
+    /// Who it is for, where it is for one caller: what is revoked drops it.
     pub caller: Option<Arc<Caller>>,
     /// See [`TokenErrand::server`].
     pub server: u64,
+    /// The grant that it was had by: a reload that changes that drops it.
+    pub grant: GrantMark,
 }
 
 /// An opaque token that its issuer is to judge.
@@ -70,31 +87,84 @@ pub enum Judged {
 /// Those on a shard that wait for the plane.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
-    /// How often the plane has rung.
-    turn: Cell<u64>,
-    wakers: RefCell<Vec<Waker>>,
+    wakers: RefCell<Slab<Option<Waker>>>,
 }
 
 impl Waiting {
     /// The plane has brought something.
     pub(super) fn ring(&self) {
-        self.turn.set(self.turn.get() + 1);
         // Taken out first: who is woken may wait again at once.
-        let wakers = self.wakers.take();
-        wakers.into_iter().for_each(Waker::wake);
+        let mut due: Vec<Waker> = Vec::new();
+        self.wakers.borrow_mut().values_mut().for_each(|waker| due.extend(waker.take()));
+        due.into_iter().for_each(Waker::wake);
+    }
+
+    /// A place to wait at; `None` when `limits::ERRAND_WAITERS_MAX` are taken.
+    pub(super) fn seat(&self) -> Option<Seat<'_>> {
+        let mut wakers = self.wakers.borrow_mut();
+        (wakers.len() < ERRAND_WAITERS_MAX).then(|| Seat { waiting: self, key: wakers.insert(None) })
     }
 }
 
-/// Looks until it is there, could not be had, or it is `until`: then [`Look::Wait`].
+/// One that waits: however often it is polled, one waker. Left when it is let go of.
+pub(super) struct Seat<'a> {
+    waiting: &'a Waiting,
+    key: Key,
+}
+
+impl Seat<'_> {
+    /// The plane has brought nothing yet that it waits for: it is woken by this when it has.
+    pub(super) fn wake_by(&self, waker: &Waker) {
+        if let Some(place) = self.waiting.wakers.borrow_mut().get_mut(self.key)
+            && !place.as_ref().is_some_and(|known| known.will_wake(waker))
+        {
+            *place = Some(waker.clone());
+        }
+    }
+}
+
+impl Drop for Seat<'_> {
+    fn drop(&mut self) {
+        let _ = self.waiting.wakers.borrow_mut().remove(self.key);
+    }
+}
+
+/// Looks until it is there, could not be had, or it is `until`: then [`Look::Wait`]. [`Look::Full`] also where too many
+/// of this shard wait already.
 pub(super) async fn brought<A>(shard: &Shard, until: Moment, mut look: impl FnMut() -> Look<A>) -> Look<A> {
+    let first = look();
+    if !matches!(first, Look::Wait) {
+        return first;
+    }
+    let Some(seat) = shard.waiting.seat() else { return Look::Full };
     let mut alarm = pin!(shard.timers.sleep_until(until));
     poll_fn(|cx| {
         let found = look();
         if !matches!(found, Look::Wait) || alarm.as_mut().poll(cx).is_ready() {
             return Poll::Ready(found);
         }
-        shard.waiting.wakers.borrow_mut().push(cx.waker().clone());
+        seat.wake_by(cx.waker());
         Poll::Pending
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_waker_each_and_a_bound() {
+        let waiting = Waiting::default();
+        let seats: Vec<Seat<'_>> = (0..ERRAND_WAITERS_MAX).filter_map(|_| waiting.seat()).collect();
+        assert!(seats.len() == ERRAND_WAITERS_MAX && waiting.seat().is_none());
+        for _ in 0..1_000 {
+            seats[0].wake_by(Waker::noop());
+        }
+        assert_eq!(waiting.wakers.borrow().len(), ERRAND_WAITERS_MAX);
+        waiting.ring();
+        drop(seats);
+        assert_eq!(waiting.wakers.borrow().len(), 0);
+        assert!(waiting.seat().is_some());
+    }
 }

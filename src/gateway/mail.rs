@@ -69,6 +69,8 @@ struct Letterbox {
 #[derive(Debug, Default)]
 struct Inside {
     letters: Vec<Letter>,
+    /// There is a [`Letter::Brought`]: one stands for all, and takes no other's place.
+    brought: bool,
     parcels: Vec<Parcel>,
     /// Received bytes of all parcels.
     parcel_bytes: usize,
@@ -98,7 +100,8 @@ impl Mail {
     }
 
     /// Puts a letter into every box, the writer's own too. A full box gets [`Letter::Missed`] instead; a cancellation is
-    /// just left out, and of a box that is half full already: many of them must not crowd out what has to be known.
+    /// just left out, and of a box that is half full already: many of them must not crowd out what has to be known. Of
+    /// [`Letter::Brought`] there is one in a box at a time.
     pub fn send(&self, letter: &Letter) {
         self.boxes.iter().for_each(|letterbox| letterbox.put(letter));
     }
@@ -115,6 +118,9 @@ impl Mail {
             let mut inside = letterbox.inside();
             letterbox.flag.store(false, Ordering::Release);
             inside.letters.drain(..).for_each(&mut each);
+            if std::mem::take(&mut inside.brought) {
+                each(Letter::Brought);
+            }
         }
     }
 
@@ -169,6 +175,9 @@ impl Letterbox {
                 Letter::Cancelled(cancel) if inside.letters.len() >= LETTERS_MAX / 2 => {
                     cancel.is_vain(false);
                 }
+                // Its bell has rung, and it has not looked yet.
+                Letter::Brought if inside.brought => return,
+                Letter::Brought => inside.brought = true,
                 letter if inside.letters.len() < LETTERS_MAX => inside.letters.push(letter.clone()),
                 _ => {
                     inside.letters.pop();
@@ -261,6 +270,20 @@ mod tests {
         assert_eq!(count(|letter| matches!(letter, Letter::Cancelled(_))), LETTERS_MAX / 2);
         assert_eq!(count(|letter| matches!(letter, Letter::Missed)), 1);
         assert!(matches!(got.last(), Some(Letter::Missed)));
+    }
+
+    #[test]
+    fn what_was_brought_is_told_once_and_crowds_out_nothing() {
+        let mail = Mail::new(1).unwrap();
+        for _ in 0..LETTERS_MAX {
+            mail.send(&Letter::Brought);
+            mail.send(&Letter::SessionEnded([1; 16]));
+        }
+        let got = taken(&mail, 0);
+        let brought = got.iter().filter(|letter| matches!(letter, Letter::Brought)).count();
+        assert_eq!((got.len(), brought), (LETTERS_MAX + 1, 1), "none is left out");
+        mail.send(&Letter::Brought);
+        assert!(matches!(taken(&mail, 0)[..], [Letter::Brought]), "and it is told again");
     }
 
     #[test]

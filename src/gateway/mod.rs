@@ -10,6 +10,7 @@ mod batch;
 mod beside;
 mod conn;
 pub mod control;
+pub mod credential;
 mod denial;
 pub mod errand;
 mod events;

@@ -3,6 +3,7 @@
 //! little before that while it is in use, so that nobody waits twice.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -23,6 +24,8 @@ pub struct Errands<Q, A> {
     max: usize,
     /// Errands that wait for the plane.
     queue_max: usize,
+    /// How often something was forgotten.
+    forgotten: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -75,6 +78,7 @@ impl<Q, A: Clone> Errands<Q, A> {
             bell: Condvar::new(),
             max: entries_max.div_ceil(STRIPES).max(1),
             queue_max,
+            forgotten: AtomicU64::new(0),
         }
     }
 
@@ -135,7 +139,28 @@ impl<Q, A: Clone> Errands<Q, A> {
 
     /// Forgets one thing: it is of no use any more. Whether it was there.
     pub fn forget(&self, key: &ErrandKey) -> bool {
-        self.stripe(key).remove(key).is_some()
+        let is_gone = self.stripe(key).remove(key).is_some();
+        self.forgotten.fetch_add(u64::from(is_gone), Ordering::Release);
+        is_gone
+    }
+
+    /// The same, where what was brought is still of this kind: somebody else may have been quicker, and what is there now
+    /// is new. Where nothing was brought yet, nothing is forgotten.
+    pub fn forget_if(&self, key: &ErrandKey, is_it: impl FnOnce(&A) -> bool) -> bool {
+        let mut stripe = self.stripe(key);
+        let brought = stripe.get(key).and_then(Entry::brought);
+        let is_gone = brought.is_some_and(is_it) && stripe.remove(key).is_some();
+        if is_gone {
+            self.forgotten.fetch_add(1, Ordering::Release);
+        }
+        is_gone
+    }
+
+    /// Counts up whenever something that was brought is forgotten before its end: whoever keeps a copy for a while looks
+    /// again then. One load.
+    #[must_use]
+    pub fn forgotten(&self) -> u64 {
+        self.forgotten.load(Ordering::Acquire)
     }
 
     /// Keeps what was brought only where `keep` says so; what the plane is at is forgotten too where `keep` is told
@@ -143,14 +168,9 @@ impl<Q, A: Clone> Errands<Q, A> {
     pub fn retain(&self, mut keep: impl FnMut(&ErrandKey, Option<&A>) -> bool) {
         for stripe in &self.stripes {
             let mut stripe = stripe.lock().unwrap_or_else(PoisonError::into_inner);
-            stripe.retain(|key, entry| {
-                let brought = entry.found.as_ref().and_then(|found| match &found.outcome {
-                    Outcome::Brought(what) => Some(what),
-                    Outcome::Failed(_) => None,
-                });
-                keep(key, brought)
-            });
+            stripe.retain(|key, entry| keep(key, entry.brought()));
         }
+        self.forgotten.fetch_add(1, Ordering::Release);
     }
 
     /// How many things are there, and how many errands wait.
@@ -164,6 +184,15 @@ impl<Q, A: Clone> Errands<Q, A> {
     fn stripe(&self, key: &ErrandKey) -> MutexGuard<'_, HashMap<ErrandKey, Entry<A>>> {
         let place = usize::from(key[0]) % STRIPES;
         self.stripes[place].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<A> Entry<A> {
+    fn brought(&self) -> Option<&A> {
+        match &self.found.as_ref()?.outcome {
+            Outcome::Brought(what) => Some(what),
+            Outcome::Failed(_) => None,
+        }
     }
 }
 

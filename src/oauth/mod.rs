@@ -5,4 +5,8 @@
 //! Start at `client` for who the gateway is there, `guard` for where it may look.
 //! Spec: RFC 6749, 7009, 7523, 7662, 8414, 8693, 8707; OpenID Connect Discovery 1.0; MCP authorization.
 
+pub mod assertion;
 pub mod client;
+pub mod form;
+pub mod grant;
+pub mod guard;

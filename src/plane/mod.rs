@@ -13,6 +13,7 @@ mod certs;
 mod client;
 mod counts;
 mod endpoints;
+mod fetch;
 mod journal;
 mod keeper;
 pub mod log;

@@ -156,6 +156,14 @@ pub fn server_name(name: &str) -> Result<ServerName<'static>, TlsFault> {
     ServerName::try_from(bare.to_owned()).map_err(|_| TlsFault::BadName)
 }
 
+/// The certificates of the authorities in a PEM text, in DER.
+///
+/// # Errors
+/// There is none, or it is no PEM.
+pub fn authorities(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsFault> {
+    certificates(text)
+}
+
 /// Whether there are certificates in a PEM text, and each can be read.
 ///
 /// # Errors

@@ -304,7 +304,7 @@ fn claims_have_types() {
     check(
         &policy("level: numbr, groups: [text, text], roles: [bool], '': list", "", "'true'"),
         &[
-            "3:70: auth.issuers[0].claims.level: `numbr` is not `text`, `number`, `bool`, `list` or `object` or a list (did you mean `number`?)",
+            "3:70: auth.issuers[0].claims.level: `numbr` is not `text`, `number`, `bool`, `list`, `object` or a list (did you mean `number`?)",
             "3:85: auth.issuers[0].claims.groups: a list's type is one word (write [text], or list for a mixed one)",
             "3:107: auth.issuers[0].claims.roles[0]: `bool` is not `text` or `number`",
             "3:114: auth.issuers[0].claims.: `` is not a claim (write groups or realm.roles)",
