@@ -181,7 +181,7 @@ pub struct TelemetrySettings {
     pub otlp: Option<OtlpSettings>,
     /// Of a million traces that begin here, so many are recorded.
     pub traces_ppm: u32,
-    /// The same of traces that begin with a notification.
+    /// Of a million notifications, so many are; the trace that they belong to must be recorded too.
     pub notifications_ppm: u32,
     /// What a caller's own trace context is worth.
     pub context: TraceContext,

@@ -23,7 +23,7 @@ use crate::config::snapshot::Snapshot;
 use crate::config::{OtlpSettings, TelemetrySettings};
 use crate::gateway::control::Control;
 use crate::gateway::spans::SpanReader;
-use crate::telemetry::otlp::resource::resource;
+use crate::telemetry::otlp::common::resource;
 use crate::telemetry::otlp::{metrics as points, traces};
 use crate::telemetry::span::SpanEvent;
 use crate::uring::cpu;

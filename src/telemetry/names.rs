@@ -1,10 +1,5 @@
 //! Every name that the gateway exports, on one page: a rename of the conventions is a change of this file.
 
-/// The instrumentation scope.
-pub const SCOPE: &str = "portcullis";
-/// The version of the conventions that the names are of.
-pub const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.41.1";
-
 /// `mcp.method.name`: the method, or [`OTHER`] for one that there is not.
 pub const METHOD: &str = "mcp.method.name";
 /// `mcp.protocol.version`.

@@ -8,8 +8,7 @@ use opentelemetry_proto::tonic::metrics::v1::{
 };
 use opentelemetry_proto::tonic::resource::v1::Resource;
 
-use super::super::names::SCHEMA_URL;
-use super::{scope, text};
+use super::common::{SCHEMA_URL, scope, text};
 use crate::telemetry::family::{Families, Family, Kind, Series, Value};
 
 /// Since when, and as of when; nanoseconds since 1970.

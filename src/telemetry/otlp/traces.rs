@@ -1,8 +1,8 @@
 //! Spans as an `ExportTraceServiceRequest` (OTLP 1, opentelemetry/proto/trace/v1).
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
-use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, KeyValue};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::span::{Link, SpanKind};
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
@@ -13,7 +13,7 @@ use crate::telemetry::context::{Context, hex};
 use crate::telemetry::names;
 use crate::telemetry::span::{Failure, Network, Side, Slot, SpanEvent};
 
-use super::{attribute, scope, text, texts};
+use super::common::{SCHEMA_URL, scope, text};
 
 /// The body of `POST /v1/traces` for these spans.
 #[must_use]
@@ -21,12 +21,12 @@ pub fn request(events: &[SpanEvent], resource: &Resource) -> Vec<u8> {
     let scope_spans = ScopeSpans {
         scope: Some(scope()),
         spans: events.iter().map(span).collect(),
-        schema_url: names::SCHEMA_URL.into(),
+        schema_url: SCHEMA_URL.into(),
     };
     let resource_spans = ResourceSpans {
         resource: Some(resource.clone()),
         scope_spans: vec![scope_spans],
-        schema_url: names::SCHEMA_URL.into(),
+        schema_url: SCHEMA_URL.into(),
     };
     ExportTraceServiceRequest { resource_spans: vec![resource_spans] }.encode_to_vec()
 }
@@ -156,6 +156,15 @@ fn key(slot: Slot) -> Option<&'static str> {
         Slot::Task => Some(names::TASK),
         Slot::State | Slot::Rule => None,
     }
+}
+
+fn attribute(key: &str, value: Value) -> KeyValue {
+    KeyValue { key: key.into(), value: Some(AnyValue { value: Some(value) }), ..KeyValue::default() }
+}
+
+fn texts<'a>(key: &str, values: impl Iterator<Item = &'a str>) -> KeyValue {
+    let value = |value: &str| AnyValue { value: Some(Value::StringValue(value.into())) };
+    attribute(key, Value::ArrayValue(ArrayValue { values: values.map(value).collect() }))
 }
 
 fn digits(bytes: &[u8]) -> String {
