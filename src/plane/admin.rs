@@ -1,7 +1,7 @@
 //! The admin listener: is the process alive, is it ready, what does it know of its servers, what did it count. On an
 //! address of its own, loopback by default. Whoever may read the state folder may tell it to reload and to drain.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -26,6 +26,7 @@ use crate::record::own::Quantiles;
 use crate::telemetry::prometheus;
 use crate::uring::wait::clock;
 
+use super::broker::CredentialHealth;
 use super::orders::{Order, Orders};
 use super::otlp::Sent;
 use super::people::{self, People};
@@ -88,6 +89,8 @@ pub struct ServerHealth {
     pub trouble: Option<String>,
     /// How its catalogue is.
     pub survey: SurveyHealth,
+    /// How the tokens are that are fetched for it; `None` where none were.
+    pub credential: Option<CredentialHealth>,
 }
 
 impl Health {
@@ -148,6 +151,20 @@ impl Health {
         if let Some(health) = servers.iter_mut().find(|known| known.name == server) {
             health.survey = survey;
         }
+    }
+
+    /// Something has become of a token for this server.
+    pub(super) fn credential(&self, server: &str, change: impl FnOnce(&mut CredentialHealth)) {
+        let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(health) = servers.iter_mut().find(|known| known.name == server) {
+            change(health.credential.get_or_insert_default());
+        }
+    }
+
+    /// Tokens are fetched for these servers only.
+    pub(super) fn keep_credentials(&self, servers: &HashSet<&str>) {
+        let mut known = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        known.iter_mut().filter(|it| !servers.contains(&*it.name)).for_each(|it| it.credential = None);
     }
 
     pub(super) fn set(&self, server: &str, catalog: Option<&ServerCatalog>, trouble: Option<&str>) {

@@ -29,6 +29,8 @@ use crate::uring::{cpu, socket};
 
 use super::admin::{self, Desk, Health};
 use super::certs::Certs;
+use super::fetch::Fetcher;
+use super::introspect;
 use super::journal::{self, Journal};
 use super::keeper::{self, News};
 use super::log::{self, Log, Watcher};
@@ -38,7 +40,7 @@ use super::publish::{Next, Press, Publisher};
 use super::reload::{Begin, ConfigFile, Reloader};
 use super::revoke::{self, Switch};
 use super::states::states;
-use super::{PlaneFault, approvals, otlp, state};
+use super::{PlaneFault, approvals, broker, otlp, state};
 
 /// What a gateway is started with, beside its settings.
 #[derive(Default)]
@@ -157,6 +159,9 @@ impl Gateway {
         let admin = attend(&settings, &health, &reloader, people)?;
         let otlp = otlp::start(&control, &health, Box::new(otlp::ShardSpans::new(&control)))?;
         keep(&reloader, asked_for, publisher, heard, &news, &control)?;
+        let fetcher = Arc::new(Fetcher::new());
+        broker::start(&control, &health, &fetcher)?;
+        introspect::start(&control, &fetcher)?;
         wait_for_servers(&settings, &control, &health);
 
         let mut threads = Vec::with_capacity(shards);
@@ -330,6 +335,7 @@ pub(super) fn first_snapshot(
         tls,
         revocations: Arc::default(),
         keys,
+        documents: Arc::default(),
         keys_epoch: 0,
         count_secret,
         before: None,
