@@ -1,4 +1,5 @@
-//! OTLP 1, protobuf over HTTP: what is pushed to a collector.
+//! OTLP 1: what is pushed to a collector, as protobuf.
 
 pub mod common;
 pub mod metrics;
+pub mod traces;
