@@ -176,7 +176,7 @@ fn signing_key(node: &Node, path: &str, files: Files<'_>, faults: &mut Faults) -
         return None;
     };
     let id = node.get("key_id").and_then(Node::text).map(str::to_owned);
-    Some(SigningKey { der: Secret::new(der.secret_pkcs8_der()), algorithm, id })
+    Some(SigningKey { der: Secret::new(der.secret_pkcs8_der()), algorithm, id, audience: None })
 }
 
 /// One text or several, none empty and none twice; nothing where `key` is not written.

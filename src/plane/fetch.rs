@@ -12,8 +12,8 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustls::crypto::ring::default_provider;
 use ring::digest;
+use rustls::crypto::ring::default_provider;
 use ureq::config::Config;
 use ureq::http::{HeaderValue, Response, Uri};
 use ureq::tls::{Certificate, RootCerts, TlsConfig, TlsProvider};
@@ -226,7 +226,8 @@ fn agent(trusted: RootCerts, timeout: Duration, resolver: impl Resolver) -> Agen
 /// The authorities in a file, or those of the system.
 fn trusted(path: Option<&Path>, text: Option<&[u8]>) -> Result<RootCerts, FetchFault> {
     let (Some(path), Some(text)) = (path, text) else { return Ok(system().clone()) };
-    let refused = |fault: TlsFault| FetchFault::Authorities { path: path.display().to_string(), why: fault.to_string() };
+    let refused =
+        |fault: TlsFault| FetchFault::Authorities { path: path.display().to_string(), why: fault.to_string() };
     check_certificates(text).map_err(refused)?;
     let given = authorities(text).map_err(refused)?;
     Ok(given.iter().map(|one| Certificate::from_der(one.as_ref()).to_owned()).collect::<Vec<_>>().into())
@@ -242,8 +243,7 @@ fn system() -> &'static RootCerts {
 }
 
 fn read_ca(path: &Path) -> Result<Vec<u8>, FetchFault> {
-    let fault =
-        |error: io::Error| FetchFault::Authorities { path: path.display().to_string(), why: error.to_string() };
+    let fault = |error: io::Error| FetchFault::Authorities { path: path.display().to_string(), why: error.to_string() };
     let size = fs::metadata(path).map_err(fault)?.len();
     if size > PEM_BYTES_MAX as u64 {
         return Err(fault(io::ErrorKind::FileTooLarge.into()));

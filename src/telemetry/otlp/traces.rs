@@ -18,11 +18,8 @@ use super::common::{SCHEMA_URL, scope, text};
 /// The body of `POST /v1/traces` for these spans.
 #[must_use]
 pub fn request(events: &[SpanEvent], resource: &Resource) -> Vec<u8> {
-    let scope_spans = ScopeSpans {
-        scope: Some(scope()),
-        spans: events.iter().map(span).collect(),
-        schema_url: SCHEMA_URL.into(),
-    };
+    let scope_spans =
+        ScopeSpans { scope: Some(scope()), spans: events.iter().map(span).collect(), schema_url: SCHEMA_URL.into() };
     let resource_spans = ResourceSpans {
         resource: Some(resource.clone()),
         scope_spans: vec![scope_spans],
