@@ -324,14 +324,22 @@ pub const TOKENS_CACHED_BYTES_MAX: usize = 8 * 1024 * 1024;
 pub const KEYS_REFRESH_MS: u64 = 300_000;
 /// Keys that could not be looked at again are believed for so long (default of `jwks.stale`).
 pub const KEYS_STALE_MS: u64 = 3_600_000;
-/// The least that either of them can be.
-pub const KEYS_REFRESH_MS_MIN: u64 = 1_000;
+/// The least that an operator may make of either, milliseconds.
+pub const KEYS_TIME_MS_MIN: u64 = 1_000;
 /// What an issuer says of an opaque token is believed for so long (default of `introspection.cache`).
 pub const INTROSPECTION_CACHE_MS: u64 = 30_000;
 /// And the most that it can be.
 pub const INTROSPECTION_CACHE_MS_MAX: u64 = 300_000;
 /// An issuer is asked for an unknown key once in so long, milliseconds, whoever asks.
 pub const KEYS_UNKNOWN_MS: u64 = 30_000;
+/// What an answer says of how long it holds is believed down to this, milliseconds.
+pub const KEYS_HOLD_MS_MIN: u64 = 60_000;
+/// After an issuer could not be asked, it is tried again after so long, milliseconds; each time in a row twice as long.
+pub const KEYS_RETRY_MS: u64 = 1_000;
+/// And at most so long.
+pub const KEYS_RETRY_MS_MAX: u64 = 60_000;
+/// How often the thread of the issuers looks whether something is due, milliseconds.
+pub const KEYS_LOOK_MS: u64 = 200;
 /// A document or token that is fetched: all of it, from the first look at its host's name on, milliseconds.
 pub const FETCH_MS_MAX: u64 = 5_000;
 /// And bytes.
@@ -352,6 +360,24 @@ pub const FETCH_ADDRESSES_MAX: usize = 16;
 pub const CREDENTIALS_MAX: usize = 65_536;
 /// Callers' opaque tokens that are kept, in all.
 pub const INTROSPECTIONS_MAX: usize = 65_536;
+/// What an issuer says of one of them, bytes: twice a signed token.
+pub const INTROSPECTION_BYTES_MAX: usize = 2 * TOKEN_BYTES_MAX;
+/// Opaque tokens that wait until their issuer is asked: at the pace below, those who wait are told in time.
+pub const INTROSPECTIONS_WAITING_MAX: usize = 512;
+/// Issuers are asked about so many tokens a second that nobody was let in by, in all.
+pub const INTROSPECTIONS_PER_S_MAX: u64 = 200;
+/// Threads that ask.
+pub const INTROSPECTION_THREADS: usize = 8;
+/// A token that is not active is known as that for so long, milliseconds.
+pub const INTROSPECTION_NEGATIVE_MS: u64 = 10_000;
+/// An issuer that could not be asked is asked again after so long, milliseconds, and each time after twice as long.
+pub const INTROSPECTION_RETRY_MS: u64 = 1_000;
+/// And at most so long.
+pub const INTROSPECTION_RETRY_MS_MAX: u64 = 10_000;
+/// A shorter token is opaque to nobody: it is guessed, and no issuer is asked about it, bytes.
+pub const OPAQUE_TOKEN_BYTES_MIN: usize = 8;
+/// How often streams look whether their callers' opaque tokens are still believed, milliseconds.
+pub const LIVENESS_LOOK_MS: u64 = 500;
 /// Errands that wait for the plane, of one kind.
 pub const ERRANDS_MAX: usize = 4_096;
 /// Tokens that are fetched at one time, for all servers.
@@ -360,6 +386,8 @@ pub const ERRAND_THREADS: usize = 32;
 pub const ERRANDS_AT_ONCE_MAX: usize = 8;
 /// Those on one shard that wait for the plane to bring something.
 pub const ERRAND_WAITERS_MAX: usize = 1_024;
+/// And of these so many callers of whom it is not known yet who they are.
+pub const STRANGERS_WAITING_MAX: usize = ERRAND_WAITERS_MAX / 2;
 /// A client's assertion of who it is is good for so long, seconds.
 pub const ASSERTION_S: u64 = 60;
 /// A token that was fetched for a server, bytes.
@@ -375,12 +403,35 @@ pub const ISSUED_MARGIN_MS: u64 = 10_000;
 pub const ERRAND_RETRY_MS_MIN: u64 = 1_000;
 /// But no later than this.
 pub const ERRAND_RETRY_MS_MAX: u64 = 30_000;
+/// A caller's token that was not exchanged is tried again after so long, milliseconds.
+pub const ERRAND_DECLINED_MS: u64 = 5_000;
+/// Of such callers the log is told once in so long for each server, milliseconds.
+pub const TOLD_AGAIN_MS: u64 = 60_000;
+/// What is revoked, or gone with a reload, is looked for this often among the tokens for servers, milliseconds.
+pub const BROKER_LOOK_MS: u64 = 100;
 /// A call waits so long for what has to be fetched for it, milliseconds.
 pub const ERRAND_WAIT_MS_MAX: u64 = 6_000;
 
 // ---- telemetry ------------------------------------------------------------------------------------------------
 /// Spans of one shard that wait for the plane.
 pub const SPANS_MAX: usize = 4_096;
+/// The plane takes spans from the shards this often, milliseconds.
+pub const OTLP_DRAIN_MS: u64 = 500;
+/// Spans of one message to the collector.
+pub const OTLP_BATCH_SPANS_MAX: usize = 512;
+/// Series of metrics of one message to it.
+pub const OTLP_SERIES_MAX: usize = 2_000;
+/// Spans that wait for it, as messages, bytes.
+pub const OTLP_QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// What is read of its answer, bytes.
+pub const OTLP_ANSWER_BYTES_MAX: u64 = 64 * 1024;
+/// The first pause after it has failed, milliseconds; each next one is twice as long.
+pub const OTLP_PAUSE_MS: u64 = 1_000;
+/// The longest, also of those that it asks for, milliseconds.
+pub const OTLP_PAUSE_MS_MAX: u64 = 60_000;
+/// What is left when the gateway ends is sent for so long, milliseconds; with one more turn of the spans' thread that
+/// makes two seconds.
+pub const OTLP_LAST_MS_MAX: u64 = 1_500;
 /// Between two pushes of metrics (default of `otlp.interval`).
 pub const OTLP_INTERVAL_MS: u64 = 15_000;
 /// The least that it can be.
@@ -628,6 +679,16 @@ pub const APPROVAL_MS_MIN: u64 = 1_000;
 pub const HEADS_MAX: usize = 4_096;
 /// Entries of one rule's `limits`.
 pub const RULE_LIMITS_MAX: usize = 16;
+/// Scopes that a metadata document names: those of every permit would be a list that no client asks for.
+pub const SCOPES_SUPPORTED_MAX: usize = 128;
+/// A quoted value of a challenge: the longest is a list of scopes, the base ones and those of the permits that apply.
+pub const CHALLENGE_TEXT_BYTES_MAX: usize = 4 * 1024;
+/// Names of an `Access-Control-Request-Headers` that are looked at.
+pub const PREFLIGHT_NAMES_MAX: usize = 64;
+/// A browser asks again after so long, seconds (two hours is the most that any believes).
+pub const PREFLIGHT_S: u64 = 7_200;
+/// A client may keep a metadata document for so long, seconds.
+pub const METADATA_S: u64 = 300;
 /// Scopes of one rule.
 pub const RULE_SCOPES_MAX: usize = 16;
 /// Owners that one count is kept apart by.
@@ -877,6 +938,15 @@ pub const DEMO_TOKEN_S: u64 = 12 * 60 * 60;
 const _: () = assert!(HEAD_BYTES_MAX <= BUFFER_BYTES, "a whole head fits one pooled buffer");
 const _: () = assert!(FIELD_VALUE_BYTES_MAX < HEAD_BYTES_MAX, "one value cannot fill the head");
 const _: () = assert!(TOKEN_BYTES_MAX <= FIELD_VALUE_BYTES_MAX, "a token fits its field");
+const _: () = assert!(
+    INTROSPECTIONS_WAITING_MAX as u64 * 1000 / INTROSPECTIONS_PER_S_MAX < ERRAND_WAIT_MS_MAX,
+    "whoever waits for an issuer's word has it in time"
+);
+const _: () = assert!(
+    INTROSPECTIONS_PER_S_MAX * INTROSPECTION_NEGATIVE_MS / 1000 < INTROSPECTIONS_MAX as u64 / 4,
+    "a flood of tokens that nobody knows makes nobody else's go"
+);
+const _: () = assert!(INTROSPECTION_BYTES_MAX <= FETCH_BYTES_MAX, "what may be said can be fetched");
 const _: () = assert!(ANSWER_WHOLE_BYTES_MAX >= BUFFER_BYTES, "a short answer is at least one read");
 const _: () =
     assert!(CONNECTIONS_MAX * OUTCOME_BYTES_MAX <= RECORD_RING_KEPT_FREE_BYTES, "every call under way can be ended");

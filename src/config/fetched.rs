@@ -4,8 +4,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rustls::pki_types::PrivatePkcs8KeyDer;
-use rustls::pki_types::pem::PemObject as _;
 use url::{Host, Url};
 use zeroize::Zeroizing;
 
@@ -63,6 +61,9 @@ pub(crate) fn url(node: &Node, path: &str, key: &str, guard: &GuardSettings, fau
         Ok(url) => Some(Arc::from(url.as_str())),
         Err(why) => {
             let message = if why == NO_URL { format!("{} {why}", quoted(node)) } else { why.to_owned() };
+            if why == USER {
+                faults.veil(node.at.line..=node.at.line);
+            }
             let hint = if why == PLAIN { PLAIN_HINT } else { "write https://idp.example.com/path" };
             faults.error(&node.at, &join(path, key), message, hint);
             None
@@ -76,7 +77,7 @@ pub(crate) fn url(node: &Node, path: &str, key: &str, guard: &GuardSettings, fau
 pub(crate) fn fetchable(text: &str, guard: &GuardSettings) -> Result<Url, &'static str> {
     let url = front::parse(text).filter(|url| matches!(url.scheme(), "http" | "https")).ok_or(NO_URL)?;
     if !url.username().is_empty() || url.password().is_some() || url.fragment().is_some() {
-        return Err("has a user, a password or a #fragment");
+        return Err(USER);
     }
     if url.port() == Some(0) {
         return Err("has port 0, which is nobody's");
@@ -167,16 +168,18 @@ fn signing_key(node: &Node, path: &str, files: Files<'_>, faults: &mut Faults) -
     let file = node.get("file")?;
     let here = join(path, "file");
     let algorithm = node.get("algorithm").and_then(Node::text).and_then(Algorithm::parse).unwrap_or(Algorithm::Es256);
+    // What a mistaken file most likely is, is said as for any other.
     files.pem(file, &here, Pem::Key, faults)?;
     let (_, text) = files.read(file, &here, faults)?;
     let text = Zeroizing::new(text);
-    let Ok(der) = PrivatePkcs8KeyDer::from_pem_slice(text.as_bytes()) else {
-        let hint = "openssl pkcs8 -topk8 -nocrypt -in OLD.pem -out NEW.pem makes one of other forms";
-        faults.error(&file.at, &here, format!("{}: its key is not of PKCS #8", quoted(file)), hint);
-        return None;
-    };
-    let id = node.get("key_id").and_then(Node::text).map(str::to_owned);
-    Some(SigningKey { der: Secret::new(der.secret_pkcs8_der()), algorithm, id, audience: None })
+    let said = |key: &str| node.get(key).and_then(Node::text).map(str::to_owned);
+    match SigningKey::from_pem(&text, algorithm, said("key_id"), said("audience")) {
+        Ok(key) => Some(key),
+        Err(fault) => {
+            faults.error(&file.at, &here, format!("{}: {fault}", quoted(file)), "");
+            None
+        }
+    }
 }
 
 /// One text or several, none empty and none twice; nothing where `key` is not written.
@@ -219,6 +222,7 @@ pub(crate) fn is_shown_or_blank(b: u8) -> bool {
     b.is_ascii_graphic() || b == b' '
 }
 
+const USER: &str = "has a user, a password or a #fragment";
 const NO_URL: &str = "is not an https URL";
 const PLAIN: &str = "is an http URL: what it is asked and what it answers could be read and changed on the way";
 const PLAIN_HINT: &str = "write https://…; http is for this machine alone, where `private` names it: [127.0.0.1/32]";

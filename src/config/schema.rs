@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use crate::base::limits::{
     APPROVAL_MS_MIN, BATCH_MESSAGES_MAX, BODY_BYTES_MAX, CONFIG_MS_MAX, CONFIG_SESSION_MS_MAX, CONNECTIONS_MAX,
-    HEALTH_FAILURES_MAX, HEALTH_OPEN_MS_MAX, INTROSPECTION_CACHE_MS_MAX, KEYS_REFRESH_MS_MIN, LIMIT_CALLS_MAX,
+    HEALTH_FAILURES_MAX, HEALTH_OPEN_MS_MAX, INTROSPECTION_CACHE_MS_MAX, KEYS_TIME_MS_MIN, LIMIT_CALLS_MAX,
     LIMIT_CONCURRENT_MAX, LIMIT_MS_MAX, NAME_BYTES_MAX, OTLP_INTERVAL_MS_MIN, OTLP_TIMEOUT_MS_MAX,
     PROCESS_CONNECTIONS_MAX, PROCESS_SESSIONS_MAX, REASON_BYTES_MAX, SHARDS_MAX, STREAM_KEEPALIVE_MS_MAX,
     STREAM_RESUME_MS_MAX,
@@ -276,12 +276,12 @@ const JWKS: &[Key] = &[
     Key::new("url", Kind::Form(&FETCHED), "Where it publishes its key set. Default: wherever its own metadata says."),
     Key::new(
         "refresh",
-        Kind::Duration(KEYS_REFRESH_MS_MIN, CONFIG_MS_MAX),
+        Kind::Duration(KEYS_TIME_MS_MIN, CONFIG_MS_MAX),
         "How often what is published is looked at again. Default: `5m`.",
     ),
     Key::new(
         "stale",
-        Kind::Duration(KEYS_REFRESH_MS_MIN, CONFIG_MS_MAX),
+        Kind::Duration(KEYS_TIME_MS_MIN, CONFIG_MS_MAX),
         "So long keys are believed that cannot be looked at again; then nobody is let in by them. Default: `1h`.",
     ),
 ];
@@ -319,6 +319,7 @@ const SIGNING_KEY: &[Key] = &[
         .required("name its PEM file: `file: ./secrets/client.pem`"),
     Key::new("algorithm", Kind::Word(SIGNED_WITH), "What is signed with. Default: `ES256`."),
     Key::new("key_id", Kind::Text, "Its `kid`, as it is registered. Default: none."),
+    Key::new("audience", Kind::Text, "The `aud` of what is signed. Default: the URL of the endpoint it is shown to."),
 ];
 
 /// What the gateway can sign with, a subset of what it can verify.

@@ -166,6 +166,7 @@ fn instance(node: &Node, path: &str, tls: &Written, faults: &mut Faults) -> Opti
         return None;
     };
     if !url.username().is_empty() || url.password().is_some() || url.fragment().is_some() {
+        faults.veil(node.at.line..=node.at.line);
         faults.error(&node.at, path, "a server's URL has no user, no password and no #fragment", "");
         return None;
     }

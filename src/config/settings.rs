@@ -65,6 +65,12 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Whether there are tokens that only their issuer can judge.
+    #[must_use]
+    pub fn introspects(&self) -> bool {
+        self.sources.iter().any(|source| source.introspection.is_some())
+    }
+
     /// Tells the settings where the listeners really are, one address for each in their order, where the file left
     /// the port to the system (port 0): the names that follow from the listeners follow from these.
     pub fn bound(&mut self, addresses: &[SocketAddr]) {

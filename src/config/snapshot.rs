@@ -6,14 +6,18 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::base::ids::{EndpointId, ServerId};
+use crate::base::limits::SCOPES_SUPPORTED_MAX;
 use crate::identity::caller::Caller;
 use crate::identity::keyring::Keyring;
 use crate::identity::revoked::Revocations;
+use crate::identity::token::Audience;
 use crate::mcp::catalog::Catalog;
 use crate::mcp::merge::{Member, MergeWarning, Merged};
 use crate::mcp::transport::Transport;
+use crate::oauth::resource::{self, Challenges, Forwarding};
 use crate::policy::compile::Warning;
 use crate::policy::needs::CountSecret;
+use crate::policy::rule::{Mode, Rule};
 use crate::policy::table::Table;
 use crate::record::meter::Meters;
 use crate::session::owner::{endpoint_hash, name_hash};
@@ -21,7 +25,7 @@ use crate::tls::config::Materials;
 use crate::upstream::state::ServerState;
 
 use super::succession::Succession;
-use super::{InstanceSettings, Names, ServerSettings, ServerTls, Settings};
+use super::{EndpointSettings, InstanceSettings, Names, ServerSettings, ServerTls, Settings};
 
 /// What a path of the data listener leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +34,21 @@ pub enum Route {
     Mcp(EndpointId),
     /// Its protected resource metadata (RFC 9728, section 3).
     Metadata(EndpointId),
+    /// What clients of 2025-03-26 take for their authorization server.
+    Issuer(IssuerPage),
+}
+
+/// What clients of 2025-03-26 ask for at the origin of their server (MCP 2025-03-26 basic/authorization).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IssuerPage {
+    /// Its metadata (RFC 8414).
+    Metadata,
+    /// Its authorization endpoint.
+    Authorize,
+    /// Its token endpoint.
+    Token,
+    /// Its registration endpoint (RFC 7591).
+    Register,
 }
 
 /// What follows from the settings alone, made once: bytes that answers are put together from.
@@ -44,16 +63,18 @@ pub struct Prepared {
     pub servers: Vec<PreparedServer>,
     /// First six bytes of the policy's hash.
     pub policy: [u8; 6],
-    /// The endpoints' own URLs, by `EndpointId`: what a token's audience must name.
-    pub resources: Vec<String>,
+    /// What a token's audience must name, by `EndpointId`.
+    pub resources: Vec<Audience>,
 }
 
 /// Bytes of one endpoint.
 #[derive(Debug)]
 pub struct PreparedEndpoint {
-    /// `Bearer resource_metadata="…"`.
+    /// What there is to say about tokens.
+    pub challenges: Challenges,
+    /// [`Challenges::missing`].
     pub challenge: String,
-    /// The same with `error="invalid_token"`.
+    /// [`Challenges::invalid`].
     pub challenge_invalid: String,
     /// The metadata document, JSON.
     pub metadata: Vec<u8>,
@@ -97,6 +118,11 @@ pub struct Snapshot {
     pub keys: Arc<Keyring>,
     /// Counts up when a key that tokens were verified with is one no more: they are verified again.
     pub keys_epoch: u64,
+    /// The issuers' own metadata as it came, by their index in the settings; none where it is not known, also beyond the
+    /// end.
+    pub documents: Arc<[Option<Arc<[u8]>>]>,
+    /// Where clients of 2025-03-26 are sent; none while that is not known, and where it is not wanted.
+    pub forwarding: Option<Arc<Forwarding>>,
     /// What the keys of its counts are made with.
     pub count_secret: CountSecret,
     /// What outlives the snapshot, by `ServerId`.
@@ -137,6 +163,8 @@ pub struct Parts {
     pub revocations: Arc<Revocations>,
     /// The issuers' keys, by their index in the same settings.
     pub keys: Arc<Keyring>,
+    /// See [`Snapshot::documents`].
+    pub documents: Arc<[Option<Arc<[u8]>>]>,
     /// Their number.
     pub keys_epoch: u64,
     /// The state folder's: always the same.
@@ -163,14 +191,16 @@ impl Prepared {
         let mut endpoints: Vec<PreparedEndpoint> = Vec::new();
         for (index, endpoint) in settings.endpoints.iter().enumerate() {
             let id = EndpointId::from_index(index);
-            let metadata_path = format!("/.well-known/oauth-protected-resource{}", endpoint.path);
-            let challenge = format!("Bearer resource_metadata=\"{}{metadata_path}\"", settings.public_url);
+            let metadata_path = resource::metadata_path(&endpoint.path);
+            let challenges =
+                Challenges::new(&format!("{}{metadata_path}", settings.public_url), &base_scopes(settings));
             routes.insert(Box::from(endpoint.path.as_bytes()), Route::Mcp(id));
             routes.insert(Box::from(metadata_path.as_bytes()), Route::Metadata(id));
             endpoints.push(PreparedEndpoint {
-                challenge_invalid: format!("{challenge}, error=\"invalid_token\""),
-                challenge,
-                metadata: metadata(settings, &endpoint.resource),
+                challenge_invalid: challenges.invalid(),
+                challenge: challenges.missing(),
+                challenges,
+                metadata: metadata(settings, endpoint),
                 digest: endpoint_hash(&endpoint.path),
                 // No path has a query, so none has this digest.
                 sse: endpoint.sse.then(|| endpoint_hash(&format!("{}?session", endpoint.path))),
@@ -179,8 +209,15 @@ impl Prepared {
         }
         if let Some(first) = settings.endpoints.iter().position(|endpoint| !endpoint.path.starts_with("/s/")) {
             // The root form is asked for by clients that know the host only (RFC 9728, section 3.1).
-            let root: &[u8] = b"/.well-known/oauth-protected-resource";
-            routes.insert(Box::from(root), Route::Metadata(EndpointId::from_index(first)));
+            // Where an endpoint is at `/` it is that one's own.
+            let root = Box::from(resource::WELL_KNOWN.as_bytes());
+            routes.entry(root).or_insert(Route::Metadata(EndpointId::from_index(first)));
+        }
+        if settings.legacy_metadata {
+            for (path, page) in ISSUER_PAGES {
+                // An endpoint may be there.
+                routes.entry(Box::from(path.as_bytes())).or_insert(Route::Issuer(page));
+            }
         }
         let servers = settings.servers.iter();
         let servers: Vec<PreparedServer> = servers
@@ -199,7 +236,7 @@ impl Prepared {
         let endpoints_by_digest = by_digest.collect();
         let mut policy = [0; 6];
         policy.copy_from_slice(&settings.policy.hash()[..6]);
-        let resources = settings.endpoints.iter().map(|endpoint| endpoint.resource.clone()).collect();
+        let resources = settings.endpoints.iter().map(audience).collect();
         Self { routes, servers_by_digest, endpoints_by_digest, endpoints, servers, policy, resources }
     }
 
@@ -228,10 +265,11 @@ impl Snapshot {
     pub fn new(parts: Parts) -> (Self, Vec<Warning>) {
         let Parts { settings, prepared, catalog, states, addresses, tls, meters, .. } = parts;
         let Parts { auth_epoch, settings_epoch, succession, number, before, revocations, count_secret, .. } = parts;
-        let Parts { keys, keys_epoch, .. } = parts;
+        let Parts { keys, documents, keys_epoch, .. } = parts;
         let names: Vec<Arc<str>> = settings.servers.iter().map(|server| server.name.clone()).collect();
         let (table, warnings) = Table::keyed(&settings.policy, &names, &catalog, &count_secret);
         let meters = Arc::new(meters.next(&names, settings.policy.rules().iter().map(|rule| &rule.id), &catalog));
+        let forwarding = forwarding(&settings, &documents, before.as_deref());
         let (merged, merge_warnings) = merge(&settings, &prepared, &catalog, before.as_deref());
         let snapshot = Self {
             settings,
@@ -242,6 +280,8 @@ impl Snapshot {
             table: Arc::new(table),
             revocations,
             keys,
+            documents,
+            forwarding,
             keys_epoch,
             count_secret,
             states,
@@ -268,6 +308,8 @@ impl Snapshot {
             table: self.table.clone(),
             revocations,
             keys: self.keys.clone(),
+            documents: self.documents.clone(),
+            forwarding: self.forwarding.clone(),
             keys_epoch: self.keys_epoch,
             count_secret: self.count_secret.clone(),
             states: self.states.clone(),
@@ -360,13 +402,55 @@ fn instance_digests(server: &ServerSettings) -> Vec<u64> {
     server.instances().iter().map(digest).collect()
 }
 
-fn metadata(settings: &Settings, resource: &str) -> Vec<u8> {
-    let issuers: Vec<&str> = settings.issuers.iter().map(|issuer| &*issuer.issuer).collect();
-    let document = serde_json::json!({
-        "resource": resource,
-        "authorization_servers": issuers,
-        "bearer_methods_supported": ["header"],
-        "resource_name": "Portcullis",
-    });
-    document.to_string().into_bytes()
+/// What a token's audience must name at an endpoint. With and without the slash, a URL of no path is the same
+/// (RFC 9110, 4.2.3).
+fn audience(endpoint: &EndpointSettings) -> Audience {
+    if !endpoint.audience.is_empty() {
+        return Audience { names: endpoint.audience.clone(), apart: true };
+    }
+    let bare = endpoint.resource.strip_suffix('/').map(str::to_owned);
+    Audience { names: [Some(endpoint.resource.clone()), bare].into_iter().flatten().collect(), apart: false }
 }
+
+/// The scopes that every token is to have. To stay signed in is between a client and its issuer (MCP 2026-07-28
+/// basic/authorization).
+fn base_scopes(settings: &Settings) -> Vec<&str> {
+    settings.scopes.iter().map(String::as_str).filter(|scope| *scope != "offline_access").collect()
+}
+
+fn metadata(settings: &Settings, endpoint: &EndpointSettings) -> Vec<u8> {
+    let issuers: Vec<&str> = settings.issuers.iter().map(|issuer| &*issuer.issuer).collect();
+    let names: Vec<&str> = endpoint.servers.iter().map(|server| &*settings.servers[server.index()].name).collect();
+    let reaches = |rule: &Rule| {
+        let mut patterns = rule.patterns.iter();
+        rule.mode == Mode::Enforce && patterns.any(|pattern| names.iter().any(|name| pattern.has_server(name)))
+    };
+    let mut scopes = base_scopes(settings);
+    for scope in settings.policy.rules().iter().filter(|rule| reaches(rule)).flat_map(|rule| &rule.scopes) {
+        if scopes.len() >= SCOPES_SUPPORTED_MAX {
+            break;
+        }
+        if !scopes.contains(&&**scope) && **scope != *"offline_access" {
+            scopes.push(scope);
+        }
+    }
+    resource::document(&endpoint.resource, &issuers, &scopes)
+}
+
+/// Read anew only where the document is another one.
+fn forwarding(
+    settings: &Settings,
+    documents: &Arc<[Option<Arc<[u8]>>]>,
+    before: Option<&Snapshot>,
+) -> Option<Arc<Forwarding>> {
+    let document = documents.first()?.as_ref().filter(|_| settings.legacy_metadata)?;
+    let known = before.and_then(|before| before.forwarding.clone());
+    known.filter(|known| known.document == **document).or_else(|| Some(Arc::new(Forwarding::new(document))))
+}
+
+const ISSUER_PAGES: [(&str, IssuerPage); 4] = [
+    ("/.well-known/oauth-authorization-server", IssuerPage::Metadata),
+    ("/authorize", IssuerPage::Authorize),
+    ("/token", IssuerPage::Token),
+    ("/register", IssuerPage::Register),
+];

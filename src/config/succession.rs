@@ -26,6 +26,8 @@ pub struct Succession {
     tasks: Vec<Option<TaskId>>,
     /// By the endpoints' ids before.
     endpoints: Vec<Option<EndpointId>>,
+    /// There is an endpoint that an issuer's audience is not enough for.
+    apart: bool,
     /// What the `who` of rules come to is asked of this one.
     policy: Arc<PolicySet>,
 }
@@ -43,18 +45,23 @@ impl Succession {
         });
         let issuers = same.filter(|_| !learned).map(|(issuer, _)| issuer.issuer.clone()).collect();
         let tasks = old.iter().map(|(_, name)| new.id(name)).collect();
-        let place = |resource: &str| now.endpoints.iter().position(|endpoint| endpoint.resource == resource);
-        let endpoints = before.endpoints.iter().map(|endpoint| place(&endpoint.resource).map(EndpointId::from_index));
+        let named = |one: &EndpointSettings, it: &EndpointSettings| {
+            (&one.resource, &one.audience) == (&it.resource, &it.audience)
+        };
+        let place = |one: &EndpointSettings| now.endpoints.iter().position(|it| named(one, it));
+        let endpoints = before.endpoints.iter().map(|endpoint| place(endpoint).map(EndpointId::from_index));
         let anonymous = before.anonymous && now.anonymous;
         let policy = now.policy.clone();
-        Self { from: Some(from), anonymous, issuers, tasks, endpoints: endpoints.collect(), policy }
+        let apart = now.endpoints.iter().any(|endpoint| !endpoint.audience.is_empty());
+        Self { from: Some(from), anonymous, issuers, tasks, endpoints: endpoints.collect(), apart, policy }
     }
 
     /// A caller that was verified in `epoch`; `None` where only its token could tell who it is now.
     #[must_use]
     pub fn caller(&self, epoch: u64, caller: &Caller) -> Option<Caller> {
         let known = if caller.anonymous { self.anonymous } else { self.issuers.contains(&caller.issuer) };
-        if self.from != Some(epoch) || !known {
+        let everywhere = self.apart && !caller.anonymous && caller.endpoints.is_all();
+        if self.from != Some(epoch) || !known || everywhere {
             return None;
         }
         let mut tasks: SmallVec<[TaskId; 4]> = caller.tasks.iter().filter_map(|task| self.task_id(*task)).collect();

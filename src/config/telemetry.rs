@@ -89,6 +89,7 @@ fn base_url(node: &Node, path: &str, faults: &mut Faults) -> Option<Arc<str>> {
         return None;
     };
     if !url.username().is_empty() || url.password().is_some() {
+        faults.veil(node.at.line..=node.at.line);
         faults.error(&node.at, path, "has a user or a password", "write it into `headers`");
         return None;
     }

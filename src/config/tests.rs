@@ -8,6 +8,7 @@ use super::*;
 use crate::mcp::transport::Transport;
 use crate::session::ledger::Bounds;
 
+mod auth;
 mod policy;
 mod servers;
 
@@ -33,6 +34,7 @@ impl Source for House {
                 Ok(CERTIFICATE.to_owned())
             }
             Some("/etc/gate/tls/key.pem" | "/etc/gate/tls/other-key.pem") => Ok(KEY.to_owned()),
+            Some("/etc/gate/tls/pkcs8.pem") => Ok(PKCS8.to_owned()),
             Some("/etc/gate/tls/empty.pem") => Ok(String::new()),
             Some("/etc/gate/tls/cert.der") => Err(io::ErrorKind::InvalidData.into()),
             Some("/etc/gate/tls/locked.pem") => Err(io::ErrorKind::PermissionDenied.into()),
@@ -918,3 +920,10 @@ policy: { rules: [{ id: open, permit: ['*/*'] }] }
         &["6:48: servers.d.transport: `ssse` is not `auto`, `http` or `sse` (did you mean `sse`?)"],
     );
 }
+/// Made for this test, and used for nothing else.
+const PKCS8: &str = "\
+-----BEGIN PRIVATE KEY-----\n\
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgoObsnLtpdLX2M/rh\n\
+DjzQ7vVzNrGAVlWELYzwP+6mJv6hRANCAAQJMRaaNP5pFgi4MFJQeE4MJXGTjD2+\n\
+AmNUeQeVZe8AwknRZZMnSjiaWJPxwwy1Ky4eoLTTaQj4jXZ8xRSu5asA\n\
+-----END PRIVATE KEY-----\n";

@@ -19,6 +19,7 @@ use crate::uring::buffer::Buffer;
 use crate::uring::socket::Peek;
 use crate::uring::wait::Deadline;
 
+use super::cors;
 use super::load::Class;
 use super::refusal::{Kind, Refusal};
 use super::shard::{Phase, Shard, Slot};
@@ -38,6 +39,8 @@ pub(super) struct Conn {
     pub(super) gone: bool,
     /// The next request's first bytes are there already, so the socket tells nothing about the client any more.
     pub(super) early: bool,
+    /// The page that the answer is for, where a page asks: one on the list.
+    pub(super) origin: Option<Box<[u8]>>,
 }
 
 /// What came of waiting for a request.
@@ -74,7 +77,7 @@ impl Conn {
         input: Option<Buffer>,
         watch: Option<Readable>,
     ) -> Self {
-        Self { stream, slot, limits, head: RequestHead::new(), input, watch, gone: false, early: false }
+        Self { stream, slot, limits, head: RequestHead::new(), input, watch, gone: false, early: false, origin: None }
     }
 
     /// The way to the shard where this request's session is at home; `None` where that is this one, or the request has
@@ -321,9 +324,10 @@ impl Conn {
         shard.draining() || self.slot.socket.is_deaf()
     }
 
-    /// Begins the head of an answer: the status, and that the connection ends where it will (RFC 9112, 9.6).
+    /// Begins the head of an answer: the status, whether a page may read it, and that the connection ends where it will (RFC 9112, 9.6).
     pub(super) fn write_status(&self, shard: &Shard, out: &mut Vec<u8>, status: u16) {
         reply::write_status(out, status);
+        cors::write(out, self.origin.as_deref());
         if !self.head.keep_alive || self.is_leaving(shard) {
             let _ = reply::write_field(out, "connection", b"close");
         }

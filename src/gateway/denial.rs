@@ -74,9 +74,8 @@ impl Judge<'_> {
         };
         refusal.retry_after = retry_ms.map_or(0, |ms| u32::try_from(words::seconds(ms)).unwrap_or(u32::MAX));
         if let Why::Scopes { needed, .. } = why {
-            let challenge = &self.flight.snapshot.prepared.endpoints[self.flight.endpoint.index()].challenge;
-            let needed = needed.join(" ");
-            refusal.challenge = Some(format!("{challenge}, error=\"insufficient_scope\", scope=\"{needed}\"").into());
+            let endpoint = &self.flight.snapshot.prepared.endpoints[self.flight.endpoint.index()];
+            refusal.challenge = Some(endpoint.challenges.insufficient(needed).into());
         }
         self.visible(call, refusal, words::detail(word, words::reason(why), retry_ms, None))
     }

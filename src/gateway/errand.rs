@@ -1,13 +1,13 @@
 //! What a call may have to wait for because only the plane can fetch it: the plane is asked once for all shards, and the
 //! call looks again each time it has brought something.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::{Future as _, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 
-use crate::base::limits::ERRAND_WAITERS_MAX;
+use crate::base::limits::{ERRAND_WAITERS_MAX, STRANGERS_WAITING_MAX};
 use crate::base::secret::Secret;
 use crate::base::slab::{Key, Slab};
 use crate::base::time::Moment;
@@ -62,10 +62,8 @@ pub struct Issued {
 /// An opaque token that its issuer is to judge.
 #[derive(Debug)]
 pub struct Inquiry {
-    /// The issuer, by its index in the settings of this epoch.
-    pub issuer: usize,
-    /// See `issuer`.
-    pub auth_epoch: u64,
+    /// The issuer.
+    pub issuer: Arc<str>,
     /// The token.
     pub token: Secret,
 }
@@ -88,6 +86,18 @@ pub enum Judged {
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
     wakers: RefCell<Slab<Option<Waker>>>,
+    /// Of those that wait, the callers of whom it is not known yet who they are.
+    strangers: Cell<usize>,
+}
+
+/// One of those strangers: they leave room for others.
+#[derive(Debug)]
+pub(super) struct Stranger<'a>(&'a Waiting);
+
+impl Drop for Stranger<'_> {
+    fn drop(&mut self) {
+        self.0.strangers.set(self.0.strangers.get() - 1);
+    }
 }
 
 impl Waiting {
@@ -97,6 +107,16 @@ impl Waiting {
         let mut due: Vec<Waker> = Vec::new();
         self.wakers.borrow_mut().values_mut().for_each(|waker| due.extend(waker.take()));
         due.into_iter().for_each(Waker::wake);
+    }
+
+    /// A caller of whom it is not known yet who it is may wait, as long as it holds this; `None` when as many do as may
+    /// (`limits::STRANGERS_WAITING_MAX`).
+    pub(super) fn stranger(&self) -> Option<Stranger<'_>> {
+        let strangers = self.strangers.get();
+        (strangers < STRANGERS_WAITING_MAX).then(|| {
+            self.strangers.set(strangers + 1);
+            Stranger(self)
+        })
     }
 
     /// A place to wait at; `None` when `limits::ERRAND_WAITERS_MAX` are taken.
@@ -166,5 +186,14 @@ mod tests {
         drop(seats);
         assert_eq!(waiting.wakers.borrow().len(), 0);
         assert!(waiting.seat().is_some());
+    }
+
+    #[test]
+    fn strangers_leave_room_for_others() {
+        let waiting = Waiting::default();
+        let strangers: Vec<Stranger<'_>> = (0..STRANGERS_WAITING_MAX).filter_map(|_| waiting.stranger()).collect();
+        assert!(strangers.len() == STRANGERS_WAITING_MAX && waiting.stranger().is_none());
+        drop(strangers);
+        assert!(waiting.stranger().is_some());
     }
 }

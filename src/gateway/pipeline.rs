@@ -11,8 +11,7 @@ use crate::base::limits::ID_BYTES_MAX;
 use crate::base::time::Now;
 use crate::config::snapshot::{Route, Snapshot};
 use crate::http::field::Known;
-use crate::http::head::{Framing, Method, Version};
-use crate::http::reply;
+use crate::http::head::{Method, Version};
 use crate::identity::active::ActiveTask;
 use crate::identity::caller::Caller;
 use crate::jsonrpc::scan::{Reader, ScanFault, Shape};
@@ -28,6 +27,7 @@ use crate::session::owner::SessionFault;
 use super::answer::accepted;
 use super::conn::{Body, Conn};
 use super::flight::{Flight, IdBytes, Next, Taken, Whose, sentence};
+use super::gate::Admitted;
 use super::judge::Judge;
 use super::load::Class;
 use super::mail::{Cancel, Letter};
@@ -38,7 +38,7 @@ use super::route::{self, Routed};
 use super::sessions::{Live, Restored};
 use super::shard::{Held, Shard};
 use super::tally::Count;
-use super::{batch, forward, gate, listen, lists, session, sessions, sse, traced};
+use super::{batch, cors, forward, gate, listen, lists, public, session, sessions, sse, traced};
 
 /// Who asks, where, and under which configuration.
 pub(super) struct Asked {
@@ -95,14 +95,16 @@ pub(super) struct Here {
 pub(super) async fn serve(shard: &Shard, conn: &mut Conn, kept: &mut Option<Body>) -> Result<Next, Refusal> {
     let began = shard.timers.now();
     let snapshot = shard.snapshot();
+    conn.origin = cors::origin(&snapshot, conn);
     let route = gate::route(&snapshot, conn)?;
     let method = gate::method(conn, route)?;
     let endpoint = match route {
-        Route::Metadata(endpoint) => return Box::pin(metadata(shard, conn, &snapshot, endpoint)).await,
-        Route::Mcp(endpoint) => endpoint,
+        Route::Mcp(endpoint) if method != Method::Options => endpoint,
+        _ => return Box::pin(public::serve(shard, conn, &snapshot, route)).await,
     };
     // Before we pay for the body.
-    let caller = gate::caller(shard, &snapshot, conn, endpoint).inspect_err(|refusal| note(shard, refusal, began))?;
+    let admitted = gate::caller(shard, snapshot, conn, endpoint).await;
+    let Admitted { snapshot, endpoint, caller } = admitted.inspect_err(|refusal| note(shard, refusal, began))?;
     let result = if method == Method::Post {
         post(shard, conn, kept, snapshot.clone(), caller.clone(), endpoint, began).await
     } else {
@@ -127,13 +129,15 @@ async fn post(
 
     // One configuration and one time from the decision on; the caller may have changed while the body came.
     let current = shard.snapshot();
-    let (endpoint, caller) = if Rc::ptr_eq(&current, &snapshot) && caller.expires > shard.timers.now().unix_s() {
-        (endpoint, caller)
+    let same = Rc::ptr_eq(&current, &snapshot) && gate::is_believed(&caller, shard.timers.now().unix_s());
+    let admitted = if same {
+        Admitted { snapshot, endpoint, caller }
     } else {
         let endpoint = gate::endpoint(&current, conn)?;
-        (endpoint, gate::caller(shard, &current, conn, endpoint)?)
+        gate::caller(shard, current, conn, endpoint).await?
     };
-    let asked = Asked { snapshot: current, caller, endpoint, began };
+    let Admitted { snapshot, endpoint, caller } = admitted;
+    let asked = Asked { snapshot, caller, endpoint, began };
 
     if sse::names(conn, &asked.snapshot, endpoint).is_some() {
         return Box::pin(sse::post(shard, conn, body, asked)).await;
@@ -210,7 +214,7 @@ pub(super) async fn judged(
     if looked_up {
         let current = lists::fresh(shard, flight, &call, conn.body_bytes(body)).await;
         if let Some(current) = current {
-            renew(shard, conn, flight, current)?;
+            Box::pin(renew(shard, conn, flight, current)).await?;
             flight.task = Judge::new(shard, conn, body, flight).task(&call)?;
         }
     }
@@ -281,14 +285,16 @@ pub(super) fn take_back(shard: &Shard, session: &Live, id: Option<&[u8]>, word: 
 }
 
 /// Other settings have come while the message waited: it is decided under these, by ids of theirs.
-fn renew(shard: &Shard, conn: &Conn, flight: &mut Flight, snapshot: Rc<Held>) -> Result<(), Refusal> {
+async fn renew(shard: &Shard, conn: &Conn, flight: &mut Flight, snapshot: Rc<Held>) -> Result<(), Refusal> {
     let endpoint = gate::endpoint(&snapshot, conn)?;
+    let admitted = gate::caller_unwatched(shard, snapshot, conn, endpoint).await?;
+    let Admitted { snapshot, endpoint, caller } = admitted;
     let alone = snapshot.merged[endpoint.index()].alone();
     let same = || alone == snapshot.server_by_digest(sessions::digest(flight));
     if flight.whose == Whose::Alone && alone.is_some() && !same() {
         return Err(Kind::NotFound.into());
     }
-    flight.caller = gate::caller(shard, &snapshot, conn, endpoint)?;
+    flight.caller = caller;
     // Nor does the number of a task mean anything under these, until the message is asked for it again.
     flight.task = ActiveTask::None;
     // What has no server yet gets one under these settings.
@@ -522,20 +528,4 @@ fn note(shard: &Shard, refusal: &Refusal, began: Now) {
     shard.control.tally.refused(shard.id, refusal.kind);
     let reason = refusal.kind.row().word;
     shard.record.noted(&Decision { unix_ms: began.unix_ms, reason, ..Decision::default() });
-}
-
-/// The protected resource metadata of an endpoint (RFC 9728, section 3.2).
-async fn metadata(shard: &Shard, conn: &mut Conn, snapshot: &Held, endpoint: EndpointId) -> Result<Next, Refusal> {
-    let document = &snapshot.prepared.endpoints[endpoint.index()].metadata;
-    let mut out = Vec::with_capacity(256 + document.len());
-    conn.write_status(shard, &mut out, 200);
-    for (name, value) in [("content-type", "application/json"), ("access-control-allow-origin", "*")] {
-        let _ = reply::write_field(&mut out, name, value.as_bytes());
-    }
-    reply::finish(&mut out, Framing::Length(document.len() as u64));
-    if conn.head.method == Method::Get {
-        out.extend_from_slice(document);
-    }
-    conn.send(shard, &out).await;
-    Ok(Next::Keep)
 }

@@ -11,6 +11,7 @@ use crate::http::head::HeadFault;
 use crate::jsonrpc::text::write_string;
 use crate::mcp::call::CallFault;
 use crate::mcp::revision::Era;
+use crate::oauth::resource;
 
 /// Code of a refusal by policy that is not a tool's: outside the range that JSON-RPC reserves, as MCP 2026-07-28 asks
 /// of private codes (basic, "Error codes").
@@ -32,6 +33,7 @@ pub enum Kind {
     HostUnknown,
     OriginUnknown,
     NotFound,
+    IssuerUnknown,
     MethodNotAllowed,
     TokenMissing,
     TokenInvalid,
@@ -69,6 +71,9 @@ pub enum Kind {
     NoRoom,
     Overloaded,
     VerifyBusy,
+    KeysUnavailable,
+    KeysPending,
+    IntrospectionUnavailable,
     SubjectBusy,
     StreamsBusy,
     IdInFlight,
@@ -142,6 +147,7 @@ pub const ROWS: &[Row] = &[
     row(Kind::OriginUnknown,       403, 403, -32600, "origin",        true,  0, "This gateway does not answer that Origin; see 'origins' in its configuration."),
     row(Kind::HostMisdirected,     421, 421, -32600, "host",          true,  0, "This connection was not made for that Host; open one for it."),
     row(Kind::NotFound,            404, 404, -32600, "path",          false, 0, "There is no MCP endpoint at this path."),
+    row(Kind::IssuerUnknown,       503, 503, -32603, "issuer",        false, 2, "The issuer's metadata is not known here yet; try again."),
     row(Kind::MethodNotAllowed,    405, 405, -32600, "http_method",   false, 0, "This HTTP method is not served here."),
     row(Kind::TokenMissing,        401, 401, -32600, "auth",          false, 0, "A bearer token is needed; the WWW-Authenticate field tells where to get one."),
     row(Kind::TokenInvalid,        401, 401, -32600, "auth",          false, 0, "The bearer token is not valid here."),
@@ -181,6 +187,9 @@ pub const ROWS: &[Row] = &[
     row(Kind::NoRoom,              503, 503, -32603, "overload",      true,  1, "The gateway has no room for this connection; try again later."),
     row(Kind::Overloaded,          503, 503, -32603, "overload",      false, 1, "The gateway has more to do than it can carry, and this was not done; try again."),
     row(Kind::VerifyBusy,          503, 503, -32603, "overload",      false, 1, "Too many unknown tokens are waiting to be verified; try again."),
+    row(Kind::KeysUnavailable,     503, 503, -32603, "keys_unavailable", false, 2, "The keys of the token's issuer are not known at the moment, so whether the token is good cannot be told; try again."),
+    row(Kind::KeysPending,         503, 503, -32603, "keys_pending",  false, 5, "The token names a key that its issuer did not have a moment ago; it is looked for again soon, so try again."),
+    row(Kind::IntrospectionUnavailable, 503, 503, -32603, "introspection", false, 1, "The token's issuer cannot say at the moment whether the token is good; try again."),
     row(Kind::SubjectBusy,         429, 429, -32603, "busy",          false, 1, "This subject has as many calls under way as one may have; wait for one to end."),
     row(Kind::StreamsBusy,         429, 429, -32603, "busy",          false, 1, "This subject has as many streams open as one may have; close one."),
     row(Kind::IdInFlight,          400, 400, -32600, "id",            false, 0, "A request of this session with the same id is still under way."),
@@ -313,6 +322,14 @@ impl Refusal {
             (row, 0) => row.into(),
             (_, better) => better.into(),
         }
+    }
+
+    /// `WWW-Authenticate` as it is sent: where it names an error, with what is wrong. A call's own words are not told
+    /// there: they quote names of the client's.
+    #[must_use]
+    pub fn described_challenge(&self) -> Option<String> {
+        let said = self.message.as_deref().filter(|_| self.kind == Kind::TokenInvalid);
+        self.challenge.as_ref().map(|challenge| resource::described(challenge, said.unwrap_or(self.kind.row().message)))
     }
 
     /// The HTTP status to send.

@@ -13,6 +13,7 @@ use crate::uring::buffer::Buffer;
 use crate::uring::socket::Peek;
 
 use super::conn::{Arrival, Body, Conn, Readable};
+use super::cors;
 use super::flight::Next;
 use super::mail::Parcel;
 use super::pipeline;
@@ -204,6 +205,7 @@ async fn request(shard: &Shard, conn: &mut Conn) -> ControlFlow<Run, bool> {
         // The one catch point: whatever was refused on the way is written here.
         Err(refusal) => Box::pin(refuse(shard, conn, &refusal, keep)).await,
     };
+    conn.origin = None;
     if let Some(body) = body {
         conn.done_with(&body);
     }
@@ -225,7 +227,7 @@ fn pooled(shard: &Shard, bytes: &[u8]) -> Option<Buffer> {
 pub(super) async fn turn_down(shard: &Shard, stream: &Stream, kind: Kind) {
     let until = shard.timers.now().mono.plus_ms(REFUSED_BODY_DRAIN_MS_MAX);
     let _guard = shard.timers.deadline(stream.socket(), until);
-    if let Some(answer) = pooled(shard, &answer_of(&kind.into(), false, true)) {
+    if let Some(answer) = pooled(shard, &answer_of(&kind.into(), false, true, None)) {
         let (sent, mut room) = stream.send(answer).await;
         stream.shutdown_write();
         while sent.is_ok() {
@@ -248,7 +250,7 @@ async fn refuse(shard: &Shard, conn: &mut Conn, refusal: &Refusal, keep: bool) -
         shard.timers.sleep_until(shard.timers.now().mono.plus_ms(BUSY_PAUSE_MS)).await;
     }
     let keep = keep && !row.close;
-    let out = answer_of(refusal, keep, conn.head.method != Method::Head);
+    let out = answer_of(refusal, keep, conn.head.method != Method::Head, conn.origin.as_deref());
     let sent = conn.send(shard, &out).await;
     if sent && !keep {
         // A close with unread bytes resets the connection, and the client may never see the answer.
@@ -257,8 +259,8 @@ async fn refuse(shard: &Shard, conn: &mut Conn, refusal: &Refusal, keep: bool) -
     keep && sent
 }
 
-/// A refusal as bytes: its head, and its body unless the method has none.
-pub(super) fn answer_of(refusal: &Refusal, keep: bool, with_body: bool) -> Vec<u8> {
+/// A refusal as bytes: its head, and its body unless the method has none. `origin` is the page that may read it.
+pub(super) fn answer_of(refusal: &Refusal, keep: bool, with_body: bool, origin: Option<&[u8]>) -> Vec<u8> {
     let mut body = Vec::with_capacity(256);
     refusal.write_body(&mut body);
     let mut media = "application/json";
@@ -269,11 +271,12 @@ pub(super) fn answer_of(refusal: &Refusal, keep: bool, with_body: bool) -> Vec<u
     }
     let mut out = Vec::with_capacity(512 + body.len());
     reply::write_status(&mut out, refusal.status());
+    cors::write(&mut out, origin);
     let _ = reply::write_field(&mut out, "content-type", media.as_bytes());
     if refusal.ahead.is_some() {
         let _ = reply::write_field(&mut out, "cache-control", b"no-cache");
     }
-    if let Some(challenge) = &refusal.challenge {
+    if let Some(challenge) = refusal.described_challenge() {
         let _ = reply::write_field(&mut out, "www-authenticate", challenge.as_bytes());
     }
     if let Some(allow) = refusal.allow {

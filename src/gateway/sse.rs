@@ -18,6 +18,7 @@ use crate::session::owner;
 
 use super::apart;
 use super::conn::{Body, Conn};
+use super::cors;
 use super::flight::{Flight, Next, Taken};
 use super::joined::Joined;
 use super::lists;
@@ -212,6 +213,7 @@ fn in_order(feed: &Feed, read: &Read, turn: &mut Turn<'_>) -> Result<(), Refusal
 async fn taken(shard: &Shard, conn: &mut Conn) {
     let mut out = Vec::with_capacity(64);
     reply::write_status(&mut out, 202);
+    cors::write(&mut out, conn.origin.as_deref());
     let _ = reply::write_field(&mut out, "connection", b"close");
     reply::finish(&mut out, Framing::Length(0));
     conn.send(shard, &out).await;

@@ -266,7 +266,7 @@ pub(super) fn is_token_byte(byte: u8) -> bool {
 }
 
 /// Whether `text` is a token.
-pub(super) fn is_token(text: &[u8]) -> bool {
+pub fn is_token(text: &[u8]) -> bool {
     // Without an early end: nearly all are tokens, and short.
     text.iter().fold(!text.is_empty(), |token, byte| token & is_token_byte(*byte))
 }

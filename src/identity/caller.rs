@@ -48,6 +48,12 @@ impl Endpoints {
         Self { all: true, words: SmallVec::new() }
     }
 
+    /// Whether they are what [`Endpoints::all`] says.
+    #[must_use]
+    pub fn is_all(&self) -> bool {
+        self.all
+    }
+
     /// No endpoint yet.
     #[must_use]
     pub fn none() -> Self {

@@ -26,8 +26,8 @@ use crate::base::limits::{TOKEN_BYTES_MAX, TOKEN_LEEWAY_S};
 pub struct Issuer {
     /// What `iss` must be, byte for byte; not empty.
     pub issuer: Arc<str>,
-    /// One of these must be in `aud`, and the token is then good for every endpoint. `None`: `aud` must hold the
-    /// resource of an endpoint, and the token is good for those endpoints.
+    /// One of these must be in `aud`, and the token is then good for every endpoint that has no audience of its own.
+    /// `None`: `aud` must name an endpoint, and the token is good for those that it names.
     pub audience: Option<Vec<String>>,
     /// What its tokens may be signed with.
     pub algorithms: Vec<Algorithm>,
@@ -41,8 +41,53 @@ pub struct Issuer {
     pub tasks: ClaimPath,
 }
 
+/// What stands among [`Issuer::typ`] for tokens whose header has no `typ` (Okta).
+pub const TYP_NONE: &str = "none";
+
 /// The default of `auth.issuers[].typ`: RFC 9068 access tokens, and the `JWT` that Keycloak, Entra and Auth0 send.
 pub const TYP_DEFAULT: [&str; 2] = ["at+jwt", "JWT"];
+
+/// A place that tokens are for.
+pub trait Resource {
+    /// Whether one of these, a token's `aud`, is its name.
+    fn is_named(&self, audiences: &[&str]) -> bool;
+
+    /// Whether its operator gave it an audience of its own: then that of an issuer is not enough there.
+    fn is_apart(&self) -> bool {
+        false
+    }
+}
+
+impl Resource for &str {
+    fn is_named(&self, audiences: &[&str]) -> bool {
+        audiences.contains(self)
+    }
+}
+
+impl Resource for String {
+    fn is_named(&self, audiences: &[&str]) -> bool {
+        audiences.contains(&self.as_str())
+    }
+}
+
+/// An endpoint, as tokens name it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Audience {
+    /// Any of these in `aud` suffices.
+    pub names: Vec<String>,
+    /// They were written for this endpoint, instead of its own URL.
+    pub apart: bool,
+}
+
+impl Resource for Audience {
+    fn is_named(&self, audiences: &[&str]) -> bool {
+        self.names.iter().any(|name| audiences.contains(&name.as_str()))
+    }
+
+    fn is_apart(&self) -> bool {
+        self.apart
+    }
+}
 
 /// Why a token is refused. All have the same answer (401); the difference is for the record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -106,6 +151,8 @@ pub enum TokenFault {
     KeyUnknown {
         /// Index into the issuers given.
         issuer: usize,
+        /// `iat`: the key may be newer than the ones known here, where the token is.
+        issued_unix_s: Option<u64>,
     },
     /// The keys of the issuer at this index are not there, or too old: whether it is a good token cannot be told.
     #[error("the issuer's keys are not known at the moment")]
@@ -116,6 +163,9 @@ pub enum TokenFault {
     /// The token names no key, and several fit.
     #[error("the token names no key and several fit")]
     KeyAmbiguous,
+    /// Its issuer says that it is not active.
+    #[error("its issuer says that it is not active")]
+    Inactive,
     /// The key named is for another algorithm.
     #[error("the key is for another algorithm")]
     KeyUnfit,
@@ -124,15 +174,14 @@ pub enum TokenFault {
     Signature,
 }
 
-/// Verifies a token (the bytes after `Bearer `) at `now_unix_s`. `resources` are the endpoints' own URLs, by
-/// `EndpointId`.
+/// Verifies a token (the bytes after `Bearer `) at `now_unix_s`. `resources` are the endpoints, by `EndpointId`.
 ///
 /// A token within `limits::TOKEN_LEEWAY_S` after its `exp` still verifies, but [`Caller::expires`] is `exp` itself, so
 /// it is not remembered.
 ///
 /// # Errors
 /// [`TokenFault`].
-pub fn verify<R: AsRef<str>>(
+pub fn verify<R: Resource>(
     token: &[u8],
     issuers: &[Issuer],
     keys: &Keyring,
@@ -157,7 +206,7 @@ pub fn verify<R: AsRef<str>>(
     if claims.get("cnf").is_some() {
         return Err(TokenFault::Bound);
     }
-    let expires = check_times(&claims, now_unix_s)?;
+    let expires = check_times(&claims, now_unix_s)?.ok_or(TokenFault::NoExpiry)?;
     let endpoints = check_audience(&claims, issuer, resources)?;
     let who = Who::read(&claims, issuer.paths(), tasks).map_err(TokenFault::Claims)?.ok_or(TokenFault::Subject)?;
 
@@ -167,7 +216,7 @@ pub fn verify<R: AsRef<str>>(
         Standing::Awaited | Standing::TooOld => return Err(TokenFault::KeysMissing { issuer: place }),
     };
     let key = keys.verify(header.algorithm, header.key, parts.signed, &signature).map_err(|fault| match fault {
-        SignatureFault::KeyUnknown => TokenFault::KeyUnknown { issuer: place },
+        SignatureFault::KeyUnknown => TokenFault::KeyUnknown { issuer: place, issued_unix_s: issued(&claims) },
         SignatureFault::KeyAmbiguous => TokenFault::KeyAmbiguous,
         SignatureFault::KeyUnfit => TokenFault::KeyUnfit,
         SignatureFault::Wrong => TokenFault::Signature,
@@ -191,6 +240,70 @@ pub fn verify<R: AsRef<str>>(
         heads: Heads::default(),
         claims: Arc::from(&*written),
     })
+}
+
+/// The caller that an opaque token stands for, of which `issuer` has said (RFC 7662) that it is active, and `claims`: the
+/// answer's members are the token's claims. What is asked of a signed token's claims is asked of these; only `exp` may be
+/// absent, because the issuer is asked again.
+///
+/// # Errors
+/// [`TokenFault`]: it is active, and not for us.
+pub fn introspected<R: Resource>(
+    token: &[u8],
+    claims: &Arc<[u8]>,
+    issuer: &Issuer,
+    resources: &[R],
+    tasks: &TaskNames,
+    now_unix_s: u64,
+) -> Result<Caller, TokenFault> {
+    let parsed = Object::parse(claims).map_err(TokenFault::Claims)?;
+    let text = |name| parsed.text(name).map_err(TokenFault::Claims);
+    if text("iss")?.is_some_and(|iss| iss != &*issuer.issuer) {
+        return Err(TokenFault::Issuer);
+    }
+    let typed = text("token_type")?;
+    if parsed.get("cnf").is_some() || typed.is_some_and(|typed| typed.eq_ignore_ascii_case("dpop")) {
+        return Err(TokenFault::Bound);
+    }
+    if has_marks_of_id_token(&parsed) {
+        return Err(TokenFault::IdToken);
+    }
+    let expires = check_times(&parsed, now_unix_s)?.unwrap_or(u64::MAX);
+    let endpoints = check_audience(&parsed, issuer, resources)?;
+    let who = Who::read(&parsed, issuer.paths(), tasks).map_err(TokenFault::Claims)?.ok_or(TokenFault::Subject)?;
+    Ok(Caller {
+        issuer: Arc::clone(&issuer.issuer),
+        subject: Arc::from(who.subject),
+        agent: who.agent.map(Arc::from),
+        owner: Owner::of(&issuer.issuer, who.subject, who.agent),
+        principal: Owner::of(&issuer.issuer, who.subject, None),
+        tasks: who.tasks,
+        endpoints,
+        expires,
+        anonymous: false,
+        key: None,
+        liveness: None,
+        scopes: scopes(&parsed).map_err(TokenFault::Claims)?,
+        token: fingerprint(token),
+        jti: text("jti")?.map(Arc::from),
+        heads: Heads::default(),
+        claims: Arc::clone(claims),
+    })
+}
+
+/// Whether a token looks like a signed one: three parts between two dots. Any other is opaque to us.
+#[must_use]
+pub fn is_signed(token: &[u8]) -> bool {
+    memchr::memchr_iter(b'.', token).count() == 2
+}
+
+/// The issuer that a signed token says it is of, by its index in `issuers`; nothing of the token has been verified.
+#[must_use]
+pub fn said_issuer(token: &[u8], issuers: &[Issuer]) -> Option<usize> {
+    let claims = decode(Parts::split(token).ok()?.claims).ok()?;
+    let claims = Object::parse(&claims).ok()?;
+    let iss = claims.text("iss").ok()??;
+    issuers.iter().position(|issuer| *issuer.issuer == *iss)
 }
 
 /// The caller that a token of these claims would make, were it a good one: for trying a policy out. Its issuer is the one
@@ -298,24 +411,33 @@ fn same_type(one: &str, other: &str) -> bool {
     one.eq_ignore_ascii_case(other)
 }
 
-/// `typ` is one of the issuer's. With the unspecific `JWT`, what bears the marks of an ID token is one: it was made
+/// `typ` is one of the issuer's. With the unspecific `JWT`, or none, what bears the marks of an ID token is one: it was made
 /// for the client that signed its user in, and often has an audience that a careless operator also lists here.
 fn check_type(header: &Header<'_>, issuer: &Issuer, claims: &Object<'_>) -> Result<(), TokenFault> {
-    let typ = header.typ.ok_or(TokenFault::Type)?;
-    if !issuer.typ.iter().any(|allowed| same_type(allowed, typ)) {
+    let fits = |allowed: &String| match header.typ {
+        // The word is for tokens without one: no token is of that type.
+        Some(typ) => allowed != TYP_NONE && same_type(allowed, typ),
+        None => allowed == TYP_NONE,
+    };
+    if !issuer.typ.iter().any(fits) {
         return Err(TokenFault::Type);
     }
-    let marked = ["nonce", "at_hash", "c_hash"].iter().any(|mark| claims.get(mark).is_some());
-    if same_type(typ, "JWT") && marked { Err(TokenFault::IdToken) } else { Ok(()) }
+    let unspecific = header.typ.is_none_or(|typ| same_type(typ, "JWT"));
+    if unspecific && has_marks_of_id_token(claims) { Err(TokenFault::IdToken) } else { Ok(()) }
 }
 
-/// The token's `exp`, when now is within its times.
-fn check_times(claims: &Object<'_>, now: u64) -> Result<u64, TokenFault> {
+/// What ID tokens have, and access tokens do not (OpenID Connect Core, 2 and 3.3.2.11).
+fn has_marks_of_id_token(claims: &Object<'_>) -> bool {
+    ["nonce", "at_hash", "c_hash"].iter().any(|mark| claims.get(mark).is_some())
+}
+
+/// The token's `exp`, if it has one, when now is within its times.
+fn check_times(claims: &Object<'_>, now: u64) -> Result<Option<u64>, TokenFault> {
     let date = |name| claims.date(name).map_err(TokenFault::Claims);
-    let expires = date("exp")?.ok_or(TokenFault::NoExpiry)?.floor;
+    let expires = date("exp")?.map(|expires| expires.floor);
     let starts = [date("nbf")?, date("iat")?];
     // "On or after" (RFC 7519, 4.1.4): at `exp` itself it is over.
-    if now >= expires.saturating_add(TOKEN_LEEWAY_S) {
+    if expires.is_some_and(|expires| now >= expires.saturating_add(TOKEN_LEEWAY_S)) {
         return Err(TokenFault::Expired);
     }
     if starts.iter().flatten().any(|start| start.ceil > now.saturating_add(TOKEN_LEEWAY_S)) {
@@ -324,12 +446,13 @@ fn check_times(claims: &Object<'_>, now: u64) -> Result<u64, TokenFault> {
     Ok(expires)
 }
 
+/// The token's `iat`, once its times were checked.
+fn issued(claims: &Object<'_>) -> Option<u64> {
+    claims.date("iat").ok().flatten().map(|issued| issued.ceil)
+}
+
 /// Where the token may be used: one at least.
-fn check_audience<R: AsRef<str>>(
-    claims: &Object<'_>,
-    issuer: &Issuer,
-    resources: &[R],
-) -> Result<Endpoints, TokenFault> {
+fn check_audience<R: Resource>(claims: &Object<'_>, issuer: &Issuer, resources: &[R]) -> Result<Endpoints, TokenFault> {
     let wrong = TokenFault::Claims(JsonFault::WrongType);
     let named: SmallVec<[&str; 4]> = match claims.get("aud") {
         None => return Err(TokenFault::Audience),
@@ -339,17 +462,23 @@ fn check_audience<R: AsRef<str>>(
     };
     let mut endpoints = Endpoints::none();
     match &issuer.audience {
-        Some(ours) if ours.iter().any(|ours| named.contains(&ours.as_str())) => endpoints = Endpoints::all(),
-        Some(_) => {}
-        None => {
-            for (index, resource) in resources.iter().enumerate() {
-                if named.contains(&resource.as_ref()) {
-                    endpoints.insert(EndpointId::from_index(index));
-                }
+        Some(ours) => {
+            let everywhere = ours.iter().any(|ours| named.contains(&ours.as_str()));
+            if everywhere && !resources.iter().any(Resource::is_apart) {
+                return Ok(Endpoints::all());
             }
+            let here = |resource: &R| if resource.is_apart() { resource.is_named(&named) } else { everywhere };
+            insert(&mut endpoints, resources, here);
         }
+        None => insert(&mut endpoints, resources, |resource| resource.is_named(&named)),
     }
     if endpoints.is_empty() { Err(TokenFault::Audience) } else { Ok(endpoints) }
+}
+
+fn insert<R>(endpoints: &mut Endpoints, resources: &[R], fits: impl Fn(&R) -> bool) {
+    for (index, _) in resources.iter().enumerate().filter(|(_, resource)| fits(resource)) {
+        endpoints.insert(EndpointId::from_index(index));
+    }
 }
 
 /// The first half of a token's SHA-256: what it is called where it must not be shown.
@@ -809,7 +938,7 @@ mod tests {
     const TWICE: TokenFault = TokenFault::Claims(JsonFault::Malformed);
     const HEADER_TYPE: TokenFault = TokenFault::Header(JsonFault::WrongType);
     const HEADER_TWICE: TokenFault = TokenFault::Header(JsonFault::Malformed);
-    const UNKNOWN: TokenFault = TokenFault::KeyUnknown { issuer: 1 };
+    const UNKNOWN: TokenFault = TokenFault::KeyUnknown { issuer: 1, issued_unix_s: Some(1_799_999_990) };
 
     /// What is wrong with the claims: `from` becomes `to`.
     const FALSE_CLAIMS: &[(&str, &str, TokenFault)] = &[

@@ -146,6 +146,8 @@ pub enum Declined {
     InvalidTarget,
     /// The user has not agreed, or must do something first.
     InteractionRequired,
+    /// It is against its rules.
+    AccessDenied,
     /// Nothing of these.
     Other,
 }
@@ -175,7 +177,7 @@ impl Declined {
     }
 }
 
-const DECLINED: [(Declined, &str); 9] = [
+const DECLINED: [(Declined, &str); 10] = [
     (Declined::InvalidRequest, "invalid_request"),
     (Declined::InvalidClient, "invalid_client"),
     (Declined::InvalidGrant, "invalid_grant"),
@@ -185,6 +187,7 @@ const DECLINED: [(Declined, &str); 9] = [
     (Declined::InvalidTarget, "invalid_target"),
     (Declined::InteractionRequired, "interaction_required"),
     (Declined::InteractionRequired, "consent_required"),
+    (Declined::AccessDenied, "access_denied"),
 ];
 /// RFC 8693, 3.
 const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";

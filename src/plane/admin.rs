@@ -1,10 +1,10 @@
 //! The admin listener: is the process alive, is it ready, what does it know of its servers, what did it count. On an
 //! address of its own, loopback by default. Whoever may read the state folder may tell it to reload and to drain.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -22,9 +22,13 @@ use crate::http::reply;
 use crate::ledger::counts::Standing;
 use crate::mcp::catalog::{ListKind, ServerCatalog};
 use crate::mcp::transport::Transport;
+use crate::record::own::Quantiles;
+use crate::telemetry::prometheus;
 use crate::uring::wait::clock;
 
+use super::broker::CredentialHealth;
 use super::orders::{Order, Orders};
+use super::otlp::Sent;
 use super::people::{self, People};
 pub use super::surveys::SurveyHealth;
 use super::{PlaneFault, endpoints, metrics, misfits, probe};
@@ -36,6 +40,21 @@ pub struct Health {
     recording: AtomicBool,
     servers: Mutex<Vec<ServerHealth>>,
     reload: Mutex<Option<ReloadHealth>>,
+    /// How the record is doing.
+    pub(super) audit: AuditHealth,
+    /// What became of what was made for a collector.
+    pub(super) telemetry: Sent,
+}
+
+/// How the record is doing.
+#[derive(Debug, Default)]
+pub(super) struct AuditHealth {
+    /// Records that were written.
+    pub(super) written: AtomicU64,
+    /// Those that found no room on their way to the log.
+    pub(super) lost: AtomicU64,
+    /// Those that wait for the log, and those that wait for the disk; bytes.
+    pub(super) backlog_bytes: AtomicU64,
 }
 
 /// How the last reload went.
@@ -70,6 +89,8 @@ pub struct ServerHealth {
     pub trouble: Option<String>,
     /// How its catalogue is.
     pub survey: SurveyHealth,
+    /// How the tokens are that are fetched for it; `None` where none were.
+    pub credential: Option<CredentialHealth>,
 }
 
 impl Health {
@@ -77,7 +98,13 @@ impl Health {
     #[must_use]
     pub fn new<'a>(names: impl Iterator<Item = &'a str>) -> Self {
         let servers = names.map(|name| ServerHealth { name: name.to_owned(), ..ServerHealth::default() }).collect();
-        Self { recording: AtomicBool::new(true), servers: Mutex::new(servers), reload: Mutex::default() }
+        Self {
+            recording: AtomicBool::new(true),
+            servers: Mutex::new(servers),
+            reload: Mutex::default(),
+            audit: AuditHealth::default(),
+            telemetry: Sent::default(),
+        }
     }
 
     /// Whether the log can be written.
@@ -124,6 +151,20 @@ impl Health {
         if let Some(health) = servers.iter_mut().find(|known| known.name == server) {
             health.survey = survey;
         }
+    }
+
+    /// Something has become of a token for this server.
+    pub(super) fn credential(&self, server: &str, change: impl FnOnce(&mut CredentialHealth)) {
+        let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(health) = servers.iter_mut().find(|known| known.name == server) {
+            change(health.credential.get_or_insert_default());
+        }
+    }
+
+    /// Tokens are fetched for these servers only.
+    pub(super) fn keep_credentials(&self, servers: &HashSet<&str>) {
+        let mut known = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        known.iter_mut().filter(|it| !servers.contains(&*it.name)).for_each(|it| it.credential = None);
     }
 
     pub(super) fn set(&self, server: &str, catalog: Option<&ServerCatalog>, trouble: Option<&str>) {
@@ -405,7 +446,7 @@ fn pins(survey: &SurveyHealth) -> Value {
 
 /// What a shard has to do.
 fn shard(busy: Busy) -> Value {
-    let Busy { connections, calls, streams, buffer_bytes } = busy;
+    let Busy { connections, calls, streams, buffer_bytes, .. } = busy;
     json!({ "connections": connections, "calls": calls, "streams": streams, "buffer_bytes": buffer_bytes })
 }
 
@@ -413,6 +454,13 @@ fn shard(busy: Busy) -> Value {
 fn counts(standing: Standing) -> Value {
     let Standing { counts, counts_max, waiting, no_room, not_kept } = standing;
     json!({ "counts": counts, "counts_max": counts_max, "waiting": waiting, "no_room": no_room, "not_kept": not_kept })
+}
+
+/// What requests took without the wait for their servers, microseconds, since the process began.
+fn overhead(quantiles: Quantiles) -> Value {
+    let Quantiles { p50_ns, p99_ns, p999_ns } = quantiles;
+    let micros = |ns: u64| (ns as f64) / 1e3;
+    json!({ "p50": micros(p50_ns), "p99": micros(p99_ns), "p999": micros(p999_ns) })
 }
 
 /// How the last reload went.
@@ -429,7 +477,10 @@ fn page(path: &[u8], control: &Control, health: &Health) -> Page {
     match path {
         b"/healthz" => Page::json(200, "{\"alive\":true}\n"),
         b"/readyz" => Page::json(if ready { 200 } else { 503 }, format!("{{\"ready\":{ready}}}\n")),
-        b"/metrics" => Page { status: 200, media: metrics::MEDIA, body: metrics::page(control, health) },
+        b"/metrics" => {
+            let body = prometheus::page(&metrics::families(control, health));
+            Page { status: 200, media: prometheus::MEDIA, body }
+        }
         b"/status" => {
             let snapshot = control.snapshot.load();
             let servers: Vec<_> = health
@@ -460,6 +511,7 @@ fn page(path: &[u8], control: &Control, health: &Health) -> Page {
                         "sessions": control.ledger.len(), "counts": counts(control.counts.standing()), "shards": shards,
                         "approvals": control.approvals.waiting(), "revocations": snapshot.revocations.len(),
                         "endpoints": endpoints::status(&snapshot),
+                        "overhead_us": control.overhead.total().quantiles().map(overhead),
                         "reload": health.reload().as_ref().map(reloaded),
                         "happened": control.tally.under(Section::Happened),
                         "dropped": control.tally.under(Section::Dropped),

@@ -254,6 +254,7 @@ impl Publisher {
             tls,
             revocations: before.revocations.clone(),
             keys: self.keys.clone(),
+            documents: before.documents.clone(),
             keys_epoch: self.epochs.keys,
             count_secret: before.count_secret.clone(),
             meters: before.meters.clone(),

@@ -1,4 +1,5 @@
-//! OTLP: what is exported, as protobuf.
+//! OTLP 1, protobuf over HTTP: what is pushed to a collector.
 
 pub mod common;
+pub mod metrics;
 pub mod traces;
