@@ -82,12 +82,12 @@ pub(super) struct Shard {
     /// By which arguments are written down that are not written out.
     pub(super) keys: Keys,
     pub(super) random: SystemRandom,
-    /// Its own time, on its way to the plane.
-    pub(super) own: RefCell<OwnTimes>,
     /// Where the ids of spans come from.
     pub(super) dice: Dice,
     /// Spans that are over; `None` where another shard of this number has them.
     pub(super) spans: Option<SpanWriter>,
+    /// Its own time, on its way to the plane.
+    pub(super) own: RefCell<OwnTimes>,
     reader: RefCell<Reader>,
     answers: RefCell<AnswerScan>,
     tokens: RefCell<Tokens>,
@@ -192,9 +192,9 @@ impl Shard {
             sealing,
             keys,
             random,
-            own: RefCell::default(),
             dice: Dice::new(dice),
             spans: control.spans.take_writer(id),
+            own: RefCell::default(),
             reader: RefCell::new(Reader::new(seed)),
             answers: RefCell::new(AnswerScan::new(seed)),
             tokens: RefCell::new(Tokens {
