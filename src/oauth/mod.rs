@@ -12,6 +12,3 @@ pub mod grant;
 pub mod guard;
 pub mod metadata;
 pub mod resource;
-pub mod form;
-pub mod grant;
-pub mod guard;
