@@ -17,6 +17,7 @@ mod happy;
 mod http;
 mod instances;
 mod hunt;
+mod keys_gone;
 mod introspect;
 mod life;
 mod limits;
