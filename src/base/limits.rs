@@ -223,6 +223,8 @@ pub const SENT_AT_ONCE_BYTES: usize = 16 * 1024;
 pub const PLANE_FAREWELL_MS_MAX: u64 = 10;
 /// Idle connections kept per shard and server.
 pub const UPSTREAM_IDLE_MAX: usize = 512;
+/// So many of those, where each owner has connections of its own (credentials that are personal), per shard.
+pub const UPSTREAM_IDLE_KEYS_MAX: usize = 4_096;
 /// Parsed heads of answers that a shard keeps to parse into again.
 pub const UPSTREAM_HEADS_KEPT: usize = 256;
 /// An idle upstream connection is closed after this long: below the five seconds after which common servers close
@@ -333,7 +335,7 @@ pub const INTROSPECTION_CACHE_MS_MAX: u64 = 300_000;
 /// An issuer is asked for an unknown key once in so long, milliseconds, whoever asks.
 pub const KEYS_UNKNOWN_MS: u64 = 30_000;
 /// What an answer says of how long it holds is believed down to this, milliseconds.
-pub const KEYS_REFRESH_MS_MIN: u64 = 60_000;
+pub const KEYS_HOLD_MS_MIN: u64 = 60_000;
 /// After an issuer could not be asked, it is tried again after so long, milliseconds; each time in a row twice as long.
 pub const KEYS_RETRY_MS: u64 = 1_000;
 /// And at most so long.
@@ -360,6 +362,24 @@ pub const FETCH_ADDRESSES_MAX: usize = 16;
 pub const CREDENTIALS_MAX: usize = 65_536;
 /// Callers' opaque tokens that are kept, in all.
 pub const INTROSPECTIONS_MAX: usize = 65_536;
+/// What an issuer says of one of them, bytes: twice a signed token.
+pub const INTROSPECTION_BYTES_MAX: usize = 2 * TOKEN_BYTES_MAX;
+/// Opaque tokens that wait until their issuer is asked: at the pace below, those who wait are told in time.
+pub const INTROSPECTIONS_WAITING_MAX: usize = 512;
+/// Issuers are asked about so many tokens a second that nobody was let in by, in all.
+pub const INTROSPECTIONS_PER_S_MAX: u64 = 200;
+/// Threads that ask.
+pub const INTROSPECTION_THREADS: usize = 8;
+/// A token that is not active is known as that for so long, milliseconds.
+pub const INTROSPECTION_NEGATIVE_MS: u64 = 10_000;
+/// An issuer that could not be asked is asked again after so long, milliseconds, and each time after twice as long.
+pub const INTROSPECTION_RETRY_MS: u64 = 1_000;
+/// And at most so long.
+pub const INTROSPECTION_RETRY_MS_MAX: u64 = 10_000;
+/// A shorter token is opaque to nobody: it is guessed, and no issuer is asked about it, bytes.
+pub const OPAQUE_TOKEN_BYTES_MIN: usize = 8;
+/// How often streams look whether their callers' opaque tokens are still believed, milliseconds.
+pub const LIVENESS_LOOK_MS: u64 = 500;
 /// Errands that wait for the plane, of one kind.
 pub const ERRANDS_MAX: usize = 4_096;
 /// Tokens that are fetched at one time, for all servers.
@@ -394,9 +414,39 @@ pub const BROKER_LOOK_MS: u64 = 100;
 /// A call waits so long for what has to be fetched for it, milliseconds.
 pub const ERRAND_WAIT_MS_MAX: u64 = 6_000;
 
+/// What a shard keeps of what servers are shown, entries.
+pub const SHOWN_KNOWN_MAX: usize = 8_192;
+/// What was out of use for so long to twice as long is let go of, milliseconds.
+pub const SHOWN_AGE_MS: u64 = 60_000;
+/// Whether a token that was fetched still holds is looked at again after so long, milliseconds.
+pub const SHOWN_CHECK_MS: u64 = 1_000;
+/// A call for which no token could be had in time is worth another try after so long, milliseconds.
+pub const SHOWN_RETRY_MS: u64 = 1_000;
+/// A token that its server refuses is fetched anew once in so long, milliseconds.
+pub const CREDENTIAL_KEPT_MS: u64 = 10_000;
+/// What a server is told of a caller in one field, bytes.
+pub const IDENTITY_VALUE_BYTES_MAX: usize = 4_096;
+
 // ---- telemetry ------------------------------------------------------------------------------------------------
 /// Spans of one shard that wait for the plane.
 pub const SPANS_MAX: usize = 4_096;
+/// The plane takes spans from the shards this often, milliseconds.
+pub const OTLP_DRAIN_MS: u64 = 500;
+/// Spans of one message to the collector.
+pub const OTLP_BATCH_SPANS_MAX: usize = 512;
+/// Series of metrics of one message to it.
+pub const OTLP_SERIES_MAX: usize = 2_000;
+/// Spans that wait for it, as messages, bytes.
+pub const OTLP_QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// What is read of its answer, bytes.
+pub const OTLP_ANSWER_BYTES_MAX: u64 = 64 * 1024;
+/// The first pause after it has failed, milliseconds; each next one is twice as long.
+pub const OTLP_PAUSE_MS: u64 = 1_000;
+/// The longest, also of those that it asks for, milliseconds.
+pub const OTLP_PAUSE_MS_MAX: u64 = 60_000;
+/// What is left when the gateway ends is sent for so long, milliseconds; with one more turn of the spans' thread that
+/// makes two seconds.
+pub const OTLP_LAST_MS_MAX: u64 = 1_500;
 /// Between two pushes of metrics (default of `otlp.interval`).
 pub const OTLP_INTERVAL_MS: u64 = 15_000;
 /// The least that it can be.
@@ -407,6 +457,12 @@ pub const OTLP_TIMEOUT_MS: u64 = 5_000;
 pub const OTLP_TIMEOUT_MS_MAX: u64 = 60_000;
 /// `tracestate` and `baggage` of a caller: longer ones are dropped, bytes each.
 pub const TRACE_FIELD_BYTES_MAX: usize = 8 * 1024;
+/// All texts of one span, bytes; one that finds no room is left out and counted.
+pub const SPAN_TEXT_BYTES_MAX: usize = 768;
+/// One of them, bytes: a URI that is longer is left out.
+pub const SPAN_TEXT_BYTES_EACH_MAX: usize = 512;
+/// Texts of one span: its rules, and room for all others.
+pub const SPAN_TEXTS_MAX: usize = RULES_NAMED_MAX + 9;
 
 // ---- session --------------------------------------------------------------------------------------------------
 /// An upstream's session id, bytes.
@@ -897,6 +953,15 @@ pub const DEMO_TOKEN_S: u64 = 12 * 60 * 60;
 const _: () = assert!(HEAD_BYTES_MAX <= BUFFER_BYTES, "a whole head fits one pooled buffer");
 const _: () = assert!(FIELD_VALUE_BYTES_MAX < HEAD_BYTES_MAX, "one value cannot fill the head");
 const _: () = assert!(TOKEN_BYTES_MAX <= FIELD_VALUE_BYTES_MAX, "a token fits its field");
+const _: () = assert!(
+    INTROSPECTIONS_WAITING_MAX as u64 * 1000 / INTROSPECTIONS_PER_S_MAX < ERRAND_WAIT_MS_MAX,
+    "whoever waits for an issuer's word has it in time"
+);
+const _: () = assert!(
+    INTROSPECTIONS_PER_S_MAX * INTROSPECTION_NEGATIVE_MS / 1000 < INTROSPECTIONS_MAX as u64 / 4,
+    "a flood of tokens that nobody knows makes nobody else's go"
+);
+const _: () = assert!(INTROSPECTION_BYTES_MAX <= FETCH_BYTES_MAX, "what may be said can be fetched");
 const _: () = assert!(ANSWER_WHOLE_BYTES_MAX >= BUFFER_BYTES, "a short answer is at least one read");
 const _: () =
     assert!(CONNECTIONS_MAX * OUTCOME_BYTES_MAX <= RECORD_RING_KEPT_FREE_BYTES, "every call under way can be ended");

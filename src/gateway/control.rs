@@ -1,24 +1,26 @@
 //! What the plane and the shards have in common: the snapshot on its way down, and the order to stop.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
 
 use crate::base::ids::ShardId;
-use crate::base::limits::{CREDENTIALS_MAX, ERRANDS_MAX, INTROSPECTIONS_MAX};
+use crate::base::limits::{CREDENTIALS_MAX, ERRANDS_MAX, INTROSPECTIONS_MAX, INTROSPECTIONS_WAITING_MAX};
 use crate::config::snapshot::Snapshot;
 use crate::ledger::Ledger;
 use crate::ledger::approvals::Approvals;
 use crate::ledger::asks::Asks;
 use crate::ledger::counts::Counts;
 use crate::ledger::errands::Errands;
+use crate::record::own::OwnTimes;
 use crate::stdio::host::Host;
 use crate::uring::wait::clock;
 
 use super::errand::{Inquiry, Issued, Judged, TokenErrand};
 use super::keydesk::KeyDesk;
 use super::mail::Mail;
+use super::spans::Spans;
 use super::tally::Tally;
 
 /// Shared by the plane and all shards.
@@ -44,12 +46,16 @@ pub struct Control {
     pub key_desk: KeyDesk,
     /// What is counted.
     pub tally: Tally,
+    /// Spans that are over.
+    pub spans: Spans,
     /// That shards live.
     pub beats: Beats,
     /// By which snapshot each shard decides, at least.
     pub seen: Seen,
     /// What each shard has to do at the moment.
     pub gauges: Gauges,
+    /// The gateway's own time.
+    pub overhead: Overhead,
     /// Runs servers that are programs; the plane's.
     pub programs: OnceLock<Host>,
     life: AtomicU8,
@@ -106,12 +112,14 @@ impl Control {
             counts: Arc::new(Counts::new(clock())),
             approvals: Arc::default(),
             credentials: Errands::new(CREDENTIALS_MAX, ERRANDS_MAX),
-            introspections: Errands::new(INTROSPECTIONS_MAX, ERRANDS_MAX),
+            introspections: Errands::new(INTROSPECTIONS_MAX, INTROSPECTIONS_WAITING_MAX),
             key_desk: KeyDesk::default(),
             tally: Tally::new(shards),
+            spans: Spans::new(shards),
             beats: Beats::new(shards),
             seen: Seen((0..shards).map(|_| AtomicU64::new(0)).collect()),
             gauges: Gauges::new(shards),
+            overhead: Overhead((0..shards).map(|_| Mutex::default()).collect()),
             programs: OnceLock::new(),
             life: AtomicU8::new(0),
         })
@@ -154,7 +162,7 @@ impl Control {
 
 /// What each shard had to do when it last came around to its housekeeping; written as rarely as [`Beats`].
 #[derive(Debug)]
-pub struct Gauges(Vec<[AtomicU64; 4]>);
+pub struct Gauges(Vec<[AtomicU64; 5]>);
 
 /// What a shard has to do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -167,6 +175,8 @@ pub struct Busy {
     pub streams: u64,
     /// Bytes of the buffers in use.
     pub buffer_bytes: u64,
+    /// Records that found no room, since the process began.
+    pub records_lost: u64,
 }
 
 impl Gauges {
@@ -179,7 +189,8 @@ impl Gauges {
     /// What a shard has to do now.
     pub fn set(&self, shard: ShardId, busy: Busy) {
         let Some(row) = self.0.get(shard.index()) else { return };
-        for (gauge, value) in row.iter().zip([busy.connections, busy.calls, busy.streams, busy.buffer_bytes]) {
+        let Busy { connections, calls, streams, buffer_bytes, records_lost } = busy;
+        for (gauge, value) in row.iter().zip([connections, calls, streams, buffer_bytes, records_lost]) {
             gauge.store(value, Ordering::Relaxed);
         }
     }
@@ -187,9 +198,32 @@ impl Gauges {
     /// By `ShardId`.
     pub fn iter(&self) -> impl Iterator<Item = Busy> {
         self.0.iter().map(|row| {
-            let [connections, calls, streams, buffer_bytes] = row.each_ref().map(|it| it.load(Ordering::Relaxed));
-            Busy { connections, calls, streams, buffer_bytes }
+            let all = row.each_ref().map(|it| it.load(Ordering::Relaxed));
+            let [connections, calls, streams, buffer_bytes, records_lost] = all;
+            Busy { connections, calls, streams, buffer_bytes, records_lost }
         })
+    }
+}
+
+/// The gateway's own time as the shards have handed it over, by `ShardId`.
+#[derive(Debug)]
+pub struct Overhead(Vec<Mutex<OwnTimes>>);
+
+impl Overhead {
+    /// Takes over what a shard has recorded. Where the plane is reading it just now, the shard keeps it until it comes
+    /// around again: it waits for nobody.
+    pub fn hand_over(&self, shard: ShardId, from: &mut OwnTimes) {
+        if let Some(Ok(mut to)) = self.0.get(shard.index()).map(Mutex::try_lock) {
+            from.hand_over(&mut to);
+        }
+    }
+
+    /// All of it.
+    #[must_use]
+    pub fn total(&self) -> OwnTimes {
+        let mut total = OwnTimes::default();
+        self.0.iter().for_each(|own| total.add(&own.lock().unwrap_or_else(PoisonError::into_inner)));
+        total
     }
 }
 

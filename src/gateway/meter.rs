@@ -7,7 +7,7 @@ use crate::base::ids::{ItemId, ServerId};
 use crate::base::time::Moment;
 use crate::mcp::method::Verb;
 use crate::record::frame::Status;
-use crate::record::meter::{About, Came, FAILURES, PERMIT, REASONS, Way, place};
+use crate::record::meter::{About, Came, FAILURES, OTHER, PERMIT, REASONS, Way, place};
 
 use super::flight::{Ended, Flight, Whose};
 use super::refusal::Refusal;
@@ -22,6 +22,8 @@ pub(super) struct Figures {
     pub(super) whole: Cell<Option<Moment>>,
     /// The last of its answer has left.
     pub(super) left: Cell<bool>,
+    /// When it went to the instance that it is at now.
+    tried: Cell<Option<Moment>>,
     /// It is counted: once, whichever way it ended.
     counted: Cell<bool>,
 }
@@ -33,7 +35,24 @@ pub(super) fn ended(shard: &Shard, flight: &Flight, ended: &Ended, total: Durati
     // What comes in pieces is handed on between two waits: its time is its server's.
     let own_ns = (!ended.streamed).then(|| nanos(total.saturating_sub(waited)));
     let way = if failure.is_some() { Way::Failed } else { Way::Answered };
-    count(shard, flight, &Came { failure, total_ns: nanos(total), own_ns, way });
+    attempted(shard, flight, failure, shard.timers.now().mono);
+    count(shard, flight, &Came { failure, total_ns: nanos(total) }, own_ns.map(|ns| (way, ns)));
+}
+
+/// It goes to an instance now; what it had been to another one for has come to nothing.
+pub(super) fn tries(shard: &Shard, flight: &Flight) {
+    // Its session was forgotten there, or nothing could be sent.
+    let word = if flight.written.get() { OTHER } else { "unreachable" };
+    attempted(shard, flight, Some(place(&FAILURES, word)), flight.sent);
+    flight.figures.tried.set(Some(flight.sent));
+}
+
+/// What it went to its server for is over.
+fn attempted(shard: &Shard, flight: &Flight, failure: Option<usize>, now: Moment) {
+    if let (Some(at), Some(method)) = (flight.figures.tried.take(), flight.method) {
+        let came = Came { failure, total_ns: nanos(now.since(at)) };
+        flight.snapshot.meters.attempted(shard.id, &about(flight, method.verb), &came);
+    }
 }
 
 /// It was answered without its server.
@@ -45,8 +64,9 @@ pub(super) fn answered(shard: &Shard, flight: &Flight) {
 
 /// Its answer is a stream that goes on: it took as long as it took to begin.
 pub(super) fn established(shard: &Shard, flight: &Flight) {
-    let total_ns = nanos(shard.timers.now().mono.since(flight.began.mono));
-    count(shard, flight, &Came { failure: None, total_ns, own_ns: None, way: Way::Answered });
+    let now = shard.timers.now().mono;
+    attempted(shard, flight, None, now);
+    count(shard, flight, &Came { failure: None, total_ns: nanos(now.since(flight.began.mono)) }, None);
 }
 
 /// It was refused.
@@ -76,15 +96,18 @@ fn here(shard: &Shard, flight: &Flight, failure: Option<usize>, way: Way) {
         return;
     }
     let total_ns = nanos(shard.timers.now().mono.since(flight.began.mono));
-    count(shard, flight, &Came { failure, total_ns, own_ns: Some(total_ns), way });
+    count(shard, flight, &Came { failure, total_ns }, Some((way, total_ns)));
 }
 
-fn count(shard: &Shard, flight: &Flight, came: &Came) {
+/// Counts it, and what of it was the gateway's own time where that can be told.
+fn count(shard: &Shard, flight: &Flight, came: &Came, own: Option<(Way, u64)>) {
     if flight.figures.counted.replace(true) {
         return;
     }
-    if let Some(method) = flight.method {
-        flight.snapshot.meters.observe(shard.id, &about(flight, method.verb), came);
+    let Some(method) = flight.method else { return };
+    flight.snapshot.meters.observe(shard.id, &about(flight, method.verb), came);
+    if let Some((way, ns)) = own {
+        shard.own.borrow_mut().record(method.verb, way, ns);
     }
 }
 
@@ -95,6 +118,11 @@ fn about(flight: &Flight, verb: Verb) -> About {
 /// The server that it is for, where that is one.
 fn server(flight: &Flight) -> Option<ServerId> {
     (flight.whose != Whose::Nobody).then_some(flight.server)
+}
+
+/// The same as one of [`FAILURES`].
+pub(super) fn failure_word(ended: &Ended) -> Option<&'static str> {
+    failure(ended).and_then(|index| FAILURES.get(index).copied())
 }
 
 /// What an exchange failed with: the server's own word for it, or what became of its answer.

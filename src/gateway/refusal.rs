@@ -71,6 +71,9 @@ pub enum Kind {
     NoRoom,
     Overloaded,
     VerifyBusy,
+    KeysUnavailable,
+    KeysPending,
+    IntrospectionUnavailable,
     SubjectBusy,
     StreamsBusy,
     IdInFlight,
@@ -91,6 +94,9 @@ pub enum Kind {
     ApprovalsFull,
     CountsFull,
     Revoked,
+    CredentialAbsent,
+    CredentialUnavailable,
+    IdentityUnfit,
 }
 
 /// One row: what a refusal looks like.
@@ -184,6 +190,9 @@ pub const ROWS: &[Row] = &[
     row(Kind::NoRoom,              503, 503, -32603, "overload",      true,  1, "The gateway has no room for this connection; try again later."),
     row(Kind::Overloaded,          503, 503, -32603, "overload",      false, 1, "The gateway has more to do than it can carry, and this was not done; try again."),
     row(Kind::VerifyBusy,          503, 503, -32603, "overload",      false, 1, "Too many unknown tokens are waiting to be verified; try again."),
+    row(Kind::KeysUnavailable,     503, 503, -32603, "keys_unavailable", false, 2, "The keys of the token's issuer are not known at the moment, so whether the token is good cannot be told; try again."),
+    row(Kind::KeysPending,         503, 503, -32603, "keys_pending",  false, 5, "The token names a key that its issuer did not have a moment ago; it is looked for again soon, so try again."),
+    row(Kind::IntrospectionUnavailable, 503, 503, -32603, "introspection", false, 1, "The token's issuer cannot say at the moment whether the token is good; try again."),
     row(Kind::SubjectBusy,         429, 429, -32603, "busy",          false, 1, "This subject has as many calls under way as one may have; wait for one to end."),
     row(Kind::StreamsBusy,         429, 429, -32603, "busy",          false, 1, "This subject has as many streams open as one may have; close one."),
     row(Kind::IdInFlight,          400, 400, -32600, "id",            false, 0, "A request of this session with the same id is still under way."),
@@ -199,6 +208,9 @@ pub const ROWS: &[Row] = &[
     row(Kind::ServerCut,           200, 200, -32603, "server_cut",    false, 0, "The server's connection ended before it had answered; whether it executed the call is not known."),
     row(Kind::ServerInvalid,       200, 200, -32603, "server_invalid",false, 0, "The server's answer was not acceptable and was withheld; the call may have been executed."),
     row(Kind::ServerRefusedUs,     200, 200, -32603, "server_auth",   false, 0, "The server refused the gateway's own credentials; its operator has to look."),
+    row(Kind::CredentialAbsent,    200, 200, -32603, "credential_absent", false, 0, "The server is only called with a token of the caller's own; the call was not sent."),
+    row(Kind::CredentialUnavailable, 200, 200, -32603, "credential_unavailable", false, 0, "The gateway could not get a credential for the server; the call was not sent."),
+    row(Kind::IdentityUnfit,       200, 200, -32603, "identity_unfit", false, 0, "What the server is to be told of the caller cannot be written in a field; the call was not sent."),
     row(Kind::Cancelled,           200, 200, -32603, "cancelled",     false, 0, "The client took this request back; whether the server executed it is not known."),
     row(Kind::AskForbidden,        200, 200, CODE_REFUSED, "ask",     false, 0, "The server asked for input of a kind that policy does not let it ask for."),
 ];
@@ -342,7 +354,7 @@ impl Refusal {
                 | Kind::ServerRefusedUs,
             ) => 502,
             (false, Kind::ServerTimeout) => 504,
-            (false, Kind::ServerUnhealthy | Kind::ServerBusy) => 503,
+            (false, Kind::ServerUnhealthy | Kind::ServerBusy | Kind::CredentialUnavailable) => 503,
             (false, _) if status == 200 => 400,
             (false, _) => status,
         }

@@ -298,6 +298,7 @@ impl Shard {
             if now >= trim {
                 trim = now.plus_ms(TRIM_MS);
                 self.forget_tokens(now);
+                self.cards.borrow_mut().age(now);
                 self.buffers.trim();
                 give_back();
                 sessions::expire(self);
@@ -311,8 +312,9 @@ impl Shard {
         self.drain(listeners).await;
     }
 
-    /// Tells what there is to do here.
+    /// Tells what there is to do here, and what was done.
     fn report(&self) {
+        self.control.overhead.hand_over(self.id, &mut self.own.borrow_mut());
         let (calls, streams) = self.load.under_way();
         self.control.gauges.set(
             self.id,
@@ -321,6 +323,7 @@ impl Shard {
                 calls: calls as u64,
                 streams: streams as u64,
                 buffer_bytes: self.buffers.lent_bytes() as u64,
+                records_lost: self.record.lost(),
             },
         );
     }
@@ -353,6 +356,7 @@ impl Shard {
         loop {
             let now = self.timers.now().mono;
             self.control.seen.set(self.id, self.snapshot().number);
+            self.report();
             self.feeds.heed_revocations(self);
             if self.connections().is_empty() {
                 self.last_parcels();
@@ -372,6 +376,7 @@ impl Shard {
         }
         self.last_parcels();
         self.cut().await;
+        self.report();
         // Nothing is decided here any more, by whatever comes.
         self.control.seen.set(self.id, u64::MAX);
         self.upstreams.clear();

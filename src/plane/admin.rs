@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -22,10 +22,14 @@ use crate::http::reply;
 use crate::ledger::counts::Standing;
 use crate::mcp::catalog::{ListKind, ServerCatalog};
 use crate::mcp::transport::Transport;
+use crate::record::own::Quantiles;
+use crate::telemetry::prometheus;
 use crate::uring::wait::clock;
 
 use super::broker::CredentialHealth;
+pub use super::issuers::IssuerHealth;
 use super::orders::{Order, Orders};
+use super::otlp::Sent;
 use super::people::{self, People};
 pub use super::surveys::SurveyHealth;
 use super::{PlaneFault, endpoints, metrics, misfits, probe};
@@ -36,7 +40,23 @@ pub struct Health {
     /// The log can be written.
     recording: AtomicBool,
     servers: Mutex<Vec<ServerHealth>>,
+    issuers: Mutex<Vec<IssuerHealth>>,
     reload: Mutex<Option<ReloadHealth>>,
+    /// How the record is doing.
+    pub(super) audit: AuditHealth,
+    /// What became of what was made for a collector.
+    pub(super) telemetry: Sent,
+}
+
+/// How the record is doing.
+#[derive(Debug, Default)]
+pub(super) struct AuditHealth {
+    /// Records that were written.
+    pub(super) written: AtomicU64,
+    /// Those that found no room on their way to the log.
+    pub(super) lost: AtomicU64,
+    /// Those that wait for the log, and those that wait for the disk; bytes.
+    pub(super) backlog_bytes: AtomicU64,
 }
 
 /// How the last reload went.
@@ -80,7 +100,14 @@ impl Health {
     #[must_use]
     pub fn new<'a>(names: impl Iterator<Item = &'a str>) -> Self {
         let servers = names.map(|name| ServerHealth { name: name.to_owned(), ..ServerHealth::default() }).collect();
-        Self { recording: AtomicBool::new(true), servers: Mutex::new(servers), reload: Mutex::default() }
+        Self {
+            recording: AtomicBool::new(true),
+            servers: Mutex::new(servers),
+            issuers: Mutex::default(),
+            reload: Mutex::default(),
+            audit: AuditHealth::default(),
+            telemetry: Sent::default(),
+        }
     }
 
     /// Whether the log can be written.
@@ -97,6 +124,16 @@ impl Health {
     #[must_use]
     pub fn servers(&self) -> Vec<ServerHealth> {
         self.servers.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What is known of the issuers now, in the order of the configuration.
+    #[must_use]
+    pub fn issuers(&self) -> Vec<IssuerHealth> {
+        self.issuers.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set_issuers(&self, issuers: Vec<IssuerHealth>) {
+        *self.issuers.lock().unwrap_or_else(PoisonError::into_inner) = issuers;
     }
 
     /// How the last reload went; `None` before the first.
@@ -414,6 +451,16 @@ fn catalog(survey: &SurveyHealth) -> Value {
     json!({ "state": state, "age_ms": age(survey.surveyed_unix_ms), "stale_ms": age(survey.stale_unix_ms) })
 }
 
+/// What is known of an issuer's keys.
+fn issuer(issuer: &IssuerHealth) -> Value {
+    let age_ms = issuer.seen_unix_ms.map(|seen| clock().unix_ms.saturating_sub(seen));
+    json!({
+        "issuer": issuer.issuer, "source": issuer.source, "looks": issuer.looks, "failed": issuer.failed,
+        "trouble": issuer.trouble,
+        "keys": { "state": issuer.standing, "usable": issuer.keys, "left_out": issuer.left_out, "age_ms": age_ms },
+    })
+}
+
 /// What of its definitions waits for a person.
 fn pins(survey: &SurveyHealth) -> Value {
     let pins = survey.pins;
@@ -422,7 +469,7 @@ fn pins(survey: &SurveyHealth) -> Value {
 
 /// What a shard has to do.
 fn shard(busy: Busy) -> Value {
-    let Busy { connections, calls, streams, buffer_bytes } = busy;
+    let Busy { connections, calls, streams, buffer_bytes, .. } = busy;
     json!({ "connections": connections, "calls": calls, "streams": streams, "buffer_bytes": buffer_bytes })
 }
 
@@ -430,6 +477,13 @@ fn shard(busy: Busy) -> Value {
 fn counts(standing: Standing) -> Value {
     let Standing { counts, counts_max, waiting, no_room, not_kept } = standing;
     json!({ "counts": counts, "counts_max": counts_max, "waiting": waiting, "no_room": no_room, "not_kept": not_kept })
+}
+
+/// What requests took without the wait for their servers, microseconds, since the process began.
+fn overhead(quantiles: Quantiles) -> Value {
+    let Quantiles { p50_ns, p99_ns, p999_ns } = quantiles;
+    let micros = |ns: u64| (ns as f64) / 1e3;
+    json!({ "p50": micros(p50_ns), "p99": micros(p99_ns), "p999": micros(p999_ns) })
 }
 
 /// How the last reload went.
@@ -446,7 +500,10 @@ fn page(path: &[u8], control: &Control, health: &Health) -> Page {
     match path {
         b"/healthz" => Page::json(200, "{\"alive\":true}\n"),
         b"/readyz" => Page::json(if ready { 200 } else { 503 }, format!("{{\"ready\":{ready}}}\n")),
-        b"/metrics" => Page { status: 200, media: metrics::MEDIA, body: metrics::page(control, health) },
+        b"/metrics" => {
+            let body = prometheus::page(&metrics::families(control, health));
+            Page { status: 200, media: prometheus::MEDIA, body }
+        }
         b"/status" => {
             let snapshot = control.snapshot.load();
             let servers: Vec<_> = health
@@ -471,12 +528,14 @@ fn page(path: &[u8], control: &Control, health: &Health) -> Page {
                     "{:#}\n",
                     json!({
                         "version": version, "ready": ready, "recording": recording, "servers": servers,
+                        "issuers": health.issuers().iter().map(issuer).collect::<Vec<_>>(),
                         "snapshot": snapshot.number,
                         "policy": snapshot.settings.policy.hex12(), "misfits": misfits::status(&snapshot),
                         "draining": control.life() != Life::Run,
                         "sessions": control.ledger.len(), "counts": counts(control.counts.standing()), "shards": shards,
                         "approvals": control.approvals.waiting(), "revocations": snapshot.revocations.len(),
                         "endpoints": endpoints::status(&snapshot),
+                        "overhead_us": control.overhead.total().quantiles().map(overhead),
                         "reload": health.reload().as_ref().map(reloaded),
                         "happened": control.tally.under(Section::Happened),
                         "dropped": control.tally.under(Section::Dropped),

@@ -6,7 +6,7 @@ use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender, SyncSender, sync_channel};
 use std::time::Duration;
 
@@ -29,7 +29,10 @@ pub type Watcher = Box<dyn FnMut(&Frame<'_>) + Send>;
 
 /// By which the plane's other threads have lines written into the record: changes of what calls are decided by.
 #[derive(Clone, Debug)]
-pub struct Notes(SyncSender<Note>);
+pub struct Notes {
+    tell: SyncSender<Note>,
+    lost: Arc<AtomicU64>,
+}
 
 #[derive(Debug)]
 struct Note {
@@ -52,12 +55,16 @@ enum Kind {
 #[must_use]
 pub fn notes() -> (Notes, Noted) {
     let (tell, told) = sync_channel(NOTES_MAX);
-    (Notes(tell), Noted(told))
+    let lost = Arc::<AtomicU64>::default();
+    (Notes { tell, lost: lost.clone() }, Noted { told, lost })
 }
 
 /// What was told and is not written yet.
 #[derive(Debug)]
-pub struct Noted(Receiver<Note>);
+pub struct Noted {
+    told: Receiver<Note>,
+    lost: Arc<AtomicU64>,
+}
 
 impl Notes {
     /// Has a line of kind `policy` written. Where too many wait, the log for operators says that this one is lost.
@@ -76,7 +83,8 @@ impl Notes {
     }
 
     fn put(&self, kind: Kind, event: &'static str, detail: Value, waiting: Option<Sender<()>>) {
-        if self.0.try_send(Note { kind, unix_ms: clock().unix_ms, event, detail, waiting }).is_err() {
+        if self.tell.try_send(Note { kind, unix_ms: clock().unix_ms, event, detail, waiting }).is_err() {
+            self.lost.fetch_add(1, Ordering::Relaxed);
             tracing::error!("a line of the record is lost: {event}");
         }
     }
@@ -95,6 +103,8 @@ pub struct Log {
     lines: audit::Lines,
     /// Rendered, not written yet.
     pending: Vec<u8>,
+    /// Records that were rendered so far.
+    rendered: u64,
     /// Those who wait for that.
     waiting: Vec<Sender<()>>,
     failing: bool,
@@ -133,6 +143,7 @@ impl Log {
             file_bytes: 0,
             lines: audit::Lines::new(clock().unix_ms, keys),
             pending: Vec::new(),
+            rendered: 0,
             waiting: Vec::new(),
             failing: false,
             health,
@@ -186,7 +197,7 @@ impl Log {
     fn turn(&mut self) -> usize {
         let mut drained = 0;
         if !self.failing {
-            for note in self.noted.0.try_iter() {
+            for note in self.noted.told.try_iter() {
                 let Note { kind, unix_ms, event, detail, waiting } = &note;
                 match kind {
                     Kind::Policy => self.lines.write_policy(&mut self.pending, *unix_ms, event, detail),
@@ -205,7 +216,10 @@ impl Log {
                 });
             }
         }
-        match self.write() {
+        self.rendered += drained as u64;
+        let written = self.write();
+        self.report();
+        match written {
             Ok(()) => {
                 // Who has given up does not hear it.
                 self.waiting.drain(..).for_each(|waiting| _ = waiting.send(()));
@@ -226,6 +240,17 @@ impl Log {
             }
         }
         drained
+    }
+
+    /// Says how it stands.
+    fn report(&self) {
+        let backlog: usize = self.readers.iter().map(Reader::backlog).sum();
+        let audit = &self.health.audit;
+        audit.backlog_bytes.store((backlog + self.pending.len()) as u64, Ordering::Relaxed);
+        audit.lost.store(self.noted.lost.load(Ordering::Relaxed), Ordering::Relaxed);
+        if self.pending.is_empty() {
+            audit.written.store(self.rendered, Ordering::Relaxed);
+        }
     }
 
     fn life(&mut self, event: &str, detail: Value) {

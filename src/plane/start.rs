@@ -30,6 +30,7 @@ use crate::uring::{cpu, socket};
 use super::admin::{self, Desk, Health};
 use super::certs::Certs;
 use super::fetch::Fetcher;
+use super::introspect;
 use super::journal::{self, Journal};
 use super::keeper::{self, News};
 use super::log::{self, Log, Watcher};
@@ -39,7 +40,7 @@ use super::publish::{Next, Press, Publisher};
 use super::reload::{Begin, ConfigFile, Reloader};
 use super::revoke::{self, Switch};
 use super::states::states;
-use super::{PlaneFault, approvals, broker, state};
+use super::{PlaneFault, approvals, broker, issuers, otlp, state};
 
 /// What a gateway is started with, beside its settings.
 #[derive(Default)]
@@ -70,6 +71,7 @@ pub struct Gateway {
     log: log::Running,
     journal: journal::Running,
     approvals: approvals::Running,
+    otlp: otlp::Running,
 }
 
 /// Ends a gateway from elsewhere.
@@ -152,13 +154,17 @@ impl Gateway {
         let now = Next { settings: settings.clone(), prepared, states, tls };
         let press = Arc::new(Press::new(control.clone()));
         let publisher = Publisher::new(now, press.clone(), health.clone(), notes.clone());
+        let fetcher = Arc::new(Fetcher::new());
+        issuers::start(&control, &press, &health, &fetcher)?;
         let switch = Switch::new(&settings.state, control.clone(), press);
         let people = People { control: control.clone(), switch, journal: decided, notes };
         let admin = attend(&settings, &health, &reloader, people)?;
+        let otlp = otlp::start(&control, &health, Box::new(otlp::ShardSpans::new(&control)))?;
         keep(&reloader, asked_for, publisher, heard, &news, &control)?;
-        let fetcher = Arc::new(Fetcher::new());
         broker::start(&control, &health, &fetcher)?;
+        introspect::start(&control, &fetcher)?;
         wait_for_servers(&settings, &control, &health);
+        issuers::wait(&health);
 
         let mut threads = Vec::with_capacity(shards);
         for (index, (listeners, record)) in listeners.into_iter().zip(writers).enumerate() {
@@ -174,7 +180,7 @@ impl Gateway {
             };
             threads.push(run_shard(start, cpus.get(index % cpus.len().max(1)).copied())?);
         }
-        Ok(Self { settings, driver, shards, admin, health, reloader, control, threads, log, journal, approvals })
+        Ok(Self { settings, driver, shards, admin, health, reloader, control, threads, log, journal, approvals, otlp })
     }
 
     /// What brings it new settings.
@@ -216,6 +222,8 @@ impl Gateway {
         let lost = |what, error| PlaneFault::File { what, path: path.clone(), error };
         let kept = self.journal.finish().map_err(|error| lost("sessions are lost:", error));
         let decided = self.approvals.finish().map_err(|error| lost("approvals are lost:", error));
+        // Last: whatever a collector does, what a client or an auditor counts on is kept by now.
+        self.otlp.finish();
         result.and(written).and(kept).and(decided)
     }
 }

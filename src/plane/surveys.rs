@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::base::ids::ServerId;
 use crate::config::{Pin as Mode, ServerSettings};
-use crate::mcp::catalog::{Catalog, ServerCatalog};
+use crate::mcp::catalog::{Catalog, ListKind, ServerCatalog};
 use crate::uring::wait::clock;
 
 use super::log::Notes;
@@ -45,6 +45,51 @@ pub struct SurveyHealth {
     pub stale_unix_ms: Option<u64>,
     /// What waits for a person.
     pub pins: Waiting,
+    /// How often what it offers has changed.
+    pub changes: Changes,
+}
+
+/// How many definitions of a server have changed since its first survey.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Were not there before.
+    pub added: u64,
+    /// Are there no more.
+    pub removed: u64,
+    /// Say something else.
+    pub changed: u64,
+}
+
+impl Changes {
+    /// Added, removed, changed.
+    #[must_use]
+    pub fn counts(self) -> [u64; 3] {
+        [self.added, self.removed, self.changed]
+    }
+
+    /// What leads from one catalogue of a server to the next: of each name, in whichever era it is.
+    fn count(&mut self, before: &ServerCatalog, after: &ServerCatalog) {
+        let (before, after) = (definitions(before), definitions(after));
+        for (name, definition) in &after {
+            match before.get(name) {
+                None => self.added += 1,
+                Some(other) => self.changed += u64::from(other != definition),
+            }
+        }
+        self.removed += before.keys().filter(|name| !after.contains_key(*name)).count() as u64;
+    }
+}
+
+/// Everything that a server offers: by kind and name, the newest era's.
+fn definitions(catalog: &ServerCatalog) -> HashMap<(usize, &str), &[u8]> {
+    let mut all = HashMap::new();
+    for era in [catalog.legacy.as_ref(), catalog.modern.as_ref()].into_iter().flatten() {
+        for kind in ListKind::ALL {
+            let items = era.list(kind).into_iter().flat_map(|list| &list.items);
+            all.extend(items.map(|item| ((kind.index(), &*item.name), &*item.raw)));
+        }
+    }
+    all
 }
 
 #[derive(Default)]
@@ -56,6 +101,7 @@ struct Surveyed {
     surveyed_unix_ms: Option<u64>,
     stale_unix_ms: Option<u64>,
     trouble: Option<String>,
+    changes: Changes,
 }
 
 impl Surveys {
@@ -76,6 +122,7 @@ impl Surveys {
             return if recovered { Weight::Snapshot } else { Weight::None };
         }
         let first = known.offered.is_none();
+        known.offered.iter().for_each(|before| known.changes.count(before, &catalog));
         known.offered = Some(catalog);
         match self.sift(&server.name, server.pin) {
             _ if first => Weight::AtOnce,
@@ -156,6 +203,7 @@ impl Surveys {
             surveyed_unix_ms: known.and_then(|known| known.surveyed_unix_ms),
             stale_unix_ms: known.and_then(|known| known.stale_unix_ms),
             pins: self.pins.waiting(server),
+            changes: known.map_or_else(Changes::default, |known| known.changes),
         }
     }
 

@@ -132,10 +132,6 @@ pub struct Came {
     pub failure: Option<usize>,
     /// From its first byte to the last of its answer, nanoseconds.
     pub total_ns: u64,
-    /// What of that was not spent waiting for its server, where that can be told; nanoseconds.
-    pub own_ns: Option<u64>,
-    /// How it ended.
-    pub way: Way,
 }
 
 /// What an operation is about.
@@ -164,7 +160,6 @@ pub struct Meters {
     nobody: Arc<ServerMeter>,
     /// By `RuleId`.
     rules: Vec<Arc<RuleMeter>>,
-    own: Arc<[OwnTime]>,
 }
 
 /// What is counted of a rule, which is little and rare: all shards write to it.
@@ -206,8 +201,13 @@ struct Rows(OnceLock<Box<[OnceLock<Box<Row>>]>>);
 #[repr(align(128))]
 struct Row {
     decisions: [AtomicU64; REASONS.len()],
-    operations: [OnceLock<Box<Operation>>; Revision::ALL.len()],
+    /// As the gateway's clients see them.
+    operations: Operations,
+    /// As the gateway sees its servers.
+    attempts: Operations,
 }
+
+type Operations = [OnceLock<Box<Operation>>; Revision::ALL.len()];
 
 #[derive(Debug, Default)]
 struct Operation {
@@ -216,11 +216,6 @@ struct Operation {
 }
 
 type Durations = Histogram<{ OPERATION_NS.len() + 1 }>;
-
-/// The gateway's own time on one shard, by method and way.
-#[derive(Debug)]
-#[repr(align(128))]
-struct OwnTime([[Histogram<{ OVERHEAD_NS.len() + 1 }>; Way::ALL.len()]; METHOD_COUNT]);
 
 /// Observations, by bucket; the last one has no upper bound.
 #[derive(Debug)]
@@ -268,8 +263,7 @@ impl Meters {
     /// For so many shards, with no server yet.
     #[must_use]
     pub fn new(shards: usize) -> Self {
-        let own = (0..shards).map(|_| OwnTime(std::array::from_fn(|_| Default::default()))).collect();
-        Self { shards, own, ..Self::default() }
+        Self { shards, ..Self::default() }
     }
 
     /// Those of the next snapshot, which has these servers (names by `ServerId`), these rules (ids by `RuleId`) and this
@@ -300,7 +294,6 @@ impl Meters {
             servers: servers.iter().map(named).collect(),
             nobody: self.nobody.clone(),
             rules: rules.map(rule).collect(),
-            own: self.own.clone(),
         }
     }
 
@@ -336,14 +329,14 @@ impl Meters {
     /// One operation of a shard has ended.
     pub fn observe(&self, shard: ShardId, about: &About, came: &Came) {
         if let Some(row) = self.rows(about).of(shard, self.shards) {
-            let operation = row.operations[about.revision as usize].get_or_init(Box::default);
-            match came.failure.and_then(|failure| operation.failed.get(failure)) {
-                None => operation.good.observe(&OPERATION_NS, came.total_ns),
-                Some(failed) => failed.get_or_init(Box::default).observe(&OPERATION_NS, came.total_ns),
-            }
+            observe(&row.operations, about.revision, came);
         }
-        if let (Some(own_ns), Some(OwnTime(methods))) = (came.own_ns, self.own.get(shard.index())) {
-            methods[about.verb as usize][came.way as usize].observe(&OVERHEAD_NS, own_ns);
+    }
+
+    /// What a shard sent to a server has been answered, or not.
+    pub fn attempted(&self, shard: ShardId, about: &About, came: &Came) {
+        if let Some(row) = self.rows(about).of(shard, self.shards) {
+            observe(&row.attempts, about.revision, came);
         }
     }
 
@@ -365,10 +358,19 @@ impl Meters {
     }
 
     /// Every series of operations that has an observation.
-    pub fn operations(&self, mut each: impl FnMut(OperationSeries<'_>)) {
+    pub fn operations(&self, each: impl FnMut(OperationSeries<'_>)) {
+        self.each_operation(|row| &row.operations, each);
+    }
+
+    /// The same of what was sent to servers: an operation has as many as there were attempts at it.
+    pub fn attempts(&self, each: impl FnMut(OperationSeries<'_>)) {
+        self.each_operation(|row| &row.attempts, each);
+    }
+
+    fn each_operation(&self, which: fn(&Row) -> &Operations, mut each: impl FnMut(OperationSeries<'_>)) {
         self.each_rows(|labels, rows| {
             for revision in Revision::ALL {
-                let operations = || rows.all().filter_map(|row| row.operations[revision as usize].get());
+                let operations = || rows.all().filter_map(|row| which(row)[revision as usize].get());
                 let mut emit = |failure: Option<&'static str>, counted: Counted| {
                     if counted.count() > 0 {
                         each(OperationSeries { labels, revision, failure, counted });
@@ -393,19 +395,6 @@ impl Meters {
                 }
             }
         });
-    }
-
-    /// The gateway's own time, by method and way, where there is an observation.
-    pub fn own_time(&self, mut each: impl FnMut(&'static str, Way, Counted)) {
-        for (verb, method) in methods() {
-            for way in Way::ALL {
-                let histograms = self.own.iter().map(|OwnTime(methods)| &methods[verb as usize][way as usize]);
-                let counted = Counted::of(OVERHEAD_NS.len() + 1, histograms);
-                if counted.count() > 0 {
-                    each(method, way, counted);
-                }
-            }
-        }
     }
 
     fn each_rows(&self, mut each: impl FnMut(Labels<'_>, &Rows)) {
@@ -486,6 +475,14 @@ impl<const N: usize> Default for Histogram<N> {
     }
 }
 
+fn observe(operations: &Operations, revision: Revision, came: &Came) {
+    let operation = operations[revision as usize].get_or_init(Box::default);
+    match came.failure.and_then(|failure| operation.failed.get(failure)) {
+        None => operation.good.observe(&OPERATION_NS, came.total_ns),
+        Some(failed) => failed.get_or_init(Box::default).observe(&OPERATION_NS, came.total_ns),
+    }
+}
+
 /// The place of a word in a table whose last row stands for all others.
 #[must_use]
 pub fn place(table: &[&str], word: &str) -> usize {
@@ -493,7 +490,7 @@ pub fn place(table: &[&str], word: &str) -> usize {
 }
 
 /// Each verb once, with its name on the wire.
-fn methods() -> impl Iterator<Item = (Verb, &'static str)> {
+pub(super) fn methods() -> impl Iterator<Item = (Verb, &'static str)> {
     let first = |(index, method): &(usize, &'static crate::mcp::method::Method)| {
         METHODS[..*index].iter().all(|before| before.verb != method.verb)
     };
@@ -506,7 +503,7 @@ fn raise(counter: &AtomicU64, by: u64) {
 }
 
 /// The last verb's number and one.
-const METHOD_COUNT: usize = Verb::TaskChanged as usize + 1;
+pub(super) const METHOD_COUNT: usize = Verb::TaskChanged as usize + 1;
 
 #[cfg(test)]
 mod tests {
@@ -535,8 +532,7 @@ mod tests {
     }
 
     fn came(failure: Option<&str>, total_ns: u64) -> Came {
-        let way = if failure.is_some() { Way::Failed } else { Way::Answered };
-        Came { failure: failure.map(|word| place(&FAILURES, word)), total_ns, own_ns: Some(total_ns / 1000), way }
+        Came { failure: failure.map(|word| place(&FAILURES, word)), total_ns }
     }
 
     fn counts(meters: &Meters) -> Vec<(String, Option<&'static str>, u64)> {

@@ -9,6 +9,7 @@ pub mod frame;
 pub mod json;
 pub mod keyed;
 pub mod meter;
+pub mod own;
 
 use std::cell::{Cell, RefCell};
 
@@ -68,6 +69,7 @@ impl Recorded {
 pub struct Writer {
     shard: ShardId,
     next: Cell<u64>,
+    lost: Cell<u64>,
     ring: RefCell<Producer<u8>>,
     scratch: RefCell<Vec<u8>>,
 }
@@ -86,6 +88,7 @@ pub fn ring(shard: ShardId) -> (Writer, Reader) {
     let writer = Writer {
         shard,
         next: Cell::new(0),
+        lost: Cell::new(0),
         ring: RefCell::new(producer),
         scratch: RefCell::new(Vec::with_capacity(RECORD_BYTES_MAX)),
     };
@@ -118,9 +121,20 @@ impl Writer {
     pub fn noted(&self, decision: &Decision<'_>) {
         let seq = Seq(self.next.get());
         let kept = self.push(RECORD_RING_BYTES / 2, |out| frame::write_decision(out, self.shard, seq, decision));
-        if kept.is_ok() {
-            self.next.set(seq.0 + 1);
+        match kept {
+            Ok(()) => self.next.set(seq.0 + 1),
+            Err(RecordFault::Full) => self.lose(),
         }
+    }
+
+    /// How many records found no room, of those that nothing waits for: the others are no records then, but refusals.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.lost.get()
+    }
+
+    fn lose(&self) {
+        self.lost.set(self.lost.get() + 1);
     }
 
     /// What became of a recorded call. The ring keeps room for one outcome of every call that can be under way, so a
@@ -128,6 +142,9 @@ impl Writer {
     pub fn ended(&self, seq: Seq, outcome: &Outcome) {
         let placed = self.push(0, |out| frame::write_outcome(out, self.shard, seq, outcome));
         debug_assert!(placed.is_ok(), "outcomes have room of their own");
+        if placed.is_err() {
+            self.lose();
+        }
     }
 
     fn push(&self, keep_free: usize, write: impl FnOnce(&mut Vec<u8>)) -> Result<(), RecordFault> {
@@ -159,6 +176,12 @@ impl Reader {
             }
         }
         frames
+    }
+
+    /// What waits to be read, bytes.
+    #[must_use]
+    pub fn backlog(&self) -> usize {
+        self.ring.slots()
     }
 
     /// Whether every frame written so far was read.
