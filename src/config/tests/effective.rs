@@ -22,8 +22,6 @@ fn check(text: &str) {
         for secret in ["hunter2", "t0ken", "aHVudGVyMg", "Z2F0ZTpodW50ZXIy"] {
             assert!(!yaml.contains(secret) && !json.contains(secret), "{yaml}");
         }
-        let again = effective(&yaml, Path::new("/etc/gate"), &House, whole).expect("it is sound");
-        assert_eq!(again.to_yaml(), yaml, "what is shown of what is shown");
     }
 }
 
