@@ -46,3 +46,4 @@ mod tasks;
 mod tls;
 mod tls_servers;
 mod tokens;
+mod traces;
