@@ -49,3 +49,4 @@ mod tls;
 mod tls_servers;
 mod token_attacks;
 mod tokens;
+mod traces;
