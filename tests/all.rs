@@ -8,6 +8,8 @@ mod conformance;
 mod demo;
 mod faults;
 mod floors;
+mod idps;
+mod oauth;
 mod pairs;
 mod security;
 mod together;
