@@ -366,8 +366,7 @@ async fn events(
             return Err(broken(shard, flight, answer, UpstreamFault::Cut, abort));
         }
         answer.allow_until(deadline(shard, timeout));
-        let filled =
-            joined.wait_while(shard, conn, answer.fill(&shard.buffers), || flight.is_revoked(shard), abort).await;
+        let filled = joined.wait_while(shard, conn, answer.fill(&shard.buffers), flight, abort).await;
         if flight.is_revoked(shard) {
             return Err(withheld(shard, flight, answer, Kind::Revoked));
         }

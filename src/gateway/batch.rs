@@ -11,7 +11,7 @@ use super::answer::accepted;
 use super::apart;
 use super::conn::{Body, Conn};
 use super::flight::Next;
-use super::gate;
+use super::gate::{self, Admitted};
 use super::joined::Joined;
 use super::lists;
 use super::pipeline::{self, Asked, Due, Reading};
@@ -116,7 +116,8 @@ async fn one(
     let began = shard.timers.now();
     let snapshot = shard.snapshot();
     let endpoint = gate::endpoint(&snapshot, conn)?;
-    let caller = gate::caller(shard, &snapshot, conn, endpoint)?;
+    let admitted = gate::caller_unwatched(shard, snapshot, conn, endpoint).await?;
+    let Admitted { snapshot, endpoint, caller } = admitted;
     let asked = Asked { snapshot, caller, endpoint, began };
     let session = pipeline::session(shard, conn, &asked);
     let opened = session.as_ref().and_then(|opened| opened.as_ref().ok());

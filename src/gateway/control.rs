@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use arc_swap::ArcSwap;
 
 use crate::base::ids::ShardId;
-use crate::base::limits::{CREDENTIALS_MAX, ERRANDS_MAX, INTROSPECTIONS_MAX};
+use crate::base::limits::{CREDENTIALS_MAX, ERRANDS_MAX, INTROSPECTIONS_MAX, INTROSPECTIONS_WAITING_MAX};
 use crate::config::snapshot::Snapshot;
 use crate::ledger::Ledger;
 use crate::ledger::approvals::Approvals;
@@ -109,7 +109,7 @@ impl Control {
             counts: Arc::new(Counts::new(clock())),
             approvals: Arc::default(),
             credentials: Errands::new(CREDENTIALS_MAX, ERRANDS_MAX),
-            introspections: Errands::new(INTROSPECTIONS_MAX, ERRANDS_MAX),
+            introspections: Errands::new(INTROSPECTIONS_MAX, INTROSPECTIONS_WAITING_MAX),
             key_desk: KeyDesk::default(),
             tally: Tally::new(shards),
             beats: Beats::new(shards),

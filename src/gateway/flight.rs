@@ -147,6 +147,9 @@ impl Flight {
 
     /// What of its caller and its task is revoked, as of this moment. The numbers are its own, the names everybody's.
     pub(super) fn revoked(&self, shard: &Shard) -> Option<Revoked> {
+        if self.is_ended_by_issuer() {
+            return Some(Revoked::Caller);
+        }
         let newest = shard.snapshot();
         if newest.revocations.is_empty() {
             return None;
@@ -161,12 +164,24 @@ impl Flight {
     /// The same of what has begun, under other settings that have come since too.
     pub(super) fn is_revoked(&self, shard: &Shard) -> bool {
         let snapshot = shard.snapshot();
-        !snapshot.revocations.is_empty() && {
+        let by_operator = || {
             // Who cannot be told any more has still the names it came with.
             let same = || (self.caller.clone(), ActiveTask::None);
             let (caller, task) = self.who(&snapshot).unwrap_or_else(same);
             gate::revoked(&snapshot, &caller, task).is_some()
-        }
+        };
+        self.is_ended_by_issuer() || !snapshot.revocations.is_empty() && by_operator()
+    }
+
+    /// Whether the key that its caller's token was verified with, and what its issuer said of it, still hold.
+    pub(super) fn stands(&self, shard: &Shard) -> bool {
+        let (newest, now) = (shard.snapshot(), shard.timers.last().unix_s());
+        let believed = || self.caller.liveness.as_ref().is_none_or(|token| token.is_alive(now));
+        if newest.keys_epoch == self.snapshot.keys_epoch { believed() } else { newest.stands(&self.caller, now) }
+    }
+
+    fn is_ended_by_issuer(&self) -> bool {
+        self.caller.liveness.as_ref().is_some_and(|token| token.has_ended())
     }
 
     /// Whether it may be written to a server: not by whom was revoked since it was decided on.

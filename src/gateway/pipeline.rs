@@ -27,6 +27,7 @@ use crate::session::owner::SessionFault;
 use super::answer::accepted;
 use super::conn::{Body, Conn};
 use super::flight::{Flight, IdBytes, Next, Taken, Whose, sentence};
+use super::gate::Admitted;
 use super::judge::Judge;
 use super::load::Class;
 use super::mail::{Cancel, Letter};
@@ -102,7 +103,8 @@ pub(super) async fn serve(shard: &Shard, conn: &mut Conn, kept: &mut Option<Body
         _ => return Box::pin(public::serve(shard, conn, &snapshot, route)).await,
     };
     // Before we pay for the body.
-    let caller = gate::caller(shard, &snapshot, conn, endpoint).inspect_err(|refusal| note(shard, refusal, began))?;
+    let admitted = gate::caller(shard, snapshot, conn, endpoint).await;
+    let Admitted { snapshot, endpoint, caller } = admitted.inspect_err(|refusal| note(shard, refusal, began))?;
     let result = if method == Method::Post {
         post(shard, conn, kept, snapshot.clone(), caller.clone(), endpoint, began).await
     } else {
@@ -127,13 +129,15 @@ async fn post(
 
     // One configuration and one time from the decision on; the caller may have changed while the body came.
     let current = shard.snapshot();
-    let (endpoint, caller) = if Rc::ptr_eq(&current, &snapshot) && caller.expires > shard.timers.now().unix_s() {
-        (endpoint, caller)
+    let same = Rc::ptr_eq(&current, &snapshot) && gate::is_believed(&caller, shard.timers.now().unix_s());
+    let admitted = if same {
+        Admitted { snapshot, endpoint, caller }
     } else {
         let endpoint = gate::endpoint(&current, conn)?;
-        (endpoint, gate::caller(shard, &current, conn, endpoint)?)
+        gate::caller(shard, current, conn, endpoint).await?
     };
-    let asked = Asked { snapshot: current, caller, endpoint, began };
+    let Admitted { snapshot, endpoint, caller } = admitted;
+    let asked = Asked { snapshot, caller, endpoint, began };
 
     if sse::names(conn, &asked.snapshot, endpoint).is_some() {
         return Box::pin(sse::post(shard, conn, body, asked)).await;
@@ -207,7 +211,7 @@ pub(super) async fn judged(
     if looked_up {
         let current = lists::fresh(shard, flight, &call, conn.body_bytes(body)).await;
         if let Some(current) = current {
-            renew(shard, conn, flight, current)?;
+            Box::pin(renew(shard, conn, flight, current)).await?;
             flight.task = Judge::new(shard, conn, body, flight).task(&call)?;
         }
     }
@@ -278,14 +282,16 @@ pub(super) fn take_back(shard: &Shard, session: &Live, id: Option<&[u8]>, word: 
 }
 
 /// Other settings have come while the message waited: it is decided under these, by ids of theirs.
-fn renew(shard: &Shard, conn: &Conn, flight: &mut Flight, snapshot: Rc<Held>) -> Result<(), Refusal> {
+async fn renew(shard: &Shard, conn: &Conn, flight: &mut Flight, snapshot: Rc<Held>) -> Result<(), Refusal> {
     let endpoint = gate::endpoint(&snapshot, conn)?;
+    let admitted = gate::caller_unwatched(shard, snapshot, conn, endpoint).await?;
+    let Admitted { snapshot, endpoint, caller } = admitted;
     let alone = snapshot.merged[endpoint.index()].alone();
     let same = || alone == snapshot.server_by_digest(sessions::digest(flight));
     if flight.whose == Whose::Alone && alone.is_some() && !same() {
         return Err(Kind::NotFound.into());
     }
-    flight.caller = gate::caller(shard, &snapshot, conn, endpoint)?;
+    flight.caller = caller;
     // Nor does the number of a task mean anything under these, until the message is asked for it again.
     flight.task = ActiveTask::None;
     // What has no server yet gets one under these settings.

@@ -111,9 +111,11 @@ pub(super) struct Shard {
     seed: u64,
 }
 
-/// Verified tokens: those of this epoch, and for a while those of the one before, which are good for nothing any more.
+/// Verified tokens: those of these settings and keys, and for a while those of the ones before, which are good for nothing
+/// any more.
 pub(super) struct Tokens {
-    epoch: u64,
+    /// The epochs of settings and of keys.
+    epochs: (u64, u64),
     pub(super) now: TokenCache,
     /// Whoever comes without a token.
     anonymous: Option<Rc<Caller>>,
@@ -130,10 +132,13 @@ impl Tokens {
         self.anonymous.get_or_insert_with(made).clone()
     }
 
-    /// Whether a token was verified under the settings before: that it has to be once more is none of its bearer's doing,
-    /// and costs nothing of what there is for strangers. Says so once.
+    /// Whether a token was let in before, under other settings or keys, or until its issuer had to be asked again: that
+    /// this has to be done once more is none of its bearer's doing, and costs nothing of what there is for strangers.
+    /// Says so once.
     pub(super) fn take_known(&mut self, token: &[u8]) -> bool {
-        self.before.as_mut().is_some_and(|(_, before)| before.forget_this(token))
+        // Both are looked at: neither may say it a second time.
+        let now = self.now.forget_this(token);
+        self.before.as_mut().is_some_and(|(_, before)| before.forget_this(token)) || now
     }
 }
 
@@ -181,7 +186,7 @@ impl Shard {
             reader: RefCell::new(Reader::new(seed)),
             answers: RefCell::new(AnswerScan::new(seed)),
             tokens: RefCell::new(Tokens {
-                epoch: snapshot.auth_epoch,
+                epochs: (snapshot.auth_epoch, snapshot.keys_epoch),
                 now: TokenCache::new(seed),
                 anonymous: None,
                 before: None,
@@ -279,11 +284,12 @@ impl Shard {
         self.draining.get()
     }
 
-    /// The verified tokens, of this epoch. Not to be held across an await.
-    pub(super) fn tokens(&self, epoch: u64) -> RefMut<'_, Tokens> {
+    /// The verified tokens, of the settings and keys of this snapshot. Not to be held across an await.
+    pub(super) fn tokens(&self, snapshot: &Snapshot) -> RefMut<'_, Tokens> {
         let mut tokens = self.tokens.borrow_mut();
-        if tokens.epoch != epoch {
-            tokens.epoch = epoch;
+        let epochs = (snapshot.auth_epoch, snapshot.keys_epoch);
+        if tokens.epochs != epochs {
+            tokens.epochs = epochs;
             tokens.anonymous = None;
             let until = self.timers.last().mono.plus_ms(TOKENS_BEFORE_MS);
             let before = std::mem::replace(&mut tokens.now, TokenCache::new(self.seed));

@@ -172,7 +172,8 @@ impl Reading<'_> {
                 continue;
             }
             let quiet_until = self.spoken.plus_ms(self.shard.snapshot().settings.limits.keepalive_ms);
-            match self.wait(turn, quiet_until.min(self.expires)).await {
+            let look_at = self.tap.who.look_at(self.shard.timers.now().mono);
+            match self.wait(turn, quiet_until.min(self.expires).min(look_at)).await {
                 Woke::Changed => {}
                 Woke::Gone => return false,
                 Woke::Time => {
@@ -221,11 +222,12 @@ impl Reading<'_> {
 
     /// Whether its reader may not even read what waits.
     fn is_barred(&self) -> bool {
-        let (shard, who) = (self.shard, &self.tap.who);
+        let (snapshot, now, who) = (self.shard.snapshot(), self.shard.timers.now(), &self.tap.who);
         self.tap.feed.is_shut_up()
-            || self.expires <= shard.timers.now().mono
-            || shard.snapshot().auth_epoch != who.epoch
-            || who.is_revoked(&shard.snapshot())
+            || self.expires <= now.mono
+            || snapshot.auth_epoch != who.epoch
+            || !who.stands(&snapshot, now.unix_s())
+            || who.is_revoked(&snapshot)
     }
 
     /// Whether a drain ends it.
