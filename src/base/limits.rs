@@ -457,6 +457,12 @@ pub const OTLP_TIMEOUT_MS: u64 = 5_000;
 pub const OTLP_TIMEOUT_MS_MAX: u64 = 60_000;
 /// `tracestate` and `baggage` of a caller: longer ones are dropped, bytes each.
 pub const TRACE_FIELD_BYTES_MAX: usize = 8 * 1024;
+/// All texts of one span, bytes; one that finds no room is left out and counted.
+pub const SPAN_TEXT_BYTES_MAX: usize = 768;
+/// One of them, bytes: a URI that is longer is left out.
+pub const SPAN_TEXT_BYTES_EACH_MAX: usize = 512;
+/// Texts of one span: its rules, and room for all others.
+pub const SPAN_TEXTS_MAX: usize = RULES_NAMED_MAX + 9;
 
 // ---- session --------------------------------------------------------------------------------------------------
 /// An upstream's session id, bytes.

@@ -514,6 +514,7 @@ impl Feed {
             answered: now.mono,
             request_bytes: 0,
             seq: None,
+            trace: None,
             snapshot,
             caller: who.caller.clone(),
         })

@@ -26,6 +26,7 @@ use crate::record::Writer;
 use crate::record::keyed::Keys;
 use crate::record::own::OwnTimes;
 use crate::session::owner::SealingKey;
+use crate::telemetry::sample::Dice;
 use crate::tls::config::ClientSide;
 use crate::upstream::exchange::{Abort, Upstreams};
 use crate::uring::buffer::Pool;
@@ -39,6 +40,7 @@ use super::load::{Class, Load};
 use super::mail::{Cancel, Letter};
 use super::sessions::{self, Sessions};
 use super::shown::Cards;
+use super::spans::SpanWriter;
 use super::tally::Count;
 
 /// What a connection is doing.
@@ -80,6 +82,10 @@ pub(super) struct Shard {
     /// By which arguments are written down that are not written out.
     pub(super) keys: Keys,
     pub(super) random: SystemRandom,
+    /// Where the ids of spans come from.
+    pub(super) dice: Dice,
+    /// Spans that are over; `None` where another shard of this number has them.
+    pub(super) spans: Option<SpanWriter>,
     /// Its own time, on its way to the plane.
     pub(super) own: RefCell<OwnTimes>,
     reader: RefCell<Reader>,
@@ -167,6 +173,10 @@ impl Shard {
         // Without randomness the seed is guessable, which costs a peer's choice of colliding names, nothing more.
         let _ = random.fill(&mut seed);
         let seed = u64::from_ne_bytes(seed);
+        let mut dice = [0; 8];
+        // Without randomness two shards' ids may be the same: their spans would be mixed up.
+        let _ = random.fill(&mut dice);
+        let dice = u64::from_ne_bytes(dice) ^ u64::from(id.0).rotate_left(48);
         let timers = Timers::new();
         let buffers = Pool::new(SHARD_BUFFER_BYTES_MAX);
         let snapshot = control.snapshot.load_full();
@@ -182,6 +192,8 @@ impl Shard {
             sealing,
             keys,
             random,
+            dice: Dice::new(dice),
+            spans: control.spans.take_writer(id),
             own: RefCell::default(),
             reader: RefCell::new(Reader::new(seed)),
             answers: RefCell::new(AnswerScan::new(seed)),
