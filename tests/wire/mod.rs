@@ -4,6 +4,7 @@ mod admin;
 mod approved;
 mod auth;
 mod batch;
+mod behalf;
 mod bounds;
 mod bypass;
 mod corpus;
