@@ -362,6 +362,24 @@ pub const FETCH_ADDRESSES_MAX: usize = 16;
 pub const CREDENTIALS_MAX: usize = 65_536;
 /// Callers' opaque tokens that are kept, in all.
 pub const INTROSPECTIONS_MAX: usize = 65_536;
+/// What an issuer says of one of them, bytes: twice a signed token.
+pub const INTROSPECTION_BYTES_MAX: usize = 2 * TOKEN_BYTES_MAX;
+/// Opaque tokens that wait until their issuer is asked: at the pace below, those who wait are told in time.
+pub const INTROSPECTIONS_WAITING_MAX: usize = 512;
+/// Issuers are asked about so many tokens a second that nobody was let in by, in all.
+pub const INTROSPECTIONS_PER_S_MAX: u64 = 200;
+/// Threads that ask.
+pub const INTROSPECTION_THREADS: usize = 8;
+/// A token that is not active is known as that for so long, milliseconds.
+pub const INTROSPECTION_NEGATIVE_MS: u64 = 10_000;
+/// An issuer that could not be asked is asked again after so long, milliseconds, and each time after twice as long.
+pub const INTROSPECTION_RETRY_MS: u64 = 1_000;
+/// And at most so long.
+pub const INTROSPECTION_RETRY_MS_MAX: u64 = 10_000;
+/// A shorter token is opaque to nobody: it is guessed, and no issuer is asked about it, bytes.
+pub const OPAQUE_TOKEN_BYTES_MIN: usize = 8;
+/// How often streams look whether their callers' opaque tokens are still believed, milliseconds.
+pub const LIVENESS_LOOK_MS: u64 = 500;
 /// Errands that wait for the plane, of one kind.
 pub const ERRANDS_MAX: usize = 4_096;
 /// Tokens that are fetched at one time, for all servers.
@@ -439,6 +457,12 @@ pub const OTLP_TIMEOUT_MS: u64 = 5_000;
 pub const OTLP_TIMEOUT_MS_MAX: u64 = 60_000;
 /// `tracestate` and `baggage` of a caller: longer ones are dropped, bytes each.
 pub const TRACE_FIELD_BYTES_MAX: usize = 8 * 1024;
+/// All texts of one span, bytes; one that finds no room is left out and counted.
+pub const SPAN_TEXT_BYTES_MAX: usize = 768;
+/// One of them, bytes: a URI that is longer is left out.
+pub const SPAN_TEXT_BYTES_EACH_MAX: usize = 512;
+/// Texts of one span: its rules, and room for all others.
+pub const SPAN_TEXTS_MAX: usize = RULES_NAMED_MAX + 9;
 
 // ---- session --------------------------------------------------------------------------------------------------
 /// An upstream's session id, bytes.
@@ -929,6 +953,15 @@ pub const DEMO_TOKEN_S: u64 = 12 * 60 * 60;
 const _: () = assert!(HEAD_BYTES_MAX <= BUFFER_BYTES, "a whole head fits one pooled buffer");
 const _: () = assert!(FIELD_VALUE_BYTES_MAX < HEAD_BYTES_MAX, "one value cannot fill the head");
 const _: () = assert!(TOKEN_BYTES_MAX <= FIELD_VALUE_BYTES_MAX, "a token fits its field");
+const _: () = assert!(
+    INTROSPECTIONS_WAITING_MAX as u64 * 1000 / INTROSPECTIONS_PER_S_MAX < ERRAND_WAIT_MS_MAX,
+    "whoever waits for an issuer's word has it in time"
+);
+const _: () = assert!(
+    INTROSPECTIONS_PER_S_MAX * INTROSPECTION_NEGATIVE_MS / 1000 < INTROSPECTIONS_MAX as u64 / 4,
+    "a flood of tokens that nobody knows makes nobody else's go"
+);
+const _: () = assert!(INTROSPECTION_BYTES_MAX <= FETCH_BYTES_MAX, "what may be said can be fetched");
 const _: () = assert!(ANSWER_WHOLE_BYTES_MAX >= BUFFER_BYTES, "a short answer is at least one read");
 const _: () =
     assert!(CONNECTIONS_MAX * OUTCOME_BYTES_MAX <= RECORD_RING_KEPT_FREE_BYTES, "every call under way can be ended");

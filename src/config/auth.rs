@@ -10,6 +10,7 @@ use crate::base::secret::Secret;
 use crate::identity::claims::ClaimPath;
 use crate::identity::keys::KeySet;
 use crate::oauth::client::{ClientAuth, Proof};
+pub use crate::telemetry::context::TraceContext;
 
 /// Where the keys of an issuer come from, and how it is asked for anything. By the index of `Settings::issuers`.
 #[derive(Clone, Debug, PartialEq)]
@@ -194,7 +195,7 @@ pub struct TelemetrySettings {
     pub otlp: Option<OtlpSettings>,
     /// Of a million traces that begin here, so many are recorded.
     pub traces_ppm: u32,
-    /// The same of traces that begin with a notification.
+    /// Of a million notifications, so many are; the trace that they belong to must be recorded too.
     pub notifications_ppm: u32,
     /// What a caller's own trace context is worth.
     pub context: TraceContext,
@@ -238,16 +239,4 @@ pub struct OtlpSettings {
     pub timeout_ms: u64,
     /// Whether metrics are pushed.
     pub metrics: bool,
-}
-
-/// What a caller's own trace context is worth.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum TraceContext {
-    /// It is the parent, and its word on sampling counts.
-    #[default]
-    Continue,
-    /// A new trace begins here, with a link to it.
-    Link,
-    /// It is not looked at.
-    Drop,
 }

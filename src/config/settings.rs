@@ -65,6 +65,12 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Whether there are tokens that only their issuer can judge.
+    #[must_use]
+    pub fn introspects(&self) -> bool {
+        self.sources.iter().any(|source| source.introspection.is_some())
+    }
+
     /// Whether a server is shown callers' own tokens, or what they are exchanged for.
     #[must_use]
     pub fn keeps_tokens(&self) -> bool {

@@ -150,6 +150,17 @@ pub struct Snapshot {
     pub number: u64,
 }
 
+/// What was fetched of the issuers of one configuration, as of one moment.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct FetchedKeys {
+    /// See [`Snapshot`], as for all of these.
+    pub keys: Arc<Keyring>,
+    /// Of these keys.
+    pub keys_epoch: u64,
+    /// Of the same issuers.
+    pub documents: Arc<[Option<Arc<[u8]>>]>,
+}
+
 /// What a snapshot is made of, beside what follows from that.
 #[derive(Debug)]
 pub struct Parts {
@@ -316,6 +327,18 @@ impl Snapshot {
     /// The same, but for who is revoked: nothing is compiled, so that nobody waits for it.
     #[must_use]
     pub fn revoking(&self, revocations: Arc<Revocations>, number: u64) -> Self {
+        Self { revocations, number, ..self.same() }
+    }
+
+    /// The same, but for the issuers' keys and metadata: nothing is compiled here either.
+    #[must_use]
+    pub fn keyed(&self, fetched: FetchedKeys, number: u64) -> Self {
+        let FetchedKeys { keys, keys_epoch, documents } = fetched;
+        let forwarding = forwarding(&self.settings, &documents, Some(self));
+        Self { keys, keys_epoch, documents, forwarding, number, ..self.same() }
+    }
+
+    fn same(&self) -> Self {
         Self {
             settings: self.settings.clone(),
             prepared: self.prepared.clone(),
@@ -323,11 +346,11 @@ impl Snapshot {
             merged: self.merged.clone(),
             merge_warnings: self.merge_warnings.clone(),
             table: self.table.clone(),
-            revocations,
+            revocations: self.revocations.clone(),
             keys: self.keys.clone(),
+            keys_epoch: self.keys_epoch,
             documents: self.documents.clone(),
             forwarding: self.forwarding.clone(),
-            keys_epoch: self.keys_epoch,
             count_secret: self.count_secret.clone(),
             states: self.states.clone(),
             addresses: self.addresses.clone(),
@@ -336,7 +359,7 @@ impl Snapshot {
             auth_epoch: self.auth_epoch,
             settings_epoch: self.settings_epoch,
             succession: self.succession.clone(),
-            number,
+            number: self.number,
         }
     }
 

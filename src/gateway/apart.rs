@@ -31,6 +31,7 @@ use super::sessions::{self, Restored};
 use super::shard::Shard;
 use super::shown;
 use super::stream::{self, Judged};
+use super::traced;
 
 /// Sends a permitted message, and puts what comes back into `joined`: nothing for a message that nobody waits to be
 /// answered, else its answer, after the messages that the server sent before it. A legacy client that leaves cancels
@@ -112,6 +113,7 @@ async fn sent_to(
     let mut lanes = trip.lanes(shard, flight, upstream);
     let mut answer = Err(UpstreamFault::NoAddress);
     while let Some(lane) = lanes.next(shard) {
+        traced::attempt(shard, flight, &lane, upstream);
         let Some(request) = forward::compose(shard, conn, body, flight, trip, &lane, upstream) else {
             end(shard, flight, Ended::of(Status::Unreachable, 503));
             return Err(Refusal::from(Kind::NoBuffer).recorded());
@@ -119,6 +121,7 @@ async fn sent_to(
         flight.sent = shard.timers.now().mono;
         flight.goes_to(shard, upstream);
         if flight.is_cancelled(shard) {
+            traced::withdrawn(flight);
             return Ok(Err(UpstreamFault::Withdrawn));
         }
         flight.may_go(shard)?;
@@ -127,6 +130,9 @@ async fn sent_to(
         let lane = Lane { may: Some(&may), ..lane };
         answer = joined.wait(shard, conn, sent(shard, &lane, request, deadline, &slot.abort)).await;
         flight.answered = shard.timers.now().mono;
+        if let Err(fault) = answer {
+            traced::attempted(shard, flight, fault);
+        }
         match answer {
             Err(UpstreamFault::Withdrawn) => {
                 // Revoked, or nobody waits any more: another instance is no better then.
@@ -366,8 +372,7 @@ async fn events(
             return Err(broken(shard, flight, answer, UpstreamFault::Cut, abort));
         }
         answer.allow_until(deadline(shard, timeout));
-        let filled =
-            joined.wait_while(shard, conn, answer.fill(&shard.buffers), || flight.is_revoked(shard), abort).await;
+        let filled = joined.wait_while(shard, conn, answer.fill(&shard.buffers), flight, abort).await;
         if flight.is_revoked(shard) {
             return Err(withheld(shard, flight, answer, Kind::Revoked));
         }

@@ -11,12 +11,13 @@ use super::answer::accepted;
 use super::apart;
 use super::conn::{Body, Conn};
 use super::flight::Next;
-use super::gate;
+use super::gate::{self, Admitted};
 use super::joined::Joined;
 use super::lists;
 use super::pipeline::{self, Asked, Due, Reading};
 use super::refusal::{Kind, Refusal};
 use super::shard::{Shard, Slot};
+use super::traced;
 
 /// Serves a batch: its requests' answers in one, or 202 where there are none.
 ///
@@ -116,7 +117,8 @@ async fn one(
     let began = shard.timers.now();
     let snapshot = shard.snapshot();
     let endpoint = gate::endpoint(&snapshot, conn)?;
-    let caller = gate::caller(shard, &snapshot, conn, endpoint)?;
+    let admitted = gate::caller_unwatched(shard, snapshot, conn, endpoint).await?;
+    let Admitted { snapshot, endpoint, caller } = admitted;
     let asked = Asked { snapshot, caller, endpoint, began };
     let session = pipeline::session(shard, conn, &asked);
     let opened = session.as_ref().and_then(|opened| opened.as_ref().ok());
@@ -126,6 +128,7 @@ async fn one(
     };
     let (shape, cursor) = (read.call.shape, read.cursor.take());
     let mut flight = asked.flight(&mut read, text.len());
+    traced::begin(shard, conn, text, &mut flight, &read.call);
     let result = match pipeline::judged(shard, conn, &message, &mut flight, read, session).await {
         Ok(Due::Call(recorded, restored)) => {
             apart::serve(shard, conn, joined, &message, &mut flight, recorded, restored).await
@@ -150,8 +153,9 @@ async fn one(
         Ok(Due::Nothing | Due::Home(_) | Due::Listen(_)) => Ok(()),
         Err(refusal) => Err(refusal),
     };
+    let result = result.map_err(|refusal| flight.answering(shard, refusal, shape));
     flight.over(shard);
-    result.map_err(|refusal| flight.answering(shard, refusal, shape))
+    result
 }
 
 /// The message as a body of its own.

@@ -62,10 +62,8 @@ pub struct Issued {
 /// An opaque token that its issuer is to judge.
 #[derive(Debug)]
 pub struct Inquiry {
-    /// The issuer, by its index in the settings of this epoch.
-    pub issuer: usize,
-    /// See `issuer`.
-    pub auth_epoch: u64,
+    /// The issuer.
+    pub issuer: Arc<str>,
     /// The token.
     pub token: Secret,
 }

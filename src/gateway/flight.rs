@@ -35,6 +35,7 @@ use super::shard::{Held, Shard};
 use super::stakes::{Came, Stakes};
 use super::tally::Count;
 use super::tap::Tap;
+use super::traced::{self, Traced};
 
 /// A request's id as JSON text.
 pub(super) type IdBytes = SmallVec<[u8; 32]>;
@@ -96,6 +97,8 @@ pub(super) struct Flight {
     pub(super) request_bytes: usize,
     /// Number of its decision; `None` for what needs no rule.
     pub(super) seq: Option<Seq>,
+    /// Its spans, where it is recorded.
+    pub(super) trace: Traced,
 }
 
 /// Whom a message is for, on an endpoint that may have several servers.
@@ -147,6 +150,9 @@ impl Flight {
 
     /// What of its caller and its task is revoked, as of this moment. The numbers are its own, the names everybody's.
     pub(super) fn revoked(&self, shard: &Shard) -> Option<Revoked> {
+        if self.is_ended_by_issuer() {
+            return Some(Revoked::Caller);
+        }
         let newest = shard.snapshot();
         if newest.revocations.is_empty() {
             return None;
@@ -161,12 +167,24 @@ impl Flight {
     /// The same of what has begun, under other settings that have come since too.
     pub(super) fn is_revoked(&self, shard: &Shard) -> bool {
         let snapshot = shard.snapshot();
-        !snapshot.revocations.is_empty() && {
+        let by_operator = || {
             // Who cannot be told any more has still the names it came with.
             let same = || (self.caller.clone(), ActiveTask::None);
             let (caller, task) = self.who(&snapshot).unwrap_or_else(same);
             gate::revoked(&snapshot, &caller, task).is_some()
-        }
+        };
+        self.is_ended_by_issuer() || !snapshot.revocations.is_empty() && by_operator()
+    }
+
+    /// Whether the key that its caller's token was verified with, and what its issuer said of it, still hold.
+    pub(super) fn stands(&self, shard: &Shard) -> bool {
+        let (newest, now) = (shard.snapshot(), shard.timers.last().unix_s());
+        let believed = || self.caller.liveness.as_ref().is_none_or(|token| token.is_alive(now));
+        if newest.keys_epoch == self.snapshot.keys_epoch { believed() } else { newest.stands(&self.caller, now) }
+    }
+
+    fn is_ended_by_issuer(&self) -> bool {
+        self.caller.liveness.as_ref().is_some_and(|token| token.has_ended())
     }
 
     /// Whether it may be written to a server: not by whom was revoked since it was decided on.
@@ -183,6 +201,7 @@ impl Flight {
             }
         };
         let code = refusal.kind.row().code;
+        traced::withdrawn(self);
         end(shard, self, Ended { code, ..Ended::of(Status::Unreachable, refusal.status()) });
         Err(refusal.recorded())
     }
@@ -320,6 +339,7 @@ impl Flight {
     /// A refusal as the answer to it, a message of this shape.
     pub(super) fn answering(&self, shard: &Shard, refusal: Refusal, shape: Shape) -> Refusal {
         meter::refused(shard, self, &refusal);
+        traced::refused(self, &refusal);
         let mut refusal = refusal.to(self.era, self.id.as_deref());
         refusal.method = self.method.map_or("", |method| method.wire);
         if let Whose::One(_) = self.whose {
@@ -333,6 +353,7 @@ impl Flight {
     pub(super) fn over(&self, shard: &Shard) {
         meter::answered(shard, self);
         self.answer_leaves(shard);
+        traced::over(shard, self);
         if self.taken.replace(Taken::Nothing) == Taken::Stream {
             shard.load.streamed(self.payer);
         }
@@ -430,6 +451,7 @@ pub(super) fn end(shard: &Shard, flight: &Flight, ended: Ended) {
     let now = shard.timers.now();
     let total = now.mono.since(flight.began.mono);
     meter::ended(shard, flight, &ended, total);
+    traced::ended(shard, flight, &ended);
     let Some(seq) = flight.seq else { return };
     let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
     shard.record.ended(

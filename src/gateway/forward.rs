@@ -36,7 +36,7 @@ use super::sessions::{Live, Restored};
 use super::shard::{Held, Shard};
 use super::tally::Count;
 use super::watch::{self, Heed, Woke};
-use super::{relay, sessions, shown};
+use super::{relay, sessions, shown, traced};
 
 /// Sends a permitted message and gives the client what comes back.
 pub(super) async fn serve(
@@ -240,6 +240,7 @@ async fn send(
     let mut lanes = trip.lanes(shard, flight, upstream);
     let mut sent = Err(UpstreamFault::NoAddress);
     while let Some(lane) = lanes.next(shard) {
+        traced::attempt(shard, flight, &lane, upstream);
         let Some(request) = compose(shard, conn, body, flight, trip, &lane, upstream) else {
             end(shard, flight, Ended::of(Status::Unreachable, 503));
             return Err(Refusal::from(Kind::NoBuffer).recorded());
@@ -248,6 +249,7 @@ async fn send(
         flight.goes_to(shard, upstream);
         if flight.is_cancelled(shard) {
             // While it waited for something else; firing ends an exchange that is under way, and this one is not yet.
+            traced::withdrawn(flight);
             return Ok(Err(UpstreamFault::Withdrawn));
         }
         flight.may_go(shard)?;
@@ -256,6 +258,9 @@ async fn send(
         let lane = Lane { may: Some(&may), ..lane };
         sent = watched(shard, conn, flight.era == Era::Modern, &lane, request, deadline, abort).await;
         flight.answered = shard.timers.now().mono;
+        if let Err(fault) = sent {
+            traced::attempted(shard, flight, fault);
+        }
         match sent {
             Err(UpstreamFault::Withdrawn) => {
                 // Revoked, or nobody waits any more: another instance is no better then.
@@ -294,6 +299,7 @@ pub(super) fn compose(
         (_, Some(name)) => encode_value(name.of(text), &mut theirs_name),
         _ => {}
     }
+    let context = traced::fields(shard, conn, flight);
     let mut fields: SmallVec<[(&'static str, &[u8]); 12]> = SmallVec::new();
     fields.push(("content-type", b"application/json"));
     fields.push(("accept", b"application/json, text/event-stream"));
@@ -314,10 +320,9 @@ pub(super) fn compose(
         }
         Era::Legacy => legacy_fields(flight, upstream, &mut fields),
     }
-    for known in [Known::Traceparent, Known::Tracestate] {
-        fields.extend(head.get(bytes, known).map(|value| (known.name(), value)));
-    }
-    let edited = edited(call, flight.renamed(), flight.answer.as_deref(), text);
+    context.put(conn, &mut fields);
+    let meta = traced::edit(shard, flight, call, text);
+    let edited = edited(call, flight.renamed(), flight.answer.as_deref(), meta, text);
     let text = trip.restored.as_ref().map_or(text, |restored| &restored.body);
     let request = Request {
         method: Method::Post,
@@ -332,8 +337,14 @@ pub(super) fn compose(
 
 /// The body with the edits that a decision asks for: a listen stream loses the resources that may not be read, and what
 /// the client knows by another name than its server goes by the server's, which is the one that was decided on. An
-/// answer to the gateway's own question stays here. `None` where it goes as it came.
-fn edited(call: &Call, renamed: Option<&Renamed>, answer: Option<&Reply>, text: &[u8]) -> Option<Vec<u8>> {
+/// answer to the gateway's own question stays here. `meta`: what its `_meta` is to be. `None` where it goes as it came.
+fn edited(
+    call: &Call,
+    renamed: Option<&Renamed>,
+    answer: Option<&Reply>,
+    meta: Option<(Span, Vec<u8>)>,
+    text: &[u8],
+) -> Option<Vec<u8>> {
     let mut edits: SmallVec<[(Span, Vec<u8>); 2]> = SmallVec::new();
     if let (Some(answer), Some(returned)) = (answer, &call.returned) {
         edits = answer.edits(returned, text);
@@ -355,10 +366,11 @@ fn edited(call: &Call, renamed: Option<&Renamed>, answer: Option<&Reply>, text: 
         }
         _ => {}
     }
+    edits.extend(meta);
     if edits.is_empty() {
         return None;
     }
-    edits.sort_unstable_by_key(|(place, _)| place.start);
+    edits.sort_unstable_by_key(|(place, _)| (place.start, place.end));
     let edits: SmallVec<[(Span, &[u8]); 2]> = edits.iter().map(|(place, new)| (*place, &**new)).collect();
     let mut out = Vec::new();
     splice(text, &edits, &mut out);
@@ -419,7 +431,7 @@ mod tests {
             listen.tasks.remove(0);
             listen.tasks[0].opened = Some("b\"2".into());
         }
-        let sent = edited(&call, None, None, asked.as_bytes()).map(|sent| String::from_utf8(sent).unwrap());
+        let sent = edited(&call, None, None, None, asked.as_bytes()).map(|sent| String::from_utf8(sent).unwrap());
         assert_eq!(sent, want.map(body), "every other byte as it came");
     }
 
@@ -465,7 +477,7 @@ mod tests {
         let mut call = read(&asked, "tasks/get", Some("A1"));
         let Object::Task(task) = &mut call.subject else { panic!("not a task") };
         task.opened = Some("786512e2".into());
-        let sent = edited(&call, None, None, asked.as_bytes()).map(|sent| String::from_utf8(sent).unwrap());
+        let sent = edited(&call, None, None, None, asked.as_bytes()).map(|sent| String::from_utf8(sent).unwrap());
         assert_eq!(sent, Some(body("\"786512e2\"")));
     }
 
@@ -484,8 +496,8 @@ mod tests {
             let text = call.subject.text_mut().unwrap();
             let renamed = Renamed { place: text.span, exposed: "docs__x\"y".into(), sent: own.into() };
             text.unescaped = Some(own.into());
-            let sent =
-                edited(&call, Some(&renamed), None, asked.as_bytes()).map(|sent| String::from_utf8(sent).unwrap());
+            let sent = edited(&call, Some(&renamed), None, None, asked.as_bytes())
+                .map(|sent| String::from_utf8(sent).unwrap());
             assert_eq!(sent, Some(body(want)), "{written}");
         };
         check(r#""docs__x\"y""#, "x\"y", r#""x\"y""#);

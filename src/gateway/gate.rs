@@ -1,25 +1,26 @@
 //! What a request must be before anybody reads its body: a path of ours, a Host and an Origin on the list, a method
 //! that is served, a body that can be JSON, a caller.
 
+mod cold;
+
 use std::rc::Rc;
-use std::sync::Arc;
 
 use crate::base::ids::EndpointId;
-use crate::base::secret::Secret;
 use crate::config::snapshot::{IssuerPage, Route, Snapshot};
 use crate::http::field::Known;
 use crate::http::head::Method;
 use crate::identity::active::ActiveTask;
 use crate::identity::caller::Caller;
 use crate::identity::revoked::Revoked;
-use crate::identity::token::{self, TokenFault};
+use crate::identity::token::TokenFault;
+use crate::ledger::errands::{ErrandKey, Turn};
 
 use super::conn::Conn;
 use super::cors;
-use super::load::Class;
+use super::keydesk;
 use super::pipeline::note_caller;
 use super::refusal::{Kind, Refusal};
-use super::shard::Shard;
+use super::shard::{Held, Shard};
 
 /// Where a request leads, once Host, Origin and path are accepted.
 pub(super) fn route(snapshot: &Snapshot, conn: &Conn) -> Result<Route, Refusal> {
@@ -108,20 +109,78 @@ pub(super) fn media_type(conn: &Conn) -> Result<(), Refusal> {
     }
 }
 
-/// Who calls, unless that is revoked.
-pub(super) fn caller(
+/// Who calls, where, and under which configuration: one snapshot for all three.
+pub(super) struct Admitted {
+    pub(super) snapshot: Rc<Held>,
+    pub(super) endpoint: EndpointId,
+    pub(super) caller: Rc<Caller>,
+}
+
+/// Who calls, unless that is revoked. Nearly always that is known here and now. Where the plane has to fetch something
+/// first, it is waited for, and what was true before the wait is asked anew: then snapshot and endpoint may be others.
+/// A client that leaves meanwhile is noticed if its request is here whole.
+pub(super) async fn caller(
     shard: &Shard,
-    snapshot: &Snapshot,
+    snapshot: Rc<Held>,
+    conn: &mut Conn,
+    endpoint: EndpointId,
+) -> Result<Admitted, Refusal> {
+    match asked(shard, &snapshot, conn, endpoint, Pays::First)? {
+        Told::Is(caller) => Ok(Admitted { snapshot, endpoint, caller }),
+        Told::Awaits(lack) => Box::pin(cold::watched(shard, snapshot, conn, lack)).await,
+    }
+}
+
+/// The same where nobody looks whether the client is still there.
+pub(super) async fn caller_unwatched(
+    shard: &Shard,
+    snapshot: Rc<Held>,
     conn: &Conn,
     endpoint: EndpointId,
-) -> Result<Rc<Caller>, Refusal> {
-    let caller = verified(shard, snapshot, conn, endpoint)?;
-    if let Err(refusal) = unrevoked(snapshot, endpoint, &caller, ActiveTask::None) {
+) -> Result<Admitted, Refusal> {
+    match asked(shard, &snapshot, conn, endpoint, Pays::First)? {
+        Told::Is(caller) => Ok(Admitted { snapshot, endpoint, caller }),
+        Told::Awaits(lack) => Box::pin(cold::waited(shard, snapshot, conn, lack)).await,
+    }
+}
+
+/// Whether a token that was let in is still believed: looked at with each use, also while keys and settings stay.
+pub(super) fn is_believed(caller: &Caller, now_unix_s: u64) -> bool {
+    caller.expires > now_unix_s && caller.liveness.as_ref().is_none_or(|token| token.is_alive(now_unix_s))
+}
+
+/// What is known of a caller.
+enum Told {
+    Is(Rc<Caller>),
+    /// Not who it is, until the plane has brought something.
+    Awaits(Lack),
+}
+
+/// What keeps a token from being judged.
+enum Lack {
+    /// A key of the issuer with this index.
+    Key { issuer: usize, lack: keydesk::Lack },
+    /// Its issuer's word.
+    Word { issuer: usize, key: ErrandKey, turn: Turn },
+}
+
+/// What there is for strangers' tokens is paid before one is looked at, or has been.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pays {
+    First,
+    Paid,
+}
+
+fn asked(shard: &Shard, snapshot: &Snapshot, conn: &Conn, endpoint: EndpointId, pays: Pays) -> Result<Told, Refusal> {
+    let known = verified(shard, snapshot, conn, endpoint, pays)?;
+    if let Told::Is(caller) = &known
+        && let Err(refusal) = unrevoked(snapshot, endpoint, caller, ActiveTask::None)
+    {
         // Whose request it was is known here, and to nobody who only sees it refused.
-        note_caller(shard, snapshot, &caller, endpoint, &refusal);
+        note_caller(shard, snapshot, caller, endpoint, &refusal);
         return Err(refusal.recorded());
     }
-    Ok(caller)
+    Ok(known)
 }
 
 /// Whether a caller may still do anything, and work on this task: asked with the newest snapshot, immediately before
@@ -158,61 +217,54 @@ pub(super) fn revoked(snapshot: &Snapshot, caller: &Caller, task: ActiveTask) ->
 }
 
 /// Who calls, at the time the clock was last read: the verified token's caller, or `anonymous` where that is allowed and no token came.
-fn verified(shard: &Shard, snapshot: &Snapshot, conn: &Conn, endpoint: EndpointId) -> Result<Rc<Caller>, Refusal> {
+fn verified(
+    shard: &Shard,
+    snapshot: &Snapshot,
+    conn: &Conn,
+    endpoint: EndpointId,
+    pays: Pays,
+) -> Result<Told, Refusal> {
     let bytes = conn.bytes();
     let prepared = &snapshot.prepared.endpoints[endpoint.index()];
     let refused = |challenge: &str, kind: Kind| Refusal { challenge: Some(challenge.into()), ..kind.into() };
     let token = match (conn.head.count(Known::Authorization), conn.head.get(bytes, Known::Authorization)) {
         (0, _) | (_, None) if snapshot.settings.anonymous => {
-            return Ok(shard.tokens(snapshot.auth_epoch).anonymous(&snapshot.settings.policy));
+            return Ok(Told::Is(shard.tokens(snapshot).anonymous(&snapshot.settings.policy)));
         }
         (0, _) | (_, None) => return Err(refused(&prepared.challenge, Kind::TokenMissing)),
         (1, Some(field)) => bearer(field),
         _ => None,
-    };
-    let invalid = |fault: TokenFault| {
-        refused(&prepared.challenge_invalid, Kind::TokenInvalid)
-            .saying(format!("The bearer token is not valid here: {fault}."))
     };
     let token = token.ok_or_else(|| {
         refused(&prepared.challenge_invalid, Kind::TokenInvalid)
             .saying("Authorization must be one 'Bearer' credential.")
     })?;
     let now = shard.timers.last().unix_s();
-    let mut tokens = shard.tokens(snapshot.auth_epoch);
-    let caller = match tokens.now.get(token, now) {
-        Some(caller) => caller.clone(),
-        None => {
-            let begun = shard.timers.now().mono;
-            let known = tokens.take_known(token);
-            let affordable =
-                || shard.admits(Class::Stranger, &snapshot.settings.limits) && shard.load.may_verify(begun);
-            if !known && !affordable() {
-                return Err(Kind::VerifyBusy.into());
-            }
-            let (settings, policy) = (&snapshot.settings, &snapshot.settings.policy);
-            let verified = token::verify(
-                token,
-                &settings.issuers,
-                &snapshot.keys,
-                &snapshot.prepared.resources,
-                policy.tasks(),
-                now,
-            );
-            // Asked once of every token: which rules are about it.
-            let bearer = || snapshot.prepared.keeps_tokens.then(|| Arc::new(Secret::new(token)));
-            let verified =
-                verified.map(|caller| Caller { heads: policy.heads_of(&caller), bearer: bearer(), ..caller });
-            if !known {
-                shard.load.verified(begun, shard.timers.now().mono);
-            }
-            tokens.now.insert(token, verified.map_err(invalid)?, now)
-        }
+    let held = shard.tokens(snapshot).now.get(token, now).cloned();
+    let caller = match held {
+        Some(caller) => caller,
+        None => match cold::judged(shard, snapshot, token, pays, endpoint)? {
+            Told::Is(caller) => caller,
+            awaits @ Told::Awaits(_) => return Ok(awaits),
+        },
     };
     if !caller.endpoints.contains(endpoint) {
-        return Err(invalid(TokenFault::Audience));
+        return Err(invalid(snapshot, endpoint, TokenFault::Audience));
     }
-    Ok(caller)
+    Ok(Told::Is(caller))
+}
+
+/// A token that is not valid here.
+fn invalid(snapshot: &Snapshot, endpoint: EndpointId, fault: TokenFault) -> Refusal {
+    let challenge = snapshot.prepared.endpoints[endpoint.index()].challenge_invalid.as_str().into();
+    Refusal { challenge: Some(challenge), ..Kind::TokenInvalid.into() }
+        .saying(format!("The bearer token is not valid here: {fault}."))
+}
+
+/// The token that a request shows, if it shows one alone.
+fn bearer_of(conn: &Conn) -> Option<&[u8]> {
+    let field = conn.head.get(conn.bytes(), Known::Authorization)?;
+    bearer(field).filter(|_| conn.head.count(Known::Authorization) == 1)
 }
 
 /// The credential of `Bearer TOKEN` (RFC 6750, section 2.1; the scheme is case-insensitive).

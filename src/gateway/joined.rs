@@ -15,8 +15,8 @@ use crate::uring::buffer::Buffer;
 
 use super::answer::write_head;
 use super::conn::Conn;
-use super::flight::{NEVER, Next};
-use super::live::Feed;
+use super::flight::{Flight, NEVER, Next};
+use super::live::{self, Feed};
 use super::shard::Shard;
 use super::watch::{self, Heed, Woke};
 
@@ -106,45 +106,46 @@ impl Joined {
 
     /// Waits for `work`, and keeps the client's side alive meanwhile.
     pub(super) async fn wait<F: Future>(&mut self, shard: &Shard, conn: &mut Conn, work: F) -> F::Output {
-        self.waited(shard, conn, pin!(work), Heed::Nothing, || ()).await
+        self.waited(shard, conn, pin!(work), None).await
     }
 
-    /// The same for an exchange, which `abort` ends as soon as its caller `is_revoked`.
+    /// The same for an exchange, which `abort` ends as soon as its caller is revoked.
     pub(super) async fn wait_while<F: Future>(
         &mut self,
         shard: &Shard,
         conn: &mut Conn,
         work: F,
-        is_revoked: impl Fn() -> bool,
+        flight: &Flight,
         abort: &Abort,
     ) -> F::Output {
-        // What is in flight ends by itself then.
-        let look = || {
-            if is_revoked() && !abort.fired() {
-                abort.fire()
-            }
-        };
-        self.waited(shard, conn, pin!(work), Heed::Turns, look).await
+        self.waited(shard, conn, pin!(work), Some((flight, abort))).await
     }
 
-    /// Looks around, `look`, when callers are to be looked at again.
+    /// Looks, where there is a caller to be looked at, whenever there may be something to see.
     async fn waited<F: Future>(
         &mut self,
         shard: &Shard,
         conn: &mut Conn,
         mut work: Pin<&mut F>,
-        heed: Heed,
-        look: impl Fn(),
+        caller: Option<(&Flight, &Abort)>,
     ) -> F::Output {
+        let heed = if caller.is_some() { Heed::Turns } else { Heed::Nothing };
         loop {
             let until = match self.form {
                 Form::Array { .. } | Form::Elsewhere(_) => NEVER,
                 Form::Events(_) => self.spoken.plus_ms(STREAM_KEEPALIVE_MS),
             };
-            match watch::next(shard, conn, work.as_mut(), until, false, heed).await {
+            let look_at = caller.map_or(NEVER, |(flight, _)| live::look_at(&flight.caller, shard.timers.now().mono));
+            match watch::next(shard, conn, work.as_mut(), until.min(look_at), false, heed).await {
                 Woke::Done(done) => return done,
                 Woke::Time => {
-                    look();
+                    if let Some((flight, abort)) = caller
+                        && flight.is_revoked(shard)
+                        && !abort.fired()
+                    {
+                        // What is in flight ends by itself then.
+                        abort.fire();
+                    }
                     if shard.timers.now().mono < until {
                         continue;
                     }

@@ -19,8 +19,8 @@ use smallvec::SmallVec;
 
 use crate::base::ids::{EndpointId, ServerId, ShardId};
 use crate::base::limits::{
-    FEEDS_ALONE_MAX, FEEDS_BYTES_MAX, HOUSEKEEPING_MS, STREAM_BUFFERED_BYTES_MAX, STREAM_KEPT_BYTES_MAX,
-    STREAM_KEPT_EVENTS_MAX, STREAM_RETRY_MS_MAX, STREAM_WAITING_EVENTS_MAX, TELLING_MS_MAX,
+    FEEDS_ALONE_MAX, FEEDS_BYTES_MAX, HOUSEKEEPING_MS, LIVENESS_LOOK_MS, STREAM_BUFFERED_BYTES_MAX,
+    STREAM_KEPT_BYTES_MAX, STREAM_KEPT_EVENTS_MAX, STREAM_RETRY_MS_MAX, STREAM_WAITING_EVENTS_MAX, TELLING_MS_MAX,
 };
 use crate::base::time::{Moment, Now};
 use crate::config::snapshot::Snapshot;
@@ -60,11 +60,14 @@ pub(super) struct Who {
     pub(super) task: ActiveTask,
     /// The caller is known under snapshots of this epoch.
     pub(super) epoch: u64,
+    /// The epoch of keys in which its token's key was last seen among them.
+    keys: Cell<u64>,
 }
 
 impl Who {
     pub(super) fn of(flight: &Flight) -> Self {
-        Self { caller: flight.caller.clone(), task: flight.task, epoch: flight.snapshot.auth_epoch }
+        let (epoch, keys) = (flight.snapshot.auth_epoch, flight.snapshot.keys_epoch);
+        Self { caller: flight.caller.clone(), task: flight.task, epoch, keys: Cell::new(keys) }
     }
 
     /// Who it is under these settings, as far as that can be told without its token: `None` where it cannot, or where
@@ -77,11 +80,34 @@ impl Who {
         let caller = snapshot.succession.caller(self.epoch, &self.caller)?;
         let caller = Some(caller).filter(|caller| caller.endpoints.contains(endpoint))?;
         let task = snapshot.succession.task(self.task, &caller)?;
-        Some(Rc::new(Self { caller: Rc::new(caller), task, epoch: snapshot.auth_epoch }))
+        let keys = self.keys.clone();
+        Some(Rc::new(Self { caller: Rc::new(caller), task, epoch: snapshot.auth_epoch, keys }))
     }
 
-    /// Whether it, or its task, is revoked.
+    /// Whether the key that its token was verified with, and what its issuer said of it, still hold.
+    pub(super) fn stands(&self, snapshot: &Held, now_unix_s: u64) -> bool {
+        let caller = &self.caller;
+        if self.keys.get() == snapshot.keys_epoch {
+            return caller.liveness.as_ref().is_none_or(|token| token.is_alive(now_unix_s));
+        }
+        let stands = snapshot.stands(caller, now_unix_s);
+        if stands {
+            self.keys.set(snapshot.keys_epoch);
+        }
+        stands
+    }
+
+    /// When it has to be looked at again, although nothing else has changed: only its issuer can say whether its token
+    /// is still good.
+    pub(super) fn look_at(&self, now: Moment) -> Moment {
+        look_at(&self.caller, now)
+    }
+
+    /// Whether it, or its task, is revoked: by an operator, or by its issuer.
     pub(super) fn is_revoked(&self, snapshot: &Held) -> bool {
+        if self.caller.liveness.as_ref().is_some_and(|token| token.has_ended()) {
+            return true;
+        }
         // Under other settings the number of its task means nothing; who it is, still does.
         let task = if self.epoch == snapshot.auth_epoch { self.task } else { ActiveTask::None };
         !snapshot.revocations.is_empty() && gate::revoked(snapshot, &self.caller, task).is_some()
@@ -95,6 +121,11 @@ impl Who {
             && mine.tasks == theirs.tasks
             && (mine.heads == theirs.heads && mine.claims == theirs.claims)
     }
+}
+
+/// See [`Who::look_at`].
+pub(super) fn look_at(caller: &Caller, now: Moment) -> Moment {
+    if caller.liveness.is_some() { now.plus_ms(LIVENESS_LOOK_MS) } else { NEVER }
 }
 
 /// A session's own stream, or an answer that comes as events: its log, and everybody who waits for it to change.
@@ -483,6 +514,7 @@ impl Feed {
             answered: now.mono,
             request_bytes: 0,
             seq: None,
+            trace: None,
             snapshot,
             caller: who.caller.clone(),
         })
@@ -617,6 +649,10 @@ pub(super) struct Feeds {
     /// Parts of streams of several servers that have a connection.
     connected: Cell<usize>,
     epoch: Cell<u64>,
+    /// The keys' epoch when callers were last looked at.
+    keys: Cell<u64>,
+    /// And when that was, for what issuers say of opaque tokens.
+    looked: Cell<Moment>,
     /// Counts up when streams are to look around: with other settings, and with what operators approve of.
     turns: Cell<u64>,
     approvals: Cell<u64>,
@@ -645,6 +681,8 @@ impl Feeds {
             tasks: Cell::new(0),
             connected: Cell::new(0),
             epoch: Cell::new(0),
+            keys: Cell::new(0),
+            looked: Cell::new(now.mono),
             turns: Cell::new(0),
             approvals: Cell::new(0),
             revocations: RefCell::default(),
@@ -930,29 +968,45 @@ impl Feeds {
         }
     }
 
-    /// Ends the streams of those who are revoked, read or not, where others are than the last time.
+    /// Ends the streams of those who are revoked, read or not, where others are than the last time. Where keys have gone,
+    /// whoever reads looks whether its own is among them: what is kept stays for a client that comes back with another
+    /// token.
     pub(super) fn heed_revocations(&self, shard: &Shard) {
-        let snapshot = shard.snapshot();
-        if Arc::ptr_eq(&self.revocations.borrow(), &snapshot.revocations) {
-            return;
+        let (snapshot, now) = (shard.snapshot(), shard.timers.last().mono);
+        let others = !Arc::ptr_eq(&self.revocations.borrow(), &snapshot.revocations);
+        let keys = self.keys.replace(snapshot.keys_epoch) != snapshot.keys_epoch;
+        let due = now >= self.looked.get().plus_ms(LIVENESS_LOOK_MS) && snapshot.settings.introspects();
+        if due {
+            self.looked.set(now);
         }
-        self.revocations.replace(snapshot.revocations.clone());
-        self.each(|feed| {
-            if !feed.who.borrow().is_revoked(&snapshot) {
-                return;
-            }
-            if feed.asked.is_none() {
-                feed.ended.set(true);
-            } else if feed.line.borrow().is_none() {
-                // The connection that asked for an answer sees to it itself, while it is there.
-                feed.ended.set(true);
-                self.answers.borrow_mut().remove(&feed.stream);
-                feed.outlet.borrow_mut().shut();
-                self.settle(feed);
-            }
-        });
-        self.wake_all();
-        self.turn(shard);
+        if others {
+            self.revocations.replace(snapshot.revocations.clone());
+        }
+        if others || due {
+            self.each(|feed| {
+                if feed.who.borrow().is_revoked(&snapshot) {
+                    self.bar(feed);
+                }
+            });
+        }
+        if others || keys {
+            self.wake_all();
+            self.turn(shard);
+        }
+    }
+
+    /// Ends a stream: its reader may not have it any more, whoever reads.
+    fn bar(&self, feed: &Feed) {
+        if feed.asked.is_none() {
+            feed.ended.set(true);
+        } else if feed.line.borrow().is_none() {
+            // The connection that asked for an answer sees to it itself, while it is there.
+            feed.ended.set(true);
+            self.answers.borrow_mut().remove(&feed.stream);
+            feed.outlet.borrow_mut().shut();
+            self.settle(feed);
+        }
+        feed.changed();
     }
 
     fn turn(&self, shard: &Shard) {

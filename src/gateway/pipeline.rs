@@ -27,6 +27,7 @@ use crate::session::owner::SessionFault;
 use super::answer::accepted;
 use super::conn::{Body, Conn};
 use super::flight::{Flight, IdBytes, Next, Taken, Whose, sentence};
+use super::gate::Admitted;
 use super::judge::Judge;
 use super::load::Class;
 use super::mail::{Cancel, Letter};
@@ -37,7 +38,7 @@ use super::route::{self, Routed};
 use super::sessions::{Live, Restored};
 use super::shard::{Held, Shard};
 use super::tally::Count;
-use super::{batch, cors, forward, gate, listen, lists, public, session, sessions, sse};
+use super::{batch, cors, forward, gate, listen, lists, public, session, sessions, sse, traced};
 
 /// Who asks, where, and under which configuration.
 pub(super) struct Asked {
@@ -102,7 +103,8 @@ pub(super) async fn serve(shard: &Shard, conn: &mut Conn, kept: &mut Option<Body
         _ => return Box::pin(public::serve(shard, conn, &snapshot, route)).await,
     };
     // Before we pay for the body.
-    let caller = gate::caller(shard, &snapshot, conn, endpoint).inspect_err(|refusal| note(shard, refusal, began))?;
+    let admitted = gate::caller(shard, snapshot, conn, endpoint).await;
+    let Admitted { snapshot, endpoint, caller } = admitted.inspect_err(|refusal| note(shard, refusal, began))?;
     let result = if method == Method::Post {
         post(shard, conn, kept, snapshot.clone(), caller.clone(), endpoint, began).await
     } else {
@@ -127,13 +129,15 @@ async fn post(
 
     // One configuration and one time from the decision on; the caller may have changed while the body came.
     let current = shard.snapshot();
-    let (endpoint, caller) = if Rc::ptr_eq(&current, &snapshot) && caller.expires > shard.timers.now().unix_s() {
-        (endpoint, caller)
+    let same = Rc::ptr_eq(&current, &snapshot) && gate::is_believed(&caller, shard.timers.now().unix_s());
+    let admitted = if same {
+        Admitted { snapshot, endpoint, caller }
     } else {
         let endpoint = gate::endpoint(&current, conn)?;
-        (endpoint, gate::caller(shard, &current, conn, endpoint)?)
+        gate::caller(shard, current, conn, endpoint).await?
     };
-    let asked = Asked { snapshot: current, caller, endpoint, began };
+    let Admitted { snapshot, endpoint, caller } = admitted;
+    let asked = Asked { snapshot, caller, endpoint, began };
 
     if sse::names(conn, &asked.snapshot, endpoint).is_some() {
         return Box::pin(sse::post(shard, conn, body, asked)).await;
@@ -158,6 +162,7 @@ async fn post(
     };
     let (shape, cursor) = (read.call.shape, read.cursor.take());
     let mut flight = asked.flight(&mut read, conn.body_bytes(body).len());
+    traced::begin(shard, conn, conn.body_bytes(body), &mut flight, &read.call);
     let result = match judged(shard, conn, body, &mut flight, read, session).await {
         Ok(Due::Call(recorded, restored)) => forward::serve(shard, conn, body, &mut flight, recorded, restored).await,
         Ok(Due::List(kind)) => Box::pin(lists::serve(shard, conn, &flight, kind, cursor.as_deref())).await,
@@ -166,6 +171,7 @@ async fn post(
         Ok(Due::Home(home)) => {
             // It is counted where it is served.
             flight.withdraw(shard);
+            traced::withdraw(&mut flight);
             Ok(Next::HandOver(home))
         }
         Ok(Due::Listen(call)) => Box::pin(listen::serve(shard, conn, body, &mut flight, call)).await,
@@ -174,9 +180,10 @@ async fn post(
     if matches!(result, Ok(Next::Stream(_))) {
         meter::established(shard, &flight);
     }
+    let result = result.map_err(|refusal| flight.answering(shard, refusal, shape));
     // Whatever it had taken is given back, whichever way it ended.
     flight.over(shard);
-    result.map_err(|refusal| flight.answering(shard, refusal, shape))
+    result
 }
 
 /// The way to the shard that has the connection which is this session at its server: HTTP+SSE (MCP 2024-11-05
@@ -207,7 +214,7 @@ pub(super) async fn judged(
     if looked_up {
         let current = lists::fresh(shard, flight, &call, conn.body_bytes(body)).await;
         if let Some(current) = current {
-            renew(shard, conn, flight, current)?;
+            Box::pin(renew(shard, conn, flight, current)).await?;
             flight.task = Judge::new(shard, conn, body, flight).task(&call)?;
         }
     }
@@ -278,14 +285,16 @@ pub(super) fn take_back(shard: &Shard, session: &Live, id: Option<&[u8]>, word: 
 }
 
 /// Other settings have come while the message waited: it is decided under these, by ids of theirs.
-fn renew(shard: &Shard, conn: &Conn, flight: &mut Flight, snapshot: Rc<Held>) -> Result<(), Refusal> {
+async fn renew(shard: &Shard, conn: &Conn, flight: &mut Flight, snapshot: Rc<Held>) -> Result<(), Refusal> {
     let endpoint = gate::endpoint(&snapshot, conn)?;
+    let admitted = gate::caller_unwatched(shard, snapshot, conn, endpoint).await?;
+    let Admitted { snapshot, endpoint, caller } = admitted;
     let alone = snapshot.merged[endpoint.index()].alone();
     let same = || alone == snapshot.server_by_digest(sessions::digest(flight));
     if flight.whose == Whose::Alone && alone.is_some() && !same() {
         return Err(Kind::NotFound.into());
     }
-    flight.caller = gate::caller(shard, &snapshot, conn, endpoint)?;
+    flight.caller = caller;
     // Nor does the number of a task mean anything under these, until the message is asked for it again.
     flight.task = ActiveTask::None;
     // What has no server yet gets one under these settings.
@@ -354,12 +363,15 @@ pub(super) fn read(
         if fault == ScanFault::Batch && batches && call::takes_batch(&given) {
             return Ok(Reading::Batch);
         }
-        return Err(unreadable(fault, &reader, text));
+        let refusal = unreadable(fault, &reader, text);
+        traced::unread(shard, conn, asked, None, &refusal);
+        return Err(refusal);
     }
     let envelope = reader.envelope();
     let id = envelope.id.map(|id| id.raw(text));
     let call = call::read(&given, text, envelope).map_err(|fault| {
         let refusal = of_fault(&fault, given.version, id);
+        traced::unread(shard, conn, asked, Some((envelope, text)), &refusal);
         if envelope.shape == Shape::Request { refusal } else { refusal.unanswerable() }
     })?;
     let listing = call.method.is_some_and(|method| method.list.is_some());
@@ -429,6 +441,7 @@ impl Asked {
             answered: self.began.mono,
             request_bytes: 0,
             seq: None,
+            trace: None,
             snapshot: self.snapshot,
             payer: self.caller.principal,
             caller: self.caller,

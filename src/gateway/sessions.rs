@@ -50,6 +50,7 @@ use super::shard::{Held, Shard};
 use super::shown::{self, Whom};
 use super::stream;
 use super::tally::Count;
+use super::traced;
 
 /// A session, as this shard knows it.
 pub(super) struct Live {
@@ -744,6 +745,9 @@ pub(super) fn keep(shard: &Shard, live: &Live, change: &Change) {
 
 /// The params of an `initialize`, as JSON text: what a client says of itself.
 pub(super) fn profile(shard: &Shard, body: &[u8]) -> Option<Box<[u8]>> {
+    // It goes to every server of the session, and what must stay here goes to none.
+    let cleaned = traced::cleaned(shard, &shard.snapshot(), body);
+    let body = cleaned.as_deref().unwrap_or(body);
     let mut reader = shard.reader();
     let envelope = reader.read(body).ok()?;
     Some(envelope.body?.value.of(body).into())

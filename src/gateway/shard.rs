@@ -26,6 +26,7 @@ use crate::record::Writer;
 use crate::record::keyed::Keys;
 use crate::record::own::OwnTimes;
 use crate::session::owner::SealingKey;
+use crate::telemetry::sample::Dice;
 use crate::tls::config::ClientSide;
 use crate::upstream::exchange::{Abort, Upstreams};
 use crate::uring::buffer::Pool;
@@ -39,6 +40,7 @@ use super::load::{Class, Load};
 use super::mail::{Cancel, Letter};
 use super::sessions::{self, Sessions};
 use super::shown::Cards;
+use super::spans::SpanWriter;
 use super::tally::Count;
 
 /// What a connection is doing.
@@ -80,6 +82,10 @@ pub(super) struct Shard {
     /// By which arguments are written down that are not written out.
     pub(super) keys: Keys,
     pub(super) random: SystemRandom,
+    /// Where the ids of spans come from.
+    pub(super) dice: Dice,
+    /// Spans that are over; `None` where another shard of this number has them.
+    pub(super) spans: Option<SpanWriter>,
     /// Its own time, on its way to the plane.
     pub(super) own: RefCell<OwnTimes>,
     reader: RefCell<Reader>,
@@ -111,9 +117,11 @@ pub(super) struct Shard {
     seed: u64,
 }
 
-/// Verified tokens: those of this epoch, and for a while those of the one before, which are good for nothing any more.
+/// Verified tokens: those of these settings and keys, and for a while those of the ones before, which are good for nothing
+/// any more.
 pub(super) struct Tokens {
-    epoch: u64,
+    /// The epochs of settings and of keys.
+    epochs: (u64, u64),
     pub(super) now: TokenCache,
     /// Whoever comes without a token.
     anonymous: Option<Rc<Caller>>,
@@ -130,10 +138,13 @@ impl Tokens {
         self.anonymous.get_or_insert_with(made).clone()
     }
 
-    /// Whether a token was verified under the settings before: that it has to be once more is none of its bearer's doing,
-    /// and costs nothing of what there is for strangers. Says so once.
+    /// Whether a token was let in before, under other settings or keys, or until its issuer had to be asked again: that
+    /// this has to be done once more is none of its bearer's doing, and costs nothing of what there is for strangers.
+    /// Says so once.
     pub(super) fn take_known(&mut self, token: &[u8]) -> bool {
-        self.before.as_mut().is_some_and(|(_, before)| before.forget_this(token))
+        // Both are looked at: neither may say it a second time.
+        let now = self.now.forget_this(token);
+        self.before.as_mut().is_some_and(|(_, before)| before.forget_this(token)) || now
     }
 }
 
@@ -162,6 +173,10 @@ impl Shard {
         // Without randomness the seed is guessable, which costs a peer's choice of colliding names, nothing more.
         let _ = random.fill(&mut seed);
         let seed = u64::from_ne_bytes(seed);
+        let mut dice = [0; 8];
+        // Without randomness two shards' ids may be the same: their spans would be mixed up.
+        let _ = random.fill(&mut dice);
+        let dice = u64::from_ne_bytes(dice) ^ u64::from(id.0).rotate_left(48);
         let timers = Timers::new();
         let buffers = Pool::new(SHARD_BUFFER_BYTES_MAX);
         let snapshot = control.snapshot.load_full();
@@ -177,11 +192,13 @@ impl Shard {
             sealing,
             keys,
             random,
+            dice: Dice::new(dice),
+            spans: control.spans.take_writer(id),
             own: RefCell::default(),
             reader: RefCell::new(Reader::new(seed)),
             answers: RefCell::new(AnswerScan::new(seed)),
             tokens: RefCell::new(Tokens {
-                epoch: snapshot.auth_epoch,
+                epochs: (snapshot.auth_epoch, snapshot.keys_epoch),
                 now: TokenCache::new(seed),
                 anonymous: None,
                 before: None,
@@ -279,11 +296,12 @@ impl Shard {
         self.draining.get()
     }
 
-    /// The verified tokens, of this epoch. Not to be held across an await.
-    pub(super) fn tokens(&self, epoch: u64) -> RefMut<'_, Tokens> {
+    /// The verified tokens, of the settings and keys of this snapshot. Not to be held across an await.
+    pub(super) fn tokens(&self, snapshot: &Snapshot) -> RefMut<'_, Tokens> {
         let mut tokens = self.tokens.borrow_mut();
-        if tokens.epoch != epoch {
-            tokens.epoch = epoch;
+        let epochs = (snapshot.auth_epoch, snapshot.keys_epoch);
+        if tokens.epochs != epochs {
+            tokens.epochs = epochs;
             tokens.anonymous = None;
             let until = self.timers.last().mono.plus_ms(TOKENS_BEFORE_MS);
             let before = std::mem::replace(&mut tokens.now, TokenCache::new(self.seed));

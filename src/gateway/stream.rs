@@ -199,11 +199,13 @@ impl Relay<'_> {
         }
     }
 
-    /// Whether its caller's token has ended, or is not known any more.
+    /// Whether its caller's token has ended, is not known any more, or would not be let in any more.
     fn is_over(&self) -> bool {
         let (shard, snapshot) = (self.shard, self.shard.snapshot());
         let same = snapshot.settings_epoch == self.flight.snapshot.settings_epoch;
-        self.expires <= shard.timers.now().mono || !same && !self.is_still_allowed(&snapshot)
+        self.expires <= shard.timers.now().mono
+            || !self.flight.stands(shard)
+            || !same && !self.is_still_allowed(&snapshot)
     }
 
     /// Whether its caller, or its task, has been revoked meanwhile.
@@ -238,7 +240,8 @@ impl Relay<'_> {
         });
         loop {
             let until = self.spoken.plus_ms(self.flight.snapshot.settings.limits.keepalive_ms);
-            let until = if streaming { until.min(self.expires) } else { until };
+            let (quiet_until, look_at) = (until, live::look_at(&self.flight.caller, shard.timers.last().mono));
+            let until = if streaming { until.min(self.expires) } else { until }.min(look_at);
             let until = self.told.as_ref().and_then(|told| told.due()).map_or(until, |due| due.min(until));
             let watched = self.client_matters() || self.kept.as_ref().is_some_and(|kept| kept.tap.is_some());
             match watch::next(shard, conn, work.as_mut(), until, watched, heed).await {
@@ -274,7 +277,7 @@ impl Relay<'_> {
                         self.flush(conn).await;
                         continue;
                     }
-                    if !streaming && shard.timers.now().mono < until {
+                    if shard.timers.now().mono < quiet_until {
                         // There was nothing to see for this one.
                         continue;
                     }

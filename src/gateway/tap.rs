@@ -22,6 +22,7 @@ use super::live::{Feed, Who};
 use super::serve::After;
 use super::shard::{Phase, Shard, Slot};
 use super::stakes::{Came, Stakes};
+use super::traced::Lasting;
 
 /// A place at a stream, whose head has been sent, in chunks.
 #[derive(Debug)]
@@ -35,6 +36,8 @@ pub(super) struct Tap {
     pub(super) ending: Option<Ending>,
     /// What it has at stake.
     pub(super) stakes: Option<Box<Stakes>>,
+    /// Its span, where it is recorded.
+    pub(super) span: Option<Box<Lasting>>,
 }
 
 /// What is known of a request whose answer goes on without it.
@@ -69,6 +72,9 @@ pub(super) async fn serve(shard: &Shard, slot: &Rc<Slot>, stream: &Stream, tap: 
     }
     if let Some(ending) = &tap.ending {
         ending.write(shard, clean, bytes);
+    }
+    if let Some(span) = tap.span.take() {
+        span.end(shard, None);
     }
     shard.feeds.detach(shard, &tap.feed, tap.key);
     shard.load.streamed(tap.payer);
@@ -172,7 +178,8 @@ impl Reading<'_> {
                 continue;
             }
             let quiet_until = self.spoken.plus_ms(self.shard.snapshot().settings.limits.keepalive_ms);
-            match self.wait(turn, quiet_until.min(self.expires)).await {
+            let look_at = self.tap.who.look_at(self.shard.timers.now().mono);
+            match self.wait(turn, quiet_until.min(self.expires).min(look_at)).await {
                 Woke::Changed => {}
                 Woke::Gone => return false,
                 Woke::Time => {
@@ -221,11 +228,12 @@ impl Reading<'_> {
 
     /// Whether its reader may not even read what waits.
     fn is_barred(&self) -> bool {
-        let (shard, who) = (self.shard, &self.tap.who);
+        let (snapshot, now, who) = (self.shard.snapshot(), self.shard.timers.now(), &self.tap.who);
         self.tap.feed.is_shut_up()
-            || self.expires <= shard.timers.now().mono
-            || shard.snapshot().auth_epoch != who.epoch
-            || who.is_revoked(&shard.snapshot())
+            || self.expires <= now.mono
+            || snapshot.auth_epoch != who.epoch
+            || !who.stands(&snapshot, now.unix_s())
+            || who.is_revoked(&snapshot)
     }
 
     /// Whether a drain ends it.

@@ -9,6 +9,8 @@ pub struct Liveness {
     dead: AtomicBool,
     /// Seconds since 1970.
     until: AtomicU64,
+    /// Somebody has looked since this was last asked.
+    looked: AtomicBool,
 }
 
 /// What was said of it then may differ.
@@ -24,7 +26,7 @@ impl Liveness {
     /// Active, and believed to be until `until_unix_s`.
     #[must_use]
     pub fn until(until_unix_s: u64) -> Self {
-        Self { dead: AtomicBool::new(false), until: AtomicU64::new(until_unix_s) }
+        Self { dead: AtomicBool::new(false), until: AtomicU64::new(until_unix_s), looked: AtomicBool::new(true) }
     }
 
     /// The issuer says that it is active: that is believed until then.
@@ -37,10 +39,26 @@ impl Liveness {
         self.dead.store(true, Ordering::Release);
     }
 
-    /// Whether it is believed to be active now. It is not when its issuer could not be asked in time.
+    /// Whether it is believed to be active now. It is not when its issuer could not be asked in time. Whoever looks wants
+    /// its issuer to be asked again.
     #[must_use]
     pub fn is_alive(&self, now_unix_s: u64) -> bool {
+        // Read first: all shards look, and only the first of them has to write.
+        if !self.looked.load(Ordering::Relaxed) {
+            self.looked.store(true, Ordering::Relaxed);
+        }
         !self.dead.load(Ordering::Acquire) && now_unix_s < self.until.load(Ordering::Acquire)
+    }
+
+    /// Whether anybody has looked since this was last asked; nobody has from now on.
+    pub fn take_looked(&self) -> bool {
+        self.looked.swap(false, Ordering::Relaxed)
+    }
+
+    /// Until when it is believed, seconds since 1970.
+    #[must_use]
+    pub fn believed_until(&self) -> u64 {
+        self.until.load(Ordering::Acquire)
     }
 
     /// Whether its issuer has said that it is not active.
@@ -64,5 +82,14 @@ mod tests {
         token.end();
         token.confirm(900);
         assert!(!token.is_alive(150) && token.has_ended());
+    }
+
+    #[test]
+    fn who_looks_is_seen_once() {
+        let token = Liveness::until(100);
+        assert!(token.take_looked(), "it was made for somebody");
+        assert!(!token.take_looked());
+        assert!(token.is_alive(1) && token.take_looked() && !token.take_looked());
+        assert_eq!(token.believed_until(), 100);
     }
 }

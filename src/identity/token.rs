@@ -163,6 +163,9 @@ pub enum TokenFault {
     /// The token names no key, and several fit.
     #[error("the token names no key and several fit")]
     KeyAmbiguous,
+    /// Its issuer says that it is not active.
+    #[error("its issuer says that it is not active")]
+    Inactive,
     /// The key named is for another algorithm.
     #[error("the key is for another algorithm")]
     KeyUnfit,
@@ -203,7 +206,7 @@ pub fn verify<R: Resource>(
     if claims.get("cnf").is_some() {
         return Err(TokenFault::Bound);
     }
-    let expires = check_times(&claims, now_unix_s)?;
+    let expires = check_times(&claims, now_unix_s)?.ok_or(TokenFault::NoExpiry)?;
     let endpoints = check_audience(&claims, issuer, resources)?;
     let who = Who::read(&claims, issuer.paths(), tasks).map_err(TokenFault::Claims)?.ok_or(TokenFault::Subject)?;
 
@@ -238,6 +241,71 @@ pub fn verify<R: Resource>(
         heads: Heads::default(),
         claims: Arc::from(&*written),
     })
+}
+
+/// The caller that an opaque token stands for, of which `issuer` has said (RFC 7662) that it is active, and `claims`: the
+/// answer's members are the token's claims. What is asked of a signed token's claims is asked of these; only `exp` may be
+/// absent, because the issuer is asked again.
+///
+/// # Errors
+/// [`TokenFault`]: it is active, and not for us.
+pub fn introspected<R: Resource>(
+    token: &[u8],
+    claims: &Arc<[u8]>,
+    issuer: &Issuer,
+    resources: &[R],
+    tasks: &TaskNames,
+    now_unix_s: u64,
+) -> Result<Caller, TokenFault> {
+    let parsed = Object::parse(claims).map_err(TokenFault::Claims)?;
+    let text = |name| parsed.text(name).map_err(TokenFault::Claims);
+    if text("iss")?.is_some_and(|iss| iss != &*issuer.issuer) {
+        return Err(TokenFault::Issuer);
+    }
+    let typed = text("token_type")?;
+    if parsed.get("cnf").is_some() || typed.is_some_and(|typed| typed.eq_ignore_ascii_case("dpop")) {
+        return Err(TokenFault::Bound);
+    }
+    if has_marks_of_id_token(&parsed) {
+        return Err(TokenFault::IdToken);
+    }
+    let expires = check_times(&parsed, now_unix_s)?.unwrap_or(u64::MAX);
+    let endpoints = check_audience(&parsed, issuer, resources)?;
+    let who = Who::read(&parsed, issuer.paths(), tasks).map_err(TokenFault::Claims)?.ok_or(TokenFault::Subject)?;
+    Ok(Caller {
+        issuer: Arc::clone(&issuer.issuer),
+        subject: Arc::from(who.subject),
+        agent: who.agent.map(Arc::from),
+        owner: Owner::of(&issuer.issuer, who.subject, who.agent),
+        principal: Owner::of(&issuer.issuer, who.subject, None),
+        tasks: who.tasks,
+        endpoints,
+        expires,
+        anonymous: false,
+        key: None,
+        bearer: None,
+        liveness: None,
+        scopes: scopes(&parsed).map_err(TokenFault::Claims)?,
+        token: fingerprint(token),
+        jti: text("jti")?.map(Arc::from),
+        heads: Heads::default(),
+        claims: Arc::clone(claims),
+    })
+}
+
+/// Whether a token looks like a signed one: three parts between two dots. Any other is opaque to us.
+#[must_use]
+pub fn is_signed(token: &[u8]) -> bool {
+    memchr::memchr_iter(b'.', token).count() == 2
+}
+
+/// The issuer that a signed token says it is of, by its index in `issuers`; nothing of the token has been verified.
+#[must_use]
+pub fn said_issuer(token: &[u8], issuers: &[Issuer]) -> Option<usize> {
+    let claims = decode(Parts::split(token).ok()?.claims).ok()?;
+    let claims = Object::parse(&claims).ok()?;
+    let iss = claims.text("iss").ok()??;
+    issuers.iter().position(|issuer| *issuer.issuer == *iss)
 }
 
 /// The caller that a token of these claims would make, were it a good one: for trying a policy out. Its issuer is the one
@@ -356,18 +424,22 @@ fn check_type(header: &Header<'_>, issuer: &Issuer, claims: &Object<'_>) -> Resu
     if !issuer.typ.iter().any(fits) {
         return Err(TokenFault::Type);
     }
-    let marked = ["nonce", "at_hash", "c_hash"].iter().any(|mark| claims.get(mark).is_some());
     let unspecific = header.typ.is_none_or(|typ| same_type(typ, "JWT"));
-    if unspecific && marked { Err(TokenFault::IdToken) } else { Ok(()) }
+    if unspecific && has_marks_of_id_token(claims) { Err(TokenFault::IdToken) } else { Ok(()) }
 }
 
-/// The token's `exp`, when now is within its times.
-fn check_times(claims: &Object<'_>, now: u64) -> Result<u64, TokenFault> {
+/// What ID tokens have, and access tokens do not (OpenID Connect Core, 2 and 3.3.2.11).
+fn has_marks_of_id_token(claims: &Object<'_>) -> bool {
+    ["nonce", "at_hash", "c_hash"].iter().any(|mark| claims.get(mark).is_some())
+}
+
+/// The token's `exp`, if it has one, when now is within its times.
+fn check_times(claims: &Object<'_>, now: u64) -> Result<Option<u64>, TokenFault> {
     let date = |name| claims.date(name).map_err(TokenFault::Claims);
-    let expires = date("exp")?.ok_or(TokenFault::NoExpiry)?.floor;
+    let expires = date("exp")?.map(|expires| expires.floor);
     let starts = [date("nbf")?, date("iat")?];
     // "On or after" (RFC 7519, 4.1.4): at `exp` itself it is over.
-    if now >= expires.saturating_add(TOKEN_LEEWAY_S) {
+    if expires.is_some_and(|expires| now >= expires.saturating_add(TOKEN_LEEWAY_S)) {
         return Err(TokenFault::Expired);
     }
     if starts.iter().flatten().any(|start| start.ceil > now.saturating_add(TOKEN_LEEWAY_S)) {

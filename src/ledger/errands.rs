@@ -46,6 +46,15 @@ struct Found<A> {
     stale: Moment,
 }
 
+/// When the plane comes to an errand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// After those that wait already.
+    InTurn,
+    /// Before them, and there is room for as many again: nobody's flood keeps these waiting.
+    First,
+}
+
 /// What became of an errand.
 #[derive(Clone, Debug)]
 pub enum Outcome<A> {
@@ -84,6 +93,11 @@ impl<Q, A: Clone> Errands<Q, A> {
 
     /// Looks for it; where it is not there, or about to end, the plane is asked with what `errand` makes.
     pub fn look(&self, key: &ErrandKey, now: Moment, errand: impl FnOnce() -> Q) -> Look<A> {
+        self.look_in(key, now, Turn::InTurn, errand)
+    }
+
+    /// The same, for whom this may be worth more than for others; see [`Turn`].
+    pub fn look_in(&self, key: &ErrandKey, now: Moment, turn: Turn, errand: impl FnOnce() -> Q) -> Look<A> {
         let mut stripe = self.stripe(key);
         if !stripe.contains_key(key) && stripe.len() >= self.max && !make_room(&mut stripe, now) {
             return Look::Full;
@@ -101,11 +115,15 @@ impl<Q, A: Clone> Errands<Q, A> {
         let due = found.is_none_or(|found| found.stale <= now);
         if due && !entry.asked {
             let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-            if queue.len() >= self.queue_max {
+            let max = if turn == Turn::First { 2 * self.queue_max } else { self.queue_max };
+            if queue.len() >= max {
                 return if matches!(look, Look::Wait) { Look::Full } else { look };
             }
             entry.asked = true;
-            queue.push_back((*key, errand()));
+            match turn {
+                Turn::InTurn => queue.push_back((*key, errand())),
+                Turn::First => queue.push_front((*key, errand())),
+            }
             self.bell.notify_one();
         }
         look
@@ -246,6 +264,20 @@ mod tests {
         assert!(errands.forget(&key(1)));
         errands.done(&key(1), Outcome::Brought(7), Moment(9), Moment(9));
         assert!(matches!(errands.look(&key(1), Moment(0), || ()), Look::Wait));
+    }
+
+    #[test]
+    fn those_who_go_first_have_room_of_their_own() {
+        let errands: Errands<u8, u32> = Errands::new(64, 2);
+        let look = |byte, turn| errands.look_in(&key(byte), Moment(0), turn, || byte);
+        assert!(matches!(look(1, Turn::InTurn), Look::Wait));
+        assert!(matches!(look(2, Turn::InTurn), Look::Wait));
+        assert!(matches!(look(3, Turn::InTurn), Look::Full));
+        assert!(matches!(look(4, Turn::First), Look::Wait));
+        assert!(matches!(look(5, Turn::First), Look::Wait));
+        assert!(matches!(look(6, Turn::First), Look::Full), "these are bounded too");
+        let order: Vec<u8> = std::iter::from_fn(|| errands.take(Duration::ZERO)).map(|(_, errand)| errand).collect();
+        assert_eq!(order, [5, 4, 1, 2]);
     }
 
     #[test]

@@ -8,7 +8,10 @@
 pub mod assertion;
 pub mod client;
 pub mod form;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod grant;
 pub mod guard;
+pub mod introspection;
 pub mod metadata;
 pub mod resource;

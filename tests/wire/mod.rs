@@ -34,6 +34,7 @@ mod probe;
 mod record;
 mod reload;
 mod reopen;
+mod resource;
 mod resume;
 mod revoke;
 mod roads;

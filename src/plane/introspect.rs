@@ -1,0 +1,368 @@
+//! Asks issuers about opaque tokens (RFC 7662), for all shards, and keeps asking about those that are in use: whoever was
+//! let in by one goes on only as long as its issuer says so.
+//!
+//! A few threads take turns. What is known and in use goes before what nobody was let in by, and that has a pace: a flood
+//! of tokens that nobody knows is a flood to no issuer. An issuer that could not be asked is left alone for a while,
+//! a little longer each time, and whoever waits for its word is told so at once.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use ring::rand::SystemRandom;
+
+use crate::base::limits::{
+    INTROSPECTION_NEGATIVE_MS, INTROSPECTION_RETRY_MS, INTROSPECTION_RETRY_MS_MAX, INTROSPECTION_THREADS,
+    INTROSPECTIONS_MAX, INTROSPECTIONS_PER_S_MAX,
+};
+use crate::base::time::{Moment, Now};
+use crate::config::snapshot::Snapshot;
+use crate::gateway::control::{Control, Life};
+use crate::gateway::errand::{Inquiry, Judged};
+use crate::gateway::mail::Letter;
+use crate::identity::liveness::Liveness;
+use crate::ledger::errands::{ErrandKey, Outcome};
+use crate::oauth::assertion::AssertionFault;
+use crate::oauth::client::Occasion;
+use crate::oauth::introspection::{self, AnswerFault, Said};
+use crate::uring::wait::clock;
+
+use super::PlaneFault;
+use super::fetch::{FetchFault, Fetcher};
+
+/// Starts the threads that ask.
+///
+/// # Errors
+/// `PlaneFault::System` when there is no thread for it.
+pub(super) fn start(control: &Arc<Control>, fetcher: &Arc<Fetcher>) -> Result<(), PlaneFault> {
+    let desk = Arc::new(Desk {
+        control: control.clone(),
+        fetcher: fetcher.clone(),
+        random: SystemRandom::new(),
+        kept: Mutex::default(),
+        issuers: Mutex::default(),
+        pace: Mutex::default(),
+    });
+    for _ in 0..INTROSPECTION_THREADS {
+        let desk = desk.clone();
+        let thread = std::thread::Builder::new().name("plane-tokens".into()).spawn(move || desk.run());
+        thread.map_err(|error| PlaneFault::System { what: "a thread", error })?;
+    }
+    Ok(())
+}
+
+/// What the threads share.
+struct Desk {
+    control: Arc<Control>,
+    fetcher: Arc<Fetcher>,
+    random: SystemRandom,
+    /// Tokens in use, by when their issuer is asked again; the number tells those of one moment apart.
+    kept: Mutex<BTreeMap<(Moment, u64), Kept>>,
+    /// What there was with issuers.
+    issuers: Mutex<HashMap<Arc<str>, Standing>>,
+    /// When the next question about a token that nobody was let in by is due.
+    pace: Mutex<Moment>,
+}
+
+/// A token that somebody was let in by.
+struct Kept {
+    key: ErrandKey,
+    inquiry: Inquiry,
+    claims: Arc<[u8]>,
+    liveness: Arc<Liveness>,
+}
+
+/// Why nothing is known of a token, and until when that is so.
+#[derive(Clone, Copy)]
+struct Trouble {
+    word: &'static str,
+    until: Moment,
+}
+
+/// What there was with an issuer.
+#[derive(Clone, Copy, Default)]
+struct Standing {
+    /// It is left alone until this is over.
+    trouble: Option<Trouble>,
+    /// For how long it was left alone the last time, milliseconds; 0 since it was heard of.
+    pause_ms: u64,
+    /// When the operator was told of it.
+    told: Option<Moment>,
+}
+
+/// Why an issuer has said nothing.
+#[derive(Debug, thiserror::Error)]
+enum AskFault {
+    #[error("it is not configured to be asked any more")]
+    Unasked,
+    #[error("where it can be asked is not known: its metadata names no introspection_endpoint, or could not be read")]
+    NoEndpoint,
+    #[error("the gateway's own key cannot sign: {0}")]
+    Assertion(#[from] AssertionFault),
+    #[error(transparent)]
+    Fetch(#[from] FetchFault),
+    #[error("it refuses the gateway's own credentials ({0})")]
+    Refused(u16),
+    #[error("it answers with status {0}")]
+    Status(u16),
+    #[error(transparent)]
+    Answer(#[from] AnswerFault),
+}
+
+impl AskFault {
+    /// Whether it says something of the issuer, whatever the token. What a token alone may have brought about must not
+    /// keep others waiting: its bearer chose it.
+    fn is_of_issuer(&self) -> bool {
+        match self {
+            Self::Unasked | Self::NoEndpoint | Self::Assertion(_) => true,
+            Self::Refused(status) => *status != 400,
+            Self::Fetch(fault) => !matches!(fault, FetchFault::Busy | FetchFault::TooLarge | FetchFault::BadAnswer),
+            Self::Status(_) | Self::Answer(_) => false,
+        }
+    }
+
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Unasked => "unasked",
+            Self::NoEndpoint => "no_endpoint",
+            Self::Assertion(_) => "client_key",
+            Self::Fetch(fault) => fault.word(),
+            Self::Refused(_) => "client_refused",
+            Self::Status(_) => "status",
+            Self::Answer(_) => "bad_answer",
+        }
+    }
+}
+
+impl Desk {
+    fn run(&self) {
+        while self.control.life() != Life::Stop {
+            if let Some(kept) = self.due(clock().mono) {
+                self.ask_again(kept);
+                continue;
+            }
+            if let Some((key, inquiry)) = self.control.introspections.take(self.patience()) {
+                self.keep_pace();
+                self.ask_first(key, inquiry);
+            }
+        }
+    }
+
+    /// The next token in use whose issuer is to be asked again by now.
+    fn due(&self, now: Moment) -> Option<Kept> {
+        let mut kept = locked(&self.kept);
+        let first = kept.first_entry()?;
+        (first.key().0 <= now).then(|| first.remove())
+    }
+
+    /// How long there is nothing to do but to wait for somebody.
+    fn patience(&self) -> Duration {
+        let kept = locked(&self.kept);
+        let next = kept.first_key_value().map_or(PATIENCE, |((due, _), _)| due.since(clock().mono));
+        // Another thread's work may be due before.
+        next.min(PATIENCE)
+    }
+
+    /// Not faster than `limits::INTROSPECTIONS_PER_S_MAX`, all threads together.
+    fn keep_pace(&self) {
+        let step_ms = 1000 / INTROSPECTIONS_PER_S_MAX;
+        let now = clock().mono;
+        let due = {
+            let mut pace = locked(&self.pace);
+            let due = (*pace).max(now);
+            *pace = due.plus_ms(step_ms);
+            due
+        };
+        std::thread::sleep(due.since(now));
+    }
+
+    /// A token that nobody was let in by.
+    fn ask_first(&self, key: ErrandKey, inquiry: Inquiry) {
+        let snapshot = self.control.snapshot.load_full();
+        let outcome = match self.trouble(&inquiry.issuer) {
+            Some(trouble) => Err(trouble),
+            None => self.ask(&snapshot, &inquiry).map_err(|fault| self.failed(&inquiry.issuer, &fault)),
+        };
+        let now = clock();
+        match outcome {
+            Ok((Said::Active { claims, expires }, cache_ms)) => {
+                let until_s = believed_until(now, cache_ms, expires);
+                let liveness = Arc::new(Liveness::until(until_s));
+                self.believe(now, until_s, Kept { key, inquiry, claims, liveness });
+            }
+            Ok((Said::Inactive, _)) => self.disbelieve(&key, now.mono),
+            Err(Trouble { word, until }) => {
+                self.control.introspections.done(&key, Outcome::Failed(word), until, until);
+            }
+        }
+        self.control.mail.send(&Letter::Brought);
+    }
+
+    /// A token that somebody was let in by, if anybody still wants it.
+    fn ask_again(&self, kept: Kept) {
+        if !kept.liveness.take_looked() || kept.liveness.has_ended() {
+            // Who comes with it later waits for the answer as one who comes the first time.
+            return;
+        }
+        let snapshot = self.control.snapshot.load_full();
+        let trouble = self.trouble(&kept.inquiry.issuer);
+        let said = match trouble {
+            Some(trouble) => Err(trouble),
+            None => match self.ask(&snapshot, &kept.inquiry) {
+                Err(AskFault::Unasked) => Ok((Said::Inactive, 0)),
+                said => said.map_err(|fault| self.failed(&kept.inquiry.issuer, &fault)),
+            },
+        };
+        let now = clock();
+        match said {
+            Ok((Said::Active { claims, expires }, cache_ms)) => {
+                let until_s = believed_until(now, cache_ms, expires);
+                let liveness = if introspection::same(&claims, &kept.claims) {
+                    kept.liveness.confirm(until_s);
+                    kept.liveness.clone()
+                } else {
+                    // It is another caller now, whom nobody has been let in as.
+                    kept.liveness.end();
+                    Arc::new(Liveness::until(until_s))
+                };
+                self.believe(now, until_s, Kept { claims, liveness, ..kept });
+            }
+            Ok((Said::Inactive, _)) => {
+                kept.liveness.end();
+                self.disbelieve(&kept.key, now.mono);
+            }
+            Err(Trouble { until, word: _ }) if now.unix_s() < kept.liveness.believed_until() => {
+                // Nobody may be looking by chance in so short a time.
+                let _ = kept.liveness.is_alive(now.unix_s());
+                self.keep(until, kept);
+            }
+            // It is not believed any more, and asked about anew when somebody comes with it.
+            Err(_) => {}
+        }
+    }
+
+    /// Tells all shards that a token is active, and has its issuer asked again before that is not believed any more.
+    fn believe(&self, now: Now, until_s: u64, kept: Kept) {
+        let lasts_ms = until_s.saturating_mul(1000).saturating_sub(now.unix_ms);
+        let until = now.mono.plus_ms(lasts_ms);
+        let judged = Judged::Active { claims: kept.claims.clone(), liveness: kept.liveness.clone() };
+        self.control.introspections.done(&kept.key, Outcome::Brought(Arc::new(judged)), until, until);
+        self.keep(now.mono.plus_ms(lasts_ms * ASK_AGAIN_PERCENT / 100), kept);
+    }
+
+    fn disbelieve(&self, key: &ErrandKey, now: Moment) {
+        let until = now.plus_ms(INTROSPECTION_NEGATIVE_MS);
+        self.control.introspections.done(key, Outcome::Brought(Arc::new(Judged::Inactive)), until, until);
+    }
+
+    fn keep(&self, due: Moment, kept: Kept) {
+        let mut all = locked(&self.kept);
+        if all.len() >= INTROSPECTIONS_MAX {
+            return;
+        }
+        let number = all.range((due, 0)..=(due, u64::MAX)).next_back().map_or(0, |((_, number), _)| number + 1);
+        all.insert((due, number), kept);
+    }
+
+    /// What an issuer says of a token, and for how long that is believed, milliseconds.
+    fn ask(&self, snapshot: &Snapshot, inquiry: &Inquiry) -> Result<(Said, u64), AskFault> {
+        let settings = &snapshot.settings;
+        let place = settings.issuers.iter().position(|issuer| issuer.issuer == inquiry.issuer);
+        let source = place.map(|place| &settings.sources[place]).ok_or(AskFault::Unasked)?;
+        let asking = source.introspection.as_ref().ok_or(AskFault::Unasked)?;
+        let url = asking.url.clone().ok_or(AskFault::NoEndpoint)?;
+        let mut form = introspection::question(inquiry.token.reveal());
+        let occasion = Occasion { endpoint: &url, now_unix_s: clock().unix_s(), random: &self.random };
+        let proof = asking.client.prove(&mut form, &occasion)?;
+        let fields: Vec<_> = proof.iter().map(|value| ("authorization", value)).collect();
+        let answer = self.fetcher.post_form(&url, &source.guard, &fields, &form.finish())?;
+        match answer.status {
+            200 => {}
+            status @ (400 | 401 | 403) => return Err(AskFault::Refused(status)),
+            status => return Err(AskFault::Status(status)),
+        }
+        let said = introspection::read(answer.body.reveal(), &answer.content_type, inquiry.token.reveal())?;
+        self.heard_of(&inquiry.issuer);
+        Ok((said, asking.cache_ms))
+    }
+
+    /// Whether an issuer is left alone at the moment.
+    fn trouble(&self, issuer: &Arc<str>) -> Option<Trouble> {
+        let trouble = locked(&self.issuers).get(issuer)?.trouble?;
+        (clock().mono < trouble.until).then_some(trouble)
+    }
+
+    /// An issuer has answered.
+    fn heard_of(&self, issuer: &Arc<str>) {
+        let mut issuers = locked(&self.issuers);
+        let Some(standing) = issuers.get_mut(issuer).filter(|standing| standing.pause_ms > 0) else { return };
+        (standing.trouble, standing.pause_ms) = (None, 0);
+        drop(issuers);
+        tracing::info!("issuer {issuer}: it says again which opaque tokens are good");
+    }
+
+    /// An issuer has not said anything of a token. Where that is not the token's doing, it is left alone for a while.
+    fn failed(&self, issuer: &Arc<str>, fault: &AskFault) -> Trouble {
+        let now = clock().mono;
+        let mut issuers = locked(&self.issuers);
+        let standing = issuers.entry(issuer.clone()).or_default();
+        let mut trouble = Trouble { word: fault.word(), until: now.plus_ms(INTROSPECTION_RETRY_MS) };
+        if fault.is_of_issuer() {
+            match standing.trouble.filter(|before| now < before.until) {
+                // Others have found that out at the same time.
+                Some(before) => trouble = before,
+                None => {
+                    let longer = (2 * standing.pause_ms).clamp(INTROSPECTION_RETRY_MS, INTROSPECTION_RETRY_MS_MAX);
+                    (standing.pause_ms, trouble.until) = (longer, now.plus_ms(longer));
+                    standing.trouble = Some(trouble);
+                }
+            }
+        }
+        let news = standing.told.is_none_or(|told| told.plus_ms(TOLD_MS) <= now);
+        if news {
+            standing.told = Some(now);
+        }
+        drop(issuers);
+        if news {
+            tracing::warn!("issuer {issuer}: it does not say whether an opaque token is good: {fault}");
+        }
+        trouble
+    }
+}
+
+/// Until when an answer is believed, seconds since 1970: not beyond the token's own end, and a second at least, because
+/// times are whole seconds here.
+fn believed_until(now: Now, cache_ms: u64, expires: Option<u64>) -> u64 {
+    let cached = now.unix_s().saturating_add(cache_ms.div_ceil(1000));
+    cached.min(expires.unwrap_or(u64::MAX)).max(now.unix_s() + 1)
+}
+
+fn locked<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
+    what.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Operators hear of the same issuer's troubles once in so long, milliseconds: bearers of bad tokens must not fill the log.
+const TOLD_MS: u64 = 60_000;
+/// A thread that waits for work looks around after so long at the latest.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// An issuer is asked again when so much of the time has passed for which its answer is believed.
+const ASK_AGAIN_PERCENT: u64 = 60;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_believed_for_a_while() {
+        let now = Now { unix_ms: 100_900, ..Now::default() };
+        let check = |cache_ms, expires, want| {
+            assert_eq!(believed_until(now, cache_ms, expires), want, "{cache_ms} {expires:?}")
+        };
+        check(30_000, None, 130);
+        check(30_000, Some(110), 110);
+        check(30_000, Some(90), 101);
+        check(1_500, None, 102);
+        check(0, None, 101);
+        check(0, Some(u64::MAX), 101);
+    }
+}
