@@ -42,6 +42,7 @@ mod revoke;
 mod roads;
 mod sessions;
 mod shares;
+mod shown;
 mod sse_servers;
 mod stdio;
 mod streams;
