@@ -1,4 +1,4 @@
-//! OTLP 1: what is pushed to a collector, as protobuf.
+//! OTLP 1, protobuf over HTTP: what is pushed to a collector.
 
 pub mod common;
 pub mod metrics;
