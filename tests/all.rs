@@ -38,6 +38,7 @@ mod support {
     pub(crate) mod oracle;
     pub(crate) mod peers;
     pub(crate) mod program;
+    pub(crate) mod receiver;
     pub(crate) mod relay;
     pub(crate) mod schema;
     pub(crate) mod sse_server;

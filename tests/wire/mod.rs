@@ -28,6 +28,7 @@ mod merged_streams;
 mod misfit;
 mod modern;
 mod origin;
+mod otlp;
 mod notify;
 mod old_clients;
 mod pins;
