@@ -16,6 +16,7 @@ mod envelope;
 mod happy;
 mod http;
 mod instances;
+mod issuers;
 mod hunt;
 mod life;
 mod limits;
