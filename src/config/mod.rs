@@ -38,7 +38,7 @@ mod tls;
 pub use argument::{ArgPath, ArgStep};
 pub use auth::{
     Credentials, FixedField, Grant, GrantMark, GuardSettings, IdentityHeader, IdentityValue, IntrospectionSettings,
-    IssuerSource, KeysFrom, OtlpSettings, TelemetrySettings, TraceContext,
+    IssuerSource, KeysFrom, OtlpSettings, Shows, TelemetrySettings, TraceContext,
 };
 pub use check::{Loaded, load};
 pub use expand::Source;

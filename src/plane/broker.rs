@@ -311,8 +311,11 @@ impl Broker {
         })?;
         let token = read(&fetched, on_behalf.is_some())?;
         let ends = caller.map(|caller| caller.expires);
-        issued(task, token, begun, ends)
-            .ok_or_else(|| Miss::of_all("ended", "it gives tokens that have ended".to_owned()))
+        issued(task, token, begun, ends).ok_or_else(|| {
+            // An exchanged one may well end with the one it was given for.
+            let about = if on_behalf.is_some() { About::Caller } else { About::All };
+            Miss { word: "ended", why: "what it gave had ended when it came".to_owned(), about }
+        })
     }
 
     /// What is of no use any more is kept no longer: tokens of callers that are revoked, and of grants that are gone.
@@ -459,3 +462,7 @@ fn grants(snapshot: &Snapshot) -> HashSet<Whose> {
 const BUSY: &str = "busy";
 /// A TLS handshake and a body on the heap need a part of it.
 const STACK_BYTES: usize = 1 << 20;
+
+#[cfg(test)]
+#[path = "broker_tests.rs"]
+mod tests;

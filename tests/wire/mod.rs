@@ -35,6 +35,7 @@ mod probe;
 mod record;
 mod reload;
 mod reopen;
+mod resource;
 mod resume;
 mod revoke;
 mod roads;
