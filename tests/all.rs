@@ -33,6 +33,7 @@ mod support {
     pub(crate) mod http;
     pub(crate) mod idp;
     pub(crate) mod island;
+    pub(crate) mod issuer;
     pub(crate) mod level;
     pub(crate) mod mcp;
     pub(crate) mod oracle;

@@ -17,6 +17,7 @@ mod envelope;
 mod happy;
 mod http;
 mod instances;
+mod issuers;
 mod hunt;
 mod introspect;
 mod life;
