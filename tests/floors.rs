@@ -47,6 +47,8 @@ const IMPURE: &[&str] = &[
 const ALLOWED: &[(&str, &str)] = &[
     ("src/identity/provider.rs", "OnceLock"), // the crypto provider's tables, constant once made
     ("src/identity/provider.rs", "LazyLock"),
+    ("src/identity/liveness.rs", "AtomicBool"), // what an issuer says of one token, told to all who were let in by it
+    ("src/identity/liveness.rs", "AtomicU64"),
     ("src/policy/classes.rs", "OnceLock"), // what is kept there could be made anew at any time, and would be the same
     ("src/policy/classes.rs", "AtomicUsize"), // how much of that there is
 ];

@@ -154,17 +154,13 @@ impl Gateway {
         let now = Next { settings: settings.clone(), prepared, states, tls };
         let press = Arc::new(Press::new(control.clone()));
         let publisher = Publisher::new(now, press.clone(), health.clone(), notes.clone());
-        let fetcher = Arc::new(Fetcher::new());
-        issuers::start(&control, &press, &health, &fetcher)?;
+        fetch(&control, &press, &health)?;
         let switch = Switch::new(&settings.state, control.clone(), press);
         let people = People { control: control.clone(), switch, journal: decided, notes };
         let admin = attend(&settings, &health, &reloader, people)?;
         let otlp = otlp::start(&control, &health, Box::new(otlp::ShardSpans::new(&control)))?;
         keep(&reloader, asked_for, publisher, heard, &news, &control)?;
-        broker::start(&control, &health, &fetcher)?;
-        introspect::start(&control, &fetcher)?;
         wait_for_servers(&settings, &control, &health);
-        issuers::wait(&health);
 
         let mut threads = Vec::with_capacity(shards);
         for (index, (listeners, record)) in listeners.into_iter().zip(writers).enumerate() {
@@ -297,6 +293,14 @@ fn claim(address: SocketAddr) -> std::io::Result<()> {
     }
 }
 
+/// Threads that fetch: issuers' keys and documents, tokens for servers, what issuers say of tokens.
+fn fetch(control: &Arc<Control>, press: &Arc<Press>, health: &Arc<Health>) -> Result<(), PlaneFault> {
+    let fetcher = Arc::new(Fetcher::new());
+    issuers::start(control, press, health, &fetcher)?;
+    broker::start(control, health, &fetcher)?;
+    introspect::start(control, &fetcher)
+}
+
 /// A thread per server, one that watches files, and one that publishes what they find.
 fn keep(
     reloader: &Arc<Reloader>,
@@ -364,10 +368,11 @@ fn wait_for_servers(settings: &Settings, control: &Control, health: &Health) {
         let told = health.servers().iter().all(|server| server.known || server.trouble.is_some());
         let published = control.snapshot.load().number > 0 || settings.servers.is_empty();
         if told && published {
-            return;
+            break;
         }
         std::thread::sleep(Duration::from_millis(TICK_MS));
     }
+    issuers::wait(health);
 }
 
 /// A shard that panics takes the others along at once (where a panic does not end the process anyway): without one of
