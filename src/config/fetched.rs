@@ -17,8 +17,8 @@ use crate::config::front;
 use crate::config::raw::Node;
 use crate::config::shape::{join, quoted};
 use crate::identity::keys::Algorithm;
-use crate::oauth::guard::{self, UrlFault};
 use crate::oauth::client::{ClientAuth, Proof, SigningKey};
+use crate::oauth::guard::{self, UrlFault};
 
 /// What may be fetched from, as `private` and `ca` of a block say it.
 pub(crate) fn guard(node: &Node, path: &str, files: Files<'_>, faults: &mut Faults) -> GuardSettings {
