@@ -10,6 +10,7 @@ use crate::base::secret::Secret;
 use crate::identity::claims::ClaimPath;
 use crate::identity::keys::KeySet;
 use crate::oauth::client::{ClientAuth, Proof};
+pub use crate::telemetry::context::TraceContext;
 
 /// Where the keys of an issuer come from, and how it is asked for anything. By the index of `Settings::issuers`.
 #[derive(Clone, Debug, PartialEq)]
@@ -81,6 +82,20 @@ impl Credentials {
     pub fn is_personal(&self) -> bool {
         matches!(self, Self::Forward | Self::Exchange(_))
     }
+}
+
+/// Whom what a server is shown depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shows {
+    /// It is shown nothing.
+    Nothing,
+    /// Nobody: it is the same for all.
+    Alike,
+    /// The caller, and its active task where the server is told of that.
+    Callers {
+        /// See [`IdentityValue::Task`].
+        tasks: bool,
+    },
 }
 
 /// A field with a secret value.
@@ -180,7 +195,7 @@ pub struct TelemetrySettings {
     pub otlp: Option<OtlpSettings>,
     /// Of a million traces that begin here, so many are recorded.
     pub traces_ppm: u32,
-    /// The same of traces that begin with a notification.
+    /// Of a million notifications, so many are; the trace that they belong to must be recorded too.
     pub notifications_ppm: u32,
     /// What a caller's own trace context is worth.
     pub context: TraceContext,
@@ -224,16 +239,4 @@ pub struct OtlpSettings {
     pub timeout_ms: u64,
     /// Whether metrics are pushed.
     pub metrics: bool,
-}
-
-/// What a caller's own trace context is worth.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum TraceContext {
-    /// It is the parent, and its word on sampling counts.
-    #[default]
-    Continue,
-    /// A new trace begins here, with a link to it.
-    Link,
-    /// It is not looked at.
-    Drop,
 }

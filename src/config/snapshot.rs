@@ -25,7 +25,7 @@ use crate::tls::config::Materials;
 use crate::upstream::state::ServerState;
 
 use super::succession::Succession;
-use super::{EndpointSettings, InstanceSettings, Names, ServerSettings, ServerTls, Settings};
+use super::{EndpointSettings, InstanceSettings, Names, ServerSettings, ServerTls, Settings, Shows};
 
 /// What a path of the data listener leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +63,10 @@ pub struct Prepared {
     pub servers: Vec<PreparedServer>,
     /// First six bytes of the policy's hash.
     pub policy: [u8; 6],
+    /// Callers' tokens are kept as long as the callers are known: a server is shown them, or what they are exchanged for.
+    pub keeps_tokens: bool,
+    /// What some server is shown depends on who calls.
+    pub minds_callers: bool,
     /// What a token's audience must name, by `EndpointId`.
     pub resources: Vec<Audience>,
 }
@@ -93,6 +97,8 @@ pub struct PreparedServer {
     pub hosts: Vec<String>,
     /// Its name's [`name_hash`]: what outlives a restart calls it by this.
     pub digest: u64,
+    /// Whom what it is shown depends on.
+    pub shows: Shows,
     /// The digests of its instances, in their order (see [`crate::upstream::state::InstanceState`]).
     pub instances: Vec<u64>,
 }
@@ -235,6 +241,7 @@ impl Prepared {
             .map(|server| PreparedServer {
                 hosts: server.instances().iter().map(InstanceSettings::authority).collect(),
                 digest: name_hash(&server.name),
+                shows: server.shows(),
                 instances: instance_digests(server),
             })
             .collect();
@@ -248,7 +255,17 @@ impl Prepared {
         let mut policy = [0; 6];
         policy.copy_from_slice(&settings.policy.hash()[..6]);
         let resources = settings.endpoints.iter().map(audience).collect();
-        Self { routes, servers_by_digest, endpoints_by_digest, endpoints, servers, policy, resources }
+        Self {
+            routes,
+            servers_by_digest,
+            endpoints_by_digest,
+            endpoints,
+            keeps_tokens: settings.keeps_tokens(),
+            minds_callers: servers.iter().any(|server| matches!(server.shows, Shows::Callers { .. })),
+            servers,
+            policy,
+            resources,
+        }
     }
 
     /// Where a path leads; `None` for nowhere. Paths are compared byte for byte.

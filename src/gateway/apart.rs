@@ -29,7 +29,9 @@ use super::relay::{self, withheld};
 use super::route;
 use super::sessions::{self, Restored};
 use super::shard::Shard;
+use super::shown;
 use super::stream::{self, Judged};
+use super::traced;
 
 /// Sends a permitted message, and puts what comes back into `joined`: nothing for a message that nobody waits to be
 /// answered, else its answer, after the messages that the server sent before it. A legacy client that leaves cancels
@@ -48,11 +50,14 @@ pub(super) async fn serve(
 ) -> Result<(), Refusal> {
     let snapshot = flight.snapshot.clone();
     flight.change.set(sessions::change(shard, flight, recorded.permit().call(), conn.body_bytes(body)));
-    let trip = Trip::new(&snapshot, flight, &recorded, restored);
+    let mut trip = Trip::new(shard, &snapshot, flight, &recorded, restored);
+    let due = shown::due(shard, &snapshot, flight.server, flight.whom(), trip.deadline);
+    trip.shown = joined.wait(shard, conn, due).await.map_err(|lack| flight.lacks(shard, &lack))?;
+    flight.shown.clone_from(&trip.shown);
     trip.seat(shard, flight)?;
     let live = flight.session.clone();
     let slot = conn.slot.clone();
-    let deadline = shard.timers.now().mono.plus_ms(trip.timeout);
+    let deadline = trip.deadline;
     let mut way = live.as_ref().map(|live| trip.way(flight, live, deadline));
     loop {
         let mut upstream = None;
@@ -108,6 +113,7 @@ async fn sent_to(
     let mut lanes = trip.lanes(shard, flight, upstream);
     let mut answer = Err(UpstreamFault::NoAddress);
     while let Some(lane) = lanes.next(shard) {
+        traced::attempt(shard, flight, &lane, upstream);
         let Some(request) = forward::compose(shard, conn, body, flight, trip, &lane, upstream) else {
             end(shard, flight, Ended::of(Status::Unreachable, 503));
             return Err(Refusal::from(Kind::NoBuffer).recorded());
@@ -115,6 +121,7 @@ async fn sent_to(
         flight.sent = shard.timers.now().mono;
         flight.goes_to(shard, upstream);
         if flight.is_cancelled(shard) {
+            traced::withdrawn(flight);
             return Ok(Err(UpstreamFault::Withdrawn));
         }
         flight.may_go(shard)?;
@@ -123,6 +130,9 @@ async fn sent_to(
         let lane = Lane { may: Some(&may), ..lane };
         answer = joined.wait(shard, conn, sent(shard, &lane, request, deadline, &slot.abort)).await;
         flight.answered = shard.timers.now().mono;
+        if let Err(fault) = answer {
+            traced::attempted(shard, flight, fault);
+        }
         match answer {
             Err(UpstreamFault::Withdrawn) => {
                 // Revoked, or nobody waits any more: another instance is no better then.
@@ -152,7 +162,7 @@ async fn answered(
     let request = flight.id.is_some() && flight.method.is_some();
     let initialize = flight.method.is_some_and(|method| method.verb == Verb::Initialize);
     match (answer.status(), media(&answer)) {
-        (401 | 403, _) => Err(withheld(shard, flight, answer, Kind::ServerRefusedUs)),
+        (401 | 403, _) => Err(flight.refused_us(shard, answer)),
         (200, Media::Json | Media::Events) if initialize => {
             Box::pin(begun(shard, conn, joined, flight, answer, abort)).await
         }
@@ -248,7 +258,7 @@ async fn begun(
                 revision,
                 id: id.into(),
             };
-            sessions::end_upstream(shard, &flight.snapshot, flight.server, &orphan).await;
+            sessions::end_upstream(shard, &flight.snapshot, flight.server, &orphan, flight.whom()).await;
             return Err(kind.into());
         }
     }

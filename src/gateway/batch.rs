@@ -17,6 +17,7 @@ use super::lists;
 use super::pipeline::{self, Asked, Due, Reading};
 use super::refusal::{Kind, Refusal};
 use super::shard::{Shard, Slot};
+use super::traced;
 
 /// Serves a batch: its requests' answers in one, or 202 where there are none.
 ///
@@ -127,6 +128,7 @@ async fn one(
     };
     let (shape, cursor) = (read.call.shape, read.cursor.take());
     let mut flight = asked.flight(&mut read, text.len());
+    traced::begin(shard, conn, text, &mut flight, &read.call);
     let result = match pipeline::judged(shard, conn, &message, &mut flight, read, session).await {
         Ok(Due::Call(recorded, restored)) => {
             apart::serve(shard, conn, joined, &message, &mut flight, recorded, restored).await
@@ -151,8 +153,9 @@ async fn one(
         Ok(Due::Nothing | Due::Home(_) | Due::Listen(_)) => Ok(()),
         Err(refusal) => Err(refusal),
     };
+    let result = result.map_err(|refusal| flight.answering(shard, refusal, shape));
     flight.over(shard);
-    result.map_err(|refusal| flight.answering(shard, refusal, shape))
+    result
 }
 
 /// The message as a body of its own.

@@ -20,6 +20,7 @@ use crate::uring::wait::clock;
 use super::errand::{Inquiry, Issued, Judged, TokenErrand};
 use super::keydesk::KeyDesk;
 use super::mail::Mail;
+use super::spans::Spans;
 use super::tally::Tally;
 
 /// Shared by the plane and all shards.
@@ -45,6 +46,8 @@ pub struct Control {
     pub key_desk: KeyDesk,
     /// What is counted.
     pub tally: Tally,
+    /// Spans that are over.
+    pub spans: Spans,
     /// That shards live.
     pub beats: Beats,
     /// By which snapshot each shard decides, at least.
@@ -112,6 +115,7 @@ impl Control {
             introspections: Errands::new(INTROSPECTIONS_MAX, INTROSPECTIONS_WAITING_MAX),
             key_desk: KeyDesk::default(),
             tally: Tally::new(shards),
+            spans: Spans::new(shards),
             beats: Beats::new(shards),
             seen: Seen((0..shards).map(|_| AtomicU64::new(0)).collect()),
             gauges: Gauges::new(shards),

@@ -22,6 +22,7 @@ use crate::record::frame::{Outcome, Status};
 use crate::session::ledger::Upstream;
 use crate::upstream::UpstreamFault;
 use crate::upstream::exchange::Lane;
+use crate::upstream::shown::Shown;
 
 use super::gate;
 use super::live::Who;
@@ -34,6 +35,7 @@ use super::shard::{Held, Shard};
 use super::stakes::{Came, Stakes};
 use super::tally::Count;
 use super::tap::Tap;
+use super::traced::{self, Traced};
 
 /// A request's id as JSON text.
 pub(super) type IdBytes = SmallVec<[u8; 32]>;
@@ -61,6 +63,8 @@ pub(super) struct Flight {
     pub(super) answer: Option<Box<Reply>>,
     /// Which of its server's sessions it went to, as the ledger counts; 0 for none.
     pub(super) epoch: u32,
+    /// What was due for it at its server when it went there.
+    pub(super) shown: Option<Rc<Shown>>,
     /// The instance that it went to last, by its digest; 0 before it went anywhere.
     pub(super) instance: u64,
     /// It has one of its server's seats.
@@ -93,6 +97,8 @@ pub(super) struct Flight {
     pub(super) request_bytes: usize,
     /// Number of its decision; `None` for what needs no rule.
     pub(super) seq: Option<Seq>,
+    /// Its spans, where it is recorded.
+    pub(super) trace: Traced,
 }
 
 /// Whom a message is for, on an endpoint that may have several servers.
@@ -195,6 +201,7 @@ impl Flight {
             }
         };
         let code = refusal.kind.row().code;
+        traced::withdrawn(self);
         end(shard, self, Ended { code, ..Ended::of(Status::Unreachable, refusal.status()) });
         Err(refusal.recorded())
     }
@@ -332,6 +339,7 @@ impl Flight {
     /// A refusal as the answer to it, a message of this shape.
     pub(super) fn answering(&self, shard: &Shard, refusal: Refusal, shape: Shape) -> Refusal {
         meter::refused(shard, self, &refusal);
+        traced::refused(self, &refusal);
         let mut refusal = refusal.to(self.era, self.id.as_deref());
         refusal.method = self.method.map_or("", |method| method.wire);
         if let Whose::One(_) = self.whose {
@@ -345,6 +353,7 @@ impl Flight {
     pub(super) fn over(&self, shard: &Shard) {
         meter::answered(shard, self);
         self.answer_leaves(shard);
+        traced::over(shard, self);
         if self.taken.replace(Taken::Nothing) == Taken::Stream {
             shard.load.streamed(self.payer);
         }
@@ -442,6 +451,7 @@ pub(super) fn end(shard: &Shard, flight: &Flight, ended: Ended) {
     let now = shard.timers.now();
     let total = now.mono.since(flight.began.mono);
     meter::ended(shard, flight, &ended, total);
+    traced::ended(shard, flight, &ended);
     let Some(seq) = flight.seq else { return };
     let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
     shard.record.ended(

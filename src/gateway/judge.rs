@@ -25,6 +25,7 @@ use super::noted::Noted;
 use super::refusal::{Kind, Refusal};
 use super::route;
 use super::shard::Shard;
+use super::traced;
 
 /// A message that is being decided on: the request it came in, its body, and what is known of it.
 pub(super) struct Judge<'a> {
@@ -218,7 +219,11 @@ impl<'a> Judge<'a> {
         };
         let recorded = self.shard.record.decided(permit, &decision).map_err(|RecordFault::Full| Kind::RecordFull);
         match &recorded {
-            Ok(_) => meter::permitted(self.shard, self.flight),
+            Ok(recorded) => {
+                meter::permitted(self.shard, self.flight);
+                let seq = recorded.seq();
+                traced::decided(self.shard, self.flight, Verdict::Permit, decision.reason, &rules, seq);
+            }
             Err(kind) => meter::denied(self.shard, self.flight, kind.row().word),
         }
         recorded.map_err(Refusal::from)
@@ -245,7 +250,8 @@ impl<'a> Judge<'a> {
         let detail = &noted.detail;
         let decision = Decision { verdict, reason, detail: detail.bytes(), cut: detail.is_cut(), ..about };
         // A refusal that finds no room still refuses.
-        let _ = self.shard.record.refused(&decision);
+        let seq = self.shard.record.refused(&decision).ok();
+        traced::decided(self.shard, self.flight, verdict, reason, &rules, seq);
     }
 
     /// What all decisions about this request have in common.
@@ -273,8 +279,11 @@ impl<'a> Judge<'a> {
         rules.iter().map(|rule| &*self.flight.snapshot.settings.policy.rule(*rule).id).collect()
     }
 
-    /// The trace id of the caller's context: of the message before that of the hop (OpenTelemetry's MCP conventions).
+    /// The id of the trace that it is recorded in; else that of the caller's context: of the message before that of the hop (OpenTelemetry's MCP conventions).
     fn trace(&self, call: &Call) -> [u8; 16] {
+        if let Some(recorded) = traced::trace_id(self.flight) {
+            return recorded;
+        }
         let context = match call.meta.traceparent {
             Some(span) => span.of(self.text),
             None => self.conn.head.get(self.conn.bytes(), Known::Traceparent).unwrap_or_default(),

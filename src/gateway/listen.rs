@@ -25,6 +25,7 @@ use super::session::write_head;
 use super::sessions;
 use super::shard::Shard;
 use super::tap::{Ending, Tap};
+use super::traced;
 
 /// Decides on it, records that, and begins the stream.
 ///
@@ -54,13 +55,21 @@ pub(super) async fn serve(
     let ending = recorded.seq().map(|seq| Ending { seq, began: flight.began, request_bytes: flight.request_bytes });
     let digest = flight.snapshot.prepared.endpoints[flight.endpoint.index()].digest;
     let session = sessions::nameless(shard, &flight.caller, digest, flight.revision)?;
-    let listening = Listening { recorded, declared, joint: RefCell::new(joint) };
+    let listening = Listening { recorded, declared, joint: RefCell::new(joint), fan: traced::fan(flight) };
     let mut out = Vec::with_capacity(256);
     write_head(conn, shard, &mut out, Framing::Chunked);
     let (feed, key) = shard.feeds.subscribe(shard, flight, session, listening, &first);
     // From here on it is the tap's: the place at the stream, its subject's share, and the outcome.
     let stakes = flight.stakes.take();
-    let tap = Tap { feed, key, who: Rc::new(Who::of(flight)), payer: flight.payer, ending, stakes };
+    let tap = Tap {
+        feed,
+        key,
+        who: Rc::new(Who::of(flight)),
+        payer: flight.payer,
+        ending,
+        stakes,
+        span: traced::lasts(shard, flight),
+    };
     flight.taken.set(Taken::Nothing);
     conn.send(shard, &out).await;
     Ok(Next::Stream(tap))

@@ -120,6 +120,11 @@ fn server(flight: &Flight) -> Option<ServerId> {
     (flight.whose != Whose::Nobody).then_some(flight.server)
 }
 
+/// The same as one of [`FAILURES`].
+pub(super) fn failure_word(ended: &Ended) -> Option<&'static str> {
+    failure(ended).and_then(|index| FAILURES.get(index).copied())
+}
+
 /// What an exchange failed with: the server's own word for it, or what became of its answer.
 fn failure(ended: &Ended) -> Option<usize> {
     let word = match ended.status {

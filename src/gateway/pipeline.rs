@@ -38,7 +38,7 @@ use super::route::{self, Routed};
 use super::sessions::{Live, Restored};
 use super::shard::{Held, Shard};
 use super::tally::Count;
-use super::{batch, cors, forward, gate, listen, lists, public, session, sessions, sse};
+use super::{batch, cors, forward, gate, listen, lists, public, session, sessions, sse, traced};
 
 /// Who asks, where, and under which configuration.
 pub(super) struct Asked {
@@ -162,6 +162,7 @@ async fn post(
     };
     let (shape, cursor) = (read.call.shape, read.cursor.take());
     let mut flight = asked.flight(&mut read, conn.body_bytes(body).len());
+    traced::begin(shard, conn, conn.body_bytes(body), &mut flight, &read.call);
     let result = match judged(shard, conn, body, &mut flight, read, session).await {
         Ok(Due::Call(recorded, restored)) => forward::serve(shard, conn, body, &mut flight, recorded, restored).await,
         Ok(Due::List(kind)) => Box::pin(lists::serve(shard, conn, &flight, kind, cursor.as_deref())).await,
@@ -170,6 +171,7 @@ async fn post(
         Ok(Due::Home(home)) => {
             // It is counted where it is served.
             flight.withdraw(shard);
+            traced::withdraw(&mut flight);
             Ok(Next::HandOver(home))
         }
         Ok(Due::Listen(call)) => Box::pin(listen::serve(shard, conn, body, &mut flight, call)).await,
@@ -178,9 +180,10 @@ async fn post(
     if matches!(result, Ok(Next::Stream(_))) {
         meter::established(shard, &flight);
     }
+    let result = result.map_err(|refusal| flight.answering(shard, refusal, shape));
     // Whatever it had taken is given back, whichever way it ended.
     flight.over(shard);
-    result.map_err(|refusal| flight.answering(shard, refusal, shape))
+    result
 }
 
 /// The way to the shard that has the connection which is this session at its server: HTTP+SSE (MCP 2024-11-05
@@ -360,12 +363,15 @@ pub(super) fn read(
         if fault == ScanFault::Batch && batches && call::takes_batch(&given) {
             return Ok(Reading::Batch);
         }
-        return Err(unreadable(fault, &reader, text));
+        let refusal = unreadable(fault, &reader, text);
+        traced::unread(shard, conn, asked, None, &refusal);
+        return Err(refusal);
     }
     let envelope = reader.envelope();
     let id = envelope.id.map(|id| id.raw(text));
     let call = call::read(&given, text, envelope).map_err(|fault| {
         let refusal = of_fault(&fault, given.version, id);
+        traced::unread(shard, conn, asked, Some((envelope, text)), &refusal);
         if envelope.shape == Shape::Request { refusal } else { refusal.unanswerable() }
     })?;
     let listing = call.method.is_some_and(|method| method.list.is_some());
@@ -415,6 +421,7 @@ impl Asked {
             method: None,
             session: None,
             epoch: 0,
+            shown: None,
             instance: 0,
             seated: Cell::new(false),
             opted: Opted::default(),
@@ -434,6 +441,7 @@ impl Asked {
             answered: self.began.mono,
             request_bytes: 0,
             seq: None,
+            trace: None,
             snapshot: self.snapshot,
             payer: self.caller.principal,
             caller: self.caller,

@@ -26,6 +26,7 @@ use super::relay;
 use super::sessions::{self, Live, Restored};
 use super::shard::Shard;
 use super::tally::Count;
+use super::traced;
 
 /// What is due for a message on a merged endpoint.
 #[expect(clippy::large_enum_variant, reason = "taken apart at once")]
@@ -50,6 +51,9 @@ pub(super) async fn find(
 ) -> Result<Routed, Refusal> {
     let text = conn.body_bytes(body);
     let Some(method) = call.method else { return Ok(answered(shard, conn, flight, call, text)) };
+    // What is told to several servers goes without what must stay here.
+    let cleaned = if call.meta.cuts { traced::cleaned(shard, &flight.snapshot, text) } else { None };
+    let told = cleaned.as_deref().unwrap_or(text);
     let due = match method.verb {
         Verb::Initialize => {
             flight.profile = sessions::profile(shard, text);
@@ -57,14 +61,14 @@ pub(super) async fn find(
         }
         Verb::Discover => here(flight, None, |out| merged::write_discover(flight, out)),
         Verb::Ping => here(flight, None, |out| out.extend_from_slice(b"{}")),
-        Verb::SetLevel => return set_level(shard, conn, flight, text).await,
-        Verb::RootsChanged => return tell_all(shard, conn, flight, text, |_| true).await,
+        Verb::SetLevel => return set_level(shard, conn, flight, told).await,
+        Verb::RootsChanged => return tell_all(shard, conn, flight, told, |_| true).await,
         Verb::Initialized => Due::Nothing,
         Verb::Cancelled => {
-            cancelled(shard, flight, taken_back, text);
+            cancelled(shard, flight, taken_back, told);
             Due::Nothing
         }
-        Verb::Progress => progressed(shard, conn, flight, text).await,
+        Verb::Progress => progressed(shard, conn, flight, told).await,
         Verb::TasksGet | Verb::TasksUpdate | Verb::TasksCancel => {
             let judge = Judge::new(shard, conn, body, flight);
             let server = task_server(shard, &judge, flight, call, text)?;

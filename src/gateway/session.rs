@@ -145,7 +145,8 @@ async fn stream(shard: &Shard, conn: &mut Conn, flight: &Flight, event: Option<E
         chunks::write_chunk(&mut out, &event);
     }
     // From here on it is the tap's: the place at the stream, and its subject's share.
-    let tap = Tap { feed, key, who: Rc::new(Who::of(flight)), payer: flight.payer, ending: None, stakes: None };
+    let tap =
+        Tap { feed, key, who: Rc::new(Who::of(flight)), payer: flight.payer, ending: None, stakes: None, span: None };
     flight.taken.set(Taken::Nothing);
     conn.send(shard, &out).await;
     Ok(Next::Stream(tap))
@@ -182,7 +183,7 @@ fn session_of(
     shard: &Shard,
     conn: &Conn,
     snapshot: &Held,
-    caller: &Caller,
+    caller: &Rc<Caller>,
     endpoint: EndpointId,
 ) -> Result<Rc<Live>, Refusal> {
     let legacy = |kind: Kind| Refusal::from(kind).to(Era::Legacy, None);

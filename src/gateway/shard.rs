@@ -26,6 +26,7 @@ use crate::record::Writer;
 use crate::record::keyed::Keys;
 use crate::record::own::OwnTimes;
 use crate::session::owner::SealingKey;
+use crate::telemetry::sample::Dice;
 use crate::tls::config::ClientSide;
 use crate::upstream::exchange::{Abort, Upstreams};
 use crate::uring::buffer::Pool;
@@ -38,6 +39,8 @@ use super::live::Feeds;
 use super::load::{Class, Load};
 use super::mail::{Cancel, Letter};
 use super::sessions::{self, Sessions};
+use super::shown::Cards;
+use super::spans::SpanWriter;
 use super::tally::Count;
 
 /// What a connection is doing.
@@ -79,6 +82,10 @@ pub(super) struct Shard {
     /// By which arguments are written down that are not written out.
     pub(super) keys: Keys,
     pub(super) random: SystemRandom,
+    /// Where the ids of spans come from.
+    pub(super) dice: Dice,
+    /// Spans that are over; `None` where another shard of this number has them.
+    pub(super) spans: Option<SpanWriter>,
     /// Its own time, on its way to the plane.
     pub(super) own: RefCell<OwnTimes>,
     reader: RefCell<Reader>,
@@ -92,6 +99,10 @@ pub(super) struct Shard {
     pub(super) expiring: Cell<bool>,
     /// Cancellations that were read and not looked at yet.
     cancels: RefCell<Vec<Arc<Cancel>>>,
+    /// What servers are shown. Not to be held across an await.
+    pub(super) cards: RefCell<Cards>,
+    /// Some server is shown what depends on who calls: sessions remember who that was.
+    pub(super) minds_callers: Cell<bool>,
     /// Calls that wait for what the plane fetches.
     pub(super) waiting: Waiting,
     /// The streams that outlive their connections.
@@ -162,10 +173,15 @@ impl Shard {
         // Without randomness the seed is guessable, which costs a peer's choice of colliding names, nothing more.
         let _ = random.fill(&mut seed);
         let seed = u64::from_ne_bytes(seed);
+        let mut dice = [0; 8];
+        // Without randomness two shards' ids may be the same: their spans would be mixed up.
+        let _ = random.fill(&mut dice);
+        let dice = u64::from_ne_bytes(dice) ^ u64::from(id.0).rotate_left(48);
         let timers = Timers::new();
         let buffers = Pool::new(SHARD_BUFFER_BYTES_MAX);
         let snapshot = control.snapshot.load_full();
         let begun = timers.last();
+        let minds_callers = snapshot.prepared.minds_callers;
         let load = Load::new(control.shards(), begun.mono);
         Self {
             id,
@@ -176,6 +192,8 @@ impl Shard {
             sealing,
             keys,
             random,
+            dice: Dice::new(dice),
+            spans: control.spans.take_writer(id),
             own: RefCell::default(),
             reader: RefCell::new(Reader::new(seed)),
             answers: RefCell::new(AnswerScan::new(seed)),
@@ -191,6 +209,8 @@ impl Shard {
             sessions: RefCell::new(Sessions::default()),
             expiring: Cell::new(false),
             cancels: RefCell::default(),
+            cards: RefCell::default(),
+            minds_callers: Cell::new(minds_callers),
             waiting: Waiting::default(),
             feeds: Feeds::new(begun),
             draining: Cell::new(false),
@@ -209,6 +229,7 @@ impl Shard {
             if is_elsewhere(&held.0, &current) {
                 self.upstreams.renew();
             }
+            self.minds_callers.set(current.prepared.minds_callers);
             *held = Rc::new(Held(arc_swap::Guard::into_inner(current)));
         }
         held.clone()

@@ -29,6 +29,7 @@ use super::session::write_head;
 use super::sessions::{self, Live};
 use super::shard::{Held, Shard};
 use super::tap::Tap;
+use super::traced;
 
 /// A new session, and its id, for a GET that asks for its stream; `None` for any other request. A client that names a
 /// version speaks streamable HTTP: this transport's have nothing to name it in.
@@ -36,7 +37,7 @@ pub(super) fn promised(
     shard: &Shard,
     conn: &Conn,
     snapshot: &Held,
-    caller: &Caller,
+    caller: &Rc<Caller>,
     endpoint: EndpointId,
 ) -> Result<Option<(Rc<Live>, String)>, Refusal> {
     let Some(digest) = snapshot.prepared.endpoints[endpoint.index()].sse else { return Ok(None) };
@@ -60,7 +61,8 @@ pub(super) async fn open(shard: &Shard, conn: &mut Conn, flight: &Flight, id: &s
     write_head(conn, shard, &mut out, Framing::Chunked);
     chunks::write_chunk(&mut out, &event);
     // From here on it is the tap's: the place at the stream, and its subject's share.
-    let tap = Tap { feed, key, who: Rc::new(Who::of(flight)), payer: flight.payer, ending: None, stakes: None };
+    let tap =
+        Tap { feed, key, who: Rc::new(Who::of(flight)), payer: flight.payer, ending: None, stakes: None, span: None };
     flight.taken.set(Taken::Nothing);
     conn.send(shard, &out).await;
     Ok(Next::Stream(tap))
@@ -132,15 +134,17 @@ async fn message(
     }
     let again = Asked { snapshot: asked.snapshot.clone(), caller: asked.caller.clone(), ..asked };
     let mut flight = asked.flight(&mut read, conn.body_bytes(body).len());
+    traced::begin(shard, conn, conn.body_bytes(body), &mut flight, &read.call);
     let slot = conn.slot.clone();
     slot.abort.reset();
     let result = one(shard, conn, joined, body, &mut flight, read, feed, &mut turn).await;
     slot.abort.reset();
+    let result = result.map_err(|refusal| flight.answering(shard, refusal, shape));
     flight.over(shard);
     match result {
         Ok(()) if verb == Some(Verb::Initialized) => shard.feeds.listen(feed),
         Ok(()) => {}
-        Err(refusal) => refused(shard, conn, joined, &again, flight.answering(shard, refusal, shape)).await,
+        Err(refusal) => refused(shard, conn, joined, &again, refusal).await,
     }
 }
 

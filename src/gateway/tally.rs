@@ -40,6 +40,9 @@ pub enum Count {
     ServersBusy,
     SessionsMoved,
     RequestsMoved,
+    ContextsMalformed,
+    ContextsTooLong,
+    BaggageCut,
 }
 
 /// Which heading it stands under.
@@ -100,6 +103,9 @@ pub const ROWS: &[Row] = &[
     row(Count::ServersBusy,         Section::Dropped,  "servers_busy",          "Requests not sent because their server had as many under way as it may have."),
     row(Count::SessionsMoved,       Section::Happened, "sessions_moved",        "Sessions opened anew at another instance, because theirs was ejected or is configured no more."),
     row(Count::RequestsMoved,       Section::Happened, "requests_moved",        "Requests that went to another instance because nothing could be sent to the first."),
+    row(Count::ContextsMalformed,   Section::Dropped,  "trace_contexts_malformed", "Trace contexts of callers that were none, and were not looked at."),
+    row(Count::ContextsTooLong,     Section::Dropped,  "trace_states_too_long", "Values of tracestate that were too long to go on to a server."),
+    row(Count::BaggageCut,          Section::Dropped,  "baggage_cut",           "Messages whose baggage, or part of it, did not go on to a server."),
 ];
 
 /// The counters of all shards.

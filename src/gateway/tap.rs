@@ -22,6 +22,7 @@ use super::live::{Feed, Who};
 use super::serve::After;
 use super::shard::{Phase, Shard, Slot};
 use super::stakes::{Came, Stakes};
+use super::traced::Lasting;
 
 /// A place at a stream, whose head has been sent, in chunks.
 #[derive(Debug)]
@@ -35,6 +36,8 @@ pub(super) struct Tap {
     pub(super) ending: Option<Ending>,
     /// What it has at stake.
     pub(super) stakes: Option<Box<Stakes>>,
+    /// Its span, where it is recorded.
+    pub(super) span: Option<Box<Lasting>>,
 }
 
 /// What is known of a request whose answer goes on without it.
@@ -69,6 +72,9 @@ pub(super) async fn serve(shard: &Shard, slot: &Rc<Slot>, stream: &Stream, tap: 
     }
     if let Some(ending) = &tap.ending {
         ending.write(shard, clean, bytes);
+    }
+    if let Some(span) = tap.span.take() {
+        span.end(shard, None);
     }
     shard.feeds.detach(shard, &tap.feed, tap.key);
     shard.load.streamed(tap.payer);

@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use crate::base::limits::{LISTEN_TASKS_MAX, LISTEN_URIS_MAX};
+use crate::base::limits::{LISTEN_TASKS_MAX, LISTEN_URIS_MAX, TRACE_FIELD_BYTES_MAX};
 use crate::base::span::Span;
 use crate::jsonrpc::id::Id;
 use crate::jsonrpc::scan::{Envelope, Kind, Member, Shape};
@@ -142,6 +142,10 @@ pub struct Meta {
     pub tracestate: Option<Span>,
     /// `baggage`, between the quotes.
     pub baggage: Option<Span>,
+    /// There is a `traceparent`, and it is none that W3C Trace Context allows.
+    pub traceparent_malformed: bool,
+    /// Some of it may have to stay here: there is a `baggage`, whatever it is, or a `tracestate` that is too long.
+    pub cuts: bool,
     /// `io.modelcontextprotocol/clientCapabilities`, as JSON text; modern only.
     pub capabilities: Option<Span>,
     /// `io.modelcontextprotocol/logLevel`; modern only.
@@ -634,10 +638,14 @@ impl Message<'_> {
         let token = self.at.progress_token.map(|member| self.token(member).ok_or(fault));
         let task = self.at.task.map(|member| self.text(Some(member)).ok_or(CallFault::TaskInvalid));
         let proper = |span: &Span| is_traceparent(span.of(self.body));
+        let traceparent = self.at.traceparent.and_then(Member::text).filter(proper);
+        let long = |member: Member| member.value.len() > TRACE_FIELD_BYTES_MAX;
         Ok(Meta {
             task: task.transpose()?,
             progress_token: token.transpose()?,
-            traceparent: self.at.traceparent.and_then(Member::text).filter(proper),
+            traceparent_malformed: self.at.traceparent.is_some() && traceparent.is_none(),
+            cuts: self.at.baggage.is_some() || self.at.tracestate.is_some_and(long),
+            traceparent,
             tracestate: self.at.tracestate.and_then(Member::text),
             baggage: self.at.baggage.and_then(Member::text),
             capabilities: self.at.capabilities.filter(|_| era == Era::Modern).map(|member| member.value),
@@ -717,7 +725,7 @@ fn has_controls(name: &str) -> bool {
 }
 
 /// `version "-" trace-id "-" parent-id "-" trace-flags` (W3C Trace Context section 3.2.2).
-fn is_traceparent(value: &[u8]) -> bool {
+pub(crate) fn is_traceparent(value: &[u8]) -> bool {
     let hex = |part: &[u8]| part.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     let id = |part: &[u8]| hex(part) && part.iter().any(|byte| *byte != b'0');
     let Some((head, more)) = value.split_first_chunk::<55>() else {

@@ -12,6 +12,7 @@ use crate::identity::keyring::Standing;
 use crate::mcp::catalog::ListKind;
 use crate::record::meter::{Labels, OPERATION_NS, OVERHEAD_NS, OperationSeries, PENDING};
 use crate::telemetry::family::{Families, Kind, Observed, bounds};
+use crate::telemetry::names;
 use crate::upstream::breaker::{State, View};
 use crate::uring::wait::clock;
 
@@ -39,9 +40,9 @@ fn operations(text: &mut Families, snapshot: &Snapshot) {
     let bounds = bounds(&OPERATION_NS);
     let series = |text: &mut Families, series: OperationSeries<'_>, transport: &str| {
         let mut labels = of(&series.labels);
-        labels.push(("mcp.protocol.version", series.revision.as_str()));
-        labels.push(("network.transport", transport));
-        labels.push(("error.type", series.failure.unwrap_or_default()));
+        labels.push((names::PROTOCOL_VERSION, series.revision.as_str()));
+        labels.push((names::TRANSPORT, transport));
+        labels.push((names::ERROR_TYPE, series.failure.unwrap_or_default()));
         text.series(&labels, Observed::of(&bounds, &series.counted));
     };
     text.family(
@@ -79,8 +80,8 @@ fn decisions(text: &mut Families, snapshot: &Snapshot, control: &Control) {
             PENDING => "pending",
             _ => "refuse",
         };
-        labels.push(("portcullis.decision", decision));
-        labels.push(("portcullis.decision.reason", reason));
+        labels.push((names::DECISION, decision));
+        labels.push((names::REASON, reason));
         labels.push(("mode", "enforce"));
         text.series(&labels, count);
     });
@@ -119,7 +120,7 @@ fn own_time(text: &mut Families, control: &Control) {
     );
     let bounds = bounds(&OVERHEAD_NS);
     control.overhead.total().each(|method, way, counted| {
-        let labels = [("mcp.method.name", method), ("outcome", way.as_str())];
+        let labels = [(names::METHOD, method), ("outcome", way.as_str())];
         text.series(&labels, Observed::of(&bounds, &counted));
     });
 }
@@ -151,7 +152,7 @@ fn servers(text: &mut Families, snapshot: &Snapshot, health: &Health) {
         text.family(name, unit, Kind::Gauge, help);
         for server in &servers {
             if let Some(value) = value(server) {
-                text.series(&[("portcullis.target", &server.name)], value);
+                text.series(&[(names::TARGET, &server.name)], value);
             }
         }
     };
@@ -172,7 +173,7 @@ fn servers(text: &mut Families, snapshot: &Snapshot, health: &Health) {
     text.family("portcullis.catalog.changes", "{definition}", Kind::Counter, help);
     for server in &servers {
         for (kind, count) in ["added", "removed", "changed"].into_iter().zip(server.survey.changes.counts()) {
-            text.series(&[("portcullis.target", &server.name), ("kind", kind)], count);
+            text.series(&[(names::TARGET, &server.name), ("kind", kind)], count);
         }
     }
     catalog(text, snapshot);
@@ -193,7 +194,7 @@ fn catalog(text: &mut Families, snapshot: &Snapshot) {
     ] {
         text.family(name, unit, Kind::Gauge, help);
         for (server, count) in snapshot.settings.servers.iter().zip(counts) {
-            text.series(&[("portcullis.target", &server.name)], *count);
+            text.series(&[(names::TARGET, &server.name)], *count);
         }
     }
     let help = "Names at endpoints that are too long, or withheld because another server has them.";
@@ -217,7 +218,7 @@ fn instances(text: &mut Families, snapshot: &Snapshot) {
     let mut family = |name: &'static str, unit, kind, help: &'static str, value: fn(&View) -> u64| {
         text.family(name, unit, kind, help);
         for (server, url, view) in &rows {
-            text.series(&[("portcullis.target", server), ("upstream", url)], value(view));
+            text.series(&[(names::TARGET, server), ("upstream", url)], value(view));
         }
     };
     let healthy = |view: &View| u64::from(view.state == State::Closed);
@@ -230,7 +231,7 @@ fn instances(text: &mut Families, snapshot: &Snapshot) {
     text.family("portcullis.upstream.inflight", "{request}", Kind::UpDown, help);
     for (server, state) in snapshot.settings.servers.iter().zip(&snapshot.states) {
         if server.concurrency.is_some() {
-            text.series(&[("portcullis.target", &server.name)], state.seats.taken() as u64);
+            text.series(&[(names::TARGET, &server.name)], state.seats.taken() as u64);
         }
     }
 }
@@ -327,7 +328,7 @@ fn process(text: &mut Families, control: &Control, health: &Health) {
     text.family("portcullis.build.info", "", Kind::Gauge, "The version, as a label.");
     text.series(&[("version", env!("CARGO_PKG_VERSION"))], 1_u64);
     text.family("portcullis.policy.set.info", "", Kind::Gauge, "The hash of the rules in force, as a label.");
-    text.series(&[("portcullis.policy.set", &policy(&snapshot))], 1_u64);
+    text.series(&[(names::POLICY_SET, &policy(&snapshot))], 1_u64);
     let rules = snapshot.settings.policy.rules().len();
     text.one("portcullis.policy.rules", "{rule}", Kind::Gauge, "Rules in force.", rules);
     let help = "Subjects, agents and tokens that are revoked.";
@@ -355,9 +356,9 @@ fn resident_bytes() -> Option<u64> {
 /// The labels of what a series is about; empty where it is about none.
 fn of<'a>(labels: &Labels<'a>) -> Vec<(&'static str, &'a str)> {
     vec![
-        ("mcp.method.name", labels.method),
-        ("portcullis.target", labels.server),
-        ("gen_ai.tool.name", labels.tool.unwrap_or_default()),
-        ("gen_ai.prompt.name", labels.prompt.unwrap_or_default()),
+        (names::METHOD, labels.method),
+        (names::TARGET, labels.server),
+        (names::TOOL, labels.tool.unwrap_or_default()),
+        (names::PROMPT, labels.prompt.unwrap_or_default()),
     ]
 }

@@ -34,6 +34,7 @@ mod programs;
 mod publish;
 pub mod reload;
 pub mod revoke;
+mod shown;
 pub mod signals;
 pub mod start;
 pub mod state;

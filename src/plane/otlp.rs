@@ -16,13 +16,16 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 use ureq::Agent;
 
 use crate::base::limits::{
-    OTLP_ANSWER_BYTES_MAX, OTLP_DRAIN_MS, OTLP_LAST_MS_MAX, OTLP_PAUSE_MS, OTLP_PAUSE_MS_MAX, OTLP_QUEUE_BYTES_MAX,
-    OTLP_SERIES_MAX,
+    OTLP_ANSWER_BYTES_MAX, OTLP_BATCH_SPANS_MAX, OTLP_DRAIN_MS, OTLP_LAST_MS_MAX, OTLP_PAUSE_MS, OTLP_PAUSE_MS_MAX,
+    OTLP_QUEUE_BYTES_MAX, OTLP_SERIES_MAX, SPANS_MAX,
 };
 use crate::config::snapshot::Snapshot;
 use crate::config::{OtlpSettings, TelemetrySettings};
 use crate::gateway::control::Control;
-use crate::telemetry::otlp::{common, metrics as points};
+use crate::gateway::spans::SpanReader;
+use crate::telemetry::otlp::common::resource;
+use crate::telemetry::otlp::{metrics as points, traces};
+use crate::telemetry::span::SpanEvent;
 use crate::uring::cpu;
 use crate::uring::wait::clock;
 
@@ -117,14 +120,37 @@ pub(super) trait Spans: Send {
     fn dropped(&self) -> u64;
 }
 
-/// Where none come from.
-pub(super) struct NoSpans;
+/// The shards' spans.
+pub(super) struct ShardSpans {
+    control: Arc<Control>,
+    readers: Vec<SpanReader>,
+    events: Vec<SpanEvent>,
+}
 
-impl Spans for NoSpans {
-    fn take(&mut self, _: &Resource, _: &mut dyn FnMut(Batch)) {}
+impl ShardSpans {
+    /// Of these shards. There is one reader of each: who asks later has none.
+    pub(super) fn new(control: &Arc<Control>) -> Self {
+        Self { control: control.clone(), readers: control.spans.take_readers(), events: Vec::new() }
+    }
+}
+
+impl Spans for ShardSpans {
+    fn take(&mut self, resource: &Resource, each: &mut dyn FnMut(Batch)) {
+        for reader in &mut self.readers {
+            // One round of the ring: a shard that makes them faster than they are taken does not keep the others.
+            for _ in 0..SPANS_MAX.div_ceil(OTLP_BATCH_SPANS_MAX) {
+                self.events.clear();
+                if reader.drain(OTLP_BATCH_SPANS_MAX, &mut self.events) == 0 {
+                    break;
+                }
+                let body = traces::request(&self.events, resource);
+                each(Batch { spans: self.events.len() as u64, body });
+            }
+        }
+    }
 
     fn dropped(&self) -> u64 {
-        0
+        self.control.spans.dropped()
     }
 }
 
@@ -240,7 +266,7 @@ impl Shared {
     }
 
     fn resource(&self, snapshot: &Snapshot) -> Resource {
-        common::resource(&self.instance, &metrics::policy(snapshot), &snapshot.settings.telemetry.resource)
+        resource(&self.instance, &metrics::policy(snapshot), &snapshot.settings.telemetry.resource)
     }
 }
 
@@ -369,7 +395,7 @@ impl Exporter {
         if now < self.metrics_due {
             return;
         }
-        self.metrics_due = now + Duration::from_millis(settings.interval_ms.max(OTLP_DRAIN_MS));
+        self.metrics_due = now + Duration::from_millis(settings.interval_ms);
         if !settings.metrics {
             return;
         }

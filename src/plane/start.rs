@@ -159,7 +159,7 @@ impl Gateway {
         let switch = Switch::new(&settings.state, control.clone(), press);
         let people = People { control: control.clone(), switch, journal: decided, notes };
         let admin = attend(&settings, &health, &reloader, people)?;
-        let otlp = otlp::start(&control, &health, Box::new(otlp::NoSpans))?;
+        let otlp = otlp::start(&control, &health, Box::new(otlp::ShardSpans::new(&control)))?;
         keep(&reloader, asked_for, publisher, heard, &news, &control)?;
         broker::start(&control, &health, &fetcher)?;
         introspect::start(&control, &fetcher)?;

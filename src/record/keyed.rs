@@ -8,6 +8,7 @@ use ring::hmac;
 pub struct Keys {
     arguments: hmac::Key,
     callers: hmac::Key,
+    sessions: hmac::Key,
 }
 
 impl Keys {
@@ -16,7 +17,11 @@ impl Keys {
     pub fn derive(secret: &[u8; 32]) -> Self {
         let master = hmac::Key::new(hmac::HMAC_SHA256, secret);
         let key = |label: &[u8]| hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&master, label).as_ref());
-        Self { arguments: key(b"portcullis record arguments 1"), callers: key(b"portcullis record callers 1") }
+        Self {
+            arguments: key(b"portcullis record arguments 1"),
+            callers: key(b"portcullis record callers 1"),
+            sessions: key(b"portcullis telemetry sessions 1"),
+        }
     }
 
     /// HMAC-SHA-256 of a call's arguments as they were written, cut to 128 bits (RFC 2104, section 5). Never zero, which
@@ -24,6 +29,12 @@ impl Keys {
     #[must_use]
     pub fn arguments(&self, written: &[u8]) -> [u8; 16] {
         cut(hmac::sign(&self.arguments, written))
+    }
+
+    /// The same of a session's id, by which its spans are found together and nothing can be done with it.
+    #[must_use]
+    pub fn session(&self, id: &[u8]) -> [u8; 16] {
+        cut(hmac::sign(&self.sessions, id))
     }
 
     /// The same of a subject, or an agent, of this issuer: two kinds of names under one issuer have nothing to do with
@@ -69,6 +80,7 @@ mod tests {
         for keys in &keys {
             for written in [&b"{}"[..], b"{ }", b"{\"a\":1}"] {
                 all.push(keys.arguments(written));
+                all.push(keys.session(written));
             }
             for kind in [Name::Subject, Name::Agent] {
                 for (issuer, name) in [("i", "s"), ("is", ""), ("", "is"), ("i", "sa")] {

@@ -5,6 +5,10 @@
 //! Start at `context`.
 //! Spec: OpenTelemetry semantic conventions for MCP (development); W3C Trace Context and Baggage; OTLP 1.
 
+pub mod context;
 pub mod family;
+pub mod names;
 pub mod otlp;
 pub mod prometheus;
+pub mod sample;
+pub mod span;

@@ -13,6 +13,8 @@ use crate::gateway::exchange::{self, Lanes, USER_AGENT, Wish};
 use crate::gateway::modern;
 use crate::gateway::route;
 use crate::gateway::shard::{Held, Shard};
+use crate::gateway::shown::{self, Whom};
+use crate::gateway::traced::{self, Fan, Lasting};
 use crate::http::field::Known;
 use crate::http::head::Method;
 use crate::jsonrpc::answer::Answer as Facts;
@@ -26,7 +28,7 @@ use crate::record::Recorded;
 use crate::upstream::UpstreamFault;
 use crate::upstream::exchange::{Answer, Clearance, Request};
 
-use super::feeder::{Source, Weighed, finished, read};
+use super::feeder::{Over, Source, Weighed, finished, read};
 use super::tend::place;
 use super::{Feed, Part, changed};
 
@@ -37,6 +39,8 @@ pub(in crate::gateway) struct Listening {
     /// What it can be asked for.
     pub(in crate::gateway) declared: Declared,
     pub(in crate::gateway) joint: RefCell<Joint>,
+    /// What its parts are recorded under, where they are.
+    pub(in crate::gateway) fan: Option<Box<Fan>>,
 }
 
 impl Listening {
@@ -70,8 +74,11 @@ pub(super) async fn keep_heard(shard: &Rc<Shard>, feed: &Rc<Feed>, part: &Part, 
     while feed.wants(shard, part) {
         let begun = shard.timers.now().mono;
         let place = place(shard, feed, part).await;
-        if let Ok(answer) = ask(shard, feed, part, listening).await {
-            Box::pin(read(shard, feed, part, answer, &mut Source::default())).await;
+        if let Ok((answer, span)) = ask(shard, feed, part, listening).await {
+            let over = Box::pin(read(shard, feed, part, answer, &mut Source::default())).await;
+            if let Some(span) = span {
+                span.end(shard, failure(over));
+            }
         }
         drop(place);
         // One that lasted is asked for again soon, one that ends as it begins less and less often.
@@ -84,11 +91,40 @@ pub(super) async fn keep_heard(shard: &Rc<Shard>, feed: &Rc<Feed>, part: &Part, 
     }
 }
 
-/// Asks a server for its part.
-async fn ask(shard: &Shard, feed: &Feed, part: &Part, listening: &Listening) -> Result<Answer, UpstreamFault> {
+/// What a part's span has failed with.
+fn failure(over: Over) -> Option<&'static str> {
+    match over {
+        Over::Broken => Some("cut"),
+        Over::Invalid => Some("invalid"),
+        Over::Answered | Over::Clean | Over::Unwanted => None,
+    }
+}
+
+/// Asks a server for its part, whose span is open from then on.
+async fn ask(
+    shard: &Shard,
+    feed: &Feed,
+    part: &Part,
+    listening: &Listening,
+) -> Result<(Answer, Option<Box<Lasting>>), UpstreamFault> {
     let snapshot = shard.snapshot();
     let server = snapshot.server_by_digest(part.server).ok_or(UpstreamFault::NoAddress)?;
     let body = listening.joint.borrow_mut().request(part.place);
+    let who = feed.who.borrow().clone();
+    let key = {
+        if who.epoch != snapshot.auth_epoch {
+            // Its task is one of rules that are gone; it ends, or is carried over, in a moment.
+            return Err(UpstreamFault::Abandoned);
+        }
+        exchange::shared_key(&snapshot, server, &who.caller.owner, who.task)
+    };
+    let until = deadline(shard, snapshot.settings.servers[server.index()].timeout_ms);
+    let shown = shown::due_to(shard, &snapshot, server, &who, until).await?;
+    let lane = Lanes::new(&snapshot, server, Wish::Key(key), shown.as_ref()).next(shard);
+    let lane = lane.map(exchange::patient).ok_or(UpstreamFault::NoAddress)?;
+    let fan = listening.fan.as_deref();
+    let span = fan.map(|fan| fan.attempt(shard, &snapshot, server, &lane));
+    let (body, parent) = traced::asked_for(shard, &snapshot, fan.zip(span.as_deref()), body);
     let mut fields: SmallVec<[(&'static str, &[u8]); 12]> = SmallVec::new();
     fields.push(("content-type", b"application/json"));
     fields.push(("accept", b"application/json, text/event-stream"));
@@ -96,20 +132,10 @@ async fn ask(shard: &Shard, feed: &Feed, part: &Part, listening: &Listening) -> 
     fields.push(("user-agent", USER_AGENT));
     fields.push((Known::McpProtocolVersion.name(), Revision::R2026_07_28.as_str().as_bytes()));
     fields.push((Known::McpMethod.name(), b"subscriptions/listen"));
+    fields.extend(parent.as_ref().map(|parent| (Known::Traceparent.name(), &parent[..])));
     let request = Request { method: Method::Post, fields: &fields, params: &[], body: Some(&body), repeatable: true };
-    let key = {
-        let who = feed.who.borrow();
-        if who.epoch != snapshot.auth_epoch {
-            // Its task is one of rules that are gone; it ends, or is carried over, in a moment.
-            return Err(UpstreamFault::Abandoned);
-        }
-        exchange::shared_key(&snapshot, server, &who.caller.owner, who.task)
-    };
-    let lane = Lanes::new(&snapshot, server, Wish::Key(key)).next(shard);
-    let lane = lane.map(exchange::patient).ok_or(UpstreamFault::NoAddress)?;
     let clearance = Clearance::Call(&listening.recorded);
     let request = shard.upstreams.compose(clearance, &lane, &request).ok_or(UpstreamFault::NoBuffer)?;
-    let until = deadline(shard, snapshot.settings.servers[server.index()].timeout_ms);
     part.abort.reset();
     part.at.set(lane.instance.digest);
     let mut work = std::pin::pin!(shard.upstreams.exchange(&lane, request, until, &part.abort));
@@ -117,10 +143,20 @@ async fn ask(shard: &Shard, feed: &Feed, part: &Part, listening: &Listening) -> 
     if matches!(result, Err(UpstreamFault::Unreachable | UpstreamFault::NoAddress)) {
         lane.state.poke.unreachable();
     }
-    let answer = result?;
+    let answer = match result {
+        Ok(answer) => answer,
+        Err(fault) => {
+            span.into_iter().for_each(|span| span.end(shard, Some(traced::fault_word(fault))));
+            return Err(fault);
+        }
+    };
     if answer.status() == 200 && media(&answer) == Media::Events {
-        return Ok(answer);
+        return Ok((answer, span));
     }
+    if matches!(answer.status(), 401 | 403) {
+        shown::refused_by(shard, &snapshot, server, Whom::reader(&who, &snapshot), shown.as_ref());
+    }
+    span.into_iter().for_each(|span| span.end(shard, Some("invalid")));
     // Whose connection it is next, is no affair of this stream's.
     part.abort.reset();
     retire(shard, answer).await;
