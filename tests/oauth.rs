@@ -56,9 +56,10 @@ fn served(report: &Value, gateway: &Gateway, upstream: &Upstream, subject: &str,
     assert_eq!(upstream.calls().len() - calls_before, 3, "{report:#}");
     // These clients send no trace context, so what arrived is told by its number.
     let records = gateway.records_until("the calls and their outcomes", |records| {
-        let permits = oracle::of_kind(records, "decision").filter(|it| it["verdict"] == "permit");
-        let mine = permits.clone().filter(|it| it["agent"] == report["client"]).count();
-        mine >= 3 && permits.count() == oracle::of_kind(records, "outcome").count()
+        let permits: Vec<&Value> =
+            oracle::of_kind(records, "decision").filter(|it| it["verdict"] == "permit").collect();
+        let mine = permits.iter().filter(|it| it["agent"] == report["client"]).count();
+        mine >= 3 && permits.len() == oracle::of_kind(records, "outcome").count()
     });
     oracle::check_record(&records);
     let mine: Vec<&Value> =

@@ -299,8 +299,7 @@ async function clientDocument() {
     res.writeHead(req.url === '/client.json' ? 200 : 404, { 'content-type': 'application/json' });
     res.end(JSON.stringify({
       client_id: url, client_name: 'a client with a document', application_type: 'native', redirect_uris: [told.redirect],
-      grant_types: ['authorization_code', 'refresh_token'], response_types: ['code'], token_endpoint_auth_method: 'none',
-      scope: SCOPES.join(' ')
+      grant_types: ['authorization_code', 'refresh_token'], response_types: ['code'], token_endpoint_auth_method: 'none'
     }));
   });
   const url = `https://localhost:${await listen(server)}/client.json`;
