@@ -33,11 +33,13 @@ mod support {
     pub(crate) mod http;
     pub(crate) mod idp;
     pub(crate) mod island;
+    pub(crate) mod issuer;
     pub(crate) mod level;
     pub(crate) mod mcp;
     pub(crate) mod oracle;
     pub(crate) mod peers;
     pub(crate) mod program;
+    pub(crate) mod receiver;
     pub(crate) mod relay;
     pub(crate) mod schema;
     pub(crate) mod sse_server;
