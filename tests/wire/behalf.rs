@@ -558,6 +558,8 @@ fn a_real_provider_and_a_protected_server() {
     keyed["client_key"] = json!({ "file": file, "algorithm": "ES256", "audience": idp.issuer() });
     exchanged["audience"] = json!("urn:protected");
     let catalogue = json!({ "client_credentials": own });
+    let mut issuer = idp.settings();
+    issuer["introspection"] = json!({ "client_id": "gateway", "client_secret": "gateway-secret" });
     let gateway = Setup::new()
         .set("/servers/own", json!({ "url": protected.url(), "credentials": { "client_credentials": own } }))
         .set(
@@ -566,7 +568,7 @@ fn a_real_provider_and_a_protected_server() {
         )
         .set("/servers/keyed", json!({ "url": protected.url(), "credentials": { "client_credentials": keyed } }))
         .set("/servers/bare", json!({ "url": protected.url() }))
-        .set("/auth", json!({ "issuers": [idp.settings()] }))
+        .set("/auth", json!({ "issuers": [issuer] }))
         .open()
         .start();
     let asked = |server: &str, who: &str| {
@@ -592,6 +594,10 @@ fn a_real_provider_and_a_protected_server() {
     let exchanges = idp.seen("/token");
     let exchanges = exchanges.iter().filter(|seen| parameter(seen, "grant_type").ends_with("token-exchange")).count();
     assert!((2..=3).contains(&exchanges), "{exchanges} for two callers");
+    // A token that only its issuer can read is exchanged like any other.
+    let post = Post::call("whoami").at("/s/theirs/mcp");
+    let opaque = idp.opaque(&json!({ "sub": "opal", "aud": gateway.url("/s/theirs/mcp") }));
+    assert_eq!(said(&post.token(&opaque).to(&gateway))["sub"], "opal");
     // One that shows nothing is challenged, and the challenge is not handed on.
     let answer = asked("bare", "ada");
     assert!(answer.json().get("error").is_some() && answer.field("www-authenticate").is_empty(), "{}", answer.text());
