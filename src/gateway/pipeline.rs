@@ -38,7 +38,7 @@ use super::route::{self, Routed};
 use super::sessions::{Live, Restored};
 use super::shard::{Held, Shard};
 use super::tally::Count;
-use super::{batch, cors, forward, gate, listen, lists, public, session, sessions, sse, traced};
+use super::{batch, cors, forward, gate, listen, lists, public, session, sessions, sse, traced, view};
 
 /// Who asks, where, and under which configuration.
 pub(super) struct Asked {
@@ -212,6 +212,12 @@ pub(super) async fn judged(
     flight.task = Judge::new(shard, conn, body, flight).task(&call)?;
     let looked_up = call.method.is_some_and(|method| method.list.is_some() || method.subject != methods::Subject::None);
     if looked_up {
+        let other = view::look(shard, flight, &call, conn.body_bytes(body)).await;
+        if let Some(current) = other {
+            renew(shard, conn, flight, current).await?;
+            flight.task = Judge::new(shard, conn, body, flight).task(&call)?;
+            let _ = view::look(shard, flight, &call, conn.body_bytes(body)).await;
+        }
         let current = lists::fresh(shard, flight, &call, conn.body_bytes(body)).await;
         if let Some(current) = current {
             Box::pin(renew(shard, conn, flight, current)).await?;
@@ -422,6 +428,8 @@ impl Asked {
             session: None,
             epoch: 0,
             shown: None,
+            views: SmallVec::new(),
+            unseen: None,
             instance: 0,
             seated: Cell::new(false),
             opted: Opted::default(),
