@@ -679,8 +679,8 @@ fn each_caller_sees_its_own() {
         for _ in 0..2 {
             assert_eq!(tools(&gateway, at("/s/up/mcp", &ada)), ["echo", "ada_only"]);
             assert_eq!(tools(&gateway, at("/s/up/mcp", &bob)), ["echo", "bob_only"]);
-            assert_eq!(tools(&gateway, at("/mcp", &ada)), ["up__echo", "up__ada_only", "other__common"]);
-            assert_eq!(tools(&gateway, at("/mcp", &bob)), ["up__echo", "up__bob_only", "other__common"]);
+            assert_eq!(tools(&gateway, at("/mcp", &ada)), ["other__common", "up__echo", "up__ada_only"]);
+            assert_eq!(tools(&gateway, at("/mcp", &bob)), ["other__common", "up__echo", "up__bob_only"]);
         }
         for (token, own, others) in [(&ada, "ada_only", "bob_only"), (&bob, "bob_only", "ada_only")] {
             let session = open_session(&gateway, at("/s/up/mcp", token));
