@@ -101,7 +101,7 @@ pub(super) async fn wait(
 ) -> Found {
     let Some(issuer) = snapshot.settings.issuers.get(issuer) else { return Found::Unknown };
     let desk = &shard.control.key_desk;
-    let turns = match desk.ask(&issuer.issuer, lack, snapshot.number, arrived, shard.timers.now()) {
+    let turns = match desk.ask(&issuer.issuer, lack, snapshot.number, (arrived, until), shard.timers.now()) {
         Word::Found(found) => return found,
         Word::Wait(turns) => turns,
     };
@@ -124,22 +124,25 @@ impl Lack {
 }
 
 impl KeyDesk {
-    /// These issuers, whose keys are fetched, are all there are from now on. Those that were there stay as they are.
-    pub fn keep(&self, issuers: impl Iterator<Item = Arc<str>>) {
+    /// These issuers, whose keys are fetched, are all there are from now on; with whether what is known of them is still
+    /// of the same source.
+    pub fn keep(&self, issuers: impl Iterator<Item = (Arc<str>, bool)>) {
         let mut inside = self.inside();
         let before = std::mem::take(&mut inside.rows);
-        let row = |issuer: Arc<str>| {
-            let known = before.iter().find(|row| row.issuer == issuer).cloned();
-            known.unwrap_or_else(|| Row {
+        let row = |(issuer, same): (Arc<str>, bool)| {
+            let known = before.iter().find(|row| row.issuer == issuer);
+            let turns = known.map_or(0, |row| row.turns + 1);
+            let new = Row {
                 issuer,
                 asked: false,
                 looking: None,
                 last: None,
                 seen: None,
-                turns: 0,
+                turns,
                 published: 0,
                 next: Moment(0),
-            })
+            };
+            known.filter(|_| same).cloned().unwrap_or(new)
         };
         inside.rows = issuers.map(row).collect();
     }
@@ -195,7 +198,7 @@ impl KeyDesk {
         self.inside().row(issuer).map(|row| row.turns)
     }
 
-    fn ask(&self, issuer: &str, lack: Lack, verified_by: u64, arrived: Moment, now: Now) -> Word {
+    fn ask(&self, issuer: &str, lack: Lack, verified_by: u64, (arrived, until): (Moment, Moment), now: Now) -> Word {
         let mut inside = self.inside();
         let Some(row) = inside.row(issuer) else {
             // Its keys stand in a file: there is nobody to ask.
@@ -224,8 +227,13 @@ impl KeyDesk {
                     let older = |issued: u64| issued.saturating_add(TOKEN_LEEWAY_S) <= seen.unix_s();
                     issued_unix_s.is_some_and(older) || seen.mono >= arrived
                 });
-                let found = if settled { Found::Unknown } else { Found::Pending(seconds(again.min(row.next), now)) };
-                Word::Found(found)
+                // The next look is soon, where keys are looked at often: it is waited for.
+                let soon = row.next <= until && row.last == row.seen;
+                match settled {
+                    true => Word::Found(Found::Unknown),
+                    false if soon => Word::Wait(row.turns),
+                    false => Word::Found(Found::Pending(seconds(again.min(row.next), now))),
+                }
             }
             Lack::Keys => Word::Found(Found::Missing(seconds(row.next, now))),
         }
@@ -238,9 +246,12 @@ impl KeyDesk {
 
 /// Whole seconds until then: one at least.
 fn seconds(then: Moment, now: Now) -> u32 {
-    u32::try_from(then.since(now.mono).as_millis().div_ceil(1000)).unwrap_or(u32::MAX).max(1)
+    let seconds = then.since(now.mono).as_millis().div_ceil(1000);
+    u32::try_from(seconds).unwrap_or(u32::MAX).clamp(1, RETRY_S_MAX)
 }
 
+/// Nobody is told to stay away for longer, seconds.
+const RETRY_S_MAX: u32 = 60;
 /// When a look takes longer than anybody waits for it, seconds.
 const LATE_RETRY_S: u32 = 2;
 
@@ -254,12 +265,12 @@ mod tests {
 
     fn desk() -> KeyDesk {
         let desk = KeyDesk::default();
-        desk.keep([Arc::from("idp")].into_iter());
+        desk.keep([(Arc::from("idp"), true)].into_iter());
         desk
     }
 
     fn ask(desk: &KeyDesk, lack: Lack, arrived: u64, now: u64) -> Word {
-        desk.ask("idp", lack, 0, at(arrived).mono, at(now))
+        desk.ask("idp", lack, 0, (at(arrived).mono, at(arrived + 6_000).mono), at(now))
     }
 
     const OLD: Lack = Lack::Key { issued_unix_s: Some(1_600_000_000) };
@@ -280,12 +291,17 @@ mod tests {
         assert_eq!(desk.turns("idp"), Some(1));
         // Whoever verified by an older snapshot tries again; whoever did not was told what there is.
         assert_eq!(ask(&desk, OLD, 0, 30), Word::Found(Found::Again));
-        let again = |lack, arrived, now| desk.ask("idp", lack, 7, at(arrived).mono, at(now));
+        let again =
+            |lack, arrived, now| desk.ask("idp", lack, 7, (at(arrived).mono, at(arrived + 6_000).mono), at(now));
         assert_eq!(again(OLD, 20, 30), Word::Found(Found::Unknown));
         assert_eq!(again(NEW, 0, 30), Word::Found(Found::Unknown), "it was here before the look began");
         assert_eq!(again(UNDATED, 0, 30), Word::Found(Found::Unknown));
         assert_eq!(again(NEW, 20, 30), Word::Found(Found::Pending(30)), "it may be newer than the look");
         assert_eq!(again(UNDATED, 20, 29_011), Word::Found(Found::Pending(1)));
+        desk.plan("idp", at(2_000).mono);
+        assert_eq!(again(NEW, 20, 30), Word::Wait(1), "the next look is soon");
+        assert_eq!(again(OLD, 20, 30), Word::Found(Found::Unknown), "and no matter");
+        desk.plan("idp", at(300_000).mono);
         assert!(desk.take(Duration::ZERO).is_empty());
         assert_eq!(again(NEW, 20, 30_009), Word::Found(Found::Pending(1)));
         assert_eq!(again(NEW, 20, 30_010), Word::Wait(1), "half a minute after the last one began");
@@ -313,9 +329,13 @@ mod tests {
         let desk = desk();
         desk.begin("idp", at(0));
         desk.end("idp", Some(3), at(1_000).mono);
-        desk.keep([Arc::from("other"), Arc::from("idp")].into_iter());
+        desk.keep([(Arc::from("other"), false), (Arc::from("idp"), true)].into_iter());
         assert_eq!(desk.turns("idp"), Some(1), "what is known stays");
-        desk.keep([Arc::from("other")].into_iter());
+        assert_eq!(ask(&desk, Lack::Keys, 10, 10), Word::Found(Found::Again));
+        desk.keep([(Arc::from("other"), true), (Arc::from("idp"), false)].into_iter());
+        assert_eq!(desk.turns("idp"), Some(2), "whoever waits looks again");
+        assert_eq!(ask(&desk, Lack::Keys, 10, 10), Word::Wait(2), "nothing is known of another source");
+        desk.keep([(Arc::from("other"), true)].into_iter());
         assert_eq!(desk.turns("idp"), None);
         assert_eq!(ask(&desk, NEW, 0, 0), Word::Found(Found::Unknown), "a file has what it has");
         assert_eq!(ask(&desk, Lack::Keys, 0, 0), Word::Found(Found::Missing(LATE_RETRY_S)));

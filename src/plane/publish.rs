@@ -263,6 +263,8 @@ impl Publisher {
         }
         self.health.keep(self.now.settings.servers.iter().map(|server| &*server.name));
         let number = self.publish();
+        // There may be other issuers.
+        self.control.key_desk.ring();
         self.report();
         self.control.ledger.set_bounds(self.now.settings.sessions);
         for state in &before.states {
