@@ -223,6 +223,8 @@ pub const SENT_AT_ONCE_BYTES: usize = 16 * 1024;
 pub const PLANE_FAREWELL_MS_MAX: u64 = 10;
 /// Idle connections kept per shard and server.
 pub const UPSTREAM_IDLE_MAX: usize = 512;
+/// So many of those, where each owner has connections of its own (credentials that are personal), per shard.
+pub const UPSTREAM_IDLE_KEYS_MAX: usize = 4_096;
 /// Parsed heads of answers that a shard keeps to parse into again.
 pub const UPSTREAM_HEADS_KEPT: usize = 256;
 /// An idle upstream connection is closed after this long: below the five seconds after which common servers close
@@ -382,7 +384,7 @@ pub const LIVENESS_LOOK_MS: u64 = 500;
 pub const ERRANDS_MAX: usize = 4_096;
 /// Tokens that are fetched at one time, for all servers.
 pub const ERRAND_THREADS: usize = 32;
-/// And for one server.
+/// And for one server, or from one host.
 pub const ERRANDS_AT_ONCE_MAX: usize = 8;
 /// Those on one shard that wait for the plane to bring something.
 pub const ERRAND_WAITERS_MAX: usize = 1_024;
@@ -411,6 +413,19 @@ pub const TOLD_AGAIN_MS: u64 = 60_000;
 pub const BROKER_LOOK_MS: u64 = 100;
 /// A call waits so long for what has to be fetched for it, milliseconds.
 pub const ERRAND_WAIT_MS_MAX: u64 = 6_000;
+
+/// What a shard keeps of what servers are shown, entries.
+pub const SHOWN_KNOWN_MAX: usize = 8_192;
+/// What was out of use for so long to twice as long is let go of, milliseconds.
+pub const SHOWN_AGE_MS: u64 = 60_000;
+/// Whether a token that was fetched still holds is looked at again after so long, milliseconds.
+pub const SHOWN_CHECK_MS: u64 = 1_000;
+/// A call for which no token could be had in time is worth another try after so long, milliseconds.
+pub const SHOWN_RETRY_MS: u64 = 1_000;
+/// A token that its server refuses is fetched anew once in so long, milliseconds.
+pub const CREDENTIAL_KEPT_MS: u64 = 10_000;
+/// What a server is told of a caller in one field, bytes.
+pub const IDENTITY_VALUE_BYTES_MAX: usize = 4_096;
 
 // ---- telemetry ------------------------------------------------------------------------------------------------
 /// Spans of one shard that wait for the plane.

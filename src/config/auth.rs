@@ -84,6 +84,20 @@ impl Credentials {
     }
 }
 
+/// Whom what a server is shown depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shows {
+    /// It is shown nothing.
+    Nothing,
+    /// Nobody: it is the same for all.
+    Alike,
+    /// The caller, and its active task where the server is told of that.
+    Callers {
+        /// See [`IdentityValue::Task`].
+        tasks: bool,
+    },
+}
+
 /// A field with a secret value.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FixedField {

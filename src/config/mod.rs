@@ -10,6 +10,7 @@ pub mod cases;
 mod check;
 mod counts;
 mod credentials;
+mod effective;
 mod expand;
 mod fault;
 mod fetched;
@@ -38,9 +39,10 @@ mod tls;
 pub use argument::{ArgPath, ArgStep};
 pub use auth::{
     Credentials, FixedField, Grant, GrantMark, GuardSettings, IdentityHeader, IdentityValue, IntrospectionSettings,
-    IssuerSource, KeysFrom, OtlpSettings, TelemetrySettings, TraceContext,
+    IssuerSource, KeysFrom, OtlpSettings, Shows, TelemetrySettings, TraceContext,
 };
 pub use check::{Loaded, load};
+pub use effective::{Shown, effective};
 pub use expand::Source;
 pub use fault::{Fault, Included, Weight};
 pub use parts::{PolicyFile, policy_of};

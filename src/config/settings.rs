@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::base::ids::ServerId;
 use crate::base::limits;
 use crate::config::argument::ArgPath;
-use crate::config::auth::{Credentials, IdentityHeader, IssuerSource, TelemetrySettings};
+use crate::config::auth::{Credentials, IdentityHeader, IdentityValue, IssuerSource, Shows, TelemetrySettings};
 use crate::config::front::Front;
 use crate::identity::token::Issuer;
 use crate::mcp::transport::Transport;
@@ -69,6 +69,12 @@ impl Settings {
     #[must_use]
     pub fn introspects(&self) -> bool {
         self.sources.iter().any(|source| source.introspection.is_some())
+    }
+
+    /// Whether a server is shown callers' own tokens, or what they are exchanged for.
+    #[must_use]
+    pub fn keeps_tokens(&self) -> bool {
+        self.servers.iter().any(|server| server.credentials.is_personal())
     }
 
     /// Tells the settings where the listeners really are, one address for each in their order, where the file left
@@ -172,6 +178,18 @@ pub struct ServerSettings {
 }
 
 impl ServerSettings {
+    /// What of it depends on whom a message is for.
+    #[must_use]
+    pub fn shows(&self) -> Shows {
+        let tasks = self.identity_headers.iter().any(|header| header.from == IdentityValue::Task);
+        match &self.credentials {
+            credentials if credentials.is_personal() => Shows::Callers { tasks },
+            _ if !self.identity_headers.is_empty() => Shows::Callers { tasks },
+            Credentials::Strip => Shows::Nothing,
+            _ => Shows::Alike,
+        }
+    }
+
     /// Its instances, in the order of the file; none for a command.
     #[must_use]
     pub fn instances(&self) -> &[InstanceSettings] {

@@ -25,7 +25,7 @@ use crate::tls::config::Materials;
 use crate::upstream::state::ServerState;
 
 use super::succession::Succession;
-use super::{EndpointSettings, InstanceSettings, Names, ServerSettings, ServerTls, Settings};
+use super::{EndpointSettings, InstanceSettings, Names, ServerSettings, ServerTls, Settings, Shows};
 
 /// What a path of the data listener leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +63,10 @@ pub struct Prepared {
     pub servers: Vec<PreparedServer>,
     /// First six bytes of the policy's hash.
     pub policy: [u8; 6],
+    /// Callers' tokens are kept as long as the callers are known: a server is shown them, or what they are exchanged for.
+    pub keeps_tokens: bool,
+    /// What some server is shown depends on who calls.
+    pub minds_callers: bool,
     /// What a token's audience must name, by `EndpointId`.
     pub resources: Vec<Audience>,
 }
@@ -93,6 +97,8 @@ pub struct PreparedServer {
     pub hosts: Vec<String>,
     /// Its name's [`name_hash`]: what outlives a restart calls it by this.
     pub digest: u64,
+    /// Whom what it is shown depends on.
+    pub shows: Shows,
     /// The digests of its instances, in their order (see [`crate::upstream::state::InstanceState`]).
     pub instances: Vec<u64>,
 }
@@ -142,6 +148,17 @@ pub struct Snapshot {
     pub succession: Arc<Succession>,
     /// Counts up with every snapshot.
     pub number: u64,
+}
+
+/// What was fetched of the issuers of one configuration, as of one moment.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct FetchedKeys {
+    /// See [`Snapshot`], as for all of these.
+    pub keys: Arc<Keyring>,
+    /// Of these keys.
+    pub keys_epoch: u64,
+    /// Of the same issuers.
+    pub documents: Arc<[Option<Arc<[u8]>>]>,
 }
 
 /// What a snapshot is made of, beside what follows from that.
@@ -224,6 +241,7 @@ impl Prepared {
             .map(|server| PreparedServer {
                 hosts: server.instances().iter().map(InstanceSettings::authority).collect(),
                 digest: name_hash(&server.name),
+                shows: server.shows(),
                 instances: instance_digests(server),
             })
             .collect();
@@ -237,7 +255,17 @@ impl Prepared {
         let mut policy = [0; 6];
         policy.copy_from_slice(&settings.policy.hash()[..6]);
         let resources = settings.endpoints.iter().map(audience).collect();
-        Self { routes, servers_by_digest, endpoints_by_digest, endpoints, servers, policy, resources }
+        Self {
+            routes,
+            servers_by_digest,
+            endpoints_by_digest,
+            endpoints,
+            keeps_tokens: settings.keeps_tokens(),
+            minds_callers: servers.iter().any(|server| matches!(server.shows, Shows::Callers { .. })),
+            servers,
+            policy,
+            resources,
+        }
     }
 
     /// Where a path leads; `None` for nowhere. Paths are compared byte for byte.
@@ -299,6 +327,18 @@ impl Snapshot {
     /// The same, but for who is revoked: nothing is compiled, so that nobody waits for it.
     #[must_use]
     pub fn revoking(&self, revocations: Arc<Revocations>, number: u64) -> Self {
+        Self { revocations, number, ..self.same() }
+    }
+
+    /// The same, but for the issuers' keys and metadata: nothing is compiled here either.
+    #[must_use]
+    pub fn keyed(&self, fetched: FetchedKeys, number: u64) -> Self {
+        let FetchedKeys { keys, keys_epoch, documents } = fetched;
+        let forwarding = forwarding(&self.settings, &documents, Some(self));
+        Self { keys, keys_epoch, documents, forwarding, number, ..self.same() }
+    }
+
+    fn same(&self) -> Self {
         Self {
             settings: self.settings.clone(),
             prepared: self.prepared.clone(),
@@ -306,11 +346,11 @@ impl Snapshot {
             merged: self.merged.clone(),
             merge_warnings: self.merge_warnings.clone(),
             table: self.table.clone(),
-            revocations,
+            revocations: self.revocations.clone(),
             keys: self.keys.clone(),
+            keys_epoch: self.keys_epoch,
             documents: self.documents.clone(),
             forwarding: self.forwarding.clone(),
-            keys_epoch: self.keys_epoch,
             count_secret: self.count_secret.clone(),
             states: self.states.clone(),
             addresses: self.addresses.clone(),
@@ -319,7 +359,7 @@ impl Snapshot {
             auth_epoch: self.auth_epoch,
             settings_epoch: self.settings_epoch,
             succession: self.succession.clone(),
-            number,
+            number: self.number,
         }
     }
 

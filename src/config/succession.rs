@@ -108,4 +108,6 @@ pub fn same_callers(before: &Settings, now: &Settings) -> bool {
         && before.policy.tasks() == now.policy.tasks()
         && before.policy.heads() == now.policy.heads()
         && endpoints(before) == endpoints(now)
+        // Who was known without its token must bring it once more.
+        && (before.keeps_tokens() || !now.keeps_tokens())
 }

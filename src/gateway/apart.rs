@@ -29,6 +29,7 @@ use super::relay::{self, withheld};
 use super::route;
 use super::sessions::{self, Restored};
 use super::shard::Shard;
+use super::shown;
 use super::stream::{self, Judged};
 use super::traced;
 
@@ -49,11 +50,14 @@ pub(super) async fn serve(
 ) -> Result<(), Refusal> {
     let snapshot = flight.snapshot.clone();
     flight.change.set(sessions::change(shard, flight, recorded.permit().call(), conn.body_bytes(body)));
-    let trip = Trip::new(&snapshot, flight, &recorded, restored);
+    let mut trip = Trip::new(shard, &snapshot, flight, &recorded, restored);
+    let due = shown::due(shard, &snapshot, flight.server, flight.whom(), trip.deadline);
+    trip.shown = joined.wait(shard, conn, due).await.map_err(|lack| flight.lacks(shard, &lack))?;
+    flight.shown.clone_from(&trip.shown);
     trip.seat(shard, flight)?;
     let live = flight.session.clone();
     let slot = conn.slot.clone();
-    let deadline = shard.timers.now().mono.plus_ms(trip.timeout);
+    let deadline = trip.deadline;
     let mut way = live.as_ref().map(|live| trip.way(flight, live, deadline));
     loop {
         let mut upstream = None;
@@ -158,7 +162,7 @@ async fn answered(
     let request = flight.id.is_some() && flight.method.is_some();
     let initialize = flight.method.is_some_and(|method| method.verb == Verb::Initialize);
     match (answer.status(), media(&answer)) {
-        (401 | 403, _) => Err(withheld(shard, flight, answer, Kind::ServerRefusedUs)),
+        (401 | 403, _) => Err(flight.refused_us(shard, answer)),
         (200, Media::Json | Media::Events) if initialize => {
             Box::pin(begun(shard, conn, joined, flight, answer, abort)).await
         }
@@ -254,7 +258,7 @@ async fn begun(
                 revision,
                 id: id.into(),
             };
-            sessions::end_upstream(shard, &flight.snapshot, flight.server, &orphan).await;
+            sessions::end_upstream(shard, &flight.snapshot, flight.server, &orphan, flight.whom()).await;
             return Err(kind.into());
         }
     }

@@ -55,7 +55,9 @@ pub fn personal_key(server: u64, grant: &Grant, caller: &Caller) -> ErrandKey {
 /// `Bearer`. Not for an anonymous caller, which has none.
 #[must_use]
 pub fn personal_errand(server: u64, grant: &Arc<Grant>, caller: &Caller, token: &[u8]) -> TokenErrand {
-    let on_behalf = OnBehalf { token: Secret::new(token), caller: Arc::new(caller.clone()) };
+    // What is kept of the caller outlives the call: its token does not.
+    let caller = Arc::new(Caller { bearer: None, ..caller.clone() });
+    let on_behalf = OnBehalf { token: Secret::new(token), caller };
     TokenErrand { grant: grant.clone(), server, on_behalf: Some(on_behalf) }
 }
 
@@ -82,3 +84,75 @@ fn finish(hash: &mut digest::Context) -> ErrandKey {
 
 /// Claims that are of one token, and say nothing of its caller (RFC 7519, 4.1).
 const OF_ONE_TOKEN: [&str; 4] = ["exp", "iat", "jti", "nbf"];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::config::GuardSettings;
+    use crate::identity::caller::Owner;
+    use crate::oauth::client::{ClientAuth, Proof};
+
+    fn grant(scope: Option<&str>) -> Grant {
+        Grant {
+            token_url: "https://as.example/token".into(),
+            client: ClientAuth { id: "c".into(), proof: Proof::Basic(Arc::new("s".into())) },
+            scope: scope.map(str::to_owned),
+            audience: Vec::new(),
+            resource: Vec::new(),
+            guard: GuardSettings::default(),
+        }
+    }
+
+    fn caller(owner: u8, claims: &str) -> Caller {
+        Caller { owner: Owner([owner; 16]), claims: claims.as_bytes().into(), ..Caller::anonymous() }
+    }
+
+    #[test]
+    fn a_newer_token_of_the_same_caller_finds_the_same() {
+        let key = |claims: &str| personal_key(1, &grant(None), &caller(1, claims));
+        let first = key(r#"{"sub":"a","scope":"x","exp":1,"iat":1,"nbf":1,"jti":"1"}"#);
+        assert_eq!(first, key(r#"{"jti":"2","iat":7,"exp":9,"scope":"x","sub":"a"}"#));
+    }
+
+    #[test]
+    fn whatever_differs_is_another() {
+        let mut seen = HashSet::new();
+        let mut new = |key: ErrandKey| assert!(seen.insert(key), "one key for two");
+        new(shared_key(1, &grant(None)));
+        new(shared_key(2, &grant(None)));
+        new(shared_key(1, &grant(Some("x"))));
+        for claims in [
+            r"{}",
+            r#"{"sub":"a"}"#,
+            r#"{"sub":"a","scope":"x"}"#,
+            r#"{"sub":"a","scope":"x y"}"#,
+            r#"{"sub":"a","tasks":["t"]}"#,
+            r#"{"sub":"a","act":{"sub":"b"}}"#,
+            r#"{"sub":"a","act":{"sub":"b","act":{"sub":"c"}}}"#,
+            r#"{"sub":"a","tenant":36893488147419103232}"#,
+            r#"{"sub":"a","tenant":36893488147419103233}"#,
+        ] {
+            new(personal_key(1, &grant(None), &caller(1, claims)));
+            new(personal_key(1, &grant(None), &caller(2, claims)));
+            new(personal_key(2, &grant(None), &caller(1, claims)));
+            new(personal_key(1, &grant(Some("x")), &caller(1, claims)));
+        }
+        let with = |change: fn(&mut Grant)| {
+            let mut grant = grant(None);
+            change(&mut grant);
+            shared_key(1, &grant)
+        };
+        new(with(|grant| grant.token_url = "https://as.example/token2".into()));
+        new(with(|grant| grant.client.id = "d".into()));
+        new(with(|grant| grant.client.proof = Proof::Basic(Arc::new("t".into()))));
+        new(with(|grant| grant.client.proof = Proof::Post(Arc::new("s".into()))));
+        new(with(|grant| grant.client.proof = Proof::None));
+        new(with(|grant| grant.audience = vec!["ab".into()]));
+        new(with(|grant| grant.audience = vec!["a".into(), "b".into()]));
+        new(with(|grant| grant.resource = vec!["ab".into()]));
+        new(with(|grant| grant.guard.private = crate::base::net::Network::parse("10.0.0.0/8").into_iter().collect()));
+        new(with(|grant| grant.guard.ca = Some("ca.pem".into())));
+    }
+}

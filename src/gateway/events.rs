@@ -27,6 +27,7 @@ use super::exchange::{self, USER_AGENT};
 use super::flight::Flight;
 use super::sessions::{self, Live, session_fields};
 use super::shard::{Held, Shard};
+use super::shown::{self, Whom};
 use super::tally::Count;
 
 /// For whom a stream is read, and by which rules.
@@ -315,9 +316,12 @@ pub(super) async fn refuse(
     fields.push(("user-agent", USER_AGENT));
     session_fields(&upstream, &mut fields);
     let request = Request { method: Method::Post, fields: &fields, params: &[], body: Some(&body), repeatable: false };
-    let Some(lane) = exchange::aside(shard, snapshot, server, &upstream) else { return };
-    let Some(request) = shard.upstreams.compose(Clearance::Session(session.proof()), &lane, &request) else { return };
     let until = deadline(shard, ASK_REFUSED_MS_MAX);
+    let user = session.user(shard, snapshot);
+    let shown = shown::due(shard, snapshot, server, Whom::session(user.as_deref()), until).await;
+    let Ok(shown) = shown else { return };
+    let Some(lane) = exchange::aside(shard, snapshot, server, &upstream, shown.as_ref()) else { return };
+    let Some(request) = shard.upstreams.compose(Clearance::Session(session.proof()), &lane, &request) else { return };
     if let Ok(answer) = shard.upstreams.exchange(&lane, request, until, &Abort::default()).await {
         retire(shard, answer).await;
     }

@@ -1,6 +1,7 @@
 //! One exchange with a server, during which the client may leave.
 
 use std::pin::pin;
+use std::rc::Rc;
 
 use ::ring::rand::SecureRandom as _;
 use smallvec::SmallVec;
@@ -16,6 +17,7 @@ use crate::session::ledger::Upstream;
 use crate::session::tasks::active_mark;
 use crate::upstream::breaker::Terms;
 use crate::upstream::exchange::{Abort, Answer, Composed, Lane};
+use crate::upstream::shown::Shown;
 use crate::upstream::{UpstreamFault, pick};
 
 use super::conn::Conn;
@@ -79,13 +81,15 @@ pub(super) enum Wish {
 pub(super) struct Lanes<'a> {
     snapshot: &'a Held,
     server: ServerId,
+    shown: Option<&'a Rc<Shown>>,
     /// Places of instances.
     order: SmallVec<[usize; 8]>,
     next: usize,
 }
 
 impl<'a> Lanes<'a> {
-    pub(super) fn new(snapshot: &'a Held, server: ServerId, wish: Wish) -> Self {
+    /// `shown`: what is due there for whom the message is for.
+    pub(super) fn new(snapshot: &'a Held, server: ServerId, wish: Wish, shown: Option<&'a Rc<Shown>>) -> Self {
         let instances = &snapshot.states[server.index()].instances;
         let place = |digest: u64| instances.iter().position(|instance| instance.digest == digest);
         let mut order: SmallVec<[usize; 8]> = SmallVec::new();
@@ -102,7 +106,7 @@ impl<'a> Lanes<'a> {
         {
             order[..=first].rotate_right(1);
         }
-        Self { snapshot, server, order, next: 0 }
+        Self { snapshot, server, shown, order, next: 0 }
     }
 
     /// The next one worth trying. Where none is, the first of all: what is wrong with that is the answer.
@@ -111,11 +115,11 @@ impl<'a> Lanes<'a> {
         while let Some(place) = self.order.get(self.next).copied() {
             self.next += 1;
             if self.order.len() == 1 || is_well(self.snapshot, self.server, place, shard.timers.last().mono) {
-                return Some(lane(self.snapshot, self.server, place));
+                return Some(lane(self.snapshot, self.server, place, self.shown));
             }
         }
         let first = self.order.first().filter(|_| before == 0)?;
-        Some(lane(self.snapshot, self.server, *first))
+        Some(lane(self.snapshot, self.server, *first, self.shown))
     }
 }
 
@@ -149,8 +153,14 @@ pub(super) fn unhealthy(shard: &Shard, snapshot: &Held, server: ServerId) -> Opt
 
 /// Where what is said in passing goes, that nobody waits for: to an instance that is not ejected, and without a verdict on
 /// it, since it has less time than a call.
-pub(super) fn aside<'a>(shard: &Shard, snapshot: &'a Held, server: ServerId, upstream: &Upstream) -> Option<Lane<'a>> {
-    let lane = Lanes::new(snapshot, server, Wish::At(upstream.instance)).next(shard)?;
+pub(super) fn aside<'a>(
+    shard: &Shard,
+    snapshot: &'a Held,
+    server: ServerId,
+    upstream: &Upstream,
+    shown: Option<&'a Rc<Shown>>,
+) -> Option<Lane<'a>> {
+    let lane = Lanes::new(snapshot, server, Wish::At(upstream.instance), shown).next(shard)?;
     (!lane.instance.breaker.is_ejected()).then_some(Lane { health: None, ..lane })
 }
 
@@ -183,7 +193,7 @@ pub(super) fn shared_key(snapshot: &Held, server: ServerId, owner: &Owner, task:
     pick::key(&owner.0, active_mark(task, snapshot.settings.policy.tasks()))
 }
 
-fn lane(snapshot: &Held, server: ServerId, place: usize) -> Lane<'_> {
+fn lane<'a>(snapshot: &'a Held, server: ServerId, place: usize, shown: Option<&'a Rc<Shown>>) -> Lane<'a> {
     let (settings, state) = (&snapshot.settings.servers[server.index()], &snapshot.states[server.index()]);
     Lane {
         state,
@@ -194,6 +204,7 @@ fn lane(snapshot: &Held, server: ServerId, place: usize) -> Lane<'_> {
         connect_ms: snapshot.settings.limits.connect_ms_max,
         tls: snapshot.tls.side(server, place),
         transport: snapshot.transport(server),
+        shown,
         // A program's own supervisor knows best.
         health: settings.command().is_none().then_some(Terms::new(settings.health.failures, settings.health.open_ms)),
         may: None,

@@ -22,6 +22,7 @@ use crate::record::frame::{Outcome, Status};
 use crate::session::ledger::Upstream;
 use crate::upstream::UpstreamFault;
 use crate::upstream::exchange::Lane;
+use crate::upstream::shown::Shown;
 
 use super::gate;
 use super::live::Who;
@@ -62,6 +63,8 @@ pub(super) struct Flight {
     pub(super) answer: Option<Box<Reply>>,
     /// Which of its server's sessions it went to, as the ledger counts; 0 for none.
     pub(super) epoch: u32,
+    /// What was due for it at its server when it went there.
+    pub(super) shown: Option<Rc<Shown>>,
     /// The instance that it went to last, by its digest; 0 before it went anywhere.
     pub(super) instance: u64,
     /// It has one of its server's seats.

@@ -1,6 +1,9 @@
 //! A permitted, recorded message on its way to its server: the head written anew, the body as received, the wait that
 //! notices when nobody waits any more, and the one outcome.
 
+use std::pin::pin;
+use std::rc::Rc;
+
 use smallvec::SmallVec;
 
 use crate::base::limits::{ANSWER_WHOLE_BYTES_MAX, BUSY_PAUSE_MS};
@@ -20,18 +23,20 @@ use crate::session::ledger::Upstream;
 use crate::session::way::{Do, In, Reach, Way, WayFault};
 use crate::upstream::UpstreamFault;
 use crate::upstream::exchange::{Abort, Answer, Clearance, Composed, Lane, Request};
+use crate::upstream::shown::Shown;
 
 use super::answer::{Media, accepted, media};
 use super::conn::{Body, Conn};
 use super::exchange::{self, Lanes, USER_AGENT, Wish, legacy_fields, watched};
-use super::flight::{Ended, Flight, Next, Renamed, end, failed};
+use super::flight::{Ended, Flight, NEVER, Next, Renamed, end, failed};
 use super::modern::Opted;
 use super::question::Reply;
 use super::refusal::{Kind, Refusal};
 use super::sessions::{Live, Restored};
 use super::shard::{Held, Shard};
 use super::tally::Count;
-use super::{relay, sessions, traced};
+use super::watch::{self, Heed, Woke};
+use super::{relay, sessions, shown, traced};
 
 /// Sends a permitted message and gives the client what comes back.
 pub(super) async fn serve(
@@ -51,11 +56,16 @@ pub(super) async fn serve(
         flight.profile = sessions::profile(shard, conn.body_bytes(body));
     }
     flight.change.set(sessions::change(shard, flight, recorded.permit().call(), conn.body_bytes(body)));
-    let trip = Trip::new(&snapshot, flight, &recorded, restored);
-    trip.seat(shard, flight)?;
+    let mut trip = Trip::new(shard, &snapshot, flight, &recorded, restored);
     let slot = conn.slot.clone();
     let abort = &slot.abort;
     abort.reset();
+    trip.shown = match shown::at_hand(shard, &snapshot, flight.server, flight.whom()) {
+        Some(found) => found.map_err(|lack| flight.lacks(shard, &lack))?,
+        None => Box::pin(fetched(shard, conn, flight, &trip)).await?,
+    };
+    flight.shown.clone_from(&trip.shown);
+    trip.seat(shard, flight)?;
     let result = match flight.session.clone() {
         Some(live) => in_session(shard, conn, body, flight, &trip, &live, abort).await,
         None => once(shard, conn, body, flight, &trip, abort).await,
@@ -70,20 +80,31 @@ pub(super) struct Trip<'a> {
     recorded: &'a Recorded,
     /// What goes instead of the body as received: an answer to a server's request, under that request's own id.
     restored: Option<Restored>,
+    /// What is due at its server.
+    pub(super) shown: Option<Rc<Shown>>,
     /// Milliseconds.
     pub(super) timeout: u64,
+    /// The end of them, for what comes before its answer.
+    pub(super) deadline: Moment,
 }
 
 impl<'a> Trip<'a> {
-    pub(super) fn new(snapshot: &'a Held, flight: &Flight, recorded: &'a Recorded, restored: Option<Restored>) -> Self {
+    pub(super) fn new(
+        shard: &Shard,
+        snapshot: &'a Held,
+        flight: &Flight,
+        recorded: &'a Recorded,
+        restored: Option<Restored>,
+    ) -> Self {
         let timeout = snapshot.settings.servers[flight.server.index()].timeout_ms;
-        Self { snapshot, recorded, restored, timeout }
+        let deadline = shard.timers.last().mono.plus_ms(timeout);
+        Self { snapshot, recorded, restored, shown: None, timeout, deadline }
     }
 
     /// The lanes of a message: to where its session is at its server, or to the instances that it may go to, best first.
-    pub(super) fn lanes(&self, shard: &Shard, flight: &Flight, upstream: Option<&Upstream>) -> Lanes<'a> {
+    pub(super) fn lanes(&self, shard: &Shard, flight: &Flight, upstream: Option<&Upstream>) -> Lanes<'_> {
         let wish = upstream.map_or_else(|| Wish::Key(exchange::key(shard, flight)), |at| Wish::At(at.instance));
-        Lanes::new(self.snapshot, flight.server, wish)
+        Lanes::new(self.snapshot, flight.server, wish, self.shown.as_ref())
     }
 
     /// A place among the calls that its server may have under way at once. It is given back when the answer leaves.
@@ -110,6 +131,23 @@ impl<'a> Trip<'a> {
     }
 }
 
+/// What is due at its server, where the plane has to fetch it: a client that leaves meanwhile has not called.
+async fn fetched(
+    shard: &Shard,
+    conn: &mut Conn,
+    flight: &Flight,
+    trip: &Trip<'_>,
+) -> Result<Option<Rc<Shown>>, Refusal> {
+    let mut work = pin!(shown::due(shard, trip.snapshot, flight.server, flight.whom(), trip.deadline));
+    loop {
+        match watch::next(shard, conn, work.as_mut(), NEVER, flight.era == Era::Modern, Heed::Nothing).await {
+            Woke::Done(found) => return found.map_err(|lack| flight.lacks(shard, &lack)),
+            Woke::Gone => return Err(failed(shard, flight, UpstreamFault::Withdrawn)),
+            Woke::Time | Woke::Draining => {}
+        }
+    }
+}
+
 /// A message that stands alone.
 async fn once(
     shard: &Shard,
@@ -119,8 +157,7 @@ async fn once(
     trip: &Trip<'_>,
     abort: &Abort,
 ) -> Result<Next, Refusal> {
-    let deadline = shard.timers.last().mono.plus_ms(trip.timeout);
-    match send(shard, conn, body, flight, trip, None, deadline, abort).await? {
+    match send(shard, conn, body, flight, trip, None, trip.deadline, abort).await? {
         Ok(answer) => relay::answer(shard, conn, flight, answer, abort, trip.timeout).await,
         Err(fault) => Err(failed(shard, flight, fault)),
     }
@@ -137,7 +174,7 @@ async fn in_session(
     live: &Live,
     abort: &Abort,
 ) -> Result<Next, Refusal> {
-    let deadline = shard.timers.last().mono.plus_ms(trip.timeout);
+    let deadline = trip.deadline;
     let (mut way, mut next) = trip.way(flight, live, deadline);
     loop {
         let upstream = match sessions::reach(shard, flight, live, &mut way, next).await {

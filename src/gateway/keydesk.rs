@@ -16,8 +16,21 @@ use super::shard::Shard;
 /// The looks at issuers' keys: who wants one, which are under way, how the last ones ended.
 #[derive(Debug, Default)]
 pub struct KeyDesk {
-    rows: Mutex<Vec<Row>>,
+    inside: Mutex<Inside>,
     bell: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Inside {
+    rows: Vec<Row>,
+    /// The plane has something else to see to.
+    rung: bool,
+}
+
+impl Inside {
+    fn row(&mut self, issuer: &str) -> Option<&mut Row> {
+        self.rows.iter_mut().find(|row| &*row.issuer == issuer)
+    }
 }
 
 /// One issuer.
@@ -88,7 +101,7 @@ pub(super) async fn wait(
 ) -> Found {
     let Some(issuer) = snapshot.settings.issuers.get(issuer) else { return Found::Unknown };
     let desk = &shard.control.key_desk;
-    let turns = match desk.ask(&issuer.issuer, lack, snapshot.number, arrived, shard.timers.now()) {
+    let turns = match desk.ask(&issuer.issuer, lack, snapshot.number, (arrived, until), shard.timers.now()) {
         Word::Found(found) => return found,
         Word::Wait(turns) => turns,
     };
@@ -113,8 +126,8 @@ impl Lack {
 impl KeyDesk {
     /// These issuers, whose keys are fetched, are all there are from now on. Those that were there stay as they are.
     pub fn keep(&self, issuers: impl Iterator<Item = Arc<str>>) {
-        let mut rows = self.rows();
-        let before = std::mem::take(&mut *rows);
+        let mut inside = self.inside();
+        let before = std::mem::take(&mut inside.rows);
         let row = |issuer: Arc<str>| {
             let known = before.iter().find(|row| row.issuer == issuer).cloned();
             known.unwrap_or_else(|| Row {
@@ -128,24 +141,28 @@ impl KeyDesk {
                 next: Moment(0),
             })
         };
-        rows.extend(issuers.map(row));
+        inside.rows = issuers.map(row).collect();
     }
 
     /// Waits for the bell, for so long at most, and takes what was asked for. From the plane.
     pub fn take(&self, patience: Duration) -> Vec<Arc<str>> {
-        let rows = self.rows();
-        let idle = |rows: &mut Vec<Row>| rows.iter().all(|row| !row.asked);
-        let mut rows = match self.bell.wait_timeout_while(rows, patience, idle) {
-            Ok((rows, _)) => rows,
-            Err(poisoned) => poisoned.into_inner().0,
-        };
+        let idle = |inside: &mut Inside| !inside.rung && inside.rows.iter().all(|row| !row.asked);
+        let waited = self.bell.wait_timeout_while(self.inside(), patience, idle);
+        let mut inside = waited.unwrap_or_else(PoisonError::into_inner).0;
+        inside.rung = false;
         let asked = |row: &mut Row| std::mem::take(&mut row.asked).then(|| row.issuer.clone());
-        rows.iter_mut().filter_map(asked).collect()
+        inside.rows.iter_mut().filter_map(asked).collect()
+    }
+
+    /// Wakes whoever waits in [`KeyDesk::take`].
+    pub fn ring(&self) {
+        self.inside().rung = true;
+        self.bell.notify_all();
     }
 
     /// A look at an issuer's keys begins.
     pub fn begin(&self, issuer: &str, now: Now) {
-        if let Some(row) = self.rows().iter_mut().find(|row| &*row.issuer == issuer) {
+        if let Some(row) = self.inside().row(issuer) {
             row.asked = false;
             row.looking = Some(now);
         }
@@ -154,8 +171,8 @@ impl KeyDesk {
     /// It has ended: the keys it has seen are in force from the snapshot with this number on (`None` where it has seen
     /// none), and the plane looks again by itself at `next`. Whoever waits is then to be told (`Letter::Brought`).
     pub fn end(&self, issuer: &str, seen: Option<u64>, next: Moment) {
-        let mut rows = self.rows();
-        let Some(row) = rows.iter_mut().find(|row| &*row.issuer == issuer) else { return };
+        let mut inside = self.inside();
+        let Some(row) = inside.row(issuer) else { return };
         let begun = row.looking.take();
         row.last = begun.or(row.last);
         row.next = next;
@@ -168,19 +185,19 @@ impl KeyDesk {
 
     /// The plane looks at an issuer again by itself at `next`.
     pub fn plan(&self, issuer: &str, next: Moment) {
-        if let Some(row) = self.rows().iter_mut().find(|row| &*row.issuer == issuer) {
+        if let Some(row) = self.inside().row(issuer) {
             row.next = next;
         }
     }
 
     /// How many looks at an issuer have ended; `None` where it is gone.
     fn turns(&self, issuer: &str) -> Option<u64> {
-        self.rows().iter().find(|row| &*row.issuer == issuer).map(|row| row.turns)
+        self.inside().row(issuer).map(|row| row.turns)
     }
 
-    fn ask(&self, issuer: &str, lack: Lack, verified_by: u64, arrived: Moment, now: Now) -> Word {
-        let mut rows = self.rows();
-        let Some(row) = rows.iter_mut().find(|row| &*row.issuer == issuer) else {
+    fn ask(&self, issuer: &str, lack: Lack, verified_by: u64, (arrived, until): (Moment, Moment), now: Now) -> Word {
+        let mut inside = self.inside();
+        let Some(row) = inside.row(issuer) else {
             // Its keys stand in a file: there is nobody to ask.
             return Word::Found(match lack {
                 Lack::Key { .. } => Found::Unknown,
@@ -207,15 +224,20 @@ impl KeyDesk {
                     let older = |issued: u64| issued.saturating_add(TOKEN_LEEWAY_S) <= seen.unix_s();
                     issued_unix_s.is_some_and(older) || seen.mono >= arrived
                 });
-                let found = if settled { Found::Unknown } else { Found::Pending(seconds(again.min(row.next), now)) };
-                Word::Found(found)
+                // The next look is soon, where keys are looked at often: it is waited for.
+                let soon = row.next <= until && row.last == row.seen;
+                match settled {
+                    true => Word::Found(Found::Unknown),
+                    false if soon => Word::Wait(row.turns),
+                    false => Word::Found(Found::Pending(seconds(again.min(row.next), now))),
+                }
             }
             Lack::Keys => Word::Found(Found::Missing(seconds(row.next, now))),
         }
     }
 
-    fn rows(&self) -> MutexGuard<'_, Vec<Row>> {
-        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
+    fn inside(&self) -> MutexGuard<'_, Inside> {
+        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -242,7 +264,7 @@ mod tests {
     }
 
     fn ask(desk: &KeyDesk, lack: Lack, arrived: u64, now: u64) -> Word {
-        desk.ask("idp", lack, 0, at(arrived).mono, at(now))
+        desk.ask("idp", lack, 0, (at(arrived).mono, at(arrived + 6_000).mono), at(now))
     }
 
     const OLD: Lack = Lack::Key { issued_unix_s: Some(1_600_000_000) };
@@ -263,12 +285,18 @@ mod tests {
         assert_eq!(desk.turns("idp"), Some(1));
         // Whoever verified by an older snapshot tries again; whoever did not was told what there is.
         assert_eq!(ask(&desk, OLD, 0, 30), Word::Found(Found::Again));
-        let again = |lack, arrived, now| desk.ask("idp", lack, 7, at(arrived).mono, at(now));
+        let again = |lack, arrived, now| {
+            desk.ask("idp", lack, 7, (at(arrived).mono, at(arrived + 6_000).mono), at(now))
+        };
         assert_eq!(again(OLD, 20, 30), Word::Found(Found::Unknown));
         assert_eq!(again(NEW, 0, 30), Word::Found(Found::Unknown), "it was here before the look began");
         assert_eq!(again(UNDATED, 0, 30), Word::Found(Found::Unknown));
         assert_eq!(again(NEW, 20, 30), Word::Found(Found::Pending(30)), "it may be newer than the look");
         assert_eq!(again(UNDATED, 20, 29_011), Word::Found(Found::Pending(1)));
+        desk.plan("idp", at(2_000).mono);
+        assert_eq!(again(NEW, 20, 30), Word::Wait(1), "the next look is soon");
+        assert_eq!(again(OLD, 20, 30), Word::Found(Found::Unknown), "and no matter");
+        desk.plan("idp", at(300_000).mono);
         assert!(desk.take(Duration::ZERO).is_empty());
         assert_eq!(again(NEW, 20, 30_009), Word::Found(Found::Pending(1)));
         assert_eq!(again(NEW, 20, 30_010), Word::Wait(1), "half a minute after the last one began");

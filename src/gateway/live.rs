@@ -492,6 +492,7 @@ impl Feed {
             revision: self.session.speaks(),
             id: None,
             method: None,
+            shown: None,
             instance: 0,
             seated: Cell::new(false),
             epoch: part.upstream.get(),
@@ -1124,6 +1125,7 @@ pub(super) fn opened(feed: &Feed) -> Option<Result<(), Refusal>> {
         Opening::Open => Ok(()),
         Opening::Refused(404) => Err(Kind::SessionUnknown.into()),
         Opening::Refused(405) => Err(Refusal { allow: Some("POST, DELETE"), ..Refusal::from(Kind::MethodNotAllowed) }),
+        Opening::Refused(401 | 403) => Err(reasoned(Kind::ServerRefusedUs).unanswerable()),
         Opening::Refused(400..=499) => {
             Err(Refusal::from(Kind::RequestBad).saying("The server refused this stream request."))
         }

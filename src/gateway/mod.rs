@@ -43,6 +43,7 @@ mod serve;
 mod session;
 mod sessions;
 mod shard;
+mod shown;
 pub mod spans;
 mod sse;
 mod stakes;

@@ -421,6 +421,7 @@ impl Asked {
             method: None,
             session: None,
             epoch: 0,
+            shown: None,
             instance: 0,
             seated: Cell::new(false),
             opted: Opted::default(),

@@ -94,6 +94,9 @@ pub enum Kind {
     ApprovalsFull,
     CountsFull,
     Revoked,
+    CredentialAbsent,
+    CredentialUnavailable,
+    IdentityUnfit,
 }
 
 /// One row: what a refusal looks like.
@@ -205,6 +208,9 @@ pub const ROWS: &[Row] = &[
     row(Kind::ServerCut,           200, 200, -32603, "server_cut",    false, 0, "The server's connection ended before it had answered; whether it executed the call is not known."),
     row(Kind::ServerInvalid,       200, 200, -32603, "server_invalid",false, 0, "The server's answer was not acceptable and was withheld; the call may have been executed."),
     row(Kind::ServerRefusedUs,     200, 200, -32603, "server_auth",   false, 0, "The server refused the gateway's own credentials; its operator has to look."),
+    row(Kind::CredentialAbsent,    200, 200, -32603, "credential_absent", false, 0, "The server is only called with a token of the caller's own; the call was not sent."),
+    row(Kind::CredentialUnavailable, 200, 200, -32603, "credential_unavailable", false, 0, "The gateway could not get a credential for the server; the call was not sent."),
+    row(Kind::IdentityUnfit,       200, 200, -32603, "identity_unfit", false, 0, "What the server is to be told of the caller cannot be written in a field; the call was not sent."),
     row(Kind::Cancelled,           200, 200, -32603, "cancelled",     false, 0, "The client took this request back; whether the server executed it is not known."),
     row(Kind::AskForbidden,        200, 200, CODE_REFUSED, "ask",     false, 0, "The server asked for input of a kind that policy does not let it ask for."),
 ];
@@ -348,7 +354,7 @@ impl Refusal {
                 | Kind::ServerRefusedUs,
             ) => 502,
             (false, Kind::ServerTimeout) => 504,
-            (false, Kind::ServerUnhealthy | Kind::ServerBusy) => 503,
+            (false, Kind::ServerUnhealthy | Kind::ServerBusy | Kind::CredentialUnavailable) => 503,
             (false, _) if status == 200 => 400,
             (false, _) => status,
         }

@@ -40,7 +40,7 @@ pub(super) async fn answer(
     let request = flight.id.is_some() && flight.method.is_some();
     let verb = flight.method.map(|method| method.verb);
     match (answer.status(), media(&answer)) {
-        (401 | 403, _) => Err(withheld(shard, flight, answer, Kind::ServerRefusedUs)),
+        (401 | 403, _) => Err(flight.refused_us(shard, answer)),
         (200, Media::Json | Media::Events) if verb == Some(Verb::Initialize) => {
             Box::pin(initialize(shard, conn, flight, answer, abort)).await
         }
@@ -309,7 +309,7 @@ async fn initialize(
                     revision,
                     id: upstream.into(),
                 };
-                sessions::end_upstream(shard, &flight.snapshot, flight.server, &orphan).await;
+                sessions::end_upstream(shard, &flight.snapshot, flight.server, &orphan, flight.whom()).await;
                 return Err(kind.into());
             }
         },

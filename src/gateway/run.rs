@@ -298,6 +298,7 @@ impl Shard {
             if now >= trim {
                 trim = now.plus_ms(TRIM_MS);
                 self.forget_tokens(now);
+                self.cards.borrow_mut().age(now);
                 self.buffers.trim();
                 give_back();
                 sessions::expire(self);

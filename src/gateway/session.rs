@@ -183,7 +183,7 @@ fn session_of(
     shard: &Shard,
     conn: &Conn,
     snapshot: &Held,
-    caller: &Caller,
+    caller: &Rc<Caller>,
     endpoint: EndpointId,
 ) -> Result<Rc<Live>, Refusal> {
     let legacy = |kind: Kind| Refusal::from(kind).to(Era::Legacy, None);

@@ -47,6 +47,7 @@ use super::flight::Flight;
 use super::mail::Letter;
 use super::refusal::{Kind, Refusal};
 use super::shard::{Held, Shard};
+use super::shown::{self, Whom};
 use super::stream;
 use super::tally::Count;
 use super::traced;
@@ -63,6 +64,8 @@ pub(super) struct Live {
     entered: Cell<bool>,
     /// When the ledger last heard that it is in use, seconds since 1970.
     touched_s: Cell<u64>,
+    /// Who used it last, where a server is shown what depends on that.
+    caller: RefCell<Option<Rc<Caller>>>,
 }
 
 impl Deref for Live {
@@ -83,6 +86,7 @@ impl Live {
             ended: Cell::new(false),
             entered: Cell::new(true),
             touched_s: Cell::new(now_s),
+            caller: RefCell::default(),
         }
     }
 
@@ -157,6 +161,24 @@ impl Live {
         !self.ended.get()
     }
 
+    /// This one uses it now.
+    fn used_by(&self, shard: &Shard, caller: &Rc<Caller>) {
+        let mut known = self.caller.borrow_mut();
+        if shard.minds_callers.get() && !known.as_ref().is_some_and(|known| Rc::ptr_eq(known, caller)) {
+            *known = Some(caller.clone());
+        }
+    }
+
+    /// Who used it last, if that one may still do something.
+    pub(super) fn user(&self, shard: &Shard, snapshot: &Held) -> Option<Rc<Caller>> {
+        let now_s = shard.timers.last().unix_s();
+        let may = |caller: &Rc<Caller>| {
+            let good = caller.expires > now_s && snapshot.stands(caller, now_s);
+            good && snapshot.revocations.hits(caller, None).is_none()
+        };
+        self.caller.borrow().clone().filter(may)
+    }
+
     /// Whether it has ended, as far as this shard has heard.
     pub(super) fn is_over(&self) -> bool {
         self.ended.get()
@@ -219,12 +241,13 @@ pub(super) fn hang_up(shard: &Shard, live: &Live) {
 impl Shard {
     /// Opens a session id for the caller that presents it at an endpoint. Every way in which it is not theirs is an
     /// error, and one that has ended is too.
-    pub(super) fn open_session(&self, id: &[u8], caller: &Caller, digest: u64) -> Result<Rc<Live>, SessionFault> {
+    pub(super) fn open_session(&self, id: &[u8], caller: &Rc<Caller>, digest: u64) -> Result<Rc<Live>, SessionFault> {
         let session = owner::open(&self.sealing, id)?.owned_by(&caller.owner, digest)?;
         self.read_letters();
         let now_s = self.timers.last().unix_s();
         let known = self.sessions.borrow_mut().get(&session.nonce16);
         if let Some(live) = known {
+            live.used_by(self, caller);
             return if live.touch(self) { Ok(live) } else { Err(SessionFault::Ended) };
         }
         let key = SessionKey { owner: session.owner, nonce: session.nonce16 };
@@ -235,6 +258,7 @@ impl Shard {
             Visit::Full => return Err(SessionFault::NoRoom),
         };
         let live = Rc::new(Live::new(session, known, now_s));
+        live.used_by(self, caller);
         self.sessions.borrow_mut().insert(live.clone());
         Ok(live)
     }
@@ -252,11 +276,12 @@ pub(super) fn begin(shard: &Shard, flight: &Flight, id: Option<&[u8]>, revision:
 
 /// A session of HTTP+SSE (MCP 2024-11-05 basic/transports), and its id: it has that before its handshake, and is in the
 /// ledger after it. At home here.
-pub(super) fn promised(shard: &Shard, caller: &Caller, digest: u64) -> Result<(Rc<Live>, String), Kind> {
+pub(super) fn promised(shard: &Shard, caller: &Rc<Caller>, digest: u64) -> Result<(Rc<Live>, String), Kind> {
     let (seal, sealed) = sealed(shard, caller, digest, Revision::R2024_11_05, Capabilities::default())?;
     let session = seal.owned_by(&caller.owner, digest).map_err(unopened)?;
     let live = Live::new(session, SmallVec::new(), shard.timers.last().unix_s());
     live.entered.set(false);
+    live.used_by(shard, caller);
     Ok((Rc::new(live), sealed))
 }
 
@@ -445,8 +470,13 @@ async fn open(shard: &Shard, flight: &Flight, live: &Live, epoch: u32) -> In {
     };
     let was = live.upstream(server).map_or(0, |upstream| upstream.instance);
     let wish = Wish::Rather(was, pick::key(&key.nonce, 0));
-    let mut lanes = Lanes::new(&flight.snapshot, flight.server, wish);
     let until = shard.timers.now().mono.plus_ms(timeout(flight).min(LEASE_MS));
+    let shown = shown::due(shard, &flight.snapshot, flight.server, flight.whom(), until).await;
+    let Ok(shown) = shown else {
+        shard.control.ledger.not_opened(&key, server, epoch);
+        return In::Unreachable;
+    };
+    let mut lanes = Lanes::new(&flight.snapshot, flight.server, wish, shown.as_ref());
     let (mut opened, mut instance) = (Err(In::Unreachable), 0);
     while let Some(lane) = lanes.next(shard) {
         instance = lane.instance.digest;
@@ -483,7 +513,7 @@ async fn open(shard: &Shard, flight: &Flight, live: &Live, epoch: u32) -> In {
             In::Opened { epoch }
         }
         lost => {
-            end_upstream(shard, &flight.snapshot, flight.server, &upstream).await;
+            end_upstream(shard, &flight.snapshot, flight.server, &upstream, flight.whom()).await;
             if lost == Opened::Ended { In::Ended } else { In::Overtaken }
         }
     }
@@ -505,7 +535,12 @@ async fn shake_hands(
     let mut answer = post(shard, live, lane, None, &body, until).await?;
     let message = match (answer.status(), media(&answer)) {
         (200, Media::Json | Media::Events) => whole(shard, &mut answer, b"0").await,
-        (400..=499, _) => return Err(In::Declined),
+        (status @ 400..=499, _) => {
+            if matches!(status, 401 | 403) {
+                shown::refused_by(shard, &flight.snapshot, flight.server, flight.whom(), lane.shown);
+            }
+            return Err(In::Declined);
+        }
         _ => return Err(In::Unreachable),
     };
     // A client speaks what it has agreed on with its one server. Of several each may know another revision: what differs
@@ -525,7 +560,7 @@ async fn shake_hands(
         None => Err(In::Declined),
     };
     if let Err(came) = came {
-        end_upstream(shard, &flight.snapshot, flight.server, &upstream).await;
+        end_upstream(shard, &flight.snapshot, flight.server, &upstream, flight.whom()).await;
         return Err(came);
     }
     Ok((upstream.id, revision))
@@ -760,9 +795,10 @@ pub(super) async fn end(shard: &Shard, live: &Live) -> Result<(), Refusal> {
     shard.control.asks.forget(live.nonce16);
     shard.count(Count::SessionsEnded);
     let snapshot = shard.snapshot();
+    let user = live.user(shard, &snapshot);
     for upstream in &ended.upstreams {
         if let Some(server) = server_of(&snapshot, upstream) {
-            end_upstream(shard, &snapshot, server, upstream).await;
+            end_upstream(shard, &snapshot, server, upstream, Whom::session(user.as_deref())).await;
         }
     }
     let until = shard.timers.now().mono.plus_ms(SESSION_END_MS_MAX);
@@ -781,17 +817,24 @@ fn server_of(snapshot: &Held, upstream: &Upstream) -> Option<ServerId> {
 }
 
 /// Ends a server's session that belongs to nobody any more. That it may fail is the server's own idle bound's affair.
-pub(super) async fn end_upstream(shard: &Shard, snapshot: &Held, server: ServerId, upstream: &Upstream) {
+pub(super) async fn end_upstream(
+    shard: &Shard,
+    snapshot: &Held,
+    server: ServerId,
+    upstream: &Upstream,
+    whom: Whom<'_>,
+) {
     if upstream.id.is_empty() {
         return;
     }
+    let until = shard.timers.now().mono.plus_ms(SESSION_END_MS_MAX);
+    let Ok(shown) = shown::due(shard, snapshot, server, whom, until).await else { return };
     let mut fields: SmallVec<[(&'static str, &[u8]); 12]> = SmallVec::new();
     fields.push(("user-agent", USER_AGENT));
     session_fields(upstream, &mut fields);
     let request = Request { method: Method::Delete, fields: &fields, params: &[], body: None, repeatable: true };
-    let Some(lane) = exchange::aside(shard, snapshot, server, upstream) else { return };
+    let Some(lane) = exchange::aside(shard, snapshot, server, upstream, shown.as_ref()) else { return };
     let Some(request) = shard.upstreams.compose(Clearance::Orphan(upstream), &lane, &request) else { return };
-    let until = shard.timers.now().mono.plus_ms(SESSION_END_MS_MAX);
     if let Ok(answer) = shard.upstreams.exchange(&lane, request, until, &Abort::default()).await {
         retire(shard, answer).await;
     }
@@ -833,9 +876,12 @@ pub(super) async fn tell_one(
     fields.push(("user-agent", USER_AGENT));
     session_fields(&upstream, &mut fields);
     let request = Request { method: Method::Post, fields: &fields, params: &[], body: Some(message), repeatable: true };
-    let Some(lane) = exchange::aside(shard, snapshot, server, &upstream) else { return };
-    let Some(request) = shard.upstreams.compose(Clearance::Session(live.proof()), &lane, &request) else { return };
+    let user = live.user(shard, snapshot);
     let until = shard.timers.now().mono.plus_ms(TELLING_MS_MAX);
+    let shown = shown::due(shard, snapshot, server, Whom::session(user.as_deref()), until).await;
+    let Ok(shown) = shown else { return };
+    let Some(lane) = exchange::aside(shard, snapshot, server, &upstream, shown.as_ref()) else { return };
+    let Some(request) = shard.upstreams.compose(Clearance::Session(live.proof()), &lane, &request) else { return };
     if let Ok(answer) = sent(shard, &lane, request, until, &Abort::default()).await {
         retire(shard, answer).await;
     }
@@ -870,7 +916,8 @@ pub(super) fn expire(shard: &Rc<Shard>) {
                 break;
             }
             if let Some(server) = server_of(&snapshot, orphan) {
-                end_upstream(&shard, &snapshot, server, orphan).await;
+                // Whoever it was for is not there any more.
+                end_upstream(&shard, &snapshot, server, orphan, Whom::Nobody).await;
             }
         }
         shard.expiring.set(false);

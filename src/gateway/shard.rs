@@ -39,6 +39,7 @@ use super::live::Feeds;
 use super::load::{Class, Load};
 use super::mail::{Cancel, Letter};
 use super::sessions::{self, Sessions};
+use super::shown::Cards;
 use super::spans::SpanWriter;
 use super::tally::Count;
 
@@ -98,6 +99,10 @@ pub(super) struct Shard {
     pub(super) expiring: Cell<bool>,
     /// Cancellations that were read and not looked at yet.
     cancels: RefCell<Vec<Arc<Cancel>>>,
+    /// What servers are shown. Not to be held across an await.
+    pub(super) cards: RefCell<Cards>,
+    /// Some server is shown what depends on who calls: sessions remember who that was.
+    pub(super) minds_callers: Cell<bool>,
     /// Calls that wait for what the plane fetches.
     pub(super) waiting: Waiting,
     /// The streams that outlive their connections.
@@ -176,6 +181,7 @@ impl Shard {
         let buffers = Pool::new(SHARD_BUFFER_BYTES_MAX);
         let snapshot = control.snapshot.load_full();
         let begun = timers.last();
+        let minds_callers = snapshot.prepared.minds_callers;
         let load = Load::new(control.shards(), begun.mono);
         Self {
             id,
@@ -203,6 +209,8 @@ impl Shard {
             sessions: RefCell::new(Sessions::default()),
             expiring: Cell::new(false),
             cancels: RefCell::default(),
+            cards: RefCell::default(),
+            minds_callers: Cell::new(minds_callers),
             waiting: Waiting::default(),
             feeds: Feeds::new(begun),
             draining: Cell::new(false),
@@ -221,6 +229,7 @@ impl Shard {
             if is_elsewhere(&held.0, &current) {
                 self.upstreams.renew();
             }
+            self.minds_callers.set(current.prepared.minds_callers);
             *held = Rc::new(Held(arc_swap::Guard::into_inner(current)));
         }
         held.clone()

@@ -37,7 +37,7 @@ pub(super) fn promised(
     shard: &Shard,
     conn: &Conn,
     snapshot: &Held,
-    caller: &Caller,
+    caller: &Rc<Caller>,
     endpoint: EndpointId,
 ) -> Result<Option<(Rc<Live>, String)>, Refusal> {
     let Some(digest) = snapshot.prepared.endpoints[endpoint.index()].sse else { return Ok(None) };

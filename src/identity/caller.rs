@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 use super::keys::KeyMark;
 use super::liveness::Liveness;
 use crate::base::ids::{EndpointId, TaskId};
+use crate::base::secret::Secret;
 
 /// Whom sessions, handles and caches belong to: SHA-256 over issuer, subject and agent, cut to 128 bits.
 ///
@@ -120,6 +121,8 @@ pub struct Caller {
     pub scopes: Arc<[Box<str>]>,
     /// The first half of the token's SHA-256; zero for the anonymous caller.
     pub token: [u8; 16],
+    /// The token itself, where a server may be shown it or what it is exchanged for; else it is not kept.
+    pub bearer: Option<Arc<Secret>>,
     /// The token's `jti`.
     pub jti: Option<Arc<str>>,
     /// The key that its token was verified with; `None` for what no key of ours has to do with.
@@ -189,6 +192,7 @@ impl Caller {
             claims: Arc::from(&b"{}"[..]),
             scopes: Arc::from([]),
             token: [0; 16],
+            bearer: None,
             jti: None,
             key: None,
             liveness: None,

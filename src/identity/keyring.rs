@@ -51,6 +51,15 @@ impl Keyring {
         self.0.get(issuer).unwrap_or(&Standing::Awaited)
     }
 
+    /// The keys of the issuer with this index that hold.
+    pub fn marks(&self, issuer: usize) -> impl Iterator<Item = KeyMark> {
+        let good = match self.of(issuer) {
+            Standing::Good(good) => Some(good),
+            Standing::Awaited | Standing::TooOld => None,
+        };
+        good.into_iter().flat_map(|good| good.set.marks())
+    }
+
     /// Whether the key that verified a token of this issuer still holds.
     #[must_use]
     pub fn holds(&self, issuer: usize, key: KeyMark) -> bool {

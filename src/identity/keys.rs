@@ -220,6 +220,11 @@ impl KeySet {
         self.keys.iter().any(|key| key.mark == mark)
     }
 
+    /// What tells each of them from every other.
+    pub fn marks(&self) -> impl Iterator<Item = KeyMark> {
+        self.keys.iter().map(|key| key.mark)
+    }
+
     /// How many keys of the document cannot serve and were left out.
     #[must_use]
     pub fn left_out(&self) -> usize {

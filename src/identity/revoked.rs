@@ -393,6 +393,7 @@ mod tests {
             agent: Some(Arc::from("desk-agent")),
             anonymous: false,
             token: [7; 16],
+            bearer: None,
             jti: Some(Arc::from("id-1")),
             ..Caller::anonymous()
         }

@@ -161,19 +161,17 @@ impl Declined {
         DECLINED.iter().find(|(_, known)| word == Some(known)).map_or(Self::Other, |(declined, _)| *declined)
     }
 
-    /// The word, as the RFCs have it; nothing of what the endpoint wrote.
+    /// The word, as the RFCs have it: nothing that the endpoint wrote itself.
     #[must_use]
     pub fn as_str(self) -> &'static str {
-        DECLINED
-            .iter()
-            .find(|(declined, _)| *declined == self)
-            .map_or("no error that OAuth has a word for", |row| row.1)
+        DECLINED.iter().find(|(declined, _)| *declined == self).map_or("declined", |row| row.1)
     }
 
-    /// Whether it is about the one caller whose token was to be exchanged, so that the next one may well have its.
+    /// Whether it may be about the one caller whose token was to be exchanged, so that the next one may well have its: all
+    /// but what is said of the client.
     #[must_use]
     pub fn is_personal(self) -> bool {
-        matches!(self, Self::InvalidRequest | Self::InvalidGrant | Self::InvalidScope | Self::InteractionRequired)
+        !matches!(self, Self::InvalidClient | Self::UnauthorizedClient | Self::UnsupportedGrantType)
     }
 }
 
@@ -194,3 +192,150 @@ const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
 /// A hundred years: more is a mistake, milliseconds perhaps.
 const EXPIRY_S_MAX: u64 = 100 * 366 * 86_400;
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use ring::rand::SystemRandom;
+
+    use super::*;
+    use crate::oauth::client::Proof;
+
+    fn request(client: &ClientAuth, subject: Option<&Secret>, scope: Option<&str>, more: [&[String]; 2]) -> Request {
+        let occasion = Occasion { endpoint: "https://as.example/token", now_unix_s: 1, random: &SystemRandom::new() };
+        let [audience, resource] = more;
+        Wish { client, subject, scope, audience, resource }.request(&occasion).unwrap()
+    }
+
+    /// RFC 6749, 4.4.2, with the client of 2.3.1.
+    #[test]
+    fn client_credentials_as_in_the_rfc() {
+        let client = ClientAuth { id: "s6BhdRkqt3".into(), proof: Proof::Basic(Arc::new("gX1fBat3bV".into())) };
+        let asked = request(&client, None, None, [&[], &[]]);
+        assert_eq!(asked.body.reveal(), b"grant_type=client_credentials");
+        assert_eq!(asked.authorization.unwrap().reveal(), b"Basic czZCaGRSa3F0MzpnWDFmQmF0M2JW");
+        let post =
+            ClientAuth { id: "s6BhdRkqt3".into(), proof: Proof::Post(Arc::new("7Fjfp0ZBr1KtDRbnfVdmIw".into())) };
+        let asked = request(&post, None, Some("a b"), [&[], &["https://x.example/mcp".into()]]);
+        let want = "grant_type=client_credentials&scope=a+b&resource=https%3A%2F%2Fx.example%2Fmcp\
+                    &client_id=s6BhdRkqt3&client_secret=7Fjfp0ZBr1KtDRbnfVdmIw";
+        assert_eq!(std::str::from_utf8(asked.body.reveal()).unwrap(), want);
+        assert!(asked.authorization.is_none());
+        let none = ClientAuth { id: "c".into(), proof: Proof::None };
+        let asked = request(&none, None, None, [&[], &[]]);
+        assert_eq!(asked.body.reveal(), b"grant_type=client_credentials&client_id=c");
+    }
+
+    /// An id or secret with a colon, a blank or other letters is not mistaken for another (RFC 6749, 2.3.1).
+    #[test]
+    fn basic_is_encoded_before_it_is_joined() {
+        let client = ClientAuth { id: "a:b c".into(), proof: Proof::Basic(Arc::new("é%:".into())) };
+        let asked = request(&client, None, None, [&[], &[]]);
+        // "a%3Ab+c:%C3%A9%25%3A"
+        assert_eq!(asked.authorization.unwrap().reveal(), b"Basic YSUzQWIrYzolQzMlQTklMjUlM0E=");
+    }
+
+    /// RFC 8693, 2.3 (with `requested_token_type`, which is the default there).
+    #[test]
+    fn exchange_as_in_the_rfc() {
+        let client =
+            ClientAuth { id: "rs08".into(), proof: Proof::Basic(Arc::new("long-secure-random-secret".into())) };
+        let token = Secret::from("accVkjcJyb4BWCxGsndESCJQbdFMogUC5PbRDqceLTC");
+        let (audience, resource) =
+            (["urn:a".to_owned(), "b".to_owned()], ["https://backend.example.com/api".to_owned()]);
+        let asked = request(&client, Some(&token), Some("x"), [&audience, &resource]);
+        assert_eq!(asked.authorization.unwrap().reveal(), b"Basic cnMwODpsb25nLXNlY3VyZS1yYW5kb20tc2VjcmV0");
+        let want = "grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Atoken-exchange\
+                    &subject_token=accVkjcJyb4BWCxGsndESCJQbdFMogUC5PbRDqceLTC\
+                    &subject_token_type=urn%3Aietf%3Aparams%3Aoauth%3Atoken-type%3Aaccess_token\
+                    &requested_token_type=urn%3Aietf%3Aparams%3Aoauth%3Atoken-type%3Aaccess_token\
+                    &scope=x&audience=urn%3Aa&audience=b&resource=https%3A%2F%2Fbackend.example.com%2Fapi";
+        assert_eq!(std::str::from_utf8(asked.body.reveal()).unwrap(), want);
+    }
+
+    fn check(body: &str, exchanged: bool, want: Result<(&str, Option<u64>), AnswerFault>) {
+        let got = token(body.as_bytes(), exchanged);
+        let got = got.as_ref().map(|it| (std::str::from_utf8(it.value.reveal()).unwrap(), it.expires_in_s));
+        assert_eq!(got.map_err(|fault| *fault), want, "{body}");
+    }
+
+    #[test]
+    fn answers_are_read() {
+        // RFC 6749, 4.4.3.
+        let body = r#"{"access_token":"2YotnFZFEjr1zCsicMWpAA","token_type":"example","expires_in":3600,"example_parameter":"example_value"}"#;
+        check(body, false, Err(AnswerFault::TokenType));
+        check(&body.replace("\"example\"", "\"bearer\""), false, Ok(("2YotnFZFEjr1zCsicMWpAA", Some(3600))));
+        // RFC 8693, 2.3.
+        let body = r#"{"access_token":"eyJhbGciOiJFUzI1NiIsImtpZCI6IjllciJ9.eyJhdWQiOiJo","issued_token_type":"urn:ietf:params:oauth:token-type:access_token","token_type":"Bearer","expires_in":60}"#;
+        check(body, true, Ok(("eyJhbGciOiJFUzI1NiIsImtpZCI6IjllciJ9.eyJhdWQiOiJo", Some(60))));
+        let of = |kind: &str| body.replace("token-type:access_token", &format!("token-type:{kind}"));
+        check(&of("jwt"), true, Ok(("eyJhbGciOiJFUzI1NiIsImtpZCI6IjllciJ9.eyJhdWQiOiJo", Some(60))));
+        for kind in ["refresh_token", "id_token", "saml2", "id-jag"] {
+            check(&of(kind), true, Err(AnswerFault::IssuedType));
+        }
+        // RFC 8693, 2.2.1: what is no access token has the type N_A.
+        check(&body.replace("Bearer", "N_A"), true, Err(AnswerFault::TokenType));
+        check(&body.replace("Bearer", "DPoP"), true, Err(AnswerFault::TokenType));
+    }
+
+    #[test]
+    fn what_is_no_answer_is_refused() {
+        let of = |member: &str, value: &str| {
+            let mut members = vec![("access_token", "\"t\""), ("token_type", "\"Bearer\""), ("expires_in", "9")];
+            members.retain(|known| known.0 != member);
+            if !value.is_empty() {
+                members.push((member, value));
+            }
+            let members: Vec<String> = members.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
+            format!("{{{}}}", members.join(","))
+        };
+        check(&of("x", "{\"y\":[1]}"), false, Ok(("t", Some(9))));
+        for (value, want) in [
+            ("", Ok(None)),
+            ("0", Ok(Some(0))),
+            ("59.9", Ok(Some(59))),
+            ("1e2", Ok(Some(100))),
+            ("-1", Err(AnswerFault::Expiry)),
+            ("-0.5", Err(AnswerFault::Expiry)),
+            ("\"3600\"", Err(AnswerFault::Expiry)),
+            ("null", Err(AnswerFault::Expiry)),
+            ("true", Err(AnswerFault::Expiry)),
+            ("18446744073709551615", Err(AnswerFault::Expiry)),
+            ("1e300", Err(AnswerFault::Expiry)),
+            ("1e400", Err(AnswerFault::Malformed)),
+        ] {
+            check(&of("expires_in", value), false, want.map(|expires| ("t", expires)));
+        }
+        let long = format!("\"{}\"", "a".repeat(ISSUED_TOKEN_BYTES_MAX + 1));
+        for value in
+            ["", "\"\"", "null", "7", "[\"t\"]", "\"a b\"", "\"a\\u000d\\u000ab\"", "\"\\u0000\"", "\"é\"", &long]
+        {
+            check(&of("access_token", value), false, Err(AnswerFault::Token));
+        }
+        for value in ["", "\"\"", "null", "\"mac\"", "\"Bearer \"", "[\"Bearer\"]"] {
+            check(&of("token_type", value), false, Err(AnswerFault::TokenType));
+        }
+        for name in ["scope", "refresh_token", "id_token"] {
+            check(&of(name, "[]"), false, Err(AnswerFault::WrongType));
+        }
+        for body in
+            ["", "null", "[]", "{", "{}x", "{\"access_token\":\"a\",\"access_token\":\"b\",\"token_type\":\"Bearer\"}"]
+        {
+            check(body, false, Err(AnswerFault::Malformed));
+        }
+    }
+
+    #[test]
+    fn errors_are_words_of_ours() {
+        for (declined, word) in DECLINED {
+            let body = format!(r#"{{"error":"{word}","error_description":"secret: hunter2","error_uri":"x"}}"#);
+            assert_eq!(Declined::read(body.as_bytes()), declined);
+            assert!(!declined.as_str().contains("hunter2"));
+        }
+        for body in ["", "<html>", "{}", "{\"error\":7}", "{\"error\":\"Invalid_Grant\"}", "{\"error\":\"hunter2\"}"] {
+            assert_eq!(Declined::read(body.as_bytes()), Declined::Other, "{body}");
+        }
+        assert!(Declined::InvalidGrant.is_personal() && !Declined::InvalidClient.is_personal());
+    }
+}

@@ -27,6 +27,7 @@ use crate::telemetry::prometheus;
 use crate::uring::wait::clock;
 
 use super::broker::CredentialHealth;
+pub use super::issuers::IssuerHealth;
 use super::orders::{Order, Orders};
 use super::otlp::Sent;
 use super::people::{self, People};
@@ -39,6 +40,7 @@ pub struct Health {
     /// The log can be written.
     recording: AtomicBool,
     servers: Mutex<Vec<ServerHealth>>,
+    issuers: Mutex<Vec<IssuerHealth>>,
     reload: Mutex<Option<ReloadHealth>>,
     /// How the record is doing.
     pub(super) audit: AuditHealth,
@@ -101,6 +103,7 @@ impl Health {
         Self {
             recording: AtomicBool::new(true),
             servers: Mutex::new(servers),
+            issuers: Mutex::default(),
             reload: Mutex::default(),
             audit: AuditHealth::default(),
             telemetry: Sent::default(),
@@ -121,6 +124,16 @@ impl Health {
     #[must_use]
     pub fn servers(&self) -> Vec<ServerHealth> {
         self.servers.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What is known of the issuers now, in the order of the configuration.
+    #[must_use]
+    pub fn issuers(&self) -> Vec<IssuerHealth> {
+        self.issuers.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set_issuers(&self, issuers: Vec<IssuerHealth>) {
+        *self.issuers.lock().unwrap_or_else(PoisonError::into_inner) = issuers;
     }
 
     /// How the last reload went; `None` before the first.
@@ -438,6 +451,16 @@ fn catalog(survey: &SurveyHealth) -> Value {
     json!({ "state": state, "age_ms": age(survey.surveyed_unix_ms), "stale_ms": age(survey.stale_unix_ms) })
 }
 
+/// What is known of an issuer's keys.
+fn issuer(issuer: &IssuerHealth) -> Value {
+    let age_ms = issuer.seen_unix_ms.map(|seen| clock().unix_ms.saturating_sub(seen));
+    json!({
+        "issuer": issuer.issuer, "source": issuer.source, "looks": issuer.looks, "failed": issuer.failed,
+        "trouble": issuer.trouble,
+        "keys": { "state": issuer.standing, "usable": issuer.keys, "left_out": issuer.left_out, "age_ms": age_ms },
+    })
+}
+
 /// What of its definitions waits for a person.
 fn pins(survey: &SurveyHealth) -> Value {
     let pins = survey.pins;
@@ -505,6 +528,7 @@ fn page(path: &[u8], control: &Control, health: &Health) -> Page {
                     "{:#}\n",
                     json!({
                         "version": version, "ready": ready, "recording": recording, "servers": servers,
+                        "issuers": health.issuers().iter().map(issuer).collect::<Vec<_>>(),
                         "snapshot": snapshot.number,
                         "policy": snapshot.settings.policy.hex12(), "misfits": misfits::status(&snapshot),
                         "draining": control.life() != Life::Run,

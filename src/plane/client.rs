@@ -20,6 +20,7 @@ use crate::tls::config::ClientSide;
 use crate::upstream::UpstreamFault;
 use crate::upstream::dial::Dial;
 use crate::upstream::pair::fault_of;
+use crate::upstream::shown::Shown;
 
 use super::wire::Wire;
 
@@ -31,6 +32,8 @@ pub(super) struct Target {
     pub(super) path: String,
     /// `None` for plain HTTP.
     pub(super) tls: Option<ClientSide>,
+    /// What it is shown.
+    pub(super) shown: Option<Arc<Shown>>,
     /// The way to it, where it is a program, and has no addresses.
     pub(super) way: Option<Arc<dyn Dial>>,
 }
@@ -359,6 +362,10 @@ fn begin_until(
     reply::write_field(&mut out, "host", target.host.as_bytes()).map_err(bad)?;
     for (name, value) in fields {
         reply::write_field(&mut out, name, value.as_bytes()).map_err(bad)?;
+    }
+    if let Some(shown) = &target.shown {
+        out.reserve_exact(shown.lines().len());
+        out.extend_from_slice(shown.lines());
     }
     if once {
         reply::write_field(&mut out, "connection", b"close").map_err(bad)?;

@@ -11,8 +11,8 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::base::limits::{
-    CATALOG_GATHER_MS, CATALOG_MS_DEFAULT, CATALOG_MS_MIN, CATALOG_RETRY_MS_MAX, KEEPER_STACK_BYTES,
-    LEFT_OUT_LETTERS_MAX, LEFT_OUT_NAMED_MAX, LIST_PAGES_MAX, PLANE_HEARD_MAX,
+    CATALOG_GATHER_MS, CATALOG_MS_DEFAULT, CATALOG_MS_MIN, CATALOG_RETRY_MS_MAX, ERRAND_WAIT_MS_MAX,
+    KEEPER_STACK_BYTES, LEFT_OUT_LETTERS_MAX, LEFT_OUT_NAMED_MAX, LIST_PAGES_MAX, PLANE_HEARD_MAX,
 };
 use crate::config::ServerSettings;
 use crate::gateway::control::{Control, Life};
@@ -32,6 +32,7 @@ use super::places::Places;
 use super::probe;
 use super::programs;
 use super::publish::Next;
+use super::shown::{Badge, ShownFault};
 use super::talk::{Talk, TalkFault};
 
 /// News of a server, or of files.
@@ -56,6 +57,9 @@ pub(super) struct Keeper {
     /// As the operator says; `None` where it is to be found out.
     told: Option<Transport>,
     pub(super) target: Target,
+    badge: Badge,
+    /// The status with which it last refused what it was shown.
+    refused: Option<u16>,
     pub(super) control: Arc<Control>,
     state: Arc<ServerState>,
     pub(super) news: Sender<News>,
@@ -84,6 +88,10 @@ enum Trouble {
     NoEra,
     #[error("its {0} cannot be used")]
     Unusable(&'static str),
+    #[error("it does not let the gateway in (status {0})")]
+    Refused(u16),
+    #[error(transparent)]
+    Shown(#[from] ShownFault),
     #[error("its session has ended")]
     SessionEnded,
     #[error(transparent)]
@@ -119,12 +127,14 @@ impl Keeper {
         let target = match state.way() {
             Some(way) => {
                 let (host, path) = ("stdio".to_owned(), "/".to_owned());
-                Target { addresses: Vec::new(), host, path, tls: None, way: Some(way.clone()) }
+                Target { addresses: Vec::new(), host, path, tls: None, shown: None, way: Some(way.clone()) }
             }
             None => places.target(None),
         };
         Self {
             name: settings.name.clone(),
+            badge: Badge::of(settings),
+            refused: None,
             places,
             target,
             told: settings.transport,
@@ -304,6 +314,7 @@ impl Keeper {
             }
         }
         let fields = [("accept", "text/event-stream"), ("user-agent", USER_AGENT)];
+        self.show()?;
         self.talk = Some(Talk::open(&self.target, self.places.scheme().as_str(), &fields)?);
         self.spoken()
     }
@@ -324,6 +335,7 @@ impl Keeper {
     /// Everything the server offers, in each era it speaks. Era is found by asking, never by calling a tool
     /// (MCP 2026-07-28 basic/versioning).
     fn over_http(&mut self) -> Result<ServerCatalog, Trouble> {
+        self.refused = None;
         let modern = self.discover()?;
         let modern = match modern {
             Some(introduction) => Some(self.offers(Era::Modern, Revision::NEWEST, introduction)?),
@@ -345,6 +357,9 @@ impl Keeper {
             None => None,
         };
         if modern.is_none() && legacy.is_none() {
+            if let Some(status) = self.refused {
+                return Err(Trouble::Refused(status));
+            }
             return Err(Trouble::NoEra);
         }
         let transport = if self.target.way.is_some() { Transport::Stdio } else { Transport::Http };
@@ -517,6 +532,7 @@ impl Keeper {
     }
 
     fn listen(&mut self, modern: bool) -> Option<Stream> {
+        self.show().ok()?;
         let (method, body, era) = if modern {
             let id = self.id();
             (Method::Post, Some(request_listen(id)), Era::Modern)
@@ -533,6 +549,7 @@ impl Keeper {
     /// Ends the plane's own session.
     fn leave(&mut self) {
         if self.session.as_ref().is_some_and(|session| session.id.is_some()) {
+            let _ = self.show();
             let fields = self.fields(Era::Legacy, Verb::Ping);
             let borrowed: Vec<(&str, &str)> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
             let _ = client::ask(&self.target, Method::Delete, &borrowed, None, |_| true);
@@ -544,12 +561,26 @@ impl Keeper {
         self.next_id
     }
 
+    /// What the server is shown with whatever goes there next.
+    fn show(&mut self) -> Result<(), ShownFault> {
+        let shown = self.badge.due(&self.control, Duration::from_millis(ERRAND_WAIT_MS_MAX))?;
+        self.talk.iter_mut().for_each(|talk| talk.shows(shown.clone()));
+        self.target.shown = shown;
+        Ok(())
+    }
+
     fn post(&mut self, era: Era, verb: Verb, id: u64, body: &[u8]) -> Result<Response, Trouble> {
+        self.show()?;
         let fields = self.fields(era, verb);
         let borrowed: Vec<(&str, &str)> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
         let wanted = |message: &[u8]| answers(message, id);
         let Some(talk) = &mut self.talk else {
-            return Ok(client::ask(&self.target, Method::Post, &borrowed, Some(body), wanted)?);
+            let response = client::ask(&self.target, Method::Post, &borrowed, Some(body), wanted)?;
+            if matches!(response.status, 401 | 403) {
+                self.refused = Some(response.status);
+                self.badge.refused(&self.control);
+            }
+            return Ok(response);
         };
         let answer = talk.say(&borrowed, body, (id != 0).then_some(&wanted))?;
         // A server may wait for its own answers before it goes on.

@@ -29,6 +29,7 @@ pub(super) fn families(control: &Control, health: &Health) -> Families {
     servers(&mut text, &snapshot, health);
     instances(&mut text, &snapshot);
     issuers(&mut text, &snapshot, control);
+    credentials(&mut text, health);
     audit(&mut text, control, health);
     telemetry(&mut text, health);
     counts(&mut text, control);
@@ -264,6 +265,32 @@ fn issuers(text: &mut Families, snapshot: &Snapshot, control: &Control) {
     text.family("portcullis.fetched.waiting", "{token}", Kind::UpDown, "What waits to be fetched, by what it is.");
     for (kind, (_, waiting)) in standings {
         text.series(&[("kind", kind)], waiting);
+    }
+}
+
+/// Tokens that were fetched for servers.
+fn credentials(text: &mut Families, health: &Health) {
+    let servers = health.servers();
+    let all = || servers.iter().filter_map(|server| Some((&*server.name, server.credential.as_ref()?)));
+    let help = "Tokens for a server that were asked for, by what came of it.";
+    text.family("portcullis.credential.fetches", "{fetch}", Kind::Counter, help);
+    for (server, credential) in all() {
+        for (outcome, count) in &credential.fetches {
+            text.series(&[(names::TARGET, server), ("outcome", outcome)], *count);
+        }
+    }
+    let help = "Until the token that all callers share ends, where its issuer says when.";
+    text.family("portcullis.credential.expires_in", "s", Kind::Gauge, help);
+    let now = clock().unix_s();
+    for (server, credential) in all() {
+        if let Some(ends) = credential.expires_unix_s {
+            text.series(&[(names::TARGET, server)], ends.saturating_sub(now));
+        }
+    }
+    let help = "Whether a token for a server can be had, as far as is known.";
+    text.family("portcullis.credential.good", "", Kind::Gauge, help);
+    for (server, credential) in all() {
+        text.series(&[(names::TARGET, server)], credential.trouble.is_none());
     }
 }
 

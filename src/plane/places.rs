@@ -73,6 +73,7 @@ impl Places {
             host: place.map(|place| place.authority.clone()).unwrap_or_default(),
             path: place.map(|place| place.path.clone()).unwrap_or_default(),
             tls,
+            shown: None,
             way: None,
         }
     }

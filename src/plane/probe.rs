@@ -19,6 +19,7 @@ use crate::uring::wait::clock;
 
 use super::client::{self, ClientFault, Target};
 use super::places::said;
+use super::shown::Badge;
 
 /// Starts to look after a server's instances; that ends when its state is over. Nothing is started where the settings
 /// say so.
@@ -34,6 +35,7 @@ pub(super) fn start(server: &ServerSettings, state: &Arc<ServerState>, control: 
         control: control.clone(),
         interval: Duration::from_millis(server.health.interval_ms),
         terms: Terms::new(server.health.failures, server.health.open_ms),
+        badge: Badge::of(server),
     };
     let name: String = format!("probe-{}", server.name).chars().take(15).collect();
     std::thread::Builder::new().name(name).spawn(move || prober.run()).map(|_| ())
@@ -44,10 +46,11 @@ struct Prober {
     control: Arc<Control>,
     interval: Duration,
     terms: Terms,
+    badge: Badge,
 }
 
 impl Prober {
-    fn run(self) {
+    fn run(mut self) {
         let mut due = Instant::now() + self.interval;
         while self.control.life() == Life::Run && !self.state.is_over() {
             let left = due.saturating_duration_since(Instant::now());
@@ -63,9 +66,11 @@ impl Prober {
     }
 
     /// One probe of one instance. One that is ejected is left alone until its time is up, and is then asked once.
-    fn look(&self, place: usize) {
+    fn look(&mut self, place: usize) {
         let snapshot = self.control.snapshot.load();
-        let Some(target) = target(&snapshot, &self.state, place) else { return };
+        let Some(mut target) = target(&snapshot, &self.state, place) else { return };
+        // It lives without, too: what it says to that is an answer.
+        target.shown = self.badge.due(&self.control, Duration::ZERO).unwrap_or_default();
         let breaker = &self.state.instances[place].breaker;
         let Entry::Go(pass) = breaker.enter(self.terms, clock().mono) else { return };
         let patience = self.interval.min(Duration::from_millis(HEALTH_PROBE_MS_MAX));
@@ -93,6 +98,7 @@ fn target(snapshot: &Snapshot, state: &Arc<ServerState>, place: usize) -> Option
         host: settings.authority(),
         path: settings.path.clone(),
         tls: snapshot.tls.side(server, place).cloned(),
+        shown: None,
         way: None,
     })
 }

@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::base::ids::ServerId;
@@ -12,7 +12,6 @@ use crate::config::Settings;
 use crate::config::snapshot::{Parts, Prepared, Snapshot};
 use crate::config::succession::{Succession, same_callers};
 use crate::gateway::control::{Control, Life};
-use crate::identity::keyring::Keyring;
 use crate::identity::revoked::Revocations;
 use crate::policy::compile::Warning;
 use crate::tls::config::Materials;
@@ -21,45 +20,70 @@ use crate::upstream::state::ServerState;
 use super::admin::Health;
 use super::endpoints::Told;
 use super::keeper::News;
+use super::keybook::{Entry, KeyBook};
 use super::log::Notes;
 use super::misfits;
-use super::start::file_keys;
 use super::surveys::{Surveys, Weight};
 
 /// By which snapshots come out, one after the other, each with its number: those of what was found out, and those of who
-/// is revoked, which wait for nothing to be compiled.
+/// is revoked and of issuers' keys, which wait for nothing to be compiled.
 #[derive(Debug)]
 pub(super) struct Press {
     control: Arc<Control>,
-    /// The number of the last one.
-    last: Mutex<u64>,
+    out: Mutex<Out>,
+}
+
+/// What is out.
+#[derive(Debug)]
+struct Out {
+    /// The number of the last snapshot.
+    last: u64,
+    /// What is known of issuers.
+    book: KeyBook,
 }
 
 impl Press {
     /// The first snapshot is out.
     pub(super) fn new(control: Arc<Control>) -> Self {
-        let last = Mutex::new(control.snapshot.load().number);
-        Self { control, last }
+        let out = Mutex::new(Out { last: control.snapshot.load().number, book: KeyBook::default() });
+        Self { control, out }
     }
 
-    /// Who is revoked now is revoked in the next one too.
+    /// Who is revoked now is revoked in the next one too, and what is known of its issuers is in it.
     fn publish(&self, mut snapshot: Snapshot) -> u64 {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        *last += 1;
-        snapshot.number = *last;
-        snapshot.revocations = self.control.snapshot.load().revocations.clone();
-        self.control.snapshot.store(Arc::new(snapshot));
-        *last
+        let mut out = self.out();
+        out.last += 1;
+        let current = self.control.snapshot.load();
+        snapshot.revocations = current.revocations.clone();
+        out.book.keep(&snapshot.settings);
+        let fetched = out.book.read(&snapshot.settings, &current);
+        self.control.snapshot.store(Arc::new(snapshot.keyed(fetched, out.last)));
+        out.last
     }
 
     /// From now on these are revoked. Once [`seen`] of its number gives 0, nothing is
     /// decided by what was revoked before.
     pub(super) fn revoke(&self, revocations: Arc<Revocations>) -> u64 {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        *last += 1;
-        let snapshot = self.control.snapshot.load().revoking(revocations, *last);
+        let mut out = self.out();
+        out.last += 1;
+        let snapshot = self.control.snapshot.load().revoking(revocations, out.last);
         self.control.snapshot.store(Arc::new(snapshot));
-        *last
+        out.last
+    }
+
+    /// From now on this is known of an issuer: in the snapshot with this number, whose settings may have no use for it.
+    pub(super) fn learn(&self, entry: Entry) -> u64 {
+        let mut out = self.out();
+        out.last += 1;
+        out.book.write(entry);
+        let current = self.control.snapshot.load();
+        let fetched = out.book.read(&current.settings, &current);
+        self.control.snapshot.store(Arc::new(current.keyed(fetched, out.last)));
+        out.last
+    }
+
+    fn out(&self) -> MutexGuard<'_, Out> {
+        self.out.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -84,8 +108,6 @@ pub(super) struct Publisher {
     servers: Vec<Known>,
     surveys: Surveys,
     epochs: Epochs,
-    /// The issuers' keys, as they are known.
-    keys: Arc<Keyring>,
     press: Arc<Press>,
     warned: Vec<Warning>,
     told: Told,
@@ -107,7 +129,6 @@ pub(super) struct Next {
 struct Epochs {
     auth: u64,
     settings: u64,
-    keys: u64,
     succession: Arc<Succession>,
 }
 
@@ -126,8 +147,7 @@ impl Publisher {
         let epochs = Epochs::default();
         let told = Told::default();
         let (warned, misfits) = (Vec::new(), misfits::Told::default());
-        let keys = Arc::new(file_keys(&now.settings));
-        Self { control, health, now, servers, surveys, epochs, keys, press, warned, told, misfits, notes }
+        Self { control, health, now, servers, surveys, epochs, press, warned, told, misfits, notes }
     }
 
     /// Publishes until the gateway stops.
@@ -214,11 +234,6 @@ impl Publisher {
         }
         self.servers = servers;
         self.epochs.settings += 1;
-        let keys = file_keys(&self.now.settings);
-        if *self.keys != keys {
-            self.keys = Arc::new(keys);
-            self.epochs.keys += 1;
-        }
         if !same_callers(&before.settings, &self.now.settings) {
             let succession = Succession::new(self.epochs.auth, &before.settings, &self.now.settings);
             self.epochs.succession = Arc::new(succession);
@@ -253,9 +268,10 @@ impl Publisher {
             states,
             tls,
             revocations: before.revocations.clone(),
-            keys: self.keys.clone(),
+            // The press knows better.
+            keys: before.keys.clone(),
             documents: before.documents.clone(),
-            keys_epoch: self.epochs.keys,
+            keys_epoch: before.keys_epoch,
             count_secret: before.count_secret.clone(),
             meters: before.meters.clone(),
             before: Some(before),

@@ -40,7 +40,7 @@ use super::publish::{Next, Press, Publisher};
 use super::reload::{Begin, ConfigFile, Reloader};
 use super::revoke::{self, Switch};
 use super::states::states;
-use super::{PlaneFault, approvals, broker, otlp, state};
+use super::{PlaneFault, approvals, broker, issuers, otlp, state};
 
 /// What a gateway is started with, beside its settings.
 #[derive(Default)]
@@ -154,15 +154,17 @@ impl Gateway {
         let now = Next { settings: settings.clone(), prepared, states, tls };
         let press = Arc::new(Press::new(control.clone()));
         let publisher = Publisher::new(now, press.clone(), health.clone(), notes.clone());
+        let fetcher = Arc::new(Fetcher::new());
+        issuers::start(&control, &press, &health, &fetcher)?;
         let switch = Switch::new(&settings.state, control.clone(), press);
         let people = People { control: control.clone(), switch, journal: decided, notes };
         let admin = attend(&settings, &health, &reloader, people)?;
         let otlp = otlp::start(&control, &health, Box::new(otlp::ShardSpans::new(&control)))?;
         keep(&reloader, asked_for, publisher, heard, &news, &control)?;
-        let fetcher = Arc::new(Fetcher::new());
         broker::start(&control, &health, &fetcher)?;
         introspect::start(&control, &fetcher)?;
         wait_for_servers(&settings, &control, &health);
+        issuers::wait(&health);
 
         let mut threads = Vec::with_capacity(shards);
         for (index, (listeners, record)) in listeners.into_iter().zip(writers).enumerate() {

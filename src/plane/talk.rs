@@ -3,11 +3,13 @@
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::base::limits::{PLANE_ANSWER_BYTES_MAX, PLANE_ANSWER_MS_MAX, PLANE_HEARD_MAX};
 use crate::http::head::Method;
 use crate::mcp::transport::{EndpointFault, StreamUrl, read_endpoint};
+use crate::upstream::shown::Shown;
 
 use super::client::{self, Begun, ClientFault, Heard, Parsed, Stream, Target};
 
@@ -47,6 +49,11 @@ impl Talk {
         let here = StreamUrl { scheme, authority: &target.host, target: &target.path };
         let path = read_endpoint(&name, &data, &here)?.into();
         Ok(Self { stream, endpoint: Target { path, ..target.clone() }, heard: VecDeque::new() })
+    }
+
+    /// What its server is shown from now on.
+    pub(super) fn shows(&mut self, shown: Option<Arc<Shown>>) {
+        self.endpoint.shown = shown;
     }
 
     /// Sends a message; with `wanted`, waits for the one that it says is the answer. What comes before it is kept for

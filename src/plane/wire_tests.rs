@@ -31,7 +31,7 @@ fn sides(name: &str) -> (Arc<ServerConfig>, ClientSide) {
 
 fn target(address: SocketAddr, side: &ClientSide) -> Target {
     let (host, path) = ("x".to_owned(), "/mcp".to_owned());
-    Target { addresses: vec![address], host, path, tls: Some(side.clone()), way: None }
+    Target { addresses: vec![address], host, path, tls: Some(side.clone()), shown: None, way: None }
 }
 
 /// Takes one connection, and reads a request's head on it.

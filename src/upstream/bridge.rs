@@ -211,7 +211,7 @@ impl Serving {
     /// A new session's stream, as far as its first event; else the status that says what is wrong.
     async fn connect(&self) -> Result<Rc<Link>, u16> {
         let (bridge, road) = (&self.bridge, &self.road);
-        let lane = road.lane(&road.path);
+        let lane = road.lane(&road.path, road.shown.as_ref());
         let fields: [(&'static str, &[u8]); 3] =
             [("accept", b"text/event-stream"), ("accept-encoding", b"identity"), ("user-agent", USER_AGENT)];
         let request = Request { method: Method::Get, fields: &fields, params: &[], body: None, repeatable: true };
@@ -304,6 +304,7 @@ impl Serving {
             }
         };
         ticket.iter().for_each(|ticket| link.begin(*ticket, &inbox));
+        link.shows(self.road.shown.as_ref());
         let sent = link.post(&self.bridge, &fields_of(asked), (&body, repeatable), inbox.clone());
         let well = match ticket {
             Some(ticket) => {

@@ -31,6 +31,7 @@ use super::breaker::{Entry, Terms, Verdict};
 use super::bridge::Bridge;
 use super::pair;
 use super::pool::Pool;
+use super::shown::Shown;
 use super::state::{InstanceState, ServerState};
 
 /// The proof that something may be sent.
@@ -73,11 +74,20 @@ pub struct Lane<'a> {
     pub tls: Option<&'a ClientSide>,
     /// How messages travel to it.
     pub transport: Transport,
+    /// What it is shown with all that goes there, which is due for whom that is sent; `None` for nothing.
+    pub shown: Option<&'a Rc<Shown>>,
     /// When its breaker opens; `None` for what neither asks the breaker nor tells it anything.
     pub health: Option<Terms>,
     /// Asked when a connection is there, immediately before anything is written: `false` sends nothing. `None` for what
     /// always goes.
     pub may: Option<&'a dyn Fn() -> bool>,
+}
+
+impl Lane<'_> {
+    /// What its connections are kept by: those that have carried what is one owner's carry nothing of another's.
+    fn pool_key(&self) -> u64 {
+        self.instance.digest ^ self.shown.map_or(0, |shown| shown.mark())
+    }
 }
 
 /// What goes. Heads are written anew: only these fields, and those that HTTP itself needs, reach the server.
@@ -165,6 +175,8 @@ pub struct Answer {
     head: Box<Head>,
     /// The instance that it is of.
     key: u64,
+    /// What its connection is kept by.
+    pool_key: u64,
     stream: Stream,
     /// Bytes received and not decoded yet.
     input: Option<Buffer>,
@@ -267,7 +279,7 @@ impl Upstreams {
             Transport::Stdio => return Box::pin(self.to_program(lane, request, deadline, abort)).await,
         }
         let (mut request, mut again) = (request, false);
-        if let Some(stream) = self.pool.take(lane.instance.digest, self.timers.last().mono) {
+        if let Some(stream) = self.pool.take(lane.pool_key(), self.timers.last().mono) {
             match self.converse(lane, request, deadline, abort, stream).await {
                 // A kept connection that ends without one byte of an answer was closed while it was idle.
                 Err(Failed { fault: UpstreamFault::Cut, unanswered: Some(whole) }) if whole.repeatable => {
@@ -323,7 +335,7 @@ impl Upstreams {
 
     /// Keeps the answer's connection if it can carry another request. The body must have been read to its end.
     pub fn finish(&self, answer: Answer) {
-        let Answer { head, key, stream, input, done, deadline, large, epoch, .. } = answer;
+        let Answer { head, pool_key, stream, input, done, deadline, large, epoch, .. } = answer;
         let _ = deadline.disarm();
         // Bytes behind a complete answer belong to nobody: never hand them to the next request.
         let clean = input.is_none_or(|rest| rest.is_empty());
@@ -333,7 +345,7 @@ impl Upstreams {
         if done && clean && sent && head.parsed.keep_alive && head.parsed.status < 400 {
             let keep_ms = keep_alive_ms(head.parsed.get(&head.bytes, Known::KeepAlive));
             stream.release();
-            self.pool.put(key, stream, epoch, self.timers.last().mono, keep_ms);
+            self.pool.put(pool_key, stream, epoch, self.timers.last().mono, keep_ms);
         } else {
             stream.shutdown();
         }
@@ -418,8 +430,8 @@ impl Upstreams {
             Ok((head, input)) => {
                 let decoder = BodyDecoder::new(head.parsed.framing);
                 let done = decoder.is_done();
-                let key = lane.instance.digest;
-                Ok(Answer { head, key, stream, input, decoder, done, deadline: guard, large, epoch })
+                let (key, pool_key) = (lane.instance.digest, lane.pool_key());
+                Ok(Answer { head, key, pool_key, stream, input, decoder, done, deadline: guard, large, epoch })
             }
             Err(fault) => {
                 stream.shutdown();
@@ -571,6 +583,10 @@ fn write_head(
             format!("{:032x}", u128::from_be_bytes(owner.0)).as_bytes(),
         )?;
     }
+    // Over other transports it goes another way, or nobody is shown anything.
+    if let Some(shown) = lane.shown.filter(|_| lane.transport == Transport::Http) {
+        out.extend_from_slice(shown.lines());
+    }
     for (name, value) in request.params {
         let name = std::str::from_utf8(name).map_err(|_| WriteFault::Name)?;
         out.extend_from_slice(b"mcp-param-");
@@ -585,7 +601,8 @@ impl Request<'_> {
     fn head_bytes_max(&self, lane: &Lane<'_>) -> usize {
         let fields: usize = self.fields.iter().map(|(name, value)| name.len() + value.len() + 4).sum();
         let params: usize = self.params.iter().map(|(name, value)| name.len() + value.len() + 14).sum();
-        lane.path.len() + lane.host.len() + fields + params + OWNER_FIELD_BYTES + 96
+        let shown = lane.shown.map_or(0, |shown| shown.lines().len());
+        lane.path.len() + lane.host.len() + shown + fields + params + OWNER_FIELD_BYTES + 96
     }
 }
 

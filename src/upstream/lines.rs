@@ -22,6 +22,7 @@ use super::UpstreamFault;
 use super::bridge::Bridge;
 use super::exchange::{Abort, Answer, Lane, Request};
 use super::inbox::{Inbox, Nudge, Said};
+use super::shown::Shown;
 use super::state::{InstanceState, ServerState};
 
 /// A lane that outlives the snapshot it was made from.
@@ -33,6 +34,8 @@ pub(super) struct Road {
     pub(super) path: Box<str>,
     connect_ms: u64,
     tls: Option<ClientSide>,
+    /// What is due for whoever asked for this one.
+    pub(super) shown: Option<Rc<Shown>>,
 }
 
 impl Road {
@@ -45,11 +48,12 @@ impl Road {
             path: lane.path.into(),
             connect_ms: lane.connect_ms,
             tls: lane.tls.cloned(),
+            shown: lane.shown.cloned(),
         }
     }
 
-    /// To another path of the same origin.
-    pub(super) fn lane<'a>(&'a self, path: &'a str) -> Lane<'a> {
+    /// To another path of the same origin, with what is due there.
+    pub(super) fn lane<'a>(&'a self, path: &'a str, shown: Option<&'a Rc<Shown>>) -> Lane<'a> {
         Lane {
             state: &self.state,
             instance: &self.instance,
@@ -59,6 +63,7 @@ impl Road {
             connect_ms: self.connect_ms,
             tls: self.tls.as_ref(),
             transport: Transport::Http,
+            shown,
             // Whoever asked the bridge has asked the breaker.
             health: None,
             may: None,
@@ -76,6 +81,8 @@ pub(super) struct Link {
     road: Rc<Road>,
     /// Where messages go.
     endpoint: Box<str>,
+    /// What was due for its client's last message: the gateway's own in its name show the same.
+    shown: RefCell<Option<Rc<Shown>>>,
     pub(super) line: RefCell<Line>,
     calls: RefCell<HashMap<Ticket, Rc<Inbox>, RandomState>>,
     /// For the session's own stream.
@@ -95,10 +102,12 @@ pub(super) struct Link {
 
 impl Link {
     pub(super) fn new(number: u64, road: Rc<Road>, endpoint: Box<str>, stream: Rc<Abort>, now: Moment) -> Rc<Self> {
+        let shown = RefCell::new(road.shown.clone());
         Rc::new(Self {
             number,
             road,
             endpoint,
+            shown,
             line: RefCell::default(),
             calls: RefCell::default(),
             own: Rc::default(),
@@ -129,6 +138,14 @@ impl Link {
     /// It is in use.
     pub(super) fn touch(&self, now: Moment) {
         self.used.set(now);
+    }
+
+    /// From now on this is due for its client.
+    pub(super) fn shows(&self, shown: Option<&Rc<Shown>>) {
+        let same = self.shown.borrow().as_ref().map(Rc::as_ptr) == shown.map(Rc::as_ptr);
+        if !same {
+            *self.shown.borrow_mut() = shown.cloned();
+        }
     }
 
     /// Whether another message may be sent.
@@ -176,7 +193,8 @@ impl Link {
         let abort = Rc::new(Abort::default());
         let now = bridge.timers.now().mono;
         self.touch(now);
-        let lane = self.road.lane(&self.endpoint);
+        let shown = self.shown.borrow().clone();
+        let lane = self.road.lane(&self.endpoint, shown.as_ref());
         let request = Request { method: Method::Post, fields, params: &[], body: Some(body), repeatable };
         let Some(request) = bridge.far.compose_again(&lane, &request) else {
             inbox.posted.set(Some(Err(UpstreamFault::NoBuffer)));
@@ -185,7 +203,7 @@ impl Link {
         self.posts.set(self.posts.get() + 1);
         let (link, bridge, until, wire) = (self.clone(), bridge.clone(), now.plus_ms(LINE_POST_MS_MAX), abort.clone());
         ring::spawn(async move {
-            let lane = link.road.lane(&link.endpoint);
+            let lane = link.road.lane(&link.endpoint, shown.as_ref());
             let posted = match bridge.far.exchange(&lane, request, until, &wire).await {
                 Ok(answer) => {
                     let status = answer.status();

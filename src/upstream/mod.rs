@@ -13,6 +13,7 @@ mod lines;
 pub mod pick;
 pub mod pair;
 pub mod pool;
+pub mod shown;
 pub mod state;
 
 /// What went wrong between us and a server. The caller learns only the kind.

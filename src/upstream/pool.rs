@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 
-use crate::base::limits::{UPSTREAM_IDLE_MAX, UPSTREAM_IDLE_MS_MAX};
+use crate::base::limits::{UPSTREAM_IDLE_KEYS_MAX, UPSTREAM_IDLE_MAX, UPSTREAM_IDLE_MS_MAX};
 use crate::base::time::Moment;
 use crate::tls::stream::Stream;
 use crate::uring::socket::Peek;
@@ -13,7 +13,7 @@ use crate::uring::socket::Peek;
 /// Idle connections of all servers.
 #[derive(Default)]
 pub struct Pool {
-    /// By the digest of the instance. Those that have none are forgotten.
+    /// By the digest of the instance, and whose they are where that matters. Those that have none are forgotten.
     instances: RefCell<HashMap<u64, Vec<Idle>, RandomState>>,
     /// Counts up when what was connected before must not be used again.
     epoch: Cell<u64>,
@@ -59,6 +59,13 @@ impl Pool {
             return stream.shutdown();
         }
         let mut instances = self.instances.borrow_mut();
+        if instances.len() >= UPSTREAM_IDLE_KEYS_MAX
+            && !instances.contains_key(&key)
+            && let Some(other) = instances.keys().next().copied()
+        {
+            // Any of them: which one is in use is not known, and its owner connects anew.
+            instances.remove(&other).into_iter().flatten().for_each(|idle| idle.stream.shutdown());
+        }
         let idle = instances.entry(key).or_default();
         let keep_ms = keep_ms.unwrap_or(UPSTREAM_IDLE_MS_MAX).min(UPSTREAM_IDLE_MS_MAX);
         if idle.len() >= UPSTREAM_IDLE_MAX || keep_ms == 0 {

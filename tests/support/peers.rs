@@ -47,6 +47,10 @@ pub(crate) const FILESYSTEM_PROGRAM: &str = "node_modules/@modelcontextprotocol/
 pub(crate) const MEMORY_PROGRAM: &str = "node_modules/@modelcontextprotocol/server-memory/dist/index.js";
 /// `mcp-server-time` of the Python peers with `mcp` 2.x, as `-m` takes it: both eras.
 pub(crate) const TIME_MODULE: &str = "mcp_server_time";
+/// A collector on OpenTelemetry's own protobuf definitions, which does as it is told.
+pub(crate) const OTLP_RECEIVER: &str = "otlp_receiver.py";
+/// The Python SDK 2.x in a process that traces.
+pub(crate) const OTEL_CLIENT: &str = "otel_client.py";
 /// What [`rmcp_peers`] can do: be a client, or a server with the tools of the others, in every era.
 pub(crate) const RMCP_CLIENT: &str = "client";
 /// See [`RMCP_CLIENT`].
@@ -100,6 +104,12 @@ pub(crate) fn python_peers(sdk: Sdk) -> Option<Peers> {
 pub(crate) fn rmcp_peers() -> Option<Peers> {
     static PEERS: OnceLock<Option<Peers>> = OnceLock::new();
     PEERS.get_or_init(|| found("the Rust peer", build_rmcp())).clone()
+}
+
+/// OpenTelemetry: [`OTLP_RECEIVER`], [`OTEL_CLIENT`], and Rotel. None and panics as with [`node_peers`].
+pub(crate) fn otel_peers() -> Option<Peers> {
+    static PEERS: OnceLock<Option<Peers>> = OnceLock::new();
+    PEERS.get_or_init(|| found("the OpenTelemetry peers", install_python("otel-1.45.2"))).clone()
 }
 
 /// What the client scripts do against the everything server, in place of their own steps: its
@@ -212,6 +222,14 @@ impl Peers {
             command.envs(self.trusted.iter().map(|file| (name, file)));
         }
         command
+    }
+
+    /// A file of an installed Python package, by its path below `site-packages`.
+    pub(crate) fn package_file(&self, path: &str) -> PathBuf {
+        let library = self.scripts.join("venv/lib");
+        let versions = fs::read_dir(&library).expect("a virtual environment has a library");
+        let found = versions.filter_map(Result::ok).map(|entry| entry.path().join("site-packages").join(path));
+        found.into_iter().find(|file| file.exists()).unwrap_or_else(|| panic!("{path} is in no package"))
     }
 
     /// The folder that holds the scripts; of the Node peers, `node_modules` too.

@@ -326,8 +326,8 @@ fn telemetry_settings() {
     told(
         &with("traces: 0.0000001"),
         &[
-            "telemetry.traces: nothing is recorded without a collector",
             "telemetry.traces: is less than one in a million",
+            "telemetry.traces: nothing is recorded without a collector",
         ],
     );
     told(

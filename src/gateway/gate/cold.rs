@@ -6,6 +6,7 @@
 
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use ring::digest;
 
@@ -122,7 +123,8 @@ fn by_word(
 
 /// Remembers a caller. Asked once of every token: which rules are about it.
 fn remember(shard: &Shard, snapshot: &Snapshot, token: &[u8], caller: Caller) -> Rc<Caller> {
-    let caller = Caller { heads: snapshot.settings.policy.heads_of(&caller), ..caller };
+    let bearer = snapshot.prepared.keeps_tokens.then(|| Arc::new(Secret::new(token)));
+    let caller = Caller { heads: snapshot.settings.policy.heads_of(&caller), bearer, ..caller };
     shard.tokens(snapshot).now.insert(token, caller, shard.timers.last().unix_s())
 }
 

@@ -18,6 +18,7 @@ use crate::gateway::flight::{NEVER, reasoned};
 use crate::gateway::refusal::Kind;
 use crate::gateway::sessions::{self, session_fields};
 use crate::gateway::shard::Shard;
+use crate::gateway::shown::{self, Whom};
 use crate::gateway::stream::is_message;
 use crate::gateway::tally::Count;
 use crate::http::field::Known;
@@ -237,17 +238,24 @@ async fn ask(shard: &Shard, feed: &Feed, part: &Part, at: Option<&[u8]>) -> Resu
     fields.extend(at.map(|at| (Known::LastEventId.name(), at)));
     let request = Request { method: Method::Get, fields: &fields, params: &[], body: None, repeatable: true };
     let wish = Wish::At(upstream.as_ref().map_or(0, |upstream| upstream.instance));
-    let lane = Lanes::new(&snapshot, server, wish).next(shard);
+    let until = deadline(shard, snapshot.settings.servers[server.index()].timeout_ms);
+    let who = feed.who.borrow().clone();
+    let whom = Whom::reader(&who, &snapshot);
+    let shown = shown::due_to(shard, &snapshot, server, &who, until).await?;
+    let lane = Lanes::new(&snapshot, server, wish, shown.as_ref()).next(shard);
     let lane = lane.map(exchange::patient).ok_or(UpstreamFault::NoAddress)?;
     let clearance = Clearance::Session(feed.session.proof());
     let request = shard.upstreams.compose(clearance, &lane, &request).ok_or(UpstreamFault::NoBuffer)?;
-    let until = deadline(shard, snapshot.settings.servers[server.index()].timeout_ms);
     part.abort.reset();
     part.at.set(lane.instance.digest);
     let mut work = pin!(shard.upstreams.exchange(&lane, request, until, &part.abort));
     let result = finished(shard, feed, part, work.as_mut()).await;
-    if matches!(result, Err(UpstreamFault::Unreachable | UpstreamFault::NoAddress)) {
-        lane.state.poke.unreachable();
+    match &result {
+        Err(UpstreamFault::Unreachable | UpstreamFault::NoAddress) => lane.state.poke.unreachable(),
+        Ok(answer) if matches!(answer.status(), 401 | 403) => {
+            shown::refused_by(shard, &snapshot, server, whom, shown.as_ref());
+        }
+        _ => {}
     }
     result
 }

@@ -13,6 +13,7 @@ use crate::gateway::exchange::{self, Lanes, USER_AGENT, Wish};
 use crate::gateway::modern;
 use crate::gateway::route;
 use crate::gateway::shard::{Held, Shard};
+use crate::gateway::shown::{self, Whom};
 use crate::gateway::traced::{self, Fan, Lasting};
 use crate::http::field::Known;
 use crate::http::head::Method;
@@ -109,15 +110,17 @@ async fn ask(
     let snapshot = shard.snapshot();
     let server = snapshot.server_by_digest(part.server).ok_or(UpstreamFault::NoAddress)?;
     let body = listening.joint.borrow_mut().request(part.place);
+    let who = feed.who.borrow().clone();
     let key = {
-        let who = feed.who.borrow();
         if who.epoch != snapshot.auth_epoch {
             // Its task is one of rules that are gone; it ends, or is carried over, in a moment.
             return Err(UpstreamFault::Abandoned);
         }
         exchange::shared_key(&snapshot, server, &who.caller.owner, who.task)
     };
-    let lane = Lanes::new(&snapshot, server, Wish::Key(key)).next(shard);
+    let until = deadline(shard, snapshot.settings.servers[server.index()].timeout_ms);
+    let shown = shown::due_to(shard, &snapshot, server, &who, until).await?;
+    let lane = Lanes::new(&snapshot, server, Wish::Key(key), shown.as_ref()).next(shard);
     let lane = lane.map(exchange::patient).ok_or(UpstreamFault::NoAddress)?;
     let fan = listening.fan.as_deref();
     let span = fan.map(|fan| fan.attempt(shard, &snapshot, server, &lane));
@@ -133,7 +136,6 @@ async fn ask(
     let request = Request { method: Method::Post, fields: &fields, params: &[], body: Some(&body), repeatable: true };
     let clearance = Clearance::Call(&listening.recorded);
     let request = shard.upstreams.compose(clearance, &lane, &request).ok_or(UpstreamFault::NoBuffer)?;
-    let until = deadline(shard, snapshot.settings.servers[server.index()].timeout_ms);
     part.abort.reset();
     part.at.set(lane.instance.digest);
     let mut work = std::pin::pin!(shard.upstreams.exchange(&lane, request, until, &part.abort));
@@ -150,6 +152,9 @@ async fn ask(
     };
     if answer.status() == 200 && media(&answer) == Media::Events {
         return Ok((answer, span));
+    }
+    if matches!(answer.status(), 401 | 403) {
+        shown::refused_by(shard, &snapshot, server, Whom::reader(&who, &snapshot), shown.as_ref());
     }
     span.into_iter().for_each(|span| span.end(shard, Some("invalid")));
     // Whose connection it is next, is no affair of this stream's.

@@ -77,6 +77,7 @@ impl World {
             claims: Arc::from(claims.as_bytes()),
             scopes: Arc::from([]),
             token: [0; 16],
+            bearer: None,
             jti: None,
             key: None,
             liveness: None,

@@ -1,0 +1,92 @@
+//! What the plane itself shows a server, for which it looks at no caller's: the server's own credential where that is the
+//! same for all, else what the operator says that its catalogue is looked at with.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::base::limits::{CREDENTIAL_KEPT_MS, TICK_MS};
+use crate::config::{Credentials, ServerSettings};
+use crate::gateway::control::Control;
+use crate::gateway::credential;
+use crate::gateway::errand::Issued;
+use crate::ledger::errands::{ErrandKey, Look};
+use crate::session::owner::name_hash;
+use crate::upstream::shown::Shown;
+use crate::uring::wait::clock;
+
+/// Why a server cannot be shown what is due.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ShownFault {
+    #[error("the gateway could not get its credential: {0}")]
+    Failed(&'static str),
+    #[error("the gateway has not got its credential yet")]
+    Late,
+}
+
+/// What one server is shown by the plane.
+#[derive(Debug)]
+pub(super) struct Badge {
+    /// The server, by its digest.
+    server: u64,
+    credentials: Credentials,
+    /// What was shown last, and the token in it where that was fetched.
+    last: Option<(Arc<Shown>, Option<(ErrandKey, Arc<Issued>)>)>,
+}
+
+impl Badge {
+    /// Of a server with these settings.
+    pub(super) fn of(settings: &ServerSettings) -> Self {
+        let credentials = match &settings.catalogue {
+            Some(catalogue) => catalogue.clone(),
+            None if settings.credentials.is_personal() => Credentials::Strip,
+            None => settings.credentials.clone(),
+        };
+        Self { server: name_hash(&settings.name), credentials, last: None }
+    }
+
+    /// What is due now; `None` for nothing. A token that has to be fetched is waited for.
+    ///
+    /// # Errors
+    /// `ShownFault`, when that cannot be had, or not soon enough.
+    pub(super) fn due(&mut self, control: &Control, patience: Duration) -> Result<Option<Arc<Shown>>, ShownFault> {
+        let (value, issued) = match &self.credentials {
+            Credentials::Strip | Credentials::Forward | Credentials::Exchange(_) => return Ok(None),
+            Credentials::Fixed(field) if self.last.is_none() => {
+                let fields = [(&*field.name, field.value.reveal())];
+                (Shown::new(&fields, 0), None)
+            }
+            Credentials::Fixed(_) => return Ok(self.last.as_ref().map(|(shown, _)| shown.clone())),
+            Credentials::ClientCredentials(grant) => {
+                let key = credential::shared_key(self.server, grant);
+                let errand = || credential::shared_errand(self.server, grant);
+                let until = Instant::now() + patience;
+                let issued = loop {
+                    match control.credentials.look(&key, clock().mono, errand) {
+                        Look::Have(issued) => break issued,
+                        Look::Failed(word, _) => return Err(ShownFault::Failed(word)),
+                        Look::Wait if Instant::now() < until => std::thread::sleep(Duration::from_millis(TICK_MS)),
+                        Look::Wait | Look::Full => return Err(ShownFault::Late),
+                    }
+                };
+                if let Some((shown, Some((_, known)))) = &self.last
+                    && Arc::ptr_eq(known, &issued)
+                {
+                    return Ok(Some(shown.clone()));
+                }
+                (Shown::new(&[("authorization", issued.value.reveal())], 0), Some((key, issued)))
+            }
+        };
+        let shown = Arc::new(value.map_err(|_| ShownFault::Failed("it is none that a field can hold"))?);
+        self.last = Some((shown.clone(), issued));
+        Ok(Some(shown))
+    }
+
+    /// The server has refused it: a token that was fetched a while ago is fetched anew.
+    pub(super) fn refused(&self, control: &Control) {
+        if let Some((_, Some((key, issued)))) = &self.last
+            && clock().mono >= issued.fetched.plus_ms(CREDENTIAL_KEPT_MS)
+        {
+            control.credentials.forget_if(key, |held| Arc::ptr_eq(held, issued));
+        }
+    }
+}
