@@ -8,6 +8,7 @@ mod conformance;
 mod demo;
 mod faults;
 mod floors;
+mod observability;
 mod pairs;
 mod security;
 mod together;
@@ -25,7 +26,6 @@ mod support {
     pub(crate) mod chaos_server;
     pub(crate) mod chaos_wire;
     pub(crate) mod clock;
-    pub(crate) mod collector;
     pub(crate) mod conformance;
     pub(crate) mod gateway;
     pub(crate) mod http;
@@ -36,6 +36,7 @@ mod support {
     pub(crate) mod oracle;
     pub(crate) mod peers;
     pub(crate) mod program;
+    pub(crate) mod receiver;
     pub(crate) mod relay;
     pub(crate) mod schema;
     pub(crate) mod sse_server;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::collector::{Collector, scraped};
+use crate::support::receiver::{Collector, scraped};
 use crate::support::gateway::{Gateway, Setup, eventually};
 use crate::support::http::Wire;
 use crate::support::mcp::{Post, open_session, session_request};
@@ -70,9 +70,12 @@ fn every_metric_of_a_run() {
     let (gateway, _servers) = scripted(collector.of(Setup::new().shards(2)));
     let page = settled(&gateway);
     // Everything that a caller had to do with.
+    std::thread::sleep(Duration::from_secs(2));
+    eprintln!("{page} {:#?}", collector.seen().series("mcp.server.operation.duration"));
+    eprintln!("{page} {:#?}", collector.seen().series("portcullis.overhead.duration"));
     let sent = collector.seen_until("all calls are told of", |sent| {
-        sent.series("mcp.server.operation.duration").values().sum::<f64>() >= 17.0
-            && sent.series("portcullis.overhead.duration").values().sum::<f64>() >= page
+        let told = sent.series("mcp.server.operation.duration").values().sum::<f64>();
+        told >= OPERATIONS && sent.series("portcullis.overhead.duration").values().sum::<f64>() >= page
     });
     let calls = |metric: &str| -> Vec<String> {
         let all = sent.series(metric);
@@ -197,8 +200,11 @@ fn a_bad_collector_costs_nothing_but_what_it_is_not_sent() {
         json!({ "status": 400 }),
         json!({ "hang": true }),
     ] {
+        let posts = || collector.seen().get("posts").as_u64();
+        let before = posts();
         collector.does(&how);
         let bad = slowest();
+        eventually("it is sent something", || posts() > before);
         // A call that waited for it would take at least as long as it hesitates.
         assert!(bad < good * 10 + Duration::from_millis(20), "{how}: {bad:?}, else {good:?}");
     }
@@ -318,6 +324,7 @@ fn rotel_takes_it_too() {
 }
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
+const OPERATIONS: f64 = 17.0;
 const SERVER_OPERATIONS: [&str; 0] = [];
 const CLIENT_OPERATIONS: [&str; 0] = [];
 const DECISIONS: [&str; 0] = [];
