@@ -26,6 +26,7 @@ mod support {
     pub(crate) mod chaos_server;
     pub(crate) mod chaos_wire;
     pub(crate) mod clock;
+    pub(crate) mod collector;
     pub(crate) mod conformance;
     pub(crate) mod gateway;
     pub(crate) mod http;

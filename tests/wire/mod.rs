@@ -48,3 +48,4 @@ mod tasks;
 mod tls;
 mod tls_servers;
 mod tokens;
+mod traces;
