@@ -45,6 +45,8 @@ pub(crate) enum Verb {
     Run(Run),
     /// Check a configuration and say everything that is wrong with it.
     Check(Check),
+    /// See what a configuration comes to.
+    Config(Config),
     /// Run a gateway on loopback with two built-in servers, a throw-away issuer and tokens ready to paste.
     Demo(Demo),
     /// Mint a token for trying things out: development issuers only.
@@ -102,6 +104,28 @@ pub(crate) struct Check {
     /// Print the JSON Schema of configurations instead, for editors.
     #[arg(long, conflicts_with_all = ["strict"])]
     pub(crate) schema: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Config {
+    #[command(subcommand)]
+    pub(crate) verb: ConfigVerb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigVerb {
+    /// Print a configuration with its variables, files and included rules in place. Secrets are left out.
+    Show {
+        /// The configuration file.
+        #[arg(long, short, value_name = "FILE", env = "PORTCULLIS_CONFIG")]
+        config: PathBuf,
+        /// Also what follows where the file says nothing: every default, and the names that the gateway answers to.
+        #[arg(long)]
+        effective: bool,
+        /// JSON, for programs.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(Debug, Args)]

@@ -31,7 +31,7 @@ use portcullis::uring::ring::Choice;
 use portcullis::uring::wait::clock;
 use ring::rand::SystemRandom;
 
-use cli::{AuditVerb, Cli, PinsChoice, PinsVerb, Verb};
+use cli::{AuditVerb, Cli, ConfigVerb, PinsChoice, PinsVerb, Verb};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -48,6 +48,9 @@ fn main() -> ExitCode {
     let result = match cli.verb {
         Verb::Run(run) => self::run(&run),
         Verb::Check(check) => self::check(&check),
+        Verb::Config(config) => match config.verb {
+            ConfigVerb::Show { config, effective, json } => show(&config, effective, json),
+        },
         Verb::Demo(demo) => self::demo(demo),
         Verb::Token(token) => self::token(&token),
         Verb::Healthcheck(check) => return healthcheck(&check),
@@ -110,6 +113,20 @@ fn check(check: &cli::Check) -> anyhow::Result<u8> {
     Ok(if errors > 0 || check.strict && !found.is_empty() { cli::EXIT_CONFIG } else { cli::EXIT_OK })
 }
 
+/// Shows a configuration. What is wrong with it is told as `check` tells it.
+fn show(path: &Path, effective: bool, json: bool) -> anyhow::Result<u8> {
+    if load(path, false)?.is_none() {
+        return Ok(cli::EXIT_CONFIG);
+    }
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let Ok(shown) = config::effective(&text, folder, &System, effective) else {
+        anyhow::bail!("{} has just changed", path.display());
+    };
+    print_all(&if json { shown.to_json() } else { shown.to_yaml() })?;
+    Ok(cli::EXIT_OK)
+}
+
 fn demo(demo: cli::Demo) -> anyhow::Result<u8> {
     match portcullis::demo::run(demo.listen, demo.dir) {
         Ok(()) => Ok(cli::EXIT_OK),
@@ -160,6 +177,9 @@ fn told(found: &[Fault], name: &str, stands: &Stands) -> usize {
     found.iter().filter(|fault| fault.weight == Weight::Error).count()
 }
 
+/// What reading to the end looks ahead, at most.
+const READ_AHEAD_BYTES: usize = 64;
+
 /// Variables and files of the machine.
 struct System;
 
@@ -173,7 +193,9 @@ impl Source for System {
         if !file.metadata()?.is_file() {
             return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "it is not a file"));
         }
-        let mut text = String::new();
+        // Large enough from the start on: a text that grows leaves copies behind, and it may be a secret.
+        let length = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX).min(CONFIG_BYTES_MAX);
+        let mut text = String::with_capacity(length + READ_AHEAD_BYTES);
         // One byte more than any of them may have, so that whoever asked can tell.
         file.take(CONFIG_BYTES_MAX as u64 + 1).read_to_string(&mut text)?;
         Ok(text)

@@ -9,6 +9,8 @@ mod demo;
 mod faults;
 mod floors;
 mod observability;
+mod idps;
+mod oauth;
 mod pairs;
 mod security;
 mod together;
@@ -32,6 +34,7 @@ mod support {
     pub(crate) mod http;
     pub(crate) mod idp;
     pub(crate) mod island;
+    pub(crate) mod issuer;
     pub(crate) mod level;
     pub(crate) mod mcp;
     pub(crate) mod oracle;

@@ -384,7 +384,7 @@ pub const LIVENESS_LOOK_MS: u64 = 500;
 pub const ERRANDS_MAX: usize = 4_096;
 /// Tokens that are fetched at one time, for all servers.
 pub const ERRAND_THREADS: usize = 32;
-/// And for one server.
+/// And for one server, or from one host.
 pub const ERRANDS_AT_ONCE_MAX: usize = 8;
 /// Those on one shard that wait for the plane to bring something.
 pub const ERRAND_WAITERS_MAX: usize = 1_024;

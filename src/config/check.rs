@@ -38,6 +38,21 @@ pub struct Loaded {
 /// Every fault of the file (warnings among them) in its order, when at least one is an error. Only a fault of YAML
 /// itself stands alone: what follows it cannot be told.
 pub fn load(text: &str, folder: &Path, source: &dyn Source) -> Result<Loaded, Vec<Fault>> {
+    let Read { mut root, settings, warnings, stands } = read(text, folder, source)?;
+    root.wipe();
+    Ok(Loaded { settings, warnings, stands })
+}
+
+/// A configuration that can be used, and what it was read from: to be wiped.
+pub(crate) struct Read {
+    pub(crate) root: Node,
+    pub(crate) settings: Settings,
+    pub(crate) warnings: Vec<Fault>,
+    pub(crate) stands: Stands,
+}
+
+/// As [`load`].
+pub(crate) fn read(text: &str, folder: &Path, source: &dyn Source) -> Result<Read, Vec<Fault>> {
     let mut root = raw::parse(text).map_err(|fault| vec![fault])?;
     let mut faults = Faults::default();
     if !shape::fit(&mut root, schema::ROOT, text, (folder, source), &mut faults) {
@@ -46,9 +61,8 @@ pub fn load(text: &str, folder: &Path, source: &dyn Source) -> Result<Loaded, Ve
     let mut check = Check { root: &root, text, files: Files { folder, source }, faults };
     let (settings, stands) = check.settings();
     let faults = check.faults;
-    root.wipe();
-    let warnings = faults.finish()?;
-    Ok(Loaded { settings, warnings, stands })
+    let warnings = faults.finish().inspect_err(|_| root.wipe())?;
+    Ok(Read { root, settings, warnings, stands })
 }
 
 struct Check<'a> {

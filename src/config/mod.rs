@@ -10,6 +10,7 @@ pub mod cases;
 mod check;
 mod counts;
 mod credentials;
+mod effective;
 mod expand;
 mod fault;
 mod fetched;
@@ -41,6 +42,7 @@ pub use auth::{
     IssuerSource, KeysFrom, OtlpSettings, Shows, TelemetrySettings, TraceContext,
 };
 pub use check::{Loaded, load};
+pub use effective::{Shown, effective};
 pub use expand::Source;
 pub use fault::{Fault, Included, Weight};
 pub use parts::{PolicyFile, policy_of};

@@ -99,6 +99,21 @@ pub fn policy_of(text: &str, folder: &Path, source: &dyn Source, beside: &[&str]
     Ok(PolicyFile { policy, claims, warnings, stands })
 }
 
+/// The other files of a whole configuration's policy.
+pub(crate) fn beside(
+    root: &Node,
+    text: &str,
+    (folder, source): (&Path, &dyn Source),
+    faults: &mut Faults,
+) -> Vec<Node> {
+    let Some(node) = root.get("policy") else {
+        return Vec::new();
+    };
+    let mut parts = vec![Part { node: Cow::Borrowed(node), path: "policy", text, file: None }];
+    included(&mut parts, Files { folder, source }, faults);
+    parts.into_iter().skip(1).map(|part| part.node.into_owned()).collect()
+}
+
 fn whole<'a>(
     first: Part<'a>,
     files: Files<'_>,

@@ -347,7 +347,7 @@ fn unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
 }
 
 /// An amount as the file would say it.
-fn spell(kind: &Kind, amount: u64) -> String {
+pub(crate) fn spell(kind: &Kind, amount: u64) -> String {
     let units: &[(&str, u64)] = match kind {
         // A day is said in hours.
         Kind::Duration(..) => &MS_UNITS[..4],

@@ -9,6 +9,7 @@ use crate::mcp::transport::Transport;
 use crate::session::ledger::Bounds;
 
 mod auth;
+mod effective;
 mod policy;
 mod servers;
 

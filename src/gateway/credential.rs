@@ -55,7 +55,9 @@ pub fn personal_key(server: u64, grant: &Grant, caller: &Caller) -> ErrandKey {
 /// `Bearer`. Not for an anonymous caller, which has none.
 #[must_use]
 pub fn personal_errand(server: u64, grant: &Arc<Grant>, caller: &Caller, token: &[u8]) -> TokenErrand {
-    let on_behalf = OnBehalf { token: Secret::new(token), caller: Arc::new(caller.clone()) };
+    // What is kept of the caller outlives the call: its token does not.
+    let caller = Arc::new(Caller { bearer: None, ..caller.clone() });
+    let on_behalf = OnBehalf { token: Secret::new(token), caller };
     TokenErrand { grant: grant.clone(), server, on_behalf: Some(on_behalf) }
 }
 

@@ -101,7 +101,7 @@ pub(super) async fn wait(
 ) -> Found {
     let Some(issuer) = snapshot.settings.issuers.get(issuer) else { return Found::Unknown };
     let desk = &shard.control.key_desk;
-    let turns = match desk.ask(&issuer.issuer, lack, snapshot.number, arrived, shard.timers.now()) {
+    let turns = match desk.ask(&issuer.issuer, lack, snapshot.number, (arrived, until), shard.timers.now()) {
         Word::Found(found) => return found,
         Word::Wait(turns) => turns,
     };
@@ -195,7 +195,7 @@ impl KeyDesk {
         self.inside().row(issuer).map(|row| row.turns)
     }
 
-    fn ask(&self, issuer: &str, lack: Lack, verified_by: u64, arrived: Moment, now: Now) -> Word {
+    fn ask(&self, issuer: &str, lack: Lack, verified_by: u64, (arrived, until): (Moment, Moment), now: Now) -> Word {
         let mut inside = self.inside();
         let Some(row) = inside.row(issuer) else {
             // Its keys stand in a file: there is nobody to ask.
@@ -224,8 +224,13 @@ impl KeyDesk {
                     let older = |issued: u64| issued.saturating_add(TOKEN_LEEWAY_S) <= seen.unix_s();
                     issued_unix_s.is_some_and(older) || seen.mono >= arrived
                 });
-                let found = if settled { Found::Unknown } else { Found::Pending(seconds(again.min(row.next), now)) };
-                Word::Found(found)
+                // The next look is soon, where keys are looked at often: it is waited for.
+                let soon = row.next <= until && row.last == row.seen;
+                match settled {
+                    true => Word::Found(Found::Unknown),
+                    false if soon => Word::Wait(row.turns),
+                    false => Word::Found(Found::Pending(seconds(again.min(row.next), now))),
+                }
             }
             Lack::Keys => Word::Found(Found::Missing(seconds(row.next, now))),
         }
@@ -259,7 +264,7 @@ mod tests {
     }
 
     fn ask(desk: &KeyDesk, lack: Lack, arrived: u64, now: u64) -> Word {
-        desk.ask("idp", lack, 0, at(arrived).mono, at(now))
+        desk.ask("idp", lack, 0, (at(arrived).mono, at(arrived + 6_000).mono), at(now))
     }
 
     const OLD: Lack = Lack::Key { issued_unix_s: Some(1_600_000_000) };
@@ -280,12 +285,18 @@ mod tests {
         assert_eq!(desk.turns("idp"), Some(1));
         // Whoever verified by an older snapshot tries again; whoever did not was told what there is.
         assert_eq!(ask(&desk, OLD, 0, 30), Word::Found(Found::Again));
-        let again = |lack, arrived, now| desk.ask("idp", lack, 7, at(arrived).mono, at(now));
+        let again = |lack, arrived, now| {
+            desk.ask("idp", lack, 7, (at(arrived).mono, at(arrived + 6_000).mono), at(now))
+        };
         assert_eq!(again(OLD, 20, 30), Word::Found(Found::Unknown));
         assert_eq!(again(NEW, 0, 30), Word::Found(Found::Unknown), "it was here before the look began");
         assert_eq!(again(UNDATED, 0, 30), Word::Found(Found::Unknown));
         assert_eq!(again(NEW, 20, 30), Word::Found(Found::Pending(30)), "it may be newer than the look");
         assert_eq!(again(UNDATED, 20, 29_011), Word::Found(Found::Pending(1)));
+        desk.plan("idp", at(2_000).mono);
+        assert_eq!(again(NEW, 20, 30), Word::Wait(1), "the next look is soon");
+        assert_eq!(again(OLD, 20, 30), Word::Found(Found::Unknown), "and no matter");
+        desk.plan("idp", at(300_000).mono);
         assert!(desk.take(Duration::ZERO).is_empty());
         assert_eq!(again(NEW, 20, 30_009), Word::Found(Found::Pending(1)));
         assert_eq!(again(NEW, 20, 30_010), Word::Wait(1), "half a minute after the last one began");

@@ -2,8 +2,9 @@
 
 use serde_json::Value;
 
+use super::grant::{self, Declined};
 use super::introspection::{self, Said};
-use crate::base::limits::INTROSPECTION_BYTES_MAX;
+use crate::base::limits::{INTROSPECTION_BYTES_MAX, ISSUED_TOKEN_BYTES_MAX};
 use crate::identity::claims::Object;
 use crate::jsonrpc::fuzz::each_name_once;
 
@@ -32,6 +33,32 @@ pub fn introspection(data: &[u8]) {
     }
 }
 
+/// The answer of a token endpoint: what is taken for a token can stand in a field and nowhere ends it, was said to be a
+/// bearer token, each member has one value; and whatever else comes is one of a few words.
+///
+/// # Panics
+/// When one of these is not true.
+pub fn token_answer(data: &[u8]) {
+    const WORD_BYTES_MAX: usize = 32;
+    let word = Declined::read(data).as_str();
+    assert!(word.len() <= WORD_BYTES_MAX && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'));
+    let (own, exchanged) = (grant::token(data, false), grant::token(data, true));
+    if let (Err(_), Ok(_)) = (&own, &exchanged) {
+        panic!("an exchange is read no more loosely");
+    }
+    let Ok(token) = own else { return };
+    let json: Value = serde_json::from_slice(data).expect("an answer is JSON");
+    assert!(each_name_once(data, &json), "one value each");
+    let value = std::str::from_utf8(token.value.reveal()).expect("a token is ASCII");
+    assert_eq!(json["access_token"], value);
+    assert!((1..=ISSUED_TOKEN_BYTES_MAX).contains(&value.len()) && value.bytes().all(|byte| byte.is_ascii_graphic()));
+    assert!(json["token_type"].as_str().is_some_and(|kind| kind.eq_ignore_ascii_case("bearer")));
+    match token.expires_in_s {
+        None => assert!(json.get("expires_in").is_none()),
+        Some(seconds) => assert!(json["expires_in"].as_f64().is_some_and(|said| said >= 0.0 && said >= seconds as f64)),
+    }
+}
+
 const TOKEN: &[u8] = b"opaque-7";
 
 #[cfg(test)]
@@ -42,5 +69,10 @@ mod tests {
     #[test]
     fn introspection_holds() {
         hold("oauth_introspection", introspection);
+    }
+
+    #[test]
+    fn token_answer_holds() {
+        hold("oauth_token_answer", token_answer);
     }
 }

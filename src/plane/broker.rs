@@ -11,7 +11,7 @@ use ring::rand::SystemRandom;
 
 use crate::base::limits::{
     BROKER_LOOK_MS, ERRAND_DECLINED_MS, ERRAND_RETRY_MS_MAX, ERRAND_RETRY_MS_MIN, ERRAND_THREADS, ERRAND_WAIT_MS_MAX,
-    ERRANDS_AT_ONCE_MAX, ERRANDS_MAX, ISSUED_MARGIN_MS, ISSUED_MS_DEFAULT, ISSUED_MS_MAX, TICK_MS, TOLD_AGAIN_MS,
+    ERRANDS_AT_ONCE_MAX, ERRANDS_MAX, ISSUED_MARGIN_MS, ISSUED_MS_DEFAULT, ISSUED_MS_MAX, TOLD_AGAIN_MS,
 };
 use crate::base::secret::Secret;
 use crate::base::time::{Moment, Now};
@@ -20,7 +20,7 @@ use crate::config::{Credentials, GrantMark};
 use crate::gateway::control::{Control, Life};
 use crate::gateway::errand::{Issued, TokenErrand};
 use crate::gateway::mail::Letter;
-use crate::ledger::errands::{ErrandKey, Look, Outcome};
+use crate::ledger::errands::{ErrandKey, Outcome};
 use crate::oauth::client::Occasion;
 use crate::oauth::grant::{self, Declined, Token, Wish};
 use crate::uring::wait::clock;
@@ -35,26 +35,6 @@ pub(super) fn start(control: &Arc<Control>, health: &Arc<Health>, fetcher: &Arc<
     let broker = Arc::new(Broker { control, health, fetcher, desk: Mutex::default() });
     let fault = |error| PlaneFault::System { what: "a thread", error };
     std::thread::Builder::new().name("plane-broker".into()).spawn(move || broker.run()).map_err(fault).map(drop)
-}
-
-/// Waits for a token, from a thread of the plane that may wait. In a word why there is none.
-pub(super) fn obtain(
-    control: &Control,
-    key: &ErrandKey,
-    patience: Duration,
-    errand: impl Fn() -> TokenErrand,
-) -> Result<Arc<Issued>, &'static str> {
-    let until = clock().mono.plus_ms(u64::try_from(patience.as_millis()).unwrap_or(u64::MAX));
-    loop {
-        let now = clock().mono;
-        match control.credentials.look(key, now, &errand) {
-            Look::Have(issued) => return Ok(issued),
-            Look::Failed(word, _) => return Err(word),
-            Look::Full => return Err(BUSY),
-            Look::Wait if now >= until || control.life() == Life::Stop => return Err("timeout"),
-            Look::Wait => std::thread::sleep(Duration::from_millis(TICK_MS)),
-        }
-    }
 }
 
 /// How the tokens of one server are, for people and metrics.
@@ -79,6 +59,8 @@ struct Broker {
 #[derive(Default)]
 struct Desk {
     lanes: HashMap<Whose, Lane>,
+    /// How many are under way at each host, of all lanes: servers may have theirs from one.
+    hosts: HashMap<Box<str>, usize>,
     /// Errands that wait in all lanes.
     waiting: usize,
     threads: usize,
@@ -89,6 +71,8 @@ type Whose = (u64, GrantMark);
 
 #[derive(Default)]
 struct Lane {
+    /// Where its endpoint is: the URL up to its path.
+    host: Box<str>,
     under_way: usize,
     waiting: VecDeque<Task>,
     /// Since the last time that its endpoint was of use.
@@ -153,6 +137,9 @@ impl Broker {
         let task = Task { key, errand, whose, taken: clock().mono };
         let mut desk = self.desk();
         let lane = desk.lanes.entry(whose).or_default();
+        if lane.host.is_empty() {
+            lane.host = host(&task.errand.grant.token_url).into();
+        }
         if let Some(trouble) = lane.trouble.filter(|trouble| task.taken < trouble.until) {
             drop(desk);
             return self.settle(&key, Outcome::Failed(trouble.word), trouble.until, trouble.until);
@@ -352,22 +339,30 @@ impl Desk {
         if self.threads >= ERRAND_THREADS {
             return None;
         }
-        let may = self.lanes.values_mut().filter(|lane| !lane.waiting.is_empty() && lane.under_way < lane.at_once());
+        let free = |host: &str| self.hosts.get(host).is_none_or(|count| *count < ERRANDS_AT_ONCE_MAX);
+        let may = self.lanes.values_mut();
+        let may = may.filter(|lane| !lane.waiting.is_empty() && lane.under_way < lane.at_once() && free(&lane.host));
         let lane = may.min_by_key(|lane| lane.under_way)?;
         let task = lane.waiting.pop_front()?;
         lane.under_way += 1;
+        *self.hosts.entry(lane.host.clone()).or_default() += 1;
         self.waiting -= 1;
         self.threads += 1;
         Some(task)
     }
 
-    /// One is worked on no more.
+    /// One is worked on no more. A lane that has something under way is there.
     fn leave(&mut self, whose: &Whose) {
         self.threads -= 1;
-        let is_idle = self.lanes.get_mut(whose).is_some_and(|lane| {
-            lane.under_way -= 1;
-            lane.under_way == 0 && lane.waiting.is_empty() && lane.trouble.is_none() && lane.told.is_none()
-        });
+        let Some(lane) = self.lanes.get_mut(whose) else { return };
+        lane.under_way -= 1;
+        if let Some(count) = self.hosts.get_mut(&lane.host) {
+            *count -= 1;
+            if *count == 0 {
+                self.hosts.remove(&lane.host);
+            }
+        }
+        let is_idle = lane.under_way == 0 && lane.waiting.is_empty() && lane.trouble.is_none() && lane.told.is_none();
         if is_idle {
             self.lanes.remove(whose);
         }
@@ -437,6 +432,13 @@ fn issued(task: &Task, token: Token, begun: Now, ends: Option<u64>) -> Option<Is
         server: task.whose.0,
         grant: task.whose.1,
     })
+}
+
+/// A URL up to its path.
+fn host(url: &str) -> &str {
+    let rest = url.find("://").map_or(0, |place| place + 3);
+    let end = url[rest..].find(['/', '?', '#']).map_or(url.len(), |place| rest + place);
+    &url[..end]
 }
 
 /// Whether its caller is revoked.

@@ -25,6 +25,7 @@ use crate::ledger::errands::{ErrandKey, Outcome};
 use crate::oauth::assertion::AssertionFault;
 use crate::oauth::client::Occasion;
 use crate::oauth::introspection::{self, AnswerFault, Said};
+use crate::oauth::metadata::Metadata;
 use crate::uring::wait::clock;
 
 use super::PlaneFault;
@@ -268,9 +269,13 @@ impl Desk {
     fn ask(&self, snapshot: &Snapshot, inquiry: &Inquiry) -> Result<(Said, u64), AskFault> {
         let settings = &snapshot.settings;
         let place = settings.issuers.iter().position(|issuer| issuer.issuer == inquiry.issuer);
-        let source = place.map(|place| &settings.sources[place]).ok_or(AskFault::Unasked)?;
+        let place = place.ok_or(AskFault::Unasked)?;
+        let source = &settings.sources[place];
         let asking = source.introspection.as_ref().ok_or(AskFault::Unasked)?;
-        let url = asking.url.clone().ok_or(AskFault::NoEndpoint)?;
+        let url = match &asking.url {
+            Some(url) => url.clone(),
+            None => discovered(snapshot, place).ok_or(AskFault::NoEndpoint)?,
+        };
         let mut form = introspection::question(inquiry.token.reveal());
         let occasion = Occasion { endpoint: &url, now_unix_s: clock().unix_s(), random: &self.random };
         let proof = asking.client.prove(&mut form, &occasion)?;
@@ -328,6 +333,13 @@ impl Desk {
         }
         trouble
     }
+}
+
+/// Where an issuer's own metadata says that it can be asked.
+fn discovered(snapshot: &Snapshot, place: usize) -> Option<Arc<str>> {
+    let document = snapshot.documents.get(place)?.as_deref()?;
+    let metadata = Metadata::parse(document, &snapshot.settings.issuers[place].issuer).ok()?;
+    metadata.introspection.map(Arc::from)
 }
 
 /// Until when an answer is believed, seconds since 1970: not beyond the token's own end, and a second at least, because

@@ -15,3 +15,16 @@ const verifier = {
     return { token, clientId: payload.client_id, scopes: payload.scope.split(' '), expiresAt: payload.exp, extra: payload };
   }
 };
+
+const handler = createMcpHandler(() => {
+  const server = new McpServer({ name: 'protected', version: '1' });
+  server.registerTool('whoami', { description: 'Whose token came with the call' }, ctx => ({
+    content: [{ type: 'text', text: JSON.stringify(ctx.http.authInfo.extra) }]
+  }));
+  return server;
+});
+const serve = toNodeHandler(handler);
+const app = createMcpExpressApp();
+app.all('/mcp', requireBearerAuth({ verifier, requiredScopes: ['mcp:tools'] }), (req, res) => serve(req, res, req.body));
+const listening = app.listen(0, '127.0.0.1', () => console.log(`listening ${listening.address().port}`));
+if (process.env.PEER_HELD) process.stdin.resume().on('end', () => process.exit(0));
