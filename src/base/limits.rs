@@ -951,6 +951,7 @@ pub const DEMO_OUTCOME_MS_MAX: u64 = 250;
 pub const DEMO_TOKEN_S: u64 = 12 * 60 * 60;
 
 const _: () = assert!(HEAD_BYTES_MAX <= BUFFER_BYTES, "a whole head fits one pooled buffer");
+const _: () = assert!(FIELD_VALUE_BYTES_MAX <= TRACE_FIELD_BYTES_MAX, "what came in a field may go on in one");
 const _: () = assert!(FIELD_VALUE_BYTES_MAX < HEAD_BYTES_MAX, "one value cannot fill the head");
 const _: () = assert!(TOKEN_BYTES_MAX <= FIELD_VALUE_BYTES_MAX, "a token fits its field");
 const _: () = assert!(
