@@ -166,7 +166,10 @@ async fn post(
     let result = match judged(shard, conn, body, &mut flight, read, session).await {
         Ok(Due::Call(recorded, restored)) => forward::serve(shard, conn, body, &mut flight, recorded, restored).await,
         Ok(Due::List(kind)) => Box::pin(lists::serve(shard, conn, &flight, kind, cursor.as_deref())).await,
-        Ok(Due::Nothing) => accepted(shard, conn).await,
+        Ok(Due::Nothing) => {
+            flight.figures.left.set(true);
+            accepted(shard, conn).await
+        }
         Ok(Due::Here(here)) => Box::pin(route::answer(shard, conn, &flight, here)).await,
         Ok(Due::Home(home)) => {
             // It is counted where it is served.
