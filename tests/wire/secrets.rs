@@ -11,7 +11,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use rustix::process::Signal;
-use serde_json::{Value, json};
+use serde_json::json;
 use tempfile::TempDir;
 
 use crate::support::gateway::{Gateway, ISSUER, PATIENCE, Setup, Who, eventually, run};
@@ -33,7 +33,7 @@ impl Plants {
 
     /// One more. Letters that are escaped somewhere stand around what is looked for.
     fn plant(&mut self, what: &'static str) -> String {
-        let core = format!("PLANTED.{what}.{}", fresh());
+        let core = format!("PLANTED-{what}-{}", fresh());
         self.all.push((what, core.clone()));
         core
     }
