@@ -92,6 +92,25 @@ fn forms(plant: &str) -> Vec<(&'static str, String)> {
     all
 }
 
+/// What is looked for is found, however it is written and whatever stands around it.
+#[test]
+fn a_plant_is_found() {
+    let mut plants = Plants::new();
+    let plant = plants.plant("thing");
+    let written = |text: String| {
+        let found =
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| plants.absent("here", text.as_bytes(), &[])));
+        found.is_err()
+    };
+    assert!(!written("PLANTED-other".to_owned()));
+    for before in ["", "a", "ab", "gate:", "{\"x\": \""] {
+        let whole = format!("{before}{plant}\"}}");
+        assert!(written(whole.clone()) && written(STANDARD_NO_PAD.encode(&whole)), "{before}");
+    }
+    assert!(written(plant.bytes().map(|b| format!("%{b:02X}")).collect()));
+    assert!(written(plant.bytes().map(|b| format!("{b:02x}")).collect()));
+}
+
 /// A server that says with what it was called, or something worse.
 fn server() -> Upstream {
     Plan::tools(&["echo", "fails", "refuses", "dies", "slow"])
@@ -135,7 +154,7 @@ impl Authority {
             } else if seen.target == "/introspect" {
                 let active = body.contains(&opaque);
                 let claims = json!({ "active": true, "sub": "ada", "client_id": "agent-1", "iss": ISSUER, "exp": 4_000_000_000_u64,
-                                     "scope": "a" });
+                                     "scope": "a", "aud": "everything" });
                 out.json(200, "", &if active { claims } else { json!({ "active": false }) });
             } else {
                 let token = if body.contains("subject_token=") { &traded } else { &own };
@@ -274,7 +293,7 @@ impl House {
     }
 }
 
-/// [C12, K1] What is secret is in nothing that the process writes: whether calls go well or wrong, with whatever credential.
+/// [O6, O9] What is secret is in nothing that the process writes: whether calls go well or wrong, with whatever credential.
 #[test]
 fn no_secret_is_ever_told() {
     let mut house = House::start();
@@ -294,7 +313,8 @@ fn no_secret_is_ever_told() {
         let answer = house.call(name, "echo", &token);
         assert_eq!(answer.status(), 200, "{name}: {}", answer.text());
         for tool in ["fails", "refuses", "dies", "unknown"] {
-            house.call(name, tool, &token);
+            let answer = house.call(name, tool, &token).json();
+            assert!(answer.get("error").is_some() || answer["result"]["isError"] == true, "{name}/{tool}: {answer}");
         }
         let by_opaque = house.call(name, "echo", &opaque);
         assert_ne!(by_opaque.status(), 401, "{name}: {}", by_opaque.text());
@@ -330,7 +350,8 @@ fn no_secret_is_ever_told() {
     broken(&house);
     assert_eq!(house.gateway.reload()["ok"], true, "{:#}", house.gateway.status());
     for name in ["own", "traded"] {
-        house.call(name, "echo", &token);
+        let answer = house.call(name, "echo", &token).json();
+        assert!(answer.get("error").is_some(), "no token was to be had: {answer}");
     }
     house.call("plain", "echo", &format!("{opaque}-unknown"));
     faulty(&house);
@@ -446,7 +467,7 @@ fn received(house: &House) {
     }
 }
 
-/// [K3] A secret whose file changes is another one a moment later: no restart, and no call fails meanwhile.
+/// [O10] A secret whose file changes is another one a moment later: no restart, and no call fails meanwhile.
 #[test]
 fn a_secret_changes_with_its_file() {
     let upstream = Plan::tools(&["whoami"])
