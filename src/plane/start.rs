@@ -40,7 +40,7 @@ use super::publish::{Next, Press, Publisher};
 use super::reload::{Begin, ConfigFile, Reloader};
 use super::revoke::{self, Switch};
 use super::states::states;
-use super::{PlaneFault, approvals, broker, issuers, otlp, state};
+use super::{PlaneFault, approvals, broker, issuers, otlp, state, views};
 
 /// What a gateway is started with, beside its settings.
 #[derive(Default)]
@@ -154,7 +154,7 @@ impl Gateway {
         let now = Next { settings: settings.clone(), prepared, states, tls };
         let press = Arc::new(Press::new(control.clone()));
         let publisher = Publisher::new(now, press.clone(), health.clone(), notes.clone());
-        fetch(&control, &press, &health)?;
+        fetch(&control, &press, &health, &news)?;
         let switch = Switch::new(&settings.state, control.clone(), press);
         let people = People { control: control.clone(), switch, journal: decided, notes };
         let admin = attend(&settings, &health, &reloader, people)?;
@@ -293,11 +293,17 @@ fn claim(address: SocketAddr) -> std::io::Result<()> {
     }
 }
 
-/// Threads that fetch: issuers' keys and documents, tokens for servers, what issuers say of tokens.
-fn fetch(control: &Arc<Control>, press: &Arc<Press>, health: &Arc<Health>) -> Result<(), PlaneFault> {
+/// Threads that fetch: issuers' keys and documents, tokens for servers, what issuers say of tokens, callers' own views.
+fn fetch(
+    control: &Arc<Control>,
+    press: &Arc<Press>,
+    health: &Arc<Health>,
+    news: &mpsc::Sender<News>,
+) -> Result<(), PlaneFault> {
     let fetcher = Arc::new(Fetcher::new());
     issuers::start(control, press, health, &fetcher)?;
     broker::start(control, health, &fetcher)?;
+    views::start(control, news)?;
     introspect::start(control, &fetcher)
 }
 

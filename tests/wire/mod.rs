@@ -43,6 +43,7 @@ mod resource;
 mod resume;
 mod revoke;
 mod roads;
+mod secrets;
 mod sessions;
 mod shares;
 mod shown;
