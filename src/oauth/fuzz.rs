@@ -1,10 +1,15 @@
 //! What must be true of any bytes that come as an answer of an authorization server. See `base::fuzz` for how these are run.
 
+use std::net::IpAddr;
+
 use serde_json::Value;
 
 use super::grant::{self, Declined};
+use super::guard::{self, Target, UrlFault};
 use super::introspection::{self, Said};
+use super::metadata::{self, Metadata, MetadataFault};
 use crate::base::limits::{INTROSPECTION_BYTES_MAX, ISSUED_TOKEN_BYTES_MAX};
+use crate::base::net::Network;
 use crate::identity::claims::Object;
 use crate::jsonrpc::fuzz::each_name_once;
 
@@ -57,6 +62,65 @@ pub fn token_answer(data: &[u8]) {
     }
 }
 
+/// An issuer's metadata: each member has one value, the issuer is the one that was asked for, what is read is what stands
+/// there, and under another issuer's name nothing is believed.
+///
+/// # Panics
+/// When one of these is not true.
+pub fn metadata(data: &[u8]) {
+    let Ok(found) = Metadata::parse(data, ISSUER) else { return };
+    let json: Value = serde_json::from_slice(data).expect("a document is JSON");
+    assert!(each_name_once(data, &json), "one value each");
+    assert_eq!(json["issuer"], ISSUER);
+    assert_eq!(*found.raw, *data);
+    let members = [
+        ("jwks_uri", &found.keys),
+        ("introspection_endpoint", &found.introspection),
+        ("token_endpoint", &found.token),
+        ("authorization_endpoint", &found.authorization),
+        ("registration_endpoint", &found.registration),
+    ];
+    for (name, read) in members {
+        assert_eq!(json.get(name).map(|value| value.as_str().expect("text")), read.as_deref(), "{name}");
+    }
+    assert_eq!(Metadata::parse(data, "https://other.example"), Err(MetadataFault::OtherIssuer));
+}
+
+/// A URL to fetch: where it leads is public or permitted, and encrypted unless it stays on this machine; what comes out
+/// leads to the same place when it is read again. An issuer's name leads to no other host than its own.
+///
+/// # Panics
+/// When one of these is not true.
+pub fn url(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let loopback: Vec<Network> = ["127.0.0.0/8", "::1"].iter().filter_map(|text| Network::parse(text)).collect();
+    if let Ok(place) = guard::place(text, &[]) {
+        assert!(place.secure, "nothing is permitted");
+        match &place.host {
+            Target::Address(address) => assert!(guard::is_public(*address)),
+            Target::Name(name) => assert!(name.parse::<IpAddr>().is_err() && !name.ends_with("localhost")),
+            Target::Local(_) => panic!("this machine is not permitted"),
+        }
+        assert_eq!(guard::place(&place.url, &[]).as_ref(), Ok(&place));
+        assert_eq!(guard::place(text, &loopback).as_ref(), Ok(&place), "a permit takes nothing away");
+        for document in metadata::places(text) {
+            match guard::place(&document, &[]) {
+                Ok(there) => assert_eq!((&there.host, there.port), (&place.host, place.port), "{document}"),
+                Err(fault) => assert_eq!(fault, UrlFault::TooLong, "a document is where its issuer is: {document}"),
+            }
+        }
+    } else if let Ok(place) = guard::place(text, &loopback) {
+        let local = match &place.host {
+            Target::Address(address) => address.to_canonical().is_loopback(),
+            Target::Local(addresses) => addresses.iter().all(IpAddr::is_loopback),
+            Target::Name(_) => false,
+        };
+        assert!(local, "only this machine is permitted");
+    }
+}
+
+/// Whose metadata is asked for.
+const ISSUER: &str = "https://idp.example/t";
 const TOKEN: &[u8] = b"opaque-7";
 
 #[cfg(test)]
@@ -72,5 +136,15 @@ mod tests {
     #[test]
     fn token_answer_holds() {
         hold("oauth_token_answer", token_answer);
+    }
+
+    #[test]
+    fn metadata_holds() {
+        hold("oauth_metadata", metadata);
+    }
+
+    #[test]
+    fn urls_hold() {
+        hold("oauth_url", url);
     }
 }

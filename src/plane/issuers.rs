@@ -8,9 +8,7 @@ use std::time::{Duration, Instant};
 
 use ring::rand::{SecureRandom as _, SystemRandom};
 
-use crate::base::limits::{
-    KEYS_HOLD_MS_MIN, KEYS_LOOK_MS, KEYS_RETRY_MS, KEYS_RETRY_MS_MAX, START_WAIT_MS_MAX, TICK_MS,
-};
+use crate::base::limits::{KEYS_HOLD_MS_MIN, KEYS_LOOK_MS, KEYS_RETRY_MS, KEYS_RETRY_MS_MAX, TICK_MS};
 use crate::base::time::{Moment, Now};
 use crate::config::{KeysFrom, Settings};
 use crate::gateway::control::{Control, Life};
@@ -77,9 +75,8 @@ pub(super) fn start(
     Ok(())
 }
 
-/// Waits a moment for the first look at each issuer.
-pub(super) fn wait(health: &Health) {
-    let until = Instant::now() + Duration::from_millis(START_WAIT_MS_MAX);
+/// Waits for the first look at each issuer, until `until` at most.
+pub(super) fn wait(health: &Health, until: Instant) {
     let looked = |issuer: &IssuerHealth| issuer.looks > 0 || matches!(issuer.source, "file" | "none");
     while !health.issuers().iter().all(looked) && Instant::now() < until {
         std::thread::sleep(Duration::from_millis(TICK_MS));

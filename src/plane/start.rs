@@ -160,7 +160,9 @@ impl Gateway {
         let admin = attend(&settings, &health, &reloader, people)?;
         let otlp = otlp::start(&control, &health, Box::new(otlp::ShardSpans::new(&control)))?;
         keep(&reloader, asked_for, publisher, heard, &news, &control)?;
-        wait_for_servers(&settings, &control, &health);
+        let until = Instant::now() + Duration::from_millis(START_WAIT_MS_MAX);
+        wait_for_servers(&settings, &control, &health, until);
+        issuers::wait(&health, until);
 
         let mut threads = Vec::with_capacity(shards);
         for (index, (listeners, record)) in listeners.into_iter().zip(writers).enumerate() {
@@ -368,8 +370,7 @@ pub(super) fn file_keys(settings: &Settings) -> Keyring {
     }))
 }
 
-fn wait_for_servers(settings: &Settings, control: &Control, health: &Health) {
-    let until = Instant::now() + Duration::from_millis(START_WAIT_MS_MAX);
+fn wait_for_servers(settings: &Settings, control: &Control, health: &Health, until: Instant) {
     while Instant::now() < until {
         let told = health.servers().iter().all(|server| server.known || server.trouble.is_some());
         let published = control.snapshot.load().number > 0 || settings.servers.is_empty();
