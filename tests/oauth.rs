@@ -281,9 +281,9 @@ fn old_clients_are_sent_to_the_issuer() {
     let place = "/.well-known/oauth-authorization-server";
     eventually("the issuer's metadata is known", || {
         let answer = ask(&gateway, "GET", place, "");
-        assert!(matches!(answer.status(), 200 | 503), "{}", answer.text());
-        answer.status() == 503 && answer.field("retry-after") == "2" && thread::sleep(Duration::from_millis(20)) != ()
-            || answer.status() == 200
+        let known = answer.status() == 200;
+        assert!(known || (answer.status(), answer.field("retry-after")) == (503, "2"), "{}", answer.text());
+        known
     });
     let document = ask(&gateway, "GET", place, "");
     assert_eq!(document.field("access-control-allow-origin"), "*");

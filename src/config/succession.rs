@@ -111,3 +111,50 @@ pub fn same_callers(before: &Settings, now: &Settings) -> bool {
         // Who was known without its token must bring it once more.
         && (before.keeps_tokens() || !now.keeps_tokens())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::{Source, load};
+    use crate::identity::caller::Endpoints;
+
+    struct Nothing;
+
+    impl Source for Nothing {
+        fn var(&self, _: &str) -> Option<String> {
+            None
+        }
+
+        fn file(&self, _: &Path) -> io::Result<String> {
+            Err(io::ErrorKind::NotFound.into())
+        }
+    }
+
+    fn settings(second: &str) -> Settings {
+        let text = format!(
+            "auth: {{ issuers: [{{ issuer: https://i.example, audience: api://all, jwks: {{ url: https://i.example/keys }} }}] }}\n\
+             servers: {{ a: {{ url: \"http://127.0.0.1:1/mcp\" }} }}\n\
+             endpoints: {{ /mcp: {{ servers: [a] }}, /b: {{ servers: [a]{second} }} }}\n"
+        );
+        load(&text, Path::new("/"), &Nothing).expect("it loads").settings
+    }
+
+    /// What an issuer's audience opens is not what an endpoint with one of its own is: nobody goes on there by it.
+    #[test]
+    fn an_endpoint_gets_an_audience_of_its_own() {
+        let (plain, apart) = (settings(""), settings(", audience: api://b"));
+        assert!(same_callers(&plain, &plain) && !same_callers(&plain, &apart));
+        let here = Caller { issuer: "https://i.example".into(), anonymous: false, ..Caller::anonymous() };
+        let everywhere = Caller { endpoints: Endpoints::all(), ..here.clone() };
+        assert!(Succession::new(1, &plain, &plain).caller(1, &everywhere).is_some());
+        assert!(Succession::new(1, &plain, &apart).caller(1, &everywhere).is_none());
+        let mut both = Endpoints::none();
+        [EndpointId(0), EndpointId(1)].into_iter().for_each(|endpoint| both.insert(endpoint));
+        let named = Caller { endpoints: both, ..here };
+        let now = Succession::new(1, &plain, &apart).caller(1, &named).expect("it goes on where it was");
+        assert!(now.endpoints.contains(EndpointId(0)) && !now.endpoints.contains(EndpointId(1)));
+    }
+}
