@@ -19,6 +19,9 @@ use crate::uring::wait::clock;
 #[error("the gateway has no credential for it: {0}")]
 pub(super) struct ShownFault(&'static str);
 
+/// A token that was fetched, and by what it is found.
+type Token = (ErrandKey, Arc<Issued>);
+
 /// What one server is shown by the plane.
 #[derive(Debug)]
 pub(super) struct Badge {
@@ -26,7 +29,7 @@ pub(super) struct Badge {
     server: u64,
     credentials: Credentials,
     /// What was shown last, and the token in it where that was fetched.
-    last: Option<(Arc<Shown>, Option<(ErrandKey, Arc<Issued>)>)>,
+    last: Option<(Arc<Shown>, Option<Token>)>,
 }
 
 impl Badge {
