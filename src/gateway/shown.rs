@@ -519,3 +519,82 @@ const AUTHORIZATION: &str = "authorization";
 
 /// Whole numbers below it are exact as floats.
 const EXACT: f64 = 9_007_199_254_740_992.0;
+
+#[cfg(test)]
+mod tests {
+    use crate::identity::claims::ClaimPath;
+
+    use super::*;
+
+    fn caller(claims: &str) -> Caller {
+        let bearer = Some(Arc::new(Secret::from("abc")));
+        Caller { claims: Arc::from(claims.as_bytes()), anonymous: false, bearer, ..Caller::anonymous() }
+    }
+
+    fn check(claims: &str, want: Result<Option<&str>, ()>) {
+        let from = IdentityValue::Claim(ClaimPath::parse("claims.x").unwrap());
+        let headers = [IdentityHeader { name: Arc::from("x-x"), from }];
+        let told = told(&headers, &caller(claims), None).map_err(drop);
+        assert_eq!(
+            told.map(|told| told.first().map(|(_, value)| value.clone())),
+            want.map(|it| it.map(str::to_owned)),
+            "{claims}"
+        );
+    }
+
+    #[test]
+    fn an_identity_is_told_as_it_is_or_not_at_all() {
+        check("{}", Ok(None));
+        check(r#"{"x":null}"#, Ok(None));
+        check(r#"{"x":""}"#, Ok(None));
+        check(r#"{"x":[]}"#, Ok(None));
+        check(r#"{"x":"a b, c"}"#, Ok(Some("a b, c")));
+        check(r#"{"x":["a","b c",3,true]}"#, Ok(Some("a,b c,3,true")));
+        check(r#"{"x":18446744073709551615}"#, Ok(Some("18446744073709551615")));
+        check(r#"{"x":-7}"#, Ok(Some("-7")));
+        check(r#"{"x":2.5}"#, Ok(Some("2.5")));
+        for claims in [
+            r#"{"x":18446744073709551616}"#,
+            r#"{"x":"é"}"#,
+            r#"{"x":" a"}"#,
+            r#"{"x":"a "}"#,
+            r#"{"x":"a\nb"}"#,
+            r#"{"x":"a\u0000"}"#,
+            r#"{"x":{}}"#,
+            r#"{"x":["a,b"]}"#,
+            r#"{"x":[""]}"#,
+            r#"{"x":[null]}"#,
+            r#"{"x":[["a"]]}"#,
+        ] {
+            check(claims, Err(()));
+        }
+        let headers = [IdentityHeader { name: Arc::from("x-user"), from: IdentityValue::Subject }];
+        assert!(told(&headers, &Caller::anonymous(), None).unwrap().is_empty(), "nobody is no identity");
+    }
+
+    #[test]
+    fn what_is_out_of_use_is_let_go_of() {
+        let mut cards = Cards::default();
+        let key = |number: u8| (ServerId(0), [number; 16], 0);
+        let card = || Card { shown: Rc::default(), token: None, view: None, until: NEVER };
+        let has = |cards: &mut Cards, epoch, number| cards.get(epoch, &key(number), Moment(0), || 0).is_some();
+        cards.put(1, key(1), card(), Moment(0));
+        cards.put(1, key(2), card(), Moment(0));
+        assert!(has(&mut cards, 1, 1) && !has(&mut cards, 2, 1) && !has(&mut cards, 1, 3));
+        cards.turn(Moment(1));
+        assert!(has(&mut cards, 1, 1), "what is asked for stays");
+        cards.turn(Moment(2));
+        cards.turn(Moment(3));
+        assert!(!has(&mut cards, 1, 2));
+        for number in 0..SHOWN_KNOWN_MAX * 2 {
+            let mut token = [0; 16];
+            token[..8].copy_from_slice(&number.to_be_bytes());
+            cards.put(1, (ServerId(0), token, 0), card(), Moment(0));
+        }
+        assert!(cards.young.len() + cards.old.len() <= SHOWN_KNOWN_MAX);
+        cards.put(2, key(1), card(), Moment(0));
+        assert!(cards.old.is_empty() && has(&mut cards, 2, 1));
+        cards.put(1, key(2), card(), Moment(0));
+        assert!(!has(&mut cards, 2, 2), "of settings that are gone");
+    }
+}

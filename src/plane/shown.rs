@@ -2,24 +2,25 @@
 //! same for all, else what the operator says that its catalogue is looked at with.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::base::limits::CREDENTIAL_KEPT_MS;
+use crate::base::limits::{CREDENTIAL_KEPT_MS, TICK_MS};
 use crate::config::{Credentials, ServerSettings};
-use crate::gateway::control::Control;
+use crate::gateway::control::{Control, Life};
 use crate::gateway::credential;
-use crate::gateway::errand::Issued;
-use crate::ledger::errands::ErrandKey;
+use crate::gateway::errand::{Issued, TokenErrand};
+use crate::ledger::errands::{ErrandKey, Look};
 use crate::session::owner::name_hash;
 use crate::upstream::shown::Shown;
 use crate::uring::wait::clock;
-
-use super::broker;
 
 /// Why a server cannot be shown what is due, in a word.
 #[derive(Debug, thiserror::Error)]
 #[error("the gateway has no credential for it: {0}")]
 pub(super) struct ShownFault(&'static str);
+
+/// A token that was fetched, and by what it is found.
+type Token = (ErrandKey, Arc<Issued>);
 
 /// What one server is shown by the plane.
 #[derive(Debug)]
@@ -28,7 +29,7 @@ pub(super) struct Badge {
     server: u64,
     credentials: Credentials,
     /// What was shown last, and the token in it where that was fetched.
-    last: Option<(Arc<Shown>, Option<(ErrandKey, Arc<Issued>)>)>,
+    last: Option<(Arc<Shown>, Option<Token>)>,
 }
 
 impl Badge {
@@ -64,7 +65,7 @@ impl Badge {
             Credentials::ClientCredentials(grant) => {
                 let key = credential::shared_key(self.server, grant);
                 let errand = || credential::shared_errand(self.server, grant);
-                let issued = broker::obtain(control, &key, patience, errand).map_err(ShownFault)?;
+                let issued = obtain(control, &key, patience, errand)?;
                 if let Some((shown, Some((_, known)))) = &self.last
                     && Arc::ptr_eq(known, &issued)
                 {
@@ -84,6 +85,27 @@ impl Badge {
             && clock().mono >= issued.fetched.plus_ms(CREDENTIAL_KEPT_MS)
         {
             control.credentials.forget_if(key, |held| Arc::ptr_eq(held, issued));
+        }
+    }
+}
+
+/// Waits for a token.
+fn obtain(
+    control: &Control,
+    key: &ErrandKey,
+    patience: Duration,
+    errand: impl Fn() -> TokenErrand,
+) -> Result<Arc<Issued>, ShownFault> {
+    let until = Instant::now() + patience;
+    loop {
+        match control.credentials.look(key, clock().mono, &errand) {
+            Look::Have(issued) => return Ok(issued),
+            Look::Failed(word, _) => return Err(ShownFault(word)),
+            Look::Full => return Err(ShownFault("too many are asked for")),
+            Look::Wait if Instant::now() >= until || control.life() == Life::Stop => {
+                return Err(ShownFault("it has not come yet"));
+            }
+            Look::Wait => std::thread::sleep(Duration::from_millis(TICK_MS)),
         }
     }
 }
