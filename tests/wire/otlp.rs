@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::receiver::{Collector, scraped};
 use crate::support::gateway::{Gateway, Setup, eventually};
 use crate::support::http::Wire;
 use crate::support::mcp::{Post, open_session, session_request};
 use crate::support::peers::OTEL_CLIENT;
+use crate::support::receiver::{Collector, scraped};
 use crate::support::upstream::{Acted, Plan, Upstream, result};
 
 /// `fails` answers with an error of its own, `breaks` with one of JSON-RPC, `hangs` not at all, and `cuts` ends the
