@@ -725,17 +725,46 @@ fn has_controls(name: &str) -> bool {
 }
 
 /// `version "-" trace-id "-" parent-id "-" trace-flags` (W3C Trace Context section 3.2.2).
-pub(crate) fn is_traceparent(value: &[u8]) -> bool {
-    let hex = |part: &[u8]| part.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    let id = |part: &[u8]| hex(part) && part.iter().any(|byte| *byte != b'0');
-    let Some((head, more)) = value.split_first_chunk::<55>() else {
-        return false;
-    };
-    let dashes = head[2] == b'-' && head[35] == b'-' && head[52] == b'-';
-    let version = hex(&head[..2]) && &head[..2] != b"ff";
-    let end = more.is_empty() || (&head[..2] != b"00" && more[0] == b'-');
-    dashes && version && end && id(&head[3..35]) && id(&head[36..52]) && hex(&head[53..])
+fn is_traceparent(value: &[u8]) -> bool {
+    traceparent(value).is_some()
 }
+
+/// The three parts of a `traceparent` that say something: trace, span, flags. Every call with a context comes through
+/// here, so it is one pass without a branch for each digit.
+pub(crate) fn traceparent(value: &[u8]) -> Option<([u8; 16], [u8; 8], u8)> {
+    let (head, more) = value.split_first_chunk::<55>()?;
+    let mut bad = 0;
+    let [version] = digits(&head[..2], &mut bad);
+    let trace: [u8; 16] = digits(&head[3..35], &mut bad);
+    let span: [u8; 8] = digits(&head[36..52], &mut bad);
+    let [flags] = digits(&head[53..], &mut bad);
+    let dashes = head[2] == b'-' && head[35] == b'-' && head[52] == b'-';
+    let end = more.is_empty() || (version != 0 && more[0] == b'-');
+    let proper = bad == 0 && dashes && version != 0xff && end && trace != [0; 16] && span != [0; 8];
+    proper.then_some((trace, span, flags))
+}
+
+/// Two hexadecimal digits for each byte; `bad` is not zero any more where there is something else.
+fn digits<const N: usize>(text: &[u8], bad: &mut u8) -> [u8; N] {
+    let mut out = [0; N];
+    for (byte, pair) in out.iter_mut().zip(text.chunks_exact(2)) {
+        let (high, low) = (DIGITS[usize::from(pair[0])], DIGITS[usize::from(pair[1])]);
+        *bad |= (high | low) & 0xf0;
+        *byte = high << 4 | low & 0x0f;
+    }
+    out
+}
+
+/// What a byte is as a digit, in lower case; 255 for what is none.
+const DIGITS: [u8; 256] = {
+    let mut table = [255; 256];
+    let mut digit = 0;
+    while digit < 16 {
+        table[b"0123456789abcdef"[digit as usize] as usize] = digit;
+        digit += 1;
+    }
+    table
+};
 
 /// `_meta` key: the revision a request speaks.
 pub(crate) const PROTOCOL_VERSION: &str = "io.modelcontextprotocol/protocolVersion";

@@ -7,7 +7,7 @@ use crate::base::limits::TRACE_FIELD_BYTES_MAX;
 use crate::base::span::Span;
 use crate::jsonrpc::scan::{Envelope, Kind, Member};
 use crate::jsonrpc::text;
-use crate::mcp::call::is_traceparent;
+use crate::mcp::call::traceparent;
 
 /// Bytes of a `traceparent` as it is written here.
 pub const TRACEPARENT_BYTES: usize = 55;
@@ -48,11 +48,7 @@ impl Context {
     /// A `traceparent`, whichever version it has (section 3.2.2).
     #[must_use]
     pub fn parse(value: &[u8]) -> Option<Self> {
-        if !is_traceparent(value) {
-            return None;
-        }
-        let (trace, span) = (digits(value.get(3..35)?)?, digits(value.get(36..52)?)?);
-        let [flags] = digits(value.get(53..55)?)?;
+        let (trace, span, flags) = traceparent(value)?;
         Some(Self { trace, span, flags })
     }
 
@@ -110,9 +106,7 @@ pub struct Wanted<'a> {
 /// their bytes and their order.
 #[must_use]
 pub fn edit(body: &[u8], envelope: &Envelope, wanted: &Wanted<'_>) -> Option<(Span, Vec<u8>)> {
-    if envelope.method.is_none() {
-        return None;
-    }
+    envelope.method?;
     let mut scratch = Vec::new();
     let is = |member: &Member, name: &[u8]| text::same_text(member.key.of(body), name);
     let params = envelope.body;
@@ -268,15 +262,6 @@ fn json_text(text: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len() + 2);
     text::write_string(&mut out, text);
     out
-}
-
-fn digits<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
-    let mut out = [0; N];
-    for (byte, pair) in out.iter_mut().zip(text.chunks_exact(2)) {
-        let digit = |c: u8| char::from(c).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-        *byte = digit(pair[0])? << 4 | digit(pair[1])?;
-    }
-    Some(out)
 }
 
 /// Writes `bytes` as digits; `out` has room for two of each.
