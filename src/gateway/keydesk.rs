@@ -285,9 +285,8 @@ mod tests {
         assert_eq!(desk.turns("idp"), Some(1));
         // Whoever verified by an older snapshot tries again; whoever did not was told what there is.
         assert_eq!(ask(&desk, OLD, 0, 30), Word::Found(Found::Again));
-        let again = |lack, arrived, now| {
-            desk.ask("idp", lack, 7, (at(arrived).mono, at(arrived + 6_000).mono), at(now))
-        };
+        let again =
+            |lack, arrived, now| desk.ask("idp", lack, 7, (at(arrived).mono, at(arrived + 6_000).mono), at(now));
         assert_eq!(again(OLD, 20, 30), Word::Found(Found::Unknown));
         assert_eq!(again(NEW, 0, 30), Word::Found(Found::Unknown), "it was here before the look began");
         assert_eq!(again(UNDATED, 0, 30), Word::Found(Found::Unknown));

@@ -386,7 +386,8 @@ fn random_key_ids_are_one_look() {
             scope.spawn(|| {
                 let mut wire = Wire::to(gateway.address);
                 while !over.load(Ordering::Relaxed) {
-                    let request = Post::call("echo").token(&forged(sent.fetch_add(1, Ordering::Relaxed))).bytes(&gateway);
+                    let request =
+                        Post::call("echo").token(&forged(sent.fetch_add(1, Ordering::Relaxed))).bytes(&gateway);
                     wire.send(&request);
                     let Ok(answer) = wire.try_response() else {
                         wire = Wire::to(gateway.address);

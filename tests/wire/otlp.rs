@@ -84,6 +84,7 @@ fn every_metric_of_a_run() {
     assert_eq!(calls("mcp.client.operation.duration"), CLIENT_OPERATIONS);
     assert_eq!(calls("portcullis.decisions"), DECISIONS);
     assert_eq!(calls("portcullis.overhead.duration"), OVERHEAD);
+    assert_eq!(calls("mcp.server.session.duration"), ["2025-11-25 network.protocol.name=http 1"]);
     let resource = sent.get("resource");
     assert_eq!((&resource["service.name"], &resource["service.version"]), (&json!("portcullis"), &json!(VERSION)));
     assert_eq!(resource["portcullis.policy.set"], gateway.status()["policy"]);
