@@ -90,6 +90,45 @@ fn every_metric_of_a_run() {
     assert_eq!(resource["portcullis.policy.set"], gateway.status()["policy"]);
 }
 
+/// Each message is a span, and each attempt at a server one below it.
+#[test]
+fn every_span_of_a_run() {
+    let Some(collector) = Collector::start() else { return };
+    let (gateway, _servers) = scripted(collector.of(Setup::new().shards(2)));
+    let sent = collector.seen_until("all spans are there", |sent| sent.spans().len() >= SPANS.len());
+    let mut all: Vec<String> = sent.spans().iter().map(|span| line(span, sent.spans())).collect();
+    all.sort();
+    assert_eq!(all, SPANS);
+    for span in sent.spans() {
+        assert!(span["begun"].as_u64() > Some(0) && span["begun"].as_u64() <= span["ended"].as_u64(), "{span}");
+        assert_eq!((span["trace"].as_str().map(str::len), &span["scope"]), (Some(32), &json!("portcullis")), "{span}");
+        let attributes = &span["attributes"];
+        let call = attributes["mcp.method.name"] == "tools/call";
+        assert_eq!(attributes.get("gen_ai.operation.name"), call.then_some(&json!("execute_tool")), "{span}");
+        assert_eq!(attributes["network.transport"], "tcp");
+        if span["kind"] == SERVER && call {
+            assert_eq!(attributes["portcullis.policy.set"], gateway.status()["policy"], "{span}");
+            assert!(attributes["portcullis.audit.seq"].is_i64(), "{span}");
+        }
+        if span["kind"] == CLIENT {
+            assert_eq!(attributes["server.address"], "127.0.0.1", "{span}");
+        }
+    }
+}
+
+/// A span in a line: whose it is, its name, its server, what it failed with, what was decided, and whose child it is.
+fn line(span: &Value, all: &[Value]) -> String {
+    let of = |key: &str| span["attributes"][key].as_str().unwrap_or("-").to_owned();
+    let parent = all.iter().find(|other| other["span"] == span["parent"] && other["trace"] == span["trace"]);
+    let parent = parent.map_or("-", |parent| parent["name"].as_str().unwrap_or_default());
+    let side = if span["kind"] == SERVER { "SERVER" } else { "CLIENT" };
+    let error = if span["status"] == 2 { "ERROR" } else { "UNSET" };
+    let (name, target, revision) = (&span["name"], of("portcullis.target"), of("mcp.protocol.version"));
+    let (failure, decision, reason) = (of("error.type"), of("portcullis.decision"), of("portcullis.decision.reason"));
+    let name = name.as_str().unwrap_or_default();
+    format!("{side} {name} @{target} {revision} {error} {failure} {decision} {reason} < {parent}")
+}
+
 /// All tool calls' own time that there is to be, once it is handed over.
 fn settled(gateway: &Gateway) -> f64 {
     let count = || -> f64 {
@@ -327,6 +366,11 @@ fn rotel_takes_it_too() {
 }
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// As OTLP numbers them.
+const SERVER: u64 = 2;
+/// See [`SERVER`].
+const CLIENT: u64 = 3;
+const SPANS: [&str; 0] = [];
 /// How many there are.
 const OPERATIONS: f64 = 17.0;
 /// As clients saw them. What is for no server in particular has none.
