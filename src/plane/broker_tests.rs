@@ -6,7 +6,6 @@ use std::time::Instant;
 
 use super::*;
 use crate::base::ids::ShardId;
-use crate::base::limits::TICK_MS;
 use crate::base::net::Network;
 use crate::config::snapshot::Prepared;
 use crate::config::{Grant, GuardSettings, Source, load};
@@ -14,7 +13,6 @@ use crate::gateway::credential;
 use crate::identity::caller::{Caller, Owner};
 use crate::identity::provider;
 use crate::identity::revoked::{Revocation, Revocations, Target};
-use crate::ledger::errands::Look;
 use crate::oauth::client::{ClientAuth, Proof};
 use crate::plane::publish::Press;
 use crate::plane::start::first_snapshot;
@@ -288,6 +286,37 @@ fn a_dead_endpoint_is_asked_ever_more_rarely_and_harms_nobody_else() {
     assert_eq!(world.health.servers()[0].credential.as_ref().unwrap().trouble, Some("unreachable"));
 }
 
+/// More servers have their tokens from one host that hangs than there are threads for all: another host's are fetched.
+#[test]
+fn a_host_that_hangs_holds_up_itself() {
+    let hangs = Endpoint::new(|_| (200, String::new(), Duration::from_secs(60)));
+    let lives = Endpoint::new(|_| good("t", 3600));
+    let mut grants: Vec<Arc<Grant>> = Vec::new();
+    for server in 0..ERRAND_THREADS / ERRANDS_AT_ONCE_MAX + 1 {
+        let scope = Some(format!("s{server}"));
+        grants.push(Arc::new(Grant { scope, ..Grant::clone(&hangs.grant()) }));
+    }
+    grants.push(lives.grant());
+    let world = World::new(&grants.iter().cloned().map(Credentials::Exchange).collect::<Vec<_>>());
+    let (last, begun) = (grants.len() - 1, Instant::now());
+    std::thread::scope(|scope| {
+        for (server, grant) in grants[..last].iter().enumerate() {
+            for number in 0..ERRANDS_AT_ONCE_MAX {
+                let (world, who) = (&world, caller(&format!("u{number}")));
+                scope.spawn(move || assert!(world.personal(server, grant, &who).is_err()));
+            }
+        }
+        until(|| hangs.asked() > 0, "the one that hangs is asked");
+        let asked = Instant::now();
+        for number in 0..20 {
+            world.personal(last, &grants[last], &caller(&format!("u{number}"))).unwrap();
+        }
+        assert!(asked.elapsed() < Duration::from_secs(3), "held up for {:?}", asked.elapsed());
+        assert!(hangs.asked() <= ERRANDS_AT_ONCE_MAX);
+    });
+    assert!(begun.elapsed() < Duration::from_secs(20), "and each is told in time: {:?}", begun.elapsed());
+}
+
 #[test]
 fn one_caller_that_is_declined_is_alone() {
     let endpoint = Endpoint::new(|form| match form.contains("token-of-eve") {
@@ -358,26 +387,6 @@ fn who_is_revoked_loses_its_token() {
     let key = credential::personal_key(world.digests[0], &grant, &bob);
     let kept = world.control.credentials.look(&key, clock().mono, || unreachable!("bob's is there"));
     assert!(matches!(kept, Look::Have(_)));
-}
-
-/// Waits for a token. In a word why there is none.
-fn obtain(
-    control: &Control,
-    key: &ErrandKey,
-    patience: Duration,
-    errand: impl Fn() -> TokenErrand,
-) -> Result<Arc<Issued>, &'static str> {
-    let until = clock().mono.plus_ms(u64::try_from(patience.as_millis()).unwrap_or(u64::MAX));
-    loop {
-        let now = clock().mono;
-        match control.credentials.look(key, now, &errand) {
-            Look::Have(issued) => return Ok(issued),
-            Look::Failed(word, _) => return Err(word),
-            Look::Full => return Err(BUSY),
-            Look::Wait if now >= until || control.life() == Life::Stop => return Err("timeout"),
-            Look::Wait => std::thread::sleep(Duration::from_millis(TICK_MS)),
-        }
-    }
 }
 
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -149,10 +149,16 @@ fn the_examples_are_sound() {
     let examples = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
     fs::create_dir(folder.path().join("teams")).expect("it can be made");
     fs::write(folder.path().join("jwks.json"), jwks).expect("it can be written");
-    for name in ["quickstart.yaml", "two-servers.yaml", "policy.yaml", "teams/records.yaml"] {
+    fs::create_dir(folder.path().join("secrets")).expect("it can be made");
+    for name in ["idp-client", "payments-token", "search-key", "crm-catalogue", "otlp-authorization"] {
+        fs::write(folder.path().join("secrets").join(name), "made-for-this-test\n").expect("it can be written");
+    }
+    let key = rcgen::KeyPair::generate().expect("a key can be made").serialize_pem();
+    fs::write(folder.path().join("secrets/client-key.pem"), key).expect("it can be written");
+    for name in ["quickstart.yaml", "two-servers.yaml", "policy.yaml", "fleet.yaml", "teams/records.yaml"] {
         fs::copy(examples.join(name), folder.path().join(name)).expect("it can be copied");
     }
-    for name in ["quickstart.yaml", "two-servers.yaml", "policy.yaml"] {
+    for name in ["quickstart.yaml", "two-servers.yaml", "policy.yaml", "fleet.yaml"] {
         let run = run(folder.path(), &["check", "--strict", "--config", name]);
         assert_eq!((run.status.and_then(|status| status.code()), run.stderr.as_str()), (Some(0), ""), "{name}");
     }

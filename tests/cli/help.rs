@@ -27,6 +27,7 @@ macro_rules! snapshots {
             verbs.extend(subcommands(&help("audit")).into_iter().map(|verb| format!("audit {verb}")));
             verbs.extend(subcommands(&help("pins")).into_iter().map(|verb| format!("pins {verb}")));
             verbs.extend(subcommands(&help("approvals")).into_iter().map(|verb| format!("approvals {verb}")));
+            verbs.extend(subcommands(&help("config")).into_iter().map(|verb| format!("config {verb}")));
             verbs.extend(subcommands(&help("policy")).into_iter().map(|verb| format!("policy {verb}")));
             for verb in verbs {
                 assert!(known.contains(&verb.as_str()), "{verb} has no snapshot of its help");
@@ -39,6 +40,8 @@ snapshots! {
     top: "",
     run_verb: "run",
     check: "check",
+    config: "config",
+    config_show: "config show",
     demo: "demo",
     token: "token",
     healthcheck: "healthcheck",

@@ -395,6 +395,12 @@ impl Gateway {
         lines.iter().filter(|line| line.contains(words)).count()
     }
 
+    /// Its latest lines for operators.
+    pub(crate) fn log(&self) -> String {
+        let lines = self.stderr.lock().unwrap_or_else(|held| held.into_inner());
+        lines.iter().flat_map(|line| [line.as_str(), "\n"]).collect()
+    }
+
     /// What it has counted under this name, of what happened or of what it dropped.
     #[track_caller]
     pub(crate) fn counted(&self, name: &str) -> u64 {
