@@ -166,10 +166,7 @@ async fn post(
     let result = match judged(shard, conn, body, &mut flight, read, session).await {
         Ok(Due::Call(recorded, restored)) => forward::serve(shard, conn, body, &mut flight, recorded, restored).await,
         Ok(Due::List(kind)) => Box::pin(lists::serve(shard, conn, &flight, kind, cursor.as_deref())).await,
-        Ok(Due::Nothing) => {
-            flight.figures.left.set(true);
-            accepted(shard, conn).await
-        }
+        Ok(Due::Nothing) => taken(shard, conn, &flight).await,
         Ok(Due::Here(here)) => Box::pin(route::answer(shard, conn, &flight, here)).await,
         Ok(Due::Home(home)) => {
             // It is counted where it is served.
@@ -187,6 +184,12 @@ async fn post(
     // Whatever it had taken is given back, whichever way it ended.
     flight.over(shard);
     result
+}
+
+/// It is taken, and goes no further.
+async fn taken(shard: &Shard, conn: &mut Conn, flight: &Flight) -> Result<Next, Refusal> {
+    flight.figures.left.set(true);
+    accepted(shard, conn).await
 }
 
 /// The way to the shard that has the connection which is this session at its server: HTTP+SSE (MCP 2024-11-05

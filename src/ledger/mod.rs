@@ -25,7 +25,7 @@ use crate::base::limits::{
 use crate::base::time::Now;
 use crate::session::journal::{self, JournalFault, Reader, Tail};
 use crate::session::ledger::{
-    Bounds, Claim, LedgerFault, Opened, Parting, Profile, SessionKey, Stripe, Terms, Upstream, Visit,
+    Bounds, Claim, LedgerFault, Lengths, Opened, Parting, Profile, SessionKey, Stripe, Terms, Upstream, Visit,
 };
 
 /// The sessions of all shards.
@@ -116,6 +116,14 @@ impl Ledger {
     #[must_use]
     pub fn len(&self) -> usize {
         self.len.load(Ordering::Relaxed)
+    }
+
+    /// How long those sessions lasted that have ended since the process began.
+    #[must_use]
+    pub fn lengths(&self) -> Lengths {
+        let mut all = Lengths::default();
+        self.stripes.iter().for_each(|stripe| all.add(lock(stripe).lengths()));
+        all
     }
 
     /// Whether there are none.

@@ -2,6 +2,7 @@
 //! a catalogue, or of a table of ours: no caller can make another series.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::config::InstanceSettings;
@@ -11,6 +12,7 @@ use crate::gateway::tally::{self, Section};
 use crate::identity::keyring::Standing;
 use crate::mcp::catalog::ListKind;
 use crate::record::meter::{Labels, OPERATION_NS, OVERHEAD_NS, OperationSeries, PENDING};
+use crate::session::ledger::LENGTHS_S;
 use crate::telemetry::family::{Families, Kind, Observed, bounds};
 use crate::telemetry::names;
 use crate::upstream::breaker::{State, View};
@@ -23,6 +25,7 @@ pub(super) fn families(control: &Control, health: &Health) -> Families {
     let snapshot = control.snapshot.load();
     let mut text = Families::default();
     operations(&mut text, &snapshot);
+    sessions(&mut text, &snapshot, control);
     decisions(&mut text, &snapshot, control);
     own_time(&mut text, control);
     shards(&mut text, control);
@@ -65,6 +68,30 @@ fn operations(text: &mut Families, snapshot: &Snapshot) {
         let transport = if programs.contains(&it.labels.server) { "pipe" } else { "tcp" };
         series(text, it, transport);
     });
+}
+
+/// Sessions that have ended, by the bounds that the operator wants.
+fn sessions(text: &mut Families, snapshot: &Snapshot, control: &Control) {
+    let help = "Sessions of clients that have ended, from their beginning, which is known to the second.";
+    text.family("mcp.server.session.duration", "s", Kind::Histogram, help);
+    let bounds: Arc<[f64]> = match &snapshot.settings.telemetry.session_buckets {
+        Some(bounds) => bounds.iter().map(|bound| whole(*bound)).collect(),
+        None => bounds(&OPERATION_NS),
+    };
+    for (revision, length) in control.ledger.lengths().each() {
+        let mut buckets = vec![0; bounds.len() + 1];
+        for (place, count) in length.buckets.iter().enumerate() {
+            let most = LENGTHS_S.get(place).map_or(f64::INFINITY, |bound| whole(*bound));
+            buckets[bounds.partition_point(|bound| *bound < most)] += count;
+        }
+        let labels = [(names::PROTOCOL_VERSION, revision.as_str()), (names::NETWORK_PROTOCOL, "http")];
+        text.series(&labels, Observed { bounds: bounds.clone(), buckets, sum: whole(length.sum_s) });
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "seconds of sessions stay far below what a float holds exactly")]
+fn whole(seconds: u64) -> f64 {
+    seconds as f64
 }
 
 fn decisions(text: &mut Families, snapshot: &Snapshot, control: &Control) {

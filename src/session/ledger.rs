@@ -212,6 +212,46 @@ pub struct Stripe {
     journal: Vec<u8>,
     /// It was too much: only a picture of the whole can follow.
     overrun: bool,
+    /// How long those lasted that have ended.
+    lengths: Lengths,
+}
+
+/// How long sessions lasted, by the revision that their clients spoke.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lengths([Length; Revision::ALL.len()]);
+
+/// How long sessions of one revision lasted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Length {
+    /// By bucket of [`LENGTHS_S`], not cumulative; the last one has no upper bound.
+    pub buckets: [u64; LENGTHS_S.len() + 1],
+    /// Of all of them, seconds.
+    pub sum_s: u64,
+}
+
+/// Upper bounds of sessions' lengths, seconds. When one began is known to the second.
+pub const LENGTHS_S: [u64; 15] = [0, 1, 2, 5, 10, 30, 60, 120, 300, 900, 3_600, 14_400, 43_200, 86_400, 604_800];
+
+impl Lengths {
+    fn count(&mut self, revision: Revision, length_s: u64) {
+        let length = &mut self.0[revision as usize];
+        length.buckets[LENGTHS_S.partition_point(|bound| *bound < length_s)] += 1;
+        length.sum_s = length.sum_s.saturating_add(length_s);
+    }
+
+    /// Adds those of another part of the whole.
+    pub fn add(&mut self, others: &Self) {
+        for (length, other) in self.0.iter_mut().zip(&others.0) {
+            length.buckets.iter_mut().zip(other.buckets).for_each(|(sum, count)| *sum += count);
+            length.sum_s = length.sum_s.saturating_add(other.sum_s);
+        }
+    }
+
+    /// Those of each revision that has any.
+    pub fn each(&self) -> impl Iterator<Item = (Revision, &Length)> {
+        let all = Revision::ALL.into_iter().map(|revision| (revision, &self.0[revision as usize]));
+        all.filter(|(_, length)| length.buckets.iter().any(|count| *count > 0))
+    }
 }
 
 /// What is remembered of one session.
@@ -264,7 +304,14 @@ impl Stripe {
             subscribed_bytes: 0,
             journal: Vec::new(),
             overrun: false,
+            lengths: Lengths::default(),
         }
+    }
+
+    /// How long those sessions lasted that have ended here since the process began.
+    #[must_use]
+    pub fn lengths(&self) -> &Lengths {
+        &self.lengths
     }
 
     /// Other bounds, from now on. Sessions beyond them stay until they end.
@@ -642,6 +689,7 @@ impl Stripe {
     fn close(&mut self, at: u32, now_s: u64) -> Option<Record> {
         let record = self.remove(at, now_s)?;
         let (key, issued_s) = (record.key, record.terms.issued_s);
+        self.lengths.count(record.terms.revision, now_s.saturating_sub(issued_s));
         self.note(|out| journal::write_ended(out, key.owner.0[0], &key.nonce, issued_s));
         Some(record)
     }
@@ -918,6 +966,11 @@ mod tests {
         stripe.not_opened(&key, 1, 4);
         assert_eq!(stripe.claim(&key, 1, 3, now(1012)), Claim::Lead { epoch: 5 });
         assert!(stripe.end(&key, 1000, 1013).is_some());
+        let ended = |(revision, length): (Revision, &Length)| (revision, length.buckets, length.sum_s);
+        let lengths: Vec<_> = stripe.lengths().each().map(ended).collect();
+        let mut buckets = [0; LENGTHS_S.len() + 1];
+        buckets[5] = 1;
+        assert_eq!(lengths, [(terms(1000).revision, buckets, 13)]);
         assert_eq!(stripe.opened(&key, upstream(5, b"c")), Opened::Ended);
         assert_eq!(stripe.claim(&key, 1, 3, now(1013)), Claim::Ended);
     }
