@@ -8,6 +8,7 @@ mod conformance;
 mod demo;
 mod faults;
 mod floors;
+mod observability;
 mod idps;
 mod oauth;
 mod pairs;

@@ -73,8 +73,7 @@ impl Provider {
     fn new(name: &'static str) -> Self {
         let of: Value = serde_json::from_str(&read(&format!("tests/idps/{name}.json"))).expect("it is JSON");
         let issuer = of["issuer"].as_str().expect("an issuer");
-        let all = snippets();
-        let mut fitting = all.iter().map(|it| loaded(it)).filter(|it| *it.issuers[0].issuer == *issuer);
+        let mut fitting = snippets().into_iter().map(|it| loaded(&it)).filter(|it| *it.issuers[0].issuer == *issuer);
         let settings = fitting.next().unwrap_or_else(|| panic!("README.md has no snippet for {issuer}"));
         assert!(fitting.next().is_none(), "two snippets for {issuer}");
         let pem = read("tests/idps/signing-key.pem");

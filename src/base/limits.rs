@@ -424,6 +424,20 @@ pub const SHOWN_CHECK_MS: u64 = 1_000;
 pub const SHOWN_RETRY_MS: u64 = 1_000;
 /// A token that its server refuses is fetched anew once in so long, milliseconds.
 pub const CREDENTIAL_KEPT_MS: u64 = 10_000;
+/// What servers have shown callers of their lists, in all.
+pub const VIEWS_MAX: usize = 8_192;
+/// Looks at lists in callers' names that wait for the plane.
+pub const VIEWS_WAITING_MAX: usize = 1_024;
+/// Threads that look.
+pub const VIEW_THREADS: usize = 4;
+/// A message waits so long for such a look, milliseconds.
+pub const VIEW_WAIT_MS_MAX: u64 = 10_000;
+/// One that came to nothing is tried again after so long, milliseconds.
+pub const VIEW_FAILED_MS: u64 = 2_000;
+/// What one has brought is in a snapshot after so long at most, milliseconds.
+pub const VIEW_PUBLISHED_MS_MAX: u64 = 2_000;
+/// Threads that wait for errands look that often whether they are to end, milliseconds.
+pub const ERRAND_TAKE_MS: u64 = 200;
 /// What a server is told of a caller in one field, bytes.
 pub const IDENTITY_VALUE_BYTES_MAX: usize = 4_096;
 
@@ -951,6 +965,7 @@ pub const DEMO_OUTCOME_MS_MAX: u64 = 250;
 pub const DEMO_TOKEN_S: u64 = 12 * 60 * 60;
 
 const _: () = assert!(HEAD_BYTES_MAX <= BUFFER_BYTES, "a whole head fits one pooled buffer");
+const _: () = assert!(FIELD_VALUE_BYTES_MAX <= TRACE_FIELD_BYTES_MAX, "what came in a field may go on in one");
 const _: () = assert!(FIELD_VALUE_BYTES_MAX < HEAD_BYTES_MAX, "one value cannot fill the head");
 const _: () = assert!(TOKEN_BYTES_MAX <= FIELD_VALUE_BYTES_MAX, "a token fits its field");
 const _: () = assert!(

@@ -18,6 +18,7 @@ use crate::config::raw::Node;
 use crate::config::shape::{join, quoted};
 use crate::identity::keys::Algorithm;
 use crate::oauth::client::{ClientAuth, Proof, SigningKey};
+use crate::oauth::guard::{self, UrlFault};
 
 /// What may be fetched from, as `private` and `ca` of a block say it.
 pub(crate) fn guard(node: &Node, path: &str, files: Files<'_>, faults: &mut Faults) -> GuardSettings {
@@ -89,7 +90,13 @@ pub(crate) fn fetchable(text: &str, guard: &GuardSettings) -> Result<Url, &'stat
         _ => &[],
     };
     let allowed = local.iter().any(|address| guard.private.iter().any(|network| network.holds(*address)));
-    if url.scheme() == "http" && !allowed { Err(PLAIN) } else { Ok(url) }
+    if url.scheme() == "http" && !allowed {
+        return Err(PLAIN);
+    }
+    match guard::place(url.as_str(), &guard.private) {
+        Err(UrlFault::Address) => Err(ELSEWHERE),
+        _ => Ok(url),
+    }
 }
 
 /// Who the gateway is at an authorization server. `must` says why it has to prove it; `None` where it may be a public
@@ -224,6 +231,7 @@ pub(crate) fn is_shown_or_blank(b: u8) -> bool {
 
 const USER: &str = "has a user, a password or a #fragment";
 const NO_URL: &str = "is not an https URL";
+const ELSEWHERE: &str = "leads to an address that is not public, and `private` does not name its network";
 const PLAIN: &str = "is an http URL: what it is asked and what it answers could be read and changed on the way";
 const PLAIN_HINT: &str = "write https://…; http is for this machine alone, where `private` names it: [127.0.0.1/32]";
 
@@ -243,7 +251,10 @@ mod tests {
         };
         check("https://idp.example.com", &[], Ok("https://idp.example.com/"));
         check("https://IDP.example.com:443/a?b", &[], Ok("https://idp.example.com/a?b"));
-        check("https://10.0.0.1/", &[], Ok("https://10.0.0.1/"));
+        check("https://10.0.0.1/", &[], Err(ELSEWHERE));
+        check("https://10.0.0.1/", &["10.0.0.0/8"], Ok("https://10.0.0.1/"));
+        check("https://localhost/", &[], Err(ELSEWHERE));
+        check("https://[::ffff:127.0.0.1]/", &[], Err(ELSEWHERE));
         check("http://idp.example.com/", &["0.0.0.0/0", "::/0"], Err(PLAIN));
         check("http://127.0.0.1:1/", &[], Err(PLAIN));
         check("http://127.0.0.1:1/", &["10.0.0.0/8"], Err(PLAIN));

@@ -150,7 +150,10 @@ async fn one(
             Ok(())
         }
         // A batch is at home where any of it has to be.
-        Ok(Due::Nothing | Due::Home(_) | Due::Listen(_)) => Ok(()),
+        Ok(due @ (Due::Nothing | Due::Home(_) | Due::Listen(_))) => {
+            flight.figures.left.set(matches!(due, Due::Nothing));
+            Ok(())
+        }
         Err(refusal) => Err(refusal),
     };
     let result = result.map_err(|refusal| flight.answering(shard, refusal, shape));

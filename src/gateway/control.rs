@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use arc_swap::ArcSwap;
 
 use crate::base::ids::ShardId;
-use crate::base::limits::{CREDENTIALS_MAX, ERRANDS_MAX, INTROSPECTIONS_MAX, INTROSPECTIONS_WAITING_MAX};
+use crate::base::limits::{
+    CREDENTIALS_MAX, ERRANDS_MAX, INTROSPECTIONS_MAX, INTROSPECTIONS_WAITING_MAX, VIEWS_MAX, VIEWS_WAITING_MAX,
+};
 use crate::config::snapshot::Snapshot;
 use crate::ledger::Ledger;
 use crate::ledger::approvals::Approvals;
@@ -22,6 +24,7 @@ use super::keydesk::KeyDesk;
 use super::mail::Mail;
 use super::spans::Spans;
 use super::tally::Tally;
+use super::view::{View, ViewErrand};
 
 /// Shared by the plane and all shards.
 #[derive(Debug)]
@@ -40,6 +43,8 @@ pub struct Control {
     pub approvals: Arc<Approvals>,
     /// Tokens for servers.
     pub credentials: Errands<TokenErrand, Arc<Issued>>,
+    /// What servers show callers of their lists.
+    pub views: Errands<ViewErrand, Arc<View>>,
     /// What issuers say of opaque tokens.
     pub introspections: Errands<Inquiry, Arc<Judged>>,
     /// Looks at issuers' keys that shards ask for.
@@ -112,6 +117,7 @@ impl Control {
             counts: Arc::new(Counts::new(clock())),
             approvals: Arc::default(),
             credentials: Errands::new(CREDENTIALS_MAX, ERRANDS_MAX),
+            views: Errands::new(VIEWS_MAX, VIEWS_WAITING_MAX),
             introspections: Errands::new(INTROSPECTIONS_MAX, INTROSPECTIONS_WAITING_MAX),
             key_desk: KeyDesk::default(),
             tally: Tally::new(shards),

@@ -36,19 +36,34 @@ pub fn shared_errand(server: u64, grant: &Arc<Grant>) -> TokenErrand {
 #[must_use]
 pub fn personal_key(server: u64, grant: &Grant, caller: &Caller) -> ErrandKey {
     let mut hash = begin(b"personal", server, &grant.mark());
+    who(&mut hash, caller);
+    finish(&mut hash)
+}
+
+/// What a server has shown a caller of its lists is found by: as [`personal_key`], whatever is shown there for it.
+#[must_use]
+pub fn view_key(server: u64, caller: &Caller) -> ErrandKey {
+    let mut hash = digest::Context::new(&digest::SHA256);
+    hash.update(b"portcullis view 1");
+    hash.update(&server.to_be_bytes());
+    who(&mut hash, caller);
+    finish(&mut hash)
+}
+
+/// All that tells one caller from another, and nothing that tells its tokens from each other.
+fn who(hash: &mut digest::Context, caller: &Caller) {
     hash.update(&caller.owner.0);
     // Sorted by name. As they were written: two numbers that one type cannot tell apart are two.
     match serde_json::from_slice::<BTreeMap<String, &RawValue>>(&caller.claims) {
         Ok(claims) => {
             for (name, value) in claims.iter().filter(|(name, _)| !OF_ONE_TOKEN.contains(&name.as_str())) {
-                part(&mut hash, name.as_bytes());
-                part(&mut hash, value.get().as_bytes());
+                part(hash, name.as_bytes());
+                part(hash, value.get().as_bytes());
             }
         }
         // They were read before. If they cannot be now, nothing is shared.
-        Err(_) => part(&mut hash, &caller.token),
+        Err(_) => part(hash, &caller.token),
     }
-    finish(&mut hash)
 }
 
 /// What the plane is asked for where nothing is there by [`personal_key`]. `token`: the caller's own, as it came behind

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use smallvec::SmallVec;
@@ -32,10 +33,12 @@ use super::question::Reply;
 use super::refusal::{Kind, Refusal};
 use super::sessions::{self, Change, Live};
 use super::shard::{Held, Shard};
+use super::shown::Lack;
 use super::stakes::{Came, Stakes};
 use super::tally::Count;
 use super::tap::Tap;
 use super::traced::{self, Traced};
+use super::view::View;
 
 /// A request's id as JSON text.
 pub(super) type IdBytes = SmallVec<[u8; 32]>;
@@ -65,6 +68,10 @@ pub(super) struct Flight {
     pub(super) epoch: u32,
     /// What was due for it at its server when it went there.
     pub(super) shown: Option<Rc<Shown>>,
+    /// What its caller was shown by servers that know their callers.
+    pub(super) views: SmallVec<[(ServerId, Arc<View>); 1]>,
+    /// Why what one of them shows it is not known.
+    pub(super) unseen: Option<Box<(ServerId, Lack)>>,
     /// The instance that it went to last, by its digest; 0 before it went anywhere.
     pub(super) instance: u64,
     /// It has one of its server's seats.

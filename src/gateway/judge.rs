@@ -106,6 +106,12 @@ impl<'a> Judge<'a> {
         if !matches!(call.subject, Object::None) && !snapshot.catalog.known(*server) {
             return Err(self.refused(&call, &[], Kind::CatalogUnknown));
         }
+        if matches!(call.subject, Object::Tool(_) | Object::Prompt(_) | Object::CompletePrompt(_))
+            && let Some(refusal) = self.flight.unseen()
+        {
+            self.write(&call, &[], refusal.kind.row().word);
+            return Err(refusal);
+        }
         let scene = self.scene();
         if let Object::Listen(_) = call.subject {
             let decided = decide::decide_listen(&snapshot.table, caller, *task, *server, call, &scene);
@@ -118,7 +124,9 @@ impl<'a> Judge<'a> {
             Some(name) => name,
             None => std::str::from_utf8(written).expect("the scanner passed UTF-8 only"),
         };
-        let decided = decide::decide(&snapshot.table, caller, *task, *server, call, name, &scene);
+        // What its caller was not shown is as if it were not there.
+        let seen = if self.flight.sees_called(&call.subject, name) { name } else { "" };
+        let decided = decide::decide(&snapshot.table, caller, *task, *server, call, seen, &scene);
         let item = match &decided {
             Ok(Leave::Go(permit)) => permit.item(),
             Ok(Leave::Held(held)) => held.item(),

@@ -124,22 +124,25 @@ impl Lack {
 }
 
 impl KeyDesk {
-    /// These issuers, whose keys are fetched, are all there are from now on. Those that were there stay as they are.
-    pub fn keep(&self, issuers: impl Iterator<Item = Arc<str>>) {
+    /// These issuers, whose keys are fetched, are all there are from now on; with whether what is known of them is still
+    /// of the same source.
+    pub fn keep(&self, issuers: impl Iterator<Item = (Arc<str>, bool)>) {
         let mut inside = self.inside();
         let before = std::mem::take(&mut inside.rows);
-        let row = |issuer: Arc<str>| {
-            let known = before.iter().find(|row| row.issuer == issuer).cloned();
-            known.unwrap_or_else(|| Row {
+        let row = |(issuer, same): (Arc<str>, bool)| {
+            let known = before.iter().find(|row| row.issuer == issuer);
+            let turns = known.map_or(0, |row| row.turns + 1);
+            let new = Row {
                 issuer,
                 asked: false,
                 looking: None,
                 last: None,
                 seen: None,
-                turns: 0,
+                turns,
                 published: 0,
                 next: Moment(0),
-            })
+            };
+            known.filter(|_| same).cloned().unwrap_or(new)
         };
         inside.rows = issuers.map(row).collect();
     }
@@ -243,9 +246,12 @@ impl KeyDesk {
 
 /// Whole seconds until then: one at least.
 fn seconds(then: Moment, now: Now) -> u32 {
-    u32::try_from(then.since(now.mono).as_millis().div_ceil(1000)).unwrap_or(u32::MAX).max(1)
+    let seconds = then.since(now.mono).as_millis().div_ceil(1000);
+    u32::try_from(seconds).unwrap_or(u32::MAX).clamp(1, RETRY_S_MAX)
 }
 
+/// Nobody is told to stay away for longer, seconds.
+const RETRY_S_MAX: u32 = 60;
 /// When a look takes longer than anybody waits for it, seconds.
 const LATE_RETRY_S: u32 = 2;
 
@@ -259,7 +265,7 @@ mod tests {
 
     fn desk() -> KeyDesk {
         let desk = KeyDesk::default();
-        desk.keep([Arc::from("idp")].into_iter());
+        desk.keep([(Arc::from("idp"), true)].into_iter());
         desk
     }
 
@@ -323,9 +329,13 @@ mod tests {
         let desk = desk();
         desk.begin("idp", at(0));
         desk.end("idp", Some(3), at(1_000).mono);
-        desk.keep([Arc::from("other"), Arc::from("idp")].into_iter());
+        desk.keep([(Arc::from("other"), false), (Arc::from("idp"), true)].into_iter());
         assert_eq!(desk.turns("idp"), Some(1), "what is known stays");
-        desk.keep([Arc::from("other")].into_iter());
+        assert_eq!(ask(&desk, Lack::Keys, 10, 10), Word::Found(Found::Again));
+        desk.keep([(Arc::from("other"), true), (Arc::from("idp"), false)].into_iter());
+        assert_eq!(desk.turns("idp"), Some(2), "whoever waits looks again");
+        assert_eq!(ask(&desk, Lack::Keys, 10, 10), Word::Wait(2), "nothing is known of another source");
+        desk.keep([(Arc::from("other"), true)].into_iter());
         assert_eq!(desk.turns("idp"), None);
         assert_eq!(ask(&desk, NEW, 0, 0), Word::Found(Found::Unknown), "a file has what it has");
         assert_eq!(ask(&desk, Lack::Keys, 0, 0), Word::Found(Found::Missing(LATE_RETRY_S)));

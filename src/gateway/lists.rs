@@ -14,7 +14,7 @@ use crate::http::sse::{self, Event};
 use crate::jsonrpc::Member;
 use crate::jsonrpc::text;
 use crate::mcp::call::Call;
-use crate::mcp::catalog::{CatalogState, ListKind, write_list_result};
+use crate::mcp::catalog::{CatalogState, Item, ListKind, write_list_result};
 use crate::policy::decide::listed;
 use crate::upstream::state::ServerState;
 
@@ -62,6 +62,9 @@ pub(super) fn page(
     if flight.is_merged() {
         return merged::page(shard, flight, kind, cursor);
     }
+    if let Some(refusal) = flight.unseen() {
+        return Err(refusal);
+    }
     let Some(offered) = flight.offer(flight.server) else {
         return Err(Kind::CatalogUnknown.into());
     };
@@ -70,7 +73,9 @@ pub(super) fn page(
         return Err(Kind::CursorInvalid.into());
     }
     let (table, caller) = (&flight.snapshot.table, &flight.caller);
-    let shown = listing.items.iter().filter(|item| listed(table, caller, flight.task, flight.server, kind, item));
+    let seen = |item: &&Item| flight.sees(flight.server, kind, &item.name);
+    let shown = listing.items.iter().filter(seen);
+    let shown = shown.filter(|item| listed(table, caller, flight.task, flight.server, kind, item));
     let mut body = flight.begin_result();
     let ttl_ms = listing.ttl_ms.unwrap_or(0);
     write_list_result(&mut body, kind, flight.era, shown, ttl_ms, offered.server_info.as_deref());
@@ -120,6 +125,10 @@ pub(super) async fn fresh(shard: &Shard, flight: &mut Flight, call: &Call, body:
 fn awaited(flight: &Flight, call: &Call, body: &[u8]) -> SmallVec<[(Arc<ServerState>, u64); 1]> {
     let snapshot = &flight.snapshot;
     let behind = |server: ServerId| {
+        if flight.is_viewed(server) {
+            // What its caller sees of it was looked at for that alone.
+            return None;
+        }
         let state = snapshot.states.get(server.index())?;
         let announced = state.poke.announced();
         (state.poke.fresh() < announced).then(|| (state.clone(), announced))

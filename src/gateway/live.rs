@@ -493,6 +493,8 @@ impl Feed {
             id: None,
             method: None,
             shown: None,
+            views: SmallVec::new(),
+            unseen: None,
             instance: 0,
             seated: Cell::new(false),
             epoch: part.upstream.get(),

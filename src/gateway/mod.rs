@@ -51,5 +51,6 @@ mod stream;
 pub mod tally;
 mod tap;
 mod traced;
+pub mod view;
 mod watch;
 pub mod words;

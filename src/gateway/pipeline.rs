@@ -38,7 +38,7 @@ use super::route::{self, Routed};
 use super::sessions::{Live, Restored};
 use super::shard::{Held, Shard};
 use super::tally::Count;
-use super::{batch, cors, forward, gate, listen, lists, public, session, sessions, sse, traced};
+use super::{batch, cors, forward, gate, listen, lists, public, session, sessions, sse, traced, view};
 
 /// Who asks, where, and under which configuration.
 pub(super) struct Asked {
@@ -166,7 +166,10 @@ async fn post(
     let result = match judged(shard, conn, body, &mut flight, read, session).await {
         Ok(Due::Call(recorded, restored)) => forward::serve(shard, conn, body, &mut flight, recorded, restored).await,
         Ok(Due::List(kind)) => Box::pin(lists::serve(shard, conn, &flight, kind, cursor.as_deref())).await,
-        Ok(Due::Nothing) => accepted(shard, conn).await,
+        Ok(Due::Nothing) => {
+            flight.figures.left.set(true);
+            accepted(shard, conn).await
+        }
         Ok(Due::Here(here)) => Box::pin(route::answer(shard, conn, &flight, here)).await,
         Ok(Due::Home(home)) => {
             // It is counted where it is served.
@@ -212,11 +215,7 @@ pub(super) async fn judged(
     flight.task = Judge::new(shard, conn, body, flight).task(&call)?;
     let looked_up = call.method.is_some_and(|method| method.list.is_some() || method.subject != methods::Subject::None);
     if looked_up {
-        let current = lists::fresh(shard, flight, &call, conn.body_bytes(body)).await;
-        if let Some(current) = current {
-            Box::pin(renew(shard, conn, flight, current)).await?;
-            flight.task = Judge::new(shard, conn, body, flight).task(&call)?;
-        }
+        find_out(shard, conn, body, flight, &call).await?;
     }
     rated(&Judge::new(shard, conn, body, flight), flight, &call)?;
     if let Some(kind) = call.method.and_then(|method| method.list) {
@@ -265,6 +264,24 @@ pub(super) async fn judged(
     Ok(Due::Call(recorded, restored))
 }
 
+/// Waits for what the plane is finding out about the servers that a message is for. Where other settings have come
+/// meanwhile it is asked anew under these, once.
+async fn find_out(shard: &Shard, conn: &Conn, body: &Body, flight: &mut Flight, call: &Call) -> Result<(), Refusal> {
+    for _ in 0..2 {
+        let mut other = None;
+        if flight.snapshot.prepared.keeps_tokens {
+            other = view::look(shard, flight, call, conn.body_bytes(body)).await;
+        }
+        if other.is_none() {
+            other = lists::fresh(shard, flight, call, conn.body_bytes(body)).await;
+        }
+        let Some(current) = other else { break };
+        Box::pin(renew(shard, conn, flight, current)).await?;
+        flight.task = Judge::new(shard, conn, body, flight).task(call)?;
+    }
+    Ok(())
+}
+
 /// Asks the rates about a request that no rule's limits or scopes are about. Notifications and answers end what is under
 /// way: no rate keeps them out.
 fn rated(judge: &Judge<'_>, flight: &Flight, call: &Call) -> Result<(), Refusal> {
@@ -295,6 +312,8 @@ async fn renew(shard: &Shard, conn: &Conn, flight: &mut Flight, snapshot: Rc<Hel
         return Err(Kind::NotFound.into());
     }
     flight.caller = caller;
+    // What was seen of servers is known by their ids.
+    flight.views.clear();
     // Nor does the number of a task mean anything under these, until the message is asked for it again.
     flight.task = ActiveTask::None;
     // What has no server yet gets one under these settings.
@@ -422,6 +441,8 @@ impl Asked {
             session: None,
             epoch: 0,
             shown: None,
+            views: SmallVec::new(),
+            unseen: None,
             instance: 0,
             seated: Cell::new(false),
             opted: Opted::default(),

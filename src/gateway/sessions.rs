@@ -480,7 +480,13 @@ async fn open(shard: &Shard, flight: &Flight, live: &Live, epoch: u32) -> In {
     let (mut opened, mut instance) = (Err(In::Unreachable), 0);
     while let Some(lane) = lanes.next(shard) {
         instance = lane.instance.digest;
+        let span = traced::opening(shard, flight, &lane);
         opened = Box::pin(shake_hands(shard, flight, live, known.as_ref(), &lane, until)).await;
+        if let Some(span) = span {
+            let failure =
+                opened.as_ref().err().map(|came| if *came == In::Unreachable { "unreachable" } else { "invalid" });
+            span.end(shard, failure);
+        }
         if !matches!(opened, Err(In::Unreachable)) || shard.timers.now().mono >= until {
             break;
         }

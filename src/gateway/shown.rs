@@ -33,6 +33,7 @@ use super::live::Who;
 use super::refusal::{Kind, Refusal};
 use super::relay::withheld;
 use super::shard::{Held, Shard};
+use super::view::View;
 use super::words;
 
 /// Whom a message is for.
@@ -64,6 +65,8 @@ pub(super) enum Lack {
     Anonymous,
     /// What the server is to be told in this field cannot be written there.
     Unfit(Arc<str>),
+    /// What the server shows this caller of its lists is not known.
+    Unseen,
     /// It could not be fetched; worth another try after so long, milliseconds.
     Unavailable(u64),
 }
@@ -92,6 +95,8 @@ struct Card {
     shown: Rc<Shown>,
     /// What was fetched for it.
     token: Option<Token>,
+    /// What the server has shown its caller; looked for again then.
+    view: Option<(Arc<View>, Moment)>,
     /// Whether it still holds is looked at again then.
     until: Moment,
 }
@@ -142,6 +147,12 @@ impl Cards {
     fn token(&self, key: &CardKey, shown: &Rc<Shown>) -> Option<&Token> {
         let card = self.young.get(key).or_else(|| self.old.get(key))?;
         card.token.as_ref().filter(|_| Rc::ptr_eq(&card.shown, shown))
+    }
+
+    /// The view of it.
+    fn view(&self, epoch: u64, key: &CardKey, now: Moment) -> Option<Arc<View>> {
+        let card = self.young.get(key).filter(|_| self.epoch == epoch)?;
+        card.view.as_ref().filter(|(_, until)| now < *until).map(|(view, _)| view.clone())
     }
 
     fn forget(&mut self, key: &CardKey) {
@@ -303,7 +314,7 @@ fn made(shard: &Shard, snapshot: &Held, server: ServerId, whom: Whom<'_>, token:
     let soon = now.plus_ms(SHOWN_CHECK_MS);
     let until = token.as_ref().map_or(NEVER, |token| token.issued.fresh.max(soon).min(token.issued.until));
     let shows = snapshot.prepared.servers[server.index()].shows;
-    let card = Card { shown: shown.clone(), token, until };
+    let card = Card { shown: shown.clone(), token, view: None, until };
     shard.cards.borrow_mut().put(snapshot.settings_epoch, card_key(server, shows, whom), card, now);
     Ok(Some(shown))
 }
@@ -421,6 +432,24 @@ fn card_key(server: ServerId, shows: Shows, whom: Whom<'_>) -> CardKey {
     }
 }
 
+/// What a server has shown the caller of its lists, as far as this shard knows.
+pub(super) fn view_of(shard: &Shard, snapshot: &Snapshot, server: ServerId, whom: Whom<'_>) -> Option<Arc<View>> {
+    let key = card_key(server, snapshot.prepared.servers[server.index()].shows, whom);
+    shard.cards.borrow().view(snapshot.settings_epoch, &key, shard.timers.last().mono)
+}
+
+/// Keeps that for a moment.
+pub(super) fn keep_view(shard: &Shard, snapshot: &Snapshot, server: ServerId, whom: Whom<'_>, view: &Arc<View>) {
+    let key = card_key(server, snapshot.prepared.servers[server.index()].shows, whom);
+    let until = shard.timers.last().mono.plus_ms(SHOWN_CHECK_MS);
+    let mut cards = shard.cards.borrow_mut();
+    if cards.epoch == snapshot.settings_epoch
+        && let Some(card) = cards.young.get_mut(&key)
+    {
+        card.view = Some((view.clone(), until));
+    }
+}
+
 /// A server has refused what it was shown for `whom`. A token that was fetched is fetched anew for the next call, unless
 /// that was done just now: a server that refuses everything makes nobody fetch all the time.
 pub(super) fn refused_by(shard: &Shard, snapshot: &Held, server: ServerId, whom: Whom<'_>, shown: Option<&Rc<Shown>>) {
@@ -459,8 +488,17 @@ impl Flight {
 
     /// What it is answered with where what is due at its server is not to be had; recorded.
     pub(super) fn lacks(&self, shard: &Shard, lack: &Lack) -> Refusal {
+        let refusal = self.worded(lack);
+        let code = refusal.kind.row().code;
+        end(shard, self, Ended { code, ..Ended::of(Status::Unreachable, refusal.status()) });
+        refusal
+    }
+
+    /// The same, in words.
+    pub(super) fn worded(&self, lack: &Lack) -> Refusal {
         let server = &self.snapshot.settings.servers[self.server.index()].name;
-        let refusal = match lack {
+        match lack {
+            Lack::Unseen => Refusal::from(Kind::CatalogUnknown).recorded(),
             Lack::Anonymous => self.reasoned(Kind::CredentialAbsent).saying(format!(
                 "The server '{server}' is only called with a token of the caller's own, and this request came without one."
             )),
@@ -473,10 +511,7 @@ impl Flight {
                  in {} s.",
                 words::seconds(*retry_ms)
             )),
-        };
-        let code = refusal.kind.row().code;
-        end(shard, self, Ended { code, ..Ended::of(Status::Unreachable, refusal.status()) });
-        refusal
+        }
     }
 }
 

@@ -230,7 +230,7 @@ pub(super) fn attempt(shard: &Shard, flight: &Flight, lane: &Lane<'_>, upstream:
     }
     trace.attempts = trace.attempts.saturating_add(1);
     let context = Context { span: shard.dice.span(), ..trace.server.context };
-    let mut event = sent(shard, &flight.snapshot, flight.server, lane, context, &trace.server.context, now);
+    let mut event = sent(&flight.snapshot, flight.server, lane, context, &trace.server.context, now);
     event.method = method_of(flight);
     event.attempt = trace.attempts;
     event.executes_tool = trace.server.executes_tool;
@@ -250,7 +250,6 @@ pub(super) fn attempt(shard: &Shard, flight: &Flight, lane: &Lane<'_>, upstream:
 
 /// A span of what goes to a server.
 fn sent(
-    shard: &Shard,
     snapshot: &Held,
     server: ServerId,
     lane: &Lane<'_>,
@@ -276,7 +275,6 @@ fn sent(
         event.texts.push(Slot::Address, host);
         event.port = port;
     }
-    debug_assert!(shard.spans.is_some() || cfg!(test), "a shard has the writing end of its ring");
     event
 }
 
@@ -330,18 +328,18 @@ pub(super) fn attempted(shard: &Shard, flight: &Flight, fault: UpstreamFault) {
     }
     let trace = &mut *trace.borrow_mut();
     if let Some(mut client) = trace.client.take() {
-        client.fails(Failure::Word(word_of(fault, flight.is_cancelled(shard))));
+        client.fails(Failure::Word(fault_word(fault)));
         client.ended_ns = trace.anchor.unix_ns(shard.timers.now().mono);
         emit(shard, client);
     }
 }
 
-fn word_of(fault: UpstreamFault, cancelled: bool) -> &'static str {
+/// What a fault is called.
+pub(super) fn fault_word(fault: UpstreamFault) -> &'static str {
     match fault {
         UpstreamFault::Unreachable | UpstreamFault::Untrusted | UpstreamFault::NoAddress => "unreachable",
         UpstreamFault::Timeout => "timeout",
         UpstreamFault::BadAnswer => "invalid",
-        UpstreamFault::Abandoned if cancelled => "cancelled",
         UpstreamFault::Abandoned | UpstreamFault::Withdrawn => "cancelled",
         UpstreamFault::Cut | UpstreamFault::NoBuffer | UpstreamFault::Unhealthy { .. } => "cut",
     }
@@ -457,11 +455,6 @@ pub(super) fn fields(shard: &Shard, conn: &Conn, flight: &Flight) -> Fields {
         let trace = trace.borrow();
         fields.traceparent = trace.client.as_ref().map(|client| client.context.write());
         fields.tracestate = Some(trace.state.clone());
-    } else if let Some(state) = conn.head.get(conn.bytes(), Known::Tracestate)
-        && state.len() > TRACE_FIELD_BYTES_MAX
-    {
-        shard.count(Count::ContextsTooLong);
-        fields.tracestate = Some(Box::default());
     }
     if let Some(baggage) = conn.head.get(conn.bytes(), Known::Baggage) {
         let kept = std::str::from_utf8(baggage).map_or(context::Kept::None, |it| context::kept(it, &telemetry.baggage));
@@ -564,6 +557,17 @@ pub(super) fn lasts(shard: &Shard, flight: &mut Flight) -> Option<Box<Lasting>> 
     Some(Box::new(Lasting { anchor: trace.anchor, event: trace.server }))
 }
 
+/// A session is about to be opened at a server for a message that waits for it.
+pub(super) fn opening(shard: &Shard, flight: &Flight, lane: &Lane<'_>) -> Option<Box<Lasting>> {
+    let trace = flight.trace.as_ref()?.borrow();
+    let now = trace.anchor.unix_ns(shard.timers.now().mono);
+    let context = Context { span: shard.dice.span(), ..trace.server.context };
+    let mut event = sent(&flight.snapshot, flight.server, lane, context, &trace.server.context, now);
+    (event.method, event.revision) = ("initialize", flight.revision.as_str());
+    event.texts.push(Slot::State, &trace.state);
+    Some(Box::new(Lasting { anchor: trace.anchor, event }))
+}
+
 /// What the parts of a stream of several servers have in common.
 #[derive(Debug)]
 pub(super) struct Fan {
@@ -585,7 +589,7 @@ impl Fan {
     pub(super) fn attempt(&self, shard: &Shard, snapshot: &Held, server: ServerId, lane: &Lane<'_>) -> Box<Lasting> {
         let now = self.anchor.unix_ns(shard.timers.now().mono);
         let context = Context { span: shard.dice.span(), ..self.context };
-        let mut event = sent(shard, snapshot, server, lane, context, &self.context, now);
+        let mut event = sent(snapshot, server, lane, context, &self.context, now);
         (event.method, event.revision) = ("subscriptions/listen", Revision::R2026_07_28.as_str());
         push_id(&mut event, &self.id);
         event.texts.push(Slot::State, &self.state);
@@ -607,9 +611,4 @@ pub(super) fn asked_for(
     let mut out = Vec::with_capacity(body.len() + new.len());
     crate::jsonrpc::edit::splice(&body, &[(place, &new)], &mut out);
     (out, parent)
-}
-
-/// What a fault is called at the end of a part.
-pub(super) fn fault_word(fault: UpstreamFault) -> &'static str {
-    word_of(fault, false)
 }

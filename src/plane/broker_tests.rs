@@ -288,6 +288,37 @@ fn a_dead_endpoint_is_asked_ever_more_rarely_and_harms_nobody_else() {
     assert_eq!(world.health.servers()[0].credential.as_ref().unwrap().trouble, Some("unreachable"));
 }
 
+/// More servers have their tokens from one host that hangs than there are threads for all: another host's are fetched.
+#[test]
+fn a_host_that_hangs_holds_up_itself() {
+    let hangs = Endpoint::new(|_| (200, String::new(), Duration::from_secs(60)));
+    let lives = Endpoint::new(|_| good("t", 3600));
+    let mut grants: Vec<Arc<Grant>> = Vec::new();
+    for server in 0..ERRAND_THREADS / ERRANDS_AT_ONCE_MAX + 1 {
+        let scope = Some(format!("s{server}"));
+        grants.push(Arc::new(Grant { scope, ..Grant::clone(&hangs.grant()) }));
+    }
+    grants.push(lives.grant());
+    let world = World::new(&grants.iter().cloned().map(Credentials::Exchange).collect::<Vec<_>>());
+    let (last, begun) = (grants.len() - 1, Instant::now());
+    std::thread::scope(|scope| {
+        for (server, grant) in grants[..last].iter().enumerate() {
+            for number in 0..ERRANDS_AT_ONCE_MAX {
+                let (world, who) = (&world, caller(&format!("u{number}")));
+                scope.spawn(move || assert!(world.personal(server, grant, &who).is_err()));
+            }
+        }
+        until(|| hangs.asked() > 0, "the one that hangs is asked");
+        let asked = Instant::now();
+        for number in 0..20 {
+            world.personal(last, &grants[last], &caller(&format!("u{number}"))).unwrap();
+        }
+        assert!(asked.elapsed() < Duration::from_secs(3), "held up for {:?}", asked.elapsed());
+        assert!(hangs.asked() <= ERRANDS_AT_ONCE_MAX);
+    });
+    assert!(begun.elapsed() < Duration::from_secs(20), "and each is told in time: {:?}", begun.elapsed());
+}
+
 #[test]
 fn one_caller_that_is_declined_is_alone() {
     let endpoint = Endpoint::new(|form| match form.contains("token-of-eve") {

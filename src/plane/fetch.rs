@@ -3,6 +3,7 @@
 //! up once, each of its addresses is judged (`oauth::guard`), and only those are connected to.
 
 use std::collections::HashMap;
+use std::fmt::Debug;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
@@ -37,6 +38,7 @@ use crate::tls::fault::TlsFault;
 pub(super) struct Fetcher {
     agents: Mutex<HashMap<GuardSettings, Known>>,
     turns: Turns,
+    names: Arc<dyn Names>,
 }
 
 /// An answer, read to its end. Not a redirect: those are a [`FetchFault`].
@@ -120,7 +122,7 @@ impl FetchFault {
 
 impl Fetcher {
     pub(super) fn new() -> Self {
-        Self { agents: Mutex::default(), turns: Turns::default() }
+        Self { agents: Mutex::default(), turns: Turns::default(), names: Arc::new(System::default()) }
     }
 
     /// Fetches a document (RFC 8414, RFC 7517): one at a time per host.
@@ -168,7 +170,7 @@ impl Fetcher {
             return Ok(known.agent.clone());
         }
         let trusted = trusted(guard.ca.as_deref(), text.as_deref())?;
-        let resolver = Guarded { private: guard.private.clone().into(), lookups: Arc::default() };
+        let resolver = Guarded { private: guard.private.clone().into(), names: self.names.clone() };
         let agent = agent(trusted, Duration::from_millis(FETCH_MS_MAX), resolver);
         // Guards of settings that are gone: their agents hold no more than what they trusted.
         if agents.len() >= AGENTS_MAX {
@@ -184,7 +186,7 @@ impl Fetcher {
 pub(super) fn collector(ca: Option<&Path>, timeout: Duration) -> Result<Agent, FetchFault> {
     let text = ca.map(read_ca).transpose()?;
     let trusted = trusted(ca, text.as_deref())?;
-    Ok(agent(trusted, timeout, Anywhere { lookups: Arc::default() }))
+    Ok(agent(trusted, timeout, Anywhere(System::default())))
 }
 
 /// The value of a field that is not shown in anybody's `Debug`.
@@ -264,7 +266,6 @@ fn read(mut answer: Response<Body>) -> Result<Fetched, FetchFault> {
     }
     let content_type = field("content-type").split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     let max_age_s = max_age(field("cache-control"));
-    // One more than there may be: ureq lets a body of exactly the limit through, and says of a longer one that it is.
     let body = answer.body_mut().with_config().limit(FETCH_BYTES_MAX as u64).read_to_vec().map_err(of_error)?;
     Ok(Fetched { status, content_type, body: Secret::new(body), max_age_s })
 }
@@ -319,36 +320,46 @@ fn of_io(error: &io::Error) -> FetchFault {
     }
 }
 
+/// Looks names up.
+trait Names: Debug + Send + Sync {
+    /// The addresses of a name, with this port.
+    fn look_up(&self, name: &str, port: u16, patience: Duration) -> Result<Vec<SocketAddr>, FetchFault>;
+}
+
 /// Looks a name up once, and gives out its addresses if every one of them may be asked.
 #[derive(Debug)]
 struct Guarded {
     private: Arc<[Network]>,
-    lookups: Arc<AtomicUsize>,
+    names: Arc<dyn Names>,
+}
+
+impl Guarded {
+    fn addresses(&self, url: &str, patience: Duration) -> Result<Vec<SocketAddr>, FetchFault> {
+        let place = guard::place(url, &self.private)?;
+        let with_port = |address| SocketAddr::new(address, place.port);
+        let found: Vec<SocketAddr> = match place.host {
+            Target::Address(address) => vec![with_port(address)],
+            Target::Local(local) => local.into_iter().map(with_port).collect(),
+            Target::Name(name) => self.names.look_up(&name, place.port, patience)?,
+        };
+        // One bad address among good ones is an attempt, or a mistake that would show later.
+        match found.iter().find(|found| !guard::allowed(found.ip(), &self.private)) {
+            Some(bad) => Err(FetchFault::Address(bad.ip())),
+            None => Ok(found),
+        }
+    }
 }
 
 impl Resolver for Guarded {
     fn resolve(&self, uri: &Uri, _: &Config, timeout: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
-        let other = |fault: FetchFault| ureq::Error::Other(Box::new(fault));
-        let place = guard::place(&uri.to_string(), &self.private).map_err(|fault| other(fault.into()))?;
-        let port = place.port;
-        let found: Vec<SocketAddr> = match place.host {
-            Target::Address(address) => vec![SocketAddr::new(address, port)],
-            Target::Local(local) => local.into_iter().map(|address| SocketAddr::new(address, port)).collect(),
-            Target::Name(name) => look_up(&self.lookups, name, port, timeout).map_err(other)?,
-        };
-        // One bad address among good ones is an attempt, or a mistake that would show later.
-        if let Some(bad) = found.iter().find(|found| !guard::allowed(found.ip(), &self.private)) {
-            return Err(other(FetchFault::Address(bad.ip())));
-        }
-        given(self, &found)
+        let found = self.addresses(&uri.to_string(), *timeout.after);
+        given(self, &found.map_err(|fault| ureq::Error::Other(Box::new(fault)))?)
     }
 }
 
 /// Looks a name up, and gives out what there is.
 #[derive(Debug)]
-struct Anywhere {
-    lookups: Arc<AtomicUsize>,
-}
+struct Anywhere(System);
 
 impl Resolver for Anywhere {
     fn resolve(&self, uri: &Uri, _: &Config, timeout: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
@@ -357,11 +368,10 @@ impl Resolver for Anywhere {
         let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
         let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         let found = match bare.parse::<IpAddr>() {
-            Ok(address) => vec![SocketAddr::new(address, port)],
-            Err(_) => look_up(&self.lookups, host.to_owned(), port, timeout)
-                .map_err(|fault| ureq::Error::Other(Box::new(fault)))?,
+            Ok(address) => Ok(vec![SocketAddr::new(address, port)]),
+            Err(_) => self.0.look_up(host, port, *timeout.after),
         };
-        given(self, &found)
+        given(self, &found.map_err(|fault| ureq::Error::Other(Box::new(fault)))?)
     }
 }
 
@@ -373,33 +383,35 @@ fn given(resolver: &impl Resolver, found: &[SocketAddr]) -> Result<ResolvedSocke
     if found.is_empty() { Err(ureq::Error::HostNotFound) } else { Ok(addresses) }
 }
 
-/// The system's look-up, which cannot be told to stop: it has a thread, of which there are only so many.
-fn look_up(
-    lookups: &Arc<AtomicUsize>,
-    name: String,
-    port: u16,
-    timeout: NextTimeout,
-) -> Result<Vec<SocketAddr>, FetchFault> {
-    if lookups.fetch_add(1, Ordering::AcqRel) >= FETCH_LOOKUPS_MAX {
-        lookups.fetch_sub(1, Ordering::AcqRel);
-        return Err(FetchFault::Busy);
-    }
-    let (tell, told) = mpsc::sync_channel(1);
-    let counted = lookups.clone();
-    let begun = std::thread::Builder::new().name("plane-lookup".into()).spawn(move || {
-        let found = (name.as_str(), port).to_socket_addrs().map(Iterator::collect::<Vec<_>>);
-        counted.fetch_sub(1, Ordering::AcqRel);
-        // Whoever asked may have given up.
-        let _ = tell.send(found);
-    });
-    if begun.is_err() {
-        lookups.fetch_sub(1, Ordering::AcqRel);
-        return Err(FetchFault::Busy);
-    }
-    match told.recv_timeout(*timeout.after) {
-        Ok(found) => found.map_err(|_| FetchFault::NoAddress),
-        Err(RecvTimeoutError::Timeout) => Err(FetchFault::Timeout),
-        Err(RecvTimeoutError::Disconnected) => Err(FetchFault::NoAddress),
+/// The system's look-up, which cannot be told to stop: each has a thread, of which there are only so many.
+#[derive(Debug, Default)]
+struct System {
+    under_way: Arc<AtomicUsize>,
+}
+
+impl Names for System {
+    fn look_up(&self, name: &str, port: u16, patience: Duration) -> Result<Vec<SocketAddr>, FetchFault> {
+        if self.under_way.fetch_add(1, Ordering::AcqRel) >= FETCH_LOOKUPS_MAX {
+            self.under_way.fetch_sub(1, Ordering::AcqRel);
+            return Err(FetchFault::Busy);
+        }
+        let (tell, told) = mpsc::sync_channel(1);
+        let (under_way, name) = (self.under_way.clone(), name.to_owned());
+        let begun = std::thread::Builder::new().name("plane-lookup".into()).spawn(move || {
+            let found = (name.as_str(), port).to_socket_addrs().map(Iterator::collect::<Vec<_>>);
+            under_way.fetch_sub(1, Ordering::AcqRel);
+            // Whoever asked may have given up.
+            let _ = tell.send(found);
+        });
+        if begun.is_err() {
+            self.under_way.fetch_sub(1, Ordering::AcqRel);
+            return Err(FetchFault::Busy);
+        }
+        match told.recv_timeout(patience) {
+            Ok(found) => found.map_err(|_| FetchFault::NoAddress),
+            Err(RecvTimeoutError::Timeout) => Err(FetchFault::Timeout),
+            Err(RecvTimeoutError::Disconnected) => Err(FetchFault::NoAddress),
+        }
     }
 }
 
@@ -457,3 +469,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Guards whose agents are kept.
 const AGENTS_MAX: usize = 256;
+
+#[cfg(test)]
+#[path = "fetch_tests.rs"]
+mod tests;

@@ -202,8 +202,11 @@ impl Issuers {
         }
         self.epoch = Some(snapshot.settings_epoch);
         let mut before = std::mem::take(&mut self.minded);
+        let mut desk = Vec::new();
         for mut minded in minded(&snapshot.settings) {
-            if let Some(known) = before.iter().position(|known| known.asked == minded.asked) {
+            let known = before.iter().position(|known| known.asked == minded.asked);
+            desk.push((minded.asked.issuer.clone(), known.is_some()));
+            if let Some(known) = known {
                 let known = before.swap_remove(known);
                 let look = minded.document_wanted && known.document.is_none();
                 let due = if look { clock().mono } else { known.due.min(clock().mono.plus_ms(minded.refresh_ms)) };
@@ -212,7 +215,7 @@ impl Issuers {
             }
             self.minded.push(minded);
         }
-        self.control.key_desk.keep(self.minded.iter().map(|minded| minded.asked.issuer.clone()));
+        self.control.key_desk.keep(desk.into_iter());
         // What is under way for settings that are gone is told to nobody: whoever waits for it asks again.
         self.control.mail.send(&Letter::Brought);
         self.report();

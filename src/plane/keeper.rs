@@ -24,6 +24,7 @@ use crate::mcp::request;
 use crate::mcp::revision::{Era, Revision};
 use crate::mcp::transport::{Transport, hints_at_sse};
 use crate::tls::config::Materials;
+use crate::upstream::shown::Shown;
 use crate::upstream::state::{Poke, ServerState};
 
 use super::PlaneFault;
@@ -42,6 +43,8 @@ pub(super) enum News {
     Addresses(Arc<ServerState>, Vec<Arc<[SocketAddr]>>),
     /// What it offers, as of so many announcements.
     Catalog(Arc<ServerState>, Box<ServerCatalog>, u64),
+    /// What it shows one caller, who is told when that is in a snapshot.
+    View(Arc<ServerState>, Box<ServerCatalog>, Sender<()>),
     /// It cannot be reached, or makes no sense.
     Trouble(Arc<ServerState>, String),
     /// Certificates or keys have changed: of listeners, or of any server.
@@ -119,6 +122,27 @@ pub(super) fn start(
     let name: String = format!("plane-{}", server.name).chars().take(15).collect();
     let thread = std::thread::Builder::new().name(name).stack_size(KEEPER_STACK_BYTES).spawn(move || keeper.run());
     thread.map(|_| ()).map_err(fault)
+}
+
+/// What a server offers to whom this is due, and how long that holds; `None` where it does not say.
+pub(super) fn survey_as(
+    server: &ServerSettings,
+    state: &Arc<ServerState>,
+    control: &Arc<Control>,
+    news: &Sender<News>,
+    shown: Shown,
+) -> Option<(ServerCatalog, Duration)> {
+    let mut keeper = Keeper::new(server, state.clone(), control.clone(), news.clone());
+    keeper.badge = Badge::showing(shown);
+    // Where it is, its own keeper says.
+    let _ = keeper.places.resolve();
+    keeper.aim();
+    let catalog = keeper.survey_somewhere();
+    keeper.leave();
+    catalog.ok().map(|catalog| {
+        let patience = patience(&catalog);
+        (catalog, patience)
+    })
 }
 
 impl Keeper {

@@ -41,6 +41,7 @@ pub mod state;
 mod states;
 mod surveys;
 mod talk;
+mod views;
 mod wire;
 
 /// What keeps the plane from doing its work.

@@ -2,7 +2,7 @@
 //! makes one snapshot.
 
 use std::net::SocketAddr;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -110,6 +110,8 @@ pub(super) struct Publisher {
     epochs: Epochs,
     press: Arc<Press>,
     warned: Vec<Warning>,
+    /// Those who wait for what is known to be in a snapshot.
+    awaited: Vec<Sender<()>>,
     told: Told,
     misfits: misfits::Told,
     notes: Notes,
@@ -147,7 +149,20 @@ impl Publisher {
         let epochs = Epochs::default();
         let told = Told::default();
         let (warned, misfits) = (Vec::new(), misfits::Told::default());
-        Self { control, health, now, servers, surveys, epochs, press, warned, told, misfits, notes }
+        Self {
+            control,
+            health,
+            now,
+            servers,
+            surveys,
+            epochs,
+            press,
+            warned,
+            awaited: Vec::new(),
+            told,
+            misfits,
+            notes,
+        }
     }
 
     /// Publishes until the gateway stops.
@@ -175,6 +190,8 @@ impl Publisher {
             }
             // What is known but not published is not told yet: shards wait for it.
             if weight == Weight::None {
+                // Whoever asked may have given up.
+                self.awaited.drain(..).for_each(|told| _ = told.send(()));
                 self.report();
             }
         }
@@ -196,6 +213,11 @@ impl Publisher {
                 let Some(server) = self.server(&state) else { return Weight::None };
                 self.servers[server].announced = announced;
                 self.surveys.found(&self.now.settings.servers[server], *catalog)
+            }
+            News::View(state, catalog, told) => {
+                self.awaited.push(told);
+                let Some(server) = self.server(&state) else { return Weight::None };
+                self.surveys.shown_to_one(&self.now.settings.servers[server], *catalog)
             }
             News::Trouble(state, trouble) => {
                 let Some(server) = self.server(&state) else { return Weight::None };
@@ -241,6 +263,8 @@ impl Publisher {
         }
         self.health.keep(self.now.settings.servers.iter().map(|server| &*server.name));
         let number = self.publish();
+        // There may be other issuers.
+        self.control.key_desk.ring();
         self.report();
         self.control.ledger.set_bounds(self.now.settings.sessions);
         for state in &before.states {

@@ -2,26 +2,24 @@
 //! same for all, else what the operator says that its catalogue is looked at with.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::base::limits::{CREDENTIAL_KEPT_MS, TICK_MS};
+use crate::base::limits::CREDENTIAL_KEPT_MS;
 use crate::config::{Credentials, ServerSettings};
 use crate::gateway::control::Control;
 use crate::gateway::credential;
 use crate::gateway::errand::Issued;
-use crate::ledger::errands::{ErrandKey, Look};
+use crate::ledger::errands::ErrandKey;
 use crate::session::owner::name_hash;
 use crate::upstream::shown::Shown;
 use crate::uring::wait::clock;
 
-/// Why a server cannot be shown what is due.
+use super::broker;
+
+/// Why a server cannot be shown what is due, in a word.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ShownFault {
-    #[error("the gateway could not get its credential: {0}")]
-    Failed(&'static str),
-    #[error("the gateway has not got its credential yet")]
-    Late,
-}
+#[error("the gateway has no credential for it: {0}")]
+pub(super) struct ShownFault(&'static str);
 
 /// What one server is shown by the plane.
 #[derive(Debug)]
@@ -44,13 +42,20 @@ impl Badge {
         Self { server: name_hash(&settings.name), credentials, last: None }
     }
 
+    /// For whom this is due.
+    pub(super) fn showing(shown: Shown) -> Self {
+        Self { server: 0, credentials: Credentials::Strip, last: Some((Arc::new(shown), None)) }
+    }
+
     /// What is due now; `None` for nothing. A token that has to be fetched is waited for.
     ///
     /// # Errors
     /// `ShownFault`, when that cannot be had, or not soon enough.
     pub(super) fn due(&mut self, control: &Control, patience: Duration) -> Result<Option<Arc<Shown>>, ShownFault> {
         let (value, issued) = match &self.credentials {
-            Credentials::Strip | Credentials::Forward | Credentials::Exchange(_) => return Ok(None),
+            Credentials::Strip | Credentials::Forward | Credentials::Exchange(_) => {
+                return Ok(self.last.as_ref().map(|(shown, _)| shown.clone()));
+            }
             Credentials::Fixed(field) if self.last.is_none() => {
                 let fields = [(&*field.name, field.value.reveal())];
                 (Shown::new(&fields, 0), None)
@@ -59,15 +64,7 @@ impl Badge {
             Credentials::ClientCredentials(grant) => {
                 let key = credential::shared_key(self.server, grant);
                 let errand = || credential::shared_errand(self.server, grant);
-                let until = Instant::now() + patience;
-                let issued = loop {
-                    match control.credentials.look(&key, clock().mono, errand) {
-                        Look::Have(issued) => break issued,
-                        Look::Failed(word, _) => return Err(ShownFault::Failed(word)),
-                        Look::Wait if Instant::now() < until => std::thread::sleep(Duration::from_millis(TICK_MS)),
-                        Look::Wait | Look::Full => return Err(ShownFault::Late),
-                    }
-                };
+                let issued = broker::obtain(control, &key, patience, errand).map_err(ShownFault)?;
                 if let Some((shown, Some((_, known)))) = &self.last
                     && Arc::ptr_eq(known, &issued)
                 {
@@ -76,7 +73,7 @@ impl Badge {
                 (Shown::new(&[("authorization", issued.value.reveal())], 0), Some((key, issued)))
             }
         };
-        let shown = Arc::new(value.map_err(|_| ShownFault::Failed("it is none that a field can hold"))?);
+        let shown = Arc::new(value.map_err(|_| ShownFault("it is none that a field can hold"))?);
         self.last = Some((shown.clone(), issued));
         Ok(Some(shown))
     }

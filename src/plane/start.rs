@@ -40,7 +40,7 @@ use super::publish::{Next, Press, Publisher};
 use super::reload::{Begin, ConfigFile, Reloader};
 use super::revoke::{self, Switch};
 use super::states::states;
-use super::{PlaneFault, approvals, broker, issuers, otlp, state};
+use super::{PlaneFault, approvals, broker, issuers, otlp, state, views};
 
 /// What a gateway is started with, beside its settings.
 #[derive(Default)]
@@ -162,6 +162,7 @@ impl Gateway {
         let otlp = otlp::start(&control, &health, Box::new(otlp::ShardSpans::new(&control)))?;
         keep(&reloader, asked_for, publisher, heard, &news, &control)?;
         broker::start(&control, &health, &fetcher)?;
+        views::start(&control, &news)?;
         introspect::start(&control, &fetcher)?;
         wait_for_servers(&settings, &control, &health);
         issuers::wait(&health);

@@ -2,13 +2,14 @@
 //! fail. By name, so that it outlives a change of the settings. The last good catalogue of a server is kept while it
 //! fails.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::Value;
 
 use crate::base::ids::ServerId;
+use crate::base::limits::LIST_ITEMS_MAX;
 use crate::config::{Pin as Mode, ServerSettings};
 use crate::mcp::catalog::{Catalog, ListKind, ServerCatalog};
 use crate::uring::wait::clock;
@@ -94,6 +95,9 @@ fn definitions(catalog: &ServerCatalog) -> HashMap<(usize, &str), &[u8]> {
 
 #[derive(Default)]
 struct Surveyed {
+    /// What the gateway itself was shown, and what callers were.
+    own: Option<ServerCatalog>,
+    callers: Option<ServerCatalog>,
     /// As the server offers it, and as it is shown; and by which mode that was sifted.
     offered: Option<ServerCatalog>,
     shown: Option<ServerCatalog>,
@@ -118,6 +122,28 @@ impl Surveys {
             tracing::info!("server {} answers again", server.name);
         }
         let recovered = known.stale_unix_ms.take().is_some();
+        known.own = Some(catalog.clone());
+        let catalog = union(catalog, known.callers.as_ref());
+        self.offers(server, catalog, recovered)
+    }
+
+    /// A caller was shown this: whatever of it nobody was shown before is part of what the server offers now.
+    pub(super) fn shown_to_one(&mut self, server: &ServerSettings, catalog: ServerCatalog) -> Weight {
+        let known = self.servers.entry(server.name.clone()).or_default();
+        let callers = union(catalog, known.callers.as_ref());
+        let all = known.own.clone().map_or_else(|| callers.clone(), |own| union(own, Some(&callers)));
+        known.callers = Some(callers);
+        if known.own.is_none() {
+            known.surveyed_unix_ms = Some(clock().unix_ms);
+        }
+        match self.offers(server, all, false) {
+            Weight::None => Weight::None,
+            _ => Weight::AtOnce,
+        }
+    }
+
+    fn offers(&mut self, server: &ServerSettings, catalog: ServerCatalog, recovered: bool) -> Weight {
+        let known = self.servers.entry(server.name.clone()).or_default();
         if known.offered.as_ref() == Some(&catalog) && known.mode == Some(server.pin) {
             return if recovered { Weight::Snapshot } else { Weight::None };
         }
@@ -139,7 +165,8 @@ impl Surveys {
             tracing::warn!("server {}: {trouble}", server.name);
         }
         known.trouble = Some(trouble);
-        if known.offered.is_none() || known.stale_unix_ms.is_some() {
+        // What callers are shown is looked at for each of them.
+        if known.own.is_none() || known.stale_unix_ms.is_some() {
             return Weight::None;
         }
         known.stale_unix_ms = Some(clock().unix_ms);
@@ -217,6 +244,29 @@ impl Surveys {
         known.shown = Some(shown);
         changed
     }
+}
+
+/// What either has, the first's where both have something of a name.
+fn union(mut first: ServerCatalog, second: Option<&ServerCatalog>) -> ServerCatalog {
+    let Some(second) = second else { return first };
+    for (mine, other) in [(&mut first.modern, &second.modern), (&mut first.legacy, &second.legacy)] {
+        let (Some(mine), Some(other)) = (mine.as_mut(), other) else {
+            *mine = mine.take().or_else(|| other.clone());
+            continue;
+        };
+        for (list, others) in mine.lists.iter_mut().zip(&other.lists) {
+            let Some(others) = others else { continue };
+            let Some(list) = list else {
+                *list = Some(others.clone());
+                continue;
+            };
+            let taken: HashSet<Box<str>> = list.items.iter().map(|item| item.name.clone()).collect();
+            let room = LIST_ITEMS_MAX.saturating_sub(list.items.len());
+            let fresh = others.items.iter().filter(|item| !taken.contains(&item.name)).take(room);
+            list.items.extend(fresh.cloned());
+        }
+    }
+    first
 }
 
 /// `NAME VERSION`, as the server says, in whichever era.

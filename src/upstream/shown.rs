@@ -5,7 +5,7 @@ use crate::http::reply::{self, WriteFault};
 
 /// Fields of a head that nobody else may see. Made once for a server and whom it is for, and written into every request
 /// that is for them.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Shown {
     /// The field lines, as they are written.
     lines: Secret,

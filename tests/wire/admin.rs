@@ -221,7 +221,7 @@ fn figures_are_the_calls_made() {
         let labels = [("mcp_method_name", "subscriptions/listen"), ("mcp_protocol_version", "2026-07-28")];
         Page::of(&gateway).count(&format!("{duration}_count"), &labels) == 1
     });
-    let page = settled(&gateway, 11);
+    let page = settled(&gateway, 14);
 
     page.calls("echo", "", 6.0);
     page.calls("fails", "tool_error", 2.0);

@@ -531,7 +531,15 @@ fn the_anonymous_have_nothing_to_exchange() {
 #[test]
 fn a_real_provider_and_a_protected_server() {
     let Some(peers) = node_peers() else { return };
-    let Some(idp) = Idp::start(&json!({ "ttl": 300 })) else { return };
+    let (shelf, key) = (Shelf::new(), KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap());
+    let (x, y) = key.public_key_raw()[1..].split_at(32);
+    let jwk = json!({ "kty": "EC", "crv": "P-256", "x": URL_SAFE_NO_PAD.encode(x), "y": URL_SAFE_NO_PAD.encode(y) });
+    let signer = json!({
+        "client_id": "signer", "grant_types": ["client_credentials"], "redirect_uris": [], "response_types": [],
+        "token_endpoint_auth_method": "private_key_jwt", "token_endpoint_auth_signing_alg": "ES256",
+        "jwks": { "keys": [jwk] },
+    });
+    let Some(idp) = Idp::start(&json!({ "ttl": 300, "clients": [signer] })) else { return };
     let told = json!({ "issuer": idp.issuer(), "audience": "urn:protected" }).to_string();
     let protected = peers.serve_with("protected-server.mjs", &[("PROTECTED", &told)]);
     let grant = |client: &str| {
@@ -542,16 +550,25 @@ fn a_real_provider_and_a_protected_server() {
     };
     let (mut own, mut exchanged) = (grant("gateway"), grant("gateway"));
     own["resource"] = json!("urn:protected");
+    let mut keyed = own.clone();
+    keyed["client_id"] = json!("signer");
+    keyed.as_object_mut().unwrap().remove("client_secret");
+    // It takes its own name as `aud`, and no other.
+    let file = shelf.put("client.pem", &key.serialize_pem());
+    keyed["client_key"] = json!({ "file": file, "algorithm": "ES256", "audience": idp.issuer() });
     exchanged["audience"] = json!("urn:protected");
     let catalogue = json!({ "client_credentials": own });
+    let mut issuer = idp.settings();
+    issuer["introspection"] = json!({ "client_id": "gateway", "client_secret": "gateway-secret" });
     let gateway = Setup::new()
         .set("/servers/own", json!({ "url": protected.url(), "credentials": { "client_credentials": own } }))
         .set(
             "/servers/theirs",
             json!({ "url": protected.url(), "credentials": { "exchange": exchanged }, "catalogue": catalogue }),
         )
+        .set("/servers/keyed", json!({ "url": protected.url(), "credentials": { "client_credentials": keyed } }))
         .set("/servers/bare", json!({ "url": protected.url() }))
-        .set("/auth", json!({ "issuers": [idp.settings()] }))
+        .set("/auth", json!({ "issuers": [issuer] }))
         .open()
         .start();
     let asked = |server: &str, who: &str| {
@@ -566,6 +583,8 @@ fn a_real_provider_and_a_protected_server() {
     eventually("the server is known", || asked("own", "ada").json().get("result").is_some());
     let theirs = said(&asked("own", "ada"));
     assert_eq!((&theirs["sub"], &theirs["aud"]), (&json!("gateway"), &json!("urn:protected")));
+    eventually("and to one with a key", || asked("keyed", "ada").json().get("result").is_some());
+    assert_eq!(said(&asked("keyed", "ada"))["sub"], "signer");
     eventually("and by its catalogue's own credential", || asked("theirs", "ada").json().get("result").is_some());
     for who in ["ada", "bob", "ada"] {
         let theirs = said(&asked("theirs", who));
@@ -575,6 +594,10 @@ fn a_real_provider_and_a_protected_server() {
     let exchanges = idp.seen("/token");
     let exchanges = exchanges.iter().filter(|seen| parameter(seen, "grant_type").ends_with("token-exchange")).count();
     assert!((2..=3).contains(&exchanges), "{exchanges} for two callers");
+    // A token that only its issuer can read is exchanged like any other.
+    let post = Post::call("whoami").at("/s/theirs/mcp");
+    let opaque = idp.opaque(&json!({ "sub": "opal", "aud": gateway.url("/s/theirs/mcp") }));
+    assert_eq!(said(&post.token(&opaque).to(&gateway))["sub"], "opal");
     // One that shows nothing is challenged, and the challenge is not handed on.
     let answer = asked("bare", "ada");
     assert!(answer.json().get("error").is_some() && answer.field("www-authenticate").is_empty(), "{}", answer.text());

@@ -19,6 +19,7 @@ mod http;
 mod instances;
 mod issuers;
 mod hunt;
+mod keys_gone;
 mod introspect;
 mod life;
 mod limits;

@@ -71,12 +71,14 @@ fn every_metric_of_a_run() {
     let page = settled(&gateway);
     // Everything that a caller had to do with.
     let sent = collector.seen_until("all calls are told of", |sent| {
-        sent.series("mcp.server.operation.duration").values().sum::<f64>() >= 17.0
-            && sent.series("portcullis.overhead.duration").values().sum::<f64>() >= page
+        let told = sent.series("mcp.server.operation.duration").values().sum::<f64>();
+        told >= OPERATIONS && sent.series("portcullis.overhead.duration").values().sum::<f64>() >= page
     });
     let calls = |metric: &str| -> Vec<String> {
         let all = sent.series(metric);
-        all.iter().map(|(labels, count)| format!("{} {count}", short(labels))).collect()
+        let mut all: Vec<String> = all.iter().map(|(labels, count)| format!("{} {count}", short(labels))).collect();
+        all.sort();
+        all
     };
     assert_eq!(calls("mcp.server.operation.duration"), SERVER_OPERATIONS);
     assert_eq!(calls("mcp.client.operation.duration"), CLIENT_OPERATIONS);
@@ -197,8 +199,11 @@ fn a_bad_collector_costs_nothing_but_what_it_is_not_sent() {
         json!({ "status": 400 }),
         json!({ "hang": true }),
     ] {
+        let posts = || collector.seen().get("posts").as_u64();
+        let before = posts();
         collector.does(&how);
         let bad = slowest();
+        eventually("it is sent something", || posts() > before);
         // A call that waited for it would take at least as long as it hesitates.
         assert!(bad < good * 10 + Duration::from_millis(20), "{how}: {bad:?}, else {good:?}");
     }
@@ -272,6 +277,9 @@ fn the_sdks_context_arrives_and_goes_on() {
         assert_eq!((sent.len(), &sent[0]["trace"]), (1, &theirs["trace"]), "{sent:?}");
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let want = format!("00-{}-{}-01", text(&theirs["trace"]), text(&sent[0]["span"]));
+        for call in upstream.calls() {
+            eprintln!("{want} {} {}", call.message, call.field("traceparent"));
+        }
         let arrived = upstream.wait("the call", |seen| {
             seen.calls("echo") && seen.message["params"]["_meta"]["traceparent"] == want.as_str()
         });
@@ -318,7 +326,58 @@ fn rotel_takes_it_too() {
 }
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
-const SERVER_OPERATIONS: [&str; 0] = [];
-const CLIENT_OPERATIONS: [&str; 0] = [];
-const DECISIONS: [&str; 0] = [];
-const OVERHEAD: [&str; 0] = [];
+/// How many there are.
+const OPERATIONS: f64 = 17.0;
+/// As clients saw them. What is for no server in particular has none.
+const SERVER_OPERATIONS: [&str; 16] = [
+    "error=-31403 tool=refused tools/call 2026-07-28 at=docs 1",
+    "error=-32602 tool=_OTHER tools/call 2026-07-28 1",
+    "error=-32602 tool=_OTHER tools/call 2026-07-28 at=docs 1",
+    "error=-32602 tool=breaks tools/call 2026-07-28 at=docs 1",
+    "error=-32602 tool=hidden tools/call 2026-07-28 at=docs 1",
+    "error=cut tool=cuts tools/call 2026-07-28 at=docs 1",
+    "error=timeout tool=hangs tools/call 2026-07-28 at=docs 1",
+    "error=tool_error tool=fails tools/call 2026-07-28 at=docs 1",
+    "initialize 2025-11-25 1",
+    "notifications/initialized 2025-11-25 1",
+    "ping 2025-11-25 1",
+    "server/discover 2026-07-28 1",
+    "tool=echo tools/call 2025-11-25 at=docs 1",
+    "tool=echo tools/call 2026-07-28 at=docs 1",
+    "tool=echo tools/call 2026-07-28 at=mail 2",
+    "tools/list 2026-07-28 1",
+];
+/// What went to servers.
+const CLIENT_OPERATIONS: [&str; 7] = [
+    "error=-32602 tool=breaks tools/call 2026-07-28 at=docs 1",
+    "error=cut tool=cuts tools/call 2026-07-28 at=docs 1",
+    "error=timeout tool=hangs tools/call 2026-07-28 at=docs 1",
+    "error=tool_error tool=fails tools/call 2026-07-28 at=docs 1",
+    "tool=echo tools/call 2025-11-25 at=docs 1",
+    "tool=echo tools/call 2026-07-28 at=docs 1",
+    "tool=echo tools/call 2026-07-28 at=mail 2",
+];
+/// What was decided, and why.
+const DECISIONS: [&str; 10] = [
+    "tool=_OTHER tools/call refuse no_match 1",
+    "tool=_OTHER tools/call refuse no_match at=docs 1",
+    "tool=breaks tools/call permit permit at=docs 1",
+    "tool=cuts tools/call permit permit at=docs 1",
+    "tool=echo tools/call permit permit at=docs 2",
+    "tool=echo tools/call permit permit at=mail 2",
+    "tool=fails tools/call permit permit at=docs 1",
+    "tool=hangs tools/call permit permit at=docs 1",
+    "tool=hidden tools/call refuse forbid at=docs 1",
+    "tool=refused tools/call refuse forbid at=docs 1",
+];
+/// By how they ended.
+const OVERHEAD: [&str; 8] = [
+    "initialize outcome=answered 1",
+    "notifications/initialized outcome=answered 1",
+    "ping outcome=answered 1",
+    "server/discover outcome=answered 1",
+    "tools/call outcome=answered 4",
+    "tools/call outcome=failed 4",
+    "tools/call outcome=refused 4",
+    "tools/list outcome=answered 1",
+];

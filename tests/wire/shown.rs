@@ -13,9 +13,9 @@ use serde_json::{Value, json};
 
 use crate::support::gateway::{Gateway, PATIENCE, Setup, Who, eventually};
 use crate::support::http::{Response, Wire};
-use crate::support::mcp::{LEGACY, Post, open_session, session_request, text_of};
+use crate::support::mcp::{LEGACY, Post, open_session, session_request, text_of, tools};
 use crate::support::sse_server::SsePlan;
-use crate::support::upstream::{Acted, Out, Plan, Reserved, Seen, Upstream, progress, said};
+use crate::support::upstream::{Acted, Out, Plan, Reserved, Seen, Upstream, progress, result, said};
 
 /// A token endpoint: whoever asks gets `own-N`, and in exchange for a subject's token `for-SUBJECT-N`; N counts.
 fn endpoint() -> Upstream {
@@ -616,4 +616,117 @@ fn nothing_of_one_owner_goes_with_anothers() {
     }
     assert!(calls >= OWNERS * 12, "{calls}");
     assert_eq!(endpoint.seen().len(), OWNERS, "each owner's token was fetched once");
+}
+
+/// A server that lets nobody in without a token, and shows each subject a tool of its own beside `echo`.
+fn private_server() -> Upstream {
+    Plan::tools(&["echo"])
+        .script(|seen, out| {
+            let shown = seen.field("authorization");
+            let who = match shown.strip_prefix("Bearer for-").and_then(|rest| rest.split('-').next()) {
+                Some(who) => who.to_owned(),
+                None => subject(shown.trim_start_matches("Bearer ")),
+            };
+            if shown.is_empty() {
+                out.json(401, "www-authenticate: Bearer\r\n", &json!({ "error": "who are you?" }));
+                return Acted::Done;
+            }
+            if seen.method() != "tools/list" {
+                return Acted::Default;
+            }
+            let mut names = vec!["echo".to_owned(), format!("{who}_only")];
+            if out.passes("more") {
+                names.push("late".to_owned());
+            }
+            let tools = names.iter().map(|name| json!({ "name": name, "inputSchema": { "type": "object" } }));
+            let mut answer = json!({ "tools": tools.collect::<Vec<_>>() });
+            if seen.is_modern() {
+                answer["ttlMs"] = json!(60_000);
+                answer["cacheScope"] = json!("private");
+            }
+            out.json(200, "", &result(seen, answer));
+            Acted::Done
+        })
+        .start()
+}
+
+/// Each caller sees, and calls, what the server shows it; another's is to it as if it were not there.
+#[test]
+fn each_caller_sees_its_own() {
+    let endpoint = endpoint();
+    for credentials in [json!("forward"), grant("exchange", &endpoint)] {
+        let (upstream, other) = (private_server(), Plan::tools(&["common"]).start());
+        let gateway = Setup::new()
+            .server("up", &upstream.url())
+            .server("other", &other.url())
+            .set("/servers/up/credentials", credentials)
+            .shards(2)
+            .open()
+            .tokens("deny")
+            .start();
+        let token = |subject| {
+            let paths = ["/mcp", "/s/up/mcp"].map(|path| gateway.url(path));
+            gateway.token_for(&Who { subject, ..Who::default() }, &[&paths[0], &paths[1]])
+        };
+        let (ada, bob) = (token("ada"), token("bob"));
+        let at = |path: &'static str, token: &str| {
+            let token = token.to_owned();
+            move |post: Post| post.at(path).token(&token)
+        };
+        eventually("the other server is known", || {
+            tools(&gateway, at("/mcp", &ada)).contains(&"other__common".to_owned())
+        });
+        for _ in 0..2 {
+            assert_eq!(tools(&gateway, at("/s/up/mcp", &ada)), ["echo", "ada_only"]);
+            assert_eq!(tools(&gateway, at("/s/up/mcp", &bob)), ["echo", "bob_only"]);
+            assert_eq!(tools(&gateway, at("/mcp", &ada)), ["other__common", "up__echo", "up__ada_only"]);
+            assert_eq!(tools(&gateway, at("/mcp", &bob)), ["other__common", "up__echo", "up__bob_only"]);
+        }
+        for (token, own, others) in [(&ada, "ada_only", "bob_only"), (&bob, "bob_only", "ada_only")] {
+            let session = open_session(&gateway, at("/s/up/mcp", token));
+            at("/s/up/mcp", token)(Post::call(own)).echoed(&gateway);
+            at("/mcp", token)(Post::call(&format!("up__{own}"))).echoed(&gateway);
+            at("/s/up/mcp", token)(Post::legacy_call(&session, own)).echoed(&gateway);
+            let no = |post: Post, name: &str| at("/s/up/mcp", token)(post).to(&gateway).text().replace(name, "NAME");
+            assert_eq!(no(Post::call(others), others), no(Post::call("never"), "never"));
+            let legacy = |name: &str| no(Post::legacy_call(&session, name), name);
+            assert_eq!(legacy(others), legacy("never"));
+            assert!(legacy("never").contains("Unknown tool"), "{}", legacy("never"));
+        }
+        for call in upstream.calls() {
+            let owner = if call.name() == "ada_only" { "ada" } else { "bob" };
+            assert!(call.name().starts_with(owner), "{}", call.name());
+            let shown = call.field("authorization").trim_start_matches("Bearer ");
+            assert!(shown.starts_with(&format!("for-{owner}-")) || subject(shown) == owner);
+        }
+        // What has changed is seen by whoever asks after the server has said so.
+        let session = open_session(&gateway, at("/s/up/mcp", &ada));
+        let mut stream = Wire::to(gateway.address);
+        let more = format!("authorization: Bearer {ada}\r\n");
+        stream.send(&session_request(&gateway, "GET", "/s/up/mcp", &session, &more));
+        let _events = stream.events();
+        upstream.open("more");
+        upstream.say(&json!({ "jsonrpc": "2.0", "method": "notifications/tools/list_changed" }));
+        eventually("ada sees it", || tools(&gateway, at("/s/up/mcp", &ada)) == ["echo", "ada_only", "late"]);
+        eventually("bob sees it", || tools(&gateway, at("/s/up/mcp", &bob)) == ["echo", "bob_only", "late"]);
+    }
+}
+
+/// What the gateway itself looks at a catalogue with shows nobody what it was not shown itself.
+#[test]
+fn a_catalogue_of_the_gateways_own() {
+    let upstream = private_server();
+    let gateway = Setup::new()
+        .server("up", &upstream.url())
+        .set("/servers/up/credentials", json!("forward"))
+        .set("/servers/up/catalogue", json!({ "bearer": "for-gateway-1" }))
+        .open()
+        .tokens("deny")
+        .start();
+    eventually("the gateway knows it", || upstream.seen().iter().any(|seen| seen.method() == "tools/list"));
+    let token = gateway.token(&Who::default());
+    assert_eq!(tools(&gateway, |post| post.token(&token)), ["echo", "ada_only"]);
+    let answer = Post::call("gateway_only").token(&token).to(&gateway);
+    assert_eq!(answer.json()["error"]["code"], -32602, "{}", answer.text());
+    assert_eq!(upstream.calls().len(), 0);
 }
