@@ -53,13 +53,15 @@ pub(crate) struct Read {
 
 /// As [`load`].
 pub(crate) fn read(text: &str, folder: &Path, source: &dyn Source) -> Result<Read, Vec<Fault>> {
-    let mut root = raw::parse(text).map_err(|fault| vec![fault])?;
+    let unread = |fault: Fault| vec![fault.veiled_beside(text, &schema::secret_names())];
+    let mut root = raw::parse(text).map_err(unread)?;
     let mut faults = Faults::default();
     if !shape::fit(&mut root, schema::ROOT, text, (folder, source), &mut faults) {
         return Err(faults.all());
     }
     let mut check = Check { root: &root, text, files: Files { folder, source }, faults };
-    let (settings, stands) = check.settings();
+    let (settings, mut stands) = check.settings();
+    stands.veil(check.faults.veiled());
     let faults = check.faults;
     let warnings = faults.finish().inspect_err(|_| root.wipe())?;
     Ok(Read { root, settings, warnings, stands })

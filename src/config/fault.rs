@@ -78,6 +78,13 @@ impl Fault {
         out
     }
 
+    /// Not knowing what stands on its line, for that could not be read: the line is not shown where it names a secret.
+    pub(crate) fn veiled_beside(mut self, text: &str, names: &[&str]) -> Self {
+        let line = line_of(text, self.line).unwrap_or_default();
+        self.veiled |= names.iter().any(|name| line.contains(name));
+        self
+    }
+
     /// On one line, for a log: with the file's name, `file` where it is the one that was read.
     #[must_use]
     pub fn told(&self, file: &str) -> String {
@@ -117,6 +124,11 @@ impl Faults {
     /// On these lines of the file that was read first, a secret is written.
     pub(crate) fn veil(&mut self, lines: RangeInclusive<usize>) {
         self.veiled.push(lines);
+    }
+
+    /// Those lines.
+    pub(crate) fn veiled(&self) -> &[RangeInclusive<usize>] {
+        &self.veiled
     }
 
     /// One that was found by somebody else, in the file that is looked at.

@@ -960,6 +960,27 @@ impl Word {
     }
 }
 
+/// The names of all keys that are secrets.
+pub(crate) fn secret_names() -> Vec<&'static str> {
+    fn walk(keys: &[Key], out: &mut Vec<&'static str>) {
+        for key in keys {
+            of(&key.kind, key.name, out);
+        }
+    }
+    fn of(kind: &Kind, name: &'static str, out: &mut Vec<&'static str>) {
+        match kind {
+            Kind::Secret => out.push(name),
+            Kind::Block(keys) => walk(keys, out),
+            Kind::List(kind) | Kind::Named(_, kind) => of(kind, name, out),
+            Kind::Either(kinds) => kinds.iter().for_each(|kind| of(kind, name, out)),
+            _ => {}
+        }
+    }
+    let mut out = Vec::new();
+    walk(ROOT, &mut out);
+    out
+}
+
 /// The JSON Schema (draft-07, which every editor knows) of the file, pretty-printed, with a newline at the end. Keys
 /// that are not served yet are in it, described, and valid with no value.
 #[must_use]

@@ -2,6 +2,7 @@
 //! its place, too.
 
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use crate::base::ids::RuleId;
@@ -19,6 +20,8 @@ pub struct Stands {
     /// Of the file that was read first.
     text: Arc<str>,
     spots: HashMap<(RuleId, What), Spot>,
+    /// Lines of that file on which a secret is written.
+    veiled: Vec<RangeInclusive<usize>>,
 }
 
 /// What of a rule.
@@ -40,7 +43,12 @@ struct Spot {
 impl Stands {
     /// None yet, in a file of this text.
     pub(crate) fn of(text: &str) -> Self {
-        Self { text: text.into(), spots: HashMap::new() }
+        Self { text: text.into(), spots: HashMap::new(), veiled: Vec::new() }
+    }
+
+    /// No fault shows these lines.
+    pub(crate) fn veil(&mut self, lines: &[RangeInclusive<usize>]) {
+        self.veiled = lines.to_vec();
     }
 
     /// A rule without faults: its number, and its path in this file.
@@ -89,6 +97,7 @@ impl Stands {
     #[must_use]
     pub fn faults(&self, set: &PolicySet, misfits: &[Misfit], warnings: &[Warning]) -> Vec<Fault> {
         let mut faults = Faults::default();
+        self.veiled.iter().for_each(|lines| faults.veil(lines.clone()));
         misfits.iter().for_each(|misfit| faults.take_at(self.misfit(set, misfit)));
         warnings.iter().for_each(|warning| faults.take_at(self.warning(set, warning)));
         faults.all()

@@ -293,7 +293,7 @@ impl House {
     }
 }
 
-/// [O6, O9] What is secret is in nothing that the process writes: whether calls go well or wrong, with whatever credential.
+/// [O6] [O9] What is secret is in nothing that the process writes: whether calls go well or wrong, with whatever credential.
 #[test]
 fn no_secret_is_ever_told() {
     let mut house = House::start();

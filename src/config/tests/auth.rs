@@ -344,3 +344,34 @@ fn telemetry_settings() {
         ],
     );
 }
+
+/// Nor where something else is wrong on its line, wherever that is found out, or the file cannot be read at all.
+#[test]
+fn a_line_with_a_secret_is_shown_to_nobody() {
+    let line = "{auth: {anonymous: allow}, servers: {a: {url: 'https://a.example/', credentials: {bearer: hunter2}}}, policy: {rules: \
+                [{id: a, permit: [b/*]}]}}\n";
+    told(
+        line,
+        &[
+            "servers.a.credentials.bearer: is a secret, and written for everybody to read who may read this file",
+            "policy.rules[0].permit[0]: `b/*` fits no server",
+        ],
+    );
+    let loaded = sound(&line.replace("b/*", "a/x*"));
+    let set = &loaded.settings.policy;
+    let warning = crate::policy::compile::Warning {
+        rule: crate::base::ids::RuleId::from_index(0),
+        pattern: 0,
+        lacks: crate::policy::compile::Lacks::Match,
+    };
+    for fault in loaded.stands.faults(set, &[], &[warning]) {
+        let shown = fault.render("f", loaded.stands.text());
+        assert!(!shown.contains("hunter2") && shown.contains("a/x*"), "{shown}");
+    }
+    for broken in ["bearer: [hunter2", "servers: { a: { client_secret: \"hunter2 } }", "  password: hunter2\n x: }"] {
+        for fault in read(broken).expect_err("it is no YAML") {
+            let shown = format!("{} {fault}", fault.render("f", broken));
+            assert!(!shown.contains("hunter2"), "{shown}");
+        }
+    }
+}
