@@ -11,7 +11,7 @@ use ring::rand::SystemRandom;
 
 use crate::base::limits::{
     BROKER_LOOK_MS, ERRAND_DECLINED_MS, ERRAND_RETRY_MS_MAX, ERRAND_RETRY_MS_MIN, ERRAND_THREADS, ERRAND_WAIT_MS_MAX,
-    ERRANDS_AT_ONCE_MAX, ERRANDS_MAX, ISSUED_MARGIN_MS, ISSUED_MS_DEFAULT, ISSUED_MS_MAX, TOLD_AGAIN_MS,
+    ERRANDS_AT_ONCE_MAX, ERRANDS_MAX, ISSUED_MARGIN_MS, ISSUED_MS_DEFAULT, ISSUED_MS_MAX, TICK_MS, TOLD_AGAIN_MS,
 };
 use crate::base::secret::Secret;
 use crate::base::time::{Moment, Now};
@@ -20,7 +20,7 @@ use crate::config::{Credentials, GrantMark};
 use crate::gateway::control::{Control, Life};
 use crate::gateway::errand::{Issued, TokenErrand};
 use crate::gateway::mail::Letter;
-use crate::ledger::errands::{ErrandKey, Outcome};
+use crate::ledger::errands::{ErrandKey, Look, Outcome};
 use crate::oauth::client::Occasion;
 use crate::oauth::grant::{self, Declined, Token, Wish};
 use crate::uring::wait::clock;
@@ -35,6 +35,26 @@ pub(super) fn start(control: &Arc<Control>, health: &Arc<Health>, fetcher: &Arc<
     let broker = Arc::new(Broker { control, health, fetcher, desk: Mutex::default() });
     let fault = |error| PlaneFault::System { what: "a thread", error };
     std::thread::Builder::new().name("plane-broker".into()).spawn(move || broker.run()).map_err(fault).map(drop)
+}
+
+/// Waits for a token, from a thread of the plane that may wait. In a word why there is none.
+pub(super) fn obtain(
+    control: &Control,
+    key: &ErrandKey,
+    patience: Duration,
+    errand: impl Fn() -> TokenErrand,
+) -> Result<Arc<Issued>, &'static str> {
+    let until = clock().mono.plus_ms(u64::try_from(patience.as_millis()).unwrap_or(u64::MAX));
+    loop {
+        let now = clock().mono;
+        match control.credentials.look(key, now, &errand) {
+            Look::Have(issued) => return Ok(issued),
+            Look::Failed(word, _) => return Err(word),
+            Look::Full => return Err(BUSY),
+            Look::Wait if now >= until || control.life() == Life::Stop => return Err("timeout"),
+            Look::Wait => std::thread::sleep(Duration::from_millis(TICK_MS)),
+        }
+    }
 }
 
 /// How the tokens of one server are, for people and metrics.

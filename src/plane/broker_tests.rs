@@ -6,7 +6,6 @@ use std::time::Instant;
 
 use super::*;
 use crate::base::ids::ShardId;
-use crate::base::limits::TICK_MS;
 use crate::base::net::Network;
 use crate::config::snapshot::Prepared;
 use crate::config::{Grant, GuardSettings, Source, load};
@@ -14,7 +13,6 @@ use crate::gateway::credential;
 use crate::identity::caller::{Caller, Owner};
 use crate::identity::provider;
 use crate::identity::revoked::{Revocation, Revocations, Target};
-use crate::ledger::errands::Look;
 use crate::oauth::client::{ClientAuth, Proof};
 use crate::plane::publish::Press;
 use crate::plane::start::first_snapshot;
@@ -389,26 +387,6 @@ fn who_is_revoked_loses_its_token() {
     let key = credential::personal_key(world.digests[0], &grant, &bob);
     let kept = world.control.credentials.look(&key, clock().mono, || unreachable!("bob's is there"));
     assert!(matches!(kept, Look::Have(_)));
-}
-
-/// Waits for a token. In a word why there is none.
-fn obtain(
-    control: &Control,
-    key: &ErrandKey,
-    patience: Duration,
-    errand: impl Fn() -> TokenErrand,
-) -> Result<Arc<Issued>, &'static str> {
-    let until = clock().mono.plus_ms(u64::try_from(patience.as_millis()).unwrap_or(u64::MAX));
-    loop {
-        let now = clock().mono;
-        match control.credentials.look(key, now, &errand) {
-            Look::Have(issued) => return Ok(issued),
-            Look::Failed(word, _) => return Err(word),
-            Look::Full => return Err(BUSY),
-            Look::Wait if now >= until || control.life() == Life::Stop => return Err("timeout"),
-            Look::Wait => std::thread::sleep(Duration::from_millis(TICK_MS)),
-        }
-    }
 }
 
 const PATIENCE: Duration = Duration::from_secs(60);
