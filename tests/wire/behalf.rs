@@ -352,13 +352,11 @@ fn renewed_before_its_end_without_a_wait() {
     assert_eq!(issuer.asked(), 2);
 }
 
-/// An endpoint that is down, hangs, lies, is huge or sends elsewhere: the calls that need it fail clearly and in time,
-/// and others notice nothing. Nothing of what it says reaches anybody.
-#[test]
-fn an_endpoint_that_fails_is_its_own_servers_trouble() {
-    let elsewhere = Issuer::new();
-    let away = elsewhere.url();
-    let cases: Vec<(&str, Box<dyn Fn(&mut Out<'_>) + Send + Sync>)> = vec![
+type Failure = Box<dyn Fn(&mut Out<'_>) + Send + Sync>;
+
+/// What an endpoint may do instead of giving a token; one of them sends `away`.
+fn failures(away: String) -> Vec<(&'static str, Failure)> {
+    vec![
         ("hangs", Box::new(|out| _ = out.gone(Duration::from_secs(30)))),
         ("closes", Box::new(|out| out.close())),
         (
@@ -406,8 +404,16 @@ fn an_endpoint_that_fails_is_its_own_servers_trouble() {
         ),
         ("is broken", Box::new(|out| out.json(500, "", &json!({ "error": LOOSE_WORDS })))),
         ("redirects", Box::new(move |out| out.json(307, &format!("location: {away}\r\n"), &json!({})))),
-    ];
-    for (what, act) in cases {
+    ]
+}
+
+/// An endpoint that is down, hangs, lies, is huge or sends elsewhere: the calls that need it fail clearly and in time,
+/// and others notice nothing. Nothing of what it says reaches anybody.
+#[test]
+fn an_endpoint_that_fails_is_its_own_servers_trouble() {
+    let elsewhere = Issuer::new();
+    let away = elsewhere.url();
+    for (what, act) in failures(away) {
         let issuer = Issuer::acting(move |_, _, out| {
             act(out);
             Acted::Done
@@ -526,20 +532,24 @@ fn the_anonymous_have_nothing_to_exchange() {
     assert!(issuer.asked() == 0 && up.calls().is_empty());
 }
 
+/// A client that proves itself by this key.
+fn signer(key: &KeyPair) -> Value {
+    let (x, y) = key.public_key_raw()[1..].split_at(32);
+    let jwk = json!({ "kty": "EC", "crv": "P-256", "x": URL_SAFE_NO_PAD.encode(x), "y": URL_SAFE_NO_PAD.encode(y) });
+    json!({
+        "client_id": "signer", "grant_types": ["client_credentials"], "redirect_uris": [], "response_types": [],
+        "token_endpoint_auth_method": "private_key_jwt", "token_endpoint_auth_signing_alg": "ES256",
+        "jwks": { "keys": [jwk] },
+    })
+}
+
 /// With a real identity provider, and a real server that asks for its tokens: the caller's token is for the gateway
 /// alone, the server sees one that is for it, and of the same subject.
 #[test]
 fn a_real_provider_and_a_protected_server() {
     let Some(peers) = node_peers() else { return };
     let (shelf, key) = (Shelf::new(), KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap());
-    let (x, y) = key.public_key_raw()[1..].split_at(32);
-    let jwk = json!({ "kty": "EC", "crv": "P-256", "x": URL_SAFE_NO_PAD.encode(x), "y": URL_SAFE_NO_PAD.encode(y) });
-    let signer = json!({
-        "client_id": "signer", "grant_types": ["client_credentials"], "redirect_uris": [], "response_types": [],
-        "token_endpoint_auth_method": "private_key_jwt", "token_endpoint_auth_signing_alg": "ES256",
-        "jwks": { "keys": [jwk] },
-    });
-    let Some(idp) = Idp::start(&json!({ "ttl": 300, "clients": [signer] })) else { return };
+    let Some(idp) = Idp::start(&json!({ "ttl": 300, "clients": [signer(&key)] })) else { return };
     let told = json!({ "issuer": idp.issuer(), "audience": "urn:protected" }).to_string();
     let protected = peers.serve_with("protected-server.mjs", &[("PROTECTED", &told)]);
     let grant = |client: &str| {
