@@ -46,12 +46,12 @@ pub(crate) fn shown(
     };
     let identity_headers = identity_headers(node, path, faults);
     let catalogue = catalogue(node, path, credentials.as_ref(), files, faults);
-    if let Some(Credentials::Fixed(field)) = &credentials {
-        if identity_headers.iter().any(|header| folded(&header.name) == folded(&field.name)) {
-            let at = node.get("identity_headers").map_or_else(Place::default, |node| node.at.clone());
-            let message = format!("{} is the field of its `credentials`", quote(&field.name));
-            faults.error(&at, &join(path, "identity_headers"), message, "give it another name");
-        }
+    if let Some(Credentials::Fixed(field)) = &credentials
+        && identity_headers.iter().any(|header| folded(&header.name) == folded(&field.name))
+    {
+        let at = node.get("identity_headers").map_or_else(Place::default, |node| node.at.clone());
+        let message = format!("{} is the field of its `credentials`", quote(&field.name));
+        faults.error(&at, &join(path, "identity_headers"), message, "give it another name");
     }
     Some(Shown { credentials: credentials?, identity_headers, catalogue })
 }

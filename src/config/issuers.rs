@@ -25,11 +25,11 @@ pub(crate) fn issuers(root: &Node, files: Files<'_>, faults: &mut Faults) -> Vec
     let mut asked = None;
     for (index, item) in node.items().iter().enumerate().take(ISSUERS_MAX) {
         let path = format!("auth.issuers[{index}]");
-        if let Some(node) = item.get("introspection") {
-            if let Some(first) = asked.replace(index) {
-                let message = format!("auth.issuers[{first}] has it: whose an opaque token is, it does not say");
-                faults.error(&node.at, &join(&path, "introspection"), message, "keep one of them");
-            }
+        if let Some(node) = item.get("introspection")
+            && let Some(first) = asked.replace(index)
+        {
+            let message = format!("auth.issuers[{first}] has it: whose an opaque token is, it does not say");
+            faults.error(&node.at, &join(&path, "introspection"), message, "keep one of them");
         }
         let Some(issuer) = issuer(item, &path, files, faults) else {
             continue;
@@ -118,20 +118,22 @@ fn source(
     let (refresh_ms, stale_ms) = times(node, path, faults);
     let keys = keys(node, path, (algorithms, &guard), files, faults)?;
     let asks = introspection.as_ref().is_some_and(|asked| asked.url.is_none());
-    if let (true, Some(name)) = (keys == KeysFrom::Discovery || asks, node.get("issuer")) {
-        if name.text().is_some_and(|url| !url.is_empty() && !is_discoverable(url, &guard)) {
-            let hint = match keys {
-                KeysFrom::Discovery => "write jwks: { url: … } or jwks: { file: … }",
-                _ => "write introspection: { url: … }",
-            };
-            faults.error(&name.at, &join(path, "issuer"), NO_DISCOVERY, hint);
-        }
+    if let (true, Some(name)) = (keys == KeysFrom::Discovery || asks, node.get("issuer"))
+        && name.text().is_some_and(|url| !url.is_empty() && !is_discoverable(url, &guard))
+    {
+        let hint = match keys {
+            KeysFrom::Discovery => "write jwks: { url: … } or jwks: { file: … }",
+            _ => "write introspection: { url: … }",
+        };
+        faults.error(&name.at, &join(path, "issuer"), NO_DISCOVERY, hint);
     }
-    if keys == KeysFrom::None && !node.has("introspection") && node.is_whole() {
-        if let Some(jwks) = node.get("jwks") {
-            let message = "without keys its tokens can only be asked about, and there is no `introspection`";
-            faults.error(&jwks.at, &join(path, "jwks"), message, "write introspection: { client_id: …, … }");
-        }
+    if keys == KeysFrom::None
+        && !node.has("introspection")
+        && node.is_whole()
+        && let Some(jwks) = node.get("jwks")
+    {
+        let message = "without keys its tokens can only be asked about, and there is no `introspection`";
+        faults.error(&jwks.at, &join(path, "jwks"), message, "write introspection: { client_id: …, … }");
     }
     if introspection.is_none() && node.has("introspection") {
         return None;
