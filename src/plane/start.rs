@@ -160,9 +160,7 @@ impl Gateway {
         let admin = attend(&settings, &health, &reloader, people)?;
         let otlp = otlp::start(&control, &health, Box::new(otlp::ShardSpans::new(&control)))?;
         keep(&reloader, asked_for, publisher, heard, &news, &control)?;
-        let until = Instant::now() + Duration::from_millis(START_WAIT_MS_MAX);
-        wait_for_servers(&settings, &control, &health, until);
-        issuers::wait(&health, until);
+        wait_for_others(&settings, &control, &health);
 
         let mut threads = Vec::with_capacity(shards);
         for (index, (listeners, record)) in listeners.into_iter().zip(writers).enumerate() {
@@ -370,7 +368,9 @@ pub(super) fn file_keys(settings: &Settings) -> Keyring {
     }))
 }
 
-fn wait_for_servers(settings: &Settings, control: &Control, health: &Health, until: Instant) {
+/// Servers and issuers get a moment to introduce themselves.
+fn wait_for_others(settings: &Settings, control: &Control, health: &Health) {
+    let until = Instant::now() + Duration::from_millis(START_WAIT_MS_MAX);
     while Instant::now() < until {
         let told = health.servers().iter().all(|server| server.known || server.trouble.is_some());
         let published = control.snapshot.load().number > 0 || settings.servers.is_empty();
@@ -379,7 +379,7 @@ fn wait_for_servers(settings: &Settings, control: &Control, health: &Health, unt
         }
         std::thread::sleep(Duration::from_millis(TICK_MS));
     }
-    issuers::wait(health);
+    issuers::wait(health, until);
 }
 
 /// A shard that panics takes the others along at once (where a panic does not end the process anyway): without one of
