@@ -409,13 +409,17 @@ fn told(house: &mut House) {
     for path in ["/metrics", "/status", "/healthz", "/readyz"] {
         house.plants.absent(path, &admin(gateway, path), &[]);
     }
+    // Its variable is the gateway's alone.
+    gateway.configure(|config| {
+        config["servers"]["traded"]["credentials"]["exchange"]["client_secret"] = json!("${POST_SECRET:-none}");
+    });
     let file = gateway.config();
     let folder = file.parent().expect("a folder").to_owned();
     let text = file.display().to_string();
     for flags in [&["--effective"][..], &["--effective", "--json"], &[]] {
         let arguments = [&["config", "show", "--config", &text], flags].concat();
-        // Its variable is not set for this process.
         let shown = run(&folder, &arguments);
+        assert!(shown.stdout.contains("(secret)"), "{}", shown.stderr);
         house.plants.absent("config show", shown.stdout.as_bytes(), &[]);
         house.plants.absent("config show", shown.stderr.as_bytes(), &[]);
     }
