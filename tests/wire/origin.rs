@@ -244,7 +244,11 @@ fn the_fields_that_a_client_sees() {
         (with(Post::tell(&session, note)).bytes(&gateway), 202, &["content-length"]),
         (get("DELETE"), 204, &[]),
         (get("DELETE"), 404, &json),
-        (metadata.into_bytes(), 200, &["content-type", "access-control-allow-origin", "content-length"]),
+        (
+            metadata.into_bytes(),
+            200,
+            &["content-type", "cache-control", "access-control-allow-origin", "content-length"],
+        ),
         (with(Post::call("hidden")).bytes(&gateway), 200, &json),
         (Post::call("echo").bytes(&gateway), 401, &["content-type", "www-authenticate", "content-length"]),
         (with(Post::call("echo")).at("/none").bytes(&gateway), 404, &json),
