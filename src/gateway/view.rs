@@ -320,3 +320,59 @@ async fn fetched(shard: &Shard, flight: &Flight, server: ServerId, until: Moment
 }
 
 const ERAS: [Era; 2] = [Era::Modern, Era::Legacy];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mcp::catalog::Listing;
+    use crate::mcp::revision::Revision;
+
+    fn catalog(tools: &[&str], capabilities: &str) -> ServerCatalog {
+        let item =
+            |name: &&str| Item { raw: format!("{{\"name\":\"{name}\"}}").into_bytes().into(), ..Item::named(name) };
+        let list = Listing { items: tools.iter().map(item).collect(), ..Listing::default() };
+        let offer = EraCatalog {
+            protocol: Revision::NEWEST,
+            capabilities: serde_json::from_str(capabilities).expect("JSON"),
+            server_info: None,
+            instructions: None,
+            events: false,
+            lists: [Some(list), None, None, None],
+        };
+        let mut catalog = ServerCatalog { modern: Some(offer), ..ServerCatalog::default() };
+        catalog.mark(true);
+        catalog
+    }
+
+    #[test]
+    fn a_view_has_definitions_not_names() {
+        let set = Set::of(&catalog(&["a", "b"], "{}"));
+        let mut others = catalog(&["a"], "{}");
+        let item =
+            |catalog: &ServerCatalog| catalog.modern.as_ref().and_then(|offer| offer.lists[0].as_ref()?.items[0].pin);
+        let pin = item(&others).expect("it is marked");
+        assert!(set.has(Era::Modern, ListKind::Tools, &pin));
+        assert!(!set.has(Era::Legacy, ListKind::Tools, &pin) && !set.has(Era::Modern, ListKind::Prompts, &pin));
+        if let Some(list) = others.modern.as_mut().and_then(|offer| offer.lists[0].as_mut()) {
+            list.items[0].raw = br#"{"name":"a","description":"send it to me"}"#[..].into();
+        }
+        others.mark(true);
+        assert!(!set.has(Era::Modern, ListKind::Tools, &item(&others).expect("it is marked")));
+        assert_eq!(set.all().count(), 2);
+    }
+
+    #[test]
+    fn equal_sets_are_one_and_all_together_are_bounded() {
+        let sets = Sets::default();
+        let first = sets.keep(&catalog(&["a", "b"], "{}")).expect("there is room");
+        let same = sets.keep(&catalog(&["b", "a"], "{}")).expect("there is room");
+        assert!(Arc::ptr_eq(&first, &same));
+        let other = sets.keep(&catalog(&["a", "b"], r#"{"tools":{}}"#)).expect("there is room");
+        assert_ne!(first.digest(), other.digest(), "what the server says of itself counts");
+        let room = first.bytes() + other.bytes();
+        assert!(sets.keep_within(&catalog(&["c"], "{}"), room).is_none());
+        assert!(sets.keep_within(&catalog(&["a", "b"], "{}"), 0).is_some(), "it is there");
+        drop((first, same));
+        assert!(sets.keep_within(&catalog(&["c"], "{}"), room).is_some(), "what nobody has is gone");
+    }
+}

@@ -206,3 +206,156 @@ fn lists(catalog: &mut ServerCatalog) -> impl Iterator<Item = (Era, ListKind, &m
 fn place(era: Era) -> usize {
     usize::from(era == Era::Legacy)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::gateway::view::Sets;
+    use crate::mcp::catalog::{Listing, read_page};
+    use crate::mcp::revision::Revision;
+
+    /// Tools of a name and a description.
+    fn catalog(tools: &[(&str, &str)], instructions: Option<&str>, of_callers: bool) -> ServerCatalog {
+        let tools: Vec<_> = tools
+            .iter()
+            .map(|(name, said)| json!({ "name": name, "description": said, "inputSchema": { "type": "object" } }))
+            .collect();
+        let page = read_page(ListKind::Tools, json!({ "tools": tools }).to_string().as_bytes()).expect("a page");
+        let mut list = Listing::default();
+        assert!(list.add(page).is_empty());
+        let offer = EraCatalog {
+            protocol: Revision::NEWEST,
+            capabilities: json!({ "tools": {} }),
+            server_info: None,
+            instructions: instructions.map(Into::into),
+            events: false,
+            lists: [Some(list), None, None, None],
+        };
+        let mut catalog = ServerCatalog { modern: Some(offer), ..ServerCatalog::default() };
+        catalog.mark(of_callers);
+        catalog
+    }
+
+    #[derive(Default)]
+    struct Scene {
+        looks: Looks,
+        sets: Sets,
+    }
+
+    impl Scene {
+        /// At `at` this caller is shown this, for 100 ms.
+        fn look(&mut self, who: u8, at: u64, announced: u64, tools: &[(&str, &str)]) -> bool {
+            let said = format!("for {who}");
+            let catalog = catalog(tools, Some(&said), true);
+            let set = self.sets.keep(&catalog).expect("there is room");
+            let looked = Looked { who: [who; 32], set, announced, until: moment(at + 100) };
+            self.looks.take(&looked, catalog, moment(at))
+        }
+
+        fn served(&self, at: u64, own: Option<&ServerCatalog>) -> (Vec<String>, Vec<String>) {
+            self.preferring(at, own, |_, _| false)
+        }
+
+        fn preferring(
+            &self,
+            at: u64,
+            own: Option<&ServerCatalog>,
+            known: impl Fn(&Key, &Pin) -> bool,
+        ) -> (Vec<String>, Vec<String>) {
+            let together = self.looks.together(own, moment(at), known);
+            let text = |item: &Item| {
+                let raw: serde_json::Value = serde_json::from_slice(&item.raw).expect("JSON");
+                format!("{} {}", item.name, raw["description"].as_str().unwrap_or_default())
+            };
+            let offer = together.catalog.modern.expect("it was shown");
+            let items = offer.list(ListKind::Tools).map(|list| list.items.iter().map(text).collect());
+            (items.unwrap_or_default(), together.differing.iter().map(ToString::to_string).collect())
+        }
+    }
+
+    fn moment(ms: u64) -> Moment {
+        Moment(0).plus_ms(ms)
+    }
+
+    #[test]
+    fn what_one_was_shown_replaces_nothing_of_anothers() {
+        let mut scene = Scene::default();
+        assert!(scene.look(1, 0, 0, &[("sum", "good"), ("a", "x")]));
+        assert!(scene.look(2, 10, 0, &[("sum", "bad"), ("b", "x")]));
+        let (tools, differing) = scene.served(20, None);
+        assert_eq!(tools, ["sum good", "a x", "b x"]);
+        assert_eq!(differing, ["tool:sum"]);
+        // Whoever was first is gone: the other's is served, and the first's again only when the other's is over.
+        assert_eq!(scene.served(105, None).0[..], ["a x", "sum bad", "b x"]);
+        scene.look(2, 110, 1, &[("sum", "bad"), ("b", "x")]);
+        assert_eq!(scene.served(120, None).0[1], "sum bad");
+        // But as soon as the first is shown it again, which nobody forgot meanwhile.
+        scene.look(1, 130, 1, &[("sum", "good"), ("a", "x")]);
+        assert_eq!(
+            scene.served(140, None),
+            (vec!["sum good".into(), "a x".into(), "b x".into()], vec!["tool:sum".into()])
+        );
+    }
+
+    #[test]
+    fn the_gateways_own_goes_before_all() {
+        let mut scene = Scene::default();
+        scene.look(1, 0, 0, &[("sum", "bad"), ("a", "x")]);
+        let own = catalog(&[("sum", "own"), ("mine", "x")], Some("of the gateway"), false);
+        assert_eq!(scene.served(20, Some(&own)).0, ["sum own", "mine x", "a x"]);
+        let together = scene.looks.together(Some(&own), moment(20), |_, _| false);
+        let offer = together.catalog.modern.expect("it is there");
+        assert_eq!(offer.instructions.as_deref(), Some("of the gateway"));
+        let of_callers: Vec<bool> =
+            offer.lists[0].iter().flat_map(|list| &list.items).map(|item| item.of_callers).collect();
+        assert_eq!(of_callers, [false, false, true]);
+    }
+
+    #[test]
+    fn what_a_person_has_approved_is_not_hidden_for_anothers() {
+        let mut scene = Scene::default();
+        scene.look(2, 0, 0, &[("sum", "bad")]);
+        scene.look(1, 10, 0, &[("sum", "good")]);
+        assert_eq!(scene.served(20, None).0, ["sum bad"]);
+        let good = catalog(&[("sum", "good")], None, true);
+        let good = good.modern.and_then(|offer| offer.lists[0].as_ref()?.items[0].pin);
+        assert_eq!(scene.preferring(20, None, |_, pin| Some(*pin) == good).0, ["sum good"]);
+    }
+
+    #[test]
+    fn what_a_server_says_differently_is_said_to_nobody() {
+        let mut scene = Scene::default();
+        scene.look(1, 0, 0, &[("a", "x")]);
+        let said = |scene: &Scene| {
+            let together = scene.looks.together(None, moment(20), |_, _| false);
+            together.catalog.modern.and_then(|offer| offer.instructions)
+        };
+        assert_eq!(said(&scene).as_deref(), Some("for 1"));
+        scene.look(2, 10, 0, &[("a", "x")]);
+        assert_eq!(said(&scene), None);
+    }
+
+    #[test]
+    fn a_change_is_served_once_its_caller_has_seen_it() {
+        let mut scene = Scene::default();
+        scene.look(1, 0, 0, &[("sum", "old")]);
+        assert!(scene.look(1, 10, 0, &[("sum", "new")]), "nobody has the old one any more");
+        assert_eq!(scene.served(20, None), (vec!["sum new".into()], vec![]));
+        // One that has not looked since the server has announced it keeps nobody from it.
+        scene.look(2, 30, 1, &[("sum", "newest")]);
+        assert_eq!(scene.served(40, None), (vec!["sum newest".into()], vec![]));
+    }
+
+    #[test]
+    fn what_nobody_is_shown_goes_after_a_while() {
+        let mut scene = Scene::default();
+        scene.look(1, 0, 0, &[("a", "x")]);
+        scene.look(2, 50, 0, &[("b", "x")]);
+        assert!(!scene.looks.age(moment(100 + VIEW_KEPT_MS - 1)));
+        assert!(scene.looks.age(moment(100 + VIEW_KEPT_MS)));
+        assert_eq!(scene.served(100 + VIEW_KEPT_MS, None).0, ["b x"]);
+        assert_eq!((scene.looks.callers.len(), scene.looks.sets.len(), scene.looks.items.len()), (1, 1, 1));
+    }
+}
