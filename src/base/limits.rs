@@ -424,8 +424,14 @@ pub const SHOWN_CHECK_MS: u64 = 1_000;
 pub const SHOWN_RETRY_MS: u64 = 1_000;
 /// A token that its server refuses is fetched anew once in so long, milliseconds.
 pub const CREDENTIAL_KEPT_MS: u64 = 10_000;
-/// What servers have shown callers of their lists, in all.
+/// What servers have shown callers of their lists, in all; and of one server.
 pub const VIEWS_MAX: usize = 8_192;
+/// All of that, each only once where callers are shown the same, bytes.
+pub const VIEWS_BYTES_MAX: usize = 128 * 1024 * 1024;
+/// What is over is let go of after so long, milliseconds.
+pub const VIEW_KEPT_MS: u64 = 60_000;
+/// What is over is looked for that often, milliseconds.
+pub const VIEWS_TEND_MS: u64 = 1_000;
 /// Looks at lists in callers' names that wait for the plane.
 pub const VIEWS_WAITING_MAX: usize = 1_024;
 /// Threads that look.

@@ -24,7 +24,7 @@ use super::keydesk::KeyDesk;
 use super::mail::Mail;
 use super::spans::Spans;
 use super::tally::Tally;
-use super::view::{View, ViewErrand};
+use super::view::{Sets, View, ViewErrand};
 
 /// Shared by the plane and all shards.
 #[derive(Debug)]
@@ -45,6 +45,8 @@ pub struct Control {
     pub credentials: Errands<TokenErrand, Arc<Issued>>,
     /// What servers show callers of their lists.
     pub views: Errands<ViewErrand, Arc<View>>,
+    /// What these are made of.
+    pub sets: Sets,
     /// What issuers say of opaque tokens.
     pub introspections: Errands<Inquiry, Arc<Judged>>,
     /// Looks at issuers' keys that shards ask for.
@@ -118,6 +120,7 @@ impl Control {
             approvals: Arc::default(),
             credentials: Errands::new(CREDENTIALS_MAX, ERRANDS_MAX),
             views: Errands::new(VIEWS_MAX, VIEWS_WAITING_MAX),
+            sets: Sets::default(),
             introspections: Errands::new(INTROSPECTIONS_MAX, INTROSPECTIONS_WAITING_MAX),
             key_desk: KeyDesk::default(),
             tally: Tally::new(shards),

@@ -73,7 +73,7 @@ pub(super) fn page(
         return Err(Kind::CursorInvalid.into());
     }
     let (table, caller) = (&flight.snapshot.table, &flight.caller);
-    let seen = |item: &&Item| flight.sees(flight.server, kind, &item.name);
+    let seen = |item: &&Item| flight.sees(flight.server, kind, item);
     let shown = listing.items.iter().filter(seen);
     let shown = shown.filter(|item| listed(table, caller, flight.task, flight.server, kind, item));
     let mut body = flight.begin_result();

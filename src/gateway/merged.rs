@@ -63,7 +63,7 @@ pub(super) fn page(
     start_list_result(&mut body, era, kind);
     let (table, caller, task) = (&snapshot.table, &flight.caller, flight.task);
     let next = merged.write_items(&mut body, &snapshot.catalog, era, kind, from, &mut |server, item| {
-        flight.sees(server, kind, &item.name) && listed(table, caller, task, server, kind, item)
+        flight.sees(server, kind, item) && listed(table, caller, task, server, kind, item)
     });
     let next = next.map(|position| sealed(shard, Cursor { list, position })).transpose()?;
     // What is not whole is not worth keeping.

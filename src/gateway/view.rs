@@ -1,20 +1,23 @@
 //! What a server shows one caller of its lists, where it knows its callers: of all that it offers to anybody, a caller
 //! sees and calls what it was shown itself.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use ring::digest;
 use smallvec::SmallVec;
 
 use crate::base::ids::ServerId;
-use crate::base::limits::VIEW_WAIT_MS_MAX;
+use crate::base::limits::{VIEW_WAIT_MS_MAX, VIEWS_BYTES_MAX};
 use crate::base::time::Moment;
 use crate::ledger::errands::Look;
 use crate::mcp::call::{Call, Object};
-use crate::mcp::catalog::{ListKind, ServerCatalog};
+use crate::mcp::catalog::{EraCatalog, Item, ListKind, ServerCatalog};
+use crate::mcp::pin::Pin;
 use crate::mcp::revision::Era;
 use crate::upstream::shown::Shown;
+use crate::upstream::state::ServerState;
 
 use super::credential;
 use super::errand::brought;
@@ -24,14 +27,31 @@ use super::route;
 use super::shard::{Held, Shard};
 use super::shown::{self, Lack};
 
-/// What a server has shown a caller: names.
+/// What a server has shown a caller.
 #[derive(Debug)]
 pub struct View {
-    /// By era, then by `ListKind::index`.
-    names: [[HashSet<Box<str>>; 4]; 2],
+    set: Arc<Set>,
     /// How many changes the server had announced before.
     announced: u64,
+    /// The server, as it was then.
+    state: Weak<ServerState>,
 }
+
+/// What a server shows one caller or several: the pins of all definitions. A name of which somebody else was shown
+/// another definition is another.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Set {
+    /// By era, then by `ListKind::index`; in order.
+    pins: [[Box<[Pin]>; 4]; 2],
+    digest: SetDigest,
+}
+
+/// SHA-256 of all that a server shows a caller.
+pub type SetDigest = [u8; 32];
+
+/// All sets that there are, each once.
+#[derive(Debug, Default)]
+pub struct Sets(Mutex<HashMap<SetDigest, Weak<Set>>>);
 
 /// A look at a server's lists in a caller's name.
 #[derive(Debug)]
@@ -45,20 +65,111 @@ pub struct ViewErrand {
 }
 
 impl View {
-    /// Of what a server has shown, as of so many announcements.
+    /// What `state` has shown, as of so many announcements.
     #[must_use]
-    pub fn of(catalog: &ServerCatalog, announced: u64) -> Self {
-        let names = |era: Era, kind: ListKind| {
-            let list = catalog.era(era).and_then(|offer| offer.list(kind));
-            list.into_iter().flat_map(|list| &list.items).map(|item| item.name.clone()).collect()
-        };
-        let names = [Era::Modern, Era::Legacy].map(|era| ListKind::ALL.map(|kind| names(era, kind)));
-        Self { names, announced }
+    pub fn new(set: Arc<Set>, announced: u64, state: &Arc<ServerState>) -> Self {
+        Self { set, announced, state: Arc::downgrade(state) }
     }
 
-    fn has(&self, era: Era, kind: ListKind, name: &str) -> bool {
-        self.names[usize::from(era == Era::Legacy)][kind.index()].contains(name)
+    /// Whether it is of this server as it is set up now.
+    #[must_use]
+    pub fn is_of(&self, state: &Arc<ServerState>) -> bool {
+        std::ptr::eq(self.state.as_ptr(), Arc::as_ptr(state))
     }
+
+    fn has(&self, era: Era, kind: ListKind, item: &Item) -> bool {
+        item.pin.is_some_and(|pin| self.set.has(era, kind, &pin))
+    }
+}
+
+impl Set {
+    /// Of a catalogue that is marked.
+    #[must_use]
+    pub fn of(catalog: &ServerCatalog) -> Self {
+        let pins = |era: Era, kind: ListKind| {
+            let list = catalog.era(era).and_then(|offer| offer.list(kind));
+            let mut pins: Vec<Pin> =
+                list.into_iter().flat_map(|list| &list.items).filter_map(|item| item.pin).collect();
+            pins.sort_unstable();
+            pins.dedup();
+            pins.into_boxed_slice()
+        };
+        let pins = ERAS.map(|era| ListKind::ALL.map(|kind| pins(era, kind)));
+        let mut hash = digest::Context::new(&digest::SHA256);
+        for (era, lists) in ERAS.into_iter().zip(&pins) {
+            frame(&mut hash, catalog.era(era));
+            for pins in lists {
+                hash.update(&(pins.len() as u64).to_be_bytes());
+                pins.iter().for_each(|pin| hash.update(pin.bytes()));
+            }
+        }
+        let mut digest = [0; 32];
+        digest.copy_from_slice(hash.finish().as_ref());
+        Self { pins, digest }
+    }
+
+    /// Two are the same where these are.
+    #[must_use]
+    pub fn digest(&self) -> SetDigest {
+        self.digest
+    }
+
+    /// Whether a definition of this pin is in it.
+    #[must_use]
+    pub fn has(&self, era: Era, kind: ListKind, pin: &Pin) -> bool {
+        self.pins[place(era)][kind.index()].binary_search(pin).is_ok()
+    }
+
+    /// All that is in it.
+    pub fn all(&self) -> impl Iterator<Item = (Era, ListKind, Pin)> + '_ {
+        let lists = ERAS.into_iter().flat_map(|era| ListKind::ALL.map(|kind| (era, kind)));
+        lists.flat_map(|(era, kind)| self.pins[place(era)][kind.index()].iter().map(move |pin| (era, kind, *pin)))
+    }
+
+    fn bytes(&self) -> usize {
+        size_of::<Self>() + self.pins.iter().flatten().map(|pins| size_of_val(&**pins)).sum::<usize>()
+    }
+}
+
+impl Sets {
+    /// What a catalogue that is marked shows: one set for all who are shown the same. `None` where there is no room.
+    pub fn keep(&self, catalog: &ServerCatalog) -> Option<Arc<Set>> {
+        self.keep_within(catalog, VIEWS_BYTES_MAX)
+    }
+
+    fn keep_within(&self, catalog: &ServerCatalog, bytes_max: usize) -> Option<Arc<Set>> {
+        let set = Set::of(catalog);
+        let mut sets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = sets.get(&set.digest).and_then(Weak::upgrade) {
+            return Some(known);
+        }
+        let mut bytes = set.bytes();
+        sets.retain(|_, held| held.upgrade().map(|held| bytes = bytes.saturating_add(held.bytes())).is_some());
+        if bytes > bytes_max {
+            return None;
+        }
+        let set = Arc::new(set);
+        sets.insert(set.digest, Arc::downgrade(&set));
+        Some(set)
+    }
+}
+
+/// What a server says of itself in one era.
+fn frame(hash: &mut digest::Context, offer: Option<&EraCatalog>) {
+    let Some(offer) = offer else { return hash.update(&[0]) };
+    hash.update(&[1, u8::from(offer.events)]);
+    let lists = offer.lists.each_ref().map(|list| u8::from(list.is_some()));
+    hash.update(&lists);
+    let capabilities = offer.capabilities.to_string();
+    let (info, said) = (offer.server_info.as_deref(), offer.instructions.as_deref().map(str::as_bytes));
+    for part in [Some(offer.protocol.as_str().as_bytes()), Some(capabilities.as_bytes()), info, said] {
+        hash.update(&part.map_or(u64::MAX, |part| part.len() as u64).to_be_bytes());
+        hash.update(part.unwrap_or_default());
+    }
+}
+
+fn place(era: Era) -> usize {
+    usize::from(era == Era::Legacy)
 }
 
 impl Flight {
@@ -67,23 +178,38 @@ impl Flight {
         !self.caller.anonymous && self.snapshot.settings.servers[server.index()].credentials.is_personal()
     }
 
-    /// Whether its caller was shown something of this name; of a server that shows everybody the same, always.
-    pub(super) fn sees(&self, server: ServerId, kind: ListKind, name: &str) -> bool {
-        !self.is_viewed(server) || self.view(server).is_some_and(|view| view.has(self.era, kind, name))
+    /// Whether its caller was shown this very definition; of a server that shows everybody the same, always. Whoever comes
+    /// without a token was shown what the gateway itself was.
+    pub(super) fn sees(&self, server: ServerId, kind: ListKind, item: &Item) -> bool {
+        if !self.snapshot.settings.servers[server.index()].credentials.is_personal() {
+            return true;
+        }
+        if self.caller.anonymous {
+            return !item.of_callers;
+        }
+        self.view(server).is_some_and(|view| view.has(self.era, kind, item))
     }
 
     /// The same of what is called.
     pub(super) fn sees_called(&self, object: &Object, name: &str) -> bool {
-        match object {
-            Object::Tool(_) => self.sees(self.server, ListKind::Tools, name),
-            Object::Prompt(_) | Object::CompletePrompt(_) => self.sees(self.server, ListKind::Prompts, name),
-            _ => true,
+        if !self.snapshot.settings.servers[self.server.index()].credentials.is_personal() {
+            return true;
         }
+        let catalog = &self.snapshot.catalog;
+        let (kind, item) = match object {
+            Object::Tool(_) => (ListKind::Tools, catalog.tool_item(self.server, self.era, name)),
+            Object::Prompt(_) | Object::CompletePrompt(_) => {
+                (ListKind::Prompts, catalog.prompt_item(self.server, self.era, name))
+            }
+            _ => return true,
+        };
+        item.is_some_and(|item| self.sees(self.server, kind, item))
     }
 
     /// What its caller was shown by a server; `None` where that is not known.
     pub(super) fn view(&self, server: ServerId) -> Option<&View> {
-        self.views.iter().find(|(seen, _)| *seen == server).map(|(_, view)| &**view)
+        let view = self.views.iter().find(|(seen, _)| *seen == server).map(|(_, view)| &**view);
+        view.filter(|view| self.snapshot.states.get(server.index()).is_some_and(|state| view.is_of(state)))
     }
 
     /// Why that of its own server is not known.
@@ -157,7 +283,8 @@ fn known(shard: &Shard, flight: &Flight, server: ServerId) -> Option<Arc<View>> 
 }
 
 fn is_fresh(flight: &Flight, server: ServerId, view: &View) -> bool {
-    view.announced >= flight.snapshot.states[server.index()].poke.announced()
+    let state = &flight.snapshot.states[server.index()];
+    view.is_of(state) && view.announced >= state.poke.announced()
 }
 
 /// The plane looks, in the caller's name.
@@ -189,5 +316,63 @@ async fn fetched(shard: &Shard, flight: &Flight, server: ServerId, until: Moment
             Err(Lack::Unseen)
         }
         Look::Wait | Look::Full => Err(Lack::Unseen),
+    }
+}
+
+const ERAS: [Era; 2] = [Era::Modern, Era::Legacy];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mcp::catalog::Listing;
+    use crate::mcp::revision::Revision;
+
+    fn catalog(tools: &[&str], capabilities: &str) -> ServerCatalog {
+        let item =
+            |name: &&str| Item { raw: format!("{{\"name\":\"{name}\"}}").into_bytes().into(), ..Item::named(name) };
+        let list = Listing { items: tools.iter().map(item).collect(), ..Listing::default() };
+        let offer = EraCatalog {
+            protocol: Revision::NEWEST,
+            capabilities: serde_json::from_str(capabilities).expect("JSON"),
+            server_info: None,
+            instructions: None,
+            events: false,
+            lists: [Some(list), None, None, None],
+        };
+        let mut catalog = ServerCatalog { modern: Some(offer), ..ServerCatalog::default() };
+        catalog.mark(true);
+        catalog
+    }
+
+    #[test]
+    fn a_view_has_definitions_not_names() {
+        let set = Set::of(&catalog(&["a", "b"], "{}"));
+        let mut others = catalog(&["a"], "{}");
+        let item =
+            |catalog: &ServerCatalog| catalog.modern.as_ref().and_then(|offer| offer.lists[0].as_ref()?.items[0].pin);
+        let pin = item(&others).expect("it is marked");
+        assert!(set.has(Era::Modern, ListKind::Tools, &pin));
+        assert!(!set.has(Era::Legacy, ListKind::Tools, &pin) && !set.has(Era::Modern, ListKind::Prompts, &pin));
+        if let Some(list) = others.modern.as_mut().and_then(|offer| offer.lists[0].as_mut()) {
+            list.items[0].raw = br#"{"name":"a","description":"send it to me"}"#[..].into();
+        }
+        others.mark(true);
+        assert!(!set.has(Era::Modern, ListKind::Tools, &item(&others).expect("it is marked")));
+        assert_eq!(set.all().count(), 2);
+    }
+
+    #[test]
+    fn equal_sets_are_one_and_all_together_are_bounded() {
+        let sets = Sets::default();
+        let first = sets.keep(&catalog(&["a", "b"], "{}")).expect("there is room");
+        let same = sets.keep(&catalog(&["b", "a"], "{}")).expect("there is room");
+        assert!(Arc::ptr_eq(&first, &same));
+        let other = sets.keep(&catalog(&["a", "b"], r#"{"tools":{}}"#)).expect("there is room");
+        assert_ne!(first.digest(), other.digest(), "what the server says of itself counts");
+        let room = first.bytes() + other.bytes();
+        assert!(sets.keep_within(&catalog(&["c"], "{}"), room).is_none());
+        assert!(sets.keep_within(&catalog(&["a", "b"], "{}"), 0).is_some(), "it is there");
+        drop((first, same));
+        assert!(sets.keep_within(&catalog(&["c"], "{}"), room).is_some(), "what nobody has is gone");
     }
 }

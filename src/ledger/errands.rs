@@ -191,6 +191,15 @@ impl<Q, A: Clone> Errands<Q, A> {
         self.forgotten.fetch_add(1, Ordering::Release);
     }
 
+    /// Lets go of what has been over for so long, milliseconds.
+    pub fn age(&self, now: Moment, kept_ms: u64) {
+        for stripe in &self.stripes {
+            let mut stripe = stripe.lock().unwrap_or_else(PoisonError::into_inner);
+            let is_kept = |found: &Found<A>| now < found.until.plus_ms(kept_ms);
+            stripe.retain(|_, entry| entry.asked || entry.found.as_ref().is_some_and(is_kept));
+        }
+    }
+
     /// How many things are there, and how many errands wait.
     #[must_use]
     pub fn standing(&self) -> (usize, usize) {
@@ -278,6 +287,23 @@ mod tests {
         assert!(matches!(look(6, Turn::First), Look::Full), "these are bounded too");
         let order: Vec<u8> = std::iter::from_fn(|| errands.take(Duration::ZERO)).map(|(_, errand)| errand).collect();
         assert_eq!(order, [5, 4, 1, 2]);
+    }
+
+    #[test]
+    fn what_is_over_is_let_go_of() {
+        let errands: Errands<(), u32> = Errands::new(64, 8);
+        let at = |ms: u64| Moment(0).plus_ms(ms);
+        for byte in 1..=3 {
+            assert!(matches!(errands.look(&key(byte), at(0), || ()), Look::Wait));
+        }
+        errands.done(&key(1), Outcome::Brought(1), at(100), at(80));
+        errands.done(&key(2), Outcome::Failed("down"), at(500), at(500));
+        errands.age(at(149), 50);
+        assert_eq!(errands.standing().0, 3);
+        errands.age(at(150), 50);
+        assert_eq!(errands.standing().0, 2);
+        errands.age(at(600), 50);
+        assert_eq!(errands.standing().0, 1, "what the plane is at stays");
     }
 
     #[test]

@@ -13,6 +13,7 @@ use crate::base::limits::{DEFINITION_BYTES_MAX, ITEM_NAME_BYTES_MAX, ITEMS_MAX, 
 use crate::base::span::Span;
 use crate::jsonrpc::text;
 use crate::mcp::headers::{ParamHeader, SchemaFault, param_headers};
+use crate::mcp::pin::{self, Pin};
 use crate::mcp::revision::{Era, Revision};
 use crate::mcp::transport::Transport;
 use crate::mcp::walk;
@@ -47,6 +48,10 @@ pub struct Item {
     pub ui_places: Box<[Span]>,
     /// A tool that its server's own user interface may call (MCP Apps): by the name that the server gave it.
     pub for_apps: bool,
+    /// Its pin, where callers of its server may be shown different things (`ServerCatalog::mark`); `None` elsewhere.
+    pub pin: Option<Pin>,
+    /// Callers were shown it, and the gateway itself was not.
+    pub of_callers: bool,
 }
 
 impl Item {
@@ -64,6 +69,8 @@ impl Item {
             name_place: Span::default(),
             ui_places: Box::default(),
             for_apps: false,
+            pin: None,
+            of_callers: false,
         }
     }
 }
@@ -301,6 +308,18 @@ impl ServerCatalog {
         match era {
             Era::Modern => self.modern.as_ref(),
             Era::Legacy => self.legacy.as_ref(),
+        }
+    }
+
+    /// Gives all that it has its pin, and says whether callers were shown it or the gateway itself.
+    pub fn mark(&mut self, of_callers: bool) {
+        for era in [self.modern.as_mut(), self.legacy.as_mut()].into_iter().flatten() {
+            for kind in ListKind::ALL {
+                for item in era.lists[kind.index()].iter_mut().flat_map(|list| &mut list.items) {
+                    item.pin = pin::pin(kind, &item.raw);
+                    item.of_callers = of_callers;
+                }
+            }
         }
     }
 }
@@ -622,6 +641,8 @@ fn definition(kind: ListKind, raw: &str) -> Result<Item, (String, DropWhy)> {
         name_place,
         ui_places: ui_places.into(),
         for_apps,
+        pin: None,
+        of_callers: false,
     })
 }
 

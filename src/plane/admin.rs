@@ -464,7 +464,7 @@ fn issuer(issuer: &IssuerHealth) -> Value {
 /// What of its definitions waits for a person.
 fn pins(survey: &SurveyHealth) -> Value {
     let pins = survey.pins;
-    json!({ "waiting": pins.waiting, "reported": pins.reported, "flagged": pins.flagged })
+    json!({ "waiting": pins.waiting, "reported": pins.reported, "flagged": pins.flagged, "differing": survey.differing })
 }
 
 /// What a shard has to do.

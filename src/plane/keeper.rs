@@ -29,6 +29,7 @@ use crate::upstream::state::{Poke, ServerState};
 
 use super::PlaneFault;
 use super::client::{self, ClientFault, Heard, Response, Stream, Target};
+use super::looks::Looked;
 use super::places::Places;
 use super::probe;
 use super::programs;
@@ -44,7 +45,7 @@ pub(super) enum News {
     /// What it offers, as of so many announcements.
     Catalog(Arc<ServerState>, Box<ServerCatalog>, u64),
     /// What it shows one caller, who is told when that is in a snapshot.
-    View(Arc<ServerState>, Box<ServerCatalog>, Sender<()>),
+    View(Arc<ServerState>, Box<ServerCatalog>, Looked, Sender<()>),
     /// It cannot be reached, or makes no sense.
     Trouble(Arc<ServerState>, String),
     /// Certificates or keys have changed: of listeners, or of any server.

@@ -41,6 +41,7 @@ pub mod state;
 mod states;
 mod surveys;
 mod talk;
+mod looks;
 mod views;
 mod wire;
 

@@ -118,6 +118,11 @@ impl Pins {
         self.servers.iter().filter(is_due).map(|(name, _)| name.clone()).collect()
     }
 
+    /// Whether this definition is known of a server.
+    pub(super) fn knows(&self, server: &str, key: &Key, pin: &Pin) -> bool {
+        self.servers.get(server).and_then(|kept| kept.known.get(key)).is_some_and(|known| known.contains(pin))
+    }
+
     /// What waits for a person.
     pub(super) fn waiting(&self, server: &str) -> Waiting {
         self.servers.get(server).map(|kept| kept.waiting).unwrap_or_default()

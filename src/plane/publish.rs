@@ -7,15 +7,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::base::ids::ServerId;
-use crate::base::limits::{PUBLISH_GATHER_MS, PUBLISH_MS_MIN, RELOAD_SEEN_MS_MAX, TICK_MS};
-use crate::config::Settings;
+use crate::base::limits::{
+    PUBLISH_GATHER_MS, PUBLISH_MS_MIN, RELOAD_SEEN_MS_MAX, TICK_MS, VIEW_KEPT_MS, VIEWS_TEND_MS,
+};
 use crate::config::snapshot::{Parts, Prepared, Snapshot};
 use crate::config::succession::{Succession, same_callers};
+use crate::config::{ServerSettings, Settings};
 use crate::gateway::control::{Control, Life};
 use crate::identity::revoked::Revocations;
 use crate::policy::compile::Warning;
 use crate::tls::config::Materials;
 use crate::upstream::state::ServerState;
+use crate::uring::wait::clock;
 
 use super::admin::Health;
 use super::endpoints::Told;
@@ -169,6 +172,7 @@ impl Publisher {
     pub(super) fn run(mut self, news: &Receiver<News>) {
         let mut weight = Weight::None;
         let mut published: Option<Instant> = None;
+        let mut tended = Instant::now();
         while self.control.life() == Life::Run {
             match news.recv_timeout(Duration::from_millis(PUBLISH_GATHER_MS * 10)) {
                 Ok(first) => {
@@ -182,6 +186,11 @@ impl Publisher {
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             weight = weight.max(self.surveys.look(&self.now.settings.servers));
+            if tended.elapsed() >= Duration::from_millis(VIEWS_TEND_MS) {
+                tended = Instant::now();
+                self.control.views.age(clock().mono, VIEW_KEPT_MS);
+                weight = weight.max(self.surveys.age(&self.now.settings.servers));
+            }
             let rested = published.is_none_or(|at| at.elapsed() >= Duration::from_millis(PUBLISH_MS_MIN));
             if weight == Weight::AtOnce || weight == Weight::Snapshot && rested {
                 let _ = self.publish();
@@ -214,10 +223,10 @@ impl Publisher {
                 self.servers[server].announced = announced;
                 self.surveys.found(&self.now.settings.servers[server], *catalog)
             }
-            News::View(state, catalog, told) => {
+            News::View(state, catalog, looked, told) => {
                 self.awaited.push(told);
                 let Some(server) = self.server(&state) else { return Weight::None };
-                self.surveys.shown_to_one(&self.now.settings.servers[server], *catalog)
+                self.surveys.shown_to_one(&self.now.settings.servers[server], &looked, *catalog)
             }
             News::Trouble(state, trouble) => {
                 let Some(server) = self.server(&state) else { return Weight::None };
@@ -246,7 +255,8 @@ impl Publisher {
             let old = before.prepared.server_by_digest(state.digest).map(ServerId::index);
             let addresses = old.map(|old| carried(&before.states[old], &self.servers[old].addresses, state));
             let old = old.filter(|old| same_places(&before.states[*old], state));
-            if old.is_none() {
+            let shows = |old: &usize| same_shown(&before.settings.servers[*old], settings);
+            if old.as_ref().is_none_or(|old| !shows(old)) {
                 self.surveys.forget(&settings.name);
             }
             let known = old.map(|old| self.servers[old].clone()).unwrap_or_default();
@@ -263,6 +273,9 @@ impl Publisher {
         }
         self.health.keep(self.now.settings.servers.iter().map(|server| &*server.name));
         let number = self.publish();
+        // What callers were shown by servers that were set up otherwise.
+        let states = &self.now.states;
+        self.control.views.retain(|_, view| view.is_some_and(|view| states.iter().any(|state| view.is_of(state))));
         // There may be other issuers.
         self.control.key_desk.ring();
         self.report();
@@ -337,6 +350,14 @@ fn carried(before: &ServerState, addresses: &[Arc<[SocketAddr]>], now: &ServerSt
     let known = |digest: u64| before.instances.iter().position(|instance| instance.digest == digest);
     let carried = now.instances.iter().map(|instance| known(instance.digest).and_then(|at| addresses.get(at)).cloned());
     carried.map(Option::unwrap_or_default).collect()
+}
+
+/// Whether a server is shown the same as before, by callers and by the gateway.
+fn same_shown(before: &ServerSettings, now: &ServerSettings) -> bool {
+    let shown = |server: &ServerSettings| {
+        (server.credentials.clone(), server.catalogue.clone(), server.identity_headers.clone())
+    };
+    shown(before) == shown(now)
 }
 
 /// Whether a server is at the same places, in the same order.

@@ -2,19 +2,21 @@
 //! fail. By name, so that it outlives a change of the settings. The last good catalogue of a server is kept while it
 //! fails.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::Value;
 
 use crate::base::ids::ServerId;
-use crate::base::limits::LIST_ITEMS_MAX;
+use crate::base::limits::PINS_NAMED_MAX;
 use crate::config::{Pin as Mode, ServerSettings};
 use crate::mcp::catalog::{Catalog, ListKind, ServerCatalog};
+use crate::mcp::pin::{Key, Pin};
 use crate::uring::wait::clock;
 
 use super::log::Notes;
+use super::looks::{Looked, Looks};
 use super::pins::show::plain;
 use super::pins::{Pins, Waiting};
 
@@ -46,6 +48,9 @@ pub struct SurveyHealth {
     pub stale_unix_ms: Option<u64>,
     /// What waits for a person.
     pub pins: Waiting,
+    /// Of so many names callers are shown different definitions: those who are shown another than the one that is served
+    /// do not see them.
+    pub differing: usize,
     /// How often what it offers has changed.
     pub changes: Changes,
 }
@@ -97,7 +102,9 @@ fn definitions(catalog: &ServerCatalog) -> HashMap<(usize, &str), &[u8]> {
 struct Surveyed {
     /// What the gateway itself was shown, and what callers were.
     own: Option<ServerCatalog>,
-    callers: Option<ServerCatalog>,
+    callers: Looks,
+    /// Names of which callers are shown different definitions; the first of them were named in the log.
+    differing: Vec<Key>,
     /// As the server offers it, and as it is shown; and by which mode that was sifted.
     offered: Option<ServerCatalog>,
     shown: Option<ServerCatalog>,
@@ -115,31 +122,71 @@ impl Surveys {
     }
 
     /// A survey has succeeded.
-    pub(super) fn found(&mut self, server: &ServerSettings, catalog: ServerCatalog) -> Weight {
+    pub(super) fn found(&mut self, server: &ServerSettings, mut catalog: ServerCatalog) -> Weight {
         let known = self.servers.entry(server.name.clone()).or_default();
         known.surveyed_unix_ms = Some(clock().unix_ms);
         if known.trouble.take().is_some() {
             tracing::info!("server {} answers again", server.name);
         }
         let recovered = known.stale_unix_ms.take().is_some();
-        known.own = Some(catalog.clone());
-        let catalog = union(catalog, known.callers.as_ref());
-        self.offers(server, catalog, recovered)
+        if server.credentials.is_personal() {
+            catalog.mark(false);
+        }
+        known.own = Some(catalog);
+        self.unite(server, recovered)
     }
 
     /// A caller was shown this: whatever of it nobody was shown before is part of what the server offers now.
-    pub(super) fn shown_to_one(&mut self, server: &ServerSettings, catalog: ServerCatalog) -> Weight {
+    pub(super) fn shown_to_one(&mut self, server: &ServerSettings, looked: &Looked, catalog: ServerCatalog) -> Weight {
         let known = self.servers.entry(server.name.clone()).or_default();
-        let callers = union(catalog, known.callers.as_ref());
-        let all = known.own.clone().map_or_else(|| callers.clone(), |own| union(own, Some(&callers)));
-        known.callers = Some(callers);
+        let is_other = known.callers.take(looked, catalog, clock().mono);
         if known.own.is_none() {
             known.surveyed_unix_ms = Some(clock().unix_ms);
         }
-        match self.offers(server, all, false) {
+        // Whose definition is served may be another's now.
+        if !is_other && known.differing.is_empty() && known.offered.is_some() {
+            return Weight::None;
+        }
+        match self.unite(server, false) {
             Weight::None => Weight::None,
             _ => Weight::AtOnce,
         }
+    }
+
+    /// Lets go of what no caller is shown any more.
+    pub(super) fn age(&mut self, servers: &[ServerSettings]) -> Weight {
+        let mut weight = Weight::None;
+        for server in servers.iter().filter(|server| server.credentials.is_personal()) {
+            let Some(known) = self.servers.get_mut(&server.name) else { continue };
+            let is_other = known.callers.age(clock().mono);
+            if is_other || !known.differing.is_empty() {
+                weight = weight.max(self.unite(server, false));
+            }
+        }
+        weight
+    }
+
+    /// What the server offers, to the gateway and to callers.
+    fn unite(&mut self, server: &ServerSettings, recovered: bool) -> Weight {
+        let known = self.servers.entry(server.name.clone()).or_default();
+        let pins = &self.pins;
+        // What a person has approved is not hidden for what somebody else is shown.
+        let is_known = |key: &Key, pin: &Pin| server.pin == Mode::Quarantine && pins.knows(&server.name, key, pin);
+        let together = known.callers.together(known.own.as_ref(), clock().mono, is_known);
+        let fresh: Vec<&Key> = together.differing.iter().filter(|key| !known.differing.contains(key)).collect();
+        if !fresh.is_empty() {
+            let more = fresh.len().saturating_sub(PINS_NAMED_MAX);
+            let named: Vec<String> = fresh.iter().take(PINS_NAMED_MAX).map(|key| plain(&key.to_string())).collect();
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            tracing::warn!(
+                "server {}: callers are shown different definitions of one name: {}{more}; only one of them is served, and \
+                 whoever is shown another does not see it",
+                server.name,
+                named.join(", ")
+            );
+        }
+        known.differing = together.differing;
+        self.offers(server, together.catalog, recovered)
     }
 
     fn offers(&mut self, server: &ServerSettings, catalog: ServerCatalog, recovered: bool) -> Weight {
@@ -230,6 +277,7 @@ impl Surveys {
             surveyed_unix_ms: known.and_then(|known| known.surveyed_unix_ms),
             stale_unix_ms: known.and_then(|known| known.stale_unix_ms),
             pins: self.pins.waiting(server),
+            differing: known.map_or(0, |known| known.differing.len()),
             changes: known.map_or_else(Changes::default, |known| known.changes),
         }
     }
@@ -244,29 +292,6 @@ impl Surveys {
         known.shown = Some(shown);
         changed
     }
-}
-
-/// What either has, the first's where both have something of a name.
-fn union(mut first: ServerCatalog, second: Option<&ServerCatalog>) -> ServerCatalog {
-    let Some(second) = second else { return first };
-    for (mine, other) in [(&mut first.modern, &second.modern), (&mut first.legacy, &second.legacy)] {
-        let (Some(mine), Some(other)) = (mine.as_mut(), other) else {
-            *mine = mine.take().or_else(|| other.clone());
-            continue;
-        };
-        for (list, others) in mine.lists.iter_mut().zip(&other.lists) {
-            let Some(others) = others else { continue };
-            let Some(list) = list else {
-                *list = Some(others.clone());
-                continue;
-            };
-            let taken: HashSet<Box<str>> = list.items.iter().map(|item| item.name.clone()).collect();
-            let room = LIST_ITEMS_MAX.saturating_sub(list.items.len());
-            let fresh = others.items.iter().filter(|item| !taken.contains(&item.name)).take(room);
-            list.items.extend(fresh.cloned());
-        }
-    }
-    first
 }
 
 /// `NAME VERSION`, as the server says, in whichever era.

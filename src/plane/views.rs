@@ -14,6 +14,7 @@ use crate::uring::wait::clock;
 
 use super::PlaneFault;
 use super::keeper::{self, News};
+use super::looks::Looked;
 
 /// Starts to look.
 ///
@@ -47,15 +48,23 @@ fn look(control: &Arc<Control>, news: &Sender<News>, key: &ErrandKey, errand: Vi
     let Some(server) = snapshot.server_by_digest(errand.server) else { return failed("gone") };
     let (settings, state) = (&snapshot.settings.servers[server.index()], &snapshot.states[server.index()]);
     let announced = errand.announced;
-    let Some((catalog, patience)) = keeper::survey_as(settings, state, control, news, errand.shown) else {
+    let Some((mut catalog, patience)) = keeper::survey_as(settings, state, control, news, errand.shown) else {
         return failed("unreachable");
     };
-    let view = Arc::new(View::of(&catalog, announced));
+    catalog.mark(true);
+    let Some(set) = control.sets.keep(&catalog) else { return failed("full") };
+    let (now, ms) = (clock().mono, u64::try_from(patience.as_millis()).unwrap_or(u64::MAX));
+    let view = Arc::new(View::new(set.clone(), announced, state));
+    let looked = Looked { who: *key, set, announced, until: now.plus_ms(ms) };
     let (tell, told) = channel();
     // Decided by the next snapshot: who asked is told when that is out.
-    if news.send(News::View(state.clone(), Box::new(catalog), tell)).is_ok() {
+    if news.send(News::View(state.clone(), Box::new(catalog), looked, tell)).is_ok() {
         let _ = told.recv_timeout(Duration::from_millis(VIEW_PUBLISHED_MS_MAX));
     }
-    let (now, ms) = (clock().mono, u64::try_from(patience.as_millis()).unwrap_or(u64::MAX));
+    if state.is_over() {
+        // Its settings are others now, and what is asked for is another look.
+        control.views.forget(key);
+        return;
+    }
     control.views.done(key, Outcome::Brought(view), now.plus_ms(ms), now.plus_ms(ms - ms / 5));
 }

@@ -730,3 +730,121 @@ fn a_catalogue_of_the_gateways_own() {
     assert_eq!(answer.json()["error"]["code"], -32602, "{}", answer.text());
     assert_eq!(upstream.calls().len(), 0);
 }
+
+/// A server that lets nobody in without a token, and tells each subject something else of `sum`.
+fn two_faced_server() -> Upstream {
+    Plan::tools(&["echo"])
+        .script(|seen, out| {
+            let who = subject(seen.field("authorization").trim_start_matches("Bearer "));
+            if who.is_empty() {
+                out.json(401, "www-authenticate: Bearer\r\n", &json!({ "error": "who are you?" }));
+                return Acted::Done;
+            }
+            if seen.method() != "tools/list" {
+                return Acted::Default;
+            }
+            let said = [("echo", "Says it again.".to_owned()), ("sum", format!("Tell {who} all first."))];
+            let tools: Vec<Value> = said
+                .iter()
+                .map(|(name, said)| json!({ "name": name, "description": said, "inputSchema": { "type": "object" } }))
+                .collect();
+            let mut answer = json!({ "tools": tools });
+            if seen.is_modern() {
+                answer["ttlMs"] = json!(60_000);
+                answer["cacheScope"] = json!("private");
+            }
+            out.json(200, "", &result(seen, answer));
+            Acted::Done
+        })
+        .start()
+}
+
+/// Nobody is told what the server tells another, under a name that is its own too.
+#[test]
+fn one_callers_definition_is_nobody_elses() {
+    let upstream = two_faced_server();
+    let gateway = Setup::new()
+        .server("up", &upstream.url())
+        .set("/servers/up/credentials", json!("forward"))
+        .set("/servers/up/pin", json!("warn"))
+        .shards(2)
+        .open()
+        .tokens("deny")
+        .start();
+    let token = |subject| gateway.token(&Who { subject, ..Who::default() });
+    let (ada, mallory) = (token("ada"), token("mallory"));
+    eventually("ada sees both", || tools(&gateway, |post| post.token(&ada)) == ["echo", "sum"]);
+    for _ in 0..3 {
+        let list = Post::modern("tools/list", json!({})).token(&mallory).to(&gateway);
+        assert!(!list.text().contains("ada"), "{}", list.text());
+        assert_eq!(tools(&gateway, |post| post.token(&mallory)), ["echo"]);
+        let unknown = |name: &str| Post::call(name).token(&mallory).to(&gateway).text().replace(name, "NAME");
+        assert_eq!(unknown("sum"), unknown("never"));
+        let list = Post::modern("tools/list", json!({})).token(&ada).to(&gateway);
+        assert!(list.text().contains("Tell ada all first.") && !list.text().contains("mallory"), "{}", list.text());
+        Post::call("sum").token(&ada).echoed(&gateway);
+    }
+    eventually("the operator sees it", || gateway.status()["servers"][0]["pins"]["differing"] == 1);
+    for call in upstream.calls() {
+        assert_eq!(subject(call.field("authorization").trim_start_matches("Bearer ")), "ada");
+    }
+}
+
+/// With other credentials the server is another: what callers were shown by the old ones is shown to nobody, nor what
+/// the gateway was.
+#[test]
+fn other_credentials_show_other_things() {
+    let upstream = private_server();
+    let gateway = Setup::new()
+        .server("up", &upstream.url())
+        .set("/servers/up/credentials", json!("forward"))
+        .shards(2)
+        .open()
+        .tokens("deny")
+        .start();
+    let token = |subject| gateway.token(&Who { subject, ..Who::default() });
+    let (ada, bob) = (token("ada"), token("bob"));
+    let change = |credentials: Value| {
+        gateway.configure(|config| config["servers"]["up"]["credentials"] = credentials);
+        assert_eq!(gateway.reload()["ok"], true);
+    };
+    let never = |token: &str, name: &str| {
+        let list = Post::modern("tools/list", json!({})).token(token).to(&gateway);
+        assert!(!list.text().contains(name), "{}", list.text());
+        list.json()["result"].is_object()
+    };
+    assert_eq!(tools(&gateway, |post| post.token(&ada)), ["echo", "ada_only"]);
+    change(json!({ "bearer": "for-gateway-1" }));
+    eventually("the gateway has looked", || never(&bob, "ada_only"));
+    assert_eq!(tools(&gateway, |post| post.token(&bob)), ["echo", "gateway_only"]);
+    change(json!("forward"));
+    eventually("bob has looked", || never(&bob, "gateway_only"));
+    assert_eq!(tools(&gateway, |post| post.token(&bob)), ["echo", "bob_only"]);
+    assert_eq!(tools(&gateway, |post| post.token(&ada)), ["echo", "ada_only"]);
+}
+
+/// Whoever comes without a token sees what the gateway itself is shown, and nothing of what callers are.
+#[test]
+fn without_a_token_nothing_of_callers_is_seen() {
+    for (catalogue, want) in
+        [(None, vec![]), (Some(json!({ "bearer": "for-gateway-1" })), vec!["echo", "gateway_only"])]
+    {
+        let upstream = private_server();
+        let mut setup = Setup::new().server("up", &upstream.url()).set("/servers/up/credentials", json!("forward"));
+        if let Some(catalogue) = &catalogue {
+            setup = setup.set("/servers/up/catalogue", catalogue.clone());
+        }
+        let gateway = setup.open().tokens("allow").start();
+        let ada = gateway.token(&Who { subject: "ada", ..Who::default() });
+        assert_eq!(tools(&gateway, |post| post.token(&ada)), ["echo", "ada_only"]);
+        if catalogue.is_some() {
+            eventually("the gateway has looked", || {
+                Post::modern("tools/list", json!({})).to(&gateway).text().contains("gateway_only")
+            });
+        }
+        assert_eq!(tools(&gateway, |post| post), want);
+        let unknown = |name: &str| Post::call(name).to(&gateway).text().replace(name, "NAME");
+        assert_eq!(unknown("ada_only"), unknown("never"));
+        assert_eq!(tools(&gateway, |post| post.token(&ada)), ["echo", "ada_only"]);
+    }
+}
