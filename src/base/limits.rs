@@ -352,8 +352,8 @@ pub const FETCH_URL_BYTES_MAX: usize = 2 * 1024;
 pub const FETCH_HEAD_BYTES_MAX: usize = 32 * 1024;
 /// Documents that are fetched from one host at a time.
 pub const FETCH_DOCUMENTS_PER_HOST: usize = 1;
-/// And tokens.
-pub const FETCH_TOKENS_PER_HOST: usize = 8;
+/// And tokens: more than ask about opaque ones, so that these leave turns to those who fetch tokens there.
+pub const FETCH_TOKENS_PER_HOST: usize = 12;
 /// Names that are looked up at a time: a look-up that nobody waits for any more cannot be called back.
 pub const FETCH_LOOKUPS_MAX: usize = 32;
 /// Addresses of one name that are tried, the first ones.
@@ -370,6 +370,10 @@ pub const INTROSPECTIONS_WAITING_MAX: usize = 512;
 pub const INTROSPECTIONS_PER_S_MAX: u64 = 200;
 /// Threads that ask.
 pub const INTROSPECTION_THREADS: usize = 8;
+/// And so many of them do nothing but ask about tokens that nobody was let in by: those in use keep nobody out.
+pub const INTROSPECTION_THREADS_FIRST: usize = 2;
+/// So many times in a row nothing was said, which a token's bearer may have brought about, until the issuer is left alone.
+pub const INTROSPECTION_DOUBTS_MAX: u32 = 3;
 /// A token that is not active is known as that for so long, milliseconds.
 pub const INTROSPECTION_NEGATIVE_MS: u64 = 10_000;
 /// An issuer that could not be asked is asked again after so long, milliseconds, and each time after twice as long.
@@ -982,6 +986,8 @@ const _: () = assert!(
     INTROSPECTIONS_PER_S_MAX * INTROSPECTION_NEGATIVE_MS / 1000 < INTROSPECTIONS_MAX as u64 / 4,
     "a flood of tokens that nobody knows makes nobody else's go"
 );
+const _: () = assert!(INTROSPECTION_THREADS_FIRST < INTROSPECTION_THREADS, "those in use are asked about");
+const _: () = assert!(INTROSPECTION_THREADS < FETCH_TOKENS_PER_HOST, "one host is not all theirs");
 const _: () = assert!(INTROSPECTION_BYTES_MAX <= FETCH_BYTES_MAX, "what may be said can be fetched");
 const _: () = assert!(ANSWER_WHOLE_BYTES_MAX >= BUFFER_BYTES, "a short answer is at least one read");
 const _: () =

@@ -141,27 +141,46 @@ impl Grant {
             hash.update(bytes);
         };
         part(0, self.token_url.as_bytes());
-        part(1, self.client.id.as_bytes());
-        match &self.client.proof {
-            Proof::Basic(secret) => part(2, secret.reveal()),
-            Proof::Post(secret) => part(3, secret.reveal()),
-            Proof::PrivateKey(key) => {
-                part(4, key.algorithm.as_str().as_bytes());
-                part(5, key.der.reveal());
-                key.id.iter().for_each(|id| part(6, id.as_bytes()));
-                key.audience.iter().for_each(|audience| part(7, audience.as_bytes()));
-            }
-            Proof::None => part(8, b""),
-        }
+        mark_client(&mut part, &self.client);
         self.scope.iter().for_each(|scope| part(9, scope.as_bytes()));
         self.audience.iter().for_each(|audience| part(10, audience.as_bytes()));
         self.resource.iter().for_each(|resource| part(11, resource.as_bytes()));
-        self.guard.private.iter().for_each(|network| part(12, format!("{network:?}").as_bytes()));
-        self.guard.ca.iter().for_each(|path| part(13, path.as_os_str().as_encoded_bytes()));
+        mark_guard(&mut part, &self.guard);
         let mut mark = [0; 32];
         mark.copy_from_slice(hash.finish().as_ref());
         GrantMark(mark)
     }
+}
+
+impl IntrospectionSettings {
+    /// Tells `part` of all that an issuer's word on a token depends on, the client's secret too, each with a tag of its
+    /// own: for a digest, and not to be shown. Where any of it changes it is another question.
+    pub fn mark(&self, guard: &GuardSettings, mut part: impl FnMut(u8, &[u8])) {
+        self.url.iter().for_each(|url| part(0, url.as_bytes()));
+        mark_client(&mut part, &self.client);
+        mark_guard(&mut part, guard);
+        part(14, &self.cache_ms.to_be_bytes());
+    }
+}
+
+fn mark_client(part: &mut impl FnMut(u8, &[u8]), client: &ClientAuth) {
+    part(1, client.id.as_bytes());
+    match &client.proof {
+        Proof::Basic(secret) => part(2, secret.reveal()),
+        Proof::Post(secret) => part(3, secret.reveal()),
+        Proof::PrivateKey(key) => {
+            part(4, key.algorithm.as_str().as_bytes());
+            part(5, key.der.reveal());
+            key.id.iter().for_each(|id| part(6, id.as_bytes()));
+            key.audience.iter().for_each(|audience| part(7, audience.as_bytes()));
+        }
+        Proof::None => part(8, b""),
+    }
+}
+
+fn mark_guard(part: &mut impl FnMut(u8, &[u8]), guard: &GuardSettings) {
+    guard.private.iter().for_each(|network| part(12, format!("{network:?}").as_bytes()));
+    guard.ca.iter().for_each(|path| part(13, path.as_os_str().as_encoded_bytes()));
 }
 
 /// A claim that a server is told in a field.

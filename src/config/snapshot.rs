@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use crate::base::ids::{EndpointId, ServerId};
 use crate::base::limits::SCOPES_SUPPORTED_MAX;
+use crate::base::time::Moment;
 use crate::identity::caller::Caller;
-use crate::identity::keyring::Keyring;
+use crate::identity::keyring::{Keyring, Standing};
 use crate::identity::revoked::Revocations;
 use crate::identity::token::Audience;
 use crate::mcp::catalog::Catalog;
@@ -365,12 +366,21 @@ impl Snapshot {
 
     /// Whether the key that a caller's token was verified with, and what its issuer said of it, still hold.
     #[must_use]
-    pub fn stands(&self, caller: &Caller, now_unix_s: u64) -> bool {
+    pub fn stands(&self, caller: &Caller, now: Moment) -> bool {
         let held = |key| {
             let issuer = self.settings.issuers.iter().position(|issuer| issuer.issuer == caller.issuer);
             issuer.is_some_and(|issuer| self.keys.holds(issuer, key))
         };
-        caller.key.is_none_or(held) && caller.liveness.as_ref().is_none_or(|token| token.is_alive(now_unix_s))
+        caller.key.is_none_or(held) && caller.liveness.as_ref().is_none_or(|token| token.is_alive(now))
+    }
+
+    /// Whether the key that a caller's token was verified with is withdrawn: its issuer is known to have others now, or is
+    /// an issuer no more. Keys that are merely too old to be believed are not.
+    #[must_use]
+    pub fn has_withdrawn_key_of(&self, caller: &Caller) -> bool {
+        let Some(key) = caller.key else { return false };
+        let issuer = self.settings.issuers.iter().position(|issuer| issuer.issuer == caller.issuer);
+        issuer.is_none_or(|issuer| matches!(self.keys.of(issuer), Standing::Good(good) if !good.set.holds(key)))
     }
 
     /// Makes the meters those of so many shards: before any of them has begun.

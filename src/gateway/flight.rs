@@ -157,10 +157,10 @@ impl Flight {
 
     /// What of its caller and its task is revoked, as of this moment. The numbers are its own, the names everybody's.
     pub(super) fn revoked(&self, shard: &Shard) -> Option<Revoked> {
-        if self.is_ended_by_issuer() {
+        let newest = shard.snapshot();
+        if self.is_ended_by_issuer(&newest) {
             return Some(Revoked::Caller);
         }
-        let newest = shard.snapshot();
         if newest.revocations.is_empty() {
             return None;
         }
@@ -180,18 +180,20 @@ impl Flight {
             let (caller, task) = self.who(&snapshot).unwrap_or_else(same);
             gate::revoked(&snapshot, &caller, task).is_some()
         };
-        self.is_ended_by_issuer() || !snapshot.revocations.is_empty() && by_operator()
+        self.is_ended_by_issuer(&snapshot) || !snapshot.revocations.is_empty() && by_operator()
     }
 
     /// Whether the key that its caller's token was verified with, and what its issuer said of it, still hold.
     pub(super) fn stands(&self, shard: &Shard) -> bool {
-        let (newest, now) = (shard.snapshot(), shard.timers.last().unix_s());
+        let (newest, now) = (shard.snapshot(), shard.timers.last().mono);
         let believed = || self.caller.liveness.as_ref().is_none_or(|token| token.is_alive(now));
         if newest.keys_epoch == self.snapshot.keys_epoch { believed() } else { newest.stands(&self.caller, now) }
     }
 
-    fn is_ended_by_issuer(&self) -> bool {
+    /// Whether its caller's issuer has said so, or has withdrawn the key that its token was signed with.
+    fn is_ended_by_issuer(&self, newest: &Held) -> bool {
         self.caller.liveness.as_ref().is_some_and(|token| token.has_ended())
+            || newest.keys_epoch != self.snapshot.keys_epoch && newest.has_withdrawn_key_of(&self.caller)
     }
 
     /// Whether it may be written to a server: not by whom was revoked since it was decided on.

@@ -6,6 +6,7 @@ mod cold;
 use std::rc::Rc;
 
 use crate::base::ids::EndpointId;
+use crate::base::time::Now;
 use crate::config::snapshot::{IssuerPage, Route, Snapshot};
 use crate::http::field::Known;
 use crate::http::head::Method;
@@ -145,8 +146,8 @@ pub(super) async fn caller_unwatched(
 }
 
 /// Whether a token that was let in is still believed: looked at with each use, also while keys and settings stay.
-pub(super) fn is_believed(caller: &Caller, now_unix_s: u64) -> bool {
-    caller.expires > now_unix_s && caller.liveness.as_ref().is_none_or(|token| token.is_alive(now_unix_s))
+pub(super) fn is_believed(caller: &Caller, now: Now) -> bool {
+    caller.expires > now.unix_s() && caller.liveness.as_ref().is_none_or(|token| token.is_alive(now.mono))
 }
 
 /// What is known of a caller.
@@ -239,9 +240,9 @@ fn verified(
         refused(&prepared.challenge_invalid, Kind::TokenInvalid)
             .saying("Authorization must be one 'Bearer' credential.")
     })?;
-    let now = shard.timers.last().unix_s();
-    let held = shard.tokens(snapshot).now.get(token, now).cloned();
-    let caller = match held {
+    let now = shard.timers.last();
+    let held = shard.tokens(snapshot).now.get(token, now.unix_s()).cloned();
+    let caller = match held.filter(|caller| is_believed(caller, now)) {
         Some(caller) => caller,
         None => match cold::judged(shard, snapshot, token, pays, endpoint)? {
             Told::Is(caller) => caller,

@@ -85,12 +85,12 @@ impl Who {
     }
 
     /// Whether the key that its token was verified with, and what its issuer said of it, still hold.
-    pub(super) fn stands(&self, snapshot: &Held, now_unix_s: u64) -> bool {
+    pub(super) fn stands(&self, snapshot: &Held, now: Moment) -> bool {
         let caller = &self.caller;
         if self.keys.get() == snapshot.keys_epoch {
-            return caller.liveness.as_ref().is_none_or(|token| token.is_alive(now_unix_s));
+            return caller.liveness.as_ref().is_none_or(|token| token.is_alive(now));
         }
-        let stands = snapshot.stands(caller, now_unix_s);
+        let stands = snapshot.stands(caller, now);
         if stands {
             self.keys.set(snapshot.keys_epoch);
         }

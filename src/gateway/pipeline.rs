@@ -129,7 +129,7 @@ async fn post(
 
     // One configuration and one time from the decision on; the caller may have changed while the body came.
     let current = shard.snapshot();
-    let same = Rc::ptr_eq(&current, &snapshot) && gate::is_believed(&caller, shard.timers.now().unix_s());
+    let same = Rc::ptr_eq(&current, &snapshot) && gate::is_believed(&caller, shard.timers.now());
     let admitted = if same {
         Admitted { snapshot, endpoint, caller }
     } else {

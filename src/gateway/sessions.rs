@@ -171,9 +171,9 @@ impl Live {
 
     /// Who used it last, if that one may still do something.
     pub(super) fn user(&self, shard: &Shard, snapshot: &Held) -> Option<Rc<Caller>> {
-        let now_s = shard.timers.last().unix_s();
+        let now = shard.timers.last();
         let may = |caller: &Rc<Caller>| {
-            let good = caller.expires > now_s && snapshot.stands(caller, now_s);
+            let good = caller.expires > now.unix_s() && snapshot.stands(caller, now.mono);
             good && snapshot.revocations.hits(caller, None).is_none()
         };
         self.caller.borrow().clone().filter(may)

@@ -184,8 +184,8 @@ pub(super) async fn due_to(
     until: Moment,
 ) -> Result<Option<Rc<Shown>>, UpstreamFault> {
     if matches!(snapshot.prepared.servers[server.index()].shows, Shows::Callers { .. }) {
-        let now_s = shard.timers.last().unix_s();
-        let good = who.caller.expires > now_s && snapshot.stands(&who.caller, now_s);
+        let now = shard.timers.last();
+        let good = who.caller.expires > now.unix_s() && snapshot.stands(&who.caller, now.mono);
         if !good || who.is_revoked(snapshot) {
             return Err(UpstreamFault::Unreachable);
         }

@@ -232,7 +232,7 @@ impl Reading<'_> {
         self.tap.feed.is_shut_up()
             || self.expires <= now.mono
             || snapshot.auth_epoch != who.epoch
-            || !who.stands(&snapshot, now.unix_s())
+            || !who.stands(&snapshot, now.mono)
             || who.is_revoked(&snapshot)
     }
 

@@ -269,6 +269,7 @@ pub fn introspected<R: Resource>(
     if has_marks_of_id_token(&parsed) {
         return Err(TokenFault::IdToken);
     }
+    check_use(&parsed, issuer)?;
     let expires = check_times(&parsed, now_unix_s)?.unwrap_or(u64::MAX);
     let endpoints = check_audience(&parsed, issuer, resources)?;
     let who = Who::read(&parsed, issuer.paths(), tasks).map_err(TokenFault::Claims)?.ok_or(TokenFault::Subject)?;
@@ -291,6 +292,33 @@ pub fn introspected<R: Resource>(
         heads: Heads::default(),
         claims: Arc::clone(claims),
     })
+}
+
+/// What an issuer says of a token's kind, where it does, is that of an access token: refresh tokens, which last for weeks
+/// and were made for nobody but the issuer itself, are active too (RFC 7662, 2.1: what was asked for is only a hint).
+fn check_use(claims: &Object<'_>, issuer: &Issuer) -> Result<(), TokenFault> {
+    let told = |name| claims.text(name).map_err(TokenFault::Claims);
+    let one_of = |words: &[&str], told: &str| words.iter().any(|word| word.eq_ignore_ascii_case(told));
+    // Ory Hydra; Amazon Cognito.
+    let used = told("token_use")?.is_none_or(|told| one_of(&["access_token", "access"], told));
+    // Keycloak, which says `Refresh`, `Offline` and `ID` of the others.
+    let typed = told("typ")?.is_none_or(|told| {
+        one_of(&["Bearer"], told) || TYP_DEFAULT.iter().any(|typ| same_type(typ, told)) || {
+            issuer.typ.iter().any(|typ| typ != TYP_NONE && same_type(typ, told))
+        }
+    });
+    // RFC 6749, 5.1; and what some write there instead (RFC 8693, 3).
+    let words = ["bearer", "access_token", "urn:ietf:params:oauth:token-type:access_token"];
+    let borne = told("token_type")?.is_none_or(|told| one_of(&words, told));
+    if used && typed && borne { Ok(()) } else { Err(TokenFault::Type) }
+}
+
+/// Whether a token says of itself, in a header as JOSE has it (RFC 7515, RFC 7516), that it is signed or encrypted.
+#[must_use]
+pub fn has_header(token: &[u8]) -> bool {
+    let first = memchr::memchr(b'.', token).map(|dot| &token[..dot]);
+    let header = first.and_then(|first| decode(first).ok());
+    header.is_some_and(|header| Object::parse(&header).is_ok_and(|header| header.get("alg").is_some()))
 }
 
 /// Whether a token looks like a signed one: three parts between two dots. Any other is opaque to us.

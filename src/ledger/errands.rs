@@ -197,6 +197,9 @@ impl<Q, A: Clone> Errands<Q, A> {
             let mut stripe = stripe.lock().unwrap_or_else(PoisonError::into_inner);
             let is_kept = |found: &Found<A>| now < found.until.plus_ms(kept_ms);
             stripe.retain(|_, entry| entry.asked || entry.found.as_ref().is_some_and(is_kept));
+            if stripe.len() < stripe.capacity() / 4 {
+                stripe.shrink_to_fit();
+            }
         }
     }
 
@@ -267,6 +270,17 @@ mod tests {
     }
 
     #[test]
+    fn what_is_over_goes() {
+        let errands: Errands<(), u32> = Errands::new(64, 8);
+        assert!(matches!(errands.look(&key(1), Moment(0), || ()), Look::Wait));
+        errands.done(&key(1), Outcome::Brought(7), Moment(9), Moment(9));
+        errands.sweep(Moment(8));
+        assert_eq!(errands.standing().0, 1);
+        errands.sweep(Moment(9));
+        assert_eq!(errands.standing().0, 0);
+    }
+
+    #[test]
     fn what_is_forgotten_meanwhile_is_not_brought() {
         let errands: Errands<(), u32> = Errands::new(64, 8);
         assert!(matches!(errands.look(&key(1), Moment(0), || ()), Look::Wait));
@@ -320,6 +334,8 @@ mod tests {
         errands.done(&of(0), Outcome::Brought(1), Moment(100), Moment(100));
         assert!(matches!(errands.look(&of(2), Moment(2), || ()), Look::Wait), "what nobody waits for goes");
         assert_eq!(errands.standing(), (2, 3));
+        errands.sweep(Moment(50));
+        assert_eq!(errands.standing(), (2, 3), "what is not over, or waited for, stays");
         let mut other = [0; 32];
         other[0] = 1;
         assert!(matches!(errands.look(&other, Moment(3), || ()), Look::Full), "the queue is full");

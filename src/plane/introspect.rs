@@ -1,8 +1,8 @@
 //! Asks issuers about opaque tokens (RFC 7662), for all shards, and keeps asking about those that are in use: whoever was
 //! let in by one goes on only as long as its issuer says so.
 //!
-//! A few threads take turns. What is known and in use goes before what nobody was let in by, and that has a pace: a flood
-//! of tokens that nobody knows is a flood to no issuer. An issuer that could not be asked is left alone for a while,
+//! A few threads take turns. What is known and in use goes before what nobody was let in by, except with two of them: a
+//! crowd that is in keeps nobody out. And that has a pace: a flood of tokens that nobody knows is a flood to no issuer. An issuer that could not be asked is left alone for a while,
 //! a little longer each time, and whoever waits for its word is told so at once.
 
 use std::collections::{BTreeMap, HashMap};
@@ -12,8 +12,8 @@ use std::time::Duration;
 use ring::rand::SystemRandom;
 
 use crate::base::limits::{
-    INTROSPECTION_NEGATIVE_MS, INTROSPECTION_RETRY_MS, INTROSPECTION_RETRY_MS_MAX, INTROSPECTION_THREADS,
-    INTROSPECTIONS_MAX, INTROSPECTIONS_PER_S_MAX,
+    INTROSPECTION_DOUBTS_MAX, INTROSPECTION_NEGATIVE_MS, INTROSPECTION_RETRY_MS, INTROSPECTION_RETRY_MS_MAX,
+    INTROSPECTION_THREADS, INTROSPECTION_THREADS_FIRST, INTROSPECTIONS_MAX, INTROSPECTIONS_PER_S_MAX,
 };
 use crate::base::time::{Moment, Now};
 use crate::config::snapshot::Snapshot;
@@ -43,10 +43,11 @@ pub(super) fn start(control: &Arc<Control>, fetcher: &Arc<Fetcher>) -> Result<()
         kept: Mutex::default(),
         issuers: Mutex::default(),
         pace: Mutex::default(),
+        swept: Mutex::new(clock().mono),
     });
-    for _ in 0..INTROSPECTION_THREADS {
-        let desk = desk.clone();
-        let thread = std::thread::Builder::new().name("plane-tokens".into()).spawn(move || desk.run());
+    for number in 0..INTROSPECTION_THREADS {
+        let (desk, only_first) = (desk.clone(), number < INTROSPECTION_THREADS_FIRST);
+        let thread = std::thread::Builder::new().name("plane-tokens".into()).spawn(move || desk.run(only_first));
         thread.map_err(|error| PlaneFault::System { what: "a thread", error })?;
     }
     Ok(())
@@ -63,6 +64,8 @@ struct Desk {
     issuers: Mutex<HashMap<Arc<str>, Standing>>,
     /// When the next question about a token that nobody was let in by is due.
     pace: Mutex<Moment>,
+    /// When what is over was last forgotten.
+    swept: Mutex<Moment>,
 }
 
 /// A token that somebody was let in by.
@@ -85,6 +88,10 @@ struct Trouble {
 struct Standing {
     /// It is left alone until this is over.
     trouble: Option<Trouble>,
+    /// It was asked all the same since that began, about a token that it has known.
+    probed: bool,
+    /// How often in a row it said nothing, which a token may have brought about.
+    doubts: u32,
     /// For how long it was left alone the last time, milliseconds; 0 since it was heard of.
     pause_ms: u64,
     /// When the operator was told of it.
@@ -110,15 +117,27 @@ enum AskFault {
     Answer(#[from] AnswerFault),
 }
 
+/// Of what a fault says something.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Concerns {
+    /// Whatever the token.
+    Issuer,
+    /// The issuer, if it goes on.
+    Either,
+    /// Nothing but the token.
+    Token,
+}
+
 impl AskFault {
-    /// Whether it says something of the issuer, whatever the token. What a token alone may have brought about must not
-    /// keep others waiting: its bearer chose it.
-    fn is_of_issuer(&self) -> bool {
+    /// Of what it says something. What a token alone may have brought about must not keep others waiting: its bearer
+    /// chose it, and what stands before an issuer may answer some texts by itself, or hang up.
+    fn concerns(&self) -> Concerns {
         match self {
-            Self::Unasked | Self::NoEndpoint | Self::Assertion(_) => true,
-            Self::Refused(status) => *status != 400,
-            Self::Fetch(fault) => !matches!(fault, FetchFault::Busy | FetchFault::TooLarge | FetchFault::BadAnswer),
-            Self::Status(_) | Self::Answer(_) => false,
+            Self::Unasked | Self::NoEndpoint | Self::Assertion(_) | Self::Refused(401) => Concerns::Issuer,
+            Self::Refused(403) | Self::Fetch(FetchFault::Unreachable | FetchFault::Timeout) => Concerns::Either,
+            Self::Fetch(FetchFault::Busy | FetchFault::TooLarge | FetchFault::BadAnswer) => Concerns::Token,
+            Self::Fetch(_) => Concerns::Issuer,
+            Self::Refused(_) | Self::Status(_) | Self::Answer(_) => Concerns::Token,
         }
     }
 
@@ -136,17 +155,31 @@ impl AskFault {
 }
 
 impl Desk {
-    fn run(&self) {
+    fn run(&self, only_first: bool) {
         while self.control.life() != Life::Stop {
-            if let Some(kept) = self.due(clock().mono) {
+            self.sweep();
+            if !only_first && let Some(kept) = self.due(clock().mono) {
                 self.ask_again(kept);
                 continue;
             }
-            if let Some((key, inquiry)) = self.control.introspections.take(self.patience()) {
+            let patience = if only_first { PATIENCE } else { self.patience() };
+            if let Some((key, inquiry)) = self.control.introspections.take(patience) {
                 self.keep_pace();
                 self.ask_first(key, inquiry);
             }
         }
+    }
+
+    /// What is over goes, once in a while.
+    fn sweep(&self) {
+        let now = clock().mono;
+        let mut swept = locked(&self.swept);
+        if now < swept.plus_ms(SWEEP_MS) {
+            return;
+        }
+        *swept = now;
+        drop(swept);
+        self.control.introspections.sweep(now);
     }
 
     /// The next token in use whose issuer is to be asked again by now.
@@ -180,16 +213,16 @@ impl Desk {
     /// A token that nobody was let in by.
     fn ask_first(&self, key: ErrandKey, inquiry: Inquiry) {
         let snapshot = self.control.snapshot.load_full();
-        let outcome = match self.trouble(&inquiry.issuer) {
+        let outcome = match self.trouble(&inquiry.issuer, false) {
             Some(trouble) => Err(trouble),
             None => self.ask(&snapshot, &inquiry).map_err(|fault| self.failed(&inquiry.issuer, &fault)),
         };
         let now = clock();
         match outcome {
             Ok((Said::Active { claims, expires }, cache_ms)) => {
-                let until_s = believed_until(now, cache_ms, expires);
-                let liveness = Arc::new(Liveness::until(until_s));
-                self.believe(now, until_s, Kept { key, inquiry, claims, liveness });
+                let until = now.mono.plus_ms(believed_ms(now, cache_ms, expires));
+                let liveness = Arc::new(Liveness::until(until));
+                self.believe(now.mono, until, Kept { key, inquiry, claims, liveness });
             }
             Ok((Said::Inactive, _)) => self.disbelieve(&key, now.mono),
             Err(Trouble { word, until }) => {
@@ -201,12 +234,11 @@ impl Desk {
 
     /// A token that somebody was let in by, if anybody still wants it.
     fn ask_again(&self, kept: Kept) {
-        if !kept.liveness.take_looked() || kept.liveness.has_ended() {
-            // Who comes with it later waits for the answer as one who comes the first time.
+        if kept.liveness.has_ended() || !kept.liveness.take_looked() && self.lets_go(&kept) {
             return;
         }
         let snapshot = self.control.snapshot.load_full();
-        let trouble = self.trouble(&kept.inquiry.issuer);
+        let trouble = self.trouble(&kept.inquiry.issuer, true);
         let said = match trouble {
             Some(trouble) => Err(trouble),
             None => match self.ask(&snapshot, &kept.inquiry) {
@@ -217,24 +249,24 @@ impl Desk {
         let now = clock();
         match said {
             Ok((Said::Active { claims, expires }, cache_ms)) => {
-                let until_s = believed_until(now, cache_ms, expires);
+                let until = now.mono.plus_ms(believed_ms(now, cache_ms, expires));
                 let liveness = if introspection::same(&claims, &kept.claims) {
-                    kept.liveness.confirm(until_s);
+                    kept.liveness.confirm(until);
                     kept.liveness.clone()
                 } else {
                     // It is another caller now, whom nobody has been let in as.
                     kept.liveness.end();
-                    Arc::new(Liveness::until(until_s))
+                    Arc::new(Liveness::until(until))
                 };
-                self.believe(now, until_s, Kept { claims, liveness, ..kept });
+                self.believe(now.mono, until, Kept { claims, liveness, ..kept });
             }
             Ok((Said::Inactive, _)) => {
                 kept.liveness.end();
                 self.disbelieve(&kept.key, now.mono);
             }
-            Err(Trouble { until, word: _ }) if now.unix_s() < kept.liveness.believed_until() => {
+            Err(Trouble { until, word: _ }) if now.mono < kept.liveness.believed_until() => {
                 // Nobody may be looking by chance in so short a time.
-                let _ = kept.liveness.is_alive(now.unix_s());
+                let _ = kept.liveness.is_alive(now.mono);
                 self.keep(until, kept);
             }
             // It is not believed any more, and asked about anew when somebody comes with it.
@@ -243,12 +275,24 @@ impl Desk {
     }
 
     /// Tells all shards that a token is active, and has its issuer asked again before that is not believed any more.
-    fn believe(&self, now: Now, until_s: u64, kept: Kept) {
-        let lasts_ms = until_s.saturating_mul(1000).saturating_sub(now.unix_ms);
-        let until = now.mono.plus_ms(lasts_ms);
+    fn believe(&self, now: Moment, until: Moment, kept: Kept) {
+        let lasts_ms = u64::try_from(until.since(now).as_millis()).unwrap_or(u64::MAX);
         let judged = Judged::Active { claims: kept.claims.clone(), liveness: kept.liveness.clone() };
         self.control.introspections.done(&kept.key, Outcome::Brought(Arc::new(judged)), until, until);
-        self.keep(now.mono.plus_ms(lasts_ms * ASK_AGAIN_PERCENT / 100), kept);
+        self.keep(now.plus_ms(lasts_ms * ASK_AGAIN_PERCENT / 100), kept);
+    }
+
+    /// A token that nobody looks at: who comes with it later waits for the answer as one who comes the first time, also
+    /// where it would be believed for a while, because nobody would ask before that is over. Not where somebody has
+    /// looked in this moment.
+    fn lets_go(&self, kept: &Kept) -> bool {
+        let this = |judged: &Arc<Judged>| match &**judged {
+            Judged::Active { liveness, .. } => Arc::ptr_eq(liveness, &kept.liveness),
+            Judged::Inactive => false,
+        };
+        // First, so that whoever finds it let go of does not find it here again.
+        self.control.introspections.forget_if(&kept.key, this);
+        kept.liveness.let_go()
     }
 
     fn disbelieve(&self, key: &ErrandKey, now: Moment) {
@@ -291,16 +335,24 @@ impl Desk {
         Ok((said, asking.cache_ms))
     }
 
-    /// Whether an issuer is left alone at the moment.
-    fn trouble(&self, issuer: &Arc<str>) -> Option<Trouble> {
-        let trouble = locked(&self.issuers).get(issuer)?.trouble?;
-        (clock().mono < trouble.until).then_some(trouble)
+    /// Whether an issuer is left alone at the moment. It is asked once all the same about a token that it has `known`,
+    /// which is none that anybody made up.
+    fn trouble(&self, issuer: &Arc<str>, known: bool) -> Option<Trouble> {
+        let mut issuers = locked(&self.issuers);
+        let standing = issuers.get_mut(issuer)?;
+        let trouble = standing.trouble.filter(|trouble| clock().mono < trouble.until)?;
+        let probes = known && !std::mem::replace(&mut standing.probed, true);
+        (!probes).then_some(trouble)
     }
 
     /// An issuer has answered.
     fn heard_of(&self, issuer: &Arc<str>) {
         let mut issuers = locked(&self.issuers);
-        let Some(standing) = issuers.get_mut(issuer).filter(|standing| standing.pause_ms > 0) else { return };
+        let Some(standing) = issuers.get_mut(issuer) else { return };
+        standing.doubts = 0;
+        if standing.pause_ms == 0 {
+            return;
+        }
         (standing.trouble, standing.pause_ms) = (None, 0);
         drop(issuers);
         tracing::info!("issuer {issuer}: it says again which opaque tokens are good");
@@ -312,14 +364,17 @@ impl Desk {
         let mut issuers = locked(&self.issuers);
         let standing = issuers.entry(issuer.clone()).or_default();
         let mut trouble = Trouble { word: fault.word(), until: now.plus_ms(INTROSPECTION_RETRY_MS) };
-        if fault.is_of_issuer() {
+        let concerns = fault.concerns();
+        standing.doubts += u32::from(concerns == Concerns::Either && standing.doubts < INTROSPECTION_DOUBTS_MAX);
+        let doubted = concerns == Concerns::Either && standing.doubts >= INTROSPECTION_DOUBTS_MAX;
+        if concerns == Concerns::Issuer || doubted {
             match standing.trouble.filter(|before| now < before.until) {
                 // Others have found that out at the same time.
                 Some(before) => trouble = before,
                 None => {
                     let longer = (2 * standing.pause_ms).clamp(INTROSPECTION_RETRY_MS, INTROSPECTION_RETRY_MS_MAX);
                     (standing.pause_ms, trouble.until) = (longer, now.plus_ms(longer));
-                    standing.trouble = Some(trouble);
+                    (standing.trouble, standing.probed) = (Some(trouble), false);
                 }
             }
         }
@@ -342,11 +397,11 @@ fn discovered(snapshot: &Snapshot, place: usize) -> Option<Arc<str>> {
     metadata.introspection.map(Arc::from)
 }
 
-/// Until when an answer is believed, seconds since 1970: not beyond the token's own end, and a second at least, because
-/// times are whole seconds here.
-fn believed_until(now: Now, cache_ms: u64, expires: Option<u64>) -> u64 {
-    let cached = now.unix_s().saturating_add(cache_ms.div_ceil(1000));
-    cached.min(expires.unwrap_or(u64::MAX)).max(now.unix_s() + 1)
+/// For how long an answer is believed, milliseconds: not beyond the token's own end, and a second at least, because that is
+/// written in whole seconds.
+fn believed_ms(now: Now, cache_ms: u64, expires: Option<u64>) -> u64 {
+    let left_ms = expires.map_or(u64::MAX, |expires| expires.saturating_mul(1000).saturating_sub(now.unix_ms));
+    cache_ms.min(left_ms).max(BELIEVED_MS_MIN)
 }
 
 fn locked<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -355,6 +410,10 @@ fn locked<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Operators hear of the same issuer's troubles once in so long, milliseconds: bearers of bad tokens must not fill the log.
 const TOLD_MS: u64 = 60_000;
+/// And the least that an answer is believed for, milliseconds.
+const BELIEVED_MS_MIN: u64 = 1_000;
+/// Between two times that what is over is forgotten, milliseconds.
+const SWEEP_MS: u64 = 60_000;
 /// A thread that waits for work looks around after so long at the latest.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// An issuer is asked again when so much of the time has passed for which its answer is believed.
@@ -367,14 +426,13 @@ mod tests {
     #[test]
     fn an_answer_is_believed_for_a_while() {
         let now = Now { unix_ms: 100_900, ..Now::default() };
-        let check = |cache_ms, expires, want| {
-            assert_eq!(believed_until(now, cache_ms, expires), want, "{cache_ms} {expires:?}")
-        };
-        check(30_000, None, 130);
-        check(30_000, Some(110), 110);
-        check(30_000, Some(90), 101);
-        check(1_500, None, 102);
-        check(0, None, 101);
-        check(0, Some(u64::MAX), 101);
+        let check =
+            |cache_ms, expires, want| assert_eq!(believed_ms(now, cache_ms, expires), want, "{cache_ms} {expires:?}");
+        check(30_000, None, 30_000);
+        check(30_000, Some(110), 9_100);
+        check(30_000, Some(90), 1_000);
+        check(1_500, None, 1_500);
+        check(0, None, 1_000);
+        check(0, Some(u64::MAX), 1_000);
     }
 }

@@ -202,7 +202,10 @@ impl Issuers {
         let mut desk = Vec::new();
         for mut minded in minded(&snapshot.settings) {
             let known = before.iter().position(|known| known.asked == minded.asked);
-            desk.push((minded.asked.issuer.clone(), known.is_some()));
+            // Nobody waits for what is fetched of an issuer whose keys are not.
+            if minded.fetches_keys() {
+                desk.push((minded.asked.issuer.clone(), known.is_some()));
+            }
             if let Some(known) = known {
                 let known = before.swap_remove(known);
                 let look = minded.document_wanted && known.document.is_none();
@@ -331,6 +334,10 @@ fn minded(settings: &Settings) -> Vec<Minded> {
 }
 
 impl Minded {
+    fn fetches_keys(&self) -> bool {
+        matches!(self.asked.keys, KeysFrom::Url(_) | KeysFrom::Discovery)
+    }
+
     /// Keeps it; says how long it holds, milliseconds.
     fn brought(&mut self, brought: Brought, begun: Now) -> u64 {
         let name = &self.asked.issuer;
@@ -356,9 +363,11 @@ impl Minded {
         self.failed += 1;
         let trouble = trouble.to_string();
         if self.trouble.as_ref() != Some(&trouble) {
-            let fetched = matches!(self.asked.keys, KeysFrom::Url(_) | KeysFrom::Discovery);
-            let hint =
-                if self.good.is_none() && fetched { ": until it can, its tokens are answered with 503" } else { "" };
+            let hint = if self.good.is_none() && self.fetches_keys() {
+                ": until it can, its tokens are answered with 503"
+            } else {
+                ""
+            };
             tracing::warn!("issuer {} cannot be asked: {trouble}{hint}", self.asked.issuer);
         }
         self.trouble = Some(trouble);

@@ -60,13 +60,15 @@ pub(super) fn judged(
 }
 
 /// The issuer that has to be asked about a token, by its index: where one can be, about what is not signed as a token is,
-/// and about all of its own where it has no keys.
+/// and about all of its own where it has no keys. What says of itself that it is signed or encrypted may be another
+/// issuer's, and is told to nobody where there is another.
 fn opaque_to(settings: &Settings, token: &[u8]) -> Option<usize> {
     let issuer = settings.sources.iter().position(|source| source.introspection.is_some())?;
+    let opaque = || !token::is_signed(token) && (settings.issuers.len() == 1 || !token::has_header(token));
     let keyless = || {
         settings.sources[issuer].keys == KeysFrom::None && token::said_issuer(token, &settings.issuers) == Some(issuer)
     };
-    (!token::is_signed(token) || keyless()).then_some(issuer)
+    (opaque() || keyless()).then_some(issuer)
 }
 
 /// By the issuers' keys.
@@ -99,7 +101,7 @@ fn by_word(
         return Err(invalid(snapshot, endpoint, TokenFault::Shape));
     }
     let issuer = &snapshot.settings.issuers[place];
-    let key = key(snapshot.auth_epoch, &issuer.issuer, token);
+    let key = key(&snapshot.settings, place, token);
     let inquiry = || Inquiry { issuer: issuer.issuer.clone(), token: Secret::new(token) };
     let judged = match shard.control.introspections.look_in(&key, shard.timers.now().mono, turn, inquiry) {
         Look::Have(judged) => judged,
@@ -109,13 +111,17 @@ fn by_word(
         Look::Full => return Err(Kind::IntrospectionUnavailable.into()),
         Look::Wait => return Ok(Told::Awaits(Lack::Word { issuer: place, key, turn })),
     };
-    let now = shard.timers.last().unix_s();
+    let now = shard.timers.last();
     let (claims, liveness) = match &*judged {
-        Judged::Active { claims, liveness } if !liveness.has_ended() => (claims, liveness),
+        Judged::Active { claims, liveness } if liveness.is_alive(now.mono) => (claims, liveness),
+        // It was let go of in this moment, and is forgotten: the next look asks.
+        Judged::Active { liveness, .. } if !liveness.has_ended() => {
+            return Ok(Told::Awaits(Lack::Word { issuer: place, key, turn }));
+        }
         _ => return Err(invalid(snapshot, endpoint, TokenFault::Inactive)),
     };
     let (resources, tasks) = (&snapshot.prepared.resources, snapshot.settings.policy.tasks());
-    let caller = token::introspected(token, claims, issuer, resources, tasks, now);
+    let caller = token::introspected(token, claims, issuer, resources, tasks, now.unix_s());
     let caller = caller.map_err(|fault| invalid(snapshot, endpoint, fault))?;
     let caller = Caller { liveness: Some(liveness.clone()), ..caller };
     Ok(Told::Is(remember(shard, snapshot, token, caller)))
@@ -128,14 +134,20 @@ fn remember(shard: &Shard, snapshot: &Snapshot, token: &[u8], caller: Caller) ->
     shard.tokens(snapshot).now.insert(token, caller, shard.timers.last().unix_s())
 }
 
-/// What an issuer's word on a token is found by. Under other settings it is another question.
-fn key(auth_epoch: u64, issuer: &str, token: &[u8]) -> ErrandKey {
+/// What the word of the issuer with this index on a token is found by. Where it is asked otherwise, it is another question;
+/// what else changes with the settings changes nothing in what it says.
+fn key(settings: &Settings, issuer: usize, token: &[u8]) -> ErrandKey {
     let mut hash = digest::Context::new(&digest::SHA256);
-    hash.update(b"portcullis introspection 1");
-    hash.update(&auth_epoch.to_be_bytes());
-    hash.update(&(issuer.len() as u64).to_be_bytes());
-    hash.update(issuer.as_bytes());
-    hash.update(token);
+    hash.update(b"portcullis introspection 2");
+    let mut part = |tag: u8, bytes: &[u8]| {
+        hash.update(&[tag]);
+        hash.update(&(bytes.len() as u64).to_be_bytes());
+        hash.update(bytes);
+    };
+    part(0xff, settings.issuers[issuer].issuer.as_bytes());
+    let source = &settings.sources[issuer];
+    source.introspection.iter().for_each(|asking| asking.mark(&source.guard, &mut part));
+    part(0xfe, token);
     let mut key = ErrandKey::default();
     key.copy_from_slice(hash.finish().as_ref());
     key
@@ -227,7 +239,7 @@ impl Why {
 
 /// Waits until the plane has brought something, so that the token is worth another look.
 async fn wait(shard: &Shard, snapshot: &Held, token: &[u8], lack: &Lack, times: Times) -> Result<(), Why> {
-    let (place, key, turn) = match lack {
+    let (place, asked, turn) = match lack {
         Lack::Key { issuer, lack } => {
             return match keydesk::wait(shard, snapshot, *issuer, *lack, times.arrived, times.until).await {
                 Found::Again => Ok(()),
@@ -239,15 +251,22 @@ async fn wait(shard: &Shard, snapshot: &Held, token: &[u8], lack: &Lack, times: 
         }
         Lack::Word { issuer, key, turn } => (*issuer, key, *turn),
     };
-    let Some(_stranger) = shard.waiting.stranger() else { return Err(Why::Later(Kind::VerifyBusy, 0)) };
+    // Who was let in before is no stranger: those take no place from it.
+    let stranger = (turn == Turn::InTurn).then(|| shard.waiting.stranger());
+    if stranger.as_ref().is_some_and(Option::is_none) {
+        return Err(Why::Later(Kind::VerifyBusy, 0));
+    }
     let issuer = &snapshot.settings.issuers[place].issuer;
     let look = || {
-        if shard.snapshot().auth_epoch != snapshot.auth_epoch {
+        let current = shard.snapshot();
+        if current.auth_epoch != snapshot.auth_epoch
+            && opaque_to(&current.settings, token).is_none_or(|place| key(&current.settings, place, token) != *asked)
+        {
             // The question is another one now.
             return Look::Have(());
         }
         let inquiry = || Inquiry { issuer: issuer.clone(), token: Secret::new(token) };
-        match shard.control.introspections.look_in(key, shard.timers.now().mono, turn, inquiry) {
+        match shard.control.introspections.look_in(asked, shard.timers.now().mono, turn, inquiry) {
             Look::Have(_) => Look::Have(()),
             Look::Failed(word, after_ms) => Look::Failed(word, after_ms),
             Look::Wait => Look::Wait,
