@@ -11,6 +11,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use crate::base::limits::{
     BUFFER_BYTES, CONNECT_MS_MAX, INTERIM_HEADS_MAX, PLANE_ANSWER_BYTES_MAX, PLANE_ANSWER_MS_MAX, STDIO_HELLO_MS_MAX,
 };
+use crate::config::Scheme;
 use crate::http::body::BodyDecoder;
 use crate::http::field::Known;
 use crate::http::head::{Framing, Method, Progress, ResponseHead};
@@ -30,6 +31,8 @@ pub(super) struct Target {
     pub(super) addresses: Vec<SocketAddr>,
     pub(super) host: String,
     pub(super) path: String,
+    /// How it is spoken to: where that is https, nothing is written without `tls`.
+    pub(super) scheme: Scheme,
     /// `None` for plain HTTP.
     pub(super) tls: Option<ClientSide>,
     /// What it is shown.
@@ -49,6 +52,8 @@ pub(super) enum ClientFault {
     BadAnswer,
     #[error("its answer is too large")]
     TooLarge,
+    #[error("it is reached by https, and nothing is here to speak TLS with")]
+    NoTls,
     #[error("it did not answer in time")]
     Timeout,
     #[error("it closed the connection before it had answered")]
@@ -355,6 +360,9 @@ fn begin_until(
     once: bool,
     until: Instant,
 ) -> Result<Begun, ClientFault> {
+    if target.scheme == Scheme::Https && target.tls.is_none() {
+        return Err(ClientFault::NoTls);
+    }
     let mut wire = Wire::new(connect(target, until)?, target.tls.as_ref(), until)?;
     let mut out = Vec::with_capacity(512 + body.map_or(0, <[u8]>::len));
     let bad = |_| ClientFault::BadAnswer;

@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use crate::base::ids::ServerId;
 use crate::base::limits::{
     CATALOG_GATHER_MS, CATALOG_MS_DEFAULT, CATALOG_MS_MIN, CATALOG_RETRY_MS_MAX, ERRAND_WAIT_MS_MAX,
     KEEPER_STACK_BYTES, LEFT_OUT_LETTERS_MAX, LEFT_OUT_NAMED_MAX, LIST_PAGES_MAX, PLANE_HEARD_MAX,
 };
-use crate::config::ServerSettings;
+use crate::config::{Scheme, ServerSettings};
 use crate::gateway::control::{Control, Life};
 use crate::http::head::Method;
 use crate::jsonrpc::scan;
@@ -125,7 +126,8 @@ pub(super) fn start(
     thread.map(|_| ()).map_err(fault)
 }
 
-/// What a server offers to whom this is due, and how long that holds; `None` where it does not say.
+/// What a server offers to whom this is due, and how long that holds; `None` where it does not say, or is another one by
+/// now: nothing is written to it then.
 pub(super) fn survey_as(
     server: &ServerSettings,
     state: &Arc<ServerState>,
@@ -137,7 +139,9 @@ pub(super) fn survey_as(
     keeper.badge = Badge::showing(shown);
     // Where it is, its own keeper says.
     let _ = keeper.places.resolve();
-    keeper.aim();
+    if !keeper.aim() || !keeper.is_needed() {
+        return None;
+    }
     let catalog = keeper.survey_somewhere();
     keeper.leave();
     catalog.ok().map(|catalog| {
@@ -152,7 +156,8 @@ impl Keeper {
         let target = match state.way() {
             Some(way) => {
                 let (host, path) = ("stdio".to_owned(), "/".to_owned());
-                Target { addresses: Vec::new(), host, path, tls: None, shown: None, way: Some(way.clone()) }
+                let (scheme, way) = (Scheme::Http, Some(way.clone()));
+                Target { addresses: Vec::new(), host, path, scheme, tls: None, shown: None, way }
             }
             None => places.target(None),
         };
@@ -181,6 +186,10 @@ impl Keeper {
             self.rest(begun);
             begun = Some(Instant::now());
             self.resolve();
+            // That may take long.
+            if !self.is_needed() {
+                break;
+            }
             let announced = self.poke().announced();
             let before = std::mem::take(&mut self.left_out);
             match self.survey_somewhere() {
@@ -283,15 +292,17 @@ impl Keeper {
         }
     }
 
-    /// Certificates may have changed since the last time; a connection that is there goes on with those it has.
-    fn aim(&mut self) {
+    /// Certificates may have changed since the last time; a connection that is there goes on with those it has. `false`
+    /// where the snapshot has another server of this name, or none: what is there to speak TLS with is not for this one.
+    fn aim(&mut self) -> bool {
         let snapshot = self.control.snapshot.load();
-        let server = snapshot.server_by_digest(self.state.digest).filter(|_| !self.state.is_over());
-        let tls = match server {
-            Some(server) => snapshot.tls.side(server, self.places.at()).cloned(),
-            None => self.target.tls.take(),
+        let server = snapshot.server_by_digest(self.state.digest);
+        let ours = |server: &ServerId| {
+            snapshot.states.get(server.index()).is_some_and(|known| Arc::ptr_eq(known, &self.state))
         };
-        self.target = self.places.target(tls);
+        let Some(server) = server.filter(ours) else { return false };
+        self.target = self.places.target(snapshot.tls.side(server, self.places.at()).cloned());
+        true
     }
 
     /// The survey of one instance, which stands for all; where it fails, of the next.
@@ -303,7 +314,9 @@ impl Keeper {
             }
             self.forget();
             if self.places.advance(&self.state) {
-                self.aim();
+                if !self.aim() {
+                    break;
+                }
                 survey = self.survey();
             }
         }
@@ -340,7 +353,7 @@ impl Keeper {
         }
         let fields = [("accept", "text/event-stream"), ("user-agent", USER_AGENT)];
         self.show()?;
-        self.talk = Some(Talk::open(&self.target, self.places.scheme().as_str(), &fields)?);
+        self.talk = Some(Talk::open(&self.target, &fields)?);
         self.spoken()
     }
 
@@ -728,3 +741,7 @@ fn announces_change(message: &[u8]) -> bool {
 }
 
 const USER_AGENT: &str = concat!("portcullis/", env!("CARGO_PKG_VERSION"));
+
+#[cfg(test)]
+#[path = "keeper_tests.rs"]
+mod tests;

@@ -60,11 +60,6 @@ impl Places {
         self.at
     }
 
-    /// How that one is spoken to.
-    pub(super) fn scheme(&self) -> Scheme {
-        self.places.get(self.at).map_or(Scheme::Http, |place| place.scheme)
-    }
-
     /// What it takes to reach that one.
     pub(super) fn target(&self, tls: Option<ClientSide>) -> Target {
         let place = self.places.get(self.at);
@@ -72,6 +67,7 @@ impl Places {
             addresses: place.map(|place| place.addresses.to_vec()).unwrap_or_default(),
             host: place.map(|place| place.authority.clone()).unwrap_or_default(),
             path: place.map(|place| place.path.clone()).unwrap_or_default(),
+            scheme: place.map_or(Scheme::Http, |place| place.scheme),
             tls,
             shown: None,
             way: None,

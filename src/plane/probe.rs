@@ -97,6 +97,7 @@ fn target(snapshot: &Snapshot, state: &Arc<ServerState>, place: usize) -> Option
         addresses: addresses.to_vec(),
         host: settings.authority(),
         path: settings.path.clone(),
+        scheme: settings.scheme,
         tls: snapshot.tls.side(server, place).cloned(),
         shown: None,
         way: None,
@@ -107,6 +108,7 @@ fn of_fault(fault: &ClientFault) -> UpstreamFault {
     match fault {
         ClientFault::NoAddress => UpstreamFault::NoAddress,
         ClientFault::Io(_) => UpstreamFault::Unreachable,
+        ClientFault::NoTls => UpstreamFault::Untrusted,
         ClientFault::Program(fault) => *fault,
         ClientFault::Timeout => UpstreamFault::Timeout,
         ClientFault::Cut => UpstreamFault::Cut,

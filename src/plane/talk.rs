@@ -42,11 +42,11 @@ impl Talk {
     ///
     /// # Errors
     /// `TalkFault`; nothing but the GET was sent then.
-    pub(super) fn open(target: &Target, scheme: &str, fields: &[(&str, &str)]) -> Result<Self, TalkFault> {
+    pub(super) fn open(target: &Target, fields: &[(&str, &str)]) -> Result<Self, TalkFault> {
         let until = Instant::now() + Duration::from_millis(PLANE_ANSWER_MS_MAX);
         let mut stream = client::listen(target, Method::Get, fields, None)?.ok_or(TalkFault::NoStream)?;
         let (name, data) = stream.event(until)?;
-        let here = StreamUrl { scheme, authority: &target.host, target: &target.path };
+        let here = StreamUrl { scheme: target.scheme.as_str(), authority: &target.host, target: &target.path };
         let path = read_endpoint(&name, &data, &here)?.into();
         Ok(Self { stream, endpoint: Target { path, ..target.clone() }, heard: VecDeque::new() })
     }

@@ -11,6 +11,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use super::*;
+use crate::config::Scheme;
 use crate::http::head::Method;
 use crate::plane::client::{ClientFault, Heard, Target, ask, listen};
 use crate::tls::config::{Roots, client_config, server_name};
@@ -31,7 +32,8 @@ fn sides(name: &str) -> (Arc<ServerConfig>, ClientSide) {
 
 fn target(address: SocketAddr, side: &ClientSide) -> Target {
     let (host, path) = ("x".to_owned(), "/mcp".to_owned());
-    Target { addresses: vec![address], host, path, tls: Some(side.clone()), shown: None, way: None }
+    let (scheme, tls) = (Scheme::Https, Some(side.clone()));
+    Target { addresses: vec![address], host, path, scheme, tls, shown: None, way: None }
 }
 
 /// Takes one connection, and reads a request's head on it.
@@ -119,6 +121,18 @@ fn streams_come_encrypted() {
     assert!(matches!(next(20_000), Heard::Message(data) if data == b"3"));
     drop(stream);
     thread.join().unwrap();
+}
+
+/// No bytes go to an https server without what it takes to speak TLS: there is not even a connection.
+#[test]
+fn https_is_never_spoken_in_clear_text() {
+    let (_, side) = sides("server.example.com");
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let bare = Target { tls: None, ..target(listener.local_addr().unwrap(), &side) };
+    assert!(matches!(put(&bare), Err(ClientFault::NoTls)));
+    assert!(matches!(listen(&bare, Method::Get, &[], None), Err(ClientFault::NoTls)));
+    assert_eq!(listener.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
 }
 
 /// A server that never says hello costs no more than the time it has.
