@@ -274,9 +274,9 @@ mod tests {
         let errands: Errands<(), u32> = Errands::new(64, 8);
         assert!(matches!(errands.look(&key(1), Moment(0), || ()), Look::Wait));
         errands.done(&key(1), Outcome::Brought(7), Moment(9), Moment(9));
-        errands.sweep(Moment(8));
+        errands.age(Moment(8), 0);
         assert_eq!(errands.standing().0, 1);
-        errands.sweep(Moment(9));
+        errands.age(Moment(9), 0);
         assert_eq!(errands.standing().0, 0);
     }
 
@@ -334,7 +334,7 @@ mod tests {
         errands.done(&of(0), Outcome::Brought(1), Moment(100), Moment(100));
         assert!(matches!(errands.look(&of(2), Moment(2), || ()), Look::Wait), "what nobody waits for goes");
         assert_eq!(errands.standing(), (2, 3));
-        errands.sweep(Moment(50));
+        errands.age(Moment(50), 0);
         assert_eq!(errands.standing(), (2, 3), "what is not over, or waited for, stays");
         let mut other = [0; 32];
         other[0] = 1;

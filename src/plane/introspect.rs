@@ -179,7 +179,7 @@ impl Desk {
         }
         *swept = now;
         drop(swept);
-        self.control.introspections.sweep(now);
+        self.control.introspections.age(now, 0);
     }
 
     /// The next token in use whose issuer is to be asked again by now.
