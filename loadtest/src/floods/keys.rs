@@ -25,6 +25,7 @@ const LOOK: Duration = Duration::from_secs(30);
 pub(super) fn beside_key_ids(bench: &Bench<'_>, part: Part, report: &mut Report) -> anyhow::Result<()> {
     let sink = Sink::start()?;
     let gateway = bench.answering(start(bench, &sink)?)?;
+    let (began, before) = (Instant::now(), sink.keys());
     let cost = one(bench, &gateway)?;
     report.add(part, "one such token", cost / 1e3, "µs of CPU", None);
     let (address, connections) = (bench.shape(&gateway, 1, Era::Modern).target.address, bench.options.connections);
@@ -38,14 +39,13 @@ pub(super) fn beside_key_ids(bench: &Bench<'_>, part: Part, report: &mut Report)
             strange.write(out);
         })
     };
-    let (began, before) = (Instant::now(), sink.keys());
     let (tally, _, time) = beside(bench, part, &gateway, &mut start, report)?;
     let fetches = sink.keys() - before;
     anyhow::ensure!(sink.odd() == 0, "{} requests that nobody expected", sink.odd());
     let most = 1 + began.elapsed().as_secs() / LOOK.as_secs();
     let rate = tally.all() as f64 / time.as_secs_f64();
     report.add(part, "tokens answered beside good calls", rate, "/s", None);
-    report.add(part, "looks at the keys meanwhile", fetches as f64, "", Some(most as f64));
+    report.add(part, "looks at the keys since the first of them", fetches as f64, "", Some(most as f64));
     report.add(part, "what they cost, of the shard's time", rate * cost / 1e7, "%", Some(VERIFY_PERCENT_MAX));
     Ok(())
 }
