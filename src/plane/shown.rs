@@ -2,17 +2,19 @@
 //! same for all, else what the operator says that its catalogue is looked at with.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::base::limits::{CREDENTIAL_KEPT_MS, TICK_MS};
+use crate::base::limits::CREDENTIAL_KEPT_MS;
 use crate::config::{Credentials, ServerSettings};
-use crate::gateway::control::{Control, Life};
+use crate::gateway::control::Control;
 use crate::gateway::credential;
-use crate::gateway::errand::{Issued, TokenErrand};
-use crate::ledger::errands::{ErrandKey, Look};
+use crate::gateway::errand::Issued;
+use crate::ledger::errands::ErrandKey;
 use crate::session::owner::name_hash;
 use crate::upstream::shown::Shown;
 use crate::uring::wait::clock;
+
+use super::broker;
 
 /// Why a server cannot be shown what is due, in a word.
 #[derive(Debug, thiserror::Error)]
@@ -65,7 +67,7 @@ impl Badge {
             Credentials::ClientCredentials(grant) => {
                 let key = credential::shared_key(self.server, grant);
                 let errand = || credential::shared_errand(self.server, grant);
-                let issued = obtain(control, &key, patience, errand)?;
+                let issued = broker::obtain(control, &key, patience, errand).map_err(ShownFault)?;
                 if let Some((shown, Some((_, known)))) = &self.last
                     && Arc::ptr_eq(known, &issued)
                 {
@@ -85,27 +87,6 @@ impl Badge {
             && clock().mono >= issued.fetched.plus_ms(CREDENTIAL_KEPT_MS)
         {
             control.credentials.forget_if(key, |held| Arc::ptr_eq(held, issued));
-        }
-    }
-}
-
-/// Waits for a token.
-fn obtain(
-    control: &Control,
-    key: &ErrandKey,
-    patience: Duration,
-    errand: impl Fn() -> TokenErrand,
-) -> Result<Arc<Issued>, ShownFault> {
-    let until = Instant::now() + patience;
-    loop {
-        match control.credentials.look(key, clock().mono, &errand) {
-            Look::Have(issued) => return Ok(issued),
-            Look::Failed(word, _) => return Err(ShownFault(word)),
-            Look::Full => return Err(ShownFault("too many are asked for")),
-            Look::Wait if Instant::now() >= until || control.life() == Life::Stop => {
-                return Err(ShownFault("it has not come yet"));
-            }
-            Look::Wait => std::thread::sleep(Duration::from_millis(TICK_MS)),
         }
     }
 }

@@ -257,7 +257,7 @@ fn one_request_however_many_wait() {
     assert_eq!(issuer.asked(), 1);
 }
 
-/// 2,000 calls of 50 owners on two shards: each server call bears the token of its own caller, and there are fifty.
+/// [B2] 2,000 calls of 50 owners on two shards: each server call bears the token of its own caller, and there are fifty.
 #[test]
 fn nobody_gets_anothers() {
     let (issuer, up) = (Issuer::new(), server());
@@ -290,7 +290,7 @@ fn nobody_gets_anothers() {
     assert_eq!((all.len(), issuer.asked()), (50, 50));
 }
 
-/// The same owner with other tasks, scopes, or acting for somebody else, is given another token.
+/// [B3] The same owner with other tasks, scopes, or acting for somebody else, is given another token.
 #[test]
 fn what_a_token_says_is_what_it_is_exchanged_for() {
     let (issuer, up) = (Issuer::new(), server());
@@ -407,7 +407,7 @@ fn failures(away: String) -> Vec<(&'static str, Failure)> {
     ]
 }
 
-/// An endpoint that is down, hangs, lies, is huge or sends elsewhere: the calls that need it fail clearly and in time,
+/// [B5] An endpoint that is down, hangs, lies, is huge or sends elsewhere: the calls that need it fail clearly and in time,
 /// and others notice nothing. Nothing of what it says reaches anybody.
 #[test]
 fn an_endpoint_that_fails_is_its_own_servers_trouble() {
@@ -479,7 +479,7 @@ fn an_endpoint_is_who_it_says_or_is_not_told_anything() {
     assert_eq!((issuer.asked(), issuer.front.passed()), (0, 0), "no secret and no token has left");
 }
 
-/// Who is revoked has no token kept; who is let in again gets a new one.
+/// [B3] Who is revoked has no token kept; who is let in again gets a new one.
 #[test]
 fn a_revocation_drops_it() {
     let (issuer, up) = (Issuer::new(), server());

@@ -265,7 +265,7 @@ fn an_active_token_is_its_subjects_and_asked_about_once() {
     assert!(subjects.clone().count() >= 13 && subjects.clone().all(|subject| subject == "ada"), "{records:#?}");
 }
 
-/// What an issuer says, and what it comes to.
+/// [K15] What an issuer says, and what it comes to.
 #[test]
 fn answers_are_read_strictly() {
     let door = Door::new("60s");
@@ -437,7 +437,7 @@ fn only_what_is_in_use_is_asked_about_again() {
     door.checked();
 }
 
-/// Random tokens by the thousand: those who are known notice nothing, the issuer gets so many questions a second and no
+/// [K15] Random tokens by the thousand: those who are known notice nothing, the issuer gets so many questions a second and no
 /// more, and what is kept is bounded.
 #[test]
 fn a_flood_of_tokens_that_nobody_knows() {

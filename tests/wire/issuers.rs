@@ -364,7 +364,7 @@ fn a_reload_keeps_what_is_known() {
     oracle::check(&gateway, &[("up", &upstream)]);
 }
 
-/// [K13] Thousands of random key ids: the issuer is not asked more than once in half a minute for them, and whoever has
+/// [K10] Thousands of random key ids: the issuer is not asked more than once in half a minute for them, and whoever has
 /// a good token notices nothing.
 #[test]
 fn random_key_ids_are_one_look() {

@@ -124,7 +124,7 @@ fn the_gateways_own_token() {
     assert_eq!(fetches(&endpoint), 1, "one token for all that goes there");
 }
 
-/// Nothing is shown where nothing is configured; nothing of a caller's either.
+/// [B1] Nothing is shown where nothing is configured; nothing of a caller's either.
 #[test]
 fn nothing_by_default() {
     let upstream = Plan::tools(&["echo"]).start();
@@ -185,7 +185,7 @@ fn secrets_are_rotated_without_a_restart() {
     }
 }
 
-/// Whoever refuses the gateway's credential talks to the gateway: its client sees no challenge, and a fetched token is
+/// [B4] Whoever refuses the gateway's credential talks to the gateway: its client sees no challenge, and a fetched token is
 /// fetched anew, though not for each refusal.
 #[test]
 fn a_servers_challenge_stays_here() {
@@ -298,7 +298,7 @@ fn signed(gateway: &Gateway, more: &Value) -> String {
     gateway.sign(&header.to_string(), &claims.to_string())
 }
 
-/// What a server is told of a caller is what its token says, however the caller writes such fields itself.
+/// [B6] What a server is told of a caller is what its token says, however the caller writes such fields itself.
 #[test]
 fn only_the_gateway_says_who_calls() {
     let upstream = Plan::tools(&["echo"]).start();
@@ -366,7 +366,7 @@ fn only_the_gateway_says_who_calls() {
     assert_eq!(told(&upstream.wait("that call", |seen| seen.value() == post.value)), []);
 }
 
-/// An identity that a field cannot hold as it is, is not sent as another one.
+/// [B6] An identity that a field cannot hold as it is, is not sent as another one.
 #[test]
 fn no_identity_is_bent() {
     let upstream = Plan::tools(&["echo"]).start();
@@ -553,7 +553,7 @@ impl Owner<'_> {
     }
 }
 
-/// Fifty owners at once, everything that there is between a client and a server: nothing that goes to a server shows
+/// [B2] Fifty owners at once, everything that there is between a client and a server: nothing that goes to a server shows
 /// what is due for another than whom it is for. A server of each kind has an instance that nobody can connect to.
 #[test]
 fn nothing_of_one_owner_goes_with_anothers() {
@@ -650,7 +650,7 @@ fn private_server() -> Upstream {
         .start()
 }
 
-/// Each caller sees, and calls, what the server shows it; another's is to it as if it were not there.
+/// [B7] Each caller sees, and calls, what the server shows it; another's is to it as if it were not there.
 #[test]
 fn each_caller_sees_its_own() {
     let endpoint = endpoint();

@@ -223,6 +223,11 @@ fn faults_of_what_servers_are_shown() {
             "servers.a.credentials.client_credentials.token_url: is an http URL: what it is asked and what it answers could be read and changed on the way",
         ],
     );
+}
+
+#[test]
+fn faults_of_grants_and_of_what_servers_are_told() {
+    let check = |keys: &str, want: &[&str]| told(&server(keys), want);
     let grant = "token_url: 'https://x/', client_id: g, client_secret: '${SECRET}'";
     check(
         &format!(
@@ -258,6 +263,10 @@ fn faults_of_what_servers_are_shown() {
         "credentials: { header: { name: X-User, value: '${SECRET}' } }, identity_headers: { x_user: agent }",
         &["servers.a.identity_headers: `x-user` is the field of its `credentials`"],
     );
+}
+
+#[test]
+fn faults_of_servers_that_are_shown_nothing() {
     let far = around("anonymous: allow", "url: 'http://a.example/mcp', credentials: { bearer: '${SECRET}' }");
     told(&far, &["servers.a.credentials: is sent in clear text to a.example"]);
     let command = around(
