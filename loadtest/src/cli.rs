@@ -39,6 +39,8 @@ pub(crate) enum Verb {
     Reload(Reload),
     /// What rules cost a call: one, 100, 10,000, a condition, limits.
     Rules(Rules),
+    /// What telemetry and credentials cost a call: metrics and 1 % traces, a fixed bearer, told claims, exchanged tokens.
+    Extras(Extras),
     /// CPU time of a call through two builds of the gateway with one configuration, in turn.
     Builds(Builds),
 }
@@ -366,6 +368,21 @@ pub(crate) struct Reload {
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Rules {
+    #[command(flatten)]
+    pub(crate) turns: Turns,
+    #[command(flatten)]
+    pub(crate) stand: Stand,
+}
+
+#[derive(Clone, Debug, Args)]
+#[command(mut_arg("connections", |connections| connections.default_values(["16", "64"])))]
+pub(crate) struct Extras {
+    /// How many callers, each with a token of its own.
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=512))]
+    pub(crate) callers: u16,
+    /// Each connection keeps to one caller; left out: each call is the next one's.
+    #[arg(long)]
+    pub(crate) stay: bool,
     #[command(flatten)]
     pub(crate) turns: Turns,
     #[command(flatten)]

@@ -51,12 +51,27 @@ pub(crate) fn open(shape: &Shape, patience: Duration) -> anyhow::Result<(TcpStre
     Ok((socket, template, session))
 }
 
+/// What has reached a canned server so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Reached {
+    pub(crate) calls: u64,
+    /// Those of them that showed who calls, or who has it called.
+    pub(crate) shown: u64,
+    pub(crate) connections: u64,
+}
+
 /// Calls that have reached the canned server behind `port` so far.
 pub(crate) fn tally(port: u16) -> anyhow::Result<u64> {
+    Ok(reached(port)?.calls)
+}
+
+/// What has reached the canned server behind `port` so far; asking is a connection too.
+pub(crate) fn reached(port: u16) -> anyhow::Result<Reached> {
     let target = Target::local(port, "/tally");
     let mut socket = net::connect(target.address, Duration::from_secs(5)).context("the canned server is gone")?;
     let request = format!("GET {} HTTP/1.1\r\nHost: {}\r\n\r\n", target.path, target.host);
     let answer = exchange(&mut socket, request.as_bytes())?;
     let tally: serde_json::Value = serde_json::from_slice(answer.body()).context("the canned server's tally")?;
-    tally["calls"].as_u64().context("the canned server's tally has no number")
+    let number = |name: &str| tally[name].as_u64().context("the canned server's tally lacks a number");
+    Ok(Reached { calls: number("calls")?, shown: number("shown")?, connections: number("connections")? })
 }

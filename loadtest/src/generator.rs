@@ -15,7 +15,7 @@ use crate::cli::{Calls as CallOptions, Run};
 use crate::measure::{Cpu, Faults, Latency, Schedule, micros};
 use crate::net::{Interest, Poll};
 use crate::reply::Reader;
-use crate::traffic::{Call, Calls, Shape, Target, Template};
+use crate::traffic::{Call, Calls, Era, Shape, Target, Template};
 use crate::{exchange, net};
 
 /// Nobody sleeps longer, so that timeouts and the wish to stop are seen.
@@ -35,6 +35,10 @@ pub(crate) enum Pace {
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     pub(crate) shape: Shape,
+    /// Of several callers: each call has the next one, whatever connection it is on; empty to send the shape's own.
+    pub(crate) tokens: Vec<String>,
+    /// Each connection keeps to one of them.
+    pub(crate) stay: bool,
     pub(crate) connections: u32,
     pub(crate) pace: Pace,
     pub(crate) warmup: Duration,
@@ -108,12 +112,23 @@ pub(crate) fn send(plan: &Plan, stop: &AtomicBool, at: &mut dyn FnMut(Mark)) -> 
     Ok(generator.outcome)
 }
 
+impl Plan {
+    fn callers(&self) -> anyhow::Result<Vec<Template>> {
+        // Sessions have one caller each.
+        anyhow::ensure!(self.tokens.is_empty() || self.shape.era == Era::Modern, "several callers, in sessions");
+        let call = |token: &String| Shape { token: Some(token.clone()), ..self.shape.clone() }.call(None);
+        self.tokens.iter().map(call).collect()
+    }
+}
+
 struct Generator<'a> {
     plan: &'a Plan,
     poll: Poll,
     lines: Vec<Line>,
     /// Lines without a call in flight, the longest idle first.
     idle: VecDeque<usize>,
+    /// A call of each caller, where there are several.
+    callers: Vec<Template>,
     calls: Calls,
     checker: Checker,
     start: Instant,
@@ -164,6 +179,7 @@ impl<'a> Generator<'a> {
             poll,
             idle: (0..lines.len()).collect(),
             lines,
+            callers: plan.callers()?,
             calls: Calls::new(),
             checker: Checker::new(plan.shape.events),
             start: Instant::now(),
@@ -236,7 +252,9 @@ impl<'a> Generator<'a> {
         let line = &mut self.lines[key];
         line.out.clear();
         line.sent = 0;
-        line.template.write(call, &mut line.out);
+        let turn = if self.plan.stay { key } else { usize::try_from(self.outcome.sent).unwrap_or(0) };
+        let turn = turn.checked_rem(self.callers.len());
+        turn.and_then(|turn| self.callers.get(turn)).unwrap_or(&line.template).write(call, &mut line.out);
         line.flight = Some(Flight { call, due, sent: Instant::now() });
         self.outcome.sent += 1;
         self.flush(key);
@@ -461,6 +479,8 @@ fn plan(run: &Run) -> anyhow::Result<Plan> {
             body_bytes: run.calls.body_bytes,
             events: run.calls.events,
         },
+        tokens: Vec::new(),
+        stay: false,
         connections: run.connections,
         pace: run.rate.map_or(Pace::Closed, |rate| Pace::Open(Schedule::new(rate))),
         warmup: Duration::from_secs_f64(run.warmup),

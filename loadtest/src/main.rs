@@ -1,7 +1,7 @@
 //! Load for MCP gateways. `run` sends calls and checks every answer, `upstream` is a canned MCP server to stand behind
 //! the gateway, `compare` measures Portcullis and nginx side by side on the same traffic, `floods` what many clients,
 //! slow ones and hostile ones cost, `sessions`, `streams` and `legacy` what the handshake era does, `merged` and `reload`
-//! what many servers and many rules do, `builds` one build of the gateway against another.
+//! what many servers and many rules do, `extras` what telemetry and credentials cost a call, `builds` one build of the gateway against another.
 
 mod answer;
 mod cli;
@@ -58,6 +58,7 @@ fn run(cli: Cli) -> anyhow::Result<bool> {
         Verb::Merged(merged) => fleet::merged::command(&merged, &stop),
         Verb::Reload(reload) => fleet::reload::command(&reload, &stop),
         Verb::Rules(rules) => fleet::rules::command(&rules, &stop),
+        Verb::Extras(extras) => fleet::extras::command(&extras, &stop),
         Verb::Builds(builds) => fleet::builds::command(&builds, &stop),
     }
 }

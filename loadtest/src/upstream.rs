@@ -25,6 +25,8 @@ const PAGE_TOOLS: usize = 500;
 const LISTENERS: usize = usize::MAX / 2;
 const STDIN: usize = usize::MAX - 1;
 const LEGACY_VERSIONS: [&str; 3] = ["2025-03-26", "2025-06-18", LEGACY];
+/// What says who calls: a credential, and the field in which `loadtest extras` has a claim told.
+const SHOWS: [&str; 2] = ["authorization", "x-user"];
 const SERVER_INFO: &str = concat!(r#"{"name":"canned","version":""#, env!("CARGO_PKG_VERSION"), r#""}"#);
 
 /// `loadtest upstream`.
@@ -64,6 +66,9 @@ struct Responder {
     lie_every: u64,
     tools: Vec<String>,
     calls: u64,
+    /// Those of them that had a field of [`SHOWS`].
+    shown: u64,
+    connections: u64,
     sessions: HashSet<String>,
     fresh: Calls,
     ledger: Option<BufWriter<File>>,
@@ -83,6 +88,7 @@ struct Head<'a> {
     mcp_method: Option<&'a str>,
     mcp_name: Option<&'a str>,
     session: Option<&'a str>,
+    shows: bool,
     close: bool,
 }
 
@@ -148,6 +154,8 @@ impl Server {
             lie_every: options.lie_every,
             tools: (0..options.tools).map(|number| format!("tool-{number:04}")).collect(),
             calls: 0,
+            shown: 0,
+            connections: 0,
             sessions: HashSet::new(),
             fresh: Calls::new(),
             ledger: ledger.transpose()?,
@@ -201,6 +209,7 @@ impl Server {
                 self.lines.len() - 1
             });
             self.poll.add(&socket, key, Interest::Read)?;
+            self.responder.connections += 1;
             self.lines[key] = Some(Line { socket, input: Vec::new(), out: Vec::new(), sent: 0, ends: false });
         }
     }
@@ -293,7 +302,11 @@ impl Line {
 impl Responder {
     fn respond(&mut self, head: &Head<'_>, body: &[u8], out: &mut Vec<u8>) {
         match (head.method, head.path) {
-            ("GET", "/tally") => json_answer(out, 200, None, &json!({ "calls": self.calls }).to_string()),
+            ("GET", "/tally") => {
+                let Self { calls, shown, connections, .. } = self;
+                let tally = json!({ "calls": calls, "shown": shown, "connections": connections });
+                json_answer(out, 200, None, &tally.to_string());
+            }
             ("POST", _) => self.post(head, body, out),
             ("GET", _) if self.streams => {
                 let known = head.session.is_some_and(|session| self.sessions.contains(session));
@@ -329,7 +342,10 @@ impl Responder {
             return error(out, status, id, -32_000, "no such session");
         }
         match (method, modern.is_some()) {
-            ("tools/call", modern) => self.call(id, &params, modern, out),
+            ("tools/call", modern) => {
+                self.shown += u64::from(head.shows);
+                self.call(id, &params, modern, out);
+            }
             ("tools/list", modern) => self.list(id, params.cursor, modern, out),
             ("server/discover", true) => discover(id, out),
             ("subscriptions/listen", true) if self.streams => subscribe(id, out),
@@ -525,6 +541,7 @@ fn parse(bytes: &[u8]) -> Result<Option<Head<'_>>, ()> {
             20 if is("mcp-protocol-version") => head.version = Some(text),
             10 if is("mcp-method") => head.mcp_method = Some(text),
             8 if is("mcp-name") => head.mcp_name = Some(text),
+            13 | 6 if SHOWS.into_iter().any(is) => head.shows = true,
             10 if is("connection") => head.close = text.eq_ignore_ascii_case("close"),
             // Gateways and proxies that have the whole body say how long it is.
             17 if is("transfer-encoding") => return Err(()),
@@ -570,6 +587,8 @@ mod tests {
                 body_bytes: 350,
                 events,
             },
+            tokens: Vec::new(),
+            stay: false,
             connections: 7,
             pace,
             warmup: Duration::from_millis(20),

@@ -205,6 +205,8 @@ fn measure(
     };
     let plan = Plan {
         shape: contestant.shape.clone(),
+        tokens: Vec::new(),
+        stay: false,
         connections,
         pace,
         warmup: Duration::from_secs_f64(options.warmup),

@@ -2,6 +2,7 @@
 //! a new build of it costs more than the one before.
 
 pub(crate) mod builds;
+pub(crate) mod extras;
 pub(crate) mod merged;
 pub(crate) mod reload;
 pub(crate) mod rules;
@@ -19,6 +20,8 @@ const FAULTS_MAX: u64 = 100;
 fn closed(shape: Shape, turns: &Turns, connections: u32) -> Plan {
     Plan {
         shape,
+        tokens: Vec::new(),
+        stay: false,
         connections,
         pace: Pace::Closed,
         warmup: Duration::from_secs_f64(turns.warmup),

@@ -97,6 +97,8 @@ fn measure(
 fn send(bench: &Bench<'_>, options: &Reload, gateway: &Gateway, window: Duration) -> anyhow::Result<Outcome> {
     let plan = Plan {
         shape: bench.shape(gateway, Era::Modern),
+        tokens: Vec::new(),
+        stay: false,
         connections: options.connections,
         pace: Pace::Open(Schedule::new(options.rate)),
         warmup: PAUSE / 2,

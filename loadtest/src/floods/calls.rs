@@ -15,9 +15,9 @@ use super::{Bench, Good, PATIENCE, Part};
 /// have been ended and made anew.
 const SETTLED: Duration = Duration::from_secs(2);
 const P99_RATIO_MAX: f64 = 3.0;
-const VERIFY_PERCENT_MAX: f64 = 5.0;
+pub(super) const VERIFY_PERCENT_MAX: f64 = 5.0;
 /// Tokens verified one by one to see what one costs.
-const TRIED: u32 = 300;
+pub(super) const TRIED: u32 = 300;
 /// The share of a subject where it is to be exceeded.
 const SHARE: u32 = 16;
 /// The share of an address where it is to be exceeded.
@@ -108,7 +108,7 @@ fn others(
 }
 
 /// Good calls without and with a flood; what the flood was answered while they were measured, and how long that was.
-fn beside(
+pub(super) fn beside(
     bench: &Bench<'_>,
     part: Part,
     gateway: &Gateway,

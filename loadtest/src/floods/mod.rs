@@ -2,6 +2,7 @@
 //! canned server, good calls and floods share the other, so latencies are those of a crowded client too.
 
 mod calls;
+mod keys;
 mod memory;
 mod report;
 mod secure;
@@ -56,6 +57,8 @@ pub(crate) enum Part {
     SlowBodies,
     /// Good calls beside a flood of tokens with wrong signatures.
     BadTokens,
+    /// Good calls beside tokens that name keys which their issuer does not have, 10,000 a second.
+    KeyIds,
     /// Good calls beside a subject that asks for more than its share.
     Share,
     /// Good calls beside an address that opens more connections than it may.
@@ -141,6 +144,7 @@ impl Bench<'_> {
             Part::SlowHeads => calls::beside_slow(self, part, report),
             Part::SlowBodies => calls::beside_slow(self, part, report),
             Part::BadTokens => calls::beside_bad_tokens(self, part, report),
+            Part::KeyIds => keys::beside_key_ids(self, part, report),
             Part::Share => calls::beside_greed(self, part, report),
             Part::Address => calls::beside_address(self, part, report),
             Part::Neighbour => calls::beside_neighbour(self, part, report),
@@ -151,8 +155,12 @@ impl Bench<'_> {
 
     /// A gateway of its own, with these bounds.
     fn gateway(&self, limits: &[(&str, String)], tls: Option<(&str, &str)>) -> anyhow::Result<Gateway> {
+        gateway::start(&self.setup(limits, tls), self.folder, self.server_port)
+    }
+
+    fn setup<'b>(&'b self, limits: &'b [(&str, String)], tls: Option<(&'b str, &'b str)>) -> Setup<'b> {
         let options = self.options;
-        let setup = Setup {
+        Setup {
             program: &self.program,
             cores: Cores { proxy: options.proxy_core, load: options.load_core },
             rules: options.rules,
@@ -161,13 +169,16 @@ impl Bench<'_> {
             sessions: &[],
             tls,
             admin: None,
-        };
-        gateway::start(&setup, self.folder, self.server_port)
+        }
     }
 
     /// The same, and it answers.
     fn plain_gateway(&self, limits: &[(&str, String)]) -> anyhow::Result<Gateway> {
-        let mut gateway = self.gateway(limits, None)?;
+        self.answering(self.gateway(limits, None)?)
+    }
+
+    /// Waits until it answers.
+    fn answering(&self, mut gateway: Gateway) -> anyhow::Result<Gateway> {
         let shape = self.shape(&gateway, 0, Era::Modern);
         wait_for(&mut gateway, &mut || {
             let (mut socket, template, _) = exchange::open(&shape, PATIENCE)?;
@@ -193,6 +204,8 @@ impl Bench<'_> {
         let rate = self.options.rate;
         let plan = Plan {
             shape: self.shape(gateway, 0, Era::Modern),
+            tokens: Vec::new(),
+            stay: false,
             connections: self.options.connections,
             pace: if rate > 0 { Pace::Open(Schedule::new(rate)) } else { Pace::Closed },
             warmup,

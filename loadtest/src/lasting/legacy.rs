@@ -67,6 +67,8 @@ fn measure(
 ) -> anyhow::Result<(f64, f64)> {
     let plan = Plan {
         shape: Shape { body_bytes: options.body_bytes, ..bench.shape(gateway, era) },
+        tokens: Vec::new(),
+        stay: false,
         connections,
         pace: Pace::Closed,
         warmup: Duration::from_secs_f64(options.warmup),

@@ -143,6 +143,12 @@ impl Bench<'_> {
 
     /// What comes of a plan, all of it answered rightly; and microseconds of the serving threads for each call.
     pub(crate) fn send(&self, gateway: &Gateway, plan: &Plan) -> anyhow::Result<(f64, Outcome)> {
+        let (used, outcome) = self.send_counted(gateway, plan)?;
+        Ok((micros(used.serving) / outcome.in_window as f64, outcome))
+    }
+
+    /// The same, with all that the gateway used in the time measured.
+    pub(crate) fn send_counted(&self, gateway: &Gateway, plan: &Plan) -> anyhow::Result<(Cpu, Outcome)> {
         let pids = gateway.process.family();
         let mut cpu = (Ok(Cpu::default()), Ok(Cpu::default()));
         let outcome = generator::send(plan, self.stop, &mut |mark| match mark {
@@ -152,8 +158,7 @@ impl Bench<'_> {
         anyhow::ensure!(outcome.faults.total == 0, "{} faults: {}", outcome.faults.total, outcome.faults.describe());
         anyhow::ensure!(!outcome.cut, "stopped");
         anyhow::ensure!(outcome.in_window > 0, "no call was answered in the time measured");
-        let used = cpu.1?.since(&cpu.0?).serving;
-        Ok((micros(used) / outcome.in_window as f64, outcome))
+        Ok((cpu.1?.since(&cpu.0?), outcome))
     }
 
     /// An echo of the one canned server.

@@ -6,6 +6,7 @@ pub(crate) mod figures;
 pub(crate) mod gateway;
 pub(crate) mod held;
 pub(crate) mod process;
+pub(crate) mod sink;
 
 use std::path::Path;
 use std::process::Command;
