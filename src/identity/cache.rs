@@ -194,12 +194,9 @@ pub(crate) fn same_bytes(one: &[u8], other: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use proptest::prelude::*;
 
     use super::*;
-    use crate::identity::liveness::Liveness;
 
     fn caller(name: &str, expires: u64) -> Caller {
         Caller { subject: name.into(), expires, ..Caller::anonymous() }
