@@ -137,6 +137,9 @@ pub enum KeyFault {
     /// A key carries private members: it must be considered stolen.
     #[error("the key set holds a private key")]
     Private,
+    /// `keys` is an empty array: they are all withdrawn.
+    #[error("the key set holds no key")]
+    Empty,
     /// No key can serve an allowed algorithm.
     #[error("no key of the set can verify by an allowed algorithm")]
     NoneUsable,
@@ -174,6 +177,9 @@ impl KeySet {
         };
         if given.len() > KEYS_MAX {
             return Err(KeyFault::TooMany);
+        }
+        if given.is_empty() {
+            return Err(KeyFault::Empty);
         }
         let mut ids = Vec::new();
         let mut keys = Vec::new();

@@ -169,6 +169,13 @@ enum Why {
     Keys(#[from] KeyFault),
 }
 
+impl Trouble {
+    /// Whether it says that the keys known here are good no more: its issuer has withdrawn all, or anybody may sign.
+    fn withdraws(&self) -> bool {
+        matches!(self, Self::At { why: Why::Keys(KeyFault::Private | KeyFault::Empty), .. })
+    }
+}
+
 impl Issuers {
     fn run(mut self) {
         while self.control.life() != Life::Stop {
@@ -255,8 +262,14 @@ impl Issuers {
                 Some(self.press.learn(minded.entry()))
             }
             Err(trouble) => {
+                let believed = !minded.too_old;
                 let waits_ms = minded.was_in_vain(&trouble);
                 minded.due = clock().mono.plus_ms(less_some(&self.random, waits_ms));
+                if believed && minded.too_old {
+                    let name = &asked.issuer;
+                    tracing::error!("issuer {name}: none of its keys is believed any more, until it has others");
+                    self.press.learn(minded.entry());
+                }
                 None
             }
         };
@@ -361,6 +374,7 @@ impl Minded {
     /// Says how long to wait before another look, milliseconds.
     fn was_in_vain(&mut self, trouble: &Trouble) -> u64 {
         self.failed += 1;
+        self.too_old |= self.good.is_some() && trouble.withdraws();
         let trouble = trouble.to_string();
         if self.trouble.as_ref() != Some(&trouble) {
             let hint = if self.good.is_none() && self.fetches_keys() {

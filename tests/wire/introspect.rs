@@ -289,6 +289,13 @@ fn answers_are_read_strictly() {
         other("iss", json!("https://other.test")),
         other("cnf", json!({ "jkt": "AAAA" })),
         other("token_type", json!("DPoP")),
+        other("token_type", json!("N_A")),
+        other("token_type", json!("refresh_token")),
+        other("token_use", json!("refresh_token")),
+        other("token_use", json!("id")),
+        other("typ", json!("Refresh")),
+        other("typ", json!("Offline")),
+        other("typ", json!("ID")),
         other("exp", json!(unix_s() - 60)),
         other("nbf", json!(unix_s() + 300)),
         other("nonce", json!("n")),
@@ -327,6 +334,12 @@ fn answers_are_read_strictly() {
     assert_eq!(door.upstream.calls().len(), before, "somebody got through");
     // None of that is anybody else's trouble.
     door.passes(&door.token("ada"));
+    for (name, value) in [("typ", "Bearer"), ("typ", "at+jwt"), ("token_use", "access_token"), ("token_type", "bearer")]
+    {
+        let token = door.token("ada");
+        door.desk.told().answers.insert(token.clone(), other(name, json!(value)));
+        door.passes(&token);
+    }
     let records = door.checked();
     let reasons = |word: &str| records.iter().filter(|it| it["reason"] == word).count();
     assert_eq!((reasons("auth"), reasons("introspection")), (2 * refused.len(), unsaid.len()), "{records:#?}");
@@ -411,6 +424,68 @@ fn streams_end_when_the_issuer_says_so() {
         .say(&json!({ "jsonrpc": "2.0", "method": "notifications/message", "params": { "level": "info", "data": 1 } }));
     assert_eq!(others.message()["params"]["data"], 1);
     drop(others);
+    door.checked();
+}
+
+/// A stream that begins when its token was out of use for a while lasts as any other.
+#[test]
+fn a_stream_that_begins_late_lasts() {
+    let door = Door::new("3s");
+    let token = door.token("ada");
+    let session = open_session(&door.gateway, |post| post.token(&token));
+    eventually("it is asked about again", || door.desk.asked_about(&token) == 2);
+    // Nobody looks when that would be done the next time, and what was said last is not over yet.
+    thread::sleep(Duration::from_millis(2_300));
+    let mut wire = Wire::to(door.gateway.address);
+    let field = format!("authorization: Bearer {token}\r\n");
+    wire.send(&session_request(&door.gateway, "GET", "/mcp", &session, &field));
+    let mut events = wire.events();
+    eventually("its stream is open", || door.upstream.open_streams() >= 1);
+    thread::sleep(Duration::from_secs(4));
+    door.upstream
+        .say(&json!({ "jsonrpc": "2.0", "method": "notifications/message", "params": { "level": "info", "data": 1 } }));
+    assert_eq!(events.message()["params"]["data"], 1);
+    drop(events);
+    door.checked();
+}
+
+/// What else an operator changes makes nobody's token an unknown one.
+#[test]
+fn a_reload_asks_nobody_again() {
+    let door = Door::new("5m");
+    let token = door.token("ada");
+    door.passes(&token);
+    for task in ["one", "two", "three"] {
+        door.gateway.configure(|config| config["auth"]["issuers"][0]["agent"] = json!(format!("claims.{task}")));
+        assert_eq!(door.gateway.reload()["ok"], true);
+        door.passes(&token);
+    }
+    assert_eq!(door.desk.asked_about(&token), 1);
+    door.gateway.configure(|config| config["auth"]["issuers"][0]["introspection"]["client_id"] = json!("another"));
+    assert_eq!(door.gateway.reload()["ok"], true);
+    door.passes(&token);
+    assert_eq!(door.desk.asked_about(&token), 2, "asked by somebody else, it may say something else");
+    door.checked();
+}
+
+/// What may be another issuer's is told to none.
+#[test]
+fn what_is_another_issuers_is_not_asked_about() {
+    let door = Door::new("60s");
+    let signed = door.gateway.token(&Who::default());
+    let mangled = [format!("{signed}."), format!("{signed}.x.y"), format!("{signed}.{signed}")];
+    door.gateway.configure(|config| {
+        let mut other = config["auth"]["issuers"][0].clone();
+        other["issuer"] = json!("https://other.test");
+        other.as_object_mut().expect("an object").remove("introspection");
+        config["auth"]["issuers"].as_array_mut().expect("a list").push(other);
+    });
+    assert_eq!(door.gateway.reload()["ok"], true);
+    for token in &mangled {
+        door.refused(token, "mangled");
+        assert_eq!(door.desk.asked_about(token), 0);
+    }
+    door.passes(&door.token("ada"));
     door.checked();
 }
 

@@ -308,6 +308,30 @@ fn last_good_keys_hold_for_a_while() {
     oracle::check(&gateway, &[("up", &upstream)]);
 }
 
+/// [K9] Keys that are all withdrawn, or that anybody may have, are believed no longer, however long the last ones are kept
+/// while an issuer cannot be asked.
+#[test]
+fn what_says_that_keys_are_not_good_is_believed() {
+    let (documents, signer) = (Documents::start(), Signer::new());
+    let mut stolen = signer.key();
+    stolen["d"] = json!("AAAA");
+    for told in [json!({ "keys": [] }), json!({ "keys": [stolen] })] {
+        documents.json("/keys", &key_set(&[&signer]));
+        let issuer = documents.url("");
+        let jwks = json!({ "url": documents.url("/keys"), "refresh": "1s", "stale": "1h" });
+        let (gateway, upstream) = pair(vec![documents.issuer("", jwks)]);
+        let token = signer.token(&issuer, &gateway.url("/mcp"), 0);
+        good(&gateway, &token);
+        documents.json("/keys", &told.to_string());
+        eventually("they are not believed", || known(&gateway, &issuer)["keys"]["state"] == "too_old");
+        untold(&gateway, &token);
+        documents.json("/keys", &key_set(&[&signer]));
+        eventually("there are others", || known(&gateway, &issuer)["keys"]["state"] == "good");
+        good(&gateway, &token);
+        oracle::check(&gateway, &[("up", &upstream)]);
+    }
+}
+
 /// [K9] A key that is gone takes the tokens along that were verified with it, and their streams.
 #[test]
 fn a_key_that_is_gone_ends_what_it_let_in() {
