@@ -45,6 +45,7 @@ pub(super) fn start(control: &Arc<Control>, fetcher: &Arc<Fetcher>) -> Result<()
         issuers: Mutex::default(),
         pace: Mutex::default(),
         swept: Mutex::new(clock().mono),
+        rings: Mutex::default(),
     });
     for number in 0..INTROSPECTION_THREADS {
         let (desk, only_first) = (desk.clone(), number < INTROSPECTION_THREADS_FIRST);
@@ -67,6 +68,17 @@ struct Desk {
     pace: Mutex<Moment>,
     /// When what is over was last forgotten.
     swept: Mutex<Moment>,
+    /// Who waits is woken by this.
+    rings: Mutex<Rings>,
+}
+
+/// When those who wait for answers are woken.
+#[derive(Default)]
+struct Rings {
+    /// Not before.
+    next: Moment,
+    /// A thread is about to.
+    owed: bool,
 }
 
 /// A token that somebody was let in by.
@@ -234,6 +246,23 @@ impl Desk {
                 self.control.introspections.done(&key, Outcome::Failed(word), until, until);
             }
         }
+        self.ring();
+    }
+
+    /// Tells all shards, once in a while for all answers: each time, everybody who waits looks.
+    fn ring(&self) {
+        let now = clock().mono;
+        let due = {
+            let mut rings = locked(&self.rings);
+            if rings.owed {
+                // What is there by now is there by then.
+                return;
+            }
+            rings.owed = true;
+            rings.next.max(now)
+        };
+        std::thread::sleep(due.since(now));
+        *locked(&self.rings) = Rings { next: clock().mono.plus_ms(RING_MS), owed: false };
         self.control.mail.send(&Letter::Brought);
     }
 
@@ -457,6 +486,8 @@ const BELIEVED_MS_MIN: u64 = 1_000;
 const SWEEP_MS: u64 = 60_000;
 /// A thread that waits for work looks around after so long at the latest: others find out what is to be asked again.
 const PATIENCE: Duration = Duration::from_millis(ERRAND_TAKE_MS);
+/// Between two times that those who wait are woken, milliseconds.
+const RING_MS: u64 = 25;
 /// A token that nobody looked at is looked at again after so long, milliseconds.
 const LOOK_AGAIN_MS: u64 = 1_000;
 /// While nobody looks at it, it is let go of when so much of the time is left for which its issuer's answer is believed.
