@@ -199,7 +199,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::identity::liveness::Liveness;
 
     fn caller(name: &str, expires: u64) -> Caller {
         Caller { subject: name.into(), expires, ..Caller::anonymous() }
