@@ -392,8 +392,9 @@ pub const ERRAND_THREADS: usize = 32;
 pub const ERRANDS_AT_ONCE_MAX: usize = 8;
 /// Those on one shard that wait for the plane to bring something.
 pub const ERRAND_WAITERS_MAX: usize = 1_024;
-/// And of these so many callers of whom it is not known yet who they are.
-pub const STRANGERS_WAITING_MAX: usize = ERRAND_WAITERS_MAX / 2;
+/// And of these so many callers of whom it is not known yet who they are, for keys, and as many for issuers' words: what
+/// they leave is for callers who are known.
+pub const STRANGERS_WAITING_MAX: usize = ERRAND_WAITERS_MAX * 3 / 8;
 /// A client's assertion of who it is is good for so long, seconds.
 pub const ASSERTION_S: u64 = 60;
 /// A token that was fetched for a server, bytes.

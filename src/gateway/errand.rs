@@ -86,17 +86,29 @@ pub enum Judged {
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
     wakers: RefCell<Slab<Option<Waker>>>,
+    /// Those that wait for a look at an issuer's keys.
+    for_keys: Cell<usize>,
     /// Of those that wait, the callers of whom it is not known yet who they are.
     strangers: Cell<usize>,
 }
 
 /// One of those strangers: they leave room for others.
 #[derive(Debug)]
-pub(super) struct Stranger<'a>(&'a Waiting);
+pub(super) struct Stranger<'a>(&'a Cell<usize>);
+
+impl<'a> Stranger<'a> {
+    fn among(count: &'a Cell<usize>) -> Option<Self> {
+        let strangers = count.get();
+        (strangers < STRANGERS_WAITING_MAX).then(|| {
+            count.set(strangers + 1);
+            Self(count)
+        })
+    }
+}
 
 impl Drop for Stranger<'_> {
     fn drop(&mut self) {
-        self.0.strangers.set(self.0.strangers.get() - 1);
+        self.0.set(self.0.get() - 1);
     }
 }
 
@@ -112,11 +124,12 @@ impl Waiting {
     /// A caller of whom it is not known yet who it is may wait, as long as it holds this; `None` when as many do as may
     /// (`limits::STRANGERS_WAITING_MAX`).
     pub(super) fn stranger(&self) -> Option<Stranger<'_>> {
-        let strangers = self.strangers.get();
-        (strangers < STRANGERS_WAITING_MAX).then(|| {
-            self.strangers.set(strangers + 1);
-            Stranger(self)
-        })
+        Stranger::among(&self.strangers)
+    }
+
+    /// The same for one whose token names a key that is not known: these have room of their own.
+    pub(super) fn stranger_for_key(&self) -> Option<Stranger<'_>> {
+        Stranger::among(&self.for_keys)
     }
 
     /// A place to wait at; `None` when `limits::ERRAND_WAITERS_MAX` are taken.
@@ -193,6 +206,7 @@ mod tests {
         let waiting = Waiting::default();
         let strangers: Vec<Stranger<'_>> = (0..STRANGERS_WAITING_MAX).filter_map(|_| waiting.stranger()).collect();
         assert!(strangers.len() == STRANGERS_WAITING_MAX && waiting.stranger().is_none());
+        assert!(waiting.stranger_for_key().is_some(), "nor do they keep each other out");
         drop(strangers);
         assert!(waiting.stranger().is_some());
     }

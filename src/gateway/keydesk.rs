@@ -105,7 +105,7 @@ pub(super) async fn wait(
         Word::Found(found) => return found,
         Word::Wait(turns) => turns,
     };
-    let Some(_stranger) = shard.waiting.stranger() else { return Found::Busy };
+    let Some(_stranger) = shard.waiting.stranger_for_key() else { return Found::Busy };
     let look = || if desk.turns(&issuer.issuer).is_none_or(|now| now != turns) { Look::Have(()) } else { Look::Wait };
     match brought(shard, until, look).await {
         Look::Have(()) => Found::Again,

@@ -79,15 +79,35 @@ pub fn read(body: &[u8], content_type: &str, token: &[u8]) -> Result<Said, Answe
 }
 
 /// Whether two answers about one token let the same caller in: the issuer may say another end, and another time at which
-/// it said it, and mean the same.
+/// it said it, and audiences and scopes, which have no order (RFC 7519, 4.1.3; RFC 6749, 3.3), in another one, and mean
+/// the same. Any other member may be what a rule is about.
 #[must_use]
 pub fn same(one: &[u8], other: &[u8]) -> bool {
     let lasting = |claims: &[u8]| -> Option<Map<String, Value>> {
         let mut claims: Map<String, Value> = serde_json::from_slice(claims).ok()?;
         claims.retain(|name, _| !["exp", "iat", "nbf", "expires_in"].contains(&name.as_str()));
+        claims.get_mut("aud").filter(|aud| aud.is_array()).into_iter().for_each(put_in_order);
+        for name in ["scope", "scp"] {
+            claims.get_mut(name).into_iter().for_each(put_in_order);
+        }
         Some(claims)
     };
     one == other || lasting(one).is_some_and(|one| lasting(other) == Some(one))
+}
+
+/// Texts of a list, or words of a text with spaces between, in one order.
+fn put_in_order(value: &mut Value) {
+    match value {
+        Value::Array(list) if list.iter().all(Value::is_string) => {
+            list.sort_by(|one, other| one.as_str().cmp(&other.as_str()));
+        }
+        Value::String(text) => {
+            let mut words: Vec<&str> = text.split(' ').collect();
+            words.sort_unstable();
+            *text = words.join(" ");
+        }
+        _ => {}
+    }
 }
 
 /// The answer without the token: some issuers repeat it (as its `jti`, for example), and claims are shown in places where
@@ -204,6 +224,15 @@ mod tests {
     fn the_same_caller_may_be_said_at_another_time() {
         let one = br#"{"active":true,"sub":"a","exp":1,"iat":1,"expires_in":7}"#;
         assert!(same(one, br#"{"sub":"a","active":true,"exp":2}"#));
+        let scopes = br#"{"scope":"a b","aud":["x","y"],"groups":["p","q"]}"#;
+        assert!(same(scopes, br#"{"scope":"b a","aud":["y","x"],"groups":["p","q"]}"#));
+        for other in [
+            &br#"{"scope":"a","aud":["x","y"],"groups":["p","q"]}"#[..],
+            br#"{"scope":"a b","aud":["x"],"groups":["p","q"]}"#,
+            br#"{"scope":"a b","aud":["x","y"],"groups":["q","p"]}"#,
+        ] {
+            assert!(!same(scopes, other));
+        }
         for other in [&br#"{"active":true,"sub":"b"}"#[..], br#"{"active":true,"sub":"a","scope":"x"}"#, b"", b"7"] {
             assert!(!same(one, other));
         }

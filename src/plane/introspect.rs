@@ -12,8 +12,9 @@ use std::time::Duration;
 use ring::rand::SystemRandom;
 
 use crate::base::limits::{
-    INTROSPECTION_DOUBTS_MAX, INTROSPECTION_NEGATIVE_MS, INTROSPECTION_RETRY_MS, INTROSPECTION_RETRY_MS_MAX,
-    INTROSPECTION_THREADS, INTROSPECTION_THREADS_FIRST, INTROSPECTIONS_MAX, INTROSPECTIONS_PER_S_MAX,
+    ERRAND_TAKE_MS, FETCH_MS_MAX, INTROSPECTION_DOUBTS_MAX, INTROSPECTION_NEGATIVE_MS, INTROSPECTION_RETRY_MS,
+    INTROSPECTION_RETRY_MS_MAX, INTROSPECTION_THREADS, INTROSPECTION_THREADS_FIRST, INTROSPECTIONS_MAX,
+    INTROSPECTIONS_PER_S_MAX,
 };
 use crate::base::time::{Moment, Now};
 use crate::config::snapshot::Snapshot;
@@ -44,6 +45,7 @@ pub(super) fn start(control: &Arc<Control>, fetcher: &Arc<Fetcher>) -> Result<()
         issuers: Mutex::default(),
         pace: Mutex::default(),
         swept: Mutex::new(clock().mono),
+        rings: Mutex::default(),
     });
     for number in 0..INTROSPECTION_THREADS {
         let (desk, only_first) = (desk.clone(), number < INTROSPECTION_THREADS_FIRST);
@@ -66,6 +68,17 @@ struct Desk {
     pace: Mutex<Moment>,
     /// When what is over was last forgotten.
     swept: Mutex<Moment>,
+    /// Who waits is woken by this.
+    rings: Mutex<Rings>,
+}
+
+/// When those who wait for answers are woken.
+#[derive(Default)]
+struct Rings {
+    /// Not before.
+    next: Moment,
+    /// A thread is about to.
+    owed: bool,
 }
 
 /// A token that somebody was let in by.
@@ -74,6 +87,8 @@ struct Kept {
     inquiry: Inquiry,
     claims: Arc<[u8]>,
     liveness: Arc<Liveness>,
+    /// From then on, while nobody looks at it, it is let go of: before that there is time to ask again.
+    lasts: Moment,
 }
 
 /// Why nothing is known of a token, and until when that is so.
@@ -92,6 +107,8 @@ struct Standing {
     probed: bool,
     /// How often in a row it said nothing, which a token may have brought about.
     doubts: u32,
+    /// When a token that it has known was last hurried for that.
+    hurried: Option<Moment>,
     /// For how long it was left alone the last time, milliseconds; 0 since it was heard of.
     pause_ms: u64,
     /// When the operator was told of it.
@@ -215,27 +232,54 @@ impl Desk {
         let snapshot = self.control.snapshot.load_full();
         let outcome = match self.trouble(&inquiry.issuer, false) {
             Some(trouble) => Err(trouble),
-            None => self.ask(&snapshot, &inquiry).map_err(|fault| self.failed(&inquiry.issuer, &fault)),
+            None => self.ask(&snapshot, &inquiry).map_err(|fault| self.failed(&inquiry.issuer, &fault, false)),
         };
         let now = clock();
         match outcome {
             Ok((Said::Active { claims, expires }, cache_ms)) => {
                 let until = now.mono.plus_ms(believed_ms(now, cache_ms, expires));
                 let liveness = Arc::new(Liveness::until(until));
-                self.believe(now.mono, until, Kept { key, inquiry, claims, liveness });
+                self.believe(now.mono, until, Kept { key, inquiry, claims, liveness, lasts: until });
             }
             Ok((Said::Inactive, _)) => self.disbelieve(&key, now.mono),
             Err(Trouble { word, until }) => {
                 self.control.introspections.done(&key, Outcome::Failed(word), until, until);
             }
         }
+        self.ring();
+    }
+
+    /// Tells all shards, once in a while for all answers: each time, everybody who waits looks.
+    fn ring(&self) {
+        let now = clock().mono;
+        let due = {
+            let mut rings = locked(&self.rings);
+            if rings.owed {
+                // What is there by now is there by then.
+                return;
+            }
+            rings.owed = true;
+            rings.next.max(now)
+        };
+        std::thread::sleep(due.since(now));
+        *locked(&self.rings) = Rings { next: clock().mono.plus_ms(RING_MS), owed: false };
         self.control.mail.send(&Letter::Brought);
     }
 
     /// A token that somebody was let in by, if anybody still wants it.
     fn ask_again(&self, kept: Kept) {
-        if kept.liveness.has_ended() || !kept.liveness.take_looked() && self.lets_go(&kept) {
+        if kept.liveness.has_ended() {
             return;
+        }
+        if !kept.liveness.take_looked() {
+            let now = clock().mono;
+            if now < kept.lasts {
+                // Somebody may still come, or may just not have looked yet.
+                return self.keep(now.plus_ms(LOOK_AGAIN_MS).min(kept.lasts), kept);
+            }
+            if self.lets_go(&kept) {
+                return;
+            }
         }
         let snapshot = self.control.snapshot.load_full();
         let trouble = self.trouble(&kept.inquiry.issuer, true);
@@ -243,7 +287,7 @@ impl Desk {
             Some(trouble) => Err(trouble),
             None => match self.ask(&snapshot, &kept.inquiry) {
                 Err(AskFault::Unasked) => Ok((Said::Inactive, 0)),
-                said => said.map_err(|fault| self.failed(&kept.inquiry.issuer, &fault)),
+                said => said.map_err(|fault| self.failed(&kept.inquiry.issuer, &fault, true)),
             },
         };
         let now = clock();
@@ -279,7 +323,8 @@ impl Desk {
         let lasts_ms = u64::try_from(until.since(now).as_millis()).unwrap_or(u64::MAX);
         let judged = Judged::Active { claims: kept.claims.clone(), liveness: kept.liveness.clone() };
         self.control.introspections.done(&kept.key, Outcome::Brought(Arc::new(judged)), until, until);
-        self.keep(now.plus_ms(lasts_ms * ASK_AGAIN_PERCENT / 100), kept);
+        let lasts = until.less_ms((lasts_ms * LET_GO_PERCENT / 100).min(FETCH_MS_MAX));
+        self.keep(now.plus_ms(lasts_ms * ASK_AGAIN_PERCENT / 100), Kept { lasts, ..kept });
     }
 
     /// A token that nobody looks at: who comes with it later waits for the answer as one who comes the first time, also
@@ -307,6 +352,18 @@ impl Desk {
         }
         let number = all.range((due, 0)..=(due, u64::MAX)).next_back().map_or(0, |((_, number), _)| number + 1);
         all.insert((due, number), kept);
+    }
+
+    /// Has an issuer asked at once about a token that it has known; whether there is one.
+    fn hurries(&self, issuer: &Arc<str>, now: Moment) -> bool {
+        let mut kept = locked(&self.kept);
+        let place = kept.iter().find(|(_, kept)| kept.inquiry.issuer == *issuer).map(|(place, _)| *place);
+        let Some(one) = place.and_then(|place| kept.remove(&place)) else { return false };
+        drop(kept);
+        // As somebody who looks: it is not let go of instead.
+        let _ = one.liveness.is_alive(now);
+        self.keep(now, one);
+        true
     }
 
     /// What an issuer says of a token, and for how long that is believed, milliseconds.
@@ -349,7 +406,7 @@ impl Desk {
     fn heard_of(&self, issuer: &Arc<str>) {
         let mut issuers = locked(&self.issuers);
         let Some(standing) = issuers.get_mut(issuer) else { return };
-        standing.doubts = 0;
+        (standing.doubts, standing.hurried) = (0, None);
         if standing.pause_ms == 0 {
             return;
         }
@@ -358,15 +415,28 @@ impl Desk {
         tracing::info!("issuer {issuer}: it says again which opaque tokens are good");
     }
 
+    /// Whether a token that an issuer has known tells soon how it is with that issuer.
+    fn is_settled_by_known(&self, issuer: &Arc<str>, standing: &mut Standing, now: Moment) -> bool {
+        if standing.hurried.is_some_and(|hurried| now < hurried.plus_ms(FETCH_MS_MAX)) {
+            return true;
+        }
+        let hurries = self.hurries(issuer, now);
+        standing.hurried = hurries.then_some(now);
+        hurries
+    }
+
     /// An issuer has not said anything of a token. Where that is not the token's doing, it is left alone for a while.
-    fn failed(&self, issuer: &Arc<str>, fault: &AskFault) -> Trouble {
+    /// Where it may be, one that the issuer has `known` decides, as long as there is one.
+    fn failed(&self, issuer: &Arc<str>, fault: &AskFault, known: bool) -> Trouble {
         let now = clock().mono;
         let mut issuers = locked(&self.issuers);
         let standing = issuers.entry(issuer.clone()).or_default();
         let mut trouble = Trouble { word: fault.word(), until: now.plus_ms(INTROSPECTION_RETRY_MS) };
         let concerns = fault.concerns();
         standing.doubts += u32::from(concerns == Concerns::Either && standing.doubts < INTROSPECTION_DOUBTS_MAX);
-        let doubted = concerns == Concerns::Either && standing.doubts >= INTROSPECTION_DOUBTS_MAX;
+        let doubted = concerns == Concerns::Either
+            && (known
+                || standing.doubts >= INTROSPECTION_DOUBTS_MAX && !self.is_settled_by_known(issuer, standing, now));
         if concerns == Concerns::Issuer || doubted {
             match standing.trouble.filter(|before| now < before.until) {
                 // Others have found that out at the same time.
@@ -414,8 +484,14 @@ const TOLD_MS: u64 = 60_000;
 const BELIEVED_MS_MIN: u64 = 1_000;
 /// Between two times that what is over is forgotten, milliseconds.
 const SWEEP_MS: u64 = 60_000;
-/// A thread that waits for work looks around after so long at the latest.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// A thread that waits for work looks around after so long at the latest: others find out what is to be asked again.
+const PATIENCE: Duration = Duration::from_millis(ERRAND_TAKE_MS);
+/// Between two times that those who wait are woken, milliseconds.
+const RING_MS: u64 = 25;
+/// A token that nobody looked at is looked at again after so long, milliseconds.
+const LOOK_AGAIN_MS: u64 = 1_000;
+/// While nobody looks at it, it is let go of when so much of the time is left for which its issuer's answer is believed.
+const LET_GO_PERCENT: u64 = 20;
 /// An issuer is asked again when so much of the time has passed for which its answer is believed.
 const ASK_AGAIN_PERCENT: u64 = 60;
 
