@@ -51,8 +51,11 @@ pub(super) async fn serve(
     let snapshot = flight.snapshot.clone();
     flight.change.set(sessions::change(shard, flight, recorded.permit().call(), conn.body_bytes(body)));
     let mut trip = Trip::new(shard, &snapshot, flight, &recorded, restored);
+    let since = shard.timers.now().mono;
     let due = shown::due(shard, &snapshot, flight.server, flight.whom(), trip.deadline);
-    trip.shown = joined.wait(shard, conn, due).await.map_err(|lack| flight.lacks(shard, &lack))?;
+    let due = joined.wait(shard, conn, due).await;
+    flight.figures.waits(shard, since);
+    trip.shown = due.map_err(|lack| flight.lacks(shard, &lack))?;
     flight.shown.clone_from(&trip.shown);
     trip.seat(shard, flight)?;
     let live = flight.session.clone();

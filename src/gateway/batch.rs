@@ -118,8 +118,8 @@ async fn one(
     let snapshot = shard.snapshot();
     let endpoint = gate::endpoint(&snapshot, conn)?;
     let admitted = gate::caller_unwatched(shard, snapshot, conn, endpoint).await?;
-    let Admitted { snapshot, endpoint, caller } = admitted;
-    let asked = Asked { snapshot, caller, endpoint, began };
+    let Admitted { snapshot, endpoint, caller, waited } = admitted;
+    let asked = Asked { snapshot, caller, endpoint, began, waited };
     let session = pipeline::session(shard, conn, &asked);
     let opened = session.as_ref().and_then(|opened| opened.as_ref().ok());
     let mut read = match pipeline::read(shard, conn, &message, &asked, opened)? {

@@ -138,10 +138,14 @@ async fn fetched(
     flight: &Flight,
     trip: &Trip<'_>,
 ) -> Result<Option<Rc<Shown>>, Refusal> {
+    let since = shard.timers.now().mono;
     let mut work = pin!(shown::due(shard, trip.snapshot, flight.server, flight.whom(), trip.deadline));
     loop {
         match watch::next(shard, conn, work.as_mut(), NEVER, flight.era == Era::Modern, Heed::Nothing).await {
-            Woke::Done(found) => return found.map_err(|lack| flight.lacks(shard, &lack)),
+            Woke::Done(found) => {
+                flight.figures.waits(shard, since);
+                return found.map_err(|lack| flight.lacks(shard, &lack));
+            }
             Woke::Gone => return Err(failed(shard, flight, UpstreamFault::Withdrawn)),
             Woke::Time | Woke::Draining => {}
         }

@@ -4,6 +4,7 @@
 mod cold;
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use crate::base::ids::EndpointId;
 use crate::base::time::Now;
@@ -115,6 +116,8 @@ pub(super) struct Admitted {
     pub(super) snapshot: Rc<Held>,
     pub(super) endpoint: EndpointId,
     pub(super) caller: Rc<Caller>,
+    /// How long the plane was waited for.
+    pub(super) waited: Duration,
 }
 
 /// Who calls, unless that is revoked. Nearly always that is known here and now. Where the plane has to fetch something
@@ -127,8 +130,12 @@ pub(super) async fn caller(
     endpoint: EndpointId,
 ) -> Result<Admitted, Refusal> {
     match asked(shard, &snapshot, conn, endpoint, Pays::First)? {
-        Told::Is(caller) => Ok(Admitted { snapshot, endpoint, caller }),
-        Told::Awaits(lack) => Box::pin(cold::watched(shard, snapshot, conn, lack)).await,
+        Told::Is(caller) => Ok(Admitted { snapshot, endpoint, caller, waited: Duration::ZERO }),
+        Told::Awaits(lack) => {
+            let since = shard.timers.now().mono;
+            let admitted = Box::pin(cold::watched(shard, snapshot, conn, lack)).await?;
+            Ok(Admitted { waited: shard.timers.now().mono.since(since), ..admitted })
+        }
     }
 }
 
@@ -140,8 +147,12 @@ pub(super) async fn caller_unwatched(
     endpoint: EndpointId,
 ) -> Result<Admitted, Refusal> {
     match asked(shard, &snapshot, conn, endpoint, Pays::First)? {
-        Told::Is(caller) => Ok(Admitted { snapshot, endpoint, caller }),
-        Told::Awaits(lack) => Box::pin(cold::waited(shard, snapshot, conn, lack)).await,
+        Told::Is(caller) => Ok(Admitted { snapshot, endpoint, caller, waited: Duration::ZERO }),
+        Told::Awaits(lack) => {
+            let since = shard.timers.now().mono;
+            let admitted = Box::pin(cold::waited(shard, snapshot, conn, lack)).await?;
+            Ok(Admitted { waited: shard.timers.now().mono.since(since), ..admitted })
+        }
     }
 }
 

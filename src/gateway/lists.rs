@@ -108,11 +108,13 @@ pub(super) async fn fresh(shard: &Shard, flight: &mut Flight, call: &Call, body:
     if waiting.is_empty() {
         return None;
     }
-    let until = shard.timers.now().mono.plus_ms(LIST_FRESH_MS_MAX);
+    let since = shard.timers.now().mono;
+    let until = since.plus_ms(LIST_FRESH_MS_MAX);
     let behind = |(state, announced): &(Arc<ServerState>, u64)| state.poke.fresh() < *announced && !state.is_over();
     while waiting.iter().any(behind) && shard.timers.now().mono < until {
         shard.timers.sleep_until(shard.timers.now().mono.plus_ms(TICK_MS)).await;
     }
+    flight.figures.waits(shard, since);
     let snapshot = shard.snapshot();
     if snapshot.settings_epoch != flight.snapshot.settings_epoch {
         return Some(snapshot);

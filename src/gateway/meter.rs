@@ -10,7 +10,7 @@ use crate::record::frame::Status;
 use crate::record::meter::{About, Came, FAILURES, OTHER, PERMIT, REASONS, Way, place};
 
 use super::flight::{Ended, Flight, Whose};
-use super::refusal::Refusal;
+use super::refusal::{Kind, Refusal};
 use super::shard::Shard;
 
 /// What a request's figures are made of, on its way.
@@ -24,8 +24,23 @@ pub(super) struct Figures {
     pub(super) left: Cell<bool>,
     /// When it went to the instance that it is at now.
     tried: Cell<Option<Moment>>,
+    /// How long it has waited for others before it went on: for what the plane fetches.
+    waited: Cell<Duration>,
     /// It is counted: once, whichever way it ended.
     counted: Cell<bool>,
+}
+
+impl Figures {
+    /// Of a message whose caller was waited for so long.
+    pub(super) fn after(waited: Duration) -> Self {
+        Self { waited: Cell::new(waited), ..Self::default() }
+    }
+
+    /// It has waited for others since then.
+    pub(super) fn waits(&self, shard: &Shard, since: Moment) {
+        let waited = shard.timers.now().mono.since(since);
+        self.waited.set(self.waited.get().saturating_add(waited));
+    }
 }
 
 /// Its exchange with its server is over.
@@ -33,7 +48,7 @@ pub(super) fn ended(shard: &Shard, flight: &Flight, ended: &Ended, total: Durati
     let failure = failure(ended);
     let waited = flight.figures.whole.get().unwrap_or(flight.answered).since(flight.sent);
     // What comes in pieces is handed on between two waits: its time is its server's.
-    let own_ns = (!ended.streamed).then(|| nanos(total.saturating_sub(waited)));
+    let own_ns = (!ended.streamed).then(|| nanos(own(flight, total).saturating_sub(waited)));
     let way = if failure.is_some() { Way::Failed } else { Way::Answered };
     attempted(shard, flight, failure, shard.timers.now().mono);
     count(shard, flight, &Came { failure, total_ns: nanos(total) }, own_ns.map(|ns| (way, ns)));
@@ -71,8 +86,19 @@ pub(super) fn established(shard: &Shard, flight: &Flight) {
 
 /// It was refused.
 pub(super) fn refused(shard: &Shard, flight: &Flight, refusal: &Refusal) {
-    let code = refusal.kind.row().code.to_string();
-    here(shard, flight, Some(place(&FAILURES, &code)), Way::Refused);
+    here(shard, flight, refused_with(refusal), Way::Refused);
+}
+
+/// What a refusal is called, as it is answered: by its span too.
+fn refused_with(refusal: &Refusal) -> Option<usize> {
+    let word = match refusal.kind {
+        // It asks for more: that is no failure.
+        _ if refusal.input_required => return None,
+        Kind::Cancelled => "cancelled",
+        _ if refusal.tool_result => "tool_error",
+        kind => return Some(place(&FAILURES, &kind.row().code.to_string())),
+    };
+    Some(place(&FAILURES, word))
 }
 
 /// It was permitted.
@@ -95,8 +121,13 @@ fn here(shard: &Shard, flight: &Flight, failure: Option<usize>, way: Way) {
     if flight.figures.counted.get() {
         return;
     }
-    let total_ns = nanos(shard.timers.now().mono.since(flight.began.mono));
-    count(shard, flight, &Came { failure, total_ns }, Some((way, total_ns)));
+    let total = shard.timers.now().mono.since(flight.began.mono);
+    count(shard, flight, &Came { failure, total_ns: nanos(total) }, Some((way, nanos(own(flight, total)))));
+}
+
+/// What of so much time it did not wait for others before it went on.
+fn own(flight: &Flight, total: Duration) -> Duration {
+    total.saturating_sub(flight.figures.waited.get())
 }
 
 /// Counts it, and what of it was the gateway's own time where that can be told.
@@ -159,6 +190,17 @@ mod tests {
         assert_eq!(word(Ended { code: 7, ..of(Status::Error) }), Some("_OTHER"));
         assert_eq!(word(of(Status::Timeout)), Some("timeout"));
         assert_eq!(word(of(Status::Cancelled)), Some("cancelled"));
+    }
+
+    /// As the answer on the wire says.
+    #[test]
+    fn refusals_are_called_as_they_are_answered() {
+        let word = |refusal: Refusal| refused_with(&refusal).map(|index| FAILURES[index]);
+        let refused = || Refusal::from(Kind::ApprovalDenied);
+        assert_eq!(word(refused()), Some("-31403"));
+        assert_eq!(word(Refusal { tool_result: true, ..refused() }), Some("tool_error"));
+        assert_eq!(word(Refusal { input_required: true, ..refused() }), None);
+        assert_eq!(word(Kind::Cancelled.into()), Some("cancelled"));
     }
 
     /// Whatever the gateway itself answers has a label of its own.

@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use smallvec::SmallVec;
 
@@ -46,6 +47,8 @@ pub(super) struct Asked {
     pub(super) caller: Rc<Caller>,
     pub(super) endpoint: EndpointId,
     pub(super) began: Now,
+    /// How long it has waited for the plane to say who asks.
+    pub(super) waited: Duration,
 }
 
 /// A message as read: the call, and what of the body is asked for later.
@@ -104,9 +107,11 @@ pub(super) async fn serve(shard: &Shard, conn: &mut Conn, kept: &mut Option<Body
     };
     // Before we pay for the body.
     let admitted = gate::caller(shard, snapshot, conn, endpoint).await;
-    let Admitted { snapshot, endpoint, caller } = admitted.inspect_err(|refusal| note(shard, refusal, began))?;
+    let Admitted { snapshot, endpoint, caller, waited } =
+        admitted.inspect_err(|refusal| note(shard, refusal, began))?;
     let result = if method == Method::Post {
-        post(shard, conn, kept, snapshot.clone(), caller.clone(), endpoint, began).await
+        let asked = Asked { snapshot: snapshot.clone(), caller: caller.clone(), endpoint, began, waited };
+        post(shard, conn, kept, asked).await
     } else {
         // Boxed, like everything that is not a plain call: each connection's task has room for its largest wait.
         Box::pin(session::serve(shard, conn, snapshot.clone(), caller.clone(), endpoint, began)).await
@@ -115,29 +120,19 @@ pub(super) async fn serve(shard: &Shard, conn: &mut Conn, kept: &mut Option<Body
 }
 
 /// A message from a caller that is known.
-async fn post(
-    shard: &Shard,
-    conn: &mut Conn,
-    kept: &mut Option<Body>,
-    snapshot: Rc<Held>,
-    caller: Rc<Caller>,
-    endpoint: EndpointId,
-    began: Now,
-) -> Result<Next, Refusal> {
+async fn post(shard: &Shard, conn: &mut Conn, kept: &mut Option<Body>, mut asked: Asked) -> Result<Next, Refusal> {
     gate::media_type(conn)?;
     let body = kept.insert(conn.body(shard).await?);
 
     // One configuration and one time from the decision on; the caller may have changed while the body came.
     let current = shard.snapshot();
-    let same = Rc::ptr_eq(&current, &snapshot) && gate::is_believed(&caller, shard.timers.now());
-    let admitted = if same {
-        Admitted { snapshot, endpoint, caller }
-    } else {
+    let same = Rc::ptr_eq(&current, &asked.snapshot) && gate::is_believed(&asked.caller, shard.timers.now());
+    if !same {
         let endpoint = gate::endpoint(&current, conn)?;
-        gate::caller(shard, current, conn, endpoint).await?
-    };
-    let Admitted { snapshot, endpoint, caller } = admitted;
-    let asked = Asked { snapshot, caller, endpoint, began };
+        let Admitted { snapshot, endpoint, caller, waited } = gate::caller(shard, current, conn, endpoint).await?;
+        asked = Asked { snapshot, caller, endpoint, waited: asked.waited + waited, ..asked };
+    }
+    let endpoint = asked.endpoint;
 
     if sse::names(conn, &asked.snapshot, endpoint).is_some() {
         return Box::pin(sse::post(shard, conn, body, asked)).await;
@@ -279,7 +274,9 @@ async fn find_out(shard: &Shard, conn: &Conn, body: &Body, flight: &mut Flight, 
             other = lists::fresh(shard, flight, call, conn.body_bytes(body)).await;
         }
         let Some(current) = other else { break };
+        let since = shard.timers.now().mono;
         Box::pin(renew(shard, conn, flight, current)).await?;
+        flight.figures.waits(shard, since);
         flight.task = Judge::new(shard, conn, body, flight).task(call)?;
     }
     Ok(())
@@ -308,7 +305,7 @@ pub(super) fn take_back(shard: &Shard, session: &Live, id: Option<&[u8]>, word: 
 async fn renew(shard: &Shard, conn: &Conn, flight: &mut Flight, snapshot: Rc<Held>) -> Result<(), Refusal> {
     let endpoint = gate::endpoint(&snapshot, conn)?;
     let admitted = gate::caller_unwatched(shard, snapshot, conn, endpoint).await?;
-    let Admitted { snapshot, endpoint, caller } = admitted;
+    let Admitted { snapshot, endpoint, caller, .. } = admitted;
     let alone = snapshot.merged[endpoint.index()].alone();
     let same = || alone == snapshot.server_by_digest(sessions::digest(flight));
     if flight.whose == Whose::Alone && alone.is_some() && !same() {
@@ -459,7 +456,7 @@ impl Asked {
             in_flight: Cell::new(None),
             heir: RefCell::default(),
             taken: Cell::new(Taken::Nothing),
-            figures: Figures::default(),
+            figures: Figures::after(self.waited),
             began: self.began,
             sent: self.began.mono,
             answered: self.began.mono,

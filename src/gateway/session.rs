@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::pin::pin;
 use std::rc::Rc;
+use std::time::Duration;
 
 use crate::base::ids::EndpointId;
 use crate::base::limits::STREAM_RETRY_MS;
@@ -66,7 +67,7 @@ pub(super) async fn serve(
     if method == Method::Get {
         afford(shard, &snapshot, &caller).map_err(|kind| Refusal::from(kind).to(Era::Legacy, None))?;
     }
-    let asked = Asked { snapshot, caller, endpoint, began };
+    let asked = Asked { snapshot, caller, endpoint, began, waited: Duration::ZERO };
     let flight = Flight {
         task,
         session: Some(session.clone()),

@@ -470,8 +470,10 @@ async fn open(shard: &Shard, flight: &Flight, live: &Live, epoch: u32) -> In {
     };
     let was = live.upstream(server).map_or(0, |upstream| upstream.instance);
     let wish = Wish::Rather(was, pick::key(&key.nonce, 0));
-    let until = shard.timers.now().mono.plus_ms(timeout(flight).min(LEASE_MS));
+    let since = shard.timers.now().mono;
+    let until = since.plus_ms(timeout(flight).min(LEASE_MS));
     let shown = shown::due(shard, &flight.snapshot, flight.server, flight.whom(), until).await;
+    flight.figures.waits(shard, since);
     let Ok(shown) = shown else {
         shard.control.ledger.not_opened(&key, server, epoch);
         return In::Unreachable;

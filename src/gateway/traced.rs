@@ -1,6 +1,7 @@
 //! A message's spans: one for its way in, one for each try of its way on to a server (OpenTelemetry's conventions for
 //! MCP). Of a message that is not recorded nothing is made: each hook is one look at whether it is.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 
 use crate::base::ids::ServerId;
@@ -24,7 +25,7 @@ use crate::session::ledger::Upstream;
 use crate::telemetry::context::{self, Context, Origin, TraceContext, Wanted};
 use crate::telemetry::names;
 use crate::telemetry::sample::{self, WHOLE_PPM};
-use crate::telemetry::span::{Failure, Network, Parent, Side, Slot, SpanEvent};
+use crate::telemetry::span::{self, Failure, Network, Parent, Side, Slot, SpanEvent};
 use crate::upstream::UpstreamFault;
 use crate::upstream::exchange::Lane;
 
@@ -174,7 +175,7 @@ fn received(conn: &Conn, context: Context, origin: &Origin, anchor: Anchor) -> S
 }
 
 /// What a message names, as its client does.
-fn named<'a>(call: &'a Call, text: &'a [u8]) -> Option<(Slot, &'a str)> {
+fn named<'a>(call: &'a Call, text: &'a [u8]) -> Option<(Slot, Cow<'a, str>)> {
     let slot = match (&call.subject, call.method?.verb) {
         (Object::Tool(_), _) => Slot::Tool,
         (Object::Prompt(_), _) => Slot::Prompt,
@@ -182,6 +183,7 @@ fn named<'a>(call: &'a Call, text: &'a [u8]) -> Option<(Slot, &'a str)> {
         _ => return None,
     };
     let name = call.subject.text()?.of(text);
+    let name = if slot == Slot::Uri { span::bare(name) } else { Cow::Borrowed(name) };
     (name.len() <= SPAN_TEXT_BYTES_EACH_MAX).then_some((slot, name))
 }
 
@@ -290,7 +292,9 @@ fn authority(written: &str, tls: bool) -> (&str, Option<u16>) {
 
 /// A tool or prompt is named where the catalogue has it: no caller makes a name.
 fn name_it(event: &mut SpanEvent, flight: &Flight, slot: Slot, name: &str) {
-    if slot == Slot::Uri || flight.figures.item.get().is_some() {
+    if slot == Slot::Uri {
+        event.texts.push(slot, &span::bare(name));
+    } else if flight.figures.item.get().is_some() {
         event.texts.push(slot, name);
     } else {
         event.unresolved = true;

@@ -235,7 +235,10 @@ pub(super) async fn look(shard: &Shard, flight: &mut Flight, call: &Call, body: 
             Some(view) => Ok(view),
             None => {
                 waited = true;
-                Box::pin(fetched(shard, flight, server, until)).await
+                let since = shard.timers.now().mono;
+                let found = Box::pin(fetched(shard, flight, server, until)).await;
+                flight.figures.waits(shard, since);
+                found
             }
         };
         match found {

@@ -301,6 +301,8 @@ struct Exporter {
     shared: Arc<Shared>,
     /// The way to the collector, and which one that is.
     agent: Option<(OtlpSettings, Agent)>,
+    /// To which there is no way: its authorities cannot be read.
+    unread: Option<OtlpSettings>,
     metrics_due: Instant,
     /// Nothing is sent before, because the collector said so or could not be reached.
     pause_until: Instant,
@@ -333,7 +335,8 @@ impl Exporter {
     fn new(shared: Arc<Shared>) -> Self {
         let now = Instant::now();
         let (metrics_due, pause_until) = (now, now);
-        Self { shared, agent: None, metrics_due, pause_until, pause_ms: 0, until: None, troubled: false }
+        let (agent, unread) = (None, None);
+        Self { shared, agent, unread, metrics_due, pause_until, pause_ms: 0, until: None, troubled: false }
     }
 
     fn run(mut self, end: &Sender<()>) {
@@ -371,19 +374,27 @@ impl Exporter {
     /// Sees that the way leads to the collector of these settings.
     fn reach(&mut self, settings: &TelemetrySettings) {
         let Some(wanted) = &settings.otlp else {
-            self.agent = None;
+            (self.agent, self.unread) = (None, None);
             return;
         };
         if self.agent.as_ref().is_some_and(|(known, _)| known == wanted) {
+            return;
+        }
+        let unread = self.unread.as_ref() == Some(wanted);
+        if unread && Instant::now() < self.pause_until {
             return;
         }
         self.agent = match fetch::collector(wanted.ca.as_deref(), Duration::from_millis(wanted.timeout_ms)) {
             Ok(agent) => Some((wanted.clone(), agent)),
             Err(fault) => {
                 self.trouble(&fault.to_string());
-                None
+                self.pause_ms = if unread { self.pause_ms } else { 0 };
+                self.pause(None);
+                (self.agent, self.unread) = (None, Some(wanted.clone()));
+                return;
             }
         };
+        self.unread = None;
         (self.metrics_due, self.pause_until, self.pause_ms) = (Instant::now(), Instant::now(), 0);
     }
 
@@ -494,9 +505,15 @@ impl Exporter {
             return false;
         };
         self.trouble(why);
-        self.pause_ms = (self.pause_ms * 2).clamp(OTLP_PAUSE_MS, OTLP_PAUSE_MS_MAX);
-        self.pause_until = Instant::now() + Duration::from_millis(after_ms.unwrap_or(self.pause_ms));
+        self.pause(*after_ms);
         true
+    }
+
+    /// Nothing is sent for a while: longer each time, or as long as the collector says, but never at once.
+    fn pause(&mut self, after_ms: Option<u64>) {
+        self.pause_ms = (self.pause_ms * 2).clamp(OTLP_PAUSE_MS, OTLP_PAUSE_MS_MAX);
+        let pause_ms = after_ms.unwrap_or(self.pause_ms).max(OTLP_PAUSE_MS);
+        self.pause_until = Instant::now() + Duration::from_millis(pause_ms);
     }
 
     /// Says what is wrong, once.
@@ -508,16 +525,24 @@ impl Exporter {
 
     /// Until there is something to do.
     fn wait(&self) {
-        let now = Instant::now();
-        let mut wait = self.metrics_due.saturating_duration_since(now).min(Duration::from_millis(OTLP_DRAIN_MS));
-        let pause = self.pause_until.saturating_duration_since(now);
-        wait = wait.max(pause).min(Duration::from_millis(OTLP_DRAIN_MS)).max(Duration::from_millis(1));
+        let pause = self.pause_until.saturating_duration_since(Instant::now());
+        let wait = self.patience();
         let idle = |queue: &mut Queue| {
             let nothing = queue.batches.is_empty() || !pause.is_zero() || self.agent.is_none();
             nothing && !(queue.closed || (self.shared.is_ending() && self.until.is_none()))
         };
         let queue = self.shared.queue();
         drop(self.shared.bell.wait_timeout_while(queue, wait, idle));
+    }
+
+    /// After how long it looks again, whether anything was heard or not. Without a collector nothing is ever due.
+    fn patience(&self) -> Duration {
+        let (now, most) = (Instant::now(), Duration::from_millis(OTLP_DRAIN_MS));
+        if self.agent.is_none() {
+            return most;
+        }
+        let due = self.metrics_due.max(self.pause_until);
+        due.saturating_duration_since(now).clamp(Duration::from_millis(1), most)
     }
 }
 

@@ -210,6 +210,46 @@ fn a_busy_collector_gets_it_later() {
     assert_eq!(setup.came(), (5, vec![("shard_full", 3)]));
 }
 
+/// A pause of no length is none: the same would be sent as fast as it is refused.
+#[test]
+fn a_collector_that_says_at_once_is_given_time() {
+    let busy = "HTTP/1.1 429 Busy\r\nretry-after: 0\r\ncontent-length: 0\r\n\r\n";
+    let answers = Box::leak(Box::new([busy, FINE]));
+    let collector = Collector::answering(answers);
+    let mut setup = Setup::new(&collector.url, false, 5_000);
+    setup.make(5, 100);
+    let began = Instant::now();
+    collector.next();
+    collector.next();
+    assert!(began.elapsed() >= Duration::from_millis(OTLP_PAUSE_MS - 10));
+    setup.wait("sent", |traces| traces.exported() == 5);
+    setup.finish();
+}
+
+/// Whoever has nowhere to send to does not look for something to do all the time.
+#[test]
+fn without_a_way_it_is_quiet() {
+    let mut setup = Setup::new("http://127.0.0.1:1", false, 5_000);
+    let shared = setup.running.as_ref().unwrap().shared.clone();
+    let settings = shared.control.snapshot.load().settings.telemetry.clone();
+    let mut exporter = Exporter::new(shared);
+    assert_eq!(exporter.patience(), Duration::from_millis(OTLP_DRAIN_MS));
+    let ca = Some(std::path::PathBuf::from("/nowhere/at/all.pem"));
+    let otlp = OtlpSettings { ca, ..settings.otlp.clone().unwrap() };
+    let unreadable = TelemetrySettings { otlp: Some(otlp), ..settings.clone() };
+    exporter.reach(&unreadable);
+    let until = exporter.pause_until;
+    assert!(exporter.agent.is_none() && until > Instant::now());
+    assert_eq!(exporter.patience(), Duration::from_millis(OTLP_DRAIN_MS));
+    exporter.reach(&unreadable);
+    assert_eq!(exporter.pause_until, until, "the file is not read again at once");
+    // Others are reached at once.
+    exporter.reach(&settings);
+    assert!(exporter.agent.is_some() && exporter.pause_until <= Instant::now());
+    assert_eq!(exporter.patience(), Duration::from_millis(1), "metrics are due");
+    setup.finish();
+}
+
 #[test]
 fn what_is_refused_is_not_sent_again() {
     // 404, then two of three rejected (`partial_success { rejected_spans: 2 }`).

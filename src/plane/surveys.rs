@@ -254,9 +254,11 @@ impl Surveys {
         catalog
     }
 
-    /// What was known of a server of this name is of another one now.
+    /// What was known of a server of this name is of another one now. What is counted goes on.
     pub(super) fn forget(&mut self, server: &str) {
-        self.servers.remove(server);
+        if let Some(known) = self.servers.get_mut(server) {
+            *known = Surveyed { changes: known.changes, ..Surveyed::default() };
+        }
     }
 
     /// What is shown of a server; `None` until it was surveyed.

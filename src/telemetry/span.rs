@@ -1,6 +1,7 @@
 //! One span as an event of fixed size: what a shard knows when it is over, without one allocation, for whoever turns it
 //! into bytes later.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use crate::base::limits::{SPAN_TEXT_BYTES_EACH_MAX, SPAN_TEXT_BYTES_MAX, SPAN_TEXTS_MAX};
@@ -227,9 +228,47 @@ impl SpanEvent {
     }
 }
 
+/// A resource's URI without what may be a secret or an argument: user info, query and fragment (RFC 3986, 3). What
+/// some reader may take for user info is taken for such.
+#[must_use]
+pub fn bare(uri: &str) -> Cow<'_, str> {
+    let uri = &uri[..uri.find(['?', '#']).unwrap_or(uri.len())];
+    // Some readers take a backslash for a slash, and any number of them for two.
+    let slashes = ['/', '\\'];
+    let scheme = uri.find([':', '/', '\\']).filter(|at| uri[*at..].starts_with(':')).map_or(0, |at| at + 1);
+    let begin = uri.len() - uri[scheme..].trim_start_matches(slashes).len();
+    let end = uri[begin..].find(slashes).map_or(uri.len(), |end| begin + end);
+    match uri[begin..end].rfind('@') {
+        Some(at) => Cow::Owned([&uri[..begin], &uri[begin + at + 1..]].concat()),
+        None => Cow::Borrowed(uri),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn uris_go_out_without_secrets() {
+        for (uri, want) in [
+            ("file:///home/me@work/a b.txt", "file:///home/me@work/a b.txt"),
+            ("https://host:8443/x/y@z", "https://host:8443/x/y@z"),
+            ("https://u:pw@host/x?sig=1&token=2", "https://host/x"),
+            ("https://u@v:p@w@host", "https://host"),
+            ("https://u:pw@[::1]:1/x#f?g", "https://[::1]:1/x"),
+            ("https:\\\\u:pw@host\\x", "https:\\\\host\\x"),
+            ("https:u:pw@host/x", "https:host/x"),
+            ("//u:pw@host/x", "//host/x"),
+            ("u:pw@host", "u:host"),
+            ("memo://notes/1#pw@host", "memo://notes/1"),
+            ("urn:isbn:1?=x", "urn:isbn:1"),
+            ("é://ü:ö@ä/é?é", "é://ä/é"),
+            ("?a", ""),
+            ("", ""),
+        ] {
+            assert_eq!(bare(uri), want, "{uri}");
+        }
+    }
 
     #[test]
     fn texts_have_their_room() {

@@ -225,12 +225,13 @@ fn figures_are_the_calls_made() {
 
     page.calls("echo", "", 6.0);
     page.calls("fails", "tool_error", 2.0);
+    // As it is answered, and its span says.
+    page.calls("refused", "tool_error", 1.0);
     page.calls("fails", "", 0.0);
     page.calls("breaks", "-32602", 1.0);
     page.calls("slow", "", 1.0);
     page.calls("streams", "", 1.0);
     page.calls("hidden", "-32602", 1.0);
-    page.calls("refused", "-31403", 1.0);
     page.calls("_OTHER", "-32602", 2.0);
     let count = |name: &str, labels: &[(&str, &str)]| page.count(name, labels);
     let legacy = [("gen_ai_tool_name", "echo"), ("mcp_protocol_version", "2025-11-25"), ("portcullis_target", "up")];

@@ -401,7 +401,6 @@ const SPANS: [&str; 25] = [
 const OPERATIONS: f64 = 17.0;
 /// As clients saw them. What is for no server in particular has none.
 const SERVER_OPERATIONS: [&str; 16] = [
-    "error=-31403 tool=refused tools/call 2026-07-28 at=docs 1",
     "error=-32602 tool=_OTHER tools/call 2026-07-28 1",
     "error=-32602 tool=_OTHER tools/call 2026-07-28 at=docs 1",
     "error=-32602 tool=breaks tools/call 2026-07-28 at=docs 1",
@@ -409,6 +408,7 @@ const SERVER_OPERATIONS: [&str; 16] = [
     "error=cut tool=cuts tools/call 2026-07-28 at=docs 1",
     "error=timeout tool=hangs tools/call 2026-07-28 at=docs 1",
     "error=tool_error tool=fails tools/call 2026-07-28 at=docs 1",
+    "error=tool_error tool=refused tools/call 2026-07-28 at=docs 1",
     "initialize 2025-11-25 1",
     "notifications/initialized 2025-11-25 1",
     "ping 2025-11-25 1",

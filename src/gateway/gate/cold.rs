@@ -7,6 +7,7 @@
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ring::digest;
 
@@ -292,7 +293,7 @@ fn again(shard: &Shard, conn: &Conn) -> Result<After, Refusal> {
     let current = shard.snapshot();
     let endpoint = endpoint_of(&current, conn)?;
     Ok(match asked(shard, &current, conn, endpoint, Pays::Paid)? {
-        Told::Is(caller) => After::Admitted(Admitted { snapshot: current, endpoint, caller }),
+        Told::Is(caller) => After::Admitted(Admitted { snapshot: current, endpoint, caller, waited: Duration::ZERO }),
         Told::Awaits(lack) => After::Lacks(current, lack),
     })
 }
