@@ -46,6 +46,18 @@ pub(super) enum Whom<'a> {
 }
 
 impl<'a> Whom<'a> {
+    /// The name of the task that it works on.
+    pub(super) fn task(self, snapshot: &Snapshot) -> Option<&str> {
+        match self {
+            Self::Caller(_, ActiveTask::One(task)) => Some(snapshot.settings.policy.tasks().name(task)),
+            _ => None,
+        }
+    }
+
+    fn owner(self) -> Option<&'a Owner> {
+        if let Self::Caller(caller, _) = self { Some(&caller.owner) } else { None }
+    }
+
     /// For whoever reads a stream.
     pub(super) fn reader(who: &'a Who, snapshot: &Snapshot) -> Self {
         // Under other settings the number of its task means nothing.
@@ -155,6 +167,13 @@ impl Cards {
         card.view.as_ref().filter(|(_, until)| now < *until).map(|(view, _)| view.clone())
     }
 
+    /// The view of one that is made anew by the same token.
+    fn take_view(&mut self, epoch: u64, key: &CardKey, token: Option<&Token>) -> Option<(Arc<View>, Moment)> {
+        let card = self.young.get_mut(key).filter(|_| self.epoch == epoch)?;
+        let same = card.token.as_ref().zip(token).is_some_and(|(a, b)| Arc::ptr_eq(&a.issued, &b.issued));
+        card.view.take().filter(|_| same)
+    }
+
     fn forget(&mut self, key: &CardKey) {
         self.young.remove(key);
         self.old.remove(key);
@@ -233,7 +252,7 @@ async fn fetched(shard: &Shard, snapshot: &Held, server: ServerId, whom: Whom<'_
         forgotten = shard.control.credentials.forgotten();
         shard.control.credentials.look(&wanted.key, shard.timers.last().mono, || wanted.errand())
     };
-    match brought(shard, until, look).await {
+    match brought(shard, whom.owner(), until, look).await {
         Look::Have(issued) => {
             let token = Token { key: wanted.key, issued, forgotten };
             made(shard, snapshot, server, whom, Some(token))
@@ -302,10 +321,7 @@ struct Token {
 /// Makes it, with the token that was fetched for it, and keeps it.
 fn made(shard: &Shard, snapshot: &Held, server: ServerId, whom: Whom<'_>, token: Option<Token>) -> Found {
     let settings = &snapshot.settings.servers[server.index()];
-    let task = match whom {
-        Whom::Caller(_, ActiveTask::One(task)) => Some(snapshot.settings.policy.tasks().name(task)),
-        _ => None,
-    };
+    let task = whom.task(snapshot);
     let value = token.as_ref().map(|token| &token.issued.value);
     let Some(shown) = shown(settings, whom, task, value)? else { return Ok(None) };
     let shown = Rc::new(shown);
@@ -314,8 +330,11 @@ fn made(shard: &Shard, snapshot: &Held, server: ServerId, whom: Whom<'_>, token:
     let soon = now.plus_ms(SHOWN_CHECK_MS);
     let until = token.as_ref().map_or(NEVER, |token| token.issued.fresh.max(soon).min(token.issued.until));
     let shows = snapshot.prepared.servers[server.index()].shows;
-    let card = Card { shown: shown.clone(), token, view: None, until };
-    shard.cards.borrow_mut().put(snapshot.settings_epoch, card_key(server, shows, whom), card, now);
+    let (key, mut cards) = (card_key(server, shows, whom), shard.cards.borrow_mut());
+    // By the same token it has seen the same.
+    let view = cards.take_view(snapshot.settings_epoch, &key, token.as_ref());
+    let card = Card { shown: shown.clone(), token, view, until };
+    cards.put(snapshot.settings_epoch, key, card, now);
     Ok(Some(shown))
 }
 
