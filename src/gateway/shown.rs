@@ -75,6 +75,8 @@ impl<'a> Whom<'a> {
 pub(super) enum Lack {
     /// The server is shown each caller's own credential, and this one has none.
     Anonymous,
+    /// The caller's token has ended, if only just: nothing is had in exchange for it.
+    Ended,
     /// What the server is to be told in this field cannot be written there.
     Unfit(Arc<str>),
     /// What the server shows this caller of its lists is not known.
@@ -226,7 +228,7 @@ pub(super) fn at_hand(shard: &Shard, snapshot: &Held, server: ServerId, whom: Wh
 
 /// As [`at_hand`], of what the shard does not know, or not any more.
 fn looked_up(shard: &Shard, snapshot: &Held, server: ServerId, whom: Whom<'_>) -> Option<Found> {
-    let wanted = match Wanted::of(snapshot, server, whom) {
+    let wanted = match Wanted::of(snapshot, server, whom, shard.timers.last().unix_s()) {
         Ok(Some(wanted)) => wanted,
         Ok(None) => return Some(made(shard, snapshot, server, whom, None)),
         Err(lack) => return Some(Err(lack)),
@@ -245,7 +247,9 @@ fn looked_up(shard: &Shard, snapshot: &Held, server: ServerId, whom: Whom<'_>) -
 
 /// What is not at hand: the plane fetches it.
 async fn fetched(shard: &Shard, snapshot: &Held, server: ServerId, whom: Whom<'_>, until: Moment) -> Found {
-    let Some(wanted) = Wanted::of(snapshot, server, whom)? else { return made(shard, snapshot, server, whom, None) };
+    let Some(wanted) = Wanted::of(snapshot, server, whom, shard.timers.last().unix_s())? else {
+        return made(shard, snapshot, server, whom, None);
+    };
     let until = until.min(shard.timers.now().mono.plus_ms(ERRAND_WAIT_MS_MAX));
     let mut forgotten = 0;
     let look = || {
@@ -274,7 +278,7 @@ struct Wanted<'a> {
 
 impl<'a> Wanted<'a> {
     /// What has to be fetched for it; `None` for nothing.
-    fn of(snapshot: &'a Snapshot, server: ServerId, whom: Whom<'a>) -> Result<Option<Self>, Lack> {
+    fn of(snapshot: &'a Snapshot, server: ServerId, whom: Whom<'a>, now_s: u64) -> Result<Option<Self>, Lack> {
         let digest = snapshot.prepared.servers[server.index()].digest;
         Ok(match &snapshot.settings.servers[server.index()].credentials {
             Credentials::Strip | Credentials::Fixed(_) | Credentials::Forward => None,
@@ -286,6 +290,10 @@ impl<'a> Wanted<'a> {
                 Whom::Nobody => None,
                 Whom::Caller(caller, _) => {
                     let on_behalf = Some((caller, bearer(caller)?));
+                    // It was let in within the leeway for clocks, which its issuer has not.
+                    if caller.expires <= now_s {
+                        return Err(Lack::Ended);
+                    }
                     let key = credential::personal_key(digest, grant, caller);
                     Some(Self { key, server: digest, grant, on_behalf })
                 }
@@ -520,6 +528,10 @@ impl Flight {
             Lack::Unseen => Refusal::from(Kind::CatalogUnknown).recorded(),
             Lack::Anonymous => self.reasoned(Kind::CredentialAbsent).saying(format!(
                 "The server '{server}' is only called with a token of the caller's own, and this request came without one."
+            )),
+            Lack::Ended => self.reasoned(Kind::CredentialAbsent).saying(format!(
+                "The token that this call came with has ended, and the server '{server}' is only called with one that \
+                 the gateway gets in exchange for it; come with a new one."
             )),
             Lack::Unfit(field) => self.reasoned(Kind::IdentityUnfit).saying(format!(
                 "The server '{server}' is to be told in the field {field} what the token says of its bearer, and that \
