@@ -392,6 +392,8 @@ pub const ERRAND_THREADS: usize = 32;
 pub const ERRANDS_AT_ONCE_MAX: usize = 8;
 /// Those on one shard that wait for the plane to bring something.
 pub const ERRAND_WAITERS_MAX: usize = 1_024;
+/// And of these so many calls of one owner.
+pub const ERRAND_WAITERS_OF_ONE_MAX: usize = ERRAND_WAITERS_MAX / 8;
 /// And of these so many callers of whom it is not known yet who they are, for keys, and as many for issuers' words: what
 /// they leave is for callers who are known.
 pub const STRANGERS_WAITING_MAX: usize = ERRAND_WAITERS_MAX * 3 / 8;
@@ -433,18 +435,28 @@ pub const CREDENTIAL_KEPT_MS: u64 = 10_000;
 pub const VIEWS_MAX: usize = 8_192;
 /// All of that, each only once where callers are shown the same, bytes.
 pub const VIEWS_BYTES_MAX: usize = 128 * 1024 * 1024;
-/// What is over is let go of after so long, milliseconds.
-pub const VIEW_KEPT_MS: u64 = 60_000;
 /// What is over is looked for that often, milliseconds.
 pub const VIEWS_TEND_MS: u64 = 1_000;
 /// Looks at lists in callers' names that wait for the plane.
 pub const VIEWS_WAITING_MAX: usize = 1_024;
-/// Threads that look.
-pub const VIEW_THREADS: usize = 4;
+/// Looks at one time, for all servers.
+pub const VIEW_THREADS: usize = 16;
+/// And for one server.
+pub const VIEWS_AT_ONCE_MAX: usize = 2;
+/// One look takes so long at most, but for the answer that it waits for then, milliseconds.
+pub const VIEW_LOOK_MS_MAX: u64 = 8_000;
+/// What a caller was shown is what it may call for so long after the server says that it may have changed, while nothing
+/// newer can be had, milliseconds.
+pub const VIEW_KEPT_MS: u64 = 600_000;
+/// While it is called by, it is looked at again no sooner than this after the last time, milliseconds.
+pub const VIEW_AGAIN_MS_MIN: u64 = 5_000;
 /// A message waits so long for such a look, milliseconds.
 pub const VIEW_WAIT_MS_MAX: u64 = 10_000;
-/// One that came to nothing is tried again after so long, milliseconds.
+/// One that came to nothing is tried again after so long, milliseconds; each time that its server does not answer
+/// anybody, after twice as long.
 pub const VIEW_FAILED_MS: u64 = 2_000;
+/// But no later than this.
+pub const VIEW_FAILED_MS_MAX: u64 = 30_000;
 /// What one has brought is in a snapshot after so long at most, milliseconds.
 pub const VIEW_PUBLISHED_MS_MAX: u64 = 2_000;
 /// Threads that wait for errands look that often whether they are to end, milliseconds.

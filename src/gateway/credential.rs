@@ -8,9 +8,10 @@ use ring::digest;
 use serde_json::value::RawValue;
 
 use crate::base::secret::Secret;
-use crate::config::{Grant, GrantMark};
+use crate::config::{Credentials, Grant, GrantMark, IdentityValue, ServerSettings};
 use crate::identity::caller::Caller;
 use crate::ledger::errands::ErrandKey;
+use crate::upstream::state::ServerState;
 
 use super::errand::{OnBehalf, TokenErrand};
 
@@ -40,12 +41,30 @@ pub fn personal_key(server: u64, grant: &Grant, caller: &Caller) -> ErrandKey {
     finish(&mut hash)
 }
 
-/// What a server has shown a caller of its lists is found by: as [`personal_key`], whatever is shown there for it.
+/// What a server has shown a caller of its lists is found by: who that is, as in [`personal_key`]; where the server is;
+/// and all that decides what it is shown for the caller: the grant, the fields it is told the caller in, and the active
+/// task where one of them holds that.
 #[must_use]
-pub fn view_key(server: u64, caller: &Caller) -> ErrandKey {
+pub fn view_key(state: &ServerState, settings: &ServerSettings, caller: &Caller, task: Option<&str>) -> ErrandKey {
     let mut hash = digest::Context::new(&digest::SHA256);
-    hash.update(b"portcullis view 1");
-    hash.update(&server.to_be_bytes());
+    hash.update(b"portcullis view 2");
+    hash.update(&state.digest.to_be_bytes());
+    let mut part = |bytes: &[u8]| {
+        hash.update(&(bytes.len() as u64).to_be_bytes());
+        hash.update(bytes);
+    };
+    state.instances.iter().for_each(|instance| part(&instance.digest.to_be_bytes()));
+    // No other length is that of an instance's digest, a grant's mark, or nothing.
+    match &settings.credentials {
+        Credentials::Exchange(grant) => part(&grant.mark().0),
+        _ => part(&[]),
+    }
+    for header in &settings.identity_headers {
+        part(header.name.as_bytes());
+        part(format!("{:?}", header.from).as_bytes());
+    }
+    let told = settings.identity_headers.iter().any(|header| header.from == IdentityValue::Task);
+    part(task.filter(|_| told).unwrap_or_default().as_bytes());
     who(&mut hash, caller);
     finish(&mut hash)
 }

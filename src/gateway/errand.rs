@@ -2,17 +2,18 @@
 //! call looks again each time it has brought something.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::future::{Future as _, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 
-use crate::base::limits::{ERRAND_WAITERS_MAX, STRANGERS_WAITING_MAX};
+use crate::base::limits::{ERRAND_WAITERS_MAX, ERRAND_WAITERS_OF_ONE_MAX, STRANGERS_WAITING_MAX};
 use crate::base::secret::Secret;
 use crate::base::slab::{Key, Slab};
 use crate::base::time::Moment;
 use crate::config::{Grant, GrantMark};
-use crate::identity::caller::Caller;
+use crate::identity::caller::{Caller, Owner};
 use crate::identity::liveness::Liveness;
 use crate::ledger::errands::Look;
 
@@ -90,6 +91,8 @@ pub(super) struct Waiting {
     for_keys: Cell<usize>,
     /// Of those that wait, the callers of whom it is not known yet who they are.
     strangers: Cell<usize>,
+    /// Of the others, how many each owner has.
+    owners: RefCell<HashMap<Owner, usize>>,
 }
 
 /// One of those strangers: they leave room for others.
@@ -132,10 +135,22 @@ impl Waiting {
         Stranger::among(&self.for_keys)
     }
 
-    /// A place to wait at; `None` when `limits::ERRAND_WAITERS_MAX` are taken.
-    pub(super) fn seat(&self) -> Option<Seat<'_>> {
+    /// A place to wait at, for a call of this owner where that is known; `None` when `limits::ERRAND_WAITERS_MAX` are
+    /// taken, or `limits::ERRAND_WAITERS_OF_ONE_MAX` by this one: nobody takes them all.
+    pub(super) fn seat(&self, owner: Option<&Owner>) -> Option<Seat<'_>> {
         let mut wakers = self.wakers.borrow_mut();
-        (wakers.len() < ERRAND_WAITERS_MAX).then(|| Seat { waiting: self, key: wakers.insert(None) })
+        if wakers.len() >= ERRAND_WAITERS_MAX {
+            return None;
+        }
+        if let Some(owner) = owner {
+            let mut owners = self.owners.borrow_mut();
+            let taken = owners.get(owner).copied().unwrap_or(0);
+            if taken >= ERRAND_WAITERS_OF_ONE_MAX {
+                return None;
+            }
+            owners.insert(*owner, taken + 1);
+        }
+        Some(Seat { waiting: self, key: wakers.insert(None), owner: owner.copied() })
     }
 }
 
@@ -143,6 +158,8 @@ impl Waiting {
 pub(super) struct Seat<'a> {
     waiting: &'a Waiting,
     key: Key,
+    /// Whose it is.
+    owner: Option<Owner>,
 }
 
 impl Seat<'_> {
@@ -159,17 +176,30 @@ impl Seat<'_> {
 impl Drop for Seat<'_> {
     fn drop(&mut self) {
         let _ = self.waiting.wakers.borrow_mut().remove(self.key);
+        let Some(owner) = self.owner else { return };
+        let mut owners = self.waiting.owners.borrow_mut();
+        if let Some(taken) = owners.get_mut(&owner) {
+            *taken -= 1;
+            if *taken == 0 {
+                owners.remove(&owner);
+            }
+        }
     }
 }
 
 /// Looks until it is there, could not be had, or it is `until`: then [`Look::Wait`]. [`Look::Full`] also where too many
-/// of this shard wait already.
-pub(super) async fn brought<A>(shard: &Shard, until: Moment, mut look: impl FnMut() -> Look<A>) -> Look<A> {
+/// of this shard wait already, or too many of this owner (`None` where that is not known).
+pub(super) async fn brought<A>(
+    shard: &Shard,
+    owner: Option<&Owner>,
+    until: Moment,
+    mut look: impl FnMut() -> Look<A>,
+) -> Look<A> {
     let first = look();
     if !matches!(first, Look::Wait) {
         return first;
     }
-    let Some(seat) = shard.waiting.seat() else { return Look::Full };
+    let Some(seat) = shard.waiting.seat(owner) else { return Look::Full };
     let mut alarm = pin!(shard.timers.sleep_until(until));
     poll_fn(|cx| {
         let found = look();
@@ -189,8 +219,8 @@ mod tests {
     #[test]
     fn one_waker_each_and_a_bound() {
         let waiting = Waiting::default();
-        let seats: Vec<Seat<'_>> = (0..ERRAND_WAITERS_MAX).filter_map(|_| waiting.seat()).collect();
-        assert!(seats.len() == ERRAND_WAITERS_MAX && waiting.seat().is_none());
+        let seats: Vec<Seat<'_>> = (0..ERRAND_WAITERS_MAX).filter_map(|_| waiting.seat(None)).collect();
+        assert!(seats.len() == ERRAND_WAITERS_MAX && waiting.seat(None).is_none());
         for _ in 0..1_000 {
             seats[0].wake_by(Waker::noop());
         }
@@ -198,7 +228,19 @@ mod tests {
         waiting.ring();
         drop(seats);
         assert_eq!(waiting.wakers.borrow().len(), 0);
-        assert!(waiting.seat().is_some());
+        assert!(waiting.seat(None).is_some());
+    }
+
+    #[test]
+    fn one_owner_leaves_room_for_others() {
+        let waiting = Waiting::default();
+        let (one, other) = (Owner::of("i", "a", None), Owner::of("i", "b", None));
+        let seats: Vec<Seat<'_>> = (0..ERRAND_WAITERS_MAX).filter_map(|_| waiting.seat(Some(&one))).collect();
+        assert_eq!(seats.len(), ERRAND_WAITERS_OF_ONE_MAX);
+        assert!(waiting.seat(Some(&other)).is_some() && waiting.seat(None).is_some());
+        drop(seats);
+        assert!(waiting.seat(Some(&one)).is_some());
+        assert!(waiting.owners.borrow().is_empty());
     }
 
     #[test]

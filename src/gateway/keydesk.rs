@@ -107,7 +107,7 @@ pub(super) async fn wait(
     };
     let Some(_stranger) = shard.waiting.stranger_for_key() else { return Found::Busy };
     let look = || if desk.turns(&issuer.issuer).is_none_or(|now| now != turns) { Look::Have(()) } else { Look::Wait };
-    match brought(shard, until, look).await {
+    match brought(shard, None, until, look).await {
         Look::Have(()) => Found::Again,
         Look::Full => Found::Busy,
         Look::Wait | Look::Failed(..) => lack.unsettled(LATE_RETRY_S),

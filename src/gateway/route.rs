@@ -125,7 +125,7 @@ pub(super) fn server_of(flight: &Flight, call: &Call, text: &[u8]) -> Option<Ser
 }
 
 /// The server whose name or URI this call gives, and that server's own.
-fn named(flight: &Flight, call: &Call, text: &[u8]) -> Option<(ServerId, Box<str>)> {
+pub(super) fn named(flight: &Flight, call: &Call, text: &[u8]) -> Option<(ServerId, Box<str>)> {
     let (merged, era) = (flight.merged(), flight.era);
     let (table, caller) = (&flight.snapshot.table, &flight.caller);
     // A refusal with a reason is no secret; what is hidden leads where it would if it did not exist.

@@ -46,6 +46,18 @@ pub(super) enum Whom<'a> {
 }
 
 impl<'a> Whom<'a> {
+    /// The name of the task that it works on.
+    pub(super) fn task(self, snapshot: &Snapshot) -> Option<&str> {
+        match self {
+            Self::Caller(_, ActiveTask::One(task)) => Some(snapshot.settings.policy.tasks().name(task)),
+            _ => None,
+        }
+    }
+
+    fn owner(self) -> Option<&'a Owner> {
+        if let Self::Caller(caller, _) = self { Some(&caller.owner) } else { None }
+    }
+
     /// For whoever reads a stream.
     pub(super) fn reader(who: &'a Who, snapshot: &Snapshot) -> Self {
         // Under other settings the number of its task means nothing.
@@ -63,6 +75,8 @@ impl<'a> Whom<'a> {
 pub(super) enum Lack {
     /// The server is shown each caller's own credential, and this one has none.
     Anonymous,
+    /// The caller's token has ended, if only just: nothing is had in exchange for it.
+    Ended,
     /// What the server is to be told in this field cannot be written there.
     Unfit(Arc<str>),
     /// What the server shows this caller of its lists is not known.
@@ -155,6 +169,13 @@ impl Cards {
         card.view.as_ref().filter(|(_, until)| now < *until).map(|(view, _)| view.clone())
     }
 
+    /// The view of one that is made anew by the same token.
+    fn take_view(&mut self, epoch: u64, key: &CardKey, token: Option<&Token>) -> Option<(Arc<View>, Moment)> {
+        let card = self.young.get_mut(key).filter(|_| self.epoch == epoch)?;
+        let same = card.token.as_ref().zip(token).is_some_and(|(a, b)| Arc::ptr_eq(&a.issued, &b.issued));
+        card.view.take().filter(|_| same)
+    }
+
     fn forget(&mut self, key: &CardKey) {
         self.young.remove(key);
         self.old.remove(key);
@@ -207,7 +228,7 @@ pub(super) fn at_hand(shard: &Shard, snapshot: &Held, server: ServerId, whom: Wh
 
 /// As [`at_hand`], of what the shard does not know, or not any more.
 fn looked_up(shard: &Shard, snapshot: &Held, server: ServerId, whom: Whom<'_>) -> Option<Found> {
-    let wanted = match Wanted::of(snapshot, server, whom) {
+    let wanted = match Wanted::of(snapshot, server, whom, shard.timers.last().unix_s()) {
         Ok(Some(wanted)) => wanted,
         Ok(None) => return Some(made(shard, snapshot, server, whom, None)),
         Err(lack) => return Some(Err(lack)),
@@ -226,14 +247,16 @@ fn looked_up(shard: &Shard, snapshot: &Held, server: ServerId, whom: Whom<'_>) -
 
 /// What is not at hand: the plane fetches it.
 async fn fetched(shard: &Shard, snapshot: &Held, server: ServerId, whom: Whom<'_>, until: Moment) -> Found {
-    let Some(wanted) = Wanted::of(snapshot, server, whom)? else { return made(shard, snapshot, server, whom, None) };
+    let Some(wanted) = Wanted::of(snapshot, server, whom, shard.timers.last().unix_s())? else {
+        return made(shard, snapshot, server, whom, None);
+    };
     let until = until.min(shard.timers.now().mono.plus_ms(ERRAND_WAIT_MS_MAX));
     let mut forgotten = 0;
     let look = || {
         forgotten = shard.control.credentials.forgotten();
         shard.control.credentials.look(&wanted.key, shard.timers.last().mono, || wanted.errand())
     };
-    match brought(shard, until, look).await {
+    match brought(shard, whom.owner(), until, look).await {
         Look::Have(issued) => {
             let token = Token { key: wanted.key, issued, forgotten };
             made(shard, snapshot, server, whom, Some(token))
@@ -255,7 +278,7 @@ struct Wanted<'a> {
 
 impl<'a> Wanted<'a> {
     /// What has to be fetched for it; `None` for nothing.
-    fn of(snapshot: &'a Snapshot, server: ServerId, whom: Whom<'a>) -> Result<Option<Self>, Lack> {
+    fn of(snapshot: &'a Snapshot, server: ServerId, whom: Whom<'a>, now_s: u64) -> Result<Option<Self>, Lack> {
         let digest = snapshot.prepared.servers[server.index()].digest;
         Ok(match &snapshot.settings.servers[server.index()].credentials {
             Credentials::Strip | Credentials::Fixed(_) | Credentials::Forward => None,
@@ -267,6 +290,10 @@ impl<'a> Wanted<'a> {
                 Whom::Nobody => None,
                 Whom::Caller(caller, _) => {
                     let on_behalf = Some((caller, bearer(caller)?));
+                    // It was let in within the leeway for clocks, which its issuer has not.
+                    if caller.expires <= now_s {
+                        return Err(Lack::Ended);
+                    }
                     let key = credential::personal_key(digest, grant, caller);
                     Some(Self { key, server: digest, grant, on_behalf })
                 }
@@ -302,10 +329,7 @@ struct Token {
 /// Makes it, with the token that was fetched for it, and keeps it.
 fn made(shard: &Shard, snapshot: &Held, server: ServerId, whom: Whom<'_>, token: Option<Token>) -> Found {
     let settings = &snapshot.settings.servers[server.index()];
-    let task = match whom {
-        Whom::Caller(_, ActiveTask::One(task)) => Some(snapshot.settings.policy.tasks().name(task)),
-        _ => None,
-    };
+    let task = whom.task(snapshot);
     let value = token.as_ref().map(|token| &token.issued.value);
     let Some(shown) = shown(settings, whom, task, value)? else { return Ok(None) };
     let shown = Rc::new(shown);
@@ -314,8 +338,11 @@ fn made(shard: &Shard, snapshot: &Held, server: ServerId, whom: Whom<'_>, token:
     let soon = now.plus_ms(SHOWN_CHECK_MS);
     let until = token.as_ref().map_or(NEVER, |token| token.issued.fresh.max(soon).min(token.issued.until));
     let shows = snapshot.prepared.servers[server.index()].shows;
-    let card = Card { shown: shown.clone(), token, view: None, until };
-    shard.cards.borrow_mut().put(snapshot.settings_epoch, card_key(server, shows, whom), card, now);
+    let (key, mut cards) = (card_key(server, shows, whom), shard.cards.borrow_mut());
+    // By the same token it has seen the same.
+    let view = cards.take_view(snapshot.settings_epoch, &key, token.as_ref());
+    let card = Card { shown: shown.clone(), token, view, until };
+    cards.put(snapshot.settings_epoch, key, card, now);
     Ok(Some(shown))
 }
 
@@ -501,6 +528,10 @@ impl Flight {
             Lack::Unseen => Refusal::from(Kind::CatalogUnknown).recorded(),
             Lack::Anonymous => self.reasoned(Kind::CredentialAbsent).saying(format!(
                 "The server '{server}' is only called with a token of the caller's own, and this request came without one."
+            )),
+            Lack::Ended => self.reasoned(Kind::CredentialAbsent).saying(format!(
+                "The token that this call came with has ended, and the server '{server}' is only called with one that \
+                 the gateway gets in exchange for it; come with a new one."
             )),
             Lack::Unfit(field) => self.reasoned(Kind::IdentityUnfit).saying(format!(
                 "The server '{server}' is to be told in the field {field} what the token says of its bearer, and that \

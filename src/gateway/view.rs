@@ -9,9 +9,10 @@ use ring::digest;
 use smallvec::SmallVec;
 
 use crate::base::ids::ServerId;
-use crate::base::limits::{VIEW_WAIT_MS_MAX, VIEWS_BYTES_MAX};
+use crate::base::limits::{CATALOG_MS_MIN, VIEW_AGAIN_MS_MIN, VIEW_WAIT_MS_MAX, VIEWS_BYTES_MAX};
 use crate::base::time::Moment;
-use crate::ledger::errands::Look;
+use crate::identity::caller::Owner;
+use crate::ledger::errands::{Fit, Look};
 use crate::mcp::call::{Call, Object};
 use crate::mcp::catalog::{EraCatalog, Item, ListKind, ServerCatalog};
 use crate::mcp::pin::Pin;
@@ -31,10 +32,20 @@ use super::shown::{self, Lack};
 #[derive(Debug)]
 pub struct View {
     set: Arc<Set>,
-    /// How many changes the server had announced before.
-    announced: u64,
+    age: Age,
     /// The server, as it was then.
     state: Weak<ServerState>,
+}
+
+/// How old what was seen is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Age {
+    /// When the look began.
+    pub looked: Moment,
+    /// How many changes the server had announced before.
+    pub announced: u64,
+    /// Until then it holds, by the server's word.
+    pub until: Moment,
 }
 
 /// What a server shows one caller or several: the pins of all definitions. A name of which somebody else was shown
@@ -56,19 +67,23 @@ pub struct Sets(Mutex<HashMap<SetDigest, Weak<Set>>>);
 /// A look at a server's lists in a caller's name.
 #[derive(Debug)]
 pub struct ViewErrand {
-    /// The server, by its digest.
-    pub server: u64,
+    /// The server for which it was made. What is due is shown to no other, whatever that one's name.
+    pub state: Arc<ServerState>,
     /// What is due there for the caller.
     pub shown: Shown,
-    /// How many changes the server has announced.
-    pub announced: u64,
+    /// Whose it is.
+    pub owner: Owner,
+    /// When it was asked for.
+    pub asked: Moment,
+    /// Not to begin before then.
+    pub due: Moment,
 }
 
 impl View {
-    /// What `state` has shown, as of so many announcements.
+    /// What `state` has shown.
     #[must_use]
-    pub fn new(set: Arc<Set>, announced: u64, state: &Arc<ServerState>) -> Self {
-        Self { set, announced, state: Arc::downgrade(state) }
+    pub fn new(set: Arc<Set>, age: Age, state: &Arc<ServerState>) -> Self {
+        Self { set, age, state: Arc::downgrade(state) }
     }
 
     /// Whether it is of this server as it is set up now.
@@ -172,6 +187,22 @@ fn place(era: Era) -> usize {
     usize::from(era == Era::Legacy)
 }
 
+impl Age {
+    /// Of what use it is: what one calls is the server's to judge, and goes by what was seen last where that has it; any
+    /// other question waits for what holds. `announced`: changes, until now.
+    fn fit(&self, now: Moment, announced: u64, is_called: bool) -> Fit {
+        if now < self.until && self.announced >= announced {
+            Fit::Good
+        } else if !is_called {
+            Fit::Bad
+        } else if now >= self.looked.plus_ms(VIEW_AGAIN_MS_MIN) {
+            Fit::Aging
+        } else {
+            Fit::Good
+        }
+    }
+}
+
 impl Flight {
     /// Whether a server may show its caller less than others.
     pub(super) fn is_viewed(&self, server: ServerId) -> bool {
@@ -223,20 +254,21 @@ impl Flight {
 /// Finds out what a message's caller is shown by the servers that the message may be about. Gives the snapshot of other
 /// settings, where such have come meanwhile.
 pub(super) async fn look(shard: &Shard, flight: &mut Flight, call: &Call, body: &[u8]) -> Option<Rc<Held>> {
-    let servers = concerned(flight, call, body);
+    let (servers, called) = concerned(flight, call, body);
     if servers.is_empty() {
         return None;
     }
     flight.views.clear();
+    let called = called.as_ref().map(|(kind, name)| (*kind, &**name));
     let until = shard.timers.last().mono.plus_ms(VIEW_WAIT_MS_MAX);
     let mut waited = false;
     for server in servers {
-        let found = match known(shard, flight, server) {
+        let found = match known(shard, flight, server, called) {
             Some(view) => Ok(view),
             None => {
                 waited = true;
                 let since = shard.timers.now().mono;
-                let found = Box::pin(fetched(shard, flight, server, until)).await;
+                let found = Box::pin(fetched(shard, flight, server, called, until)).await;
                 flight.figures.waits(shard, since);
                 found
             }
@@ -257,71 +289,102 @@ pub(super) async fn look(shard: &Shard, flight: &mut Flight, call: &Call, body: 
     None
 }
 
-/// The servers that show this caller what they may not show others, and that this message may be about.
-fn concerned(flight: &Flight, call: &Call, body: &[u8]) -> SmallVec<[ServerId; 1]> {
+/// The servers that show this caller what they may not show others, and that this message may be about; and what it
+/// calls, where that is known.
+fn concerned(flight: &Flight, call: &Call, body: &[u8]) -> (SmallVec<[ServerId; 1]>, Option<(ListKind, Box<str>)>) {
+    let none = (SmallVec::new(), None);
     if !flight.snapshot.prepared.keeps_tokens {
-        return SmallVec::new();
+        return none;
     }
-    let about = |object: &Object| matches!(object, Object::Tool(_) | Object::Prompt(_) | Object::CompletePrompt(_));
     let listing = call.method.is_some_and(|method| method.list.is_some());
-    if !listing && !about(&call.subject) {
-        return SmallVec::new();
+    let kind = match &call.subject {
+        Object::Tool(_) => Some(ListKind::Tools),
+        Object::Prompt(_) | Object::CompletePrompt(_) => Some(ListKind::Prompts),
+        _ => None,
+    };
+    let kind = kind.filter(|_| !listing);
+    if !listing && kind.is_none() {
+        return none;
     }
     let one = if flight.is_merged() {
-        route::server_of(flight, call, body).filter(|_| !listing)
+        kind.and_then(|_| route::named(flight, call, body))
     } else {
-        Some(flight.server)
+        let name = call.subject.text().map(|name| name.of(body).into());
+        Some((flight.server, name.unwrap_or_default()))
     };
-    let servers: SmallVec<[ServerId; 1]> = match one {
-        Some(server) => SmallVec::from_slice(&[server]),
+    let (servers, name): (SmallVec<[ServerId; 1]>, Option<Box<str>>) = match one {
+        Some((server, name)) => (SmallVec::from_slice(&[server]), Some(name)),
         // It may be at any of them.
-        None => flight.merged().servers().iter().copied().collect(),
+        None => (flight.merged().servers().iter().copied().collect(), None),
     };
-    servers.into_iter().filter(|server| flight.is_viewed(*server)).collect()
+    (servers.into_iter().filter(|server| flight.is_viewed(*server)).collect(), kind.zip(name))
 }
 
-fn known(shard: &Shard, flight: &Flight, server: ServerId) -> Option<Arc<View>> {
+/// What is called: a list's item, by its server's name for it.
+type Called<'a> = Option<(ListKind, &'a str)>;
+
+fn known(shard: &Shard, flight: &Flight, server: ServerId, called: Called<'_>) -> Option<Arc<View>> {
     let view = shown::view_of(shard, &flight.snapshot, server, flight.whom())?;
-    is_fresh(flight, server, &view).then_some(view)
+    (fit(shard, flight, server, &view, called) == Fit::Good).then_some(view)
 }
 
-fn is_fresh(flight: &Flight, server: ServerId, view: &View) -> bool {
+fn fit(shard: &Shard, flight: &Flight, server: ServerId, view: &View, called: Called<'_>) -> Fit {
     let state = &flight.snapshot.states[server.index()];
-    view.is_of(state) && view.announced >= state.poke.announced()
+    if !view.is_of(state) {
+        return Fit::Bad;
+    }
+    let is_called = called.is_some_and(|(kind, name)| {
+        let catalog = &flight.snapshot.catalog;
+        let item = match kind {
+            ListKind::Prompts => catalog.prompt_item(server, flight.era, name),
+            _ => catalog.tool_item(server, flight.era, name),
+        };
+        item.is_some_and(|item| view.has(flight.era, kind, item))
+    });
+    view.age.fit(shard.timers.last().mono, state.poke.announced(), is_called)
 }
 
 /// The plane looks, in the caller's name.
-async fn fetched(shard: &Shard, flight: &Flight, server: ServerId, until: Moment) -> Result<Arc<View>, Lack> {
+async fn fetched(
+    shard: &Shard,
+    flight: &Flight,
+    server: ServerId,
+    called: Called<'_>,
+    until: Moment,
+) -> Result<Arc<View>, Lack> {
     let (snapshot, whom) = (&flight.snapshot, flight.whom());
     let shown = shown::due(shard, snapshot, server, whom, until).await?;
     let Some(own) = &shown else { return Err(Lack::Unseen) };
-    let digest = snapshot.prepared.servers[server.index()].digest;
-    let key = credential::view_key(digest, &flight.caller);
-    let views = &shard.control.views;
-    let errand = || {
-        let announced = snapshot.states[server.index()].poke.announced();
-        ViewErrand { server: digest, shown: Shown::clone(own), announced }
+    let (settings, state) = (&snapshot.settings.servers[server.index()], &snapshot.states[server.index()]);
+    let task = whom.task(snapshot);
+    let key = credential::view_key(state, settings, &flight.caller, task);
+    let look = || {
+        let now = shard.timers.last().mono;
+        let errand = |held: Option<&Arc<View>>| {
+            // However often its server announces changes, it is not looked at all the time.
+            let due = held.map_or(now, |view| view.age.looked.plus_ms(CATALOG_MS_MIN).max(now));
+            ViewErrand { state: state.clone(), shown: Shown::clone(own), owner: flight.caller.owner, asked: now, due }
+        };
+        shard.control.views.look_for(&key, now, |view| fit(shard, flight, server, view, called), errand)
     };
-    let look = || match views.look(&key, shard.timers.last().mono, errand) {
-        Look::Have(view) if !is_fresh(flight, server, &view) => {
-            views.forget_if(&key, |held| Arc::ptr_eq(held, &view));
-            views.look(&key, shard.timers.last().mono, errand)
-        }
-        other => other,
-    };
-    match brought(shard, until, look).await {
+    match brought(shard, Some(&flight.caller.owner), until, look).await {
         Look::Have(view) => {
             shown::keep_view(shard, snapshot, server, whom, &view);
             Ok(view)
         }
-        Look::Failed(_, _) => {
-            shown::refused_by(shard, snapshot, server, whom, shown.as_ref());
+        Look::Failed(word, _) => {
+            // Of a server that is down, what it is shown is as good as before.
+            if word == REFUSED {
+                shown::refused_by(shard, snapshot, server, whom, shown.as_ref());
+            }
             Err(Lack::Unseen)
         }
         Look::Wait | Look::Full => Err(Lack::Unseen),
     }
 }
 
+/// Said of a look, where the server does not let the caller in.
+pub const REFUSED: &str = "refused";
 const ERAS: [Era; 2] = [Era::Modern, Era::Legacy];
 
 #[cfg(test)]
@@ -377,5 +440,19 @@ mod tests {
         assert!(sets.keep_within(&catalog(&["a", "b"], "{}"), 0).is_some(), "it is there");
         drop((first, same));
         assert!(sets.keep_within(&catalog(&["c"], "{}"), room).is_some(), "what nobody has is gone");
+    }
+
+    #[test]
+    fn a_call_goes_on_by_what_was_seen_last() {
+        let at = |ms: u64| Moment(0).plus_ms(ms);
+        let age = Age { looked: at(0), announced: 3, until: at(60_000) };
+        for is_called in [true, false] {
+            assert_eq!(age.fit(at(59_999), 3, is_called), Fit::Good);
+        }
+        assert_eq!(age.fit(at(60_000), 3, false), Fit::Bad, "it has ended");
+        assert_eq!(age.fit(at(60_000), 3, true), Fit::Aging, "but not for a call");
+        assert_eq!(age.fit(at(10), 4, false), Fit::Bad, "a change was announced");
+        assert_eq!(age.fit(at(10), 4, true), Fit::Good, "and calls do not look at each");
+        assert_eq!(age.fit(at(VIEW_AGAIN_MS_MIN), 4, true), Fit::Aging);
     }
 }

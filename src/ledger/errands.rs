@@ -44,6 +44,19 @@ struct Found<A> {
     until: Moment,
     /// From then on it is fetched anew while it is in use.
     stale: Moment,
+    /// That came to nothing the last time, in a word; not tried again before then.
+    missed: Option<(&'static str, Moment)>,
+}
+
+/// Of what use it is to whoever looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fit {
+    /// It will do.
+    Good,
+    /// It will do; a newer one is fetched meanwhile.
+    Aging,
+    /// Only a newer one will do: that is waited for.
+    Bad,
 }
 
 /// When the plane comes to an errand.
@@ -98,6 +111,30 @@ impl<Q, A: Clone> Errands<Q, A> {
 
     /// The same, for whom this may be worth more than for others; see [`Turn`].
     pub fn look_in(&self, key: &ErrandKey, now: Moment, turn: Turn, errand: impl FnOnce() -> Q) -> Look<A> {
+        self.find(key, now, turn, |_| Fit::Good, |_| errand())
+    }
+
+    /// As [`Errands::look`], where what is there is not equally good for everybody. What is of no use here is not
+    /// forgotten: to others it may be. `errand` is told of it.
+    pub fn look_for(
+        &self,
+        key: &ErrandKey,
+        now: Moment,
+        fit: impl FnOnce(&A) -> Fit,
+        errand: impl FnOnce(Option<&A>) -> Q,
+    ) -> Look<A> {
+        self.find(key, now, Turn::InTurn, fit, errand)
+    }
+
+    fn find(
+        &self,
+        key: &ErrandKey,
+        now: Moment,
+        turn: Turn,
+        fit: impl FnOnce(&A) -> Fit,
+        errand: impl FnOnce(Option<&A>) -> Q,
+    ) -> Look<A> {
+        let left_ms = |until: Moment| u64::try_from(until.since(now).as_millis()).unwrap_or(u64::MAX).max(1);
         let mut stripe = self.stripe(key);
         if !stripe.contains_key(key) && stripe.len() >= self.max && !make_room(&mut stripe, now) {
             return Look::Full;
@@ -105,14 +142,19 @@ impl<Q, A: Clone> Errands<Q, A> {
         let entry = stripe.entry(*key).or_insert(Entry { found: None, asked: false, used: now });
         entry.used = now;
         let found = entry.found.as_ref().filter(|found| now < found.until);
-        let look = match found {
-            Some(Found { outcome: Outcome::Brought(what), .. }) => Look::Have(what.clone()),
-            Some(Found { outcome: Outcome::Failed(word), until, .. }) => {
-                return Look::Failed(word, u64::try_from(until.since(now).as_millis()).unwrap_or(u64::MAX).max(1));
+        let (look, due) = match found {
+            Some(Found { outcome: Outcome::Brought(what), stale, missed, .. }) => {
+                let missed = missed.filter(|(_, until)| now < *until);
+                match (fit(what), missed) {
+                    (Fit::Bad, Some((word, until))) => return Look::Failed(word, left_ms(until)),
+                    (Fit::Bad, None) => (Look::Wait, true),
+                    (Fit::Aging, None) => (Look::Have(what.clone()), true),
+                    (Fit::Aging | Fit::Good, _) => (Look::Have(what.clone()), *stale <= now),
+                }
             }
-            None => Look::Wait,
+            Some(Found { outcome: Outcome::Failed(word), until, .. }) => return Look::Failed(word, left_ms(*until)),
+            None => (Look::Wait, true),
         };
-        let due = found.is_none_or(|found| found.stale <= now);
         if due && !entry.asked {
             let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
             let max = if turn == Turn::First { 2 * self.queue_max } else { self.queue_max };
@@ -120,9 +162,10 @@ impl<Q, A: Clone> Errands<Q, A> {
                 return if matches!(look, Look::Wait) { Look::Full } else { look };
             }
             entry.asked = true;
+            let errand = errand(entry.brought());
             match turn {
-                Turn::InTurn => queue.push_back((*key, errand())),
-                Turn::First => queue.push_front((*key, errand())),
+                Turn::InTurn => queue.push_back((*key, errand)),
+                Turn::First => queue.push_front((*key, errand)),
             }
             self.bell.notify_one();
         }
@@ -148,9 +191,10 @@ impl<Q, A: Clone> Errands<Q, A> {
                     .is_some_and(|found| matches!(found.outcome, Outcome::Brought(_)) && found.until > until);
             if keeps {
                 // What is there still holds; it is tried again when this failure is over.
-                entry.found.iter_mut().for_each(|found| found.stale = until);
+                let missed = if let Outcome::Failed(word) = outcome { Some((word, until)) } else { None };
+                entry.found.iter_mut().for_each(|found| (found.stale, found.missed) = (until, missed));
             } else {
-                entry.found = Some(Found { outcome, until, stale });
+                entry.found = Some(Found { outcome, until, stale, missed: None });
             }
         }
     }
@@ -278,6 +322,29 @@ mod tests {
         assert_eq!(errands.standing().0, 1);
         errands.age(Moment(9), 0);
         assert_eq!(errands.standing().0, 0);
+    }
+
+    #[test]
+    fn what_is_of_no_use_to_one_may_be_to_another() {
+        let errands: Errands<Option<u32>, u32> = Errands::new(64, 8);
+        let at = |ms: u64| Moment(0).plus_ms(ms);
+        let look = |ms, fit| errands.look_for(&key(1), at(ms), |_| fit, |held| held.copied());
+        assert!(matches!(look(0, Fit::Bad), Look::Wait));
+        assert_eq!(errands.take(Duration::ZERO), Some((key(1), None)));
+        errands.done(&key(1), Outcome::Brought(7), at(1_000), at(500));
+        assert!(matches!(look(1, Fit::Good), Look::Have(7)));
+        assert_eq!(errands.take(Duration::ZERO), None);
+        assert!(matches!(look(2, Fit::Aging), Look::Have(7)));
+        assert_eq!(errands.take(Duration::ZERO), Some((key(1), Some(7))));
+        assert!(matches!(look(3, Fit::Bad), Look::Wait));
+        assert!(matches!(look(3, Fit::Good), Look::Have(7)), "it is not forgotten");
+        assert_eq!(errands.take(Duration::ZERO), None, "single flight");
+        errands.done(&key(1), Outcome::Failed("down"), at(100), at(100));
+        assert!(matches!(look(40, Fit::Bad), Look::Failed("down", 60)));
+        assert!(matches!(look(40, Fit::Aging), Look::Have(7)));
+        assert_eq!(errands.take(Duration::ZERO), None, "not before the failure is over");
+        assert!(matches!(look(100, Fit::Bad), Look::Wait));
+        assert_eq!(errands.take(Duration::ZERO), Some((key(1), Some(7))));
     }
 
     #[test]

@@ -20,6 +20,7 @@ use crate::config::{Credentials, GrantMark};
 use crate::gateway::control::{Control, Life};
 use crate::gateway::errand::{Issued, TokenErrand};
 use crate::gateway::mail::Letter;
+use crate::identity::caller::Owner;
 use crate::ledger::errands::{ErrandKey, Look, Outcome};
 use crate::oauth::client::Occasion;
 use crate::oauth::grant::{self, Declined, Token, Wish};
@@ -97,8 +98,16 @@ struct Lane {
     waiting: VecDeque<Task>,
     /// Since the last time that its endpoint was of use.
     trouble: Option<Trouble>,
+    /// For whose token it was of no use last, since it was to anybody: one caller may be alone with that.
+    failed_for: Option<Alone>,
     /// When the log was told of a caller whose token was not exchanged.
     told: Option<Moment>,
+}
+
+#[derive(Clone, Copy)]
+struct Alone {
+    owner: Owner,
+    retry_ms: u64,
 }
 
 #[derive(Clone, Copy)]
@@ -131,6 +140,8 @@ enum About {
     All,
     /// The one caller's: the endpoint answers, and the next may have its.
     Caller,
+    /// The endpoint's, where another caller fares no better: it answers, but not as it should.
+    Perhaps,
     /// Nobody's: it was not asked.
     Nobody,
 }
@@ -215,7 +226,8 @@ impl Broker {
         let (until, fresh) = (issued.until, issued.fresh);
         let recovered = {
             let mut desk = self.desk();
-            desk.lanes.get_mut(&task.whose).and_then(|lane| lane.trouble.take()).is_some()
+            let lane = desk.lanes.get_mut(&task.whose);
+            lane.and_then(|lane| (lane.failed_for.take(), lane.trouble.take()).1).is_some()
         };
         let name = self.name(task.whose.0);
         if recovered {
@@ -241,6 +253,7 @@ impl Broker {
         let mut desk = self.desk();
         let lane = desk.lanes.entry(task.whose).or_default();
         let name = self.name(task.whose.0);
+        let mut alone = false;
         let (until, left) = if miss.about == About::Nobody {
             (now.plus_ms(ERRAND_RETRY_MS_MIN), VecDeque::new())
         } else if miss.about == About::Caller {
@@ -249,8 +262,15 @@ impl Broker {
                 tracing::warn!("server {name}: no token for a caller: {}", miss.why);
             }
             // It answers: whatever was wrong is over.
-            lane.trouble = None;
+            (lane.trouble, lane.failed_for) = (None, None);
             (now.plus_ms(ERRAND_DECLINED_MS), VecDeque::new())
+        } else if let Some(retry_ms) = lane.alone(task, miss.about) {
+            if lane.told.is_none_or(|told| now.since(told) >= Duration::from_millis(TOLD_AGAIN_MS)) {
+                lane.told = Some(now);
+                tracing::warn!("server {name}: no token for a caller: {}", miss.why);
+            }
+            alone = true;
+            (now.plus_ms(retry_ms), VecDeque::new())
         } else {
             let before = lane.trouble;
             // Those that were under way together fail together: that is one failure.
@@ -270,9 +290,9 @@ impl Broker {
         self.health.credential(&name, |health| {
             *health.fetches.entry(miss.word).or_default() += 1;
             health.trouble = match miss.about {
-                About::All => Some(miss.word),
+                About::All | About::Perhaps if !alone => Some(miss.word),
                 About::Caller => None,
-                About::Nobody => health.trouble,
+                _ => health.trouble,
             };
         });
         // Those that wait would fare no better.
@@ -316,7 +336,14 @@ impl Broker {
             FetchFault::Busy => Miss::of_nobody(BUSY),
             fault => Miss::of_all(fault.word(), fault.to_string()),
         })?;
-        let token = read(&fetched, on_behalf.is_some())?;
+        let token = read(&fetched, on_behalf.is_some()).map_err(|miss| Miss {
+            about: if miss.about == About::All && on_behalf.is_some() && answers(&fetched) {
+                About::Perhaps
+            } else {
+                miss.about
+            },
+            ..miss
+        })?;
         let ends = caller.map(|caller| caller.expires);
         issued(task, token, begun, ends).ok_or_else(|| {
             // An exchanged one may well end with the one it was given for.
@@ -382,7 +409,11 @@ impl Desk {
                 self.hosts.remove(&lane.host);
             }
         }
-        let is_idle = lane.under_way == 0 && lane.waiting.is_empty() && lane.trouble.is_none() && lane.told.is_none();
+        let is_idle = lane.under_way == 0
+            && lane.waiting.is_empty()
+            && lane.trouble.is_none()
+            && lane.told.is_none()
+            && lane.failed_for.is_none();
         if is_idle {
             self.lanes.remove(whose);
         }
@@ -393,6 +424,19 @@ impl Lane {
     /// One alone, to see, where the last one failed.
     fn at_once(&self) -> usize {
         if self.trouble.is_some() { 1 } else { ERRANDS_AT_ONCE_MAX }
+    }
+
+    /// Where a caller may be alone with its failure: after how long its token is asked for again, milliseconds. Not where
+    /// another's was the last that failed.
+    fn alone(&mut self, task: &Task, about: About) -> Option<u64> {
+        let owner = task.errand.on_behalf.as_ref().filter(|_| about == About::Perhaps)?.caller.owner;
+        if self.trouble.is_some() || self.failed_for.is_some_and(|alone| alone.owner != owner) {
+            return None;
+        }
+        let twice = |alone: Alone| alone.retry_ms.saturating_mul(2).min(ERRAND_RETRY_MS_MAX);
+        let retry_ms = self.failed_for.map_or(ERRAND_RETRY_MS_MIN, twice);
+        self.failed_for = Some(Alone { owner, retry_ms });
+        Some(retry_ms)
     }
 }
 
@@ -425,6 +469,12 @@ fn read(fetched: &Fetched, exchanged: bool) -> Result<Token, Miss> {
     }
 }
 
+/// Whether what it answers may be about the one token that it was given: it may have stumbled over that, or have had
+/// enough of its bearer. What it says with other words (RFC 6749, 5.2) is plain.
+fn answers(fetched: &Fetched) -> bool {
+    matches!(fetched.status, 200 | 408 | 429 | 500..)
+}
+
 /// A token as it is kept; `None` for one that is over. `ends`: the caller's own ends then, seconds since 1970.
 fn issued(task: &Task, token: Token, begun: Now, ends: Option<u64>) -> Option<Issued> {
     let life_ms = match token.expires_in_s {
@@ -435,9 +485,14 @@ fn issued(task: &Task, token: Token, begun: Now, ends: Option<u64>) -> Option<Is
         None => ISSUED_MS_DEFAULT,
     };
     let left_ms = ends.map_or(u64::MAX, |ends| ends.saturating_mul(1000).saturating_sub(begun.unix_ms));
+    let fresh_ms = if left_ms <= life_ms {
+        // A newer one for the same caller's token would end no later.
+        left_ms
+    } else {
+        // Between three quarters and four fifths of it: what was fetched together is not fetched anew together.
+        life_ms / 100 * (75 + u64::from(task.key[31] % 6))
+    };
     let life_ms = life_ms.min(left_ms);
-    // Between three quarters and four fifths of it: what was fetched together is not fetched anew together.
-    let fresh_ms = life_ms / 100 * (75 + u64::from(task.key[31] % 6));
     let (fetched, until) = (clock().mono, begun.mono.plus_ms(life_ms));
     let mut value = Vec::with_capacity(7 + token.value.reveal().len());
     value.extend_from_slice(b"Bearer ");

@@ -241,6 +241,7 @@ fn an_exchanged_one_ends_with_its_callers() {
     let short = Caller { expires: now.unix_s() + 30, ..caller("short") };
     let issued = world.personal(0, &grant, &short).unwrap();
     assert!(issued.until <= now.mono.plus_ms(30_000) && issued.until > now.mono.plus_ms(20_000));
+    assert_eq!(issued.fresh, issued.until, "another would end with it: nobody asks for one before");
     let ended = Caller { expires: now.unix_s(), ..caller("ended") };
     assert_eq!(world.personal(0, &grant, &ended).err(), Some("ended"));
     assert_eq!(endpoint.asked(), 1, "nobody is asked for one that has ended");
@@ -331,6 +332,32 @@ fn one_caller_that_is_declined_is_alone() {
     world.personal(0, &grant, &caller("bob")).unwrap();
     assert_eq!(world.fetches(0), BTreeMap::from([("brought", 1), ("invalid_grant", 1)]));
     assert_eq!(world.health.servers()[0].credential.as_ref().unwrap().trouble, None);
+}
+
+/// An endpoint that stumbles over one caller's token is there for the others.
+#[test]
+fn one_caller_that_it_stumbles_over_is_alone() {
+    for status in [500, 503, 429, 200] {
+        let endpoint =
+            Endpoint::new(move |form| match form.contains("token-of-eve") || form.contains("token-of-mal") {
+                true => (status, "oops".into(), Duration::ZERO),
+                false => good("t", 3600),
+            });
+        let grant = endpoint.grant();
+        let world = World::new(&[Credentials::Exchange(grant.clone())]);
+        let trouble = || world.health.servers()[0].credential.as_ref().unwrap().trouble;
+        for number in 0..3 {
+            assert!(world.personal(0, &grant, &caller("eve")).is_err());
+            world.personal(0, &grant, &caller(&format!("u{number}"))).unwrap();
+            assert_eq!(trouble(), None);
+        }
+        assert!(world.personal(0, &grant, &caller("mal")).is_err());
+        assert_eq!(trouble(), None);
+        // Nobody has had one since: it is the endpoint.
+        assert!(world.personal(0, &grant, &caller("mal2")).is_err());
+        assert!(trouble().is_some());
+        assert!(world.personal(0, &grant, &caller("late")).is_err());
+    }
 }
 
 #[test]

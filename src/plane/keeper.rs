@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use crate::base::ids::ServerId;
 use crate::base::limits::{
     CATALOG_GATHER_MS, CATALOG_MS_DEFAULT, CATALOG_MS_MIN, CATALOG_RETRY_MS_MAX, ERRAND_WAIT_MS_MAX,
-    KEEPER_STACK_BYTES, LEFT_OUT_LETTERS_MAX, LEFT_OUT_NAMED_MAX, LIST_PAGES_MAX, PLANE_HEARD_MAX,
+    KEEPER_STACK_BYTES, LEFT_OUT_LETTERS_MAX, LEFT_OUT_NAMED_MAX, LIST_PAGES_MAX, PLANE_HEARD_MAX, VIEW_LOOK_MS_MAX,
 };
 use crate::config::{Scheme, ServerSettings};
 use crate::gateway::control::{Control, Life};
@@ -65,6 +65,8 @@ pub(super) struct Keeper {
     badge: Badge,
     /// The status with which it last refused what it was shown.
     refused: Option<u16>,
+    /// It looks in a caller's name, and no longer than until then. What it hears is not for others.
+    until: Option<Instant>,
     pub(super) control: Arc<Control>,
     state: Arc<ServerState>,
     pub(super) news: Sender<News>,
@@ -97,6 +99,8 @@ enum Trouble {
     Refused(u16),
     #[error(transparent)]
     Shown(#[from] ShownFault),
+    #[error("it is another server now")]
+    Gone,
     #[error("its session has ended")]
     SessionEnded,
     #[error(transparent)]
@@ -126,28 +130,46 @@ pub(super) fn start(
     thread.map(|_| ()).map_err(fault)
 }
 
-/// What a server offers to whom this is due, and how long that holds; `None` where it does not say, or is another one by
-/// now: nothing is written to it then.
+/// Why a look in a caller's name came to nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unseen {
+    /// The server does not let the caller in with what it was shown.
+    Refused,
+    /// It is there no more, or is another one now: it was shown nothing.
+    Gone,
+    /// It does not answer, or makes no sense.
+    Failed,
+}
+
+/// What a server offers to whom this is due, and how long that holds. What is due is shown to this very server, and by
+/// no other settings: that is looked at before anything goes there.
+///
+/// # Errors
+/// `Unseen`, where it does not say.
 pub(super) fn survey_as(
     server: &ServerSettings,
     state: &Arc<ServerState>,
     control: &Arc<Control>,
     news: &Sender<News>,
     shown: Shown,
-) -> Option<(ServerCatalog, Duration)> {
+) -> Result<(ServerCatalog, Duration), Unseen> {
     let mut keeper = Keeper::new(server, state.clone(), control.clone(), news.clone());
     keeper.badge = Badge::showing(shown);
+    keeper.until = Some(Instant::now() + Duration::from_millis(VIEW_LOOK_MS_MAX));
     // Where it is, its own keeper says.
     let _ = keeper.places.resolve();
-    if !keeper.aim() || !keeper.is_needed() {
-        return None;
+    if !keeper.is_ours() || !keeper.aim() {
+        return Err(Unseen::Gone);
     }
     let catalog = keeper.survey_somewhere();
     keeper.leave();
-    catalog.ok().map(|catalog| {
-        let patience = patience(&catalog);
-        (catalog, patience)
-    })
+    let catalog = catalog.map_err(|_| match keeper.refused {
+        _ if !keeper.is_ours() => Unseen::Gone,
+        Some(_) => Unseen::Refused,
+        None => Unseen::Failed,
+    })?;
+    let patience = patience(&catalog);
+    Ok((catalog, patience))
 }
 
 impl Keeper {
@@ -165,6 +187,7 @@ impl Keeper {
             name: settings.name.clone(),
             badge: Badge::of(settings),
             refused: None,
+            until: None,
             places,
             target,
             told: settings.transport,
@@ -252,6 +275,13 @@ impl Keeper {
     /// Whether it is to go on: its server is one still, as it was.
     fn is_needed(&self) -> bool {
         self.control.life() == Life::Run && !self.state.is_over()
+    }
+
+    /// Whether the newest snapshot has the very server that it looks at: another of the same name may be somewhere else.
+    fn is_ours(&self) -> bool {
+        let snapshot = self.control.snapshot.load();
+        let state = snapshot.server_by_digest(self.state.digest).and_then(|it| snapshot.states.get(it.index()));
+        !self.state.is_over() && state.is_some_and(|state| Arc::ptr_eq(state, &self.state))
     }
 
     /// What is wrong, for people. Of a program more is known than that it does not answer.
@@ -548,7 +578,8 @@ impl Keeper {
 
     /// A message of the server that is no answer.
     fn heed(&mut self, message: &[u8]) {
-        if announces_change(message) {
+        // What is said while it looks in a caller's name it is about to see: nobody has to look again for that.
+        if self.until.is_none() && announces_change(message) {
             self.poke().changed();
         }
         self.decline(message);
@@ -587,7 +618,10 @@ impl Keeper {
     /// Ends the plane's own session.
     fn leave(&mut self) {
         if self.session.as_ref().is_some_and(|session| session.id.is_some()) {
-            let _ = self.show();
+            // In a caller's name only within its time, and where it was.
+            if self.show().is_err() && self.until.is_some() {
+                return;
+            }
             let fields = self.fields(Era::Legacy, Verb::Ping);
             let borrowed: Vec<(&str, &str)> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
             let _ = client::ask(&self.target, Method::Delete, &borrowed, None, |_| true);
@@ -600,7 +634,16 @@ impl Keeper {
     }
 
     /// What the server is shown with whatever goes there next.
-    fn show(&mut self) -> Result<(), ShownFault> {
+    fn show(&mut self) -> Result<(), Trouble> {
+        if let Some(until) = self.until {
+            // Before anything of a caller's goes there.
+            if !self.is_ours() {
+                return Err(Trouble::Gone);
+            }
+            if Instant::now() >= until {
+                return Err(ClientFault::Timeout.into());
+            }
+        }
         let shown = self.badge.due(&self.control, Duration::from_millis(ERRAND_WAIT_MS_MAX))?;
         self.talk.iter_mut().for_each(|talk| talk.shows(shown.clone()));
         self.target.shown = shown;

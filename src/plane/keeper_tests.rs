@@ -40,7 +40,7 @@ fn gateway(with_tls: bool) -> (TcpListener, Arc<Settings>, Arc<Control>) {
 fn survey(settings: &Settings, state: &Arc<ServerState>, control: &Arc<Control>) -> bool {
     let shown = Shown::new(&[("authorization", b"Bearer planted")], 7).unwrap();
     let (news, _heard) = mpsc::channel();
-    survey_as(&settings.servers[0], state, control, &news, shown).is_some()
+    survey_as(&settings.servers[0], state, control, &news, shown).is_ok()
 }
 
 fn nobody_came(listener: &TcpListener) -> bool {

@@ -7,9 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::base::ids::ServerId;
-use crate::base::limits::{
-    PUBLISH_GATHER_MS, PUBLISH_MS_MIN, RELOAD_SEEN_MS_MAX, TICK_MS, VIEW_KEPT_MS, VIEWS_TEND_MS,
-};
+use crate::base::limits::{PUBLISH_GATHER_MS, PUBLISH_MS_MIN, RELOAD_SEEN_MS_MAX, TICK_MS, VIEWS_TEND_MS};
 use crate::config::snapshot::{Parts, Prepared, Snapshot};
 use crate::config::succession::{Succession, same_callers};
 use crate::config::{ServerSettings, Settings};
@@ -188,7 +186,7 @@ impl Publisher {
             weight = weight.max(self.surveys.look(&self.now.settings.servers));
             if tended.elapsed() >= Duration::from_millis(VIEWS_TEND_MS) {
                 tended = Instant::now();
-                self.control.views.age(clock().mono, VIEW_KEPT_MS);
+                self.control.views.age(clock().mono, 0);
                 weight = weight.max(self.surveys.age(&self.now.settings.servers));
             }
             let rested = published.is_none_or(|at| at.elapsed() >= Duration::from_millis(PUBLISH_MS_MIN));

@@ -274,7 +274,7 @@ async fn wait(shard: &Shard, snapshot: &Held, token: &[u8], lack: &Lack, times: 
             Look::Full => Look::Full,
         }
     };
-    match brought(shard, times.until, look).await {
+    match brought(shard, None, times.until, look).await {
         Look::Have(()) => Ok(()),
         Look::Failed(_, after_ms) => Err(Why::Later(Kind::IntrospectionUnavailable, seconds(after_ms))),
         Look::Wait | Look::Full => Err(Why::Later(Kind::IntrospectionUnavailable, 0)),
