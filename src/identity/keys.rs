@@ -507,7 +507,7 @@ mod tests {
         }
         check(&ec_key(r#","kid":"a","kid":"b""#), Err(KeyFault::Malformed));
         check("7", Err(KeyFault::Malformed));
-        check("", Err(KeyFault::NoneUsable));
+        check("", Err(KeyFault::Empty));
         check(&vec![ec_key(""); KEYS_MAX].join(","), Ok(KEYS_MAX));
         check(&vec![ec_key(""); KEYS_MAX + 1].join(","), Err(KeyFault::TooMany));
         check(&" ".repeat(KEY_SET_BYTES_MAX), Err(KeyFault::TooLong));
