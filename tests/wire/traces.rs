@@ -282,6 +282,24 @@ fn failures_are_told_apart() {
     assert!(!format!("{:?}", collector.spans()).contains("secret words"));
 }
 
+/// A URI's user info, query and fragment may be secrets: neither span has them, permitted or not.
+#[test]
+fn uris_are_told_without_secrets() {
+    let (collector, upstream) = (Collector::start(), Plan::tools(&["echo"]).start());
+    let rule = json!({ "id": "notes", "permit": ["up!resource:note://*"] });
+    let gateway = traced(&collector, &upstream).rule(rule).start();
+    for (uri, want, spans) in [
+        ("note://open?sig=planted#planted", "note://open", 2),
+        ("file://ana:planted@shut/x?planted", "file://shut/x", 1),
+    ] {
+        let (post, trace) = inside(Post::modern("resources/read", json!({ "uri": uri })));
+        post.to(&gateway);
+        let spans = collector.trace(&trace, spans);
+        spans.iter().for_each(|span| says(span, &[("mcp.resource.uri", want)]));
+        assert!(!format!("{spans:?}").contains("planted"), "{spans:#?}");
+    }
+}
+
 /// A client that leaves cancels a modern call.
 #[test]
 fn a_cancelled_call_says_so() {
