@@ -2,7 +2,7 @@
 //! different definitions one is served, to those who were shown that one. What is there stays: no look replaces what
 //! another's has brought while that holds, nor what the gateway itself was shown.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::base::limits::{LIST_ITEMS_MAX, VIEW_KEPT_MS, VIEWS_MAX};
@@ -51,6 +51,9 @@ struct Shown {
     /// Without what is on its lists.
     frame: ServerCatalog,
 }
+
+/// A definition that a look has brought: whether nobody's view holds it any more, and when it was first.
+type Brought<'a> = (bool, u64, &'a Item);
 
 /// All looks together.
 pub(super) struct Together {
@@ -116,13 +119,13 @@ impl Looks {
             .collect();
         let mut catalog = self.frame(own, &live);
         let mut differing = Vec::new();
-        let mut items: BTreeMap<(usize, usize), Vec<(bool, u64, &Item)>> = BTreeMap::new();
+        let mut items: HashMap<(Era, ListKind), Vec<Brought<'_>>> = HashMap::new();
         for ((era, kind, pin), (number, item)) in &self.items {
             let is_over = !pins.contains(&(*era, *kind, *pin));
-            items.entry((place(*era), kind.index())).or_default().push((is_over, *number, item));
+            items.entry((*era, *kind)).or_default().push((is_over, *number, item));
         }
         for (era, kind, list) in lists(&mut catalog) {
-            let Some(mut all) = items.remove(&(place(era), kind.index())) else { continue };
+            let Some(mut all) = items.remove(&(era, kind)) else { continue };
             let mut taken: HashMap<Box<str>, Option<Pin>> =
                 list.iter().map(|item| (item.name.clone(), item.pin)).collect();
             let is_unknown = |item: &Item| !item.pin.is_some_and(|pin| known(&Key::new(kind, &item.name), &pin));
@@ -201,10 +204,6 @@ fn lists(catalog: &mut ServerCatalog) -> impl Iterator<Item = (Era, ListKind, &m
         let lists = ListKind::ALL.into_iter().zip(&mut offer.lists);
         lists.filter_map(move |(kind, list)| Some((era, kind, &mut list.as_mut()?.items)))
     })
-}
-
-fn place(era: Era) -> usize {
-    usize::from(era == Era::Legacy)
 }
 
 #[cfg(test)]
