@@ -712,6 +712,88 @@ fn each_caller_sees_its_own() {
     }
 }
 
+/// Its lists hold for a second; once `hang` is open they do not come before `go` is.
+fn slow_server() -> Upstream {
+    Plan::tools(&["echo"])
+        .script(|seen, out| {
+            if seen.method() != "tools/list" {
+                return Acted::Default;
+            }
+            let begun = Instant::now();
+            while out.passes("hang") && !out.passes("go") && begun.elapsed() < PATIENCE {
+                thread::sleep(Duration::from_millis(10));
+            }
+            let mut answer = json!({ "tools": [{ "name": "echo", "inputSchema": { "type": "object" } }] });
+            if seen.is_modern() {
+                answer["ttlMs"] = json!(1_000);
+                answer["cacheScope"] = json!("private");
+            }
+            out.json(200, "", &result(seen, answer));
+            Acted::Done
+        })
+        .start()
+}
+
+/// Whoever was shown a server's lists calls what it has seen there, while the server does not say what there is now.
+#[test]
+fn a_call_goes_on_by_what_was_seen_last() {
+    let upstream = slow_server();
+    let gateway = Setup::new()
+        .server("up", &upstream.url())
+        .set("/servers/up/credentials", json!("forward"))
+        .open()
+        .tokens("deny")
+        .start();
+    let token = gateway.token(&Who::default());
+    Post::call("echo").token(&token).echoed(&gateway);
+    upstream.open("hang");
+    // What was seen holds no more.
+    thread::sleep(Duration::from_millis(1_500));
+    let begun = Instant::now();
+    for _ in 0..3 {
+        Post::call("echo").token(&token).echoed(&gateway);
+    }
+    assert!(begun.elapsed() < Duration::from_secs(8), "nobody waits for the lists: {:?}", begun.elapsed());
+    upstream.open("go");
+}
+
+/// [B1] What was due at a server is not shown to another that has its name after a reload.
+#[test]
+fn no_token_goes_to_where_its_server_was_not() {
+    let (endpoint, old, new) = (endpoint(), slow_server(), Plan::tools(&["echo"]).start());
+    old.open("hang");
+    let gateway = Setup::new()
+        .server("up", &old.url())
+        .set("/servers/up/credentials", grant("exchange", &endpoint))
+        .shards(1)
+        .open()
+        .tokens("deny")
+        .start();
+    let token = |subject: &str| gateway.token(&Who { subject, ..Who::default() });
+    let subjects = ["a", "b", "c", "d"];
+    let posts: Vec<Post> = subjects.iter().map(|subject| Post::call("echo").token(&token(subject))).collect();
+    let mut wires: Vec<Wire> = posts.iter().map(|post| post.begin(&gateway)).collect();
+    eventually("each has its token", || fetches(&endpoint) == subjects.len());
+    eventually("the server is looked at", || {
+        old.seen().iter().any(|seen| seen.method() == "tools/list" && seen.field("authorization").contains("for-"))
+    });
+    gateway.configure(|config| {
+        config["servers"]["up"]["url"] = json!(new.url());
+        config["servers"]["up"]["credentials"]["exchange"]["audience"] = json!(["new"]);
+    });
+    assert_eq!(gateway.reload()["error"], Value::Null);
+    old.open("go");
+    for wire in &mut wires {
+        wire.response();
+    }
+    Post::call("echo").token(&token("e")).echoed(&gateway);
+    for seen in new.seen() {
+        let shown = seen.field("authorization").to_owned();
+        let number = shown.rsplit('-').next().and_then(|number| number.parse::<usize>().ok());
+        assert!(number.is_none_or(|number| number > subjects.len()), "{}: {shown}", seen.method());
+    }
+}
+
 /// What the gateway itself looks at a catalogue with shows nobody what it was not shown itself.
 #[test]
 fn a_catalogue_of_the_gateways_own() {
