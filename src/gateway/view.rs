@@ -291,7 +291,7 @@ pub(super) async fn look(shard: &Shard, flight: &mut Flight, call: &Call, body: 
 
 /// The servers that show this caller what they may not show others, and that this message may be about; and what it
 /// calls, where that is known.
-fn concerned(flight: &Flight, call: &Call, body: &[u8]) -> (SmallVec<[ServerId; 1]>, Option<(ListKind, Box<str>)>) {
+fn concerned(flight: &Flight, call: &Call, body: &[u8]) -> (SmallVec<[ServerId; 1]>, Option<Named>) {
     let none = (SmallVec::new(), None);
     if !flight.snapshot.prepared.keeps_tokens {
         return none;
@@ -319,6 +319,9 @@ fn concerned(flight: &Flight, call: &Call, body: &[u8]) -> (SmallVec<[ServerId; 
     };
     (servers.into_iter().filter(|server| flight.is_viewed(*server)).collect(), kind.zip(name))
 }
+
+/// As [`Called`], kept.
+type Named = (ListKind, Box<str>);
 
 /// What is called: a list's item, by its server's name for it.
 type Called<'a> = Option<(ListKind, &'a str)>;

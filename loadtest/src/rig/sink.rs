@@ -113,8 +113,11 @@ fn serve(mut socket: TcpStream, taken: &Taken) {
     }
 }
 
+/// Target, body and how many bytes both took.
+type Whole<'a> = (&'a str, &'a [u8], usize);
+
 /// Path, body and end of the first request in `input`, once it is whole.
-fn request(input: &[u8]) -> Result<Option<(&str, &[u8], usize)>, ()> {
+fn request(input: &[u8]) -> Result<Option<Whole<'_>>, ()> {
     let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
     let mut request = httparse::Request::new(&mut fields);
     let httparse::Status::Complete(head) = request.parse(input).map_err(|_| ())? else { return Ok(None) };
