@@ -285,7 +285,7 @@ public_url: http://tools.example.com/x
             "10:15: auth.issuers[2].issuer: is empty (write the `iss` of its tokens)",
             "11:21: auth.issuers[2].jwks.file: `./nope.json` cannot be read: no such file (relative paths start at the folder of the configuration)",
             "12:7: auth.issuers[3]: `issuer` is missing (write the `iss` of its tokens, byte for byte)",
-            "12:21: auth.issuers[3].jwks.file: `./empty.json`: no key of the set can verify by an allowed algorithm",
+            "12:21: auth.issuers[3].jwks.file: `./empty.json`: the key set holds no key",
             "13:15: auth.issuers[4].issuer: is no URL that metadata could be behind (https, no query; http on loopback alone, where `private` names it) (write jwks: { url: … } or jwks: { file: … })",
             "14:18: auth.issuers[4].typ[1]: expected a text, found a number (put it in quotes)",
             "15:15: auth.issuers[5].issuer: is no URL that metadata could be behind (https, no query; http on loopback alone, where `private` names it) (write jwks: { url: … } or jwks: { file: … })",
