@@ -10,7 +10,7 @@ use crate::base::ids::ServerId;
 use crate::base::limits::{PUBLISH_GATHER_MS, PUBLISH_MS_MIN, RELOAD_SEEN_MS_MAX, TICK_MS, VIEWS_TEND_MS};
 use crate::config::snapshot::{Parts, Prepared, Snapshot};
 use crate::config::succession::{Succession, same_callers};
-use crate::config::{ServerSettings, Settings};
+use crate::config::{Credentials, Grant, ServerSettings, Settings};
 use crate::gateway::control::{Control, Life};
 use crate::identity::revoked::Revocations;
 use crate::policy::compile::Warning;
@@ -350,12 +350,22 @@ fn carried(before: &ServerState, addresses: &[Arc<[SocketAddr]>], now: &ServerSt
     carried.map(Option::unwrap_or_default).collect()
 }
 
-/// Whether a server is shown the same as before, by callers and by the gateway.
+/// Whether what was seen of a server may still be shown to whom it was shown. Where everybody sees the same, before and
+/// now, a secret that has changed changes nothing of that; where callers see what is theirs, only what is asked for and
+/// told in the same way is the same, whatever it is proved with.
 fn same_shown(before: &ServerSettings, now: &ServerSettings) -> bool {
-    let shown = |server: &ServerSettings| {
-        (server.credentials.clone(), server.catalogue.clone(), server.identity_headers.clone())
+    let asked = |one: &Grant, other: &Grant| {
+        one.token_url == other.token_url
+            && one.client.id == other.client.id
+            && (&one.scope, &one.audience, &one.resource) == (&other.scope, &other.audience, &other.resource)
     };
-    shown(before) == shown(now)
+    let alike = match (&before.credentials, &now.credentials) {
+        (Credentials::Forward, Credentials::Forward) => true,
+        (Credentials::Exchange(one), Credentials::Exchange(other)) => asked(one, other),
+        (one, other) => return !one.is_personal() && !other.is_personal(),
+    };
+    let kind = |server: &ServerSettings| server.catalogue.as_ref().map(std::mem::discriminant);
+    alike && kind(before) == kind(now) && before.identity_headers == now.identity_headers
 }
 
 /// Whether a server is at the same places, in the same order.
