@@ -131,11 +131,7 @@ pub(super) async fn caller(
 ) -> Result<Admitted, Refusal> {
     match asked(shard, &snapshot, conn, endpoint, Pays::First)? {
         Told::Is(caller) => Ok(Admitted { snapshot, endpoint, caller, waited: Duration::ZERO }),
-        Told::Awaits(lack) => {
-            let since = shard.timers.now().mono;
-            let admitted = Box::pin(cold::watched(shard, snapshot, conn, lack)).await?;
-            Ok(Admitted { waited: shard.timers.now().mono.since(since), ..admitted })
-        }
+        Told::Awaits(lack) => timed(shard, Box::pin(cold::watched(shard, snapshot, conn, lack))).await,
     }
 }
 
@@ -148,12 +144,15 @@ pub(super) async fn caller_unwatched(
 ) -> Result<Admitted, Refusal> {
     match asked(shard, &snapshot, conn, endpoint, Pays::First)? {
         Told::Is(caller) => Ok(Admitted { snapshot, endpoint, caller, waited: Duration::ZERO }),
-        Told::Awaits(lack) => {
-            let since = shard.timers.now().mono;
-            let admitted = Box::pin(cold::waited(shard, snapshot, conn, lack)).await?;
-            Ok(Admitted { waited: shard.timers.now().mono.since(since), ..admitted })
-        }
+        Told::Awaits(lack) => timed(shard, Box::pin(cold::waited(shard, snapshot, conn, lack))).await,
     }
+}
+
+/// With how long it was waited for.
+async fn timed(shard: &Shard, wait: impl Future<Output = Result<Admitted, Refusal>>) -> Result<Admitted, Refusal> {
+    let since = shard.timers.now().mono;
+    let admitted = wait.await?;
+    Ok(Admitted { waited: shard.timers.now().mono.since(since), ..admitted })
 }
 
 /// Whether a token that was let in is still believed: looked at with each use, also while keys and settings stay.

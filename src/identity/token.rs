@@ -223,23 +223,11 @@ pub fn verify<R: Resource>(
     })?;
 
     Ok(Caller {
-        issuer: Arc::clone(&issuer.issuer),
-        subject: Arc::from(who.subject),
-        agent: who.agent.map(Arc::from),
-        owner: Owner::of(&issuer.issuer, who.subject, who.agent),
-        principal: Owner::of(&issuer.issuer, who.subject, None),
-        tasks: who.tasks,
         endpoints,
         expires,
-        anonymous: false,
         key: Some(key),
-        liveness: None,
-        scopes: scopes(&claims).map_err(TokenFault::Claims)?,
         token: fingerprint(token),
-        bearer: None,
-        jti: claims.text("jti").map_err(TokenFault::Claims)?.map(Arc::from),
-        heads: Heads::default(),
-        claims: Arc::from(&*written),
+        ..who.caller(issuer.issuer.clone(), &claims, Arc::from(&*written))?
     })
 }
 
@@ -274,23 +262,10 @@ pub fn introspected<R: Resource>(
     let endpoints = check_audience(&parsed, issuer, resources)?;
     let who = Who::read(&parsed, issuer.paths(), tasks).map_err(TokenFault::Claims)?.ok_or(TokenFault::Subject)?;
     Ok(Caller {
-        issuer: Arc::clone(&issuer.issuer),
-        subject: Arc::from(who.subject),
-        agent: who.agent.map(Arc::from),
-        owner: Owner::of(&issuer.issuer, who.subject, who.agent),
-        principal: Owner::of(&issuer.issuer, who.subject, None),
-        tasks: who.tasks,
         endpoints,
         expires,
-        anonymous: false,
-        key: None,
-        bearer: None,
-        liveness: None,
-        scopes: scopes(&parsed).map_err(TokenFault::Claims)?,
         token: fingerprint(token),
-        jti: text("jti")?.map(Arc::from),
-        heads: Heads::default(),
-        claims: Arc::clone(claims),
+        ..who.caller(issuer.issuer.clone(), &parsed, Arc::clone(claims))?
     })
 }
 
@@ -363,19 +338,7 @@ pub fn supposed(
         who.tasks.extend(task.and_then(|task| tasks.id(task)));
     }
     let name = issuer.map_or(said.unwrap_or("issuer"), |issuer| &*issuer.issuer);
-    Ok(Caller {
-        issuer: Arc::from(name),
-        subject: Arc::from(who.subject),
-        agent: who.agent.map(Arc::from),
-        owner: Owner::of(name, who.subject, who.agent),
-        principal: Owner::of(name, who.subject, None),
-        tasks: who.tasks,
-        anonymous: false,
-        scopes: scopes(&parsed).map_err(TokenFault::Claims)?,
-        jti: text("jti")?.map(Arc::from),
-        claims: Arc::from(claims),
-        ..Caller::anonymous()
-    })
+    who.caller(Arc::from(name), &parsed, Arc::from(claims))
 }
 
 /// The three parts of a compact JWS (RFC 7515, 7.1), still encoded.
@@ -569,6 +532,30 @@ impl<'a> Who<'a> {
         tasks.sort_unstable();
         tasks.dedup();
         Ok(Self { subject: "somebody", agent: agent.find(claims)?.map(Json::as_text).transpose()?, tasks })
+    }
+
+    /// The caller that these claims make, for every endpoint and for ever until somebody says otherwise.
+    fn caller(self, issuer: Arc<str>, claims: &Object<'_>, written: Arc<[u8]>) -> Result<Caller, TokenFault> {
+        let Self { subject, agent, tasks } = self;
+        Ok(Caller {
+            subject: Arc::from(subject),
+            agent: agent.map(Arc::from),
+            owner: Owner::of(&issuer, subject, agent),
+            principal: Owner::of(&issuer, subject, None),
+            issuer,
+            tasks,
+            endpoints: Endpoints::all(),
+            expires: u64::MAX,
+            anonymous: false,
+            claims: written,
+            scopes: scopes(claims).map_err(TokenFault::Claims)?,
+            token: [0; 16],
+            bearer: None,
+            jti: claims.text("jti").map_err(TokenFault::Claims)?.map(Arc::from),
+            key: None,
+            liveness: None,
+            heads: Heads::default(),
+        })
     }
 }
 
