@@ -105,11 +105,11 @@ fn a_yes_is_good_for_one_repetition_of_the_very_same_call() {
     let permit = oracle::of_kind(&records, "decision").find(|decision| decision["verdict"] == "permit");
     let permit = permit.expect("it was found a moment ago");
     assert_eq!((&permit["approval"]["id"], &permit["approval"]["by"]), (&json!(id), &json!("kim")), "{permit}");
-    let asked = oracle::of_kind(&records, "decision").next().expect("there is one");
-    assert_eq!(
-        (&asked["verdict"], &asked["reason"], &asked["rules"], &asked["approval"]["id"]),
-        (&json!("pending"), &json!("approval"), &json!(["asks"]), &json!(id))
-    );
+    // Two shards write, and the record keeps each one's order alone: what came first is not told by place.
+    let asked = oracle::of_kind(&records, "decision")
+        .find(|decision| decision["verdict"] == "pending" && decision["approval"]["id"] == json!(id));
+    let asked = asked.expect("the question is in the record");
+    assert_eq!((&asked["reason"], &asked["rules"]), (&json!("approval"), &json!(["asks"])));
 }
 
 #[test]
