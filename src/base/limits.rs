@@ -833,6 +833,14 @@ pub const KEEPALIVE_PROBES: u32 = 3;
 pub const OPERATIONS_IN_A_ROW_MAX: u32 = 32;
 /// Step of the timer wheel, milliseconds.
 pub const TICK_MS: u64 = 10;
+/// So long a shard goes by the processor's counter before it looks at the kernel's clocks again, milliseconds.
+pub const CLOCK_HOLD_MS: u64 = 5;
+/// The counter's rate is measured over so long at least, milliseconds, ...
+pub const CLOCK_RATE_MS_MIN: u64 = 20;
+/// ... and begun anew after so long.
+pub const CLOCK_RATE_MS_MAX: u64 = 1_000;
+/// A look at the kernel's clocks that was interrupted is repeated until there were so many.
+pub const CLOCK_LOOKS_MAX: u32 = 3;
 
 // ---- record ---------------------------------------------------------------------------------------------------
 /// A keeper only waits and parses.
