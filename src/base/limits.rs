@@ -849,6 +849,12 @@ pub const RECORD_BYTES_MAX: usize = 48 * 1024;
 pub const RECORD_DETAIL_BYTES_MAX: usize = 8 * 1024;
 /// One text of a record, bytes.
 pub const RECORD_TEXT_BYTES_MAX: usize = 2 * 1024;
+/// What the log writes at once, bytes of frames: no more is taken from a ring before it is written.
+pub const LOG_PIECE_BYTES: usize = 128 * 1024;
+/// What decisions have in common, kept as the text it makes: pairs of places for it.
+pub const LOG_COMMON_PAIRS: usize = 512;
+/// One of them, with its text, bytes; what is longer is made anew each time.
+pub const LOG_COMMON_BYTES_MAX: usize = 4 * 1024;
 /// News of servers that comes within this time makes one snapshot, milliseconds.
 pub const PUBLISH_GATHER_MS: u64 = 20;
 /// Changed lists make a snapshot, and compile the policy, no more often than this, milliseconds.
@@ -1006,6 +1012,7 @@ const _: () = assert!(ANSWER_WHOLE_BYTES_MAX >= BUFFER_BYTES, "a short answer is
 const _: () =
     assert!(CONNECTIONS_MAX * OUTCOME_BYTES_MAX <= RECORD_RING_KEPT_FREE_BYTES, "every call under way can be ended");
 const _: () = assert!(RECORD_BYTES_MAX < RECORD_RING_BYTES / 4, "one record never fills the ring");
+const _: () = assert!(LOG_COMMON_PAIRS.is_power_of_two(), "a place follows from a hash's bits");
 const _: () = assert!(BATCH_MESSAGES_DEFAULT <= BATCH_MESSAGES_MAX, "what holds if nothing is said can be said");
 const _: () = assert!(CALLS_PER_SUBJECT_MAX <= CALLS_MAX, "one subject's share is part of the whole");
 const _: () = assert!(STREAMS_PER_SUBJECT_MAX <= STREAMS_MAX, "one subject's share is part of the whole");
