@@ -199,36 +199,64 @@ pub enum Frame<'a> {
 const KIND_DECISION: u8 = 1;
 const KIND_OUTCOME: u8 = 2;
 
-/// Writes a decision behind the place of its length. First what each has for itself, then what many have in common:
-/// who keeps the latter as text finds it again by its bytes.
+/// Texts of a decision beside its rules.
+const TEXTS: usize = 9;
+/// What frames of both kinds begin with, behind their length: kind, shard, number, time.
+const BEGIN_BYTES: usize = 1 + 2 + 8 + 8;
+/// What a decision has for itself: this, trace, arguments, whether it is cut; and the length of what is common.
+const OWN_BYTES: usize = BEGIN_BYTES + 16 + 16 + 1 + 2;
+/// What is common, without texts and rules: target's kind, verdict, policy, the texts' lengths.
+const COMMON_FIXED_BYTES: usize = 2 + 6 + 2 * TEXTS;
+/// An outcome, behind its length.
+const OUTCOME_BYTES: usize = BEGIN_BYTES + 2 + 2 + 8 + 4 * 8;
+
+/// Writes a decision behind the place of its length: what it has for itself, what it has in common with others (who
+/// keeps that as text finds it again by its bytes), and its detail.
 pub(super) fn write_decision(put: &mut Put<'_>, shard: ShardId, seq: Seq, decision: &Decision<'_>) {
-    begin(put, KIND_DECISION, shard, seq, decision.unix_ms);
-    put.array(&decision.trace);
-    put.array(&decision.arguments);
+    let rules = decision.rules.get(..RECORD_RULES_MAX).unwrap_or(decision.rules);
     let detail = if decision.detail.len() <= RECORD_DETAIL_BYTES_MAX { decision.detail } else { &[] };
-    let texts = texts(decision);
-    let cut = decision.cut
-        || detail.len() < decision.detail.len()
-        || decision.rules.len() > RECORD_RULES_MAX
-        || texts.iter().chain(decision.rules).any(|text| text.len() > RECORD_TEXT_BYTES_MAX);
-    put.array(&[u8::from(cut)]);
-    write_bytes(put, detail);
-    put.array(&[decision.kind as u8, decision.verdict as u8]);
-    put.array(&decision.policy);
-    for text in texts.iter().chain(decision.rules.iter().take(RECORD_RULES_MAX)) {
-        write_text(put, text);
+    let mut cut = decision.cut | (detail.len() < decision.detail.len()) | (rules.len() < decision.rules.len());
+    let Some(own) = put.place::<OWN_BYTES>() else { return };
+    let Some(common) = put.place::<COMMON_FIXED_BYTES>() else { return };
+    let common_start = put.len() - COMMON_FIXED_BYTES;
+
+    let mut common = Put::new(common);
+    common.array(&[decision.kind as u8, decision.verdict as u8]);
+    common.array(&decision.policy);
+    for text in texts(decision) {
+        let kept = kept(text);
+        cut |= kept.len() < text.len();
+        common.array(&length(kept.len()));
+        put.bytes(kept);
     }
+    for rule in rules {
+        let kept = kept(rule);
+        cut |= kept.len() < rule.len();
+        put.array(&length(kept.len()));
+        put.bytes(kept);
+    }
+
+    let mut own = Put::new(own);
+    begin(&mut own, KIND_DECISION, shard, seq, decision.unix_ms);
+    own.array(&decision.trace);
+    own.array(&decision.arguments);
+    own.array(&[u8::from(cut)]);
+    own.array(&length(put.len() - common_start));
+    put.bytes(detail);
 }
 
 pub(super) fn write_outcome(put: &mut Put<'_>, shard: ShardId, seq: Seq, outcome: &Outcome) {
-    begin(put, KIND_OUTCOME, shard, seq, outcome.unix_ms);
-    put.array(&[outcome.status as u8, u8::from(outcome.is_error)]);
-    put.array(&outcome.http.to_le_bytes());
-    put.array(&outcome.code.to_le_bytes());
+    let mut own = [0; OUTCOME_BYTES];
+    let mut fixed = Put::new(&mut own);
+    begin(&mut fixed, KIND_OUTCOME, shard, seq, outcome.unix_ms);
+    fixed.array(&[outcome.status as u8, u8::from(outcome.is_error)]);
+    fixed.array(&outcome.http.to_le_bytes());
+    fixed.array(&outcome.code.to_le_bytes());
     for number in [outcome.total_us, outcome.upstream_us, outcome.request_bytes, outcome.answer_bytes] {
-        put.array(&number.to_le_bytes());
+        fixed.array(&number.to_le_bytes());
     }
-    debug_assert!(put.len() + LENGTH_BYTES <= OUTCOME_BYTES_MAX);
+    debug_assert_eq!(fixed.len(), OUTCOME_BYTES);
+    put.array(&own);
 }
 
 /// A frame without its length, taken apart as far as every reader needs it. `None` for what no writer of ours wrote.
@@ -243,8 +271,8 @@ pub fn read(bytes: &[u8]) -> Option<Written<'_>> {
         KIND_DECISION => {
             let (trace, arguments) = (cursor.array()?, cursor.array()?);
             let cut = cursor.byte()? != 0;
-            let detail = cursor.behind_length()?;
-            let common = Common(cursor.bytes);
+            let common = Common(cursor.behind_length()?);
+            let detail = cursor.bytes;
             Some(Written::Decision(Decided { shard, seq, unix_ms, trace, arguments, cut, detail, common }))
         }
         KIND_OUTCOME => {
@@ -297,12 +325,13 @@ impl<'a> Common<'a> {
         };
         let policy = cursor.array()?;
         let mut decision = Decision { kind, verdict, policy, ..Decision::default() };
-        for slot in texts_mut(&mut decision) {
-            *slot = cursor.text()?;
+        let lengths: [[u8; 2]; TEXTS] = [(); TEXTS].map(|()| cursor.array().unwrap_or_default());
+        for (slot, length) in texts_mut(&mut decision).into_iter().zip(lengths) {
+            *slot = std::str::from_utf8(cursor.take(u16::from_le_bytes(length).into())?).ok()?;
         }
         let mut rules = Vec::new();
-        while let Some(rule) = cursor.text() {
-            rules.push(rule);
+        while let Some(rule) = cursor.behind_length() {
+            rules.push(std::str::from_utf8(rule).ok()?);
         }
         Some((decision, rules))
     }
@@ -336,7 +365,7 @@ fn read_outcome(cursor: &mut Cursor<'_>, unix_ms: u64) -> Option<Outcome> {
 }
 
 /// The texts of a decision, in the order of the frame.
-fn texts<'a>(decision: &Decision<'a>) -> [&'a str; 9] {
+fn texts<'a>(decision: &Decision<'a>) -> [&'a str; TEXTS] {
     [
         decision.issuer,
         decision.subject,
@@ -350,7 +379,7 @@ fn texts<'a>(decision: &Decision<'a>) -> [&'a str; 9] {
     ]
 }
 
-fn texts_mut<'d, 'a>(decision: &'d mut Decision<'a>) -> [&'d mut &'a str; 9] {
+fn texts_mut<'d, 'a>(decision: &'d mut Decision<'a>) -> [&'d mut &'a str; TEXTS] {
     [
         &mut decision.issuer,
         &mut decision.subject,
@@ -372,21 +401,19 @@ fn begin(put: &mut Put<'_>, kind: u8, shard: ShardId, seq: Seq, unix_ms: u64) {
     put.array(&unix_ms.to_le_bytes());
 }
 
-/// A text, cut where it is too long.
+/// What is written of a text.
 #[inline]
-fn write_text(put: &mut Put<'_>, text: &str) {
-    let kept = match text.len() {
-        0..=RECORD_TEXT_BYTES_MAX => text,
-        _ => &text[..text.floor_char_boundary(RECORD_TEXT_BYTES_MAX)],
-    };
-    write_bytes(put, kept.as_bytes());
+fn kept(text: &str) -> &[u8] {
+    match text.len() {
+        0..=RECORD_TEXT_BYTES_MAX => text.as_bytes(),
+        _ => &text.as_bytes()[..text.floor_char_boundary(RECORD_TEXT_BYTES_MAX)],
+    }
 }
 
-/// Bytes behind their length.
+/// The length of something that all bounds together keep below 64 KiB.
 #[inline]
-fn write_bytes(put: &mut Put<'_>, bytes: &[u8]) {
-    put.array(&u16::try_from(bytes.len()).unwrap_or(u16::MAX).to_le_bytes());
-    put.bytes(bytes);
+fn length(bytes: usize) -> [u8; 2] {
+    u16::try_from(bytes).unwrap_or(u16::MAX).to_le_bytes()
 }
 
 struct Cursor<'a> {
@@ -416,16 +443,17 @@ impl<'a> Cursor<'a> {
         let length = u16::from_le_bytes(self.array()?);
         self.take(usize::from(length))
     }
-
-    fn text(&mut self) -> Option<&'a str> {
-        std::str::from_utf8(self.behind_length()?).ok()
-    }
 }
 
+/// What decisions have in common, every text at its bound.
+const COMMON_BYTES_MAX: usize = COMMON_FIXED_BYTES + (TEXTS + RECORD_RULES_MAX) * (RECORD_TEXT_BYTES_MAX + 2);
+
+const _: () = assert!(COMMON_BYTES_MAX <= u16::MAX as usize, "its length fits");
 const _: () = assert!(
-    (9 + RECORD_RULES_MAX) * (RECORD_TEXT_BYTES_MAX + 2) + RECORD_DETAIL_BYTES_MAX + 96 <= RECORD_BYTES_MAX,
+    LENGTH_BYTES + OWN_BYTES + COMMON_BYTES_MAX + RECORD_DETAIL_BYTES_MAX <= RECORD_BYTES_MAX,
     "a frame with every text at its bound"
 );
+const _: () = assert!(LENGTH_BYTES + OUTCOME_BYTES <= OUTCOME_BYTES_MAX, "an outcome has its room");
 
 #[cfg(test)]
 mod tests {

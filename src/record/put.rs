@@ -36,9 +36,17 @@ impl<'a> Put<'a> {
     /// Bytes whose number is known beforehand: no more than a move or two.
     #[inline]
     pub fn array<const N: usize>(&mut self, bytes: &[u8; N]) {
-        let Some((to, rest)) = std::mem::take(&mut self.room).split_first_chunk_mut() else { return no_room() };
-        *to = *bytes;
+        if let Some(place) = self.place() {
+            *place = *bytes;
+        }
+    }
+
+    /// Room to be filled in later.
+    #[inline]
+    pub fn place<const N: usize>(&mut self) -> Option<&'a mut [u8; N]> {
+        let Some((place, rest)) = std::mem::take(&mut self.room).split_first_chunk_mut() else { return no_room() };
         self.room = rest;
+        Some(place)
     }
 
     /// Any bytes.
