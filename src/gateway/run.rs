@@ -20,8 +20,8 @@ use crate::session::owner::SealingKey;
 use crate::tls::stream::Stream;
 use crate::uring::bell::{self, Listening};
 use crate::uring::ring::{self, Driver, RingFault};
-use crate::uring::spin;
 use crate::uring::socket::{self, Listener, Socket};
+use crate::uring::spin;
 
 use super::control::{Busy, Control, Life};
 use super::load::{FlightKey, Found};
