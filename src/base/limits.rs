@@ -8,6 +8,10 @@ pub const HOST_BYTES_MAX: usize = 261;
 pub const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Fields of one head.
 pub const HEAD_FIELDS_MAX: usize = 100;
+/// What a connection keeps of how its requests begin, to know it again, bytes.
+pub const OPENING_BYTES_MAX: usize = 4 * 1024;
+/// Requests in a row that may begin otherwise before nothing is kept any more.
+pub const OPENING_MISSES_MAX: u8 = 8;
 /// One field value, bytes.
 pub const FIELD_VALUE_BYTES_MAX: usize = 8 * 1024;
 /// A request body, bytes (default of `limits.body`).
