@@ -229,6 +229,8 @@ pub const PLANE_FAREWELL_MS_MAX: u64 = 10;
 pub const UPSTREAM_IDLE_MAX: usize = 512;
 /// So many of those, where each owner has connections of its own (credentials that are personal), per shard.
 pub const UPSTREAM_IDLE_KEYS_MAX: usize = 4_096;
+/// Boxes for calls that a shard keeps to use again.
+pub const CALLS_KEPT_MAX: usize = 256;
 /// Parsed heads of answers that a shard keeps to parse into again.
 pub const UPSTREAM_HEADS_KEPT: usize = 256;
 /// An idle upstream connection is closed after this long: below the five seconds after which common servers close
@@ -806,6 +808,8 @@ pub const SCHEMA_STEPS_MAX: usize = 256;
 pub const CLASSES_MAX: usize = 8 * 1024;
 /// And their bytes; a caller of a class that finds no room is decided on more slowly.
 pub const CLASSES_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Tools and prompts of a class whose permits are remembered.
+pub const CLASS_PERMITS_KEPT: usize = 16;
 /// What one call may need of limits and rates together; one that needs more is refused.
 pub const NEEDS_MAX: usize = 64;
 

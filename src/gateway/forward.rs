@@ -44,7 +44,7 @@ pub(super) async fn serve(
     conn: &mut Conn,
     body: &Body,
     flight: &mut Flight,
-    recorded: Recorded,
+    recorded: &Recorded,
     restored: Option<Restored>,
 ) -> Result<Next, Refusal> {
     if flight.era == Era::Modern {
@@ -56,7 +56,7 @@ pub(super) async fn serve(
         flight.profile = sessions::profile(shard, conn.body_bytes(body));
     }
     flight.change.set(sessions::change(shard, flight, recorded.permit().call(), conn.body_bytes(body)));
-    let mut trip = Trip::new(shard, &snapshot, flight, &recorded, restored);
+    let mut trip = Trip::new(shard, &snapshot, flight, recorded, restored);
     let slot = conn.slot.clone();
     let abort = &slot.abort;
     abort.reset();

@@ -12,7 +12,7 @@ use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 
 use crate::base::ids::{ServerId, ShardId};
-use crate::base::limits::{LETTERS_MAX, SHARD_BUFFER_BYTES_MAX, TOKENS_BEFORE_MS};
+use crate::base::limits::{CALLS_KEPT_MAX, LETTERS_MAX, SHARD_BUFFER_BYTES_MAX, TOKENS_BEFORE_MS};
 use crate::base::slab::Slab;
 use crate::base::time::Moment;
 use crate::config::Limits;
@@ -21,6 +21,7 @@ use crate::identity::cache::TokenCache;
 use crate::identity::caller::Caller;
 use crate::jsonrpc::answer::AnswerScan;
 use crate::jsonrpc::scan::Reader;
+use crate::mcp::call::Call;
 use crate::policy::rule::PolicySet;
 use crate::record::Writer;
 use crate::record::keyed::Keys;
@@ -92,6 +93,11 @@ pub(super) struct Shard {
     answers: RefCell<AnswerScan>,
     tokens: RefCell<Tokens>,
     snapshot: RefCell<Rc<Held>>,
+    /// The turn that it is of.
+    turn: Cell<u64>,
+    /// Boxes for calls.
+    #[expect(clippy::vec_box, reason = "the box is what a permit carries; taken apart it would have to be made anew")]
+    calls: RefCell<Vec<Box<Call>>>,
     pub(super) connections: RefCell<Slab<Rc<Slot>>>,
     /// The sessions it has seen lately. Not to be held across an await.
     pub(super) sessions: RefCell<Sessions>,
@@ -179,6 +185,7 @@ impl Shard {
         let dice = u64::from_ne_bytes(dice) ^ u64::from(id.0).rotate_left(48);
         let timers = Timers::new();
         let buffers = Pool::new(SHARD_BUFFER_BYTES_MAX);
+        let turn = control.snapshot.turn();
         let snapshot = control.snapshot.load_full();
         let begun = timers.last();
         let minds_callers = snapshot.prepared.minds_callers;
@@ -204,6 +211,8 @@ impl Shard {
                 before: None,
             }),
             snapshot: RefCell::new(Rc::new(Held(snapshot))),
+            turn: Cell::new(turn),
+            calls: RefCell::default(),
             control,
             connections: RefCell::new(Slab::new()),
             sessions: RefCell::new(Sessions::default()),
@@ -223,6 +232,22 @@ impl Shard {
 
     /// The snapshot of this moment.
     pub(super) fn snapshot(&self) -> Rc<Held> {
+        self.turn();
+        self.snapshot.borrow().clone()
+    }
+
+    /// Which snapshot that is, as [`super::control::Published`] counts them: it is taken up where it is another one.
+    #[inline]
+    pub(super) fn turn(&self) -> u64 {
+        let turn = self.control.snapshot.turn();
+        if turn != self.turn.get() {
+            self.take_up(turn);
+        }
+        turn
+    }
+
+    #[cold]
+    fn take_up(&self, turn: u64) {
         let current = self.control.snapshot.load();
         let mut held = self.snapshot.borrow_mut();
         if !Arc::ptr_eq(&current, &held.0) {
@@ -232,7 +257,26 @@ impl Shard {
             self.minds_callers.set(current.prepared.minds_callers);
             *held = Rc::new(Held(arc_swap::Guard::into_inner(current)));
         }
-        held.clone()
+        self.turn.set(turn);
+    }
+
+    /// A call in a box, one that was used before if there is one.
+    pub(super) fn boxed(&self, call: Call) -> Box<Call> {
+        match self.calls.borrow_mut().pop() {
+            Some(mut boxed) => {
+                *boxed = call;
+                boxed
+            }
+            None => Box::new(call),
+        }
+    }
+
+    /// It has ended; its box is kept.
+    pub(super) fn unbox(&self, call: Box<Call>) {
+        let mut calls = self.calls.borrow_mut();
+        if calls.len() < CALLS_KEPT_MAX {
+            calls.push(call);
+        }
     }
 
     /// Reads what other shards have written.

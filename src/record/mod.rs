@@ -18,6 +18,7 @@ use rtrb::{Consumer, Producer, RingBuffer};
 
 use crate::base::ids::ShardId;
 use crate::base::limits::{RECORD_BYTES_MAX, RECORD_RING_BYTES, RECORD_RING_KEPT_FREE_BYTES};
+use crate::mcp::call::Call;
 use crate::mcp::method::Subject;
 use crate::policy::decide::Permit;
 use frame::{Decision, LENGTH_BYTES, Outcome};
@@ -55,11 +56,16 @@ impl Recorded {
         self.seq
     }
 
+    /// The call again, once it has ended.
+    #[must_use]
+    pub fn into_call(self) -> Box<Call> {
+        self.permit.into_call()
+    }
+
     /// For methods that need no rule (handshakes, pings, notifications): counted, not recorded.
     ///
     /// # Errors
     /// The permit, when its method is one that must be recorded.
-    #[expect(clippy::result_large_err, reason = "the permit goes back to whoever must record it")]
     pub fn unjudged(permit: Permit) -> Result<Self, Permit> {
         let judged = permit.call().method.is_some_and(|method| method.subject != Subject::None);
         if judged { Err(permit) } else { Ok(Self { permit, seq: None }) }
