@@ -159,7 +159,9 @@ async fn post(shard: &Shard, conn: &mut Conn, kept: &mut Option<Body>, mut asked
     let mut flight = asked.flight(&mut read, conn.body_bytes(body).len());
     traced::begin(shard, conn, conn.body_bytes(body), &mut flight, &read.call);
     let result = match judged(shard, conn, body, &mut flight, read, session).await {
-        Ok(Due::Call(recorded, restored)) => forward::serve(shard, conn, body, &mut flight, recorded, restored).await,
+        Ok(Due::Call(recorded, restored)) => {
+            forward::serve(shard, conn, body, &mut flight, &recorded, restored.as_ref()).await
+        }
         Ok(Due::List(kind)) => Box::pin(lists::serve(shard, conn, &flight, kind, cursor.as_deref())).await,
         Ok(Due::Nothing) => taken(shard, conn, &flight).await,
         Ok(Due::Here(here)) => Box::pin(route::answer(shard, conn, &flight, here)).await,

@@ -42,6 +42,7 @@ use super::sessions::{self, Sessions};
 use super::shown::Cards;
 use super::spans::SpanWriter;
 use super::tally::Count;
+use super::watch::{Begun, Waits};
 
 /// What a connection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,10 +65,24 @@ pub(super) struct Slot {
     pub(super) waker: RefCell<Option<Waker>>,
     /// Ends the exchange it waits for.
     pub(super) abort: Rc<Abort>,
+    /// Since when it waits.
+    pub(super) begun: Cell<Begun>,
+    /// It is one of those that are looked at.
+    pub(super) listed: Cell<bool>,
     /// It has carried a request.
     pub(super) asked: Cell<bool>,
     /// It came here for the request that is being served, which is served here whatever else is true.
     pub(super) handed: Cell<bool>,
+}
+
+impl Slot {
+    /// Its task is woken by this.
+    pub(super) fn remember(&self, waker: &Waker) {
+        let mut known = self.waker.borrow_mut();
+        if !known.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            *known = Some(waker.clone());
+        }
+    }
 }
 
 /// Everything a connection's task may use.
@@ -97,6 +112,8 @@ pub(super) struct Shard {
     pub(super) sessions: RefCell<Sessions>,
     /// Servers are being told of sessions that expired.
     pub(super) expiring: Cell<bool>,
+    /// Connections that wait, and have not done so for long.
+    pub(super) waits: Waits,
     /// Cancellations that were read and not looked at yet.
     cancels: RefCell<Vec<Arc<Cancel>>>,
     /// What servers are shown. Not to be held across an await.
@@ -208,6 +225,7 @@ impl Shard {
             connections: RefCell::new(Slab::new()),
             sessions: RefCell::new(Sessions::default()),
             expiring: Cell::new(false),
+            waits: Waits::default(),
             cancels: RefCell::default(),
             cards: RefCell::default(),
             minds_callers: Cell::new(minds_callers),
