@@ -92,7 +92,7 @@ pub(super) async fn json(
     // A task's state is renamed on its way, wherever in it the name stands.
     let whole = matches!(verb, Some(Verb::TasksGet | Verb::TasksUpdate | Verb::TasksCancel));
     let max = if whole || route::may_name_resources(flight) { EVENT_BYTES_MAX } else { ANSWER_WHOLE_BYTES_MAX };
-    let body = match collected {
+    let body = match collected.or_else(|| answer.take_whole(max)) {
         Some(body) => Ok(body),
         None => collect(shard, conn, flight, &mut answer, abort, max).await,
     };
@@ -110,20 +110,28 @@ pub(super) async fn json(
         return Box::pin(long(shard, conn, flight, answer, abort, &body)).await;
     }
     flight.figures.whole.set(Some(shard.timers.last().mono));
-    let status = answer.status();
-    let facts = shard.answers().read(&body).map_err(|_| Kind::ServerInvalid);
-    let facts = facts.and_then(|facts| accept(shard, flight, &facts, &body, status).map(|()| facts));
-    let accepted = facts.and_then(|facts| modern::rewritten(shard, flight, &facts, &body).map(|other| (facts, other)));
-    let (facts, other) = match accepted {
-        Ok(accepted) => accepted,
+    let (status, length) = (answer.status(), body.len());
+    let (ended, other) = match checked(shard, flight, &body, status) {
+        Ok(checked) => checked,
         Err(kind) => return Err(withheld(shard, flight, answer, kind)),
     };
-    let other = route::exposed(flight, other.as_deref().unwrap_or(&body)).or(other);
     shard.upstreams.finish(answer);
     flight.answer_leaves(shard);
-    send_json(shard, conn, status, None, other.as_deref().unwrap_or(&body)).await;
-    end(shard, flight, of_facts(&facts, status, body.len()));
+    match other {
+        None => send_whole(shard, conn, status, body).await,
+        Some(other) => send_json(shard, conn, status, None, &other).await,
+    }
+    end(shard, flight, Ended { answer_bytes: length, ..ended });
     Ok(Next::Keep)
+}
+
+/// Whether a whole answer may be given on: the outcome that it is, and what goes instead of it.
+fn checked(shard: &Shard, flight: &Flight, body: &[u8], status: u16) -> Result<(Ended, Option<Vec<u8>>), Kind> {
+    let facts = shard.answers().read(body).map_err(|_| Kind::ServerInvalid)?;
+    accept(shard, flight, &facts, body, status)?;
+    let other = modern::rewritten(shard, flight, &facts, body)?;
+    let other = route::exposed(flight, other.as_deref().unwrap_or(body)).or(other);
+    Ok((of_facts(&facts, status, body.len()), other))
 }
 
 /// Reads an answer's body until it is complete or longer than `max`.
@@ -135,12 +143,9 @@ pub(super) async fn collect(
     abort: &Abort,
     max: usize,
 ) -> Result<Buffer, UpstreamFault> {
-    if let Framing::Length(length) = answer.framing()
-        && let Ok(length) = usize::try_from(length)
-        && (1..=max).contains(&length)
-    {
+    if let Some(length) = answer.length().filter(|length| (1..=max).contains(length)) {
         loop {
-            if let Some(body) = answer.take_whole() {
+            if let Some(body) = answer.take_whole(max) {
                 return Ok(body);
             }
             answer.make_room(length, &shard.buffers)?;
@@ -158,6 +163,21 @@ pub(super) async fn collect(
             return Ok(body);
         }
         fill(shard, conn, flight, answer, abort).await?;
+    }
+}
+
+/// Sends a body with a head in front of it: in the place of the one that it came with, where that was as long.
+async fn send_whole(shard: &Shard, conn: &mut Conn, status: u16, mut body: Buffer) {
+    let mut head = shard.head.take();
+    head.clear();
+    let framing = Framing::Length(body.len() as u64);
+    write_head(shard, conn, &mut head, status, "application/json", framing, None);
+    let fits = body.prepend(&head);
+    shard.head.set(head);
+    if fits {
+        conn.send_buffer(shard, body).await;
+    } else {
+        send_json(shard, conn, status, None, &body).await;
     }
 }
 

@@ -103,6 +103,8 @@ pub(super) struct Shard {
     pub(super) spans: Option<SpanWriter>,
     /// Its own time, on its way to the plane.
     pub(super) own: RefCell<OwnTimes>,
+    /// The head of an answer, while it is written.
+    pub(super) head: Cell<Vec<u8>>,
     reader: RefCell<Reader>,
     answers: RefCell<AnswerScan>,
     tokens: RefCell<Tokens>,
@@ -212,6 +214,7 @@ impl Shard {
             dice: Dice::new(dice),
             spans: control.spans.take_writer(id),
             own: RefCell::default(),
+            head: Cell::default(),
             reader: RefCell::new(Reader::new(seed)),
             answers: RefCell::new(AnswerScan::new(seed)),
             tokens: RefCell::new(Tokens {

@@ -816,17 +816,27 @@ impl Answer {
         Ok(arrived.done)
     }
 
-    /// Where a body of announced length is received to: its bytes stand in one piece, so that it can be taken as it is.
-    /// `None` until all of it has arrived, or when it has another framing.
+    /// How long its body is, where that is announced.
     #[must_use]
-    pub fn take_whole(&mut self) -> Option<Buffer> {
-        let Framing::Length(length) = self.0.head.framing else { return None };
-        let length = usize::try_from(length).ok()?;
-        let mut body = self.0.take_input(length)?;
+    pub fn length(&self) -> Option<usize> {
+        match self.0.head.framing {
+            Framing::Length(length) => usize::try_from(length).ok(),
+            _ => None,
+        }
+    }
+
+    /// A body of announced length, of 1 to `max` bytes, as it was received: all of it in one piece. `None` until it is
+    /// there, or when it has another framing.
+    #[must_use]
+    pub fn take_whole(&mut self, max: usize) -> Option<Buffer> {
+        let length = self.length().filter(|length| (1..=max).contains(length))?;
+        let arrived = &mut *self.0;
+        let done = arrived.done;
+        let mut body = arrived.input.take_if(|input| input.len() >= length && !done)?;
         // What is behind the body belongs to nobody, and keeps the connection from being used again.
-        self.0.head.keep_alive &= body.len() == length;
+        arrived.head.keep_alive &= body.len() == length;
         body.truncate(length);
-        self.0.done = true;
+        arrived.done = true;
         Some(body)
     }
 
@@ -896,14 +906,6 @@ impl Answer {
         if let Some(stream) = &self.0.stream {
             stream.shutdown();
         }
-    }
-}
-
-impl Arrived {
-    /// What was received, where it is so long and none of it was decoded.
-    fn take_input(&mut self, length: usize) -> Option<Buffer> {
-        let done = self.done;
-        self.input.take_if(|input| input.len() >= length && !done)
     }
 }
 
