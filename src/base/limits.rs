@@ -946,6 +946,8 @@ pub const COMMAND_ARGS_MAX: usize = 256;
 pub const COMMAND_ENV_MAX: usize = 256;
 /// Listeners of a configuration.
 pub const LISTENERS_MAX: usize = 16;
+/// The longest that a shard looks for more instead of sleeping, microseconds (`spin_us`).
+pub const SPIN_US_MAX: u64 = 1_000;
 /// Shards of a process.
 pub const SHARDS_MAX: u16 = 512;
 /// A name of the configuration (server, task, rule, endpoint path), bytes.

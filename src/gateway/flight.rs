@@ -205,8 +205,8 @@ impl Flight {
         let refusal = match revoked {
             Revoked::Task => Refusal::from(Kind::TaskUnavailable),
             Revoked::Caller => {
-                let challenge = self.snapshot.prepared.endpoints[self.endpoint.index()].challenge_invalid.clone();
-                Refusal { challenge: Some(challenge.into()), ..Kind::Revoked.into() }
+                let endpoint = &self.snapshot.prepared.endpoints[self.endpoint.index()];
+                Refusal::from(Kind::Revoked).challenging(&endpoint.challenge_invalid)
             }
         };
         let code = refusal.kind.row().code;

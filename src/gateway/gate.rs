@@ -30,7 +30,7 @@ pub(super) fn route(snapshot: &Snapshot, conn: &Conn) -> Result<Route, Refusal> 
     let head = &conn.head;
     if matches!(head.method, Method::Connect | Method::Trace) {
         // Served nowhere, and CONNECT has no path to look at.
-        return Err(Refusal { allow: Some(MCP_METHODS), ..Kind::MethodNotAllowed.into() });
+        return Err(Refusal::from(Kind::MethodNotAllowed).allowing(MCP_METHODS));
     }
     match head.count(Known::Origin) {
         0 => {}
@@ -80,7 +80,7 @@ pub(super) fn method(conn: &Conn, route: Route) -> Result<Method, Refusal> {
         | (Route::Metadata(_) | Route::Issuer(Metadata | Authorize), Method::Get | Method::Head)
         | (Route::Issuer(Token | Register), Method::Post) => Ok(conn.head.method),
         _ if cors::is_preflight(conn) => Ok(Method::Options),
-        _ => Err(Refusal { allow: Some(methods(route)), ..Kind::MethodNotAllowed.into() }),
+        _ => Err(Refusal::from(Kind::MethodNotAllowed).allowing(methods(route))),
     }
 }
 
@@ -212,8 +212,8 @@ pub(super) fn unrevoked(
         None => Ok(()),
         Some(Revoked::Task) => Err(Kind::TaskUnavailable.into()),
         Some(Revoked::Caller) => {
-            let challenge = snapshot.prepared.endpoints[endpoint.index()].challenge_invalid.as_str().into();
-            Err(Refusal { challenge: Some(challenge), ..Kind::Revoked.into() })
+            let endpoint = &snapshot.prepared.endpoints[endpoint.index()];
+            Err(Refusal::from(Kind::Revoked).challenging(&endpoint.challenge_invalid))
         }
     }
 }
@@ -237,7 +237,7 @@ fn verified(
 ) -> Result<Told, Refusal> {
     let bytes = conn.bytes();
     let prepared = &snapshot.prepared.endpoints[endpoint.index()];
-    let refused = |challenge: &str, kind: Kind| Refusal { challenge: Some(challenge.into()), ..kind.into() };
+    let refused = |challenge: &str, kind: Kind| Refusal::from(kind).challenging(challenge);
     let token = match (conn.head.count(Known::Authorization), conn.head.get(bytes, Known::Authorization)) {
         (0, _) | (_, None) if snapshot.settings.anonymous => {
             return Ok(Told::Is(shard.tokens(snapshot).anonymous(&snapshot.settings.policy)));
@@ -267,8 +267,8 @@ fn verified(
 
 /// A token that is not valid here.
 fn invalid(snapshot: &Snapshot, endpoint: EndpointId, fault: TokenFault) -> Refusal {
-    let challenge = snapshot.prepared.endpoints[endpoint.index()].challenge_invalid.as_str().into();
-    Refusal { challenge: Some(challenge), ..Kind::TokenInvalid.into() }
+    Refusal::from(Kind::TokenInvalid)
+        .challenging(&snapshot.prepared.endpoints[endpoint.index()].challenge_invalid)
         .saying(format!("The bearer token is not valid here: {fault}."))
 }
 

@@ -272,7 +272,9 @@ impl Judge<'_> {
         self.write_noted(&noted, &[asking.rule], kind.row().word, verdict);
         let ahead = match unapproved {
             Unapproved::Elicited { question, .. } => {
-                return Refusal { input_required: true, ..Refusal::from(kind).with(question) }.recorded();
+                let mut refusal = Refusal::from(kind).with(question).recorded();
+                refusal.input_required = true;
+                return refusal;
             }
             Unapproved::Requested { question, .. } => question,
             Unapproved::Unasked(_) | Unapproved::Stands(_) => None,
@@ -283,7 +285,8 @@ impl Judge<'_> {
             _ => "approval",
         };
         let detail = words::detail(word, reason, retry_ms, id.as_deref());
-        let refusal = Refusal { ahead, ..Refusal::from(kind).saying(sentence) };
+        let mut refusal = Refusal::from(kind).saying(sentence);
+        refusal.ahead = ahead;
         self.visible(held.call(), refusal, detail).recorded()
     }
 }

@@ -168,9 +168,8 @@ impl<'a> Judge<'a> {
             None => Ok(()),
             Some(Revoked::Task) => Err(self.refused(call, &[], Kind::TaskUnavailable)),
             Some(Revoked::Caller) => {
-                let challenge = &self.flight.snapshot.prepared.endpoints[self.flight.endpoint.index()];
-                let challenge = Some(challenge.challenge_invalid.as_str().into());
-                Err(Refusal { challenge, ..self.refused(call, &[], Kind::Revoked) })
+                let endpoint = &self.flight.snapshot.prepared.endpoints[self.flight.endpoint.index()];
+                Err(self.refused(call, &[], Kind::Revoked).challenging(&endpoint.challenge_invalid))
             }
         }
     }

@@ -199,8 +199,13 @@ mod tests {
         let word = |refusal: Refusal| refused_with(&refusal).map(|index| FAILURES[index]);
         let refused = || Refusal::from(Kind::ApprovalDenied);
         assert_eq!(word(refused()), Some("-31403"));
-        assert_eq!(word(Refusal { tool_result: true, ..refused() }), Some("tool_error"));
-        assert_eq!(word(Refusal { input_required: true, ..refused() }), None);
+        let but = |change: fn(&mut Refusal)| {
+            let mut refusal = refused();
+            change(&mut refusal);
+            refusal
+        };
+        assert_eq!(word(but(|it| it.tool_result = true)), Some("tool_error"));
+        assert_eq!(word(but(|it| it.input_required = true)), None);
         assert_eq!(word(Kind::Cancelled.into()), Some("cancelled"));
     }
 

@@ -22,6 +22,7 @@ use crate::session::owner::SealingKey;
 use crate::tls::stream::Stream;
 use crate::uring::bell::{self, Listening};
 use crate::uring::ring::{self, Driver, RingFault};
+use crate::uring::spin;
 use crate::uring::socket::{self, Listener, Socket};
 
 use super::control::{Busy, Control, Life};
@@ -303,6 +304,7 @@ impl Shard {
             let now = self.timers.now().mono;
             self.control.beat(self.id);
             self.report();
+            spin::set(self.snapshot().settings.spin_us, &self.timers);
             self.upstreams.prune(now);
             // No task is between its look at the snapshot and its decision: both are in one step of a task.
             self.control.seen.set(self.id, self.snapshot().number);
