@@ -77,7 +77,7 @@ pub(super) async fn serve(
         let mut answer = match send(shard, conn, body, flight, &trip, upstream.as_deref(), abort).await {
             Ok(answer) => answer,
             Err(Stop::Fault(fault)) => break Err(failed(shard, flight, fault)),
-            Err(Stop::Refused(refusal)) => break Err(*refusal),
+            Err(Stop::Refused(refusal)) => break Err(refusal),
         };
         let mut collected = None;
         if let (Some((way, next)), 400 | 404) = (&mut way, answer.status()) {
@@ -246,7 +246,7 @@ enum Stop {
     /// What the exchange ended with.
     Fault(UpstreamFault),
     /// Nothing was sent, and this is recorded.
-    Refused(Box<Refusal>),
+    Refused(Refusal),
 }
 
 /// Sends it, and waits for the head of the answer. Where nothing could be sent to an instance, the next one gets it.
@@ -265,7 +265,7 @@ async fn send(
         traced::attempt(shard, flight, &lane, upstream);
         let Some(request) = compose(shard, conn, body, flight, trip, &lane, upstream) else {
             end(shard, flight, Ended::of(Status::Unreachable, 503));
-            return Err(Stop::Refused(Box::new(Refusal::from(Kind::NoBuffer).recorded())));
+            return Err(Stop::Refused(Refusal::from(Kind::NoBuffer).recorded()));
         };
         flight.sent = shard.timers.last().mono;
         flight.goes_to(shard, upstream);
@@ -274,7 +274,7 @@ async fn send(
             traced::withdrawn(flight);
             return Err(Stop::Fault(UpstreamFault::Withdrawn));
         }
-        flight.may_go(shard).map_err(|refusal| Stop::Refused(Box::new(refusal)))?;
+        flight.may_go(shard).map_err(Stop::Refused)?;
         flight.tries(shard, &lane);
         let sent = {
             let may = || flight.revoked(shard).is_none();
@@ -292,7 +292,7 @@ async fn send(
         traced::attempted(shard, flight, fault);
         if fault == UpstreamFault::Withdrawn {
             // Revoked, or nobody waits any more: another instance is no better then.
-            flight.may_go(shard).map_err(|refusal| Stop::Refused(Box::new(refusal)))?;
+            flight.may_go(shard).map_err(Stop::Refused)?;
             break;
         }
         if !fault.is_unsent() {
