@@ -41,6 +41,7 @@ use super::mail::{Cancel, Letter};
 use super::sessions::{self, Sessions};
 use super::shown::Cards;
 use super::spans::SpanWriter;
+use super::stream::Tools;
 use super::tally::Count;
 use super::watch::{Begun, Waits};
 
@@ -103,6 +104,8 @@ pub(super) struct Shard {
     pub(super) spans: Option<SpanWriter>,
     /// Its own time, on its way to the plane.
     pub(super) own: RefCell<OwnTimes>,
+    /// What relayed streams work with, while none does.
+    pub(super) tools: RefCell<Vec<Tools>>,
     /// The head of an answer, while it is written.
     pub(super) head: Cell<Vec<u8>>,
     reader: RefCell<Reader>,
@@ -214,6 +217,7 @@ impl Shard {
             dice: Dice::new(dice),
             spans: control.spans.take_writer(id),
             own: RefCell::default(),
+            tools: RefCell::default(),
             head: Cell::default(),
             reader: RefCell::new(Reader::new(seed)),
             answers: RefCell::new(AnswerScan::new(seed)),
