@@ -74,7 +74,9 @@ pub(super) async fn serve(
                 },
             };
         }
-        let mut answer = match send(shard, conn, body, flight, &trip, upstream.as_deref(), abort).await {
+        // Made where they wait, here and further down: a future that is made and then awaited is copied on the way.
+        let sent = pin!(send(shard, conn, body, flight, &trip, upstream.as_deref(), abort)).await;
+        let mut answer = match sent {
             Ok(answer) => answer,
             Err(Stop::Fault(fault)) => break Err(failed(shard, flight, fault)),
             Err(Stop::Refused(refusal)) => break Err(refusal),
@@ -91,10 +93,11 @@ pub(super) async fn serve(
                 Err(fault) => break Err(failed(shard, flight, fault)),
             }
         }
-        break match collected {
-            Some(body) => Box::pin(relay::json(shard, conn, flight, answer, abort, Some(body))).await,
-            None => relay::answer(shard, conn, flight, answer, abort, trip.timeout).await,
-        };
+        if let Some(body) = collected {
+            break Box::pin(relay::json(shard, conn, flight, answer, abort, Some(body))).await;
+        }
+        let given = pin!(relay::answer(shard, conn, flight, answer, abort, trip.timeout)).await;
+        break given;
     };
     abort.reset();
     result
@@ -279,7 +282,9 @@ async fn send(
         let sent = {
             let may = || flight.revoked(shard).is_none();
             let lane = Lane { may: Some(&may), ..lane };
-            watched(shard, conn, flight.era == Era::Modern, lane, request, trip.deadline, abort).await
+            let modern = flight.era == Era::Modern;
+            let sent = pin!(watched(shard, conn, modern, lane, request, trip.deadline, abort)).await;
+            sent
         };
         flight.answered = shard.timers.now().mono;
         fault = match sent {

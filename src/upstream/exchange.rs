@@ -265,10 +265,13 @@ impl Upstreams {
         };
         // Boxed are the ways that few calls go: each would take its room in every call.
         let result = match kept {
-            Some(stream) => match self.converse(lane, request, deadline, abort, stream).await {
-                Ok(answer) => Ok(answer),
-                Err(failed) => Box::pin(self.once_more(lane, *failed, deadline, abort)).await,
-            },
+            Some(stream) => {
+                let came = pin!(self.converse(lane, request, deadline, abort, stream)).await;
+                match came {
+                    Ok(answer) => Ok(answer),
+                    Err(failed) => Box::pin(self.once_more(lane, *failed, deadline, abort)).await,
+                }
+            }
             None => Box::pin(self.attempt(lane, request, deadline, abort)).await,
         };
         self.leave(lane, pass, &result);
@@ -478,7 +481,8 @@ impl Upstreams {
         let (came, bytes) = if arrived.large {
             Box::pin(send_large(&mut arrived, method, &stream, bytes, input)).await
         } else {
-            send_small(&mut arrived, method, &stream, bytes, input, lane.looks_again).await
+            let sent = pin!(send_small(&mut arrived, method, &stream, bytes, input, lane.looks_again)).await;
+            sent
         };
         match came {
             Ok(()) => {
@@ -873,7 +877,7 @@ impl Answer {
             None => buffers.get(BUFFER_BYTES).ok_or(UpstreamFault::NoBuffer)?,
         };
         let Some(stream) = &arrived.stream else { return Err(UpstreamFault::Cut) };
-        let (read, input) = stream.recv(input).await;
+        let (read, input) = pin!(stream.recv(input)).await;
         match read {
             Ok(n) if n > 0 => {
                 arrived.input = Some(input);
