@@ -78,6 +78,10 @@ pub const STREAM_RESUME_MS_MAX: u64 = 60 * 60 * 1000;
 /// And must be acknowledged by the client's kernel within this time, milliseconds: with the comment before it, a client
 /// that vanished is noticed within half a minute.
 pub const STREAM_ACKNOWLEDGED_MS_MAX: u32 = 14_000;
+/// What relaying an answer's stream takes is kept for the next one, so many times on a shard.
+pub const STREAM_TOOLS_KEPT: usize = 64;
+/// And so many bytes of each of its two buffers.
+pub const STREAM_TOOLS_BYTES: usize = 16 * 1024;
 /// A waiting call looks whether its client is still there after this long.
 pub const WATCH_AFTER_MS: u64 = 10;
 /// Read and thrown away of a refused request's body before the connection is closed, bytes.
