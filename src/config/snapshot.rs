@@ -25,6 +25,7 @@ use crate::session::owner::{endpoint_hash, name_hash};
 use crate::tls::config::Materials;
 use crate::upstream::state::ServerState;
 
+use super::audited::Audited;
 use super::succession::Succession;
 use super::{EndpointSettings, InstanceSettings, Names, ServerSettings, ServerTls, Settings, Shows};
 
@@ -140,6 +141,8 @@ pub struct Snapshot {
     pub tls: Arc<Materials>,
     /// What is counted, by the ids of this snapshot.
     pub meters: Arc<Meters>,
+    /// Which arguments are written down.
+    pub audited: Arc<Audited>,
     /// Counts up when verified tokens must be verified again, and callers' sets mean something else: with every change
     /// of the issuers, the tasks' names, the `who` of rules, the endpoints, or of whether a token is needed.
     pub auth_epoch: u64,
@@ -301,6 +304,7 @@ impl Snapshot {
         let forwarding = forwarding(&settings, &documents, before.as_deref());
         let (merged, merge_warnings) = merge(&settings, &prepared, &catalog, before.as_deref());
         let snapshot = Self {
+            audited: Arc::new(Audited::new(&settings, &catalog)),
             settings,
             prepared,
             catalog: Arc::new(catalog),
@@ -357,6 +361,7 @@ impl Snapshot {
             addresses: self.addresses.clone(),
             tls: self.tls.clone(),
             meters: self.meters.clone(),
+            audited: self.audited.clone(),
             auth_epoch: self.auth_epoch,
             settings_epoch: self.settings_epoch,
             succession: self.succession.clone(),
