@@ -399,12 +399,12 @@ fn value_control_behind_tab(block: &[u8; 16]) -> Option<usize> {
     block.iter().position(|byte| is_value_control(*byte))
 }
 
-/// The first colon at or after `from`.
+/// The first colon, if it does not stand within the last few bytes.
 #[inline(always)]
-pub(super) fn colon(bytes: &[u8], from: usize) -> Option<usize> {
-    let mut at = from;
-    while let Some(eight) = bytes.get(at..).and_then(<[u8]>::first_chunk::<8>) {
-        let colon = u64::from_le_bytes(*eight) ^ (LOW * b':' as u64);
+pub(super) fn colon(bytes: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    for word in bytes.as_chunks::<8>().0 {
+        let colon = u64::from_le_bytes(*word) ^ (LOW * b':' as u64);
         let stops = colon.wrapping_sub(LOW) & !colon & (LOW * 0x80);
         // The lowest bit is always right.
         if stops != 0 {
@@ -412,8 +412,7 @@ pub(super) fn colon(bytes: &[u8], from: usize) -> Option<usize> {
         }
         at += 8;
     }
-    let rest = bytes.get(at..)?;
-    rest.iter().position(|byte| *byte == b':').map(|found| at + found)
+    None
 }
 
 /// The first colon or control at or after `from`.
