@@ -16,6 +16,8 @@ enum Part {
 
 struct Row {
     name: &'static str,
+    /// How its line begins.
+    line: &'static str,
     key: Key,
     /// Which bits tell a capital letter from a small one, in `key`.
     case: Key,
@@ -37,6 +39,7 @@ macro_rules! known {
         const KNOWN: &[(Known, Row)] = &[$(
             (Known::$variant, Row {
                 name: $name,
+                line: concat!($name, ": "),
                 key: key($name.as_bytes()),
                 case: case(key($name.as_bytes())),
                 part: Part::$part,
@@ -105,6 +108,12 @@ impl Known {
     #[must_use]
     pub fn name(self) -> &'static str {
         KNOWN[self as usize].1.name
+    }
+
+    /// The name in lower case, with what stands between it and a value.
+    #[inline]
+    pub(super) fn line(self) -> &'static str {
+        KNOWN[self as usize].1.line
     }
 
     /// Whether the field is another from one request to the next, most times.
@@ -335,6 +344,21 @@ pub(super) fn value_end(bytes: &[u8], from: usize) -> Option<usize> {
         at += 8;
     }
     value_end_far(bytes, at)
+}
+
+/// Whether `text` may be written as a field value.
+#[inline]
+pub(super) fn is_value(text: &[u8]) -> bool {
+    // Most are short, and are looked at without a branch for each word; a tab is looked at again.
+    if let Some(last) = text.last_chunk::<8>()
+        && text.len() <= 64
+    {
+        let words = text.as_chunks::<8>().0.iter().chain(std::iter::once(last));
+        if words.fold(0, |controls, word| controls | control_bits(u64::from_le_bytes(*word))) == 0 {
+            return true;
+        }
+    }
+    value_end(text, 0).is_none()
 }
 
 /// As `value_end`.
