@@ -23,6 +23,7 @@ use crate::policy::table::Table;
 use crate::record::meter::Meters;
 use crate::session::owner::{endpoint_hash, name_hash};
 use crate::tls::config::Materials;
+use crate::upstream::exchange::opening;
 use crate::upstream::state::ServerState;
 
 use super::audited::Audited;
@@ -97,6 +98,8 @@ pub struct PreparedEndpoint {
 pub struct PreparedServer {
     /// The `Host` field of each instance; none for a command.
     pub hosts: Vec<String>,
+    /// How the head of a usual message to each instance begins.
+    pub openings: Vec<Vec<u8>>,
     /// Its name's [`name_hash`]: what outlives a restart calls it by this.
     pub digest: u64,
     /// Whom what it is shown depends on.
@@ -244,6 +247,7 @@ impl Prepared {
         let servers: Vec<PreparedServer> = servers
             .map(|server| PreparedServer {
                 hosts: server.instances().iter().map(InstanceSettings::authority).collect(),
+                openings: server.instances().iter().map(|it| opening(&it.authority(), &it.path)).collect(),
                 digest: name_hash(&server.name),
                 shows: server.shows(),
                 instances: instance_digests(server),
