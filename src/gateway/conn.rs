@@ -1,6 +1,6 @@
 //! One connection of a client: its bytes in, its bytes out, and what others may do to it from outside.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -17,6 +17,7 @@ use crate::http::body::{self as chunks, BodyDecoder};
 use crate::http::head::{Framing, Progress, RequestHead};
 use crate::http::reply;
 use crate::identity::cache::Place;
+use crate::session::owner::{self, SealingKey, SessionFault, SessionSeal};
 use crate::tls::stream::Stream;
 use crate::uring::buffer::Buffer;
 use crate::uring::socket::Peek;
@@ -48,6 +49,30 @@ pub(super) struct Conn {
     pub(super) token_place: Cell<Place>,
     /// Where the last request led.
     pub(super) led: Led,
+    /// The session id of the last request that had one.
+    pub(super) opened: Unsealed,
+}
+
+/// A session id that was opened, and what it says: the same bytes say the same again, and are not deciphered again.
+#[derive(Default)]
+pub(super) struct Unsealed(RefCell<Option<(Box<[u8]>, SessionSeal)>>);
+
+impl Unsealed {
+    /// What an id says, to whoever may use it.
+    ///
+    /// # Errors
+    /// As [`owner::open`].
+    pub(super) fn open(&self, keys: &[SealingKey], id: &[u8]) -> Result<SessionSeal, SessionFault> {
+        let mut known = self.0.borrow_mut();
+        if let Some((bytes, seal)) = &*known
+            && **bytes == *id
+        {
+            return Ok(seal.clone());
+        }
+        let seal = owner::open(keys, id)?;
+        *known = Some((id.into(), seal.clone()));
+        Ok(seal)
+    }
 }
 
 /// Where a request of this Host and path led under a snapshot: those of one connection are nearly all alike.
@@ -122,6 +147,7 @@ impl Conn {
             origin: None,
             token_place: Cell::new(Place::NOWHERE),
             led: Led::default(),
+            opened: Unsealed::default(),
         }
     }
 
