@@ -1,6 +1,6 @@
 //! One connection of a client: its bytes in, its bytes out, and what others may do to it from outside.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -12,11 +12,9 @@ use crate::base::limits::{
 };
 use crate::base::time::Moment;
 use crate::config::Limits;
-use crate::config::snapshot::Route;
 use crate::http::body::{self as chunks, BodyDecoder};
 use crate::http::head::{Framing, Progress, RequestHead};
 use crate::http::reply;
-use crate::identity::cache::Place;
 use crate::session::owner::{self, SealingKey, SessionFault, SessionSeal};
 use crate::tls::stream::Stream;
 use crate::uring::buffer::Buffer;
@@ -45,10 +43,6 @@ pub(super) struct Conn {
     pub(super) early: bool,
     /// The page that the answer is for, where a page asks: one on the list.
     pub(super) origin: Option<Box<[u8]>>,
-    /// Where the last request's token is remembered.
-    pub(super) token_place: Cell<Place>,
-    /// Where the last request led.
-    pub(super) led: Led,
     /// The session id of the last request that had one.
     pub(super) opened: Unsealed,
 }
@@ -72,32 +66,6 @@ impl Unsealed {
         let seal = owner::open(keys, id)?;
         *known = Some((id.into(), seal.clone()));
         Ok(seal)
-    }
-}
-
-/// Where a request of this Host and path led under a snapshot: those of one connection are nearly all alike.
-#[derive(Default)]
-pub(super) struct Led {
-    route: Option<(u64, Route)>,
-    /// The Host, and how long it is; behind it the path.
-    named: (usize, Vec<u8>),
-}
-
-impl Led {
-    /// Where it led under the snapshot with this turn, if this was asked last.
-    pub(super) fn again(&self, turn: u64, host: &[u8], path: &[u8]) -> Option<Route> {
-        let (of, route) = self.route?;
-        let (known_host, known_path) = self.named.1.split_at_checked(self.named.0)?;
-        (of == turn && known_host == host && known_path == path).then_some(route)
-    }
-
-    /// It leads there.
-    pub(super) fn note(&mut self, turn: u64, host: &[u8], path: &[u8], route: Route) {
-        let (length, named) = &mut self.named;
-        named.clear();
-        named.extend_from_slice(host);
-        named.extend_from_slice(path);
-        (*length, self.route) = (host.len(), Some((turn, route)));
     }
 }
 
@@ -145,8 +113,6 @@ impl Conn {
             gone: false,
             early: false,
             origin: None,
-            token_place: Cell::new(Place::NOWHERE),
-            led: Led::default(),
             opened: Unsealed::default(),
         }
     }
