@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 
 use crate::base::ids::ShardId;
@@ -409,7 +409,7 @@ impl Conn {
     pub(super) async fn send_buffer(&mut self, shard: &Shard, out: Buffer) -> bool {
         let until = shard.timers.now().mono.plus_ms(self.limits.write_stall_ms_max);
         let _guard = shard.timers.deadline(&self.slot.socket, until);
-        let (sent, _) = self.stream.send(out).await;
+        let (sent, _) = pin!(self.stream.send(out)).await;
         self.gone |= sent.is_err();
         !self.gone
     }

@@ -474,7 +474,7 @@ pub(super) fn faulted(kind: Kind, fault: UpstreamFault) -> Refusal {
 pub(super) fn end(shard: &Shard, flight: &Flight, ended: Ended) {
     let now = shard.timers.now();
     let total = now.mono.since(flight.began.mono);
-    meter::ended(shard, flight, &ended, total);
+    meter::ended(shard, flight, &ended, now.mono);
     traced::ended(shard, flight, &ended);
     let Some(seq) = flight.seq else { return };
     let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);

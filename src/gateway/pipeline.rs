@@ -156,7 +156,7 @@ async fn post(shard: &Shard, conn: &mut Conn, kept: &mut Option<Body>, mut asked
     traced::begin(shard, conn, conn.body_bytes(body), &mut flight, &read.call);
     let result = match judged(shard, conn, body, &mut flight, read, session).await {
         Ok(Due::Call(recorded, restored)) => {
-            let result = forward::serve(shard, conn, body, &mut flight, &recorded, restored).await;
+            let result = forward::serve(shard, conn, body, &mut flight, &recorded, restored.as_ref()).await;
             shard.unbox(recorded.into_call());
             result
         }

@@ -42,7 +42,9 @@ use super::mail::{Cancel, Letter};
 use super::sessions::{self, Sessions};
 use super::shown::Cards;
 use super::spans::SpanWriter;
+use super::stream::Tools;
 use super::tally::Count;
+use super::watch::{Begun, Waits};
 
 /// What a connection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,12 +67,26 @@ pub(super) struct Slot {
     pub(super) waker: RefCell<Option<Waker>>,
     /// Ends the exchange it waits for.
     pub(super) abort: Rc<Abort>,
+    /// Since when it waits.
+    pub(super) begun: Cell<Begun>,
+    /// It is one of those that are looked at.
+    pub(super) listed: Cell<bool>,
     /// It has carried a request.
     pub(super) asked: Cell<bool>,
     /// Where its last request's token is remembered.
     pub(super) token_place: Cell<TokenPlace>,
     /// It came here for the request that is being served, which is served here whatever else is true.
     pub(super) handed: Cell<bool>,
+}
+
+impl Slot {
+    /// Its task is woken by this.
+    pub(super) fn remember(&self, waker: &Waker) {
+        let mut known = self.waker.borrow_mut();
+        if !known.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            *known = Some(waker.clone());
+        }
+    }
 }
 
 /// Everything a connection's task may use.
@@ -91,6 +107,10 @@ pub(super) struct Shard {
     pub(super) spans: Option<SpanWriter>,
     /// Its own time, on its way to the plane.
     pub(super) own: RefCell<OwnTimes>,
+    /// What relayed streams work with, while none does.
+    pub(super) tools: RefCell<Vec<Tools>>,
+    /// The head of an answer, while it is written.
+    pub(super) head: Cell<Vec<u8>>,
     reader: RefCell<Reader>,
     answers: RefCell<AnswerScan>,
     tokens: RefCell<Tokens>,
@@ -107,6 +127,8 @@ pub(super) struct Shard {
     pub(super) sessions: RefCell<Sessions>,
     /// Servers are being told of sessions that expired.
     pub(super) expiring: Cell<bool>,
+    /// Connections that wait, and have not done so for long.
+    pub(super) waits: Waits,
     /// Cancellations that were read and not looked at yet.
     cancels: RefCell<Vec<Arc<Cancel>>>,
     /// What servers are shown. Not to be held across an await.
@@ -241,6 +263,8 @@ impl Shard {
             dice: Dice::new(dice),
             spans: control.spans.take_writer(id),
             own: RefCell::default(),
+            tools: RefCell::default(),
+            head: Cell::default(),
             reader: RefCell::new(Reader::new(seed)),
             answers: RefCell::new(AnswerScan::new(seed)),
             tokens: RefCell::new(Tokens {
@@ -257,6 +281,7 @@ impl Shard {
             connections: RefCell::new(Slab::new()),
             sessions: RefCell::new(Sessions::default()),
             expiring: Cell::new(false),
+            waits: Waits::default(),
             cancels: RefCell::default(),
             cards: RefCell::default(),
             minds_callers: Cell::new(minds_callers),
