@@ -42,6 +42,7 @@ use crate::uring::ring;
 
 use super::answer::{Media, media, retire};
 use super::beside::Beside;
+use super::conn::Unsealed;
 use super::exchange::{self, Lanes, USER_AGENT, Wish, sent};
 use super::flight::Flight;
 use super::mail::Letter;
@@ -241,8 +242,14 @@ pub(super) fn hang_up(shard: &Shard, live: &Live) {
 impl Shard {
     /// Opens a session id for the caller that presents it at an endpoint. Every way in which it is not theirs is an
     /// error, and one that has ended is too.
-    pub(super) fn open_session(&self, id: &[u8], caller: &Rc<Caller>, digest: u64) -> Result<Rc<Live>, SessionFault> {
-        let session = owner::open(&self.sealing, id)?.owned_by(&caller.owner, digest)?;
+    pub(super) fn open_session(
+        &self,
+        opened: &Unsealed,
+        id: &[u8],
+        caller: &Rc<Caller>,
+        digest: u64,
+    ) -> Result<Rc<Live>, SessionFault> {
+        let session = opened.open(&self.sealing, id)?.owned_by(&caller.owner, digest)?;
         self.read_letters();
         let now_s = self.timers.last().unix_s();
         let known = self.sessions.borrow_mut().get(&session.nonce16);
