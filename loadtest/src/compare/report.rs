@@ -378,7 +378,9 @@ mod tests {
     use super::*;
 
     fn sample(cpu: f64) -> Sample {
-        Sample { serving_us: cpu, whole_us: cpu * 1.25, ..Sample::default() }
+        let mut sample = Sample::default();
+        (sample.serving_us, sample.whole_us) = (cpu, cpu * 1.25);
+        sample
     }
 
     fn point(own: Vec<Sample>, base: Vec<Sample>) -> Point {

@@ -260,11 +260,13 @@ impl Crew<'_> {
 
     fn shape(&self, port: u16, path: &str, tool: String, token: Option<String>) -> Shape {
         let trusting = self.trust.map(Trust::client);
+        // A body with a progress token has no room for the longer name.
+        let tenth = (self.scene != Scene::Events).then(|| gateway::CONDITIONAL_TOOL.to_owned());
         Shape {
             target: Target { trusting, ..Target::local(port, path) },
             era: Era::Modern,
             tool,
-            tenth: Some(gateway::CONDITIONAL_TOOL.to_owned()),
+            tenth,
             token,
             body_bytes: BODY_BYTES,
             events: if self.scene == Scene::Events { EVENTS } else { 0 },
