@@ -186,7 +186,7 @@ pub(crate) struct Compare {
     /// The core of load and canned server.
     #[arg(long, value_name = "CORE", default_value_t = 1)]
     pub(crate) load_core: usize,
-    /// Where to write all figures as JSON.
+    /// Where to write all figures as JSON; beside it, with the ending `svg`, goes a picture.
     #[arg(long, value_name = "FILE", default_value = "target/compare.json")]
     pub(crate) out: PathBuf,
     /// End with exit code 1 where a goal is not held, too.

@@ -4,6 +4,7 @@
 mod haproxy;
 mod install;
 mod nginx;
+mod plot;
 mod report;
 mod sample;
 pub(crate) mod scene;
@@ -14,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use clap::ValueEnum as _;
 
 use crate::cli::Compare;
@@ -66,6 +67,9 @@ fn compare(options: &Compare, stop: &AtomicBool, folder: &Folder) -> anyhow::Res
     report.finish();
     println!("{report}");
     rig::write_figures(&options.out, &format!("{:#}\n", report.json()))?;
+    let picture = options.out.with_extension("svg");
+    std::fs::write(&picture, report.svg()).with_context(|| format!("cannot write {}", picture.display()))?;
+    println!("As a picture: {}", picture.display());
     Ok(report)
 }
 

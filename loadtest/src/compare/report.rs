@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::cli::Compare;
 use crate::rig::environment;
 
+use super::plot;
 use super::sample::{Sample, Spread};
 use super::scene::{BODY_BYTES, Load, Pair, Scene, Share, Who};
 
@@ -93,6 +94,24 @@ impl Report {
     pub(super) fn json(&self) -> Value {
         let points: Vec<Value> = self.points.iter().map(Point::json).collect();
         json!({ "environment": self.environment, "settings": self.settings, "points": points, "notes": self.notes })
+    }
+
+    /// What was measured, drawn.
+    pub(super) fn svg(&self) -> String {
+        let text = |key: &str| self.environment[key].as_str().unwrap_or("-").to_owned();
+        let settings = &self.settings;
+        let below = format!(
+            "Medians, least and most of {} turns of {} s; {}; commit {}; {} cores, {}; {}, {}.",
+            settings["repetitions"],
+            settings["seconds"],
+            text("date").split('T').next().unwrap_or_default(),
+            text("commit"),
+            self.environment["cores"],
+            text("cpu"),
+            text("nginx"),
+            text("haproxy"),
+        );
+        plot::draw(&self.points, &below)
     }
 
     fn row(&mut self, scene: Scene, load: Load, who: Who) -> &mut Row {
@@ -258,11 +277,11 @@ impl Point {
             let figure = ratio(*pair, own, base);
             out.push(Judged { what: pair.to_string(), figure, goal: self.scene.goal(self.load, *pair) });
         }
-        let own = self.rows.iter().filter(|row| row.who.is_own());
+        let goal = self.scene.system_calls(self.load);
+        let own = self.rows.iter().filter(|row| row.who.is_own() && goal.is_some());
         for (row, each) in own.filter_map(|row| Some((row, row.system_calls?))) {
             let what = format!("{}, system calls of a call", row.who.name());
-            let figure = Spread::of(vec![each]);
-            out.push(Judged { what, figure, goal: self.scene.system_calls(self.load) });
+            out.push(Judged { what, figure: Spread::of(vec![each]), goal });
         }
         out
     }
