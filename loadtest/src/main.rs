@@ -17,6 +17,7 @@ mod reply;
 mod rig;
 mod traffic;
 mod upstream;
+mod wire;
 
 use std::process::ExitCode;
 use std::sync::Arc;
