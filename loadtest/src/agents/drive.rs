@@ -23,6 +23,8 @@ use super::wire::{Endpoint, Wire};
 
 /// Nobody sleeps longer, so that timeouts and the wish to stop are seen.
 const TICK: Duration = Duration::from_millis(50);
+/// Chance may draw none at all.
+const PAUSE_MIN: Duration = Duration::from_micros(1);
 /// Whoever wants to stop does not want to wait.
 const FAREWELL_CUT: Duration = Duration::from_secs(2);
 const READ_BYTES: usize = 32 << 10;
@@ -125,9 +127,9 @@ impl<'a> Drive<'a> {
         let labels = plan.mix.iter().map(|operation| tally.label(&operation.label)).collect();
         let others = Others {
             open: [tally.label("server/discover"), tally.label("initialize")],
-            initialized: tally.label("notifications/initialized"),
-            close: tally.label("DELETE session"),
-            stream: [tally.label("subscriptions/listen"), tally.label("GET stream")],
+            initialized: tally.follower("notifications/initialized"),
+            close: tally.follower("DELETE session"),
+            stream: [tally.follower("subscriptions/listen"), tally.follower("GET stream")],
         };
         let start = Instant::now();
         let mut fleet = Self {
@@ -172,10 +174,8 @@ impl<'a> Drive<'a> {
             if now >= self.closes && !self.draining {
                 self.drain(now);
             }
-            let busy = || self.agents.iter().any(|agent| agent.flight.is_some());
-            if self.draining && (now > self.closes + self.farewell() || !busy()) {
-                self.tally.roll(now - self.start, self.gauges());
-                return Ok(());
+            if self.draining && (now > self.closes + self.farewell() || self.is_done()) {
+                return Ok(self.settle(now));
             }
             self.poll.wait(self.patience(now, look), &mut keys)?;
             for key in &keys {
@@ -184,6 +184,12 @@ impl<'a> Drive<'a> {
                 if key % 2 == 0 { self.serve(agent, &mut piece) } else { self.hear(agent, &mut piece) }
             }
         }
+    }
+
+    /// Whether all that was due has had its answer.
+    fn is_done(&self) -> bool {
+        let waits = self.due.peek().is_some_and(|Reverse((due, _))| *due < self.closes);
+        !waits && self.agents.iter().all(|agent| agent.flight.is_none())
     }
 
     /// What needs to be seen now and then, not at once.
@@ -222,7 +228,8 @@ impl<'a> Drive<'a> {
 
     fn patience(&self, now: Instant, look: Instant) -> Duration {
         let until = match self.due.peek() {
-            Some(Reverse((due, _))) if !self.draining => look.min(*due).min(self.closes),
+            Some(Reverse((due, _))) if *due < self.closes => look.min(*due),
+            _ if !self.draining => look.min(self.closes),
             _ => look,
         };
         until.saturating_duration_since(now)
@@ -231,7 +238,7 @@ impl<'a> Drive<'a> {
     /// Begins what is due, of agents that are free.
     fn dispatch(&mut self, now: Instant) {
         while let Some(Reverse((due, key))) = self.due.peek().copied() {
-            if due > now || due >= self.closes || self.draining {
+            if due > now || due >= self.closes {
                 return;
             }
             self.due.pop();
@@ -244,7 +251,7 @@ impl<'a> Drive<'a> {
     }
 
     fn begin(&mut self, key: usize, due: Instant) {
-        let pause = if self.plan.steady { self.plan.think } else { self.draw.pause(self.plan.think) };
+        let pause = self.pause();
         let agent = &mut self.agents[key];
         agent.next = due + pause;
         if agent.open {
@@ -398,7 +405,7 @@ impl<'a> Drive<'a> {
     /// Nothing is under way: waits for what is due next, or ends its session.
     fn rest(&mut self, key: usize, now: Instant) {
         let agent = &mut self.agents[key];
-        let over = agent.left == 0 || self.draining;
+        let over = agent.left == 0 || (self.draining && agent.next >= self.closes);
         if agent.open && over {
             if agent.session.is_some() {
                 agent.open = false;
@@ -426,8 +433,9 @@ impl<'a> Drive<'a> {
         let waited = late.then(|| now - flight.due);
         self.tally.wrong(label, words, waited, self.measured(flight.due));
         // Where nobody listens, nobody can be told that a session ends.
-        if self.agents[key].left == 0 || self.draining {
-            self.agents[key].forget();
+        let agent = &mut self.agents[key];
+        if agent.left == 0 || (self.draining && agent.next >= self.closes) {
+            agent.forget();
         }
         self.rest(key, now);
     }
@@ -507,30 +515,42 @@ impl<'a> Drive<'a> {
         }
     }
 
-    /// The end of the window: what was due and could not be sent is counted, and sessions are ended.
+    /// The end of the window: who has nothing left to do ends its session. What was due and still waits for its agent
+    /// goes on.
     fn drain(&mut self, now: Instant) {
         self.draining = true;
+        self.tally.roll(now - self.start, self.gauges());
         self.tally.window = self.closes.saturating_duration_since(self.opens);
         for key in 0..self.agents.len() {
-            self.count_unsent(key, now);
             if self.agents[key].flight.is_none() {
                 self.rest(key, now);
             }
         }
     }
 
-    fn count_unsent(&mut self, key: usize, now: Instant) {
-        let busy = self.agents[key].flight.is_some();
-        let mut next = self.agents[key].next;
-        while busy && next < self.closes {
-            if self.measured(next) {
-                // What it would have been is not settled; most of the mix stands for it.
-                let likely = self.plan.mix.iter().zip(&self.labels).max_by_key(|(operation, _)| operation.weight);
-                let label = likely.map_or(0, |(_, label)| *label);
-                self.tally.unsent(label, now.saturating_duration_since(next));
+    /// The very end: what has no answer yet, and what could not even be sent.
+    fn settle(&mut self, now: Instant) {
+        // What it would have been is not settled; most of the mix stands for it.
+        let likely = self.plan.mix.iter().zip(&self.labels).max_by_key(|(operation, _)| operation.weight);
+        let likely = likely.map_or(0, |(_, label)| *label);
+        for key in 0..self.agents.len() {
+            if let Some(flight) = self.agents[key].flight.take() {
+                let (label, waited) = (self.label(key, flight.step), now.saturating_duration_since(flight.due));
+                let measured = self.measured(flight.due);
+                self.tally.wrong(label, "no answer before the end", Some(waited), measured);
             }
-            next += if self.plan.steady { self.plan.think } else { self.draw.pause(self.plan.think) };
+            let mut next = self.agents[key].next;
+            while next < self.closes {
+                if self.measured(next) {
+                    self.tally.unsent(likely, now.saturating_duration_since(next));
+                }
+                next += self.pause();
+            }
         }
+    }
+
+    fn pause(&mut self) -> Duration {
+        if self.plan.steady { self.plan.think } else { self.draw.pause(self.plan.think).max(PAUSE_MIN) }
     }
 
     fn label(&self, key: usize, step: Step) -> usize {
@@ -596,4 +616,147 @@ fn draws(plan: &Plan, era: Era) -> Vec<(u64, usize)> {
             (sum, at)
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::thread;
+
+    use super::super::options::Fleet;
+    use super::*;
+    use crate::cli::Upstream;
+    use crate::upstream::Server;
+
+    /// A canned server in this process, until it is stopped.
+    struct Canned {
+        port: u16,
+        stop: Arc<AtomicBool>,
+        thread: Option<thread::JoinHandle<()>>,
+    }
+
+    impl Canned {
+        fn start(lie_every: u64, streams: bool) -> Self {
+            let options = Upstream {
+                address: [127, 0, 0, 1].into(),
+                port: 0,
+                servers: 1,
+                tools: 3,
+                answer_bytes: 600,
+                events: 0,
+                ledger: None,
+                lie_every,
+                streams,
+                core: None,
+                until_stdin_ends: false,
+            };
+            let stop = Arc::new(AtomicBool::new(false));
+            let ended = Arc::clone(&stop);
+            let (tell, hear) = std::sync::mpsc::channel();
+            let thread = thread::spawn(move || {
+                let mut server = Server::bind(&options).expect("a free port");
+                tell.send(server.ports().expect("ports")[0]).expect("somebody listens");
+                server.run(&ended).expect("it serves");
+            });
+            Self { port: hear.recv().expect("a port"), stop, thread: Some(thread) }
+        }
+
+        fn end(&mut self) {
+            self.stop.store(true, Ordering::Relaxed);
+            if let Some(thread) = self.thread.take() {
+                thread.join().expect("it ends");
+            }
+        }
+    }
+
+    impl Drop for Canned {
+        fn drop(&mut self) {
+            self.end();
+        }
+    }
+
+    fn fleet(port: u16) -> Fleet {
+        Fleet {
+            url: Some(format!("http://127.0.0.1:{port}/mcp")),
+            agents: Some(20),
+            rate: Some(400.0),
+            seconds: Some(1.0),
+            warmup: Some(0.2),
+            legacy: Some("50%".to_owned()),
+            streams: Some("50%".to_owned()),
+            calls: Some(4),
+            mix: ["tools/call=8", "tools/list=1", "ping=1"].map(str::to_owned).to_vec(),
+            ..Fleet::default()
+        }
+    }
+
+    fn run(fleet: &Fleet) -> Outcome {
+        let plan = fleet.settle().expect("a plan");
+        let url = plan.url.clone().expect("a URL");
+        let endpoint = Endpoint::parse(&url).expect("a URL");
+        let tokens = Tokens::start(plan.tokens.clone(), plan.identities, &url).expect("no tokens");
+        drive(&plan, &endpoint, &tokens, &mut Progress::new(true), &AtomicBool::new(false)).expect("it runs")
+    }
+
+    #[test]
+    fn both_eras_with_sessions_and_streams() {
+        let server = Canned::start(0, true);
+        let Outcome { tally, cut, .. } = run(&fleet(server.port));
+        assert_eq!((tally.kinds.len(), tally.outside, cut), (0, 0, false), "{:?}", tally.kinds);
+        let right = |name: &str| tally.select(Some(name)).right;
+        for name in ["tools/call", "tools/list", "ping", "initialize", "server/discover", "notifications/initialized"] {
+            assert!(right(name) > 0, "{name}");
+        }
+        assert!(right("DELETE") > 0 && right("GET") > 0 && right("subscriptions/listen") > 0);
+        // 400 a second on a schedule of chance; what follows an answer does not count.
+        let all = tally.select(None);
+        assert!((250..600).contains(&all.kept) && all.kept < all.right, "{} of {}", all.kept, all.right);
+        assert!(tally.bins.iter().any(|bin| bin.gauges.sessions > 0 && bin.gauges.streams > 0));
+    }
+
+    #[test]
+    fn wrong_answers_are_seen() {
+        let server = Canned::start(10, true);
+        let Outcome { tally, .. } = run(&fleet(server.port));
+        let kinds: Vec<&str> = tally.kinds.keys().map(String::as_str).collect();
+        assert_eq!(kinds, ["tools/call echo: an answer without what it has to contain"]);
+        let share = tally.select(Some("tools/call")).error_share().expect("calls");
+        assert!((0.05..0.2).contains(&share), "{share}");
+    }
+
+    #[test]
+    fn a_server_without_streams_is_not_asked_again() {
+        let server = Canned::start(0, false);
+        let Outcome { tally, .. } = run(&fleet(server.port));
+        assert_eq!((tally.without_streams, tally.kinds.len()), ([true, true], 0), "{:?}", tally.kinds);
+    }
+
+    #[test]
+    fn a_server_that_goes_away_is_counted() {
+        let mut server = Canned::start(0, true);
+        let options = Fleet { seconds: Some(2.0), ..fleet(server.port) };
+        let running = thread::spawn(move || run(&options));
+        thread::sleep(Duration::from_millis(900));
+        server.end();
+        let Outcome { tally, .. } = running.join().expect("it runs to its end");
+        let all = tally.select(None);
+        assert!(all.right > 0 && all.wrong > 100, "{} and {}", all.right, all.wrong);
+        assert!(tally.kinds.keys().any(|kind| kind.contains("refused")), "{:?}", tally.kinds);
+        // The schedule went on: about as many as were asked for came to an end, right or wrong.
+        assert!(all.kept + all.wrong > 400, "{} and {}", all.kept, all.wrong);
+    }
+
+    #[test]
+    fn a_server_that_stalls_is_seen_by_all_that_were_due() {
+        // Takes connections, and never answers.
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        let options = Fleet { timeout_ms: Some(300), streams: Some("0".to_owned()), steady: true, ..fleet(port) };
+        let Outcome { tally, .. } = run(&options);
+        let all = tally.select(None);
+        assert_eq!(all.right, 0);
+        // Twenty agents wait for 300 ms each time, but 400 a second were due in the window of a second.
+        assert!((360..=440).contains(&all.wrong) && all.unsent > 0, "{} of which {}", all.wrong, all.unsent);
+        assert!(all.quantile(1.0) > Duration::from_millis(600), "{:?}", all.quantile(1.0));
+    }
 }

@@ -159,7 +159,7 @@ impl<'a> Report<'a> {
             "all": figures(&tally.select(None), tally.window),
             "methods": methods,
             "errors": tally.kinds,
-            "errors_in_warmup": tally.early,
+            "errors_outside": tally.outside,
             "streams": { "events": tally.stream_events, "ended": tally.streams_ended },
             "tokens": { "refreshed": self.refreshed.count, "failures": self.refreshed.failures },
             "own_lag_us": { "p99": lag(tally).as_nanos() as f64 / 1e3 },
@@ -205,8 +205,8 @@ fn notes(plan: &Plan, outcome: &Outcome, refreshed: &Refreshed) -> Vec<String> {
             words(lag(tally))
         ));
     }
-    if tally.early > 0 {
-        notes.push(format!("{} errors in the warm-up, which count nowhere", tally.early));
+    if tally.outside > 0 {
+        notes.push(format!("{} errors before or after the time measured, which count nowhere", tally.outside));
     }
     for (era, missing) in ["2026-07-28", "2025-11-25"].into_iter().zip(tally.without_streams) {
         if missing {

@@ -122,10 +122,10 @@ impl fmt::Display for Objective {
     }
 }
 
-/// Right answers a second.
+/// Right answers a second, to requests on schedule.
 pub(super) fn rate(counts: &Counts, window: Duration) -> f64 {
     let seconds = window.as_secs_f64();
-    if seconds > 0.0 { counts.right as f64 / seconds } else { 0.0 }
+    if seconds > 0.0 { counts.kept as f64 / seconds } else { 0.0 }
 }
 
 /// A share of one as people read it.
@@ -190,7 +190,7 @@ mod tests {
         tally.wrong(at, "no answer", Some(Duration::from_secs(2)), true);
         tally.window = Duration::from_secs(10);
         let held = |text: &str| Objective::parse(text).expect(text).judge(&tally).held;
-        assert!(held("p50=51ms") && !held("p50=40ms"));
+        assert!(held("p50=52ms") && !held("p50=40ms"));
         assert!(held("errors=1%") && !held("errors=0.5%"));
         assert!(held("rate=10") && !held("rate=11"));
         assert!(held("tools/call:p50=60ms") && held("tools/call echo:errors=1%"));

@@ -22,19 +22,18 @@ pub(super) fn page(report: &Report<'_>) -> String {
     body.push_str(&objectives(report));
     body.push_str(&section(
         "Requests over time",
-        &legend(&[("c1", "right answers"), ("c3", "errors"), ("c5", "asked for")]),
+        &legend(&[("c1", "right answers"), ("c3", "errors"), ("c5 dashed", "asked for")]),
         &requests(report),
     ));
     body.push_str(&section(
         "How long they took",
         &legend(&[("c1", "p50"), ("c2", "p99"), ("c4", "slowest"), ("c5 mark", "tokens refreshed")]),
-        &times(report),
+        &format!("{}{TIMES_NOTE}", times(report)),
     ));
-    body.push_str("<p class=\"note\">From the moment a request was due, by when its answer came. Logarithmic.</p>");
     body.push_str(&section(
         "How many took how long",
         &legend(&[("c1", "from when they were due"), ("c2", "from when they were sent")]),
-        &curve(&all),
+        &format!("{}{CURVE_NOTE}", curve(&all)),
     ));
     body.push_str("<p class=\"note\">Where the two part, agents waited for an answer while their next request was already due.</p>");
     body.push_str(&section(
@@ -96,11 +95,11 @@ fn tiles(report: &Report<'_>, all: &Counts) -> String {
             all.error_share().map_or_else(|| "–".to_owned(), percent),
             format!("errors: {} of {}", all.wrong, all.wrong + all.right),
         ),
-        (time(0.5), "half of all, at most".to_owned()),
-        (time(0.99), "99 of 100, at most".to_owned()),
+        (time(0.5), "p50: half took no longer".to_owned()),
+        (time(0.99), "p99: 99 of 100 took no longer".to_owned()),
         (time(1.0), "the slowest".to_owned()),
-        (most(|bin| bin.gauges.sessions).to_string(), "sessions at once, at most".to_owned()),
-        (most(|bin| bin.gauges.streams).to_string(), "event streams at once, at most".to_owned()),
+        (most(|bin| bin.gauges.sessions).to_string(), "sessions at once, most".to_owned()),
+        (most(|bin| bin.gauges.streams).to_string(), "event streams at once, most".to_owned()),
         (report.refreshed.count.to_string(), "tokens refreshed".to_owned()),
     ];
     let tiles: String = tiles
@@ -299,7 +298,7 @@ fn settings(report: &Report<'_>) -> String {
         .mix
         .iter()
         .map(|operation| {
-            format!("{} {}", operation.label, percent(f64::from(operation.weight) / f64::from(all.max(1))))
+            format!("{} {:.1}%", operation.label, 100.0 * f64::from(operation.weight) / f64::from(all.max(1)))
         })
         .collect();
     let pauses = if plan.steady { "each as long as the others" } else { "exponentially distributed" };
@@ -339,7 +338,7 @@ fn settings(report: &Report<'_>) -> String {
                 tally.stream_events, tally.streams_ended
             ),
         ),
-        ("Warm-up", format!("{}, with {} errors", words(plan.warmup), tally.early)),
+        ("Warm-up", format!("{}; {} errors before and after the time measured", words(plan.warmup), tally.outside)),
         ("Given up after", words(plan.timeout)),
         (
             "The load's own lateness",
@@ -381,6 +380,10 @@ fn text(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
+const TIMES_NOTE: &str =
+    "<p class=\"note\">From the moment a request was due, by when its answer came. The scale is logarithmic.</p>";
+const CURVE_NOTE: &str =
+    "<p class=\"note\">Where the two part, agents waited for an answer while their next request was already due.</p>";
 const STYLE: &str = "
 :root{--ground:#f6f7f9;--card:#fff;--ink:#1b2330;--soft:#5c6675;--line:#dfe3e9;--shade:#eceff4;--c1:#2563c9;--c2:#c96a12;--c3:#c62f3d;--c4:#8a94a3;--c5:#1b2330;--good:#13713f;--good-ground:#dcf3e5;--bad:#a51d2d;--bad-ground:#fbe1e3}
 @media(prefers-color-scheme:dark){:root{--ground:#12161d;--card:#1a202a;--ink:#e6eaf0;--soft:#9aa5b4;--line:#2c3542;--shade:#212935;--c1:#6ea4f8;--c2:#f0a04b;--c3:#f2707b;--c4:#7d8898;--c5:#e6eaf0;--good:#7fdca6;--good-ground:#173626;--bad:#ff9aa3;--bad-ground:#43191e}}
@@ -401,6 +404,7 @@ h1{font-size:26px;line-height:1.2;margin:0}h2{font-size:16px;margin:0 0 6px}
 section{padding:14px 16px;margin:16px 0 0}
 .legend{display:flex;flex-wrap:wrap;gap:4px 18px;margin:0 0 4px;color:var(--soft);font-size:13px}
 .legend i{display:inline-block;width:16px;height:3px;border-radius:2px;margin-right:6px;vertical-align:middle;background:var(--c)}
+.legend i.dashed{height:0;border-top:2px dashed var(--c);background:none}
 .legend i.mark{width:2px;height:12px;opacity:.35}
 .plot{overflow-x:auto}svg{display:block;width:100%;min-width:560px;height:auto}
 .c1{--c:var(--c1)}.c2{--c:var(--c2)}.c3{--c:var(--c3)}.c4{--c:var(--c4)}.c5{--c:var(--c5)}

@@ -14,11 +14,11 @@ const OTHERS: &str = "others";
 /// Everything that was counted.
 #[derive(Debug)]
 pub(super) struct Tally {
-    labels: Vec<(String, Counts)>,
+    labels: Vec<Label>,
     /// Errors in the window, by kind.
     pub(super) kinds: BTreeMap<String, u64>,
-    /// Errors before the window.
-    pub(super) early: u64,
+    /// Errors before and after the window.
+    pub(super) outside: u64,
     /// How long was measured.
     pub(super) window: Duration,
     /// How late requests left that were due and had nobody but us to wait for.
@@ -36,11 +36,21 @@ pub(super) struct Tally {
     pub(super) without_streams: [bool; 2],
 }
 
-/// Of one kind of request.
+#[derive(Debug)]
+struct Label {
+    name: String,
+    /// Such requests are on no schedule, but follow the answer to another one.
+    follows: bool,
+    counts: Counts,
+}
+
+/// Of one kind of request, or several.
 #[derive(Clone, Debug)]
 pub(super) struct Counts {
     pub(super) right: u64,
     pub(super) wrong: u64,
+    /// Right answers to requests on schedule.
+    pub(super) kept: u64,
     /// Those of the wrong ones that were due and could not be sent before the end.
     pub(super) unsent: u64,
     /// Right answers, and requests that never had one, from the moment they were due.
@@ -81,7 +91,7 @@ impl Tally {
         Self {
             labels: Vec::new(),
             kinds: BTreeMap::new(),
-            early: 0,
+            outside: 0,
             window: Duration::ZERO,
             lag: histogram(3),
             bins: Vec::new(),
@@ -94,22 +104,35 @@ impl Tally {
         }
     }
 
-    /// Where requests of this kind are counted.
+    /// Where requests of this kind are counted, which are on schedule.
     pub(super) fn label(&mut self, name: &str) -> usize {
-        self.labels.iter().position(|(known, _)| known == name).unwrap_or_else(|| {
-            self.labels.push((name.to_owned(), Counts::new()));
+        self.known(name, false)
+    }
+
+    /// The same for those that follow the answer to another one.
+    pub(super) fn follower(&mut self, name: &str) -> usize {
+        self.known(name, true)
+    }
+
+    fn known(&mut self, name: &str, follows: bool) -> usize {
+        self.labels.iter().position(|known| known.name == name).unwrap_or_else(|| {
+            self.labels.push(Label { name: name.to_owned(), follows, counts: Counts::new() });
             self.labels.len() - 1
         })
     }
 
     /// A right answer: how long after its request was due, and after it was sent; and whether that is in the window.
     pub(super) fn right(&mut self, label: usize, latency: Duration, service: Duration, measured: bool) {
-        for current in [&mut self.now, &mut self.recent] {
-            current.right += 1;
-            current.latency.saturating_record(nanos(latency));
+        let Some(Label { follows, counts, .. }) = self.labels.get_mut(label) else { return };
+        if !*follows {
+            for current in [&mut self.now, &mut self.recent] {
+                current.right += 1;
+                current.latency.saturating_record(nanos(latency));
+            }
         }
-        if let (Some((_, counts)), true) = (self.labels.get_mut(label), measured) {
+        if measured {
             counts.right += 1;
+            counts.kept += u64::from(!*follows);
             counts.latency.saturating_record(nanos(latency));
             counts.service.saturating_record(nanos(service));
         }
@@ -123,9 +146,9 @@ impl Tally {
                 current.latency.saturating_record(nanos(waited));
             }
         }
-        let Some((name, counts)) = self.labels.get_mut(label) else { return };
+        let Some(Label { name, counts, .. }) = self.labels.get_mut(label) else { return };
         if !measured {
-            self.early += 1;
+            self.outside += 1;
             return;
         }
         counts.wrong += 1;
@@ -137,10 +160,10 @@ impl Tally {
         *self.kinds.entry(if room { kind } else { OTHERS.to_owned() }).or_default() += 1;
     }
 
-    /// Was due, and could not be sent before the end, since its agent still waited for an answer.
+    /// Was due, and was never sent, since its agent still waited for an answer.
     pub(super) fn unsent(&mut self, label: usize, waited: Duration) {
         self.wrong(label, "not sent before the end", Some(waited), true);
-        if let Some((_, counts)) = self.labels.get_mut(label) {
+        if let Some(Label { counts, .. }) = self.labels.get_mut(label) {
             counts.unsent += 1;
         }
     }
@@ -159,22 +182,27 @@ impl Tally {
 
     /// Those kinds that something was counted of.
     pub(super) fn labels(&self) -> impl Iterator<Item = (&str, &Counts)> {
-        let counted = self.labels.iter().filter(|(_, counts)| counts.right + counts.wrong > 0);
-        counted.map(|(name, counts)| (&**name, counts))
+        self.counted().map(|label| (&*label.name, &label.counts))
     }
 
-    /// All together, or those of a label or method.
+    fn counted(&self) -> impl Iterator<Item = &Label> {
+        self.labels.iter().filter(|label| label.counts.right + label.counts.wrong > 0)
+    }
+
+    /// Those of a label or method; or all, with the times of those on schedule.
     pub(super) fn select(&self, of: Option<&str>) -> Counts {
         let mut all = Counts::new();
-        for (name, counts) in self.labels() {
-            let chosen = of.is_none_or(|of| name == of || name.split(' ').next() == Some(of));
-            if chosen {
+        for Label { name, follows, counts } in self.counted() {
+            if of.is_none_or(|of| name == of || name.split(' ').next() == Some(of)) {
                 all.right += counts.right;
                 all.wrong += counts.wrong;
+                all.kept += if of.is_some() { counts.right } else { counts.kept };
                 all.unsent += counts.unsent;
-                // Equal bounds: adding cannot fail.
-                let _ = all.latency.add(&counts.latency);
-                let _ = all.service.add(&counts.service);
+                if of.is_some() || !follows {
+                    // Equal bounds: adding cannot fail.
+                    let _ = all.latency.add(&counts.latency);
+                    let _ = all.service.add(&counts.service);
+                }
             }
         }
         all
@@ -183,7 +211,7 @@ impl Tally {
 
 impl Counts {
     fn new() -> Self {
-        Self { right: 0, wrong: 0, unsent: 0, latency: histogram(3), service: histogram(3) }
+        Self { right: 0, wrong: 0, kept: 0, unsent: 0, latency: histogram(3), service: histogram(3) }
     }
 
     pub(super) fn quantile(&self, at: f64) -> Duration {
@@ -254,11 +282,18 @@ mod tests {
         tally.right(echo, MS, MS, false);
         tally.wrong(echo, "early", None, false);
         tally.right(echo, 3 * MS, MS, true);
+        let close = tally.follower("DELETE session");
+        tally.right(close, Duration::from_secs(9), MS, true);
         tally.wrong(list, "late", None, true);
         tally.unsent(echo, Duration::from_secs(1));
         let all = tally.select(None);
-        assert_eq!((all.right, all.wrong, all.unsent, tally.early), (1, 2, 1, 1));
-        assert_eq!((all.latency.len(), all.service.len()), (2, 1), "a quick error is no quick answer");
+        assert_eq!((all.right, all.wrong, all.unsent, tally.outside), (2, 2, 1, 1));
+        assert_eq!((all.kept, tally.select(Some("DELETE")).kept), (1, 1));
+        assert_eq!(
+            (all.latency.len(), all.service.len()),
+            (2, 1),
+            "a quick error is no quick answer, and what follows is on no schedule"
+        );
         assert_eq!(tally.select(Some("tools/call")).wrong, 1);
         assert_eq!(tally.select(Some("tools")).right, 0);
         assert_eq!(tally.select(Some("tools/list")).error_share(), Some(1.0));
