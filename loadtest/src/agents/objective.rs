@@ -130,7 +130,8 @@ pub(super) fn rate(counts: &Counts, window: Duration) -> f64 {
 
 /// A share of one as people read it.
 pub(super) fn percent(share: f64) -> String {
-    let text = format!("{:.3}", share * 100.0);
+    let percent = share * 100.0;
+    let text = if percent < 1.0 { format!("{percent:.3}") } else { format!("{percent:.1}") };
     format!("{}%", text.trim_end_matches('0').trim_end_matches('.'))
 }
 

@@ -295,8 +295,10 @@ impl Fleet {
     }
 
     fn source(&self, file: &File) -> anyhow::Result<Source> {
-        let token_url = self.token_url.as_ref().or(file.token_url.as_ref());
-        let command = self.token_command.as_ref().or(file.token_command.as_ref());
+        // A flag goes before the file, whichever of them it is.
+        let flag = self.token.is_some() || self.token_command.is_some() || self.token_url.is_some();
+        let token_url = self.token_url.as_ref().or(file.token_url.as_ref().filter(|_| !flag));
+        let command = self.token_command.as_ref().or(file.token_command.as_ref().filter(|_| !flag));
         match (&self.token, command, token_url) {
             (Some(token), None, None) => Ok(Source::Fixed(token.clone())),
             (None, Some(command), None) => Ok(Source::Command(command.clone())),

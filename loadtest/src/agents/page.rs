@@ -35,7 +35,6 @@ pub(super) fn page(report: &Report<'_>) -> String {
         &legend(&[("c1", "from when they were due"), ("c2", "from when they were sent")]),
         &format!("{}{CURVE_NOTE}", curve(&all)),
     ));
-    body.push_str("<p class=\"note\">Where the two part, agents waited for an answer while their next request was already due.</p>");
     body.push_str(&section(
         "Agents",
         &legend(&[("c1", "sessions"), ("c2", "event streams"), ("c3", "waiting for an answer")]),
@@ -385,8 +384,8 @@ const TIMES_NOTE: &str =
 const CURVE_NOTE: &str =
     "<p class=\"note\">Where the two part, agents waited for an answer while their next request was already due.</p>";
 const STYLE: &str = "
-:root{--ground:#f6f7f9;--card:#fff;--ink:#1b2330;--soft:#5c6675;--line:#dfe3e9;--shade:#eceff4;--c1:#2563c9;--c2:#c96a12;--c3:#c62f3d;--c4:#8a94a3;--c5:#1b2330;--good:#13713f;--good-ground:#dcf3e5;--bad:#a51d2d;--bad-ground:#fbe1e3}
-@media(prefers-color-scheme:dark){:root{--ground:#12161d;--card:#1a202a;--ink:#e6eaf0;--soft:#9aa5b4;--line:#2c3542;--shade:#212935;--c1:#6ea4f8;--c2:#f0a04b;--c3:#f2707b;--c4:#7d8898;--c5:#e6eaf0;--good:#7fdca6;--good-ground:#173626;--bad:#ff9aa3;--bad-ground:#43191e}}
+:root{--ground:#f6f7f9;--card:#fff;--ink:#1b2330;--soft:#5c6675;--line:#dfe3e9;--shade:#eceff4;--c1:#2563c9;--c2:#c96a12;--c3:#c62f3d;--c4:#8a94a3;--c5:#1b2330;--good:#13713f;--good-ground:#dcf3e5;--bad:#a51d2d;--bad-ground:#fbe1e3;--warn:#7a4a06;--warn-ground:#fdf0d8}
+@media(prefers-color-scheme:dark){:root{--ground:#12161d;--card:#1a202a;--ink:#e6eaf0;--soft:#9aa5b4;--line:#2c3542;--shade:#212935;--c1:#6ea4f8;--c2:#f0a04b;--c3:#f2707b;--c4:#7d8898;--c5:#e6eaf0;--good:#7fdca6;--good-ground:#173626;--bad:#ff9aa3;--bad-ground:#43191e;--warn:#f3c27a;--warn-ground:#3a2b12}}
 *{box-sizing:border-box}
 body{margin:0;background:var(--ground);color:var(--ink);font:15px/1.5 system-ui,-apple-system,'Segoe UI',Roboto,sans-serif;font-variant-numeric:tabular-nums}
 main{max-width:1000px;margin:0 auto;padding:28px 20px 48px}
@@ -397,7 +396,7 @@ h1{font-size:26px;line-height:1.2;margin:0}h2{font-size:16px;margin:0 0 6px}
 .held{color:var(--good);background:var(--good-ground)}.missed{color:var(--bad);background:var(--bad-ground)}
 .pill{padding:1px 9px;border-radius:9px;font-size:13px;font-weight:600}
 .note{color:var(--soft);font-size:13.5px;margin:8px 2px}
-.warning{background:var(--bad-ground);color:var(--bad);border-radius:8px;padding:8px 14px;margin:12px 0 0}
+.warning{background:var(--warn-ground);color:var(--warn);border-radius:8px;padding:8px 14px;margin:12px 0 0}
 .tiles{display:grid;grid-template-columns:repeat(4,1fr);gap:12px;margin:16px 0 0}
 .tile,section{background:var(--card);border:1px solid var(--line);border-radius:10px}
 .tile{padding:12px 14px}.tile b{display:block;font-size:21px;line-height:1.3}.tile span{color:var(--soft);font-size:13px}
@@ -420,3 +419,67 @@ th:first-child,td:first-child{text-align:left;padding-left:2px;white-space:norma
 @media(max-width:640px){.tiles{grid-template-columns:repeat(2,1fr)}}
 @media print{body{background:#fff}section,.tile{break-inside:avoid}}
 ";
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::super::drive::Outcome;
+    use super::super::options::Fleet;
+    use super::super::tally::{Gauges, Tally};
+    use super::*;
+
+    /// A report on a run of four seconds, whose server says something odd.
+    fn made(right: u64, words: &str) -> String {
+        let fleet = Fleet { url: Some("http://127.0.0.1:1/<mcp>".to_owned()), ..Fleet::default() };
+        let plan = fleet.settle().expect("a plan");
+        let mut tally = Tally::new(Duration::from_secs(1));
+        let (echo, close) = (tally.label("tools/call echo"), tally.follower("DELETE session"));
+        for second in 1..=4 {
+            for number in 1..=right {
+                tally.right(echo, Duration::from_millis(number), Duration::from_millis(1), true);
+            }
+            tally.right(close, Duration::from_millis(3), Duration::from_millis(3), true);
+            tally.roll(Duration::from_secs(second), Gauges { in_flight: 1, sessions: 7, streams: 3 });
+        }
+        if !words.is_empty() {
+            tally.wrong(echo, words, None, true);
+        }
+        tally.window = Duration::from_secs(4);
+        let outcome = Outcome { tally, start: Instant::now(), cut: false };
+        page(&Report::new(&plan, "http://127.0.0.1:1/<mcp>", &outcome, super::super::Refreshed::default()))
+    }
+
+    #[test]
+    fn a_page_stands_alone_and_says_what_was() {
+        let page = made(100, "");
+        for word in ["Every objective held", "100.0/s", "tools/call echo", "DELETE session", "Every", "2026-07-28"] {
+            assert!(page.contains(word), "{word}");
+        }
+        // Four plots, and nothing that is fetched or run.
+        assert_eq!(page.matches("<svg").count(), 4);
+        for word in ["<script", "src=", "href=", "@import", "url("] {
+            assert!(!page.contains(word), "{word}");
+        }
+        for tag in ["section", "svg", "table", "div", "p", "header", "main"] {
+            let (opened, closed) = (format!("<{tag}>"), format!("</{tag}>"));
+            let opened = page.matches(&opened).count() + page.matches(&format!("<{tag} ")).count();
+            assert_eq!(opened, page.matches(&closed).count(), "{tag}");
+        }
+        assert!(!page.contains("NaN") && !page.contains("inf"), "a figure that is none");
+    }
+
+    #[test]
+    fn what_a_server_says_is_no_markup() {
+        let page = made(1, "error 1: <script>alert('x')</script>\u{7}");
+        assert!(!page.contains("<script") && page.contains("&lt;script&gt;alert(&#39;x&#39;)"));
+        assert!(!page.contains("/<mcp>") && !page.contains('\u{7}'));
+        assert!(page.contains("1 objective missed"));
+    }
+
+    #[test]
+    fn a_run_without_answers_has_a_page() {
+        let page = made(0, "no answer");
+        assert!(page.contains("–") && !page.contains("NaN") && page.matches("<svg").count() == 4);
+    }
+}
