@@ -175,7 +175,8 @@ impl<'a> Drive<'a> {
                 self.drain(now);
             }
             if self.draining && (now > self.closes + self.farewell() || self.is_done()) {
-                return Ok(self.settle(now));
+                self.settle(now);
+                return Ok(());
             }
             self.poll.wait(self.patience(now, look), &mut keys)?;
             for key in &keys {
@@ -242,7 +243,7 @@ impl<'a> Drive<'a> {
                 return;
             }
             self.due.pop();
-            if self.agents[key].idle_since <= due {
+            if self.agents[key].idle_since <= due && self.measured(due) {
                 let late = u64::try_from((Instant::now() - due).as_nanos()).unwrap_or(u64::MAX);
                 self.tally.lag.saturating_record(late);
             }

@@ -51,7 +51,7 @@ struct Report<'a> {
     notes: Vec<String>,
 }
 
-/// `loadtest fleet`. Whether every objective held.
+/// `loadtest fleet`. Whether it ran to its end and every objective held.
 pub(crate) fn command(options: &Fleet, stop: &AtomicBool) -> anyhow::Result<bool> {
     let mut plan = options.settle()?;
     let demo = if options.demo { Some(Demo::start(options, &plan)?) } else { None };
@@ -78,7 +78,7 @@ pub(crate) fn command(options: &Fleet, stop: &AtomicBool) -> anyhow::Result<bool
     println!("{}", report.summary());
     rig::write_figures(&plan.out, &format!("{:#}\n", report.json()))?;
     rig::write_figures(&plan.report, &page::page(&report))?;
-    Ok(report.verdicts.iter().all(|verdict| verdict.held))
+    Ok(!outcome.cut && report.verdicts.iter().all(|verdict| verdict.held))
 }
 
 /// Requests a second on schedule.

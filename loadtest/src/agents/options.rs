@@ -384,6 +384,14 @@ mod tests {
     }
 
     #[test]
+    fn the_example_is_one() {
+        let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fleet.yaml");
+        let plan = Fleet { config: Some(file), ..Fleet::default() }.settle().expect("a plan");
+        assert_eq!((plan.agents, plan.think, plan.mix.len()), (200, Duration::from_millis(500), 4));
+        assert_eq!((plan.objectives.len(), plan.identities), (4, 4));
+    }
+
+    #[test]
     fn a_mix_in_the_file() {
         let yaml = "url: http://x/
 mix:
