@@ -40,6 +40,9 @@ pub(crate) enum Verb {
     Reload(Reload),
     /// What rules cost a call: one, 100, 10,000, a condition, limits.
     Rules(Rules),
+    /// Whether a call costs more where there are 10 and 100 times the rules, tools, servers and sessions, or many idle
+    /// streams.
+    Grows(Grows),
     /// What telemetry and credentials cost a call: metrics and 1 % traces, a fixed bearer, told claims, exchanged tokens.
     Extras(Extras),
     /// Be a fleet of agents for a while: sessions, pauses, event streams, tokens that expire. On a schedule that waits for no
@@ -372,6 +375,15 @@ pub(crate) struct Reload {
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Rules {
+    #[command(flatten)]
+    pub(crate) turns: Turns,
+    #[command(flatten)]
+    pub(crate) stand: Stand,
+}
+
+#[derive(Clone, Debug, Args)]
+#[command(mut_arg("connections", |connections| connections.default_values(["64"])))]
+pub(crate) struct Grows {
     #[command(flatten)]
     pub(crate) turns: Turns,
     #[command(flatten)]

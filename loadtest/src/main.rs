@@ -60,6 +60,7 @@ fn run(cli: Cli) -> anyhow::Result<bool> {
         Verb::Merged(merged) => fleet::merged::command(&merged, &stop),
         Verb::Reload(reload) => fleet::reload::command(&reload, &stop),
         Verb::Rules(rules) => fleet::rules::command(&rules, &stop),
+        Verb::Grows(grows) => fleet::grows::command(&grows, &stop),
         Verb::Extras(extras) => fleet::extras::command(&extras, &stop),
         Verb::Fleet(fleet) => agents::command(&fleet, &stop),
         Verb::Builds(builds) => fleet::builds::command(&builds, &stop),

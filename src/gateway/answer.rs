@@ -28,6 +28,9 @@ pub(super) enum Media {
 
 pub(super) fn media(answer: &Answer) -> Media {
     let field = answer.field(Known::ContentType).unwrap_or_default();
+    if field == b"application/json" {
+        return Media::Json;
+    }
     let essence = field.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
     if essence.eq_ignore_ascii_case(b"application/json") {
         Media::Json

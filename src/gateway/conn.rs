@@ -1,7 +1,8 @@
 //! One connection of a client: its bytes in, its bytes out, and what others may do to it from outside.
 
+use std::cell::Cell;
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 
 use crate::base::ids::ShardId;
@@ -11,9 +12,11 @@ use crate::base::limits::{
 };
 use crate::base::time::Moment;
 use crate::config::Limits;
+use crate::config::snapshot::Route;
 use crate::http::body::{self as chunks, BodyDecoder};
 use crate::http::head::{Framing, Progress, RequestHead};
 use crate::http::reply;
+use crate::identity::cache::Place;
 use crate::tls::stream::Stream;
 use crate::uring::buffer::Buffer;
 use crate::uring::socket::Peek;
@@ -41,6 +44,36 @@ pub(super) struct Conn {
     pub(super) early: bool,
     /// The page that the answer is for, where a page asks: one on the list.
     pub(super) origin: Option<Box<[u8]>>,
+    /// Where the last request's token is remembered.
+    pub(super) token_place: Cell<Place>,
+    /// Where the last request led.
+    pub(super) led: Led,
+}
+
+/// Where a request of this Host and path led under a snapshot: those of one connection are nearly all alike.
+#[derive(Default)]
+pub(super) struct Led {
+    route: Option<(u64, Route)>,
+    /// The Host, and how long it is; behind it the path.
+    named: (usize, Vec<u8>),
+}
+
+impl Led {
+    /// Where it led under the snapshot with this turn, if this was asked last.
+    pub(super) fn again(&self, turn: u64, host: &[u8], path: &[u8]) -> Option<Route> {
+        let (of, route) = self.route?;
+        let (known_host, known_path) = self.named.1.split_at_checked(self.named.0)?;
+        (of == turn && known_host == host && known_path == path).then_some(route)
+    }
+
+    /// It leads there.
+    pub(super) fn note(&mut self, turn: u64, host: &[u8], path: &[u8], route: Route) {
+        let (length, named) = &mut self.named;
+        named.clear();
+        named.extend_from_slice(host);
+        named.extend_from_slice(path);
+        (*length, self.route) = (host.len(), Some((turn, route)));
+    }
 }
 
 /// What came of waiting for a request.
@@ -77,7 +110,19 @@ impl Conn {
         input: Option<Buffer>,
         watch: Option<Readable>,
     ) -> Self {
-        Self { stream, slot, limits, head: RequestHead::new(), input, watch, gone: false, early: false, origin: None }
+        Self {
+            stream,
+            slot,
+            limits,
+            head: RequestHead::new(),
+            input,
+            watch,
+            gone: false,
+            early: false,
+            origin: None,
+            token_place: Cell::new(Place::NOWHERE),
+            led: Led::default(),
+        }
     }
 
     /// The way to the shard where this request's session is at home; `None` where that is this one, or the request has
@@ -97,10 +142,12 @@ impl Conn {
     }
 
     /// What has arrived: the head starts at its first byte.
+    #[inline]
     pub(super) fn bytes(&self) -> &[u8] {
         self.input.as_deref().unwrap_or_default()
     }
 
+    #[inline]
     pub(super) fn body_bytes<'a>(&'a self, body: &'a Body) -> &'a [u8] {
         match body {
             Body::Inline { start, end } => &self.bytes()[*start..*end],
@@ -177,6 +224,20 @@ impl Conn {
                 Ok(Arrival::Closed)
             }
         }
+    }
+
+    /// The body, where all of it has come with the head; `None` where it has not, or is none that is taken as it is.
+    pub(super) fn body_at_hand(&self) -> Option<Body> {
+        let start = self.head.end;
+        let end = match self.head.framing {
+            Framing::None | Framing::UntilClose => start,
+            Framing::Length(length) => {
+                let length = usize::try_from(length).ok().filter(|length| *length <= self.limits.body_bytes_max)?;
+                start.checked_add(length)?
+            }
+            Framing::Chunked => return None,
+        };
+        (end <= self.bytes().len()).then_some(Body::Inline { start, end })
     }
 
     /// Reads the body whole.
@@ -356,7 +417,7 @@ impl Conn {
     pub(super) async fn send_buffer(&mut self, shard: &Shard, out: Buffer) -> bool {
         let until = shard.timers.now().mono.plus_ms(self.limits.write_stall_ms_max);
         let _guard = shard.timers.deadline(&self.slot.socket, until);
-        let (sent, _) = self.stream.send(out).await;
+        let (sent, _) = pin!(self.stream.send(out)).await;
         self.gone |= sent.is_err();
         !self.gone
     }

@@ -130,6 +130,11 @@ impl<'a> Eyes<'a> {
 pub(super) fn said(shard: &Shard, eyes: &Eyes<'_>, data: &[u8]) -> Said {
     let mut reader = shard.reader();
     let Ok(envelope) = reader.read(data) else { return Said::Invalid };
+    weighed(shard, eyes, envelope, data)
+}
+
+/// The same of one that was read.
+pub(super) fn weighed(shard: &Shard, eyes: &Eyes<'_>, envelope: &Envelope, data: &[u8]) -> Said {
     let name = envelope.method_name(data).unwrap_or_default();
     let Some(method) = methods::find(name, eyes.revision, Sender::Server) else { return Said::Drop };
     if envelope.shape == Shape::Request {

@@ -42,7 +42,7 @@ pub(super) async fn serve(
     if method == Method::Get && conn.head.version == Version::Http10 {
         // Its end would look like any cut.
         let refusal = Refusal::from(Kind::MethodNotAllowed).to(Era::Legacy, None);
-        return Err(Refusal { allow: Some("POST, DELETE"), ..refusal });
+        return Err(refusal.allowing("POST, DELETE"));
     }
     let promised = sse::promised(shard, conn, &snapshot, &caller, endpoint)?;
     let session = match &promised {
@@ -190,7 +190,7 @@ fn session_of(
     let legacy = |kind: Kind| Refusal::from(kind).to(Era::Legacy, None);
     let bytes = conn.bytes();
     let Some(id) = conn.head.get(bytes, Known::McpSessionId) else {
-        return Err(Refusal { allow: Some("POST"), ..legacy(Kind::MethodNotAllowed) });
+        return Err(legacy(Kind::MethodNotAllowed).allowing("POST"));
     };
     let version = conn.head.get(bytes, Known::McpProtocolVersion);
     if version.is_some_and(|version| Revision::parse(version).is_none_or(Revision::is_modern)) {

@@ -362,6 +362,13 @@ pub(super) fn digest(flight: &Flight) -> u64 {
     flight.snapshot.prepared.servers[flight.server.index()].digest
 }
 
+/// The server's session that a message goes to, where that is known and nothing has to be done before.
+pub(super) fn known(shard: &Shard, flight: &Flight, live: &Live, next: Do) -> Option<Rc<Upstream>> {
+    let Do::Send { epoch } = next else { return None };
+    let upstream = live.upstream(digest(flight)).filter(|upstream| upstream.epoch == epoch)?;
+    (!exchange::is_stranded(shard, &flight.snapshot, flight.server, &upstream)).then_some(upstream)
+}
+
 /// Does what a message's way asks for until it is to be sent; gives the server's session that it goes to.
 pub(super) async fn reach(
     shard: &Shard,
@@ -374,12 +381,9 @@ pub(super) async fn reach(
     let (mut next, mut lead) = (first, 0);
     loop {
         let came = match next {
-            Do::Send { epoch } => match live.upstream(server).filter(|upstream| upstream.epoch == epoch) {
-                Some(upstream) if exchange::is_stranded(shard, &flight.snapshot, flight.server, &upstream) => {
-                    In::Forgotten
-                }
+            Do::Send { .. } => match known(shard, flight, live, next) {
                 Some(upstream) => return Ok(upstream),
-                // Another call of this shard has learned of a newer one meanwhile.
+                // It is stranded, or another call of this shard has learned of a newer one meanwhile.
                 None => In::Forgotten,
             },
             Do::Refuse(fault) => return Err(fault),

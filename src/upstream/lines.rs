@@ -67,6 +67,7 @@ impl Road {
             // Whoever asked the bridge has asked the breaker.
             health: None,
             may: None,
+            looks_again: false,
         }
     }
 

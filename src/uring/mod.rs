@@ -14,6 +14,7 @@ pub mod cpu;
 pub mod mapped;
 pub mod ring;
 pub mod socket;
+pub mod spin;
 pub mod wait;
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ use crate::base::limits::{KEEPALIVE_IDLE_MS, KEEPALIVE_PROBE_MS, KEEPALIVE_PROBE
 use crate::base::time::Moment;
 use crate::uring::buffer::Buffer;
 use crate::uring::ring::take_turns;
+use crate::uring::spin;
 use crate::uring::wait::Timers;
 
 /// How to listen.
@@ -568,6 +569,7 @@ struct InFlight<'a>(&'a Inner);
 
 impl InFlight<'_> {
     fn landed(self) {
+        spin::landed();
         mem::forget(self);
     }
 }
