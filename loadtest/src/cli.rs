@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::compare::scene::{Rival, Scene};
+use crate::agents::Fleet;
 use crate::floods::Part;
 use crate::traffic::Era;
 
@@ -45,6 +46,9 @@ pub(crate) enum Verb {
     Grows(Grows),
     /// What telemetry and credentials cost a call: metrics and 1 % traces, a fixed bearer, told claims, exchanged tokens.
     Extras(Extras),
+    /// Be a fleet of agents for a while: sessions, pauses, event streams, tokens that expire. On a schedule that waits for no
+    /// answer; with a report as HTML, and an exit code that says whether the objectives held.
+    Fleet(Box<Fleet>),
     /// CPU time of a call through two builds of the gateway with one configuration, in turn.
     Builds(Builds),
 }
