@@ -497,6 +497,7 @@ impl Feed {
             unseen: None,
             instance: 0,
             seated: Cell::new(false),
+            cleared: Cell::new(None),
             epoch: part.upstream.get(),
             session: Some(self.session.clone()),
             profile: None,

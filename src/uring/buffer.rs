@@ -235,6 +235,30 @@ impl Buffer {
         }
     }
 
+    /// Leaves `n` bytes of room in front of what an empty buffer is filled with.
+    pub fn leave_front(&mut self, n: usize) {
+        let n = n.min(self.capacity());
+        self.bytes.clear();
+        self.bytes.resize(n, 0);
+        self.start = n;
+    }
+
+    /// Puts `front` in front of the filled part, in the place of what was consumed; says whether there was room.
+    #[must_use = "there may be no room"]
+    pub fn prepend(&mut self, front: &[u8]) -> bool {
+        let Some(start) = self.start.checked_sub(front.len()) else { return false };
+        let Some(room) = self.bytes.get_mut(start..self.start) else { return false };
+        room.copy_from_slice(front);
+        self.start = start;
+        true
+    }
+
+    /// Bytes that fit behind the filled part without anything being moved.
+    #[must_use]
+    pub fn room_behind(&self) -> usize {
+        self.tail()
+    }
+
     /// Drops everything behind the first `len` bytes.
     pub fn truncate(&mut self, len: usize) {
         self.bytes.truncate(self.start.saturating_add(len));
