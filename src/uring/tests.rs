@@ -346,6 +346,38 @@ fn a_deadline_taken_back_or_moved_does_not_fire() {
     });
 }
 
+/// One after the other, earlier or later than the one before; and several at once.
+#[test]
+fn deadlines_of_one_socket_do_not_mix() {
+    on_both(|| {
+        Box::pin(async {
+            let (timers, pool) = (timers(), pool());
+            for wait in [500, 20, 300, 60] {
+                let (client, _server) = one_pair(&timers).await;
+                // Where the wheel looks first, then, is not where the next one is due.
+                drop(timers.deadline(&client, after(40)));
+                let start = Instant::now();
+                let deadline = timers.deadline(&client, after(wait));
+                assert_eq!(client.recv(pool.get(1).unwrap()).await.0.unwrap(), 0);
+                assert!(deadline.fired());
+                took(start, wait);
+            }
+            let (client, _server) = one_pair(&timers).await;
+            let start = Instant::now();
+            let (far, near) = (timers.deadline(&client, after(5_000)), timers.deadline(&client, after(30)));
+            let (got, _) = client.recv_until(pool.get(1).unwrap(), &timers, after(10)).await;
+            assert_eq!(got.unwrap_err().kind(), io::ErrorKind::TimedOut);
+            took(start, 10);
+            assert!(!near.fired() && !client.is_shutdown());
+            assert_eq!(client.recv(pool.get(1).unwrap()).await.0.unwrap(), 0);
+            took(start, 30);
+            assert!(near.fired() && !far.fired());
+            assert!(near.disarm() && !far.disarm());
+            timers.stop();
+        })
+    });
+}
+
 #[test]
 fn stopping_a_listener_ends_its_accept() {
     on_both(|| {
@@ -469,6 +501,60 @@ fn peeking_tells_quiet_bytes_and_closed() {
             let (client, _server) = one_pair(&timers).await;
             client.shutdown();
             assert_eq!(client.peek_state(), Peek::Closed);
+        })
+    });
+}
+
+/// What was begun before anybody waited is the next receive, whatever room that brings; and nobody has to ask the kernel
+/// whether something came.
+#[test]
+fn a_receive_begun_ahead_is_the_next_one() {
+    on_both(|| {
+        Box::pin(async {
+            let (timers, pool) = (timers(), pool());
+            let (client, server) = one_pair(&timers).await;
+            assert!(client.spare_buffer().is_none());
+            client.recv_ahead(pool.get(16).unwrap());
+            assert_eq!(client.peek_state(), Peek::Quiet);
+            server.send(buffer(&pool, b"before")).await.0.unwrap();
+            sleep(ms(5)).await;
+            assert_eq!((client.peek_state(), client.peek_state()), (Peek::Bytes, Peek::Bytes));
+            let (got, held) = client.recv(pool.get(16).unwrap()).await;
+            assert_eq!((got.unwrap(), &held[..]), (6, &b"before"[..]));
+
+            // Waited for before it comes, and into less room than there is of it.
+            client.recv_ahead(client.spare_buffer().unwrap());
+            let (sender, bytes) = (server.clone(), buffer(&pool, b"0123456789"));
+            spawn(async move {
+                sleep(ms(5)).await;
+                sender.send(bytes).await.0.unwrap();
+            });
+            let (got, mut held) = client.recv(buffer(&pool, &[b'x'; 4_092])).await;
+            assert_eq!((got.unwrap(), &held[4_092..]), (4, &b"0123"[..]));
+            assert_eq!(client.recv(held).await.0.unwrap_err().kind(), io::ErrorKind::StorageFull);
+            assert_eq!(client.peek_state(), Peek::Bytes);
+            held = client.recv(pool.get(16).unwrap()).await.1;
+            assert_eq!(held[..], *b"456789");
+            held.clear();
+
+            client.recv_ahead(held);
+            drop(server);
+            sleep(ms(5)).await;
+            assert_eq!(client.peek_state(), Peek::Closed);
+            assert_eq!(client.recv(pool.get(16).unwrap()).await.0.unwrap(), 0);
+
+            // One that nobody waits for ends with its connection: shut down, or let go of.
+            for shut in [true, false] {
+                let (client, server) = one_pair(&timers).await;
+                client.recv_ahead(pool.get(16).unwrap());
+                if shut {
+                    client.shutdown();
+                    assert_eq!(client.peek_state(), Peek::Closed);
+                }
+                drop(client);
+                assert_eq!(receive(&server, &pool, 1).await, b"");
+            }
+            timers.stop();
         })
     });
 }
