@@ -1,6 +1,6 @@
 //! How the heads of one connection begin: lines that are the same in each are read once.
 
-use super::field::{Fields, Known, Marks};
+use super::field::{Field, Fields, Known, Marks};
 use crate::base::limits::{OPENING_BYTES_MAX, OPENING_MISSES_MAX};
 
 /// What the last head began with, and what that means: `T` is what its first line says. A head that begins with the same
@@ -49,9 +49,10 @@ impl<T: Copy + Default> Opening<T> {
         }
         let again = self.misses > 1 && !self.bytes.is_empty();
         let (mut kept, mut count) = (0, 0);
-        for field in fields.iter() {
+        let lines: &[Field] = fields;
+        for field in lines {
             // The last line stands before the empty one.
-            let next = fields.iter().nth(count + 1).map_or(end - 2, |next| next.name.start as usize);
+            let next = lines.get(count + 1).map_or(end - 2, |next| next.name.start as usize);
             let (line, last) = (bytes.get(kept..next), self.bytes.get(kept..next));
             let other = again && !line.zip(last).is_some_and(|(line, last)| same(line, last));
             if next > OPENING_BYTES_MAX || other || field.known.is_some_and(Known::is_of_one_message) {
