@@ -233,6 +233,8 @@ pub const PLANE_FAREWELL_MS_MAX: u64 = 10;
 pub const UPSTREAM_IDLE_MAX: usize = 512;
 /// So many of those, where each owner has connections of its own (credentials that are personal), per shard.
 pub const UPSTREAM_IDLE_KEYS_MAX: usize = 4_096;
+/// Places where a shard remembers which way requests of one Host and path go.
+pub const LED_KEPT: usize = 16;
 /// Boxes for calls that a shard keeps to use again.
 pub const CALLS_KEPT_MAX: usize = 256;
 /// Parsed heads of answers that a shard keeps to parse into again.

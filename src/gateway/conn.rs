@@ -1,6 +1,6 @@
 //! One connection of a client: its bytes in, its bytes out, and what others may do to it from outside.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -12,11 +12,10 @@ use crate::base::limits::{
 };
 use crate::base::time::Moment;
 use crate::config::Limits;
-use crate::config::snapshot::Route;
 use crate::http::body::{self as chunks, BodyDecoder};
 use crate::http::head::{Framing, Progress, RequestHead};
 use crate::http::reply;
-use crate::identity::cache::Place;
+use crate::session::owner::{self, SealingKey, SessionFault, SessionSeal};
 use crate::tls::stream::Stream;
 use crate::uring::buffer::Buffer;
 use crate::uring::socket::Peek;
@@ -44,35 +43,29 @@ pub(super) struct Conn {
     pub(super) early: bool,
     /// The page that the answer is for, where a page asks: one on the list.
     pub(super) origin: Option<Box<[u8]>>,
-    /// Where the last request's token is remembered.
-    pub(super) token_place: Cell<Place>,
-    /// Where the last request led.
-    pub(super) led: Led,
+    /// The session id of the last request that had one.
+    pub(super) opened: Unsealed,
 }
 
-/// Where a request of this Host and path led under a snapshot: those of one connection are nearly all alike.
+/// A session id that was opened, and what it says: the same bytes say the same again, and are not deciphered again.
 #[derive(Default)]
-pub(super) struct Led {
-    route: Option<(u64, Route)>,
-    /// The Host, and how long it is; behind it the path.
-    named: (usize, Vec<u8>),
-}
+pub(super) struct Unsealed(RefCell<Option<(Box<[u8]>, SessionSeal)>>);
 
-impl Led {
-    /// Where it led under the snapshot with this turn, if this was asked last.
-    pub(super) fn again(&self, turn: u64, host: &[u8], path: &[u8]) -> Option<Route> {
-        let (of, route) = self.route?;
-        let (known_host, known_path) = self.named.1.split_at_checked(self.named.0)?;
-        (of == turn && known_host == host && known_path == path).then_some(route)
-    }
-
-    /// It leads there.
-    pub(super) fn note(&mut self, turn: u64, host: &[u8], path: &[u8], route: Route) {
-        let (length, named) = &mut self.named;
-        named.clear();
-        named.extend_from_slice(host);
-        named.extend_from_slice(path);
-        (*length, self.route) = (host.len(), Some((turn, route)));
+impl Unsealed {
+    /// What an id says, to whoever may use it.
+    ///
+    /// # Errors
+    /// As [`owner::open`].
+    pub(super) fn open(&self, keys: &[SealingKey], id: &[u8]) -> Result<SessionSeal, SessionFault> {
+        let mut known = self.0.borrow_mut();
+        if let Some((bytes, seal)) = &*known
+            && **bytes == *id
+        {
+            return Ok(seal.clone());
+        }
+        let seal = owner::open(keys, id)?;
+        *known = Some((id.into(), seal.clone()));
+        Ok(seal)
     }
 }
 
@@ -120,8 +113,7 @@ impl Conn {
             gone: false,
             early: false,
             origin: None,
-            token_place: Cell::new(Place::NOWHERE),
-            led: Led::default(),
+            opened: Unsealed::default(),
         }
     }
 

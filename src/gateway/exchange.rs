@@ -17,6 +17,7 @@ use crate::mcp::revision::Revision;
 use crate::session::ledger::Upstream;
 use crate::session::tasks::active_mark;
 use crate::upstream::breaker::Terms;
+pub(super) use crate::upstream::exchange::USER_AGENT;
 use crate::upstream::exchange::{Abort, Answer, Composed, Lane};
 use crate::upstream::shown::Shown;
 use crate::upstream::state::InstanceState;
@@ -232,12 +233,14 @@ pub(super) fn shared_key(snapshot: &Held, server: ServerId, owner: &Owner, task:
 
 fn lane<'a>(snapshot: &'a Held, server: ServerId, place: usize, shown: Option<&'a Rc<Shown>>) -> Lane<'a> {
     let (settings, state) = (&snapshot.settings.servers[server.index()], &snapshot.states[server.index()]);
+    let prepared = &snapshot.prepared.servers[server.index()];
     Lane {
         state,
         instance: &state.instances[place],
         addresses: snapshot.addresses[server.index()].get(place).map_or(&[], |addresses| addresses),
-        host: snapshot.prepared.servers[server.index()].hosts.get(place).map_or(NO_HOST, String::as_str),
+        host: prepared.hosts.get(place).map_or(NO_HOST, String::as_str),
         path: settings.instances().get(place).map_or("/", |instance| &instance.path),
+        opening: prepared.openings.get(place).map_or(&[], Vec::as_slice),
         connect_ms: snapshot.settings.limits.connect_ms_max,
         tls: snapshot.tls.side(server, place),
         transport: snapshot.transport(server),
@@ -251,22 +254,20 @@ fn lane<'a>(snapshot: &'a Held, server: ServerId, place: usize, shown: Option<&'
 
 /// A program's `Host`.
 const NO_HOST: &str = "stdio";
-/// The gateway's name towards servers.
-pub(super) const USER_AGENT: &[u8] = concat!("portcullis/", env!("CARGO_PKG_VERSION")).as_bytes();
 
 /// Session and version, as the server knows them.
 pub(super) fn legacy_fields<'a>(
     flight: &'a Flight,
     upstream: Option<&'a Upstream>,
-    fields: &mut SmallVec<[(&'static str, &'a [u8]); 12]>,
+    fields: &mut SmallVec<[(Known, &'a [u8]); 12]>,
 ) {
     if let Some(upstream) = upstream.filter(|upstream| !upstream.id.is_empty()) {
-        fields.push((Known::McpSessionId.name(), &upstream.id));
+        fields.push((Known::McpSessionId, &upstream.id));
     }
     let initialize = flight.method.is_some_and(|method| method.verb == Verb::Initialize);
     // The header came with 2025-06-18; the handshake itself settles the version and carries none.
     let revision = upstream.map_or(flight.revision, |upstream| upstream.revision);
     if !initialize && revision >= Revision::R2025_06_18 {
-        fields.push((Known::McpProtocolVersion.name(), revision.as_str().as_bytes()));
+        fields.push((Known::McpProtocolVersion, revision.as_str().as_bytes()));
     }
 }

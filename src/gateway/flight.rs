@@ -405,7 +405,7 @@ pub(super) enum Next {
     /// Its request belongs to another shard, and goes there with it. Nothing of an answer has been sent.
     HandOver(ShardId),
     /// It reads a stream, whose head has been sent, with less at hand than a request needs.
-    Stream(Tap),
+    Stream(Box<Tap>),
 }
 
 /// A moment that does not come.

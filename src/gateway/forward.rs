@@ -28,7 +28,7 @@ use crate::uring::buffer::Buffer;
 
 use super::answer::{Media, accepted, media};
 use super::conn::{Body, Conn};
-use super::exchange::{self, Lanes, USER_AGENT, Wish, legacy_fields, watched};
+use super::exchange::{self, Lanes, Wish, legacy_fields, watched};
 use super::flight::{Ended, Flight, NEVER, Next, Renamed, end, failed};
 use super::modern::Opted;
 use super::question::Reply;
@@ -331,23 +331,23 @@ pub(super) fn compose(
         _ => {}
     }
     let context = traced::fields(shard, conn, flight);
-    let mut fields: SmallVec<[(&'static str, &[u8]); 12]> = SmallVec::new();
-    fields.push(("content-type", b"application/json"));
-    fields.push(("accept", b"application/json, text/event-stream"));
-    fields.push(("accept-encoding", b"identity"));
-    fields.push(("user-agent", USER_AGENT));
+    let mut fields: SmallVec<[(Known, &[u8]); 12]> = SmallVec::new();
     let mut params: SmallVec<[(&[u8], &[u8]); 4]> = SmallVec::new();
     match flight.era {
         Era::Modern => {
             for known in [Known::McpProtocolVersion, Known::McpMethod] {
-                fields.extend(head.get(bytes, known).map(|value| (known.name(), value)));
+                if let Some(value) = head.get(bytes, known) {
+                    fields.push((known, value));
+                }
             }
-            let name = head.get(bytes, Known::McpName);
-            let name = name.map(|name| if theirs_name.is_empty() { name } else { &*theirs_name });
-            fields.extend(name.map(|value| (Known::McpName.name(), value)));
+            if let Some(name) = head.get(bytes, Known::McpName) {
+                fields.push((Known::McpName, if theirs_name.is_empty() { name } else { &theirs_name }));
+            }
             // Some servers read `_` in a field's name as `-` (RFC 3875, 4.1.18): one that is not checked against the
             // body could pass for one that is.
-            params.extend(head.params(bytes).filter(|(name, _)| !name.contains(&b'_')));
+            for (name, value) in head.params(bytes).filter(|(name, _)| !name.contains(&b'_')) {
+                params.push((name, value));
+            }
         }
         Era::Legacy => legacy_fields(flight, upstream, &mut fields),
     }
@@ -357,6 +357,7 @@ pub(super) fn compose(
     let text = trip.restored.map_or(text, |restored| &restored.body);
     let request = Request {
         method: Method::Post,
+        usual: true,
         fields: &fields,
         params: &params,
         body: Some(edited.as_deref().unwrap_or(text)),

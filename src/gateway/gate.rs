@@ -25,22 +25,20 @@ use super::pipeline::note_caller;
 use super::refusal::{Kind, Refusal};
 use super::shard::{Held, Shard};
 
-/// Where a request leads, as [`route`] says it: where the one before it on its connection, which named the same Host and
-/// path under the same snapshot, led too. What is asked from a page is looked at anew.
-pub(super) fn led(shard: &Shard, snapshot: &Snapshot, conn: &mut Conn) -> Result<Route, Refusal> {
+/// Where a request leads, as [`route`] says it: where one that named the same Host and path under the same snapshot led
+/// too. What is asked from a page, or may only name the server that its certificate was shown for, is looked at anew.
+pub(super) fn led(shard: &Shard, snapshot: &Snapshot, conn: &Conn) -> Result<Route, Refusal> {
     let usual = matches!(conn.head.method, Method::Post | Method::Get | Method::Delete);
-    if !usual || conn.head.count(Known::Origin) > 0 {
+    if !usual || conn.head.count(Known::Origin) > 0 || conn.stream.client_verified() {
         return route(snapshot, conn);
     }
-    let turn = shard.turn();
-    let (host, path) = (conn.head.host, conn.head.path);
-    if let Some(route) = conn.led.again(turn, host.of(conn.bytes()), path.of(conn.bytes())) {
+    let bytes = conn.bytes();
+    let (host, path, turn) = (conn.head.host.of(bytes), conn.head.path.of(bytes), shard.turn());
+    if let Some(route) = shard.led.borrow().again(turn, host, path) {
         return Ok(route);
     }
     let route = route(snapshot, conn)?;
-    let mut led = std::mem::take(&mut conn.led);
-    led.note(turn, host.of(conn.bytes()), path.of(conn.bytes()), route);
-    conn.led = led;
+    shard.led.borrow_mut().note(turn, host, path, route);
     Ok(route)
 }
 
@@ -274,7 +272,7 @@ fn verified(
     };
     let token = token.ok_or_else(no_token)?;
     let now = shard.timers.last();
-    let held = match shard.tokens(snapshot).now.get_near(token, now.unix_s(), &conn.token_place, is_token) {
+    let held = match shard.tokens(snapshot).now.get_near(token, now.unix_s(), &conn.slot.token_place, is_token) {
         Near::Known(caller) => Some(caller.clone()),
         Near::Unknown => None,
         Near::NoToken => return Err(no_token()),

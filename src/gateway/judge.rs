@@ -38,8 +38,14 @@ pub(super) struct Judge<'a> {
 
 impl<'a> Judge<'a> {
     pub(super) fn new(shard: &'a Shard, conn: &'a Conn, body: &'a Body, flight: &'a Flight) -> Self {
+        Self::of(shard, conn, conn.body_bytes(body), flight)
+    }
+
+    /// The same, of a body that has been looked up.
+    #[inline]
+    pub(super) fn of(shard: &'a Shard, conn: &'a Conn, text: &'a [u8], flight: &'a Flight) -> Self {
         let past = shard.control.counts.past(shard.timers.last());
-        Self { shard, conn, text: conn.body_bytes(body), flight, past }
+        Self { shard, conn, text, flight, past }
     }
 
     /// The active task, named by the head, by the message, or by neither.

@@ -72,7 +72,7 @@ pub(super) async fn serve(
     };
     flight.taken.set(Taken::Nothing);
     conn.send(shard, &out).await;
-    Ok(Next::Stream(tap))
+    Ok(Next::Stream(Box::new(tap)))
 }
 
 /// The tasks that it names, each opened where it is this caller's; and the servers that they are at.

@@ -217,21 +217,22 @@ pub(super) async fn judged(
     session: Option<Result<Rc<Live>, SessionFault>>,
 ) -> Result<Due, Refusal> {
     let Read { mut call, taken_back, .. } = read;
+    let text = conn.body_bytes(body);
     era_offered(flight)?;
     let initialize = call.method.is_some_and(|method| method.verb == Verb::Initialize);
     if call.era == Era::Legacy && !initialize {
         flight.session = session.transpose().map_err(sessions::unopened)?;
     }
     afford(shard, conn, flight, &call)?;
-    flight.task = Judge::new(shard, conn, body, flight).task(&call)?;
-    if awaits(flight, &call, conn.body_bytes(body)) {
+    flight.task = Judge::of(shard, conn, text, flight).task(&call)?;
+    if awaits(flight, &call, text) {
         Box::pin(find_out(shard, conn, body, flight, &call)).await?;
     }
-    rated(&Judge::new(shard, conn, body, flight), flight, &call)?;
+    rated(&Judge::of(shard, conn, text, flight), flight, &call)?;
     if let Some(kind) = call.method.and_then(|method| method.list) {
         return Ok(Due::List(kind));
     }
-    let answered = Judge::new(shard, conn, body, flight).answered(&call);
+    let answered = Judge::of(shard, conn, text, flight).answered(&call);
     if answered || call.era == Era::Modern && call.shape == Shape::Notification {
         // What the gateway itself asked goes no further. Over HTTP a modern client cancels by closing its stream; what it
         // notifies beside that concerns nobody.
@@ -254,14 +255,14 @@ pub(super) async fn judged(
         return Ok(Due::Nothing);
     }
     if matches!(call.shape, Shape::Result | Shape::Error) && restored.is_none() {
-        restored = sessions::restored(shard, flight, &call, conn.body_bytes(body));
+        restored = sessions::restored(shard, flight, &call, text);
         if restored.is_none() {
             shard.count(Count::AnswersDropped);
             return Ok(Due::Nothing);
         }
     }
-    flight.answer = Judge::new(shard, conn, body, flight).answer(&call)?;
-    let judge = Judge::new(shard, conn, body, flight);
+    flight.answer = Judge::of(shard, conn, text, flight).answer(&call)?;
+    let judge = Judge::of(shard, conn, text, flight);
     judge.opened(&mut call)?;
     let permit = judge.decide(call)?;
     judge.params_agree(&permit)?;
@@ -437,12 +438,9 @@ pub(super) fn unreadable(fault: ScanFault, reader: &Reader, text: &[u8]) -> Refu
 impl Asked {
     /// A message on its way. Its id is taken along.
     pub(super) fn flight(self, read: &mut Read, request_bytes: usize) -> Flight {
-        Flight {
-            id: read.id.take(),
-            method: read.call.method,
-            request_bytes,
-            ..self.start(read.call.era, read.call.revision)
-        }
+        let mut flight = self.start(read.call.era, read.call.revision);
+        (flight.id, flight.method, flight.request_bytes) = (read.id.take(), read.call.method, request_bytes);
+        flight
     }
 
     /// On its way, with nothing known of it yet.
@@ -513,7 +511,7 @@ fn unsupported(refusal: Refusal, requested: Option<&[u8]>) -> Refusal {
 pub(super) fn session(shard: &Shard, conn: &Conn, asked: &Asked) -> Option<Result<Rc<Live>, SessionFault>> {
     let id = conn.head.get(conn.bytes(), Known::McpSessionId)?;
     let digest = asked.snapshot.prepared.endpoints[asked.endpoint.index()].digest;
-    Some(shard.open_session(id, &asked.caller, digest))
+    Some(shard.open_session(&conn.opened, id, &asked.caller, digest))
 }
 
 /// Whether the server speaks the caller's era, or one of several does. Where it is not known yet, the server itself will

@@ -16,6 +16,7 @@ use crate::base::limits::{
 use crate::base::slab::Slab;
 use crate::base::time::Moment;
 use crate::config::Limits;
+use crate::identity::cache::Place;
 use crate::record::Writer;
 use crate::record::keyed::Keys;
 use crate::session::owner::SealingKey;
@@ -159,6 +160,7 @@ fn begin(shard: &Rc<Shard>, socket: Socket, begin: Begin) {
         begun: Cell::new(Begun::Not),
         listed: Cell::new(false),
         asked: Cell::new(handed),
+        token_place: Cell::new(Place::NOWHERE),
         handed: Cell::new(handed),
     });
     let key = shard.connections.borrow_mut().insert(slot.clone());

@@ -150,7 +150,7 @@ async fn stream(shard: &Shard, conn: &mut Conn, flight: &Flight, event: Option<E
         Tap { feed, key, who: Rc::new(Who::of(flight)), payer: flight.payer, ending: None, stakes: None, span: None };
     flight.taken.set(Taken::Nothing);
     conn.send(shard, &out).await;
-    Ok(Next::Stream(tap))
+    Ok(Next::Stream(Box::new(tap)))
 }
 
 /// The head of an answer that is a stream.
@@ -197,7 +197,7 @@ fn session_of(
         return Err(legacy(Kind::RequestBad).saying("Bad Request: unsupported protocol version."));
     }
     let digest = snapshot.prepared.endpoints[endpoint.index()].digest;
-    match shard.open_session(id, caller, digest) {
+    match shard.open_session(&conn.opened, id, caller, digest) {
         Ok(session) if conn.head.count(Known::McpSessionId) == 1 => Ok(session),
         Ok(_) => Err(legacy(Kind::SessionUnknown)),
         Err(fault) => Err(legacy(sessions::unopened(fault))),

@@ -12,12 +12,12 @@ use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 
 use crate::base::ids::{ServerId, ShardId};
-use crate::base::limits::{CALLS_KEPT_MAX, LETTERS_MAX, SHARD_BUFFER_BYTES_MAX, TOKENS_BEFORE_MS};
+use crate::base::limits::{CALLS_KEPT_MAX, LED_KEPT, LETTERS_MAX, SHARD_BUFFER_BYTES_MAX, TOKENS_BEFORE_MS};
 use crate::base::slab::Slab;
 use crate::base::time::Moment;
 use crate::config::Limits;
-use crate::config::snapshot::Snapshot;
-use crate::identity::cache::TokenCache;
+use crate::config::snapshot::{Route, Snapshot};
+use crate::identity::cache::{Place as TokenPlace, TokenCache};
 use crate::identity::caller::Caller;
 use crate::jsonrpc::answer::AnswerScan;
 use crate::jsonrpc::scan::Reader;
@@ -73,6 +73,8 @@ pub(super) struct Slot {
     pub(super) listed: Cell<bool>,
     /// It has carried a request.
     pub(super) asked: Cell<bool>,
+    /// Where its last request's token is remembered.
+    pub(super) token_place: Cell<TokenPlace>,
     /// It came here for the request that is being served, which is served here whatever else is true.
     pub(super) handed: Cell<bool>,
 }
@@ -115,6 +117,8 @@ pub(super) struct Shard {
     snapshot: RefCell<Rc<Held>>,
     /// The turn that it is of.
     turn: Cell<u64>,
+    /// Where requests led.
+    pub(super) led: RefCell<Led>,
     /// Boxes for calls.
     #[expect(clippy::vec_box, reason = "the box is what a permit carries; taken apart it would have to be made anew")]
     calls: RefCell<Vec<Box<Call>>>,
@@ -174,6 +178,41 @@ impl Tokens {
         let now = self.now.forget_this(token);
         self.before.as_mut().is_some_and(|(_, before)| before.forget_this(token)) || now
     }
+}
+
+/// Where the last requests led, by how long their Host and path are: of one shard's requests there are a few kinds, and
+/// two that are in each other's way are looked up as any other.
+#[derive(Default)]
+pub(super) struct Led([Way; LED_KEPT]);
+
+/// Where requests of one Host and path led under one snapshot.
+#[derive(Default)]
+struct Way {
+    /// By its turn.
+    route: Option<(u64, Route)>,
+    host: Vec<u8>,
+    path: Vec<u8>,
+}
+
+impl Led {
+    pub(super) fn again(&self, turn: u64, host: &[u8], path: &[u8]) -> Option<Route> {
+        let way = &self.0[place(host, path)];
+        let (of, route) = way.route?;
+        (of == turn && way.host == host && way.path == path).then_some(route)
+    }
+
+    pub(super) fn note(&mut self, turn: u64, host: &[u8], path: &[u8], route: Route) {
+        let way = &mut self.0[place(host, path)];
+        way.host.clear();
+        way.host.extend_from_slice(host);
+        way.path.clear();
+        way.path.extend_from_slice(path);
+        way.route = Some((turn, route));
+    }
+}
+
+fn place(host: &[u8], path: &[u8]) -> usize {
+    (path.len() + host.len() * 5) % LED_KEPT
 }
 
 /// A snapshot as this shard holds it: counted by the shard alone, so that taking it for a request costs no atomic.
@@ -236,6 +275,7 @@ impl Shard {
             }),
             snapshot: RefCell::new(Rc::new(Held(snapshot))),
             turn: Cell::new(turn),
+            led: RefCell::default(),
             calls: RefCell::default(),
             control,
             connections: RefCell::new(Slab::new()),

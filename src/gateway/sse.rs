@@ -65,7 +65,7 @@ pub(super) async fn open(shard: &Shard, conn: &mut Conn, flight: &Flight, id: &s
         Tap { feed, key, who: Rc::new(Who::of(flight)), payer: flight.payer, ending: None, stakes: None, span: None };
     flight.taken.set(Taken::Nothing);
     conn.send(shard, &out).await;
-    Ok(Next::Stream(tap))
+    Ok(Next::Stream(Box::new(tap)))
 }
 
 /// The session that a POST's target names in its query, where the endpoint serves that.

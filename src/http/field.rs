@@ -16,6 +16,8 @@ enum Part {
 
 struct Row {
     name: &'static str,
+    /// How its line begins.
+    line: &'static str,
     key: Key,
     /// Which bits tell a capital letter from a small one, in `key`.
     case: Key,
@@ -37,6 +39,7 @@ macro_rules! known {
         const KNOWN: &[(Known, Row)] = &[$(
             (Known::$variant, Row {
                 name: $name,
+                line: concat!($name, ": "),
                 key: key($name.as_bytes()),
                 case: case(key($name.as_bytes())),
                 part: Part::$part,
@@ -105,6 +108,12 @@ impl Known {
     #[must_use]
     pub fn name(self) -> &'static str {
         KNOWN[self as usize].1.name
+    }
+
+    /// The name in lower case, with what stands between it and a value.
+    #[inline]
+    pub(super) fn line(self) -> &'static str {
+        KNOWN[self as usize].1.line
     }
 
     /// Whether the field is another from one request to the next, most times.
@@ -337,6 +346,21 @@ pub(super) fn value_end(bytes: &[u8], from: usize) -> Option<usize> {
     value_end_far(bytes, at)
 }
 
+/// Whether `text` may be written as a field value.
+#[inline]
+pub(super) fn is_value(text: &[u8]) -> bool {
+    // Most are short, and are looked at without a branch for each word; a tab is looked at again.
+    if let Some(last) = text.last_chunk::<8>()
+        && text.len() <= 64
+    {
+        let words = text.as_chunks::<8>().0.iter().chain(std::iter::once(last));
+        if words.fold(0, |controls, word| controls | control_bits(u64::from_le_bytes(*word))) == 0 {
+            return true;
+        }
+    }
+    value_end(text, 0).is_none()
+}
+
 /// As `value_end`.
 #[inline(never)]
 fn value_end_far(bytes: &[u8], from: usize) -> Option<usize> {
@@ -399,12 +423,12 @@ fn value_control_behind_tab(block: &[u8; 16]) -> Option<usize> {
     block.iter().position(|byte| is_value_control(*byte))
 }
 
-/// The first colon at or after `from`.
+/// The first colon, if it does not stand within the last few bytes.
 #[inline(always)]
-pub(super) fn colon(bytes: &[u8], from: usize) -> Option<usize> {
-    let mut at = from;
-    while let Some(eight) = bytes.get(at..).and_then(<[u8]>::first_chunk::<8>) {
-        let colon = u64::from_le_bytes(*eight) ^ (LOW * b':' as u64);
+pub(super) fn colon(bytes: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    for word in bytes.as_chunks::<8>().0 {
+        let colon = u64::from_le_bytes(*word) ^ (LOW * b':' as u64);
         let stops = colon.wrapping_sub(LOW) & !colon & (LOW * 0x80);
         // The lowest bit is always right.
         if stops != 0 {
@@ -412,8 +436,7 @@ pub(super) fn colon(bytes: &[u8], from: usize) -> Option<usize> {
         }
         at += 8;
     }
-    let rest = bytes.get(at..)?;
-    rest.iter().position(|byte| *byte == b':').map(|found| at + found)
+    None
 }
 
 /// The first colon or control at or after `from`.

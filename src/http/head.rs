@@ -667,6 +667,10 @@ impl Cursor {
         // Worked on as a copy, so that the compiler may keep it in registers.
         let mut cursor = *self;
         loop {
+            if cursor.scanned == cursor.line {
+                let next = usual_lines(window, cursor.line, fields);
+                cursor.start_line(next);
+            }
             match cursor.read_line(window, fields)? {
                 Line::Field => {}
                 Line::Empty(end) => return Ok(Some(end)),
@@ -677,21 +681,7 @@ impl Cursor {
         if bytes.len() < HEAD_BYTES_MAX { Ok(None) } else { Err(HeadFault::HeadTooLong) }
     }
 
-    #[inline(always)]
     fn read_line(&mut self, window: &[u8], fields: &mut Fields) -> Result<Line, HeadFault> {
-        if self.scanned == self.line
-            && fields.len() < HEAD_FIELDS_MAX
-            && window.get(self.line) != Some(&b'\r')
-            && let Some((field, next)) = usual_line(window, self.line)
-        {
-            fields.push(field);
-            self.start_line(next);
-            return Ok(Line::Field);
-        }
-        self.read_line_slowly(window, fields)
-    }
-
-    fn read_line_slowly(&mut self, window: &[u8], fields: &mut Fields) -> Result<Line, HeadFault> {
         if self.colon.is_none() {
             if self.scanned == self.line && window.get(self.line) == Some(&b'\r') {
                 let ended = is_line_end(window, self.line)?;
@@ -754,19 +744,35 @@ impl Cursor {
     }
 }
 
-/// The field whose line starts at `at`, and where the next line does, if that is all there, and as nearly everybody
-/// writes it: a known name, a colon, one space, a value, CR and LF. `None` for the careful way.
+/// Reads lines as nearly everybody writes them, from the one that starts at `at` on, and says where the first one
+/// starts that needs more care.
+fn usual_lines(window: &[u8], at: usize, fields: &mut Fields) -> usize {
+    let mut at = at;
+    while let Some(rest) = window.get(at..)
+        && fields.len() < HEAD_FIELDS_MAX
+        && let Some((known, colon, end)) = usual_line(rest)
+    {
+        fields.push(Field { name: span(at, at + colon), value: span(at + colon + 2, at + end), known: Some(known) });
+        at += end + 2;
+    }
+    at
+}
+
+/// What the line at the start of `text` says, if it is all there: a known name, a colon, one space, a value, CR and LF.
+/// The places of the colon and of the CR.
 #[inline(always)]
-fn usual_line(window: &[u8], at: usize) -> Option<(Field, usize)> {
-    let colon = field::colon(window, at)?;
-    let known = Known::of(window.get(at..colon)?)?;
-    let start = colon + 2;
-    let end = field::value_end(window, start)?;
-    let [b' ', value @ .., b'\r', b'\n'] = window.get(colon + 1..end + 2)? else { return None };
-    let ([first, ..], [.., last]) = (value, value) else { return None };
+fn usual_line(text: &[u8]) -> Option<(Known, usize, usize)> {
+    if text.first() == Some(&b'\r') {
+        return None;
+    }
+    let colon = field::colon(text)?;
+    let known = Known::of(text.get(..colon)?)?;
+    let [b':', b' ', behind @ ..] = text.get(colon..)? else { return None };
+    let end = field::value_end(behind, 0)?;
+    let (value, [b'\r', b'\n', ..]) = behind.split_at_checked(end)? else { return None };
+    let (first, last) = (value.first()?, value.last()?);
     let bare = !matches!(first, b' ' | b'\t') && !matches!(last, b' ' | b'\t');
-    let field = Field { name: span(at, colon), value: span(start, end), known: Some(known) };
-    (bare && value.len() <= FIELD_VALUE_BYTES_MAX).then_some((field, end + 2))
+    (bare && end <= FIELD_VALUE_BYTES_MAX).then_some((known, colon, colon + 2 + end))
 }
 
 /// The value between a colon and the end of its line, without white space around it.

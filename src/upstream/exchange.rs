@@ -68,6 +68,8 @@ pub struct Lane<'a> {
     pub host: &'a str,
     /// Path and query of its URL.
     pub path: &'a str,
+    /// How the head of a usual message to it begins, by [`opening`]; empty where that was not written beforehand.
+    pub opening: &'a [u8],
     /// A connect may take so long, milliseconds; with TLS, the handshake included.
     pub connect_ms: u64,
     /// How to speak TLS to it; `None` for plain HTTP.
@@ -97,8 +99,10 @@ impl Lane<'_> {
 pub struct Request<'a> {
     /// POST, GET or DELETE.
     pub method: Method,
-    /// Fields in the order they are written; values were checked by whoever read them.
-    pub fields: &'a [(&'static str, &'a [u8])],
+    /// Whether it begins with the [`USUAL`] fields.
+    pub usual: bool,
+    /// Fields in the order they are written, behind those; values were checked by whoever read them.
+    pub fields: &'a [(Known, &'a [u8])],
     /// Fields with names of the caller's (`Mcp-Param-…`).
     pub params: &'a [(&'a [u8], &'a [u8])],
     /// The body; `None` for none at all.
@@ -712,16 +716,35 @@ fn faultless(answer: Answer) -> Result<Answer, UpstreamFault> {
     }
 }
 
+/// How the head of a usual message begins, one of a client's to a server at `host` and `path`: all of it that is the same
+/// in each. Empty where those can stand in no head.
+#[must_use]
+pub fn opening(host: &str, path: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    let written = write_opening(&mut out, (Method::Post, true), host, path);
+    if written.is_ok() { out } else { Vec::new() }
+}
+
+fn write_opening(out: &mut Vec<u8>, (method, usual): (Method, bool), host: &str, path: &str) -> Result<(), WriteFault> {
+    reply::write_request_line(out, method, path.as_bytes())?;
+    reply::write_known(out, Known::Host, host.as_bytes())?;
+    let usual = USUAL.iter().filter(|_| usual);
+    usual.into_iter().try_for_each(|(known, value)| reply::write_known(out, *known, value))
+}
+
 fn write_head(
     out: &mut Vec<u8>,
     lane: &Lane<'_>,
     request: &Request<'_>,
     owner: Option<Owner>,
 ) -> Result<(), WriteFault> {
-    reply::write_request_line(out, request.method, lane.path.as_bytes())?;
-    reply::write_field(out, "host", lane.host.as_bytes())?;
-    for (name, value) in request.fields {
-        reply::write_field(out, name, value)?;
+    if request.usual && request.method == Method::Post && !lane.opening.is_empty() {
+        out.extend_from_slice(lane.opening);
+    } else {
+        write_opening(out, (request.method, request.usual), lane.host, lane.path)?;
+    }
+    for (known, value) in request.fields {
+        reply::write_known(out, *known, value)?;
     }
     if let Some(owner) = owner {
         reply::write_field(
@@ -746,10 +769,11 @@ fn write_head(
 impl Request<'_> {
     /// What the head takes at most, bytes.
     fn head_bytes_max(&self, lane: &Lane<'_>) -> usize {
-        let fields: usize = self.fields.iter().map(|(name, value)| name.len() + value.len() + 4).sum();
+        let fields: usize = self.fields.iter().map(|(_, value)| value.len() + FIELD_NAME_BYTES).sum();
         let params: usize = self.params.iter().map(|(name, value)| name.len() + value.len() + 14).sum();
         let shown = lane.shown.map_or(0, |shown| shown.lines().len());
-        lane.path.len() + lane.host.len() + shown + fields + params + OWNER_FIELD_BYTES + 96
+        let opening = lane.opening.len().max(lane.path.len() + lane.host.len() + USUAL_BYTES);
+        opening + shown + fields + params + OWNER_FIELD_BYTES + 96
     }
 }
 
@@ -931,5 +955,18 @@ fn keep_alive_ms(field: Option<&[u8]>) -> Option<u64> {
 /// Room that is left in front of a body, for the head that it goes on with.
 const FRONT_BYTES: usize = 512;
 
+/// The gateway's name towards servers.
+pub const USER_AGENT: &[u8] = concat!("portcullis/", env!("CARGO_PKG_VERSION")).as_bytes();
+/// What the head of a client's message says to every server.
+pub const USUAL: [(Known, &[u8]); 4] = [
+    (Known::ContentType, b"application/json"),
+    (Known::Accept, b"application/json, text/event-stream"),
+    (Known::AcceptEncoding, b"identity"),
+    (Known::UserAgent, USER_AGENT),
+];
+/// Bytes of those lines, at most.
+const USUAL_BYTES: usize = 256;
+/// Bytes of a known field's line without its value, at most.
+const FIELD_NAME_BYTES: usize = 40;
 /// The field that says whose a message for a program is.
 const OWNER_FIELD_BYTES: usize = 16 + 2 + 32 + 2;
