@@ -233,6 +233,10 @@ pub const PLANE_FAREWELL_MS_MAX: u64 = 10;
 pub const UPSTREAM_IDLE_MAX: usize = 512;
 /// So many of those, where each owner has connections of its own (credentials that are personal), per shard.
 pub const UPSTREAM_IDLE_KEYS_MAX: usize = 4_096;
+/// Callers and tools of which a shard keeps what their records have in common: places for it.
+pub const ALIKE_KEPT: usize = 256;
+/// One of them, bytes; what is longer is made anew each time.
+pub const ALIKE_BYTES_MAX: usize = 1024;
 /// Places where a shard remembers which way requests of one Host and path go.
 pub const LED_KEPT: usize = 16;
 /// Boxes for calls that a shard keeps to use again.
