@@ -78,12 +78,12 @@ impl AnswerScan {
 
     fn read_whole(&mut self, bytes: &[u8], skims: bool) -> Result<Answer, ScanFault> {
         self.notes = Notes::default();
-        let (lanes, members) = (self.machine.lanes(), self.machine.members_max());
+        let lanes = self.machine.lanes();
         let mut sight = Sight { notes: &mut self.notes, piece: bytes, base: 0 };
         let read = if skims {
-            self.quick.skim(lanes, bytes, members, &mut sight)
+            self.quick.skim(lanes, bytes, &mut sight)
         } else {
-            self.quick.read(lanes, bytes, members, &mut sight)
+            self.quick.read(lanes, bytes, &mut sight)
         };
         if read.is_some() {
             self.machine.passed(bytes.len());
@@ -245,6 +245,7 @@ impl Notes {
             Wanted::ResultType => {
                 let is = |name: &[u8]| kind_if_short == Some(Kind::String) && text::same_text(text::inside(raw), name);
                 self.result_type = match () {
+                    () if raw == b"\"complete\"" => ResultType::Complete,
                     () if is(b"complete") => ResultType::Complete,
                     () if is(b"input_required") => ResultType::InputRequired,
                     () if is(b"task") => ResultType::Task,

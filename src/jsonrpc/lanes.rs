@@ -68,14 +68,14 @@ impl Lanes {
         }
     }
 
-    /// Marks what is not plain in a string: quote, backslash, control character, and with `ascii` what is beyond ASCII.
-    /// At most `STOPS_BYTES`; bits behind the last byte mean nothing. Tells whether there is a byte beyond ASCII.
+    /// Marks what is not plain in a string: quote, backslash, control character, and with `ascii` what is beyond ASCII,
+    /// in `blocks` times 64 bytes from `from` on. Tells whether there is a byte beyond ASCII.
     #[inline]
-    pub(super) fn stops(self, bytes: &[u8], ascii: bool, stops: &mut Stops) -> bool {
+    pub(super) fn stops(self, bytes: &[u8], from: usize, blocks: usize, ascii: bool, stops: &mut Stops) -> bool {
         match self.0 {
             Way::Portable => {
                 let mut any = 0;
-                each_of(bytes, stops, |block| {
+                each_of(bytes, from, blocks, stops, |block| {
                     let [stop, _, _, high] = mark_block(block);
                     any |= high;
                     if ascii { stop | high } else { stop }
@@ -83,7 +83,7 @@ impl Lanes {
                 any != 0
             }
             #[cfg(target_arch = "x86_64")]
-            Way::Avx2(avx2) => match avx2.work(Work::Stops(bytes, ascii, stops)) {
+            Way::Avx2(avx2) => match avx2.work(Work::Stops(bytes, from, blocks, ascii, stops)) {
                 Worked::Stops(high) => high,
                 _ => true,
             },
@@ -160,18 +160,28 @@ fn each_block(bytes: &[u8], bits: &mut Bits, mark: impl Fn(&[u8; 64]) -> [u64; 4
     bits.any_high = high != 0;
 }
 
-/// The same for one row; what is behind the last block stays as it was.
+/// The same for one row of `blocks` blocks from `from` on; what is behind the last byte has no mark.
 #[inline(always)]
-fn each_of(bytes: &[u8], row: &mut Stops, mut mark: impl FnMut(&[u8; 64]) -> u64) {
-    let (whole, rest) = bytes.as_chunks::<64>();
-    let mut words = row.iter_mut();
+fn each_of(bytes: &[u8], from: usize, blocks: usize, row: &mut Stops, mut mark: impl FnMut(&[u8; 64]) -> u64) {
+    let rest = bytes.get(from..).unwrap_or_default();
+    let (whole, last) = rest.as_chunks::<64>();
+    let mut words = row.iter_mut().take(blocks);
     for (block, word) in whole.iter().zip(&mut words) {
         *word = mark(block);
     }
-    if let (false, Some(word)) = (rest.is_empty(), words.next()) {
-        let mut last = [0; 64];
-        last[..rest.len()].copy_from_slice(rest);
-        *word = mark(&last);
+    if let (false, Some(word)) = (last.is_empty(), words.next()) {
+        *word = match bytes.last_chunk() {
+            // What stands before is marked a second time.
+            Some(block) => mark(block) >> (64 - last.len()),
+            None => {
+                let mut block = [0; 64];
+                block[..last.len()].copy_from_slice(last);
+                mark(&block)
+            }
+        };
+    }
+    for word in words {
+        *word = 0;
     }
 }
 
@@ -214,7 +224,7 @@ struct Avx2(());
 #[cfg(target_arch = "x86_64")]
 enum Work<'a> {
     Mark(&'a [u8], &'a [u8], &'a mut Bits),
-    Stops(&'a [u8], bool, &'a mut Stops),
+    Stops(&'a [u8], usize, usize, bool, &'a mut Stops),
     Text(&'a [u8]),
     Skim(&'a mut Skim, &'a [u8], usize),
 }
@@ -255,7 +265,9 @@ fn work_avx2(work: Work<'_>) -> Worked {
             mark_avx2(bytes, text, bits);
             Worked::Mark
         }
-        Work::Stops(bytes, ascii, stops) => Worked::Stops(stops_avx2(bytes, ascii, stops)),
+        Work::Stops(bytes, from, blocks, ascii, stops) => {
+            Worked::Stops(stops_avx2(bytes, from, blocks, ascii, stops))
+        }
         Work::Text(text) => Worked::Text(utf8_len_avx2(text)),
         Work::Skim(skim, piece, at) => Worked::Skim(skim_avx2(skim, piece, at)),
     }
@@ -282,20 +294,26 @@ fn mark_avx2(bytes: &[u8], text: &[u8], bits: &mut Bits) {
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,bmi1,pclmulqdq")]
 #[inline]
-fn stops_avx2(bytes: &[u8], ascii: bool, stops: &mut Stops) -> bool {
+fn stops_avx2(bytes: &[u8], from: usize, blocks: usize, ascii: bool, stops: &mut Stops) -> bool {
     let mut any = _mm256_setzero_si256();
-    each_of(bytes, stops, |block| {
-        let two = halves(block);
-        any = _mm256_or_si256(any, _mm256_or_si256(two[0], two[1]));
-        let found = Found::in_block(two);
-        let [low, high] = [0, 1].map(|half| {
-            let stop = _mm256_or_si256(_mm256_or_si256(found.quote[half], found.backslash[half]), found.control[half]);
-            // Only the top bits count.
-            if ascii { _mm256_or_si256(stop, two[half]) } else { stop }
-        });
-        mask([low, high])
+    let beyond = if ascii { _mm256_set1_epi8(-1) } else { _mm256_setzero_si256() };
+    each_of(bytes, from, blocks, stops, |block| {
+        let [low, high] = halves(block);
+        any = _mm256_or_si256(any, _mm256_or_si256(low, high));
+        mask([stops_of(low, beyond), stops_of(high, beyond)])
     });
     _mm256_movemask_epi8(any) != 0
+}
+
+/// Of each byte the top bit is set where it is not plain. Of those beyond ASCII that is so where `beyond` has bits.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+#[inline]
+fn stops_of(bytes: __m256i, beyond: __m256i) -> __m256i {
+    let is = |byte: u8| _mm256_cmpeq_epi8(bytes, _mm256_set1_epi8(byte.cast_signed()));
+    let control = _mm256_cmpeq_epi8(_mm256_min_epu8(bytes, _mm256_set1_epi8(0x1f)), bytes);
+    let stop = _mm256_or_si256(_mm256_or_si256(is(b'"'), is(b'\\')), control);
+    _mm256_or_si256(stop, _mm256_and_si256(bytes, beyond))
 }
 
 /// Does what `Skim::slowly` does, 64 bytes at a time; what is wrong, and a character that the piece cuts, byte by byte.
@@ -638,7 +656,7 @@ const fn outside(by_high: bool) -> [u8; 16] {
 
 /// What is not plain, a bit a byte.
 pub(super) type Stops = [u64; STOPS_WORDS];
-pub(super) const STOPS_WORDS: usize = 4;
+pub(super) const STOPS_WORDS: usize = 8;
 pub(super) const STOPS_BYTES: usize = 64 * STOPS_WORDS;
 
 /// Blocks marked at one go.

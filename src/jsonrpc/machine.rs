@@ -151,10 +151,6 @@ impl Machine {
         self.lanes
     }
 
-    pub(super) fn members_max(&self) -> usize {
-        self.bounds.members
-    }
-
     /// Refuses what is read, at this offset, for a fault that is none of one message.
     pub(super) fn refuse(&mut self, fault: ScanFault, at: u64) {
         (self.failed, self.position) = (Some(fault), at);

@@ -6,7 +6,9 @@ use super::lanes::{Lanes, STOPS_BYTES, STOPS_WORDS, Stops};
 use super::machine::{Escapes, Level, Name, Open, Role, becomes_watched, plain_escape, short_word};
 use super::scan::{Kind, ScanFault};
 use super::skim::{Skim, Skimmed};
-use crate::base::limits::{DEPTH_MAX, MEMBER_NAME_BYTES_MAX, QUICK_BYTES_MAX};
+use crate::base::limits::{
+    ANSWER_MEMBERS_OPEN_MAX, DEPTH_MAX, MEMBER_NAME_BYTES_MAX, MEMBERS_MAX, QUICK_BYTES_MAX,
+};
 
 /// What is told of watched objects. An error is the end of this way.
 pub(super) trait Sink {
@@ -29,140 +31,138 @@ impl Quick {
         Self { names: [0; NAMES_MAX], open: [Open::NONE; DEPTH_MAX] }
     }
 
-    /// Reads a message with at most `members` members. `None`: it is for the machine, and what the sink was told is
-    /// to be forgotten.
-    pub(super) fn read<S: Sink>(
-        &mut self,
-        lanes: Lanes,
-        bytes: &[u8],
-        members: usize,
-        sink: &mut S,
-    ) -> Option<()> {
+    /// Reads a message. `None`: it is for the machine, and what the sink was told is to be forgotten.
+    pub(super) fn read<S: Sink>(&mut self, lanes: Lanes, bytes: &[u8], sink: &mut S) -> Option<()> {
         if bytes.len() > QUICK_BYTES_MAX {
             return None;
         }
-        Run::<S, false>::new(self, lanes, bytes, members, sink).message()
+        Run::<S, false>::new(self, bytes, &mut Plain::new(lanes, bytes), sink).message()
     }
 
     /// The same, but containers that are not watched are skimmed.
-    pub(super) fn skim<S: Sink>(&mut self, lanes: Lanes, bytes: &[u8], members: usize, sink: &mut S) -> Option<()> {
-        if bytes.len() > QUICK_BYTES_MAX {
-            return None;
-        }
-        Run::<S, true>::new(self, lanes, bytes, members, sink).message()
+    pub(super) fn skim<S: Sink>(&mut self, lanes: Lanes, bytes: &[u8], sink: &mut S) -> Option<()> {
+        Run::<S, true>::new(self, bytes, &mut Plain::new(lanes, bytes), sink).message()
     }
 }
 
 /// One message. With `SKIMS` no byte beyond ASCII is passed over but by the skim.
 struct Run<'a, S, const SKIMS: bool> {
     bytes: &'a [u8],
-    lanes: Lanes,
+    plain: &'a mut Plain<'a, SKIMS>,
     sink: &'a mut S,
     names: &'a mut [u64; NAMES_MAX],
     open: &'a mut [Open; DEPTH_MAX],
-    /// How many names there are, and how many there may still come.
+    /// How many names there are.
     count: usize,
-    members_left: usize,
     depth: usize,
     /// A bit per open container, the innermost lowest: is it an object?
     objects: u64,
     /// How many of them, from the outermost on, are watched objects.
     watched: usize,
+    /// Which the innermost of these is.
+    level: Level,
     role: Role,
     /// Where the names of the innermost open object begin, and a bit for each of them.
     here: Open,
-    /// What is not plain in one part of the message, and which part that is.
-    stops: Stops,
-    window: usize,
-    /// The message is known to be UTF-8.
-    is_text: bool,
 }
 
 impl<'a, S: Sink, const SKIMS: bool> Run<'a, S, SKIMS> {
     #[inline(always)]
-    fn new(quick: &'a mut Quick, lanes: Lanes, bytes: &'a [u8], members: usize, sink: &'a mut S) -> Self {
+    fn new(
+        quick: &'a mut Quick,
+        bytes: &'a [u8],
+        plain: &'a mut Plain<'a, SKIMS>,
+        sink: &'a mut S,
+    ) -> Self {
         let Quick { names, open } = quick;
-        let (count, members_left, depth, objects, watched) = (0, members, 0, 0, 0);
-        let (role, here, stops, window, is_text) = (Role::Plain, Open::NONE, [0; STOPS_WORDS], usize::MAX, false);
-        Self {
-            bytes,
-            lanes,
-            sink,
-            names,
-            open,
-            count,
-            members_left,
-            depth,
-            objects,
-            watched,
-            role,
-            here,
-            stops,
-            window,
-            is_text,
-        }
+        let (count, depth, objects, watched) = (0, 0, 0, 0);
+        let (level, role, here) = (Level::Root, Role::Plain, Open::NONE);
+        Self { bytes, plain, sink, names, open, count, depth, objects, watched, level, role, here }
     }
 
     #[inline(always)]
     fn message(mut self) -> Option<()> {
-        let (at, byte) = self.token(0)?;
-        if byte != b'{' {
+        let first = self.token(0)?;
+        if first.1 != b'{' {
             return None;
         }
-        let end = self.value(at)?;
+        let end = self.value(first)?;
         self.token(end).is_none().then_some(())
     }
 
     /// From the first byte of the message to behind its last: value after value, and all between them.
     #[inline(always)]
-    fn value(&mut self, from: usize) -> Option<usize> {
-        let mut at = from;
+    fn value(&mut self, from: Place) -> Option<usize> {
+        let (mut at, mut byte) = from;
         loop {
-            let mut end = match *self.bytes.get(at)? {
-                b'"' => self.text_end(at)?,
-                b'{' => match self.object(at)? {
-                    Next::Value(place) => {
-                        at = place;
+            let end = match byte {
+                b'"' => {
+                    let close = self.plain.end(at.wrapping_add(1));
+                    // Nearly always another member follows.
+                    if self.objects & 1 == 1 && self.three_at(close) == Some(*b"\",\"") {
+                        self.tell_end(close.wrapping_add(1));
+                        (at, byte) = self.name(close.wrapping_add(2))?;
                         continue;
                     }
-                    Next::End(end) => end,
-                },
-                b'[' => match self.array(at)? {
-                    Next::Value(place) => {
-                        at = place;
-                        continue;
+                    self.text_end(close)?
+                }
+                b'{' | b'[' => {
+                    let next = if byte == b'{' { self.object(at)? } else { self.array(at)? };
+                    match next {
+                        Next::Value(place) => {
+                            (at, byte) = place;
+                            continue;
+                        }
+                        Next::End(end) => end,
                     }
-                    Next::End(end) => end,
-                },
+                }
                 b'-' | b'0'..=b'9' => number_end(self.bytes, at)?,
                 b't' => self.word_end(at, b"true")?,
                 b'f' => self.word_end(at, b"false")?,
                 b'n' => self.word_end(at, b"null")?,
                 _ => return None,
             };
-            at = loop {
-                if self.depth == self.watched {
-                    self.sink.end(level_of(self.watched), end);
-                }
-                let (here, byte) = self.token(end)?;
-                let object = self.objects & 1 == 1;
-                match byte {
-                    b',' if object => {
-                        let (name, _) = self.token(here.wrapping_add(1))?;
-                        break self.name(name)?;
+            match self.next(end)? {
+                Next::Value(place) => (at, byte) = place,
+                Next::End(end) => return Some(end),
+            }
+        }
+    }
+
+    /// From behind a value to the next one, or behind the message.
+    #[inline(always)]
+    fn next(&mut self, from: usize) -> Option<Next> {
+        let mut end = from;
+        loop {
+            self.tell_end(end);
+            let (here, byte) = self.token(end)?;
+            let object = self.objects & 1 == 1;
+            match byte {
+                b',' => {
+                    let (at, byte) = self.token(here.wrapping_add(1))?;
+                    if !object {
+                        return Some(Next::Value((at, byte)));
                     }
-                    b',' => break self.token(here.wrapping_add(1))?.0,
-                    b'}' if object => self.close_object(),
-                    b']' if !object => {}
-                    _ => return None,
+                    return if byte == b'"' { self.name(at).map(Next::Value) } else { None };
                 }
-                self.objects >>= 1;
-                self.depth = self.depth.wrapping_sub(1);
-                end = here.wrapping_add(1);
-                if self.depth == 0 {
-                    return Some(end);
-                }
-            };
+                b'}' if object => self.close_object(),
+                b']' if !object => {}
+                _ => return None,
+            }
+            self.objects >>= 1;
+            self.depth = self.depth.wrapping_sub(1);
+            end = here.wrapping_add(1);
+            if self.depth == 0 {
+                return Some(Next::End(end));
+            }
+        }
+    }
+
+    /// A value ended here.
+    #[inline(always)]
+    fn tell_end(&mut self, at: usize) {
+        if self.depth == self.watched {
+            self.sink.end(self.level, at);
         }
     }
 
@@ -181,10 +181,13 @@ impl<'a, S: Sink, const SKIMS: bool> Run<'a, S, SKIMS> {
             return Some(Next::End(here.wrapping_add(1)));
         }
         self.here = Open { first: u32::try_from(self.count).ok()?, bits: 0 };
-        self.watched = self.watched.wrapping_add(usize::from(watched));
+        if watched {
+            self.watched = self.watched.wrapping_add(1);
+            self.level = level_of(self.watched);
+        }
         self.depth = self.depth.wrapping_add(1);
         self.objects = self.objects << 1 | 1;
-        self.name(here).map(Next::Value)
+        if byte == b'"' { self.name(here).map(Next::Value) } else { None }
     }
 
     #[inline(always)]
@@ -192,21 +195,21 @@ impl<'a, S: Sink, const SKIMS: bool> Run<'a, S, SKIMS> {
         if SKIMS {
             return self.skimmed(at);
         }
-        let (here, byte) = self.token(at.wrapping_add(1))?;
+        let place = self.token(at.wrapping_add(1))?;
         if self.depth == DEPTH_MAX {
             return None;
         }
-        if byte == b']' {
-            return Some(Next::End(here.wrapping_add(1)));
+        if place.1 == b']' {
+            return Some(Next::End(place.0.wrapping_add(1)));
         }
         self.depth = self.depth.wrapping_add(1);
         self.objects <<= 1;
-        Some(Next::Value(here))
+        Some(Next::Value(place))
     }
 
     #[inline(always)]
     fn skimmed(&mut self, at: usize) -> Option<Next> {
-        match Skim::new(self.depth, self.objects).run(self.lanes, self.bytes, at) {
+        match Skim::new(self.depth, self.objects).run(self.plain.lanes, self.bytes, at) {
             Skimmed::End(end) => Some(Next::End(end)),
             Skimmed::More | Skimmed::Fault(..) => None,
         }
@@ -217,25 +220,24 @@ impl<'a, S: Sink, const SKIMS: bool> Run<'a, S, SKIMS> {
         self.count = self.here.first as usize;
         if self.depth == self.watched {
             self.watched = self.watched.wrapping_sub(1);
+            self.level = level_of(self.watched);
         }
         if let Some(outer) = self.open.get(self.depth.wrapping_sub(1)) {
             self.here = *outer;
         }
     }
 
-    /// A name that begins here, up to its value.
+    /// A name whose first quote is here, up to its value.
     #[inline(always)]
-    fn name(&mut self, at: usize) -> Option<usize> {
-        if self.bytes.get(at) != Some(&b'"') || self.members_left == 0 {
-            return None;
-        }
-        let start = at.wrapping_add(1);
-        let end = self.plain_end(start)?;
-        let text = self.bytes.get(start..end)?;
-        if self.bytes.get(end) != Some(&b'"') || text.len() > MEMBER_NAME_BYTES_MAX {
-            return None;
-        }
-        let word = self.word_of(text, start);
+    fn name(&mut self, quote: usize) -> Option<Place> {
+        let start = quote.wrapping_add(1);
+        let end = self.plain.end(start);
+        let place = match self.three_at(end) {
+            Some([b'"', b':', byte]) if byte > b' ' => (end.wrapping_add(2), byte),
+            _ => self.value_behind(end)?,
+        };
+        let length = end.wrapping_sub(start);
+        let word = if length < 8 { self.short_word(start, length) } else { self.long_word(start, end)? };
         let bit = 1 << (word.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58);
         if self.here.bits & bit != 0 && self.names.get(self.here.first as usize..self.count)?.contains(&word) {
             return None;
@@ -243,96 +245,60 @@ impl<'a, S: Sink, const SKIMS: bool> Run<'a, S, SKIMS> {
         self.here.bits |= bit;
         *self.names.get_mut(self.count)? = word;
         self.count = self.count.wrapping_add(1);
-        self.members_left = self.members_left.wrapping_sub(1);
-        let behind = end.wrapping_add(1);
-        let colon = if self.bytes.get(behind) == Some(&b':') { behind } else { self.colon(behind)? };
-        let (value, byte) = self.token(colon.wrapping_add(1))?;
         if self.depth == self.watched {
+            let text = self.bytes.get(start..end)?;
             let name = Name { text, word, start: start as u64, end: end as u64, escapes: Escapes::None };
-            self.role = self.sink.begin(level_of(self.watched), &name, kind_of(byte)?, value).ok()?;
+            self.role = self.sink.begin(self.level, &name, kind_of(place.1)?, place.0).ok()?;
         }
-        Some(value)
+        Some(place)
     }
 
+    /// The value behind a name that ends here, wherever there are spaces.
     #[cold]
-    fn colon(&self, at: usize) -> Option<usize> {
-        let (colon, byte) = self.token(at)?;
-        (byte == b':').then_some(colon)
+    fn value_behind(&self, end: usize) -> Option<Place> {
+        if self.bytes.get(end) != Some(&b'"') {
+            return None;
+        }
+        let (colon, byte) = self.token(end.wrapping_add(1))?;
+        if byte == b':' { self.token(colon.wrapping_add(1)) } else { None }
     }
 
     /// A name as a word: equal names have equal words. Those of up to seven bytes are told apart for certain (and have
-    /// the word that the machine gives them); of longer ones that look alike the machine finds out.
+    /// the word that the machine gives them).
     #[inline(always)]
-    fn word_of(&self, text: &[u8], start: usize) -> u64 {
-        let length = text.len();
-        if let (Some(first), Some(last)) = (text.first_chunk(), text.last_chunk()) {
-            let (first, last) = (u64::from_le_bytes(*first), u64::from_le_bytes(*last));
-            return (first ^ last.rotate_left(29)).wrapping_add(length as u64) | 1 << 63;
-        }
-        match self.bytes.get(start..start.wrapping_add(8)).and_then(<[u8]>::first_chunk) {
+    fn short_word(&self, start: usize, length: usize) -> u64 {
+        let front = self.bytes.get(start..start.wrapping_add(8)).and_then(<[u8]>::first_chunk);
+        match front {
             Some(front) => short_word(u64::from_le_bytes(*front), length),
-            None => last_word(text),
+            None => last_word(self.bytes.get(start..start.wrapping_add(length)).unwrap_or_default()),
         }
     }
 
-    /// One past a string.
+    /// Of longer ones two that have one word may be two: the machine finds out.
     #[inline(always)]
-    fn text_end(&mut self, open: usize) -> Option<usize> {
-        let mut at = open.wrapping_add(1);
+    fn long_word(&self, start: usize, end: usize) -> Option<u64> {
+        let text = self.bytes.get(start..end).filter(|text| text.len() <= MEMBER_NAME_BYTES_MAX)?;
+        let (first, last) = (u64::from_le_bytes(*text.first_chunk()?), u64::from_le_bytes(*text.last_chunk()?));
+        Some((first ^ last.rotate_left(29)).wrapping_add(text.len() as u64) | 1 << 63)
+    }
+
+    /// One past a string, of which the first byte that is not plain is here.
+    #[inline(always)]
+    fn text_end(&mut self, stop: usize) -> Option<usize> {
+        let mut stop = stop;
         loop {
-            let stop = self.plain_end(at)?;
+            let behind = stop.wrapping_add(1);
             match self.bytes.get(stop)? {
-                b'"' => return Some(stop.wrapping_add(1)),
-                b'\\' => {
-                    let behind = stop.wrapping_add(1);
-                    at = behind.wrapping_add(plain_escape(self.bytes.get(behind..)?)?);
-                }
+                b'"' => return Some(behind),
+                b'\\' => stop = self.plain.end(behind.wrapping_add(plain_escape(self.bytes.get(behind..)?)?)),
                 _ => return None,
             }
         }
     }
 
-    /// The first byte from `from`, within a string, that is not plain: a quote, a backslash, a control character; for a
-    /// skim one beyond ASCII too.
     #[inline(always)]
-    fn plain_end(&mut self, from: usize) -> Option<usize> {
-        if from / STOPS_BYTES == self.window {
-            let found = self.stops[from % STOPS_BYTES / 64] >> (from % 64);
-            if found != 0 {
-                return Some(from.wrapping_add(found.trailing_zeros() as usize));
-            }
-        }
-        self.plain_end_far(from)
-    }
-
-    #[inline(never)]
-    fn plain_end_far(&mut self, from: usize) -> Option<usize> {
-        let mut at = from;
-        while at < self.bytes.len() {
-            if at / STOPS_BYTES != self.window {
-                self.look(at)?;
-            }
-            let found = self.stops[at % STOPS_BYTES / 64] >> (at % 64);
-            if found != 0 {
-                return Some(at.wrapping_add(found.trailing_zeros() as usize));
-            }
-            at = (at | 63).wrapping_add(1);
-        }
-        None
-    }
-
-    /// Takes up the window that this place is in.
-    fn look(&mut self, at: usize) -> Option<()> {
-        self.window = at / STOPS_BYTES;
-        let from = at - at % STOPS_BYTES;
-        let bytes = self.bytes.get(from..self.bytes.len().min(from + STOPS_BYTES))?;
-        let high = self.lanes.stops(bytes, SKIMS, &mut self.stops);
-        // All of the message at once, the first time.
-        if high && !SKIMS && !self.is_text {
-            self.is_text = self.lanes.utf8_len(self.bytes) == self.bytes.len();
-            return self.is_text.then_some(());
-        }
-        Some(())
+    fn three_at(&self, at: usize) -> Option<[u8; 3]> {
+        self.bytes.get(at..at.wrapping_add(3)).and_then(<[u8]>::first_chunk).copied()
     }
 
     #[inline(always)]
@@ -342,7 +308,7 @@ impl<'a, S: Sink, const SKIMS: bool> Run<'a, S, SKIMS> {
 
     /// The first byte from `at` that is no white space, and where.
     #[inline(always)]
-    fn token(&self, at: usize) -> Option<(usize, u8)> {
+    fn token(&self, at: usize) -> Option<Place> {
         match self.bytes.get(at) {
             Some(&byte) if byte > b' ' => Some((at, byte)),
             _ => behind_spaces(self.bytes, at),
@@ -350,10 +316,80 @@ impl<'a, S: Sink, const SKIMS: bool> Run<'a, S, SKIMS> {
     }
 }
 
+/// A look ahead for the ends of plain text. Apart from the run, which so can be all in registers.
+struct Plain<'a, const SKIMS: bool> {
+    bytes: &'a [u8],
+    lanes: Lanes,
+    /// What is not plain in one part of the message, and where that begins.
+    stops: Stops,
+    begin: usize,
+    /// The message is known to be UTF-8.
+    is_text: bool,
+}
+
+impl<'a, const SKIMS: bool> Plain<'a, SKIMS> {
+    /// Where much is skimmed, little is looked at.
+    const LENGTH: usize = if SKIMS { 128 } else { STOPS_BYTES };
+
+    #[inline(always)]
+    fn new(lanes: Lanes, bytes: &'a [u8]) -> Self {
+        Self { bytes, lanes, stops: [0; STOPS_WORDS], begin: usize::MAX / 2, is_text: false }
+    }
+
+    /// The first byte from `from`, within a string, that is not plain: a quote, a backslash, a control character; for a
+    /// skim one beyond ASCII too. A place behind the message if there is none.
+    #[inline(always)]
+    fn end(&mut self, from: usize) -> usize {
+        let at = from.wrapping_sub(self.begin);
+        if at < Self::LENGTH {
+            let found = self.stops[at / 64] >> (at % 64);
+            if found != 0 {
+                return from.wrapping_add(found.trailing_zeros() as usize);
+            }
+        }
+        self.end_far(from)
+    }
+
+    #[inline(never)]
+    fn end_far(&mut self, from: usize) -> usize {
+        let mut from = from;
+        while from < self.bytes.len() {
+            let mut at = from.wrapping_sub(self.begin);
+            if at >= Self::LENGTH {
+                if !self.look(from) {
+                    break;
+                }
+                at = 0;
+            }
+            let found = self.stops[at / 64] >> (at % 64);
+            if found != 0 {
+                return from + found.trailing_zeros() as usize;
+            }
+            from += 64 - at % 64;
+        }
+        usize::MAX / 2
+    }
+
+    /// Takes up the part that begins here; tells whether it can be text.
+    fn look(&mut self, from: usize) -> bool {
+        self.begin = from;
+        let high = self.lanes.stops(self.bytes, from, Self::LENGTH / 64, SKIMS, &mut self.stops);
+        // All of the message at once, the first time.
+        if high && !SKIMS && !self.is_text {
+            self.is_text = self.lanes.utf8_len(self.bytes) == self.bytes.len();
+            return self.is_text;
+        }
+        true
+    }
+}
+
+/// Where a token begins, and its first byte.
+type Place = (usize, u8);
+
 /// What comes of a container's first byte.
 enum Next {
     /// A value begins here.
-    Value(usize),
+    Value(Place),
     /// It was all of it, up to here.
     End(usize),
 }
@@ -369,7 +405,7 @@ fn level_of(watched: usize) -> Level {
 }
 
 #[inline(never)]
-fn behind_spaces(bytes: &[u8], from: usize) -> Option<(usize, u8)> {
+fn behind_spaces(bytes: &[u8], from: usize) -> Option<Place> {
     let rest = bytes.get(from..)?;
     let skipped = rest.iter().position(|byte| !matches!(byte, b' ' | b'\n' | b'\r' | b'\t'))?;
     Some((from.wrapping_add(skipped), *rest.get(skipped)?))
@@ -429,3 +465,6 @@ fn digits_end(bytes: &[u8], from: usize) -> Option<usize> {
 
 /// Names of objects open at one time. Few messages have more, and each new name may be compared with all before it.
 const NAMES_MAX: usize = 128;
+
+const _: () = assert!(QUICK_BYTES_MAX <= 5 * MEMBERS_MAX, "members need not be counted: `\"\":1,` is the shortest");
+const _: () = assert!(NAMES_MAX <= ANSWER_MEMBERS_OPEN_MAX, "nor those that are open");

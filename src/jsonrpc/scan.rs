@@ -48,7 +48,7 @@ impl Reader {
     /// [`position`](Self::position) tells where, [`id`](Self::id) whom to answer.
     pub fn read(&mut self, bytes: &[u8]) -> Result<&Envelope, ScanFault> {
         self.envelope.clear();
-        if self.quick.read(self.machine.lanes(), bytes, MEMBERS_MAX, &mut self.envelope).is_some() {
+        if self.quick.read(self.machine.lanes(), bytes, &mut self.envelope).is_some() {
             self.machine.passed(bytes.len());
             self.envelope.judge(bytes, true)?;
             return Ok(&self.envelope);
