@@ -7,6 +7,8 @@ use crate::base::limits::{ANSWER_WHOLE_BYTES_MAX, BUFFER_BYTES, EVENT_BYTES_MAX,
 use crate::http::body as chunks;
 use crate::http::field::Known;
 use crate::http::head::{Framing, Version};
+use crate::jsonrpc::answer::{Answer as Facts, ResultType};
+use crate::jsonrpc::scan::ScanFault;
 use crate::mcp::method::Verb;
 use crate::mcp::optin::TASKS_EXTENSION;
 use crate::mcp::revision::{Era, Revision};
@@ -111,7 +113,8 @@ pub(super) async fn json(
     }
     flight.figures.whole.set(Some(shard.timers.last().mono));
     let status = answer.status();
-    let facts = shard.answers().read(&body).map_err(|_| Kind::ServerInvalid);
+    let facts = facts_of(shard, &body, whole || verb == Some(Verb::Discover) || flight.is_merged())
+        .map_err(|_| Kind::ServerInvalid);
     let facts = facts.and_then(|facts| accept(shard, flight, &facts, &body, status).map(|()| facts));
     let accepted = facts.and_then(|facts| modern::rewritten(shard, flight, &facts, &body).map(|other| (facts, other)));
     let (facts, other) = match accepted {
@@ -124,6 +127,18 @@ pub(super) async fn json(
     send_json(shard, conn, status, None, other.as_deref().unwrap_or(&body)).await;
     end(shard, flight, of_facts(&facts, status, body.len()));
     Ok(Next::Keep)
+}
+
+/// What a whole answer says. One that goes on as it came is skimmed below its members; one in which something is looked
+/// for, or written anew, is read in full.
+fn facts_of(shard: &Shard, body: &[u8], edited: bool) -> Result<Facts, ScanFault> {
+    let mut answers = shard.answers();
+    if edited {
+        return answers.read(body);
+    }
+    let facts = answers.skim(body)?;
+    let plain = matches!(facts.result_type, ResultType::Absent | ResultType::Complete | ResultType::Other);
+    if plain { Ok(facts) } else { answers.read(body) }
 }
 
 /// Reads an answer's body until it is complete or longer than `max`.
@@ -216,6 +231,8 @@ async fn long(
     };
     let status = answer.status();
     let mut scan = shard.answer_scan();
+    // It goes on as it came, whatever it is.
+    scan.reset_to_skim();
     let mut piece = first.to_vec();
     let mut out = Vec::with_capacity(piece.len() + 256);
     write_head(shard, conn, &mut out, status, "application/json", framing, None);

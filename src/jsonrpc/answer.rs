@@ -80,11 +80,8 @@ impl AnswerScan {
         self.notes = Notes::default();
         let lanes = self.machine.lanes();
         let mut sight = Sight { notes: &mut self.notes, piece: bytes, base: 0 };
-        let read = if skims {
-            self.quick.skim(lanes, bytes, &mut sight)
-        } else {
-            self.quick.read(lanes, bytes, &mut sight)
-        };
+        let read =
+            if skims { self.quick.skim(lanes, bytes, &mut sight) } else { self.quick.read(lanes, bytes, &mut sight) };
         if read.is_some() {
             self.machine.passed(bytes.len());
         } else {

@@ -11,7 +11,7 @@ use std::arch::x86_64::{
 
 use super::skim::{Skim, Skimmed};
 #[cfg(target_arch = "x86_64")]
-use super::skim::{is_outside, tail_of};
+use super::skim::{is_outside, open_tail};
 
 /// The way this processor goes. Found out once, when a reader is made.
 #[derive(Clone, Copy, Debug)]
@@ -265,9 +265,7 @@ fn work_avx2(work: Work<'_>) -> Worked {
             mark_avx2(bytes, text, bits);
             Worked::Mark
         }
-        Work::Stops(bytes, from, blocks, ascii, stops) => {
-            Worked::Stops(stops_avx2(bytes, from, blocks, ascii, stops))
-        }
+        Work::Stops(bytes, from, blocks, ascii, stops) => Worked::Stops(stops_avx2(bytes, from, blocks, ascii, stops)),
         Work::Text(text) => Worked::Text(utf8_len_avx2(text)),
         Work::Skim(skim, piece, at) => Worked::Skim(skim_avx2(skim, piece, at)),
     }
@@ -359,9 +357,10 @@ fn skim_avx2(skim: &mut Skim, piece: &[u8], from: usize) -> Skimmed {
                 Skimmed::Fault(fault, place) => return Skimmed::Fault(fault, at + place),
             }
         } else {
-            // Something is wrong before the end, or the piece ends within a character.
-            skim.tail = tail_of(piece.get(from..at).unwrap_or_default());
-            return skim.slowly(piece, at..piece.len());
+            // Something is wrong before the end, or the piece ends within a character. Of one that the last block ended
+            // within, not even the first byte is judged.
+            let begun = open_tail(piece.get(from..at).unwrap_or_default());
+            return skim.slowly(piece, at - begun..piece.len());
         }
         at += length;
     }

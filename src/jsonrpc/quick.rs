@@ -6,9 +6,7 @@ use super::lanes::{Lanes, STOPS_BYTES, STOPS_WORDS, Stops};
 use super::machine::{Escapes, Level, Name, Open, Role, becomes_watched, plain_escape, short_word};
 use super::scan::{Kind, ScanFault};
 use super::skim::{Skim, Skimmed};
-use crate::base::limits::{
-    ANSWER_MEMBERS_OPEN_MAX, DEPTH_MAX, MEMBER_NAME_BYTES_MAX, MEMBERS_MAX, QUICK_BYTES_MAX,
-};
+use crate::base::limits::{ANSWER_MEMBERS_OPEN_MAX, DEPTH_MAX, MEMBER_NAME_BYTES_MAX, MEMBERS_MAX, QUICK_BYTES_MAX};
 
 /// What is told of watched objects. An error is the end of this way.
 pub(super) trait Sink {
@@ -68,12 +66,7 @@ struct Run<'a, S, const SKIMS: bool> {
 
 impl<'a, S: Sink, const SKIMS: bool> Run<'a, S, SKIMS> {
     #[inline(always)]
-    fn new(
-        quick: &'a mut Quick,
-        bytes: &'a [u8],
-        plain: &'a mut Plain<'a, SKIMS>,
-        sink: &'a mut S,
-    ) -> Self {
+    fn new(quick: &'a mut Quick, bytes: &'a [u8], plain: &'a mut Plain<'a, SKIMS>, sink: &'a mut S) -> Self {
         let Quick { names, open } = quick;
         let (count, depth, objects, watched) = (0, 0, 0, 0);
         let (level, role, here) = (Level::Root, Role::Plain, Open::NONE);

@@ -128,23 +128,19 @@ impl Skim {
     }
 }
 
-/// What is left of a character that these bytes, which are UTF-8 up to it, end within.
-pub(super) fn tail_of(bytes: &[u8]) -> Tail {
-    let last = bytes.iter().rev().take(3).position(|byte| *byte >= 0xc0);
-    let character = last.map_or(&[][..], |back| &bytes[bytes.len() - 1 - back..]);
-    let mut tail = Tail::NONE;
-    for (index, byte) in character.iter().enumerate() {
-        let next = if index == 0 { Tail::behind(*byte) } else if tail.left > 0 { tail.then(*byte) } else { None };
-        tail = next.unwrap_or(Tail::NONE);
-    }
-    tail
+/// How many bytes there are of a character that goes on behind these.
+pub(super) fn open_tail(bytes: &[u8]) -> usize {
+    let mut last = bytes.iter().rev().zip(1..=3);
+    let begin = last.find(|(byte, _)| **byte >= 0xc0);
+    // It goes on if it is longer than what there is of it: of two bytes from c0 on, of three from e0 on, then of four.
+    begin.map_or(0, |(byte, back)| if *byte >= [0xc0, 0xe0, 0xf0][back - 1] { back } else { 0 })
 }
 
 /// Whether JSON has this byte outside of strings: white space, punctuation, numbers, `true`, `false`, `null`.
 pub(super) const fn is_outside(byte: u8) -> bool {
     matches!(
         byte,
-        b' ' | b'\t' | b'\n' | b'\r' | b'"' | b',' | b':' | b'{' | b'}' | b'[' | b']' | b'+' | b'-' | b'.' | b'0'..=b'9'
-            | b'e' | b'E' | b't' | b'r' | b'u' | b'f' | b'a' | b'l' | b's' | b'n'
+        b' ' | b'\t' | b'\n' | b'\r' | b'"' | b',' | b':' | b'{' | b'}' | b'[' | b']' | b'+' | b'-' | b'.' | b'0'
+            ..=b'9' | b'e' | b'E' | b't' | b'r' | b'u' | b'f' | b'a' | b'l' | b's' | b'n'
     )
 }
