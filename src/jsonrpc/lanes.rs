@@ -294,24 +294,25 @@ fn mark_avx2(bytes: &[u8], text: &[u8], bits: &mut Bits) {
 #[inline]
 fn stops_avx2(bytes: &[u8], from: usize, blocks: usize, ascii: bool, stops: &mut Stops) -> bool {
     let mut any = _mm256_setzero_si256();
+    // Only the top bits count.
     let beyond = if ascii { _mm256_set1_epi8(-1) } else { _mm256_setzero_si256() };
     each_of(bytes, from, blocks, stops, |block| {
         let [low, high] = halves(block);
         any = _mm256_or_si256(any, _mm256_or_si256(low, high));
-        mask([stops_of(low, beyond), stops_of(high, beyond)])
+        let marked = |half| _mm256_or_si256(stops_of(half), _mm256_and_si256(half, beyond));
+        mask([marked(low), marked(high)])
     });
     _mm256_movemask_epi8(any) != 0
 }
 
-/// Of each byte the top bit is set where it is not plain. Of those beyond ASCII that is so where `beyond` has bits.
+/// All bits of the bytes that are not plain: quote, backslash, control character.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
 #[inline]
-fn stops_of(bytes: __m256i, beyond: __m256i) -> __m256i {
+fn stops_of(bytes: __m256i) -> __m256i {
     let is = |byte: u8| _mm256_cmpeq_epi8(bytes, _mm256_set1_epi8(byte.cast_signed()));
     let control = _mm256_cmpeq_epi8(_mm256_min_epu8(bytes, _mm256_set1_epi8(0x1f)), bytes);
-    let stop = _mm256_or_si256(_mm256_or_si256(is(b'"'), is(b'\\')), control);
-    _mm256_or_si256(stop, _mm256_and_si256(bytes, beyond))
+    _mm256_or_si256(_mm256_or_si256(is(b'"'), is(b'\\')), control)
 }
 
 /// Does what `Skim::slowly` does, 64 bytes at a time; what is wrong, and a character that the piece cuts, byte by byte.
@@ -328,28 +329,34 @@ fn skim_avx2(skim: &mut Skim, piece: &[u8], from: usize) -> Skimmed {
         }
         at += 1;
     }
-    while let Some(rest) = piece.get(at..).filter(|rest| !rest.is_empty()) {
-        let mut last = [b' '; 64];
-        let block = rest.first_chunk().unwrap_or_else(|| {
-            last[..rest.len()].copy_from_slice(rest);
-            &last
-        });
+    loop {
+        if skim.quoted && !skim.escaped {
+            at += plain_blocks(piece.get(at..).unwrap_or_default(), &mut before, &mut open);
+        }
+        let rest = match piece.get(at..) {
+            Some(rest) if !rest.is_empty() => rest,
+            _ => return Skimmed::More,
+        };
+        let mut last;
+        let block = match rest.first_chunk() {
+            Some(block) => block,
+            None => {
+                last = [b' '; 64];
+                last[..rest.len()].copy_from_slice(rest);
+                &last
+            }
+        };
         let length = rest.len().min(64);
         let two = halves(block);
         let found = Found::in_block(two);
         let high = _mm256_movemask_epi8(_mm256_or_si256(two[0], two[1])) != 0;
         let mut sound = true;
         if high || open {
-            let wrong = _mm256_or_si256(faults_of(two[0], before), faults_of(two[1], two[0]));
-            open = block[63] >= 0xc0 || block[62] >= 0xe0 || block[61] >= 0xf0;
-            sound = _mm256_testz_si256(wrong, wrong) == 1 && !(open && rest.len() <= 64);
+            sound = is_sound(two, before);
+            open = is_open(block);
+            sound &= !(open && rest.len() <= 64);
         }
         before = two[1];
-        // Plain text is most of what there is.
-        if sound && skim.quoted && !skim.escaped && found.is_plain() {
-            at += length;
-            continue;
-        }
         if sound && let Some(brackets) = found.brackets(skim, two, length) {
             match skim.brackets(block, brackets) {
                 Skimmed::More => {}
@@ -364,7 +371,47 @@ fn skim_avx2(skim: &mut Skim, piece: &[u8], from: usize) -> Skimmed {
         }
         at += length;
     }
-    Skimmed::More
+}
+
+/// How many bytes of `rest`, in whole blocks but never all, are plain text; what is behind has the next block judged.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+#[inline]
+fn plain_blocks(rest: &[u8], before: &mut __m256i, open: &mut bool) -> usize {
+    let (blocks, _) = rest[..rest.len().saturating_sub(1)].as_chunks::<64>();
+    let mut passed = 0_usize;
+    for block in blocks {
+        let two = halves(block);
+        let stop = _mm256_or_si256(stops_of(two[0]), stops_of(two[1]));
+        if _mm256_testz_si256(stop, stop) == 0 {
+            break;
+        }
+        if *open || _mm256_movemask_epi8(_mm256_or_si256(two[0], two[1])) != 0 {
+            if !is_sound(two, *before) {
+                break;
+            }
+            *open = is_open(block);
+        }
+        *before = two[1];
+        passed = passed.wrapping_add(64);
+    }
+    passed
+}
+
+/// Whether a block can be UTF-8 behind these bytes, but for a character that goes on behind it.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+#[inline]
+fn is_sound(two: [__m256i; 2], before: __m256i) -> bool {
+    let wrong = _mm256_or_si256(faults_of(two[0], before), faults_of(two[1], two[0]));
+    _mm256_testz_si256(wrong, wrong) == 1
+}
+
+/// Whether a character goes on behind the block.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn is_open(block: &[u8; 64]) -> bool {
+    block[63] >= 0xc0 || block[62] >= 0xe0 || block[61] >= 0xf0
 }
 
 /// What may end plain text, in the two halves of a block.
@@ -389,14 +436,6 @@ impl Found {
             backslash: [is(low, b'\\'), is(high, b'\\')],
             control: [control(low), control(high)],
         }
-    }
-
-    #[target_feature(enable = "avx2")]
-    #[inline]
-    fn is_plain(self) -> bool {
-        let either = |two: [__m256i; 2]| _mm256_or_si256(two[0], two[1]);
-        let any = _mm256_or_si256(_mm256_or_si256(either(self.quote), either(self.backslash)), either(self.control));
-        _mm256_testz_si256(any, any) == 1
     }
 
     /// The brackets outside of strings, after the block, of which `length` bytes are there, was taken into `skim`.
