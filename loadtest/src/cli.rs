@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::agents::Fleet;
+use crate::compare::scene::{Rival, Scene};
 use crate::floods::Part;
 use crate::traffic::Era;
 
@@ -22,7 +24,7 @@ pub(crate) enum Verb {
     Run(Run),
     /// Be a canned MCP server with an `echo` tool, for gateways to forward to.
     Upstream(Upstream),
-    /// Run nginx and Portcullis on the same traffic, in turn, and compare CPU time per call.
+    /// Run nginx, HAProxy, a bare hop and Portcullis on the same traffic, in turn, and compare CPU time per call.
     Compare(Compare),
     /// Start Portcullis, do to it what an attacker or a thoughtless client does, and say what that costs.
     Floods(Floods),
@@ -39,13 +41,19 @@ pub(crate) enum Verb {
     Reload(Reload),
     /// What rules cost a call: one, 100, 10,000, a condition, limits.
     Rules(Rules),
+    /// Whether a call costs more where there are 10 and 100 times the rules, tools, servers and sessions, or many idle
+    /// streams.
+    Grows(Grows),
     /// What telemetry and credentials cost a call: metrics and 1 % traces, a fixed bearer, told claims, exchanged tokens.
     Extras(Extras),
+    /// Be a fleet of agents for a while: sessions, pauses, event streams, tokens that expire. On a schedule that waits for no
+    /// answer; with a report as HTML, and an exit code that says whether the objectives held.
+    Fleet(Box<Fleet>),
     /// CPU time of a call through two builds of the gateway with one configuration, in turn.
     Builds(Builds),
 }
 
-/// What the calls look like; the same for `run` and `compare`.
+/// What the calls look like.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Calls {
     /// How to speak: `modern` is 2026-07-28, `legacy` has sessions, one for each connection.
@@ -140,16 +148,20 @@ pub(crate) struct Upstream {
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Compare {
-    #[command(flatten)]
-    pub(crate) calls: Calls,
-    /// Closed loop: connections of each point.
+    /// Only these parts of the comparison; left out: all.
+    #[arg(long, value_enum, value_name = "SCENE,…", value_delimiter = ',')]
+    pub(crate) only: Vec<Scene>,
+    /// Whom to measure beside Portcullis, where there are several; left out: all.
+    #[arg(long, value_enum, value_name = "WHO,…", value_delimiter = ',')]
+    pub(crate) beside: Vec<Rival>,
+    /// Closed loop: connections of each point of `calls`.
     #[arg(long, short, value_name = "N,…", value_delimiter = ',', default_values_t = [1, 16, 64, 256], value_parser = clap::value_parser!(u32).range(1..=4_096))]
     pub(crate) connections: Vec<u32>,
-    /// Open loop points too, calls a second over 64 connections.
-    #[arg(long, value_name = "CALLS,…", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    /// Open loop: calls a second of each point of `calls`, over 64 connections; 0 for none.
+    #[arg(long, value_name = "CALLS,…", value_delimiter = ',', default_values_t = [20_000], value_parser = clap::value_parser!(u32).range(..=1_000_000))]
     pub(crate) rates: Vec<u32>,
     /// How often each point is measured; the contestants take turns within a repetition.
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub(crate) repetitions: u32,
     /// How long one measurement takes, seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 1.0, value_parser = seconds)]
@@ -157,42 +169,36 @@ pub(crate) struct Compare {
     /// How long to send before each measurement, seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 0.3, value_parser = seconds)]
     pub(crate) warmup: f64,
-    /// How long an answer is, bytes.
-    #[arg(long, value_name = "BYTES", default_value_t = 600)]
-    pub(crate) answer_bytes: usize,
     /// The gateway's program; left out: `portcullis` beside this program, or target/release/portcullis.
     #[arg(long, value_name = "FILE")]
     pub(crate) portcullis: Option<PathBuf>,
-    /// Let the gateway serve callers without tokens, and send none.
-    #[arg(long)]
-    pub(crate) anonymous: bool,
-    /// How many rules the gateway's policy has.
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    /// The bare hop's program; left out: `bare-hop` beside this program, or target/release/bare-hop.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) hop: Option<PathBuf>,
+    /// How many rules the gateway's policy has, one in ten of them with a condition.
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(5..=10_000))]
     pub(crate) rules: u32,
     /// The nginx program; installed with apt-get if it is missing.
     #[arg(long, value_name = "FILE", default_value = "nginx")]
     pub(crate) nginx: PathBuf,
+    /// The HAProxy program; installed with apt-get if it is missing.
+    #[arg(long, value_name = "FILE", default_value = "haproxy")]
+    pub(crate) haproxy: PathBuf,
     /// Never install anything.
     #[arg(long)]
     pub(crate) no_install: bool,
-    /// Measure nginx with a buffered access log too.
-    #[arg(long)]
-    pub(crate) with_log: bool,
-    /// Measure the canned server itself too, with nothing in between: what load and server can do at most.
-    #[arg(long)]
-    pub(crate) direct: bool,
-    /// Leave the gateway out.
-    #[arg(long)]
-    pub(crate) only_nginx: bool,
     /// The core of whoever is measured.
     #[arg(long, value_name = "CORE", default_value_t = 0)]
     pub(crate) proxy_core: usize,
     /// The core of load and canned server.
     #[arg(long, value_name = "CORE", default_value_t = 1)]
     pub(crate) load_core: usize,
-    /// Where to write all figures as JSON.
+    /// Where to write all figures as JSON; beside it, with the ending `svg`, goes a picture.
     #[arg(long, value_name = "FILE", default_value = "target/compare.json")]
     pub(crate) out: PathBuf,
+    /// End with exit code 1 where a goal is not held, too.
+    #[arg(long)]
+    pub(crate) strict: bool,
     /// Keep the configurations and logs of what was started, and say where.
     #[arg(long)]
     pub(crate) keep: bool,
@@ -368,6 +374,15 @@ pub(crate) struct Reload {
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Rules {
+    #[command(flatten)]
+    pub(crate) turns: Turns,
+    #[command(flatten)]
+    pub(crate) stand: Stand,
+}
+
+#[derive(Clone, Debug, Args)]
+#[command(mut_arg("connections", |connections| connections.default_values(["64"])))]
+pub(crate) struct Grows {
     #[command(flatten)]
     pub(crate) turns: Turns,
     #[command(flatten)]

@@ -1,6 +1,6 @@
 //! One request and its answer on a connection that blocks: handshakes, and what is asked outside the measurement.
 
-use std::io::{Read as _, Write as _};
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
@@ -11,13 +11,13 @@ use crate::reply::Reader;
 use crate::traffic::{Era, Shape, Target, Template};
 
 /// Sends `request` and waits for the whole answer.
-pub(crate) fn exchange(socket: &mut TcpStream, request: &[u8]) -> anyhow::Result<Reader> {
+pub(crate) fn exchange(socket: &mut (impl Read + Write), request: &[u8]) -> anyhow::Result<Reader> {
     socket.write_all(request).context("sending")?;
     receive(socket)
 }
 
 /// Waits for a whole answer.
-pub(crate) fn receive(socket: &mut TcpStream) -> anyhow::Result<Reader> {
+pub(crate) fn receive(socket: &mut impl Read) -> anyhow::Result<Reader> {
     let mut reader = Reader::default();
     let mut piece = [0; 32 << 10];
     loop {
@@ -35,20 +35,26 @@ pub(crate) fn receive(socket: &mut TcpStream) -> anyhow::Result<Reader> {
 /// A connection ready for calls, in a session of its own where the era has sessions, and what a call on it looks like.
 pub(crate) fn open(shape: &Shape, patience: Duration) -> anyhow::Result<(TcpStream, Template, Option<String>)> {
     let mut socket = net::connect(shape.target.address, patience).context("connecting")?;
+    let session = begin(shape, &mut socket)?;
+    let template = shape.call(session.as_deref())?;
+    Ok((socket, template, session))
+}
+
+/// Opens a session on this connection, where the era has sessions.
+pub(crate) fn begin(shape: &Shape, socket: &mut (impl Read + Write)) -> anyhow::Result<Option<String>> {
     let mut session = None;
     if shape.era == Era::Legacy {
-        let answer = exchange(&mut socket, &shape.initialize()).context("initialize")?;
+        let answer = exchange(socket, &shape.initialize()).context("initialize")?;
         if answer.status() != 200 {
             bail!("initialize: status {}: {}", answer.status(), String::from_utf8_lossy(answer.body()));
         }
         session = answer.session().map(str::to_owned);
-        let answer = exchange(&mut socket, &shape.initialized(session.as_deref())).context("initialized")?;
+        let answer = exchange(socket, &shape.initialized(session.as_deref())).context("initialized")?;
         if answer.status() != 202 {
             bail!("notifications/initialized: status {}", answer.status());
         }
     }
-    let template = shape.call(session.as_deref())?;
-    Ok((socket, template, session))
+    Ok(session)
 }
 
 /// What has reached a canned server so far.

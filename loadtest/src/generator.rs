@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Read as _, Write as _};
-use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -16,6 +15,7 @@ use crate::measure::{Cpu, Faults, Latency, Schedule, micros};
 use crate::net::{Interest, Poll};
 use crate::reply::Reader;
 use crate::traffic::{Call, Calls, Era, Shape, Target, Template};
+use crate::wire::Wire;
 use crate::{exchange, net};
 
 /// Nobody sleeps longer, so that timeouts and the wish to stop are seen.
@@ -147,9 +147,10 @@ enum Phase {
 
 /// A connection.
 struct Line {
-    socket: TcpStream,
+    socket: Wire,
     session: Option<String>,
     template: Template,
+    tenth: Option<Template>,
     out: Vec<u8>,
     sent: usize,
     reader: Reader,
@@ -254,7 +255,9 @@ impl<'a> Generator<'a> {
         line.sent = 0;
         let turn = if self.plan.stay { key } else { usize::try_from(self.outcome.sent).unwrap_or(0) };
         let turn = turn.checked_rem(self.callers.len());
-        turn.and_then(|turn| self.callers.get(turn)).unwrap_or(&line.template).write(call, &mut line.out);
+        let tenth = line.tenth.as_ref().filter(|_| self.outcome.sent % 10 == 9);
+        let own = tenth.unwrap_or(&line.template);
+        turn.and_then(|turn| self.callers.get(turn)).unwrap_or(own).write(call, &mut line.out);
         line.flight = Some(Flight { call, due, sent: Instant::now() });
         self.outcome.sent += 1;
         self.flush(key);
@@ -284,6 +287,15 @@ impl<'a> Generator<'a> {
                 self.fail(key, &"epoll");
             }
         }
+        loop {
+            self.receive(key, piece);
+            if !self.lines[key].socket.has_more() {
+                return;
+            }
+        }
+    }
+
+    fn receive(&mut self, key: usize, piece: &mut [u8]) {
         let line = &mut self.lines[key];
         match line.socket.read(piece) {
             Ok(0) if line.flight.is_some() => self.fail(key, &"the connection ended before the answer did"),
@@ -428,10 +440,13 @@ impl<'a> Generator<'a> {
 
 impl Line {
     fn open(plan: &Plan) -> anyhow::Result<Self> {
-        let (socket, template, session) = exchange::open(&plan.shape, plan.timeout)?;
+        let mut socket = Wire::connect(&plan.shape.target, plan.timeout)?;
+        let session = exchange::begin(&plan.shape, &mut socket)?;
+        let template = plan.shape.call(session.as_deref())?;
+        let tenth = plan.shape.tenth_call(session.as_deref())?;
         socket.set_nonblocking(true)?;
         let (out, reader) = (Vec::new(), Reader::default());
-        Ok(Self { socket, session, template, out, sent: 0, reader, flight: None })
+        Ok(Self { socket, session, template, tenth, out, sent: 0, reader, flight: None })
     }
 
     /// Whether all is written.
@@ -475,6 +490,7 @@ fn plan(run: &Run) -> anyhow::Result<Plan> {
             target: Target::parse(&run.url)?,
             era: run.calls.era,
             tool: run.tool.clone(),
+            tenth: None,
             token: run.token.clone(),
             body_bytes: run.calls.body_bytes,
             events: run.calls.events,

@@ -5,6 +5,8 @@ use std::net::{SocketAddr, ToSocketAddrs as _};
 use anyhow::Context as _;
 use clap::ValueEnum;
 
+use crate::wire::Trusting;
+
 /// Ids have so many digits, so that all requests of a template are equally long.
 pub(crate) const ID_DIGITS: usize = 10;
 /// Values are written in so many hexadecimal digits.
@@ -32,6 +34,8 @@ pub(crate) struct Target {
     /// As the `Host` field says it.
     pub(crate) host: String,
     pub(crate) path: String,
+    /// `None`: not encrypted.
+    pub(crate) trusting: Option<Trusting>,
 }
 
 /// What all calls of a run have in common.
@@ -40,6 +44,8 @@ pub(crate) struct Shape {
     pub(crate) target: Target,
     pub(crate) era: Era,
     pub(crate) tool: String,
+    /// The tool of every tenth call, where it is another one.
+    pub(crate) tenth: Option<String>,
     pub(crate) token: Option<String>,
     pub(crate) body_bytes: usize,
     /// Events of each answer; 0 for plain JSON.
@@ -87,12 +93,12 @@ impl Target {
             .with_context(|| format!("{host} has no address"))?;
         let clean = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic());
         anyhow::ensure!(clean(host) && clean(path), "the URL has blanks or control characters");
-        Ok(Self { address, host: host.to_owned(), path: path.to_owned() })
+        Ok(Self { address, host: host.to_owned(), path: path.to_owned(), trusting: None })
     }
 
     pub(crate) fn local(port: u16, path: &str) -> Self {
         let address = SocketAddr::from(([127, 0, 0, 1], port));
-        Self { address, host: address.to_string(), path: path.to_owned() }
+        Self { address, host: address.to_string(), path: path.to_owned(), trusting: None }
     }
 }
 
@@ -109,6 +115,12 @@ impl Shape {
         template.ids = places(&template.bytes, id.as_bytes());
         template.values = places(&template.bytes, value.as_bytes());
         Ok(template)
+    }
+
+    /// The template of every tenth call, where it is another one.
+    pub(crate) fn tenth_call(&self, session: Option<&str>) -> anyhow::Result<Option<Template>> {
+        let Some(tool) = &self.tenth else { return Ok(None) };
+        Self { tool: tool.clone(), ..self.clone() }.call(session).map(Some)
     }
 
     /// `initialize`, which opens a legacy session. Its id is 1.
@@ -336,6 +348,7 @@ mod tests {
             target: Target::local(8080, "/mcp"),
             era,
             tool: "echo".to_owned(),
+            tenth: None,
             token: Some("abc".to_owned()),
             body_bytes: 350,
             events,

@@ -583,6 +583,7 @@ mod tests {
                 target: Target::local(0, "/mcp"),
                 era,
                 tool: "echo".to_owned(),
+                tenth: None,
                 token: None,
                 body_bytes: 350,
                 events,

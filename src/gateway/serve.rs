@@ -44,7 +44,7 @@ enum Run {
     /// The last one belongs to that shard.
     HandOver(ShardId, Rest),
     /// The last one is answered with a stream; whether the connection may carry another request after it.
-    Stream(Tap, bool, Rest),
+    Stream(Box<Tap>, bool, Rest),
 }
 
 /// What is left of a connection's reading side: bytes received and not used up, and the wait for more that is under
@@ -75,7 +75,7 @@ pub(super) async fn connection(shard: Rc<Shard>, slot: Rc<Slot>, begin: Begin) -
             Run::HandOver(to, rest) => return Box::pin(pack(&shard, stream, rest)).await.map(|parcel| (to, parcel)),
             Run::Stream(tap, keep, left) => {
                 rest.bytes = left.bytes;
-                let after = Box::pin(tap::serve(&shard, &slot, &stream, tap, left.wait)).await;
+                let after = Box::pin(tap::serve(&shard, &slot, &stream, *tap, left.wait)).await;
                 match after {
                     After::Idle(_, wait) if !keep => {
                         // Ends the stored wait, which must not be dropped.

@@ -2,9 +2,11 @@
 //! any byte and go on when more have come; what is wrong is found at the byte where it is wrong. Anything that two
 //! parties could read in two ways is refused here.
 
-use super::field::{self, Field, Fields, Known};
+use super::field::{self, Field, Fields, Known, Marks};
 use super::target::{self, Target};
-use crate::base::limits::{FIELD_VALUE_BYTES_MAX, HEAD_BYTES_MAX, HEAD_FIELDS_MAX};
+use crate::base::limits::{
+    FIELD_VALUE_BYTES_MAX, HEAD_BYTES_MAX, HEAD_FIELDS_MAX, OPENING_BYTES_MAX, OPENING_MISSES_MAX,
+};
 use crate::base::span::Span;
 
 /// A request method. Names are case-sensitive (RFC 9110 9.1), so `get` is `Other`.
@@ -232,6 +234,7 @@ pub struct RequestHead {
     /// Where the body begins; valid once the head is complete.
     pub end: usize,
     cursor: Cursor,
+    opening: Opening,
 }
 
 impl Default for RequestHead {
@@ -257,6 +260,7 @@ impl RequestHead {
             expect_continue: false,
             end: 0,
             cursor: Cursor::default(),
+            opening: Opening::none(),
         }
     }
 
@@ -271,11 +275,14 @@ impl RequestHead {
         if outcome != Ok(Progress::Partial) {
             self.cursor = Cursor::default();
         }
+        if outcome.is_err() {
+            self.opening.bytes.clear();
+        }
         outcome
     }
 
     fn advance(&mut self, bytes: &[u8]) -> Result<Progress, HeadFault> {
-        if self.cursor.is_fresh() {
+        if self.cursor.begins() && !self.reopen(bytes) {
             self.fields.clear();
             // Whoever answers a head that is wrong must not take the last one's method for this one's: the answer to a
             // HEAD has no body.
@@ -297,7 +304,57 @@ impl RequestHead {
         };
         self.end = end;
         self.conclude(bytes)?;
+        if self.cursor.reopened.is_none() {
+            self.keep_opening(bytes);
+        }
         Ok(Progress::Complete)
+    }
+
+    /// Takes over what the last head began with, where this one begins with the same bytes: they mean the same, since
+    /// a head is read from left to right, and a line is whole whatever stands behind it.
+    fn reopen(&mut self, bytes: &[u8]) -> bool {
+        let opening = &self.opening;
+        let length = opening.bytes.len();
+        if length == 0 || !bytes.get(..length).is_some_and(|begins| same(begins, &opening.bytes)) {
+            return false;
+        }
+        (self.method, self.version) = (opening.method, opening.version);
+        (self.target, self.path, self.query) = (opening.target, opening.path, opening.query);
+        self.fields.restore(&opening.marks);
+        let reopened = Some(length);
+        self.cursor = Cursor { line: length, scanned: length, first_line_read: true, reopened, ..self.cursor };
+        self.opening.misses = 0;
+        true
+    }
+
+    /// Keeps what this head, which is complete, began with: all lines before the first that is another in each request,
+    /// be it by its name or because it was so the last times.
+    fn keep_opening(&mut self, bytes: &[u8]) {
+        let Self { opening, fields, cursor, .. } = self;
+        opening.misses = opening.misses.saturating_add(1);
+        // One request alone is no reason to keep anything, and some connections carry what many clients ask.
+        let first = opening.misses == 1 && opening.bytes.is_empty();
+        if first || opening.misses > OPENING_MISSES_MAX || cursor.authority.is_some() {
+            opening.bytes.clear();
+            return;
+        }
+        let again = opening.misses > 1 && !opening.bytes.is_empty();
+        let lines: &[Field] = fields;
+        let (mut end, mut count) = (0, 0);
+        for _ in lines.iter().take_while(|field| !field.known.is_some_and(Known::is_of_one_request)) {
+            let line_end = lines.get(count + 1).map_or(self.end - 2, |next| next.name.start as usize);
+            let line = bytes.get(end..line_end).unwrap_or_default();
+            let kept = opening.bytes.get(end..line_end);
+            if line_end > OPENING_BYTES_MAX || again && !kept.is_some_and(|kept| same(line, kept)) {
+                break;
+            }
+            (end, count) = (line_end, count + 1);
+        }
+        opening.bytes.clear();
+        opening.bytes.extend_from_slice(bytes.get(..end).unwrap_or_default());
+        opening.marks = fields.marks(count);
+        (opening.method, opening.version) = (self.method, self.version);
+        (opening.target, opening.path, opening.query) = (self.target, self.path, self.query);
     }
 
     /// Reads the request line, which ends, without its line break, at `end`.
@@ -332,7 +389,9 @@ impl RequestHead {
     fn conclude(&mut self, bytes: &[u8]) -> Result<(), HeadFault> {
         self.host = the_only(&self.fields, Known::Host, HeadFault::HostRepeated)?.ok_or(HeadFault::HostMissing)?;
         let host = self.host.of(bytes);
-        target::check_host(host)?;
+        if self.cursor.reopened.is_none_or(|opening| self.host.end as usize > opening) {
+            target::check_host(host)?;
+        }
         if let Some(authority) = self.cursor.authority
             && !authority.of(bytes).eq_ignore_ascii_case(host)
         {
@@ -377,6 +436,48 @@ impl RequestHead {
     pub fn params<'a>(&self, bytes: &'a [u8]) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
         self.fields.params(bytes)
     }
+}
+
+/// What a request's head began with, and what that means.
+#[derive(Clone)]
+struct Opening {
+    /// Whole lines from the first one on; none at all where nothing is kept.
+    bytes: Vec<u8>,
+    method: Method,
+    version: Version,
+    target: Span,
+    path: Span,
+    query: Option<Span>,
+    marks: Marks,
+    /// Heads in a row that began otherwise.
+    misses: u8,
+}
+
+impl Opening {
+    fn none() -> Self {
+        Self {
+            bytes: Vec::new(),
+            method: Method::Get,
+            version: Version::Http11,
+            target: Span::default(),
+            path: Span::default(),
+            query: None,
+            marks: Marks::NONE,
+            misses: 0,
+        }
+    }
+}
+
+impl std::fmt::Debug for Opening {
+    /// Without the bytes: a token is among them.
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "Opening({})", self.bytes.len())
+    }
+}
+
+/// Whether both hold the same bytes, in a time that tells nothing of where they differ: there are secrets among them.
+fn same(one: &[u8], other: &[u8]) -> bool {
+    one.len() == other.len() && one.iter().zip(other).fold(0, |differs, (one, other)| differs | (one ^ other)) == 0
 }
 
 /// The head of an upstream's response. Meant to be reused, as [`RequestHead`] is.
@@ -432,7 +533,7 @@ impl ResponseHead {
     }
 
     fn advance(&mut self, bytes: &[u8], answer_to: Method) -> Result<Progress, HeadFault> {
-        if self.cursor.is_fresh() {
+        if self.cursor.begins() {
             self.fields.clear();
         }
         if !self.cursor.first_line_read {
@@ -516,6 +617,7 @@ impl ResponseHead {
 /// comes in, but for a CR at the end of a piece.
 #[derive(Clone, Copy, Debug, Default)]
 struct Cursor {
+    begun: bool,
     /// Start of the line that is being read.
     line: usize,
     /// Everything before this has been looked at.
@@ -525,6 +627,8 @@ struct Cursor {
     first_line_read: bool,
     /// Host and port of an absolute target.
     authority: Option<Span>,
+    /// How many bytes were taken over from the last head.
+    reopened: Option<usize>,
 }
 
 /// What `read_line` came to.
@@ -536,8 +640,9 @@ enum Line {
 }
 
 impl Cursor {
-    fn is_fresh(&self) -> bool {
-        self.scanned == 0
+    /// Whether a new head begins, which it does once.
+    fn begins(&mut self) -> bool {
+        !std::mem::replace(&mut self.begun, true)
     }
 
     /// The end of the first line without its line break.
@@ -562,6 +667,10 @@ impl Cursor {
         // Worked on as a copy, so that the compiler may keep it in registers.
         let mut cursor = *self;
         loop {
+            if cursor.scanned == cursor.line {
+                let next = usual_lines(window, cursor.line, fields);
+                cursor.start_line(next);
+            }
             match cursor.read_line(window, fields)? {
                 Line::Field => {}
                 Line::Empty(end) => return Ok(Some(end)),
@@ -572,7 +681,6 @@ impl Cursor {
         if bytes.len() < HEAD_BYTES_MAX { Ok(None) } else { Err(HeadFault::HeadTooLong) }
     }
 
-    #[inline(always)]
     fn read_line(&mut self, window: &[u8], fields: &mut Fields) -> Result<Line, HeadFault> {
         if self.colon.is_none() {
             if self.scanned == self.line && window.get(self.line) == Some(&b'\r') {
@@ -606,12 +714,11 @@ impl Cursor {
     }
 
     /// Reads a field name up to its colon, if that has come.
-    #[inline(always)]
     fn read_name(&mut self, window: &[u8]) -> Result<(), HeadFault> {
         let stop = field::name_end(window, self.scanned);
         let end = stop.unwrap_or(window.len());
         let colon = end > self.line && window.get(end) == Some(&b':');
-        let known = if colon { Known::of_printable(&window[self.line..end]) } else { None };
+        let known = if colon { Known::of(&window[self.line..end]) } else { None };
         // Known names are tokens; only others need to be looked at byte by byte.
         if known.is_none()
             && let Some(at) = window[self.scanned..end].iter().position(|byte| !field::is_token_byte(*byte))
@@ -637,8 +744,38 @@ impl Cursor {
     }
 }
 
+/// Reads lines as nearly everybody writes them, from the one that starts at `at` on, and says where the first one
+/// starts that needs more care.
+fn usual_lines(window: &[u8], at: usize, fields: &mut Fields) -> usize {
+    let mut at = at;
+    while let Some(rest) = window.get(at..)
+        && fields.len() < HEAD_FIELDS_MAX
+        && let Some((known, colon, end)) = usual_line(rest)
+    {
+        fields.push(Field { name: span(at, at + colon), value: span(at + colon + 2, at + end), known: Some(known) });
+        at += end + 2;
+    }
+    at
+}
+
+/// What the line at the start of `text` says, if it is all there: a known name, a colon, one space, a value, CR and LF.
+/// The places of the colon and of the CR.
+#[inline(always)]
+fn usual_line(text: &[u8]) -> Option<(Known, usize, usize)> {
+    if text.first() == Some(&b'\r') {
+        return None;
+    }
+    let colon = field::colon(text)?;
+    let known = Known::of(text.get(..colon)?)?;
+    let [b':', b' ', behind @ ..] = text.get(colon..)? else { return None };
+    let end = field::value_end(behind, 0)?;
+    let (value, [b'\r', b'\n', ..]) = behind.split_at_checked(end)? else { return None };
+    let (first, last) = (value.first()?, value.last()?);
+    let bare = !matches!(first, b' ' | b'\t') && !matches!(last, b' ' | b'\t');
+    (bare && end <= FIELD_VALUE_BYTES_MAX).then_some((known, colon, colon + 2 + end))
+}
+
 /// The value between a colon and the end of its line, without white space around it.
-#[inline]
 fn value_span(window: &[u8], mut start: usize, mut end: usize) -> Span {
     while start < end && matches!(window[start], b' ' | b'\t') {
         start += 1;

@@ -66,6 +66,14 @@ impl EventParser {
         Self::default()
     }
 
+    /// Begins anew, at the start of another stream; keeps a little of its memory.
+    pub fn reset(&mut self) {
+        self.forget();
+        self.line.clear();
+        self.line.shrink_to(EVENT_BYTES_KEPT);
+        (self.after_cr, self.in_comment, self.bom, self.dropped) = (false, false, 0, 0);
+    }
+
     /// Goes on at the start of `bytes`, up to and with the end of the next event, and says how far it came. When
     /// `ready` says so, take the event before the next push, which forgets it and gives its memory back; a push of no
     /// bytes does only that, for a stream that falls idle.

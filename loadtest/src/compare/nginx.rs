@@ -1,63 +1,65 @@
 //! nginx as a plain reverse proxy, set up as fairly as we know.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::Command;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 
-use crate::cli::Compare;
 use crate::net;
-
+use crate::rig::Cores;
 use crate::rig::process::{Folder, Process};
 
-/// Where nginx is; installs it if it is missing and that is allowed.
-pub(super) fn program(options: &Compare) -> anyhow::Result<PathBuf> {
-    if let Some(program) = net::find_program(&options.nginx) {
-        return Ok(program);
-    }
-    if options.no_install || options.nginx != Path::new("nginx") {
-        bail!("{} is not there", options.nginx.display());
-    }
-    eprintln!("nginx is missing: apt-get install -y --no-install-recommends nginx");
-    let mut command = Command::new("apt-get");
-    command.args(["install", "-y", "--no-install-recommends", "nginx"]).env("DEBIAN_FRONTEND", "noninteractive");
-    let installed = command.stdin(Stdio::null()).stdout(Stdio::null()).status();
-    let installed = installed.context("nginx is missing, and there is no apt-get to install it with")?;
-    if !installed.success() {
-        bail!("nginx is missing, and apt-get cannot install it (as root, after apt-get update?)");
-    }
-    net::find_program(&options.nginx).context("nginx was installed, but is not there")
+/// How it differs from one that forwards plain requests and answers.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Kind<'a> {
+    /// Writes an access log.
+    pub(super) log: bool,
+    /// Its answers are event streams.
+    pub(super) events: bool,
+    /// Certificate and key, as PEM.
+    pub(super) tls: Option<(&'a str, &'a str)>,
 }
 
 /// Starts it in front of `upstream`; the port it listens on.
 pub(super) fn start(
     program: &Path,
-    options: &Compare,
+    cores: Cores,
     folder: &Folder,
     upstream: u16,
-    log: bool,
+    kind: Kind<'_>,
 ) -> anyhow::Result<(Process, u16)> {
-    let name = if log { "nginx, with log" } else { "nginx" };
-    let place = folder.path().join(if log { "nginx-log" } else { "nginx" });
-    fs::create_dir(&place).with_context(|| format!("cannot make {}", place.display()))?;
+    let name = if kind.log { "nginx, with log" } else { "nginx" };
     let port = net::free_port()?;
+    let place = folder.path().join(format!("nginx-{port}"));
+    fs::create_dir(&place).with_context(|| format!("cannot make {}", place.display()))?;
+    if let Some((certificate, key)) = kind.tls {
+        fs::write(place.join("cert.pem"), certificate)?;
+        fs::write(place.join("key.pem"), key)?;
+    }
     let file = place.join("nginx.conf");
-    fs::write(&file, config(&place, port, upstream, options.calls.events > 0, log))?;
+    fs::write(&file, config(&place, port, upstream, kind))?;
     let mut command = Command::new(program);
     command.arg("-p").arg(&place).arg("-c").arg(&file).args(["-e", "stderr"]);
-    let process = Process::start(name, command, options.proxy_core, options.load_core, folder)?;
+    let process = Process::start(name, command, cores.proxy, cores.load, folder)?;
     Ok((process, port))
 }
 
-fn config(place: &Path, port: u16, upstream: u16, events: bool, log: bool) -> String {
+fn config(place: &Path, port: u16, upstream: u16, kind: Kind<'_>) -> String {
     let place = place.display();
     // Event streams have to leave as they arrive; short answers are cheaper for nginx with buffers.
-    let buffering = if events { "off" } else { "on" };
-    let log = if log {
+    let buffering = if kind.events { "off" } else { "on" };
+    let log = if kind.log {
         format!("access_log {place}/access.log combined buffer=64k flush=1s;")
     } else {
         "access_log off;".to_owned()
+    };
+    let (ssl, tls) = match kind.tls {
+        None => ("", String::new()),
+        Some(_) => {
+            let files = format!("ssl_certificate {place}/cert.pem; ssl_certificate_key {place}/key.pem;");
+            (" ssl", format!("{files} ssl_protocols TLSv1.3;\n    "))
+        }
     };
     format!(
         "worker_processes 1;
@@ -92,8 +94,8 @@ http {{
     keepalive_timeout 300s;
   }}
   server {{
-    listen 127.0.0.1:{port} backlog=4096;
-    location / {{
+    listen 127.0.0.1:{port}{ssl} backlog=4096;
+    {tls}location / {{
       proxy_pass http://canned;
       proxy_http_version 1.1;
       proxy_set_header Connection \"\";
@@ -113,13 +115,17 @@ mod tests {
 
     #[test]
     fn what_differs_between_the_two() {
-        let plain = config(Path::new("/x"), 1, 2, false, false);
+        let place = Path::new("/x");
+        let plain = config(place, 1, 2, Kind::default());
         assert!(plain.contains("access_log off;") && plain.contains("proxy_buffering on;"));
-        assert!(plain.contains("listen 127.0.0.1:1 ") && plain.contains("server 127.0.0.1:2;"));
-        let logged = config(Path::new("/x"), 1, 2, true, true);
+        assert!(plain.contains("listen 127.0.0.1:1 backlog") && plain.contains("server 127.0.0.1:2;"));
+        assert!(!plain.contains("ssl"));
+        assert_eq!(plain.matches('{').count(), plain.matches('}').count());
+        let logged = config(place, 1, 2, Kind { log: true, events: true, tls: None });
         assert!(
             logged.contains("access_log /x/access.log combined buffer=64k") && logged.contains("proxy_buffering off;")
         );
-        assert_eq!(plain.matches('{').count(), plain.matches('}').count());
+        let secured = config(place, 1, 2, Kind { tls: Some(("c", "k")), ..Kind::default() });
+        assert!(secured.contains("listen 127.0.0.1:1 ssl backlog") && secured.contains("ssl_protocols TLSv1.3;"));
     }
 }

@@ -1,145 +1,79 @@
-//! Medians, spreads and paired ratios, as a table and as JSON. No ratio comes from a run that was at fault.
+//! Medians, spreads, paired ratios and what they should be, as tables and as JSON. No ratio comes from a run that was at
+//! fault.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use serde_json::{Value, json};
 
 use crate::cli::Compare;
-use crate::generator::Outcome;
-use crate::measure::{Cpu, micros};
-
 use crate::rig::environment;
+
+use super::plot;
+use super::sample::{Sample, Spread};
+use super::scene::{BODY_BYTES, Load, Pair, Scene, Share, Who};
 
 /// Waiting for the core more often than this, whoever is measured shared it with somebody.
 const WAITED_PER_CENT_MAX: f64 = 10.0;
-
-/// How much.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Load {
-    /// So many connections.
-    Closed(u32),
-    /// So many calls a second.
-    Open { rate: u32, connections: u32 },
-}
-
-/// One measurement.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Sample {
-    calls_per_second: f64,
-    p50_us: f64,
-    p99_us: f64,
-    p999_us: f64,
-    /// CPU time per call of the threads that serve, microseconds.
-    serving_us: f64,
-    /// Of the whole process.
-    whole_us: f64,
-    /// Of the window, the part in which a serving thread could have run but waited for somebody else on its core.
-    waited_per_cent: f64,
-    unsent: u64,
-    /// CPU time per call by threads of each name, microseconds.
-    threads_us: BTreeMap<String, f64>,
-    /// What was wrong: then the rest means nothing.
-    fault: Option<String>,
-}
+/// A figure whose most is more than so many times its least is not one to rely on.
+const STEADY: f64 = 2.0;
 
 /// All measurements.
 pub(super) struct Report {
     environment: Value,
     settings: Value,
-    tokens: bool,
     points: Vec<Point>,
+    /// What else there is to say; faults among it.
+    notes: Vec<String>,
 }
 
-struct Point {
-    load: Load,
-    rows: Vec<Row>,
+/// One load of a scene.
+pub(super) struct Point {
+    pub(super) scene: Scene,
+    pub(super) load: Load,
+    pub(super) rows: Vec<Row>,
 }
 
-struct Row {
-    name: &'static str,
+/// Of one who was measured.
+pub(super) struct Row {
+    pub(super) who: Who,
     /// By repetition.
     samples: Vec<Sample>,
+    /// For each call.
+    system_calls: Option<f64>,
 }
 
-/// The middle one, the least and the most of several figures.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Spread {
-    median: f64,
-    least: f64,
-    most: f64,
-}
-
-impl Sample {
-    pub(super) fn new(outcome: &Outcome, cpu: &Cpu) -> Self {
-        let each = |nanos: u64| micros(nanos / outcome.in_window.max(1));
-        let window = outcome.window.as_nanos() as f64;
-        Self {
-            calls_per_second: outcome.calls_per_second(),
-            p50_us: outcome.latency.quantile_us(0.5),
-            p99_us: outcome.latency.quantile_us(0.99),
-            p999_us: outcome.latency.quantile_us(0.999),
-            serving_us: each(cpu.serving),
-            whole_us: each(cpu.whole),
-            // Its own background threads, on the same core, are not somebody else.
-            waited_per_cent: micros(cpu.waited.saturating_sub(cpu.whole - cpu.serving)) * 1e5 / window,
-            unsent: outcome.unsent,
-            threads_us: cpu.threads.iter().map(|(name, ran)| (name.clone(), each(*ran))).collect(),
-            fault: None,
-        }
-    }
-
-    pub(super) fn failed(fault: String) -> Self {
-        Self { fault: Some(fault), ..Self::default() }
-    }
-
-    fn json(&self) -> Value {
-        if let Some(fault) = &self.fault {
-            return json!({ "fault": fault });
-        }
-        json!({
-            "calls_per_second": self.calls_per_second,
-            "p50_us": self.p50_us,
-            "p99_us": self.p99_us,
-            "p99.9_us": self.p999_us,
-            "cpu_us_serving": self.serving_us,
-            "cpu_us_whole": self.whole_us,
-            "waited_per_cent": self.waited_per_cent,
-            "unsent": self.unsent,
-            "cpu_us_threads": self.threads_us,
-        })
-    }
+/// A figure and what it should be.
+pub(super) struct Judged {
+    pub(super) what: String,
+    /// `None`: somebody was at fault.
+    pub(super) figure: Option<Spread>,
+    /// The most it should be.
+    pub(super) goal: Option<f64>,
 }
 
 impl Report {
     pub(super) fn new(environment: Value, options: &Compare) -> Self {
-        let calls = &options.calls;
         let settings = json!({
-            "era": format!("{:?}", calls.era).to_lowercase(),
-            "events": calls.events,
-            "body_bytes": calls.body_bytes,
-            "answer_bytes": options.answer_bytes,
-            "tokens": !options.anonymous && !options.only_nginx,
+            "body_bytes": BODY_BYTES,
             "rules": options.rules,
             "repetitions": options.repetitions,
             "seconds": options.seconds,
             "warmup": options.warmup,
         });
-        Self { environment, settings, tokens: !options.anonymous && !options.only_nginx, points: Vec::new() }
+        Self { environment, settings, points: Vec::new(), notes: Vec::new() }
     }
 
-    pub(super) fn add(&mut self, load: Load, name: &'static str, sample: Sample) {
-        if self.points.last().is_none_or(|point| point.load != load) {
-            // Whoever is measured first changes; the rows stay in their order.
-            let names: Vec<&'static str> = self.points.first().map_or_else(Vec::new, Point::names);
-            let rows = names.into_iter().map(|name| Row { name, samples: Vec::new() }).collect();
-            self.points.push(Point { load, rows });
-        }
-        let Some(point) = self.points.last_mut() else { return };
-        match point.rows.iter_mut().find(|row| row.name == name) {
-            Some(row) => row.samples.push(sample),
-            None => point.rows.push(Row { name, samples: vec![sample] }),
-        }
+    pub(super) fn add(&mut self, scene: Scene, load: Load, who: Who, sample: Sample) {
+        self.row(scene, load, who).samples.push(sample);
+    }
+
+    /// System calls for each call.
+    pub(super) fn add_system_calls(&mut self, scene: Scene, load: Load, who: Who, each: f64) {
+        self.row(scene, load, who).system_calls = Some(each);
+    }
+
+    pub(super) fn note(&mut self, note: String) {
+        self.notes.push(note);
     }
 
     pub(super) fn finish(&mut self) {
@@ -148,35 +82,52 @@ impl Report {
 
     /// Whether every answer of every run was right.
     pub(super) fn is_sound(&self) -> bool {
-        self.points.iter().flat_map(|point| &point.rows).all(|row| row.fault().is_none())
+        let faults = self.points.iter().flat_map(|point| &point.rows).filter_map(Row::fault).count();
+        faults == 0 && !self.notes.iter().any(|note| note.starts_with("FAULT"))
+    }
+
+    /// Whether every goal of what was measured is held.
+    pub(super) fn is_held(&self) -> bool {
+        self.points.iter().flat_map(Point::judged).all(|judged| judged.is_held() != Some(false))
     }
 
     pub(super) fn json(&self) -> Value {
-        let points = self.points.iter().map(|point| {
-            let rows = point.rows.iter().map(|row| {
-                let median = |of: fn(&Sample) -> f64| row.spread(of).map(Spread::json);
-                json!({
-                    "name": row.name,
-                    "calls_per_second": median(|sample| sample.calls_per_second),
-                    "p50_us": median(|sample| sample.p50_us),
-                    "p99_us": median(|sample| sample.p99_us),
-                    "p99.9_us": median(|sample| sample.p999_us),
-                    "cpu_us_serving": median(|sample| sample.serving_us),
-                    "cpu_us_whole": median(|sample| sample.whole_us),
-                    "samples": row.samples.iter().map(Sample::json).collect::<Vec<_>>(),
-                })
-            });
-            let ratios = point
-                .ratios()
-                .into_iter()
-                .map(|(what, ratio)| json!({ "what": what, "ratio": ratio.map(Spread::json) }));
-            json!({
-                "load": point.load.to_string(),
-                "contestants": rows.collect::<Vec<_>>(),
-                "ratios": ratios.collect::<Vec<_>>(),
-            })
+        let points: Vec<Value> = self.points.iter().map(Point::json).collect();
+        json!({ "environment": self.environment, "settings": self.settings, "points": points, "notes": self.notes })
+    }
+
+    /// What was measured, drawn.
+    pub(super) fn svg(&self) -> String {
+        let text = |key: &str| self.environment[key].as_str().unwrap_or("-").to_owned();
+        let settings = &self.settings;
+        let below = format!(
+            "Medians, least and most of {} turns of {} s; {}; commit {}; {} cores, {}; {}, {}.",
+            settings["repetitions"],
+            settings["seconds"],
+            text("date").split('T').next().unwrap_or_default(),
+            text("commit"),
+            self.environment["cores"],
+            text("cpu"),
+            text("nginx"),
+            text("haproxy"),
+        );
+        plot::draw(&self.points, &below)
+    }
+
+    fn row(&mut self, scene: Scene, load: Load, who: Who) -> &mut Row {
+        let at = self.points.iter().position(|point| point.scene == scene && point.load == load);
+        let at = at.unwrap_or_else(|| {
+            self.points.push(Point { scene, load, rows: Vec::new() });
+            self.points.len() - 1
         });
-        json!({ "environment": self.environment, "settings": self.settings, "points": points.collect::<Vec<_>>() })
+        let rows = &mut self.points[at].rows;
+        if !rows.iter().any(|row| row.who == who) {
+            rows.push(Row { who, samples: Vec::new(), system_calls: None });
+            // Whoever is measured first changes; the rows stay in their order.
+            rows.sort_by_key(|row| scene.cast().iter().position(|other| *other == row.who));
+        }
+        let at = rows.iter().position(|row| row.who == who).unwrap_or(0);
+        &mut rows[at]
     }
 
     fn write_environment(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -187,22 +138,16 @@ impl Report {
         };
         writeln!(f, "\n{}, commit {}", text("date"), text("commit"))?;
         writeln!(f, "Linux {}, {} cores, {}", text("kernel"), text("cores"), text("cpu"))?;
-        writeln!(f, "{}; {}; loadtest {}", text("nginx"), text("portcullis"), text("loadtest"))?;
+        writeln!(f, "{}; {}; {}; loadtest {}", text("nginx"), text("haproxy"), text("portcullis"), text("loadtest"))?;
         let settings = &self.settings;
-        let events = settings["events"].as_u64().unwrap_or(0);
-        let answer = if events > 0 { format!("event streams of {events}") } else { "JSON".to_owned() };
-        let token = if self.tokens { "with" } else { "without" };
         writeln!(
             f,
-            "{} era, bodies of {} bytes, answers of {} bytes ({answer}), {token} a token, {} rules",
-            settings["era"].as_str().unwrap_or_default(),
-            settings["body_bytes"],
-            settings["answer_bytes"],
-            settings["rules"],
+            "bodies of {} bytes, a token, {} rules, one in ten with a condition, which every tenth call needs; audit and metrics on",
+            settings["body_bytes"], settings["rules"],
         )?;
         writeln!(
             f,
-            "measured on core {}, load and server on core {}; {} × {} s a point, taking turns; load average {} before, {} after\n",
+            "measured on core {}, load and server on core {}; {} × {} s a point, taking turns; load average {} before, {} after",
             text("proxy_core"),
             text("load_core"),
             settings["repetitions"],
@@ -216,9 +161,12 @@ impl Report {
         for point in &self.points {
             for row in &point.rows {
                 if let Some(fault) = row.fault() {
-                    writeln!(f, "FAULT at {}, {}: {fault}", point.load, row.name)?;
+                    writeln!(f, "FAULT in {}, {}, {}: {fault}", point.scene.title(), point.load, row.who.name())?;
                 }
             }
+        }
+        for note in &self.notes {
+            writeln!(f, "{note}")?;
         }
         let rows = self.points.iter().flat_map(|point| &point.rows);
         let waited = rows.filter_map(|row| row.spread(|sample| sample.waited_per_cent)).map(|spread| spread.median);
@@ -231,128 +179,188 @@ impl Report {
         }
         Ok(())
     }
+
+    /// What everybody took.
+    fn write_figures(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let head =
+            ["what", "load", "who", "calls/s", "p50 µs", "p99 µs", "CPU µs/call", "whole process", "system calls"];
+        let mut table = vec![head.map(str::to_owned)];
+        for point in &self.points {
+            for row in &point.rows {
+                let cell = |of: fn(&Sample) -> f64| row.spread(of).map_or_else(fault, |spread| spread.text(2));
+                let middle = |of: fn(&Sample) -> f64| {
+                    row.spread(of).map_or_else(fault, |spread| format!("{:.0}", spread.median))
+                };
+                table.push([
+                    point.scene.title().to_owned(),
+                    point.load.to_string(),
+                    row.who.name().to_owned(),
+                    middle(|sample| sample.calls_per_second),
+                    middle(|sample| sample.p50_us),
+                    middle(|sample| sample.p99_us),
+                    cell(serving),
+                    cell(whole),
+                    row.system_calls.map_or_else(|| "-".to_owned(), |each| format!("{each:.2}")),
+                ]);
+            }
+        }
+        write_table(f, &table)
+    }
+
+    /// What is compared, and what should come of it.
+    fn write_judged(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let head = ["what", "load", "CPU per call, paired", "median", "least", "most", "goal", "verdict"];
+        let mut table = vec![head.map(str::to_owned)];
+        for point in &self.points {
+            for judged in point.judged() {
+                let [median, least, most] = match judged.figure {
+                    Some(Spread { median, least, most }) => [median, least, most].map(|figure| format!("{figure:.3}")),
+                    None => ["no ratio: faults", "", ""].map(str::to_owned),
+                };
+                let goal = judged.goal.map_or_else(String::new, |goal| format!("≤ {goal:.2}"));
+                let (scene, load) = (point.scene.title().to_owned(), point.load.to_string());
+                let verdict = judged.verdict().to_owned();
+                table.push([scene, load, judged.what, median, least, most, goal, verdict]);
+            }
+        }
+        write_table(f, &table)
+    }
+
+    /// Latency where calls have a schedule: from the moment a call was due.
+    fn write_latency(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let head = ["load", "who", "p50 µs", "p99 µs", "p99.9 µs", "p50, paired", "p99, paired", "p99.9, paired", ""];
+        let mut table = vec![head.map(str::to_owned)];
+        for point in self.points.iter().filter(|point| matches!(point.load, Load::Open { .. })) {
+            let base = point.rows.first().filter(|row| !row.who.is_own());
+            for row in &point.rows {
+                let quantiles: [fn(&Sample) -> f64; 3] =
+                    [|sample| sample.p50_us, |sample| sample.p99_us, |sample| sample.p999_us];
+                let spreads = quantiles.map(|of| row.spread(of));
+                let ratios = quantiles.map(|of| base.and_then(|base| paired(row, of, base, of)));
+                let own = base.is_none_or(|base| base.who == row.who);
+                let [p50, p99, p999] = spreads.map(|spread| spread.map_or_else(fault, |spread| spread.text(0)));
+                let [r50, r99, r999] = ratios.map(|ratio| match ratio {
+                    Some(ratio) if !own => ratio.text(2),
+                    _ => String::new(),
+                });
+                let steady = ratios.iter().flatten().all(|ratio| ratio.most <= ratio.least * STEADY);
+                let verdict = if own || steady { "" } else { "not held yet: unsteady" };
+                let (load, who) = (point.load.to_string(), row.who.name().to_owned());
+                table.push([load, who, p50, p99, p999, r50, r99, r999, verdict.to_owned()]);
+            }
+        }
+        if table.len() > 1 { write_table(f, &table) } else { Ok(()) }
+    }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.write_environment(f)?;
-        let mut table =
-            vec![["load", "who", "calls/s", "p50 µs", "p99 µs", "CPU µs/call", "whole process"].map(str::to_owned)];
-        for point in &self.points {
-            for row in &point.rows {
-                let cell = |of: fn(&Sample) -> f64| row.spread(of).map_or_else(|| "FAULT".to_owned(), Spread::text);
-                let middle = |of: fn(&Sample) -> f64| {
-                    row.spread(of).map_or_else(|| "FAULT".to_owned(), |spread| format!("{:.0}", spread.median))
-                };
-                table.push([
-                    point.load.to_string(),
-                    row.name.to_owned(),
-                    middle(|sample| sample.calls_per_second),
-                    middle(|sample| sample.p50_us),
-                    middle(|sample| sample.p99_us),
-                    cell(|sample| sample.serving_us),
-                    cell(|sample| sample.whole_us),
-                ]);
-            }
-        }
-        write_table(f, &table)?;
-        let mut ratios = vec![["load", "CPU per call, paired", "median", "least", "most"].map(str::to_owned)];
-        for point in &self.points {
-            for (what, ratio) in point.ratios() {
-                let figures = match ratio {
-                    Some(Spread { median, least, most }) => [median, least, most].map(|figure| format!("{figure:.3}")),
-                    None => ["no ratio: faults", "", ""].map(str::to_owned),
-                };
-                let [median, least, most] = figures;
-                ratios.push([point.load.to_string(), what, median, least, most]);
-            }
-        }
-        if ratios.len() > 1 {
-            writeln!(f)?;
-            write_table(f, &ratios)?;
-        }
+        writeln!(f)?;
+        self.write_figures(f)?;
+        writeln!(f)?;
+        self.write_judged(f)?;
+        writeln!(f)?;
+        self.write_latency(f)?;
         writeln!(f)?;
         self.write_notes(f)
     }
 }
 
 impl Point {
-    fn names(&self) -> Vec<&'static str> {
-        self.rows.iter().map(|row| row.name).collect()
-    }
-
-    /// What is compared, and how it came out; nothing where either side was at fault.
-    fn ratios(&self) -> Vec<(String, Option<Spread>)> {
-        let Some(own) = self.rows.iter().find(|row| row.name == "portcullis") else { return Vec::new() };
+    /// What is compared, and how it came out; no figure where either side was at fault.
+    pub(super) fn judged(&self) -> Vec<Judged> {
+        let row = |who: Who| self.rows.iter().find(|row| row.who == who);
         let mut out = Vec::new();
-        for base in self.rows.iter().filter(|row| row.name.starts_with("nginx")) {
-            for (what, of) in [("shard threads", serving as fn(&Sample) -> f64), ("whole process", whole)] {
-                out.push((format!("portcullis, {what} / {}", base.name), paired(own, of, base, whole)));
-            }
+        for pair in self.scene.pairs() {
+            let (Some(own), Some(base)) = (row(pair.own), row(pair.base)) else { continue };
+            let figure = ratio(*pair, own, base);
+            out.push(Judged { what: pair.to_string(), figure, goal: self.scene.goal(self.load, *pair) });
+        }
+        let goal = self.scene.system_calls(self.load);
+        let own = self.rows.iter().filter(|row| row.who.is_own() && goal.is_some());
+        for (row, each) in own.filter_map(|row| Some((row, row.system_calls?))) {
+            let what = format!("{}, system calls of a call", row.who.name());
+            out.push(Judged { what, figure: Spread::of(vec![each]), goal });
         }
         out
+    }
+
+    fn json(&self) -> Value {
+        let rows = self.rows.iter().map(|row| {
+            let median = |of: fn(&Sample) -> f64| row.spread(of).map(Spread::json);
+            json!({
+                "name": row.who.name(),
+                "calls_per_second": median(|sample| sample.calls_per_second),
+                "p50_us": median(|sample| sample.p50_us),
+                "p99_us": median(|sample| sample.p99_us),
+                "p99.9_us": median(|sample| sample.p999_us),
+                "cpu_us_serving": median(serving),
+                "cpu_us_whole": median(whole),
+                "system_calls": row.system_calls,
+                "samples": row.samples.iter().map(Sample::json).collect::<Vec<_>>(),
+            })
+        });
+        let judged = self.judged().into_iter().map(|judged| {
+            json!({
+                "what": judged.what,
+                "figure": judged.figure.map(Spread::json),
+                "goal": judged.goal,
+                "verdict": judged.verdict(),
+            })
+        });
+        json!({
+            "scene": self.scene.title(),
+            "load": self.load.to_string(),
+            "contestants": rows.collect::<Vec<_>>(),
+            "judged": judged.collect::<Vec<_>>(),
+        })
+    }
+}
+
+impl Judged {
+    /// `None`: there is no goal, or no figure.
+    pub(super) fn is_held(&self) -> Option<bool> {
+        Some(self.figure?.median <= self.goal?)
+    }
+
+    fn verdict(&self) -> &'static str {
+        match (self.figure, self.is_held()) {
+            (None, _) => "no figure",
+            (_, None) => "",
+            (_, Some(true)) => "held",
+            (_, Some(false)) => "not held yet",
+        }
     }
 }
 
 impl Row {
     fn fault(&self) -> Option<&str> {
-        self.samples.iter().find_map(|sample| sample.fault.as_deref())
+        self.samples.iter().find_map(Sample::fault)
     }
 
-    fn spread(&self, of: impl Fn(&Sample) -> f64) -> Option<Spread> {
+    pub(super) fn spread(&self, of: impl Fn(&Sample) -> f64) -> Option<Spread> {
         if self.fault().is_some() { None } else { Spread::of(self.samples.iter().map(of).collect()) }
     }
 }
 
-impl Spread {
-    fn of(mut figures: Vec<f64>) -> Option<Self> {
-        figures.sort_by(f64::total_cmp);
-        let (least, most) = (*figures.first()?, *figures.last()?);
-        let half = figures.len() / 2;
-        let median =
-            if figures.len().is_multiple_of(2) { (figures[half - 1] + figures[half]) / 2.0 } else { figures[half] };
-        Some(Self { median, least, most })
-    }
-
-    fn json(self) -> Value {
-        let round = |figure: f64| (figure * 1_000.0).round() / 1_000.0;
-        json!({ "median": round(self.median), "least": round(self.least), "most": round(self.most) })
-    }
-
-    fn text(self) -> String {
-        format!("{:.2} ({:.2}–{:.2})", self.median, self.least, self.most)
-    }
-}
-
-impl fmt::Display for Load {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Closed(1) => f.write_str("1 connection"),
-            Self::Closed(connections) => write!(f, "{connections} connections"),
-            Self::Open { rate, connections } => write!(f, "{rate}/s over {connections}"),
-        }
-    }
-}
-
-impl fmt::Display for Sample {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.fault {
-            Some(fault) => write!(f, "FAULT: {fault}"),
-            None => write!(
-                f,
-                "{:.0} calls/s, p50 {:.0} µs, p99 {:.0} µs, CPU {:.2} µs/call, whole process {:.2}",
-                self.calls_per_second, self.p50_us, self.p99_us, self.serving_us, self.whole_us
-            ),
-        }
-    }
-}
-
-fn serving(sample: &Sample) -> f64 {
+pub(super) fn serving(sample: &Sample) -> f64 {
     sample.serving_us
 }
 
 fn whole(sample: &Sample) -> f64 {
     sample.whole_us
+}
+
+fn fault() -> String {
+    "FAULT".to_owned()
+}
+
+/// A gateway of ours beside another one is compared by the threads that carry calls; all others have no more than those.
+fn ratio(pair: Pair, own: &Row, base: &Row) -> Option<Spread> {
+    let of = |share| if share == Share::Serving { serving } else { whole };
+    let under = if pair.base.is_own() { pair.share } else { Share::Whole };
+    paired(own, of(pair.share), base, of(under))
 }
 
 /// The ratio inside each repetition.
@@ -361,8 +369,7 @@ fn paired(own: &Row, of: fn(&Sample) -> f64, base: &Row, under: fn(&Sample) -> f
         return None;
     }
     let pairs = own.samples.iter().zip(&base.samples);
-    let ratios: Vec<f64> = pairs.map(|(own, base)| of(own) / under(base)).collect();
-    if ratios.iter().all(|ratio| ratio.is_finite()) { Spread::of(ratios) } else { None }
+    Spread::of(pairs.map(|(own, base)| of(own) / under(base)).collect())
 }
 
 /// Columns as wide as they must be; Markdown, too.
@@ -386,32 +393,36 @@ fn write_table<const N: usize>(f: &mut fmt::Formatter<'_>, rows: &[[String; N]])
 
 #[cfg(test)]
 mod tests {
+    use super::super::scene::Rival;
     use super::*;
 
     fn sample(cpu: f64) -> Sample {
-        Sample { serving_us: cpu, whole_us: cpu * 1.25, ..Sample::default() }
+        let mut sample = Sample::default();
+        (sample.serving_us, sample.whole_us) = (cpu, cpu * 1.25);
+        sample
     }
 
     fn point(own: Vec<Sample>, base: Vec<Sample>) -> Point {
-        let rows = vec![Row { name: "nginx", samples: base }, Row { name: "portcullis", samples: own }];
-        Point { load: Load::Closed(16), rows }
+        let row = |who, samples| Row { who, samples, system_calls: None };
+        let rows = vec![row(Who::Rival(Rival::Nginx), base), row(Who::Portcullis, own)];
+        Point { scene: Scene::Calls, load: Load::Closed(16), rows }
     }
 
     #[test]
     fn ratios_are_paired() {
         // The machine was slow in the second repetition, for both.
-        let point = point(vec![sample(8.0), sample(20.0), sample(7.0)], vec![sample(8.0), sample(16.0), sample(8.0)]);
-        let ratios = point.ratios();
-        assert_eq!(ratios[0].0, "portcullis, shard threads / nginx");
-        assert_eq!(ratios[0].1, Some(Spread { median: 0.8, least: 0.7, most: 1.0 }));
-        assert_eq!(ratios[1].1, Some(Spread { median: 1.0, least: 0.875, most: 1.25 }));
+        let point = point(vec![sample(8.0), sample(20.0), sample(7.0)], vec![sample(6.4), sample(12.8), sample(6.4)]);
+        let judged = point.judged();
+        assert_eq!(judged[0].what, "portcullis, shard threads / nginx");
+        assert_eq!(judged[0].figure, Some(Spread { median: 1.0, least: 0.875, most: 1.25 }));
+        assert_eq!(judged[1].figure, Some(Spread { median: 1.25, least: 1.09375, most: 1.5625 }));
     }
 
     #[test]
     fn no_ratio_from_runs_at_fault() {
         let failed = || Sample::failed("1 faults: status 503".to_owned());
         let check = |own: Vec<Sample>, base: Vec<Sample>| {
-            assert!(point(own, base).ratios().iter().all(|(_, ratio)| ratio.is_none()));
+            assert!(point(own, base).judged().iter().all(|judged| judged.figure.is_none()));
         };
         check(vec![sample(1.0), failed()], vec![sample(1.0), sample(1.0)]);
         check(vec![sample(1.0), sample(1.0)], vec![failed(), sample(1.0)]);
@@ -420,9 +431,29 @@ mod tests {
     }
 
     #[test]
-    fn medians() {
-        assert_eq!(Spread::of(vec![]), None);
-        assert_eq!(Spread::of(vec![3.0, 1.0, 2.0]), Some(Spread { median: 2.0, least: 1.0, most: 3.0 }));
-        assert_eq!(Spread::of(vec![4.0, 1.0, 2.0, 3.0]).map(|spread| spread.median), Some(2.5));
+    fn a_goal_is_held_or_not() {
+        let verdict = |cpu: f64| {
+            let point = point(vec![sample(cpu)], vec![sample(8.0)]);
+            let judged = point.judged();
+            (judged[0].is_held(), judged[0].verdict(), judged[1].is_held())
+        };
+        // 0.75 of nginx, whose whole process took 10.
+        assert_eq!(verdict(7.5), (Some(true), "held", None));
+        assert_eq!(verdict(7.6), (Some(false), "not held yet", None));
+    }
+
+    #[test]
+    fn faults_are_not_sound() {
+        let (scene, load) = (Scene::Calls, Load::Closed(1));
+        let report = || Report { environment: json!({}), settings: json!({}), points: Vec::new(), notes: Vec::new() };
+        let mut sound = report();
+        sound.add(scene, load, Who::Portcullis, sample(1.0));
+        sound.note("something".to_owned());
+        assert!(sound.is_sound() && sound.is_held());
+        sound.note("FAULT in something".to_owned());
+        assert!(!sound.is_sound());
+        let mut faulty = report();
+        faulty.add(scene, load, Who::Portcullis, Sample::failed("x".to_owned()));
+        assert!(!faulty.is_sound());
     }
 }

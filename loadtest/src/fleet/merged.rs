@@ -21,7 +21,7 @@ use super::closed;
 
 /// CPU time of a call at the merged endpoint, by that of the same call at the server's own.
 const RATIO_MAX: f64 = 1.10;
-const PATH: &str = "/mcp";
+pub(crate) const PATH: &str = "/mcp";
 /// Connections that lists are asked for on, each of them after the others.
 const READERS: usize = 16;
 
@@ -145,7 +145,7 @@ fn lists(
     Ok(())
 }
 
-fn name(server: usize) -> String {
+pub(crate) fn name(server: usize) -> String {
     format!("server-{server:02}")
 }
 
@@ -155,13 +155,13 @@ fn hidden(server: usize, tools: u32) -> u32 {
 }
 
 /// How many tools of so many servers are shown.
-fn shown(servers: usize, tools: u32) -> usize {
+pub(crate) fn shown(servers: usize, tools: u32) -> usize {
     (0..servers).map(|server| (tools - hidden(server, tools)) as usize).sum()
 }
 
 /// Each server at an endpoint of its own, and all at the merged one; a rule that permits each of them, and one for each
 /// tool that is hidden. Paths in it start at its folder.
-fn config(base: &str, port: u16, servers: &[u16], tools: u32) -> String {
+pub(crate) fn config(base: &str, port: u16, servers: &[u16], tools: u32) -> String {
     let mut out = format!(
         "listen: 127.0.0.1:{port}
 public_url: {base}

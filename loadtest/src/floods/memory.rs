@@ -9,9 +9,9 @@ use crate::exchange;
 use crate::rig::gateway::Gateway;
 use crate::rig::held::{SETTLED, begun, forget_peak, is_open, mib, open, patient, peak, per, resident, session};
 use crate::traffic::Era;
+use crate::wire::{self, Trust};
 
 use super::report::Report;
-use super::secure::{self, Trust};
 use super::{Bench, Part, WARMUP, ask, wait_for};
 
 /// How long floods are kept up.
@@ -61,7 +61,7 @@ pub(super) fn idle_tls(bench: &Bench<'_>, part: Part, asked: bool, report: &mut 
     let connect = |number: u32| trust.connect(open(&shape, number)?);
     let call = |number: u32| {
         let mut stream = connect(number)?;
-        ask(&mut |request| secure::exchange(&mut stream, request), &template)?;
+        ask(&mut |request| wire::exchange(&mut stream, request), &template)?;
         anyhow::Ok(stream)
     };
     wait_for(&mut gateway, &mut || call(0).map(drop))?;

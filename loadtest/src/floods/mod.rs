@@ -5,7 +5,6 @@ mod calls;
 mod keys;
 mod memory;
 mod report;
-mod secure;
 mod storm;
 
 use std::path::PathBuf;
@@ -193,6 +192,7 @@ impl Bench<'_> {
             target: Target::local(gateway.port, gateway::PATH),
             era,
             tool: "echo".to_owned(),
+            tenth: None,
             token: gateway.tokens.get(subject).cloned(),
             body_bytes: BODY_BYTES,
             events: 0,

@@ -167,6 +167,7 @@ impl Bench<'_> {
             target: Target::local(gateway.port, gateway::PATH),
             era,
             tool: "echo".to_owned(),
+            tenth: None,
             token: gateway.tokens.first().cloned(),
             body_bytes: 350,
             events: 0,

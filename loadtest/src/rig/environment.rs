@@ -12,6 +12,7 @@ use super::Cores;
 /// What the programs say of themselves.
 pub(crate) struct Versions {
     nginx: Option<String>,
+    haproxy: Option<String>,
     portcullis: Option<String>,
 }
 
@@ -19,8 +20,17 @@ impl Versions {
     pub(crate) fn ask(nginx: Option<&Path>, portcullis: Option<&Path>) -> Self {
         Self {
             nginx: nginx.map(|program| said(Command::new(program).arg("-v"))),
+            haproxy: None,
             portcullis: portcullis.map(|program| said(Command::new(program).arg("version"))),
         }
+    }
+
+    /// With what HAProxy says too.
+    pub(crate) fn and_haproxy(mut self, haproxy: Option<&Path>) -> Self {
+        let said = haproxy.map(|program| said(Command::new(program).arg("-v")));
+        // Behind the version stands when it was made, and where.
+        self.haproxy = said.map(|said| said.split(" 20").next().unwrap_or(&said).to_owned());
+        self
     }
 }
 
@@ -37,6 +47,7 @@ pub(crate) fn read(cores: Cores, versions: &Versions) -> Value {
         "load_core": cores.load,
         "load_average_before": line("/proc/loadavg"),
         "nginx": versions.nginx,
+        "haproxy": versions.haproxy,
         "portcullis": versions.portcullis,
         "loadtest": env!("CARGO_PKG_VERSION"),
     })

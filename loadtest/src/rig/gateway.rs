@@ -16,6 +16,13 @@ use super::{Cores, TOOLS};
 pub(crate) const PATH: &str = "/s/canned/mcp";
 
 pub(crate) const ISSUER: &str = "https://issuer.loadtest.example";
+/// A tool that may be called under [`CONDITION`], where there are as many rules as that.
+pub(crate) const CONDITIONAL_TOOL: &str = "tool-0004";
+/// One rule, and tool, in ten: those whose number ends so.
+const CONDITIONAL: u32 = 4;
+/// Says no to nothing that loadtest sends, and has to be looked at each time.
+const CONDITION: &str =
+    "      when: args.message.size() > 0 && !args.message.startsWith(\"x\") && claims.sub != \"nobody\"\n";
 const TOKEN_SECONDS: &str = "86400";
 
 /// The gateway under way.
@@ -184,6 +191,9 @@ policy:
             3 => writeln!(out, "      permit: [canned/tool-{tool:04}, \"canned!prompt:p{number}-*\"]"),
             _ => writeln!(out, "      permit: [canned/tool-{tool:04}]\n      tasks: [load, review]"),
         };
+        if number % 10 == CONDITIONAL {
+            out.push_str(CONDITION);
+        }
     }
     for (block, lines) in [("limits", setup.limits), ("sessions", setup.sessions)] {
         if !lines.is_empty() {
@@ -215,6 +225,14 @@ mod tests {
         }
         let text = config(&setup(1, &[]), "http://x", 1, 2);
         assert!(text.contains("anonymous: allow") && !text.contains("issuers") && !text.contains("tasks: ["));
+    }
+
+    #[test]
+    fn one_tool_in_ten_has_a_condition() {
+        let text = config(&setup(100, &["a"]), "http://x", 1, 2);
+        let rule = format!("permit: [canned/{CONDITIONAL_TOOL}]\n      tasks: [load, review]\n{CONDITION}");
+        assert!(text.contains(&rule), "{text}");
+        assert_eq!(text.matches("      when: ").count(), 10);
     }
 
     #[test]
