@@ -40,6 +40,8 @@ pub const MEMBER_NAME_BYTES_MAX: usize = 16 * 1024;
 pub const MEMBERS_RECORDED_MAX: usize = 64;
 /// Members of all objects of a long answer that are open at one moment; lists of any length have few.
 pub const ANSWER_MEMBERS_OPEN_MAX: usize = 64 * 1024;
+/// A message that is first read the quick way, bytes: so short that it cannot have too many members.
+pub const QUICK_BYTES_MAX: usize = 5 * MEMBERS_MAX;
 /// Messages of one batch (default of `limits.batch`).
 pub const BATCH_MESSAGES_DEFAULT: usize = 64;
 /// And the most that `limits.batch` can be: each message's id is compared with those before it.
