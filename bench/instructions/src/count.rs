@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use crate::pieces::PIECES;
 
 /// More than this above what was recorded is a change for the worse; more than this below it wants recording.
-const TOLERANCE_PERCENT: f64 = 3.0;
+const TOLERANCE_PERCENT: u64 = 3;
 /// The difference of two runs is of so many turns: starting costs the same in both.
 const TURNS: u32 = 1_024;
 
@@ -101,10 +101,9 @@ fn recorded(text: &str, name: &str) -> Option<u64> {
 }
 
 fn judge(recorded: u64, now: u64) -> &'static str {
-    let percent = (now as f64 / recorded as f64 - 1.0) * 100.0;
-    if percent > TOLERANCE_PERCENT {
+    if now * 100 > recorded * (100 + TOLERANCE_PERCENT) {
         "WORSE"
-    } else if percent < -TOLERANCE_PERCENT {
+    } else if now * 100 < recorded * (100 - TOLERANCE_PERCENT) {
         "better: renew"
     } else {
         "as it was"
