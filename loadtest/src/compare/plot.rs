@@ -102,7 +102,7 @@ fn short(point: &Point) -> String {
         Scene::Tls => format!("TLS, {load}"),
         Scene::Events => format!("event streams, {load}"),
         Scene::Large => format!("64 KiB, {load}"),
-        Scene::Calls | Scene::Merged | Scene::Legacy | Scene::Shards => load,
+        Scene::Calls | Scene::Merged | Scene::Legacy | Scene::Shards | Scene::Growth => load,
     }
 }
 
