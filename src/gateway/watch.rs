@@ -52,7 +52,10 @@ pub(super) fn next<'a, F: Future>(
 ) -> Next<'a, F> {
     // Once we have closed our ears, an end is no news of the client.
     let watch_client = watch_client && !conn.slot.socket.is_deaf();
-    Next { work, beside: Beside { shard, conn, until, watch_client, heed, stage: Stage::Begins, turns: 0, alarm: None } }
+    Next {
+        work,
+        beside: Beside { shard, conn, until, watch_client, heed, stage: Stage::Begins, turns: 0, alarm: None },
+    }
 }
 
 /// See [`next`].

@@ -635,12 +635,7 @@ async fn send_large(
     (came, bytes)
 }
 
-async fn read_head(
-    arrived: &mut Arrived,
-    method: Method,
-    stream: &Stream,
-    mut input: Buffer,
-) -> Result<(), Lost> {
+async fn read_head(arrived: &mut Arrived, method: Method, stream: &Stream, mut input: Buffer) -> Result<(), Lost> {
     let mut reading = Reading::new(method);
     loop {
         let (read, back) = stream.recv(input).await;
