@@ -51,15 +51,24 @@ pub(super) fn ended(shard: &Shard, flight: &Flight, ended: &Ended, now: Moment) 
     // What comes in pieces is handed on between two waits: its time is its server's.
     let own_ns = (!ended.streamed).then(|| nanos(own(flight, total).saturating_sub(waited)));
     let way = if failure.is_some() { Way::Failed } else { Way::Answered };
-    attempted(shard, flight, failure, now);
-    count(shard, flight, &Came { failure, total_ns: nanos(total) }, own_ns.map(|ns| (way, ns)));
+    let (tried, counted) = (flight.figures.tried.take(), flight.figures.counted.replace(true));
+    let Some(method) = flight.method else { return };
+    let attempt = tried.map(|at| Came { failure, total_ns: nanos(now.since(at)) });
+    let operation = (!counted).then(|| Came { failure, total_ns: nanos(total) });
+    let about = about(flight, method.verb);
+    flight.snapshot.meters.ended(shard.id, &about, attempt.as_ref(), operation.as_ref());
+    if let (Some(ns), false) = (own_ns, counted) {
+        shard.own.borrow_mut().record(method.verb, way, ns);
+    }
 }
 
 /// It goes to an instance now; what it had been to another one for has come to nothing.
 pub(super) fn tries(shard: &Shard, flight: &Flight) {
-    // Its session was forgotten there, or nothing could be sent.
-    let word = if flight.written.get() { OTHER } else { "unreachable" };
-    attempted(shard, flight, Some(place(&FAILURES, word)), flight.sent);
+    if flight.figures.tried.get().is_some() {
+        // Its session was forgotten there, or nothing could be sent.
+        let word = if flight.written.get() { OTHER } else { "unreachable" };
+        attempted(shard, flight, Some(place(&FAILURES, word)), flight.sent);
+    }
     flight.figures.tried.set(Some(flight.sent));
 }
 

@@ -608,8 +608,7 @@ pub(super) fn judge(shard: &Shard, flight: &Flight, event: &Event<'_>) -> Judged
 /// What a message may become that begins like a request or a notification, and is one: of most of what comes before an
 /// answer this is the only look.
 fn noticed(shard: &Shard, flight: &Flight, data: &[u8]) -> Option<Judged> {
-    let begin = data.get(..NAMED_WITHIN_BYTES).unwrap_or(data);
-    memchr::memmem::find(begin, b"\"method\"")?;
+    NAMED_FIRST.iter().find(|begin| data.starts_with(begin))?;
     let mut reader = shard.reader();
     let envelope = reader.read(data).ok()?;
     match (flight.era, envelope.shape) {
@@ -622,8 +621,9 @@ fn noticed(shard: &Shard, flight: &Flight, data: &[u8]) -> Option<Judged> {
     }
 }
 
-/// Most servers write a message's method so early.
-const NAMED_WITHIN_BYTES: usize = 48;
+/// How messages with a method begin, as most servers write them.
+const NAMED_FIRST: [&[u8]; 3] =
+    [b"{\"jsonrpc\":\"2.0\",\"method\"", b"{\"method\"", b"{\"jsonrpc\": \"2.0\", \"method\""];
 
 /// Whether an event carries a message: those of other names mean nothing here (WHATWG HTML 9.2.6).
 pub(super) fn is_message(event: &Event<'_>) -> bool {
