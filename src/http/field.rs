@@ -349,16 +349,19 @@ pub(super) fn value_end(bytes: &[u8], from: usize) -> Option<usize> {
 /// Whether `text` may be written as a field value.
 #[inline]
 pub(super) fn is_value(text: &[u8]) -> bool {
-    // Most are short, and are looked at without a branch for each word; a tab is looked at again.
-    if let Some(last) = text.last_chunk::<8>()
-        && text.len() <= 64
-    {
-        let words = text.as_chunks::<8>().0.iter().chain(std::iter::once(last));
-        if words.fold(0, |controls, word| controls | control_bits(u64::from_le_bytes(*word))) == 0 {
-            return true;
+    // Most are short: the last word may lie upon the one before. A tab is looked at again.
+    let controls = match (text.last_chunk::<8>(), text.first_chunk::<4>(), text.last_chunk::<4>()) {
+        (Some(last), _, _) if text.len() <= 64 => {
+            text.as_chunks::<8>().0.iter().fold(control_bits(u64::from_le_bytes(*last)), |all, word| {
+                all | control_bits(u64::from_le_bytes(*word))
+            })
         }
-    }
-    value_end(text, 0).is_none()
+        (None, Some(first), Some(last)) => {
+            control_bits(u64::from(u32::from_le_bytes(*first)) << 32 | u64::from(u32::from_le_bytes(*last)))
+        }
+        _ => 1,
+    };
+    controls == 0 || value_end(text, 0).is_none()
 }
 
 /// As `value_end`.
@@ -650,6 +653,22 @@ mod tests {
                     let ends = (byte < 0x20 && byte != b'\t') || byte == 0x7f;
                     assert_eq!(value_end(&bytes, 0), ends.then_some(at), "{byte:#x} at {at} of {length}");
                     assert_eq!(value_end(&bytes, at + 1), None);
+                }
+            }
+        }
+    }
+
+    /// [H7] [H19] Nor into one that is written.
+    #[test]
+    fn what_may_be_written_as_a_value() {
+        for length in 0..80 {
+            assert!(is_value(&vec![b'\t'; length]) && is_value(&vec![0xff; length]));
+            for at in 0..length {
+                for byte in 0..=255_u8 {
+                    let mut bytes = vec![b'a'; length];
+                    bytes[at] = byte;
+                    let control = (byte < 0x20 && byte != b'\t') || byte == 0x7f;
+                    assert_eq!(is_value(&bytes), !control, "{byte:#x} at {at} of {length}");
                 }
             }
         }
