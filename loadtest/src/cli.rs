@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::compare::scene::{Rival, Scene};
 use crate::agents::Fleet;
+use crate::compare::scene::{Rival, Scene};
 use crate::floods::Part;
 use crate::traffic::Era;
 

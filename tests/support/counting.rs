@@ -10,7 +10,8 @@ static ALLOCATOR: Counting = Counting;
 
 static ARMED: AtomicBool = AtomicBool::new(false);
 static NEXT: AtomicUsize = AtomicUsize::new(0);
-static THREADS: [Thread; THREADS_MAX] = [const { Thread { id: AtomicI32::new(0), count: AtomicU64::new(0) } }; THREADS_MAX];
+static THREADS: [Thread; THREADS_MAX] =
+    [const { Thread { id: AtomicI32::new(0), count: AtomicU64::new(0) } }; THREADS_MAX];
 const THREADS_MAX: usize = 8192;
 
 thread_local! {
