@@ -16,13 +16,17 @@ test:
 bench:
     cargo bench
 
+# Instructions of the pure rooms, against those recorded; ARGS is --record to renew them.
+instructions *ARGS:
+    cargo run --release -p instructions -- {{ARGS}}
+
 # Worlds of sessions and streams under faults, each by a seed; CI runs 256.
 sim SEEDS="10000":
     PORTCULLIS_SIM_SEEDS={{SEEDS}} cargo test --test all sim:: -- --nocapture
 
-# nginx and Portcullis on the same traffic, in turn.
+# nginx, HAProxy, a bare hop and Portcullis on the same traffic, in turn.
 load *ARGS:
-    cargo build --release -p portcullis -p loadtest && target/release/loadtest compare {{ARGS}}
+    cargo build --release -p portcullis -p loadtest -p bare-hop && target/release/loadtest compare {{ARGS}}
 
 # A working gateway with servers and tokens.
 demo:

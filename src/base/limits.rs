@@ -40,6 +40,8 @@ pub const MEMBER_NAME_BYTES_MAX: usize = 16 * 1024;
 pub const MEMBERS_RECORDED_MAX: usize = 64;
 /// Members of all objects of a long answer that are open at one moment; lists of any length have few.
 pub const ANSWER_MEMBERS_OPEN_MAX: usize = 64 * 1024;
+/// A message that is first read the quick way, bytes: so short that it cannot have too many members.
+pub const QUICK_BYTES_MAX: usize = 5 * MEMBERS_MAX;
 /// Messages of one batch (default of `limits.batch`).
 pub const BATCH_MESSAGES_DEFAULT: usize = 64;
 /// And the most that `limits.batch` can be: each message's id is compared with those before it.
@@ -233,6 +235,10 @@ pub const PLANE_FAREWELL_MS_MAX: u64 = 10;
 pub const UPSTREAM_IDLE_MAX: usize = 512;
 /// So many of those, where each owner has connections of its own (credentials that are personal), per shard.
 pub const UPSTREAM_IDLE_KEYS_MAX: usize = 4_096;
+/// Callers and tools of which a shard keeps what their records have in common: places for it.
+pub const ALIKE_KEPT: usize = 256;
+/// One of them, bytes; what is longer is made anew each time.
+pub const ALIKE_BYTES_MAX: usize = 1024;
 /// Places where a shard remembers which way requests of one Host and path go.
 pub const LED_KEPT: usize = 16;
 /// Boxes for calls that a shard keeps to use again.
@@ -847,6 +853,14 @@ pub const KEEPALIVE_PROBES: u32 = 3;
 pub const OPERATIONS_IN_A_ROW_MAX: u32 = 32;
 /// Step of the timer wheel, milliseconds.
 pub const TICK_MS: u64 = 10;
+/// So long a shard goes by the processor's counter before it looks at the kernel's clocks again, milliseconds.
+pub const CLOCK_HOLD_MS: u64 = 5;
+/// The counter's rate is measured over so long at least, milliseconds, ...
+pub const CLOCK_RATE_MS_MIN: u64 = 20;
+/// ... and begun anew after so long.
+pub const CLOCK_RATE_MS_MAX: u64 = 1_000;
+/// A look at the kernel's clocks that was interrupted is repeated until there were so many.
+pub const CLOCK_LOOKS_MAX: u32 = 3;
 
 // ---- record ---------------------------------------------------------------------------------------------------
 /// A keeper only waits and parses.

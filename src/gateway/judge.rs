@@ -13,7 +13,8 @@ use crate::mcp::optin::{Declared, TASKS_EXTENSION};
 use crate::mcp::revision::Era;
 use crate::mcp::{catalog, headers};
 use crate::policy::decide::{self, Denied, Leave, Permit, Scene};
-use crate::record::frame::{Decision, TargetKind, Verdict};
+use crate::record::frame::{Decision, Own, TargetKind, Verdict};
+use crate::record::meter::{PERMIT, REASONS};
 use crate::record::{RecordFault, Recorded};
 use crate::session::tasks;
 
@@ -208,13 +209,9 @@ impl<'a> Judge<'a> {
             Ok(unjudged) => return Ok(unjudged),
             Err(permit) => permit,
         };
-        // The permit is handed over with its record, so the record's texts cannot borrow from it.
-        let (target, kind) = target(permit.call(), self.text);
-        let target: SmallVec<[u8; 128]> = SmallVec::from_slice(target.as_bytes());
-        let target = std::str::from_utf8(&target).expect("copied from text");
         let mut noted = Noted::new(self.shard, self.flight, permit.call(), self.text);
         if !permit.remarks().is_empty() {
-            noted.remark(permit.remarks(), target);
+            noted.remark(permit.remarks(), target(permit.call(), self.text).0);
         }
         if let Some(stakes) = &*self.flight.stakes.borrow() {
             noted.stakes(stakes);
@@ -223,22 +220,27 @@ impl<'a> Judge<'a> {
             }
         }
         let Noted { detail, arguments, .. } = noted;
-        let rules = self.names(permit.rules());
-        let trace = self.trace(permit.call());
-        let about = Decision { target, kind, rules: &rules, trace, arguments, ..self.about() };
-        let decision = Decision {
-            verdict: Verdict::Permit,
-            reason: "permit",
+        let own = Own {
+            unix_ms: self.shard.timers.last().unix_ms,
+            trace: self.trace(permit.call()),
+            arguments,
             detail: detail.bytes(),
             cut: detail.is_cut(),
-            ..about
         };
-        let recorded = self.shard.record.decided(permit, &decision).map_err(|RecordFault::Full| Kind::RecordFull);
+        let mut alikes = self.shard.alikes.borrow_mut();
+        let (target, kind) = target(permit.call(), self.text);
+        let alike = alikes.of(self.flight, permit.item(), (target, kind), permit.rules(), |alike| {
+            let (verdict, reason, rules) = (Verdict::Permit, REASONS[PERMIT], &*self.names(permit.rules()));
+            self.shard.record.keep(alike, &Decision { target, kind, verdict, reason, rules, ..self.about() });
+        });
+        let recorded = self.shard.record.decided(permit, &own, alike).map_err(|RecordFault::Full| Kind::RecordFull);
         match &recorded {
             Ok(recorded) => {
                 meter::permitted(self.shard, self.flight);
-                let seq = recorded.seq();
-                traced::decided(self.shard, self.flight, Verdict::Permit, decision.reason, &rules, seq);
+                if self.flight.trace.is_some() {
+                    let rules = self.names(recorded.permit().rules());
+                    traced::decided(self.shard, self.flight, Verdict::Permit, REASONS[PERMIT], &rules, recorded.seq());
+                }
             }
             Err(kind) => meter::denied(self.shard, self.flight, kind.row().word),
         }

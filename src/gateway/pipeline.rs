@@ -1,6 +1,7 @@
 //! One request, top to bottom.
 
 use std::cell::{Cell, RefCell};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -109,7 +110,8 @@ pub(super) async fn serve(shard: &Shard, conn: &mut Conn, kept: &mut Option<Body
         admitted.inspect_err(|refusal| note(shard, refusal, began))?;
     let result = if method == Method::Post {
         let asked = Asked { snapshot: snapshot.clone(), caller: caller.clone(), endpoint, began, waited };
-        post(shard, conn, kept, asked).await
+        // Pinned, and so made where it stays, here and below: what is awaited as it comes is copied there.
+        pin!(post(shard, conn, kept, asked)).await
     } else {
         // Boxed, like everything that is not a plain call: each connection's task has room for its largest wait.
         Box::pin(session::serve(shard, conn, snapshot.clone(), caller.clone(), endpoint, began)).await
@@ -154,9 +156,10 @@ async fn post(shard: &Shard, conn: &mut Conn, kept: &mut Option<Body>, mut asked
     let (shape, cursor) = (read.call.shape, read.cursor.take());
     let mut flight = asked.flight(&mut read, conn.body_bytes(body).len());
     traced::begin(shard, conn, conn.body_bytes(body), &mut flight, &read.call);
-    let result = match judged(shard, conn, body, &mut flight, read, session).await {
+    let due = pin!(judged(shard, conn, body, &mut flight, read, session)).await;
+    let result = match due {
         Ok(Due::Call(recorded, restored)) => {
-            let result = forward::serve(shard, conn, body, &mut flight, &recorded, restored.as_ref()).await;
+            let result = pin!(forward::serve(shard, conn, body, &mut flight, &recorded, restored.as_ref())).await;
             shard.unbox(recorded.into_call());
             result
         }

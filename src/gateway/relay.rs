@@ -7,6 +7,8 @@ use crate::base::limits::{ANSWER_WHOLE_BYTES_MAX, BUFFER_BYTES, EVENT_BYTES_MAX,
 use crate::http::body as chunks;
 use crate::http::field::Known;
 use crate::http::head::{Framing, Version};
+use crate::jsonrpc::answer::{Answer as Facts, ResultType};
+use crate::jsonrpc::scan::ScanFault;
 use crate::mcp::method::Verb;
 use crate::mcp::optin::TASKS_EXTENSION;
 use crate::mcp::revision::{Era, Revision};
@@ -128,11 +130,25 @@ pub(super) async fn json(
 
 /// Whether a whole answer may be given on: the outcome that it is, and what goes instead of it.
 fn checked(shard: &Shard, flight: &Flight, body: &[u8], status: u16) -> Result<(Ended, Option<Vec<u8>>), Kind> {
-    let facts = shard.answers().read(body).map_err(|_| Kind::ServerInvalid)?;
+    let facts = facts_of(shard, flight, body).map_err(|_| Kind::ServerInvalid)?;
     accept(shard, flight, &facts, body, status)?;
     let other = modern::rewritten(shard, flight, &facts, body)?;
     let other = route::exposed(flight, other.as_deref().unwrap_or(body)).or(other);
     Ok((of_facts(&facts, status, body.len()), other))
+}
+
+/// What a whole answer says. One that goes on as it came is skimmed below its members; one in which something is looked
+/// for, or written anew, is read in full.
+fn facts_of(shard: &Shard, flight: &Flight, body: &[u8]) -> Result<Facts, ScanFault> {
+    let verb = flight.method.map(|method| method.verb);
+    let told = matches!(verb, Some(Verb::TasksGet | Verb::TasksUpdate | Verb::TasksCancel | Verb::Discover));
+    let mut answers = shard.answers();
+    if told || flight.is_merged() {
+        return answers.read(body);
+    }
+    let facts = answers.skim(body)?;
+    let plain = matches!(facts.result_type, ResultType::Absent | ResultType::Complete | ResultType::Other);
+    if plain { Ok(facts) } else { answers.read(body) }
 }
 
 /// Reads an answer's body until it is complete or longer than `max`.
@@ -239,6 +255,10 @@ async fn long(
     };
     let status = answer.status();
     let mut scan = shard.answer_scan();
+    // What is looked into must be JSON; the rest goes on as it came.
+    if !flight.is_merged() {
+        scan.reset_to_skim();
+    }
     let mut piece = first.to_vec();
     let mut out = Vec::with_capacity(piece.len() + 256);
     write_head(shard, conn, &mut out, status, "application/json", framing, None);

@@ -2,6 +2,7 @@
 
 use std::mem;
 use std::ops::ControlFlow;
+use std::pin::pin;
 use std::rc::Rc;
 
 use crate::base::ids::ShardId;
@@ -156,13 +157,17 @@ async fn busy(shard: &Shard, slot: Rc<Slot>, stream: Stream, rest: Rest) -> Run 
         Box::pin(refuse(shard, &mut conn, &Kind::NoBuffer.into(), false)).await;
     }
     while fits && !conn.gone {
-        let keep = match conn.head(shard).await {
+        let arrived = pin!(conn.head(shard)).await;
+        let keep = match arrived {
             Ok(Arrival::Closed) => false,
             Ok(Arrival::Quiet(waited_ms)) => return Run::After(After::Idle(waited_ms, conn.watch.take())),
-            Ok(Arrival::Request) => match request(shard, &mut conn).await {
-                ControlFlow::Continue(keep) => keep,
-                ControlFlow::Break(run) => return run,
-            },
+            Ok(Arrival::Request) => {
+                let done = pin!(request(shard, &mut conn)).await;
+                match done {
+                    ControlFlow::Continue(keep) => keep,
+                    ControlFlow::Break(run) => return run,
+                }
+            }
             Err(refusal) => Box::pin(refuse(shard, &mut conn, &refusal, false)).await,
         };
         if !keep {
@@ -180,7 +185,8 @@ async fn busy(shard: &Shard, slot: Rc<Slot>, stream: Stream, rest: Rest) -> Run 
 /// Serves one request. Goes on with whether the connection may carry another one.
 async fn request(shard: &Shard, conn: &mut Conn) -> ControlFlow<Run, bool> {
     let mut body = None;
-    let result = pipeline::serve(shard, conn, &mut body).await;
+    // Pinned, and so made where it stays, here and below: what is awaited as it comes is copied there.
+    let result = pin!(pipeline::serve(shard, conn, &mut body)).await;
     if let Ok(Next::HandOver(to)) = result {
         return ControlFlow::Break(Run::HandOver(to, rest_of(conn, conn.received(body.as_ref()))));
     }

@@ -34,6 +34,7 @@ use crate::uring::buffer::Pool;
 use crate::uring::socket::Socket;
 use crate::uring::wait::Timers;
 
+use super::alike::Alikes;
 use super::control::Control;
 use super::errand::Waiting;
 use super::live::Feeds;
@@ -119,6 +120,8 @@ pub(super) struct Shard {
     turn: Cell<u64>,
     /// Where requests led.
     pub(super) led: RefCell<Led>,
+    /// What records have in common.
+    pub(super) alikes: RefCell<Alikes>,
     /// Boxes for calls.
     #[expect(clippy::vec_box, reason = "the box is what a permit carries; taken apart it would have to be made anew")]
     calls: RefCell<Vec<Box<Call>>>,
@@ -276,6 +279,7 @@ impl Shard {
             snapshot: RefCell::new(Rc::new(Held(snapshot))),
             turn: Cell::new(turn),
             led: RefCell::default(),
+            alikes: RefCell::default(),
             calls: RefCell::default(),
             control,
             connections: RefCell::new(Slab::new()),

@@ -116,8 +116,8 @@ impl Known {
         KNOWN[self as usize].1.line
     }
 
-    /// Whether the field is another from one request to the next, most times.
-    pub(super) fn is_of_one_request(self) -> bool {
+    /// Whether the field is another from one message to the next, most times.
+    pub(super) fn is_of_one_message(self) -> bool {
         use Known::{Baggage, ContentLength, Expect, LastEventId, McpName, Traceparent, Tracestate, TransferEncoding};
         matches!(
             self,

@@ -2,11 +2,10 @@
 //! any byte and go on when more have come; what is wrong is found at the byte where it is wrong. Anything that two
 //! parties could read in two ways is refused here.
 
-use super::field::{self, Field, Fields, Known, Marks};
+use super::field::{self, Field, Fields, Known};
+use super::opening::Opening;
 use super::target::{self, Target};
-use crate::base::limits::{
-    FIELD_VALUE_BYTES_MAX, HEAD_BYTES_MAX, HEAD_FIELDS_MAX, OPENING_BYTES_MAX, OPENING_MISSES_MAX,
-};
+use crate::base::limits::{FIELD_VALUE_BYTES_MAX, HEAD_BYTES_MAX, HEAD_FIELDS_MAX};
 use crate::base::span::Span;
 
 /// A request method. Names are case-sensitive (RFC 9110 9.1), so `get` is `Other`.
@@ -234,7 +233,7 @@ pub struct RequestHead {
     /// Where the body begins; valid once the head is complete.
     pub end: usize,
     cursor: Cursor,
-    opening: Opening,
+    opening: Opening<RequestLine>,
 }
 
 impl Default for RequestHead {
@@ -276,7 +275,7 @@ impl RequestHead {
             self.cursor = Cursor::default();
         }
         if outcome.is_err() {
-            self.opening.bytes.clear();
+            self.opening.forget();
         }
         outcome
     }
@@ -310,51 +309,28 @@ impl RequestHead {
         Ok(Progress::Complete)
     }
 
-    /// Takes over what the last head began with, where this one begins with the same bytes: they mean the same, since
-    /// a head is read from left to right, and a line is whole whatever stands behind it.
+    /// Takes over what the last head began with, where this one begins so too.
     fn reopen(&mut self, bytes: &[u8]) -> bool {
-        let opening = &self.opening;
-        let length = opening.bytes.len();
-        if length == 0 || !bytes.get(..length).is_some_and(|begins| same(begins, &opening.bytes)) {
-            return false;
-        }
-        (self.method, self.version) = (opening.method, opening.version);
-        (self.target, self.path, self.query) = (opening.target, opening.path, opening.query);
-        self.fields.restore(&opening.marks);
-        let reopened = Some(length);
-        self.cursor = Cursor { line: length, scanned: length, first_line_read: true, reopened, ..self.cursor };
-        self.opening.misses = 0;
+        let Some((end, line)) = self.opening.reopen(bytes, &mut self.fields) else { return false };
+        RequestLine {
+            method: self.method,
+            version: self.version,
+            target: self.target,
+            path: self.path,
+            query: self.query,
+        } = line;
+        self.cursor.reopen(end);
         true
     }
 
-    /// Keeps what this head, which is complete, began with: all lines before the first that is another in each request,
-    /// be it by its name or because it was so the last times.
     fn keep_opening(&mut self, bytes: &[u8]) {
-        let Self { opening, fields, cursor, .. } = self;
-        opening.misses = opening.misses.saturating_add(1);
-        // One request alone is no reason to keep anything, and some connections carry what many clients ask.
-        let first = opening.misses == 1 && opening.bytes.is_empty();
-        if first || opening.misses > OPENING_MISSES_MAX || cursor.authority.is_some() {
-            opening.bytes.clear();
-            return;
+        if self.cursor.authority.is_some() {
+            // Whether it agrees with `Host` is found out at the end.
+            return self.opening.forget();
         }
-        let again = opening.misses > 1 && !opening.bytes.is_empty();
-        let lines: &[Field] = fields;
-        let (mut end, mut count) = (0, 0);
-        for _ in lines.iter().take_while(|field| !field.known.is_some_and(Known::is_of_one_request)) {
-            let line_end = lines.get(count + 1).map_or(self.end - 2, |next| next.name.start as usize);
-            let line = bytes.get(end..line_end).unwrap_or_default();
-            let kept = opening.bytes.get(end..line_end);
-            if line_end > OPENING_BYTES_MAX || again && !kept.is_some_and(|kept| same(line, kept)) {
-                break;
-            }
-            (end, count) = (line_end, count + 1);
-        }
-        opening.bytes.clear();
-        opening.bytes.extend_from_slice(bytes.get(..end).unwrap_or_default());
-        opening.marks = fields.marks(count);
-        (opening.method, opening.version) = (self.method, self.version);
-        (opening.target, opening.path, opening.query) = (self.target, self.path, self.query);
+        let Self { method, version, target, path, query, .. } = *self;
+        let line = RequestLine { method, version, target, path, query };
+        self.opening.keep(bytes, self.end, &self.fields, line);
     }
 
     /// Reads the request line, which ends, without its line break, at `end`.
@@ -438,46 +414,14 @@ impl RequestHead {
     }
 }
 
-/// What a request's head began with, and what that means.
-#[derive(Clone)]
-struct Opening {
-    /// Whole lines from the first one on; none at all where nothing is kept.
-    bytes: Vec<u8>,
+/// What a request line says.
+#[derive(Clone, Copy, Debug, Default)]
+struct RequestLine {
     method: Method,
     version: Version,
     target: Span,
     path: Span,
     query: Option<Span>,
-    marks: Marks,
-    /// Heads in a row that began otherwise.
-    misses: u8,
-}
-
-impl Opening {
-    fn none() -> Self {
-        Self {
-            bytes: Vec::new(),
-            method: Method::Get,
-            version: Version::Http11,
-            target: Span::default(),
-            path: Span::default(),
-            query: None,
-            marks: Marks::NONE,
-            misses: 0,
-        }
-    }
-}
-
-impl std::fmt::Debug for Opening {
-    /// Without the bytes: a token is among them.
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(out, "Opening({})", self.bytes.len())
-    }
-}
-
-/// Whether both hold the same bytes, in a time that tells nothing of where they differ: there are secrets among them.
-fn same(one: &[u8], other: &[u8]) -> bool {
-    one.len() == other.len() && one.iter().zip(other).fold(0, |differs, (one, other)| differs | (one ^ other)) == 0
 }
 
 /// The head of an upstream's response. Meant to be reused, as [`RequestHead`] is.
@@ -496,6 +440,8 @@ pub struct ResponseHead {
     /// Where the body, or after an interim head the next head, begins; valid once the head is complete.
     pub end: usize,
     cursor: Cursor,
+    /// With the status.
+    opening: Opening<(u16, Version)>,
 }
 
 impl Default for ResponseHead {
@@ -516,6 +462,7 @@ impl ResponseHead {
             keep_alive: false,
             end: 0,
             cursor: Cursor::default(),
+            opening: Opening::none(),
         }
     }
 
@@ -529,12 +476,20 @@ impl ResponseHead {
         if outcome != Ok(Progress::Partial) {
             self.cursor = Cursor::default();
         }
+        if outcome.is_err() {
+            self.opening.forget();
+        }
         outcome
     }
 
     fn advance(&mut self, bytes: &[u8], answer_to: Method) -> Result<Progress, HeadFault> {
         if self.cursor.begins() {
-            self.fields.clear();
+            if let Some((end, line)) = self.opening.reopen(bytes, &mut self.fields) {
+                (self.status, self.version) = line;
+                self.cursor.reopen(end);
+            } else {
+                self.fields.clear();
+            }
         }
         if !self.cursor.first_line_read {
             let Some(line_end) = self.cursor.read_first_line(bytes)? else {
@@ -547,6 +502,9 @@ impl ResponseHead {
         };
         self.end = end;
         self.conclude(bytes, answer_to)?;
+        if self.cursor.reopened.is_none() {
+            self.opening.keep(bytes, end, &self.fields, (self.status, self.version));
+        }
         Ok(Progress::Complete)
     }
 
@@ -643,6 +601,11 @@ impl Cursor {
     /// Whether a new head begins, which it does once.
     fn begins(&mut self) -> bool {
         !std::mem::replace(&mut self.begun, true)
+    }
+
+    /// Goes on at `end`: what comes before was taken over.
+    fn reopen(&mut self, end: usize) {
+        (self.line, self.scanned, self.first_line_read, self.reopened) = (end, end, true, Some(end));
     }
 
     /// The end of the first line without its line break.

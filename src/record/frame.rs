@@ -53,6 +53,29 @@ pub struct Decision<'a> {
     pub cut: bool,
 }
 
+/// What a decision has for itself, as in [`Decision`].
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Own<'a> {
+    /// Wall clock, milliseconds since 1970.
+    pub unix_ms: u64,
+    /// Trace id of the caller's context, zero for none.
+    pub trace: [u8; 16],
+    /// Keyed digest of all arguments, zero for none.
+    pub arguments: [u8; 16],
+    /// What only some decisions have.
+    pub detail: &'a [u8],
+    /// Something was left out already.
+    pub cut: bool,
+}
+
+/// All the rest of a decision, which many have in common, as it stands in their frames.
+#[derive(Debug, Default)]
+pub struct Alike {
+    bytes: Vec<u8>,
+    /// Whether something of it was cut.
+    cut: bool,
+}
+
 /// What a record's target is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
@@ -213,20 +236,47 @@ const OUTCOME_BYTES: usize = BEGIN_BYTES + 2 + 2 + 8 + 4 * 8;
 /// Writes a decision behind the place of its length: what it has for itself, what it has in common with others (who
 /// keeps that as text finds it again by its bytes), and its detail.
 pub(super) fn write_decision(put: &mut Put<'_>, shard: ShardId, seq: Seq, decision: &Decision<'_>) {
-    let rules = decision.rules.get(..RECORD_RULES_MAX).unwrap_or(decision.rules);
-    let detail = if decision.detail.len() <= RECORD_DETAIL_BYTES_MAX { decision.detail } else { &[] };
-    let mut cut = decision.cut | (detail.len() < decision.detail.len()) | (rules.len() < decision.rules.len());
-    let Some(own) = put.place::<OWN_BYTES>() else { return };
-    let Some(common) = put.place::<COMMON_FIXED_BYTES>() else { return };
-    let common_start = put.len() - COMMON_FIXED_BYTES;
+    let Decision { unix_ms, trace, arguments, detail, cut, .. } = *decision;
+    let own = Own { unix_ms, trace, arguments, detail, cut };
+    write_with(put, shard, seq, &own, |put| write_common(put, decision));
+}
 
-    let mut common = Put::new(common);
-    common.array(&[decision.kind as u8, decision.verdict as u8]);
-    common.array(&decision.policy);
+/// The same, of what is known already.
+pub(super) fn write_alike(put: &mut Put<'_>, shard: ShardId, seq: Seq, own: &Own<'_>, alike: &Alike) {
+    write_with(put, shard, seq, own, |put| {
+        put.bytes(&alike.bytes);
+        alike.cut
+    });
+}
+
+/// `common` puts what is common, and says whether something of it was cut.
+#[inline]
+fn write_with(put: &mut Put<'_>, shard: ShardId, seq: Seq, own: &Own<'_>, common: impl FnOnce(&mut Put<'_>) -> bool) {
+    let detail = if own.detail.len() <= RECORD_DETAIL_BYTES_MAX { own.detail } else { &[] };
+    let Some(place) = put.place::<OWN_BYTES>() else { return };
+    let before = put.len();
+    let cut = common(put) | own.cut | (detail.len() < own.detail.len());
+    let mut head = Put::new(place);
+    begin(&mut head, KIND_DECISION, shard, seq, own.unix_ms);
+    head.array(&own.trace);
+    head.array(&own.arguments);
+    head.array(&[u8::from(cut)]);
+    head.array(&length(put.len() - before));
+    put.bytes(detail);
+}
+
+/// What many decisions have in common; whether something of it was cut.
+fn write_common(put: &mut Put<'_>, decision: &Decision<'_>) -> bool {
+    let rules = decision.rules.get(..RECORD_RULES_MAX).unwrap_or(decision.rules);
+    let mut cut = rules.len() < decision.rules.len();
+    let Some(fixed) = put.place::<COMMON_FIXED_BYTES>() else { return cut };
+    let mut fixed = Put::new(fixed);
+    fixed.array(&[decision.kind as u8, decision.verdict as u8]);
+    fixed.array(&decision.policy);
     for text in texts(decision) {
         let kept = kept(text);
         cut |= kept.len() < text.len();
-        common.array(&length(kept.len()));
+        fixed.array(&length(kept.len()));
         put.bytes(kept);
     }
     for rule in rules {
@@ -235,14 +285,30 @@ pub(super) fn write_decision(put: &mut Put<'_>, shard: ShardId, seq: Seq, decisi
         put.array(&length(kept.len()));
         put.bytes(kept);
     }
+    cut
+}
 
-    let mut own = Put::new(own);
-    begin(&mut own, KIND_DECISION, shard, seq, decision.unix_ms);
-    own.array(&decision.trace);
-    own.array(&decision.arguments);
-    own.array(&[u8::from(cut)]);
-    own.array(&length(put.len() - common_start));
-    put.bytes(detail);
+impl Alike {
+    /// What this decision has in common with others, in the place of what was here.
+    pub(super) fn keep(&mut self, room: &mut [u8], decision: &Decision<'_>) {
+        let mut put = Put::new(room);
+        self.cut = write_common(&mut put, decision);
+        let len = put.len();
+        self.bytes.clear();
+        self.bytes.extend_from_slice(room.get(..len).unwrap_or_default());
+    }
+
+    /// How much it is, bytes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Whether nothing was kept yet.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
 }
 
 pub(super) fn write_outcome(put: &mut Put<'_>, shard: ShardId, seq: Seq, outcome: &Outcome) {
@@ -503,6 +569,24 @@ mod tests {
         assert_eq!(back.agent.len(), RECORD_TEXT_BYTES_MAX);
         assert_eq!((back.subject, back.target, back.trace), ("alice", "search", [9; 16]));
         assert_eq!((back.verdict, back.arguments, back.detail), (Verdict::Pending, [8; 16], &b",\"a\":1"[..]));
+    }
+
+    #[test]
+    fn what_was_kept_of_a_decision_is_written_as_it_was() {
+        let long = "x".repeat(RECORD_TEXT_BYTES_MAX + 1);
+        let mut alike = Alike::default();
+        assert!(alike.is_empty());
+        for (subject, rules) in [("alice", &["reads", "all"][..]), (&long, &["one"]), ("", &[])] {
+            let decision = Decision { subject, rules, policy: [7; 6], verdict: Verdict::Permit, ..Decision::default() };
+            alike.keep(&mut vec![0; RECORD_BYTES_MAX], &decision);
+            for (n, detail) in [(1, &b",\"a\":1"[..]), (2, b"")] {
+                let own = Own { unix_ms: u64::from(n), trace: [n; 16], arguments: [n; 16], detail, cut: false };
+                let Own { unix_ms, trace, arguments, .. } = own;
+                let decision = Decision { unix_ms, trace, arguments, detail, ..decision };
+                let want = written(|put| write_decision(put, ShardId(1), Seq(2), &decision));
+                assert_eq!(written(|put| write_alike(put, ShardId(1), Seq(2), &own, &alike)), want);
+            }
+        }
     }
 
     #[test]

@@ -21,7 +21,7 @@ use crate::base::limits::{RECORD_BYTES_MAX, RECORD_RING_BYTES, RECORD_RING_KEPT_
 use crate::mcp::call::Call;
 use crate::mcp::method::Subject;
 use crate::policy::decide::Permit;
-use frame::{Decision, LENGTH_BYTES, Outcome};
+use frame::{Alike, Decision, LENGTH_BYTES, Outcome, Own};
 use put::Put;
 
 /// Why a decision could not be recorded. There is no call without a record.
@@ -104,13 +104,21 @@ pub fn ring(shard: ShardId) -> (Writer, Reader) {
 }
 
 impl Writer {
-    /// Puts the decision to let `permit` go in place and hands out the only thing an upstream accepts.
+    /// Puts the decision to let `permit` go in place and hands out the only thing an upstream accepts. It has everything
+    /// but `own` in common with the one that `alike` was kept of.
     ///
     /// # Errors
     /// `RecordFault::Full` when the ring has only the part left that is kept for outcomes: the call must be refused.
-    pub fn decided(&self, permit: Permit, decision: &Decision<'_>) -> Result<Recorded, RecordFault> {
-        let seq = self.refused(decision)?;
+    pub fn decided(&self, permit: Permit, own: &Own<'_>, alike: &Alike) -> Result<Recorded, RecordFault> {
+        let seq = Seq(self.next.get());
+        self.push(RECORD_RING_KEPT_FREE_BYTES, |put| frame::write_alike(put, self.shard, seq, own, alike))?;
+        self.next.set(seq.0 + 1);
         Ok(Recorded { permit, seq: Some(seq) })
+    }
+
+    /// Keeps what this decision has in common with others, in the place of what `alike` was.
+    pub fn keep(&self, alike: &mut Alike, decision: &Decision<'_>) {
+        alike.keep(&mut self.scratch.borrow_mut(), decision);
     }
 
     /// Puts a decision in place that lets nothing go: a refusal. Its frame is its outcome too.

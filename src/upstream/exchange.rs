@@ -214,7 +214,7 @@ impl Upstreams {
     }
 
     fn direct(timers: Timers, buffers: buffer::Pool) -> Self {
-        Self { pool: Pool::default(), timers, buffers, boxes: RefCell::new(Vec::new()), bridge: None }
+        Self { pool: Pool::new(buffers.clone()), timers, buffers, boxes: RefCell::new(Vec::new()), bridge: None }
     }
 
     fn pools(&self) -> impl Iterator<Item = &Pool> {

@@ -15,6 +15,7 @@ pub mod mapped;
 pub mod ring;
 pub mod socket;
 pub mod spin;
+mod ticks;
 pub mod wait;
 
 #[cfg(test)]

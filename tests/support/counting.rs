@@ -30,7 +30,7 @@ pub(crate) fn begin() {
     ARMED.store(true, Ordering::SeqCst);
 }
 
-/// How often the only thread of this name has asked for memory; `None` where there is none that ever did.
+/// How often the thread of this name has asked for memory; `None` where there is none yet that did.
 pub(crate) fn asked(name: &str) -> Option<u64> {
     let tasks = fs::read_dir("/proc/self/task").expect("a process has threads");
     let ids = tasks.filter_map(|task| {
@@ -39,7 +39,8 @@ pub(crate) fn asked(name: &str) -> Option<u64> {
         path.file_name()?.to_str()?.parse::<i32>().ok().filter(|_| is_it)
     });
     let ids: Vec<i32> = ids.collect();
-    let [id] = ids[..] else { panic!("{} threads are called {name}", ids.len()) };
+    assert!(ids.len() <= 1, "{} threads are called {name}", ids.len());
+    let id = *ids.first()?;
     let thread = THREADS.iter().find(|thread| thread.id.load(Ordering::Acquire) == id)?;
     Some(thread.count.load(Ordering::Acquire))
 }

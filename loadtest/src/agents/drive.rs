@@ -503,9 +503,11 @@ impl<'a> Drive<'a> {
             }
             Heard::Refused(status) => {
                 agent.stream = None;
-                if matches!(status, 404 | 405 | 501) {
+                if matches!(status, 405 | 501) || (status == 404 && agent.era == Era::Modern) {
                     self.tally.without_streams[era] = true;
                 } else {
+                    // Where it is the session that is not known, the agent opens another one.
+                    agent.open &= status != 404;
                     self.tally.wrong(label, &format!("status {status}, or no event stream"), None, measured);
                 }
             }

@@ -79,13 +79,15 @@ pub(crate) struct Fleet {
     #[arg(long, value_name = "COMMAND")]
     pub(super) token_command: Option<String>,
     /// Where client credentials are exchanged for tokens (grant `client_credentials`).
-    #[arg(long, value_name = "URL", requires = "client_id")]
+    #[arg(long, value_name = "URL")]
     pub(super) token_url: Option<String>,
+    /// The client's id there.
     #[arg(long, value_name = "ID")]
     pub(super) client_id: Option<String>,
     /// A file with the client's secret; or LOADTEST_CLIENT_SECRET.
     #[arg(long, value_name = "FILE")]
     pub(super) client_secret_file: Option<PathBuf>,
+    /// The scopes that are asked for, with blanks between them.
     #[arg(long, value_name = "SCOPES")]
     pub(super) scope: Option<String>,
     /// How many tokens there are, each refreshed on its own; agents share them evenly (1).

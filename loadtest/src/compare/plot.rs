@@ -47,7 +47,7 @@ struct Bar {
 }
 
 /// All points that have figures; `below` is told under them.
-pub(super) fn draw(points: &[Point], below: &str) -> String {
+pub(super) fn draw(points: &[Point], below: &[String]) -> String {
     let mut out = String::new();
     let mut y = 10.0;
     for point in points.iter().filter(|point| point.scene == Scene::Calls) {
@@ -60,8 +60,11 @@ pub(super) fn draw(points: &[Point], below: &str) -> String {
     let bars: Vec<Bar> =
         points.iter().flat_map(|point| point.judged().into_iter().filter_map(|j| judged(point, j))).collect();
     panel(&mut out, &mut y, "Ratios, and what they should be at most (dashed)", &bars);
-    text(&mut out, "quiet", 16.0, y + 8.0, "start", below);
-    let height = y + 24.0;
+    for line in below {
+        text(&mut out, "quiet", 16.0, y + 8.0, "start", line);
+        y += 16.0;
+    }
+    let height = y + 8.0;
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height:.0}\" width=\"{WIDTH}\" height=\"{height:.0}\" role=\"img\">\n<title>Portcullis beside others, CPU time of a call</title>\n<style>{STYLE}\n</style>\n<rect class=\"page\" width=\"{WIDTH}\" height=\"{height:.0}\"/>\n{out}</svg>\n"
     )
@@ -99,7 +102,7 @@ fn short(point: &Point) -> String {
         Scene::Tls => format!("TLS, {load}"),
         Scene::Events => format!("event streams, {load}"),
         Scene::Large => format!("64 KiB, {load}"),
-        Scene::Calls | Scene::Merged | Scene::Legacy | Scene::Shards => load,
+        Scene::Calls | Scene::Merged | Scene::Legacy | Scene::Shards | Scene::Growth => load,
     }
 }
 
@@ -166,7 +169,7 @@ mod tests {
         assert!(out.contains("width=\"175.0\"") && out.contains("width=\"87.5\""), "{out}");
         assert!(out.contains("a &lt; b") && out.matches("class=\"goal\"").count() == 1, "{out}");
         assert!((y - (HEAD + 2.0 * ROW + 14.0)).abs() < 1e-9);
-        let page = draw(&[], "below");
+        let page = draw(&[], &["below".to_owned()]);
         assert!(page.starts_with("<svg ") && page.ends_with("</svg>\n") && page.contains("prefers-color-scheme: dark"));
     }
 }

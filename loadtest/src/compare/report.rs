@@ -100,17 +100,24 @@ impl Report {
     pub(super) fn svg(&self) -> String {
         let text = |key: &str| self.environment[key].as_str().unwrap_or("-").to_owned();
         let settings = &self.settings;
-        let below = format!(
-            "Medians, least and most of {} turns of {} s; {}; commit {}; {} cores, {}; {}, {}.",
-            settings["repetitions"],
-            settings["seconds"],
-            text("date").split('T').next().unwrap_or_default(),
-            text("commit"),
-            self.environment["cores"],
-            text("cpu"),
-            text("nginx"),
-            text("haproxy"),
-        );
+        let below = [
+            format!(
+                "Medians of {} turns of {} s, lines from the least to the most. {}, commit {}, {}.",
+                settings["repetitions"],
+                settings["seconds"],
+                text("date").split('T').next().unwrap_or_default(),
+                text("commit"),
+                text("portcullis"),
+            ),
+            format!(
+                "{} cores, {}, Linux {}; {}, {}. Behind each ratio stand its connections, or calls a second.",
+                self.environment["cores"],
+                text("cpu"),
+                text("kernel"),
+                text("nginx"),
+                text("haproxy"),
+            ),
+        ];
         plot::draw(&self.points, &below)
     }
 

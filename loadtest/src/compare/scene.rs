@@ -23,6 +23,8 @@ pub(crate) enum Scene {
     Legacy,
     /// Two shards beside one.
     Shards,
+    /// 10 and 100 times as many servers and tools, rules, sessions.
+    Growth,
 }
 
 /// Whom Portcullis is measured beside.
@@ -58,6 +60,25 @@ pub(crate) enum Who {
     OneShard,
     /// The gateway with two shards.
     TwoShards,
+    /// The gateway with more of something.
+    Grown(What, Times),
+}
+
+/// What there is more of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum What {
+    /// Servers, each with tools and rules of its own.
+    Servers,
+    Rules,
+    Sessions,
+}
+
+/// How often there is what there is once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Times {
+    One,
+    Ten,
+    Hundred,
 }
 
 /// How much.
@@ -104,6 +125,8 @@ pub(crate) const LARGE_ANSWER_BYTES: usize = 64 << 10;
 pub(crate) const MERGED_SERVERS: u16 = 20;
 /// Of each of them.
 pub(crate) const MERGED_TOOLS: u32 = 50;
+/// Of rules and sessions, those there are once.
+pub(crate) const GROWN_FROM: u32 = 100;
 
 const OPEN: Load = Load::Open { rate: 20_000, connections: OPEN_CONNECTIONS };
 
@@ -115,6 +138,16 @@ const HOP: Pair = own(Share::Serving, Rival::Hop);
 const MERGED: Pair = Pair { own: Who::Merged, share: Share::Serving, base: Who::Alone };
 const LEGACY: Pair = Pair { own: Who::Legacy, share: Share::Serving, base: Who::Modern };
 const SHARDS: Pair = Pair { own: Who::TwoShards, share: Share::Serving, base: Who::OneShard };
+const GROWTH: [Pair; 6] = [
+    grown(What::Servers, Times::Ten),
+    grown(What::Servers, Times::Hundred),
+    grown(What::Rules, Times::Ten),
+    grown(What::Rules, Times::Hundred),
+    grown(What::Sessions, Times::Ten),
+    grown(What::Sessions, Times::Hundred),
+];
+/// Of a call where there is more of something, by one where there is not.
+const GROWTH_MOST: f64 = 1.05;
 
 /// What must be true.
 const GOALS: [Goal; 21] = [
@@ -154,6 +187,7 @@ impl Scene {
             Self::Merged => "20 servers × 50 tools",
             Self::Legacy => "sessions",
             Self::Shards => "two shards",
+            Self::Growth => "more of it",
         }
     }
 
@@ -173,6 +207,17 @@ impl Scene {
             Self::Merged => &[Who::Alone, Who::Merged],
             Self::Legacy => &[Who::Modern, Who::Legacy],
             Self::Shards => &[Who::OneShard, Who::TwoShards],
+            Self::Growth => &[
+                Who::Grown(What::Servers, Times::One),
+                Who::Grown(What::Servers, Times::Ten),
+                Who::Grown(What::Servers, Times::Hundred),
+                Who::Grown(What::Rules, Times::One),
+                Who::Grown(What::Rules, Times::Ten),
+                Who::Grown(What::Rules, Times::Hundred),
+                Who::Grown(What::Sessions, Times::One),
+                Who::Grown(What::Sessions, Times::Ten),
+                Who::Grown(What::Sessions, Times::Hundred),
+            ],
         }
     }
 
@@ -196,7 +241,7 @@ impl Scene {
             }
             Self::Tls => closed(&[16, 64]),
             Self::Large => closed(&[16]),
-            Self::Events | Self::Merged | Self::Legacy | Self::Shards => closed(&[64]),
+            Self::Events | Self::Merged | Self::Legacy | Self::Shards | Self::Growth => closed(&[64]),
         }
     }
 
@@ -208,11 +253,15 @@ impl Scene {
             Self::Merged => &[MERGED],
             Self::Legacy => &[LEGACY],
             Self::Shards => &[SHARDS],
+            Self::Growth => &GROWTH,
         }
     }
 
     /// The most that this ratio should be; `None` where nobody has said.
     pub(crate) fn goal(self, load: Load, pair: Pair) -> Option<f64> {
+        if self == Self::Growth {
+            return Some(GROWTH_MOST);
+        }
         let goal = GOALS.iter().find(|goal| goal.scene == self && goal.load == load && goal.pair == pair);
         goal.map(|goal| goal.most)
     }
@@ -240,12 +289,32 @@ impl Who {
             Self::Legacy => "call in a session",
             Self::OneShard => "one shard",
             Self::TwoShards => "two shards",
+            Self::Grown(What::Servers, Times::One) => "1 server",
+            Self::Grown(What::Servers, Times::Ten) => "10 servers",
+            Self::Grown(What::Servers, Times::Hundred) => "100 servers",
+            Self::Grown(What::Rules, Times::One) => "100 rules",
+            Self::Grown(What::Rules, Times::Ten) => "1,000 rules",
+            Self::Grown(What::Rules, Times::Hundred) => "10,000 rules",
+            Self::Grown(What::Sessions, Times::One) => "100 sessions",
+            Self::Grown(What::Sessions, Times::Ten) => "1,000 sessions",
+            Self::Grown(What::Sessions, Times::Hundred) => "10,000 sessions",
         }
     }
 
     /// Whether it is a gateway of ours.
     pub(crate) fn is_own(self) -> bool {
         !matches!(self, Self::Rival(_))
+    }
+}
+
+impl Times {
+    /// How many of what there is `once` of.
+    pub(crate) fn of(self, once: u32) -> u32 {
+        match self {
+            Self::One => once,
+            Self::Ten => once * 10,
+            Self::Hundred => once * 100,
+        }
     }
 }
 
@@ -271,6 +340,10 @@ impl fmt::Display for Load {
 
 const fn own(share: Share, rival: Rival) -> Pair {
     Pair { own: Who::Portcullis, share, base: Who::Rival(rival) }
+}
+
+const fn grown(what: What, times: Times) -> Pair {
+    Pair { own: Who::Grown(what, times), share: Share::Serving, base: Who::Grown(what, Times::One) }
 }
 
 const fn goal(scene: Scene, load: Load, pair: Pair, most: f64) -> Goal {

@@ -14,16 +14,18 @@ use crate::net;
 use crate::rig::environment::Versions;
 use crate::rig::gateway::{self, Gateway, Setup};
 use crate::rig::process::{Folder, Process};
-use crate::rig::{self, Cores, TOOLS};
+use crate::rig::{self, Cores, TOOLS, held};
 use crate::traffic::{Calls, Era, Shape, Target};
 use crate::wire::{Trust, Wire};
 
 use super::scene::{
-    ANSWER_BYTES, BODY_BYTES, EVENTS, LARGE_ANSWER_BYTES, MERGED_SERVERS, MERGED_TOOLS, Rival, Scene, Who,
+    ANSWER_BYTES, BODY_BYTES, EVENTS, GROWN_FROM, LARGE_ANSWER_BYTES, MERGED_SERVERS, MERGED_TOOLS, Rival, Scene,
+    Times, What, Who,
 };
 use super::{PATIENCE, haproxy, install, nginx};
 
 const START_MAX: Duration = Duration::from_secs(30);
+const GROWN_SERVERS: u16 = 100;
 const SUBJECTS: [&str; 1] = ["loadtest"];
 
 /// The programs that take part, as far as anybody needs them.
@@ -101,6 +103,10 @@ impl Stage {
         for at in 0..stage.members.len() {
             stage.wait_for(at)?;
         }
+        if matches!(scene, Scene::Merged | Scene::Growth) {
+            // All servers are asked what they have; that is no call's cost.
+            std::thread::sleep(held::SETTLED);
+        }
         Ok(stage)
     }
 
@@ -175,6 +181,13 @@ impl Crew<'_> {
                     stage.members.push(Member::own(who, Shape { era, ..shape.clone() }, process, admin));
                 }
             }
+            Scene::Growth => {
+                for who in who {
+                    if let Who::Grown(what, times) = who {
+                        self.start_grown(stage, *what, *times)?;
+                    }
+                }
+            }
             _ => {
                 for who in who.iter().copied().filter(|who| who.is_own()) {
                     let (gateway, admin) = self.gateway(if who == Who::TwoShards { 2 } else { 1 })?;
@@ -183,6 +196,43 @@ impl Crew<'_> {
                     let process = stage.keep(gateway.process);
                     stage.members.push(Member::own(who, shape, process, admin));
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// A gateway with so much of it.
+    fn start_grown(&self, stage: &mut Stage, what: What, times: Times) -> anyhow::Result<()> {
+        let who = Who::Grown(what, times);
+        let admin = net::free_port()?;
+        let count = times.of(GROWN_FROM);
+        let most = (2 * count + 1_000).to_string();
+        let sessions = [("max", most.clone()), ("per_subject", most)];
+        let rules = if what == What::Rules { count } else { self.options.rules };
+        let sessions: &[(&str, String)] = if what == What::Sessions { &sessions } else { &[] };
+        let setup = Setup { rules, sessions, ..self.setup(admin) };
+        let (path, gateway) = if what == What::Servers {
+            let servers = times.of(1) as usize;
+            let path = format!("/s/{}/mcp", merged::name(servers - 1));
+            let config =
+                |base: &str, port| apart(&merged::config(base, port, &self.ports[..servers], MERGED_TOOLS), admin);
+            let gateway = gateway::start_as(&setup, self.folder, &[&path], &config)?;
+            (path, gateway)
+        } else {
+            let config = |base: &str, port| gateway::config(&setup, base, port, self.ports[0]);
+            (gateway::PATH.to_owned(), gateway::start_as(&setup, self.folder, &[gateway::PATH], &config)?)
+        };
+        let shape = self.shape(gateway.port, &path, "echo".to_owned(), gateway.tokens.first().cloned());
+        let shape = if what == What::Servers { Shape { tenth: None, ..shape } } else { shape };
+        let era = if what == What::Sessions { Era::Legacy } else { Era::Modern };
+        let process = stage.keep(gateway.process);
+        stage.members.push(Member::own(who, Shape { era, ..shape }, process, admin));
+        if what == What::Sessions {
+            stage.wait_for(stage.members.len() - 1)?;
+            let Some(member) = stage.members.last() else { return Ok(()) };
+            let mut socket = net::connect(member.shape.target.address, PATIENCE)?;
+            for _ in 0..count {
+                held::session(&member.shape, &mut socket)?;
             }
         }
         Ok(())
@@ -286,9 +336,20 @@ pub(super) fn cores(options: &Compare) -> Cores {
     Cores { proxy: options.proxy_core, load: options.load_core }
 }
 
+/// The servers of the merged endpoint without it: each has an endpoint of its own.
+fn apart(config: &str, admin: u16) -> String {
+    let kept = config.lines().filter(|line| *line != "endpoints:" && !line.starts_with("  /mcp: "));
+    let config: String = kept.flat_map(|line| [line, "\n"]).collect();
+    config.replacen("admin: off", &format!("admin: 127.0.0.1:{admin}"), 1)
+}
+
 fn canned(scene: Scene, lie_every: u64) -> Vec<String> {
     let bytes = if scene == Scene::Large { LARGE_ANSWER_BYTES } else { ANSWER_BYTES };
-    let (servers, tools) = if scene == Scene::Merged { (MERGED_SERVERS, MERGED_TOOLS - 1) } else { (1, TOOLS) };
+    let (servers, tools) = match scene {
+        Scene::Merged => (MERGED_SERVERS, MERGED_TOOLS - 1),
+        Scene::Growth => (GROWN_SERVERS, MERGED_TOOLS - 1),
+        _ => (1, TOOLS),
+    };
     let mut options = vec![
         format!("--servers={servers}"),
         format!("--tools={tools}"),
@@ -345,6 +406,9 @@ mod tests {
         let has = |scene, option: &str| canned(scene, 0).iter().any(|have| have == option);
         assert!(has(Scene::Large, "--answer-bytes=65536") && has(Scene::Calls, "--answer-bytes=600"));
         assert!(has(Scene::Events, "--events=10") && !canned(Scene::Tls, 0).join(" ").contains("events"));
+        let config = apart(&merged::config("http://x", 1, &[7, 8], 50), 9);
+        assert!(config.contains("admin: 127.0.0.1:9\n") && !config.contains("endpoints") && !config.contains("  /mcp"));
+        assert!(config.contains("  server-01: { url:") && config.contains("\npolicy:\n"), "{config}");
         assert!(has(Scene::Merged, "--servers=20") && has(Scene::Merged, "--tools=49"));
     }
 }
