@@ -96,8 +96,7 @@ pub(super) async fn serve(
         if let Some(body) = collected {
             break Box::pin(relay::json(shard, conn, flight, answer, abort, Some(body))).await;
         }
-        let given = pin!(relay::answer(shard, conn, flight, answer, abort, trip.timeout)).await;
-        break given;
+        break pin!(relay::answer(shard, conn, flight, answer, abort, trip.timeout)).await;
     };
     abort.reset();
     result
@@ -283,8 +282,7 @@ async fn send(
             let may = || flight.revoked(shard).is_none();
             let lane = Lane { may: Some(&may), ..lane };
             let modern = flight.era == Era::Modern;
-            let sent = pin!(watched(shard, conn, modern, lane, request, trip.deadline, abort)).await;
-            sent
+            pin!(watched(shard, conn, modern, lane, request, trip.deadline, abort)).await
         };
         flight.answered = shard.timers.now().mono;
         fault = match sent {

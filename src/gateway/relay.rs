@@ -57,10 +57,7 @@ pub(super) async fn answer(
         }
         // Before the body is looked at: some servers announce a media type for no body at all.
         (200..=299, _) if !request => Box::pin(told(shard, conn, flight, answer)).await,
-        (200..=299 | 400..=599, Media::Json) => {
-            let given = pin!(json(shard, conn, flight, answer, abort, None)).await;
-            given
-        }
+        (200..=299 | 400..=599, Media::Json) => pin!(json(shard, conn, flight, answer, abort, None)).await,
         (status, _) => {
             let refusal = withheld(shard, flight, answer, Kind::ServerInvalid);
             Err(refusal.saying(format!("The server answered with HTTP status {status} and no JSON-RPC message.")))
@@ -99,10 +96,7 @@ pub(super) async fn json(
     let max = if whole || route::may_name_resources(flight) { EVENT_BYTES_MAX } else { ANSWER_WHOLE_BYTES_MAX };
     let body = match collected.or_else(|| answer.take_whole(max)) {
         Some(body) => Ok(body),
-        None => {
-            let collected = pin!(collect(shard, conn, flight, &mut answer, abort, max)).await;
-            collected
-        }
+        None => pin!(collect(shard, conn, flight, &mut answer, abort, max)).await,
     };
     let body = match body {
         Ok(body) => body,

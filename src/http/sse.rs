@@ -382,6 +382,15 @@ mod tests {
         check("other: a\n data: b\nDATA: c\n\n", "");
         check("id: a\0b\ndata: a\n\ndata: b\n\n", "data: b\n\n");
         check("event: \0\ndata: a\n\ndata: \0\n\n", "data: \0\n\n");
+        check(
+            "event: message\ndata: a\n\nevent: message\ndata: b\n\n",
+            "event: message\ndata: a\n\nevent: message\ndata: b\n\n",
+        );
+        check(
+            "event: messages\nevent: message\r\ndata: a\n\nevent: message\n\n",
+            "event: message\ndata: a\n\nevent: message\n\n",
+        );
+        check(": event: message\n:\nevent: \0\nevent: message\ndata: a\n\n", "");
         check("data: never ends", "");
         check("data: never ends\n", "");
     }
@@ -406,6 +415,31 @@ mod tests {
         let text = b"id: \0\ndata: a\n\nevent: \0\n\n";
         assert_eq!(parser.push(text), Ok(text.len()));
         assert_eq!((parser.ready(), parser.dropped()), (false, 2));
+    }
+
+    /// A reader that was in the midst of one stream reads the next one as a new one does.
+    #[test]
+    fn a_reader_is_used_again() {
+        let text = "\u{feff}id: 7\nevent: x\nretry: 3\ndata: a\n\n: b\r\nid: \0\ndata: c\r\rdata: d\n\n".as_bytes();
+        for cut in 0..=text.len() {
+            let mut parser = EventParser::new();
+            let mut at = 0;
+            while at < cut {
+                at += parser.push(&text[at..cut]).unwrap();
+            }
+            parser.reset();
+            assert!(!parser.ready() && parser.event() == Event::default() && parser.dropped() == 0, "{cut}");
+            let mut events = Vec::new();
+            let next = "\u{feff}data: e\n\n".as_bytes();
+            let mut at = 0;
+            while at < next.len() {
+                at += parser.push(&next[at..]).unwrap();
+                if parser.ready() {
+                    write_event(&mut events, &parser.event()).unwrap();
+                }
+            }
+            assert_eq!(events, b"data: e\n\n", "{cut}");
+        }
     }
 
     /// [S1] One event is bounded, to the byte.

@@ -83,7 +83,8 @@ pub struct Lane<'a> {
     /// Asked when a connection is there, immediately before anything is written: `false` sends nothing. `None` for what
     /// always goes.
     pub may: Option<&'a dyn Fn() -> bool>,
-    /// Whoever waits looks again after some milliseconds, woken or not: then the end of the sending need wake nobody.
+    /// Whoever waits looks again some milliseconds after the first time, woken or not: the end of what is sent that first
+    /// time need wake nobody.
     pub looks_again: bool,
 }
 
@@ -350,6 +351,8 @@ impl Upstreams {
         abort: &Abort,
     ) -> Result<Answer, UpstreamFault> {
         let stream = self.connect(lane, deadline, abort).await?;
+        // That took its time: whoever waits may not look again any more.
+        let lane = &Lane { looks_again: false, ..*lane };
         self.converse(lane, request, deadline, abort, stream).await.map_err(|failed| failed.fault)
     }
 
@@ -376,6 +379,7 @@ impl Upstreams {
         deadline: Moment,
         abort: &Abort,
     ) -> Result<Answer, UpstreamFault> {
+        let lane = &Lane { looks_again: false, ..*lane };
         let kept = self.pool.take(lane.instance.digest, self.timers.last().mono);
         let stream = match kept {
             Some(stream) => stream,
@@ -485,8 +489,7 @@ impl Upstreams {
         let (came, bytes) = if arrived.large {
             Box::pin(send_large(&mut arrived, method, &stream, bytes, input)).await
         } else {
-            let sent = pin!(send_small(&mut arrived, method, &stream, bytes, input, lane.looks_again)).await;
-            sent
+            pin!(send_small(&mut arrived, method, &stream, bytes, input, lane.looks_again)).await
         };
         match came {
             Ok(()) => {

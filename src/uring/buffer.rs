@@ -445,6 +445,29 @@ mod tests {
         assert_eq!((buffer.len(), buffer.spare()), (0, 4096));
     }
 
+    /// A head may be put where another was, and where room was left for one.
+    #[test]
+    fn what_was_in_front_is_written_over() {
+        let pool = Pool::new(1024 * 1024);
+        let mut buffer = pool.get(4096).unwrap();
+        assert!(!buffer.prepend(b"x") && buffer.prepend(b""));
+        assert!(buffer.extend_from_slice(b"old head:body"));
+        buffer.consume(9);
+        assert!(!buffer.prepend(b"longer head") && buffer.prepend(b"head:"));
+        assert_eq!(buffer[..], *b"head:body");
+        let mut buffer = pool.get(4096).unwrap();
+        buffer.leave_front(100);
+        assert_eq!((buffer.len(), buffer.room_behind()), (0, 3996));
+        let (mut bytes, begin, end) = buffer.lend_spare().unwrap();
+        assert_eq!((begin, end), (100, 4096));
+        bytes.extend_from_slice(b"body");
+        buffer.restore(bytes);
+        assert!(buffer.prepend(b"head:") && !buffer.prepend(&[0; 96]));
+        assert_eq!(buffer[..], *b"head:body");
+        buffer.leave_front(usize::MAX);
+        assert_eq!((buffer.len(), buffer.room_behind()), (0, 0));
+    }
+
     #[test]
     fn what_the_kernel_fills_is_the_whole_rest() {
         let pool = Pool::new(1024 * 1024);
