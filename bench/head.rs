@@ -36,6 +36,11 @@ fn heads(criterion: &mut Criterion) {
         bencher.iter(|| assert_eq!(black_box(&mut head).parse(black_box(REQUEST)), Ok(Progress::Complete)));
     });
 
+    // As on every connection at first; later what its requests begin with is known.
+    group.bench_function("request, the first of its connection", |bencher| {
+        bencher.iter(|| assert_eq!(RequestHead::new().parse(black_box(REQUEST)), Ok(Progress::Complete)));
+    });
+
     group.throughput(Throughput::Bytes(RESPONSE.len() as u64));
     let mut head = ResponseHead::new();
     group.bench_function("response", |bencher| {

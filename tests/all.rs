@@ -30,6 +30,7 @@ mod support {
     pub(crate) mod clock;
     pub(crate) mod collector;
     pub(crate) mod conformance;
+    pub(crate) mod counting;
     pub(crate) mod gateway;
     pub(crate) mod http;
     pub(crate) mod idp;

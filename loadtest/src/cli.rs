@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::agents::Fleet;
 use crate::compare::scene::{Rival, Scene};
 use crate::floods::Part;
 use crate::traffic::Era;
@@ -40,8 +41,14 @@ pub(crate) enum Verb {
     Reload(Reload),
     /// What rules cost a call: one, 100, 10,000, a condition, limits.
     Rules(Rules),
+    /// Whether a call costs more where there are 10 and 100 times the rules, tools, servers and sessions, or many idle
+    /// streams.
+    Grows(Grows),
     /// What telemetry and credentials cost a call: metrics and 1 % traces, a fixed bearer, told claims, exchanged tokens.
     Extras(Extras),
+    /// Be a fleet of agents for a while: sessions, pauses, event streams, tokens that expire. On a schedule that waits for no
+    /// answer; with a report as HTML, and an exit code that says whether the objectives held.
+    Fleet(Box<Fleet>),
     /// CPU time of a call through two builds of the gateway with one configuration, in turn.
     Builds(Builds),
 }
@@ -367,6 +374,15 @@ pub(crate) struct Reload {
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Rules {
+    #[command(flatten)]
+    pub(crate) turns: Turns,
+    #[command(flatten)]
+    pub(crate) stand: Stand,
+}
+
+#[derive(Clone, Debug, Args)]
+#[command(mut_arg("connections", |connections| connections.default_values(["64"])))]
+pub(crate) struct Grows {
     #[command(flatten)]
     pub(crate) turns: Turns,
     #[command(flatten)]

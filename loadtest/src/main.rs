@@ -2,7 +2,9 @@
 //! the gateway, `compare` measures Portcullis and nginx side by side on the same traffic, `floods` what many clients,
 //! slow ones and hostile ones cost, `sessions`, `streams` and `legacy` what the handshake era does, `merged` and `reload`
 //! what many servers and many rules do, `extras` what telemetry and credentials cost a call, `builds` one build of the gateway against another.
+//! `fleet` is for any gateway: agents as they work, and a report.
 
+mod agents;
 mod answer;
 mod cli;
 mod compare;
@@ -59,7 +61,9 @@ fn run(cli: Cli) -> anyhow::Result<bool> {
         Verb::Merged(merged) => fleet::merged::command(&merged, &stop),
         Verb::Reload(reload) => fleet::reload::command(&reload, &stop),
         Verb::Rules(rules) => fleet::rules::command(&rules, &stop),
+        Verb::Grows(grows) => fleet::grows::command(&grows, &stop),
         Verb::Extras(extras) => fleet::extras::command(&extras, &stop),
+        Verb::Fleet(fleet) => agents::command(&fleet, &stop),
         Verb::Builds(builds) => fleet::builds::command(&builds, &stop),
     }
 }

@@ -8,6 +8,10 @@ pub const HOST_BYTES_MAX: usize = 261;
 pub const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Fields of one head.
 pub const HEAD_FIELDS_MAX: usize = 100;
+/// What a connection keeps of how its requests begin, to know it again, bytes.
+pub const OPENING_BYTES_MAX: usize = 4 * 1024;
+/// Requests in a row that may begin otherwise before nothing is kept any more.
+pub const OPENING_MISSES_MAX: u8 = 8;
 /// One field value, bytes.
 pub const FIELD_VALUE_BYTES_MAX: usize = 8 * 1024;
 /// A request body, bytes (default of `limits.body`).
@@ -36,6 +40,8 @@ pub const MEMBER_NAME_BYTES_MAX: usize = 16 * 1024;
 pub const MEMBERS_RECORDED_MAX: usize = 64;
 /// Members of all objects of a long answer that are open at one moment; lists of any length have few.
 pub const ANSWER_MEMBERS_OPEN_MAX: usize = 64 * 1024;
+/// A message that is first read the quick way, bytes: so short that it cannot have too many members.
+pub const QUICK_BYTES_MAX: usize = 5 * MEMBERS_MAX;
 /// Messages of one batch (default of `limits.batch`).
 pub const BATCH_MESSAGES_DEFAULT: usize = 64;
 /// And the most that `limits.batch` can be: each message's id is compared with those before it.
@@ -74,6 +80,10 @@ pub const STREAM_RESUME_MS_MAX: u64 = 60 * 60 * 1000;
 /// And must be acknowledged by the client's kernel within this time, milliseconds: with the comment before it, a client
 /// that vanished is noticed within half a minute.
 pub const STREAM_ACKNOWLEDGED_MS_MAX: u32 = 14_000;
+/// What relaying an answer's stream takes is kept for the next one, so many times on a shard.
+pub const STREAM_TOOLS_KEPT: usize = 64;
+/// And so many bytes of each of its two buffers.
+pub const STREAM_TOOLS_BYTES: usize = 16 * 1024;
 /// A waiting call looks whether its client is still there after this long.
 pub const WATCH_AFTER_MS: u64 = 10;
 /// Read and thrown away of a refused request's body before the connection is closed, bytes.
@@ -225,6 +235,14 @@ pub const PLANE_FAREWELL_MS_MAX: u64 = 10;
 pub const UPSTREAM_IDLE_MAX: usize = 512;
 /// So many of those, where each owner has connections of its own (credentials that are personal), per shard.
 pub const UPSTREAM_IDLE_KEYS_MAX: usize = 4_096;
+/// Callers and tools of which a shard keeps what their records have in common: places for it.
+pub const ALIKE_KEPT: usize = 256;
+/// One of them, bytes; what is longer is made anew each time.
+pub const ALIKE_BYTES_MAX: usize = 1024;
+/// Places where a shard remembers which way requests of one Host and path go.
+pub const LED_KEPT: usize = 16;
+/// Boxes for calls that a shard keeps to use again.
+pub const CALLS_KEPT_MAX: usize = 256;
 /// Parsed heads of answers that a shard keeps to parse into again.
 pub const UPSTREAM_HEADS_KEPT: usize = 256;
 /// An idle upstream connection is closed after this long: below the five seconds after which common servers close
@@ -802,6 +820,8 @@ pub const SCHEMA_STEPS_MAX: usize = 256;
 pub const CLASSES_MAX: usize = 8 * 1024;
 /// And their bytes; a caller of a class that finds no room is decided on more slowly.
 pub const CLASSES_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Tools and prompts of a class whose permits are remembered.
+pub const CLASS_PERMITS_KEPT: usize = 16;
 /// What one call may need of limits and rates together; one that needs more is refused.
 pub const NEEDS_MAX: usize = 64;
 
@@ -833,6 +853,14 @@ pub const KEEPALIVE_PROBES: u32 = 3;
 pub const OPERATIONS_IN_A_ROW_MAX: u32 = 32;
 /// Step of the timer wheel, milliseconds.
 pub const TICK_MS: u64 = 10;
+/// So long a shard goes by the processor's counter before it looks at the kernel's clocks again, milliseconds.
+pub const CLOCK_HOLD_MS: u64 = 5;
+/// The counter's rate is measured over so long at least, milliseconds, ...
+pub const CLOCK_RATE_MS_MIN: u64 = 20;
+/// ... and begun anew after so long.
+pub const CLOCK_RATE_MS_MAX: u64 = 1_000;
+/// A look at the kernel's clocks that was interrupted is repeated until there were so many.
+pub const CLOCK_LOOKS_MAX: u32 = 3;
 
 // ---- record ---------------------------------------------------------------------------------------------------
 /// A keeper only waits and parses.
@@ -849,6 +877,12 @@ pub const RECORD_BYTES_MAX: usize = 48 * 1024;
 pub const RECORD_DETAIL_BYTES_MAX: usize = 8 * 1024;
 /// One text of a record, bytes.
 pub const RECORD_TEXT_BYTES_MAX: usize = 2 * 1024;
+/// What the log writes at once, bytes of frames: no more is taken from a ring before it is written.
+pub const LOG_PIECE_BYTES: usize = 128 * 1024;
+/// What decisions have in common, kept as the text it makes: pairs of places for it.
+pub const LOG_COMMON_PAIRS: usize = 512;
+/// One of them, with its text, bytes; what is longer is made anew each time.
+pub const LOG_COMMON_BYTES_MAX: usize = 4 * 1024;
 /// News of servers that comes within this time makes one snapshot, milliseconds.
 pub const PUBLISH_GATHER_MS: u64 = 20;
 /// Changed lists make a snapshot, and compile the policy, no more often than this, milliseconds.
@@ -946,6 +980,8 @@ pub const COMMAND_ARGS_MAX: usize = 256;
 pub const COMMAND_ENV_MAX: usize = 256;
 /// Listeners of a configuration.
 pub const LISTENERS_MAX: usize = 16;
+/// The longest that a shard looks for more instead of sleeping, microseconds (`spin_us`).
+pub const SPIN_US_MAX: u64 = 1_000;
 /// Shards of a process.
 pub const SHARDS_MAX: u16 = 512;
 /// A name of the configuration (server, task, rule, endpoint path), bytes.
@@ -1006,6 +1042,7 @@ const _: () = assert!(ANSWER_WHOLE_BYTES_MAX >= BUFFER_BYTES, "a short answer is
 const _: () =
     assert!(CONNECTIONS_MAX * OUTCOME_BYTES_MAX <= RECORD_RING_KEPT_FREE_BYTES, "every call under way can be ended");
 const _: () = assert!(RECORD_BYTES_MAX < RECORD_RING_BYTES / 4, "one record never fills the ring");
+const _: () = assert!(LOG_COMMON_PAIRS.is_power_of_two(), "a place follows from a hash's bits");
 const _: () = assert!(BATCH_MESSAGES_DEFAULT <= BATCH_MESSAGES_MAX, "what holds if nothing is said can be said");
 const _: () = assert!(CALLS_PER_SUBJECT_MAX <= CALLS_MAX, "one subject's share is part of the whole");
 const _: () = assert!(STREAMS_PER_SUBJECT_MAX <= STREAMS_MAX, "one subject's share is part of the whole");

@@ -98,6 +98,7 @@ impl Check<'_> {
             listen,
             public_url: names.public_url,
             shards: self.shards(),
+            spin_us: self.root.get("spin_us").and_then(Node::amount).unwrap_or(0),
             admin,
             state,
             audit_dir,

@@ -125,6 +125,7 @@ impl Shown {
             Shards::Auto => self.fill("shards", "auto"),
             Shards::Count(count) => self.fill("shards", u64::from(count)),
         }
+        self.fill("spin_us", settings.spin_us);
         self.fill("admin", settings.admin.map_or_else(|| "off".to_owned(), |address| address.to_string()));
         self.put("state", settings.state.display().to_string());
         self.put("hosts", texts(&settings.hosts));

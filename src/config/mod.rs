@@ -5,6 +5,7 @@
 //! Spec: YAML 1.2; RFC 3986; RFC 6454 for origins; RFC 7468 for PEM; JSON Schema draft-07 for editors.
 
 mod argument;
+pub mod audited;
 mod auth;
 pub mod cases;
 mod check;

@@ -7,7 +7,7 @@ use crate::base::limits::{
     APPROVAL_MS_MIN, BATCH_MESSAGES_MAX, BODY_BYTES_MAX, CONFIG_MS_MAX, CONFIG_SESSION_MS_MAX, CONNECTIONS_MAX,
     HEALTH_FAILURES_MAX, HEALTH_OPEN_MS_MAX, INTROSPECTION_CACHE_MS_MAX, KEYS_TIME_MS_MIN, LIMIT_CALLS_MAX,
     LIMIT_CONCURRENT_MAX, LIMIT_MS_MAX, NAME_BYTES_MAX, OTLP_INTERVAL_MS_MIN, OTLP_TIMEOUT_MS_MAX,
-    PROCESS_CONNECTIONS_MAX, PROCESS_SESSIONS_MAX, REASON_BYTES_MAX, SHARDS_MAX, STREAM_KEEPALIVE_MS_MAX,
+    PROCESS_CONNECTIONS_MAX, PROCESS_SESSIONS_MAX, REASON_BYTES_MAX, SHARDS_MAX, SPIN_US_MAX, STREAM_KEEPALIVE_MS_MAX,
     STREAM_RESUME_MS_MAX,
 };
 
@@ -98,6 +98,12 @@ pub(crate) const ROOT: &[Key] = &[
             Kind::Count(1, SHARDS_MAX as u64),
         ]),
         "How many shards (pinned threads) to start. Default: `auto`, one per core this process may run on.",
+    ),
+    Key::new(
+        "spin_us",
+        Kind::Count(0, SPIN_US_MAX),
+        "For installs where latency is worth more than CPU: how long a shard goes on looking for more before it sleeps, \
+         microseconds after the last that came. Default: 0, it sleeps at once.",
     ),
     Key::new(
         "admin",

@@ -26,6 +26,8 @@ pub struct Settings {
     pub public_url: String,
     /// How many shards to start.
     pub shards: Shards,
+    /// How long a shard looks for more before it sleeps, microseconds; 0 for not at all.
+    pub spin_us: u64,
     /// The admin listener; `None` where the file says `off`.
     pub admin: Option<SocketAddr>,
     /// Where what must outlive a restart is kept.

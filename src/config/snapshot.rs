@@ -23,8 +23,10 @@ use crate::policy::table::Table;
 use crate::record::meter::Meters;
 use crate::session::owner::{endpoint_hash, name_hash};
 use crate::tls::config::Materials;
+use crate::upstream::exchange::opening;
 use crate::upstream::state::ServerState;
 
+use super::audited::Audited;
 use super::succession::Succession;
 use super::{EndpointSettings, InstanceSettings, Names, ServerSettings, ServerTls, Settings, Shows};
 
@@ -96,6 +98,8 @@ pub struct PreparedEndpoint {
 pub struct PreparedServer {
     /// The `Host` field of each instance; none for a command.
     pub hosts: Vec<String>,
+    /// How the head of a usual message to each instance begins.
+    pub openings: Vec<Vec<u8>>,
     /// Its name's [`name_hash`]: what outlives a restart calls it by this.
     pub digest: u64,
     /// Whom what it is shown depends on.
@@ -140,6 +144,8 @@ pub struct Snapshot {
     pub tls: Arc<Materials>,
     /// What is counted, by the ids of this snapshot.
     pub meters: Arc<Meters>,
+    /// Which arguments are written down.
+    pub audited: Arc<Audited>,
     /// Counts up when verified tokens must be verified again, and callers' sets mean something else: with every change
     /// of the issuers, the tasks' names, the `who` of rules, the endpoints, or of whether a token is needed.
     pub auth_epoch: u64,
@@ -241,6 +247,7 @@ impl Prepared {
         let servers: Vec<PreparedServer> = servers
             .map(|server| PreparedServer {
                 hosts: server.instances().iter().map(InstanceSettings::authority).collect(),
+                openings: server.instances().iter().map(|it| opening(&it.authority(), &it.path)).collect(),
                 digest: name_hash(&server.name),
                 shows: server.shows(),
                 instances: instance_digests(server),
@@ -301,6 +308,7 @@ impl Snapshot {
         let forwarding = forwarding(&settings, &documents, before.as_deref());
         let (merged, merge_warnings) = merge(&settings, &prepared, &catalog, before.as_deref());
         let snapshot = Self {
+            audited: Arc::new(Audited::new(&settings, &catalog)),
             settings,
             prepared,
             catalog: Arc::new(catalog),
@@ -357,6 +365,7 @@ impl Snapshot {
             addresses: self.addresses.clone(),
             tls: self.tls.clone(),
             meters: self.meters.clone(),
+            audited: self.audited.clone(),
             auth_epoch: self.auth_epoch,
             settings_epoch: self.settings_epoch,
             succession: self.succession.clone(),

@@ -119,7 +119,7 @@ impl Server {
             Method::Post => self.post(asked),
             Method::Delete => self.delete(&asked.given),
             // No stream of its own accord: nothing here changes by itself.
-            _ => Err(Refusal { allow: Some("POST, DELETE"), ..Kind::MethodNotAllowed.into() }),
+            _ => Err(Refusal::from(Kind::MethodNotAllowed).allowing("POST, DELETE")),
         };
         said.unwrap_or_else(|refusal| {
             let mut body = Vec::new();

@@ -28,6 +28,9 @@ pub(super) enum Media {
 
 pub(super) fn media(answer: &Answer) -> Media {
     let field = answer.field(Known::ContentType).unwrap_or_default();
+    if field == b"application/json" {
+        return Media::Json;
+    }
     let essence = field.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
     if essence.eq_ignore_ascii_case(b"application/json") {
         Media::Json
@@ -77,9 +80,9 @@ pub(super) fn write_head(
     session: Option<&str>,
 ) {
     conn.write_status(shard, out, status);
-    let _ = reply::write_field(out, "content-type", media.as_bytes());
+    let _ = reply::write_known(out, Known::ContentType, media.as_bytes());
     if let Some(session) = session {
-        let _ = reply::write_field(out, Known::McpSessionId.name(), session.as_bytes());
+        let _ = reply::write_known(out, Known::McpSessionId, session.as_bytes());
     }
     reply::finish(out, framing);
 }

@@ -50,7 +50,7 @@ pub(super) async fn serve(
 ) -> Result<(), Refusal> {
     let snapshot = flight.snapshot.clone();
     flight.change.set(sessions::change(shard, flight, recorded.permit().call(), conn.body_bytes(body)));
-    let mut trip = Trip::new(shard, &snapshot, flight, &recorded, restored);
+    let mut trip = Trip::new(shard, &snapshot, flight, &recorded, restored.as_ref());
     let since = shard.timers.now().mono;
     let due = shown::due(shard, &snapshot, flight.server, flight.whom(), trip.deadline);
     let due = joined.wait(shard, conn, due).await;

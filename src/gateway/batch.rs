@@ -62,7 +62,7 @@ pub(super) async fn serve(shard: &Shard, conn: &mut Conn, body: &Body, asked: &A
     slot.abort.reset();
     match refused {
         _ if !joined.is_empty() => Ok(joined.finish(shard, conn).await),
-        Some(refusal) if !taken => Err(Refusal { recorded: true, ..refusal.unanswerable() }),
+        Some(refusal) if !taken => Err(refusal.unanswerable().recorded()),
         _ => accepted(shard, conn).await,
     }
 }

@@ -1,7 +1,8 @@
 //! One connection of a client: its bytes in, its bytes out, and what others may do to it from outside.
 
+use std::cell::RefCell;
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 
 use crate::base::ids::ShardId;
@@ -14,6 +15,7 @@ use crate::config::Limits;
 use crate::http::body::{self as chunks, BodyDecoder};
 use crate::http::head::{Framing, Progress, RequestHead};
 use crate::http::reply;
+use crate::session::owner::{self, SealingKey, SessionFault, SessionSeal};
 use crate::tls::stream::Stream;
 use crate::uring::buffer::Buffer;
 use crate::uring::socket::Peek;
@@ -41,6 +43,30 @@ pub(super) struct Conn {
     pub(super) early: bool,
     /// The page that the answer is for, where a page asks: one on the list.
     pub(super) origin: Option<Box<[u8]>>,
+    /// The session id of the last request that had one.
+    pub(super) opened: Unsealed,
+}
+
+/// A session id that was opened, and what it says: the same bytes say the same again, and are not deciphered again.
+#[derive(Default)]
+pub(super) struct Unsealed(RefCell<Option<(Box<[u8]>, SessionSeal)>>);
+
+impl Unsealed {
+    /// What an id says, to whoever may use it.
+    ///
+    /// # Errors
+    /// As [`owner::open`].
+    pub(super) fn open(&self, keys: &[SealingKey], id: &[u8]) -> Result<SessionSeal, SessionFault> {
+        let mut known = self.0.borrow_mut();
+        if let Some((bytes, seal)) = &*known
+            && **bytes == *id
+        {
+            return Ok(seal.clone());
+        }
+        let seal = owner::open(keys, id)?;
+        *known = Some((id.into(), seal.clone()));
+        Ok(seal)
+    }
 }
 
 /// What came of waiting for a request.
@@ -77,7 +103,18 @@ impl Conn {
         input: Option<Buffer>,
         watch: Option<Readable>,
     ) -> Self {
-        Self { stream, slot, limits, head: RequestHead::new(), input, watch, gone: false, early: false, origin: None }
+        Self {
+            stream,
+            slot,
+            limits,
+            head: RequestHead::new(),
+            input,
+            watch,
+            gone: false,
+            early: false,
+            origin: None,
+            opened: Unsealed::default(),
+        }
     }
 
     /// The way to the shard where this request's session is at home; `None` where that is this one, or the request has
@@ -97,10 +134,12 @@ impl Conn {
     }
 
     /// What has arrived: the head starts at its first byte.
+    #[inline]
     pub(super) fn bytes(&self) -> &[u8] {
         self.input.as_deref().unwrap_or_default()
     }
 
+    #[inline]
     pub(super) fn body_bytes<'a>(&'a self, body: &'a Body) -> &'a [u8] {
         match body {
             Body::Inline { start, end } => &self.bytes()[*start..*end],
@@ -177,6 +216,20 @@ impl Conn {
                 Ok(Arrival::Closed)
             }
         }
+    }
+
+    /// The body, where all of it has come with the head; `None` where it has not, or is none that is taken as it is.
+    pub(super) fn body_at_hand(&self) -> Option<Body> {
+        let start = self.head.end;
+        let end = match self.head.framing {
+            Framing::None | Framing::UntilClose => start,
+            Framing::Length(length) => {
+                let length = usize::try_from(length).ok().filter(|length| *length <= self.limits.body_bytes_max)?;
+                start.checked_add(length)?
+            }
+            Framing::Chunked => return None,
+        };
+        (end <= self.bytes().len()).then_some(Body::Inline { start, end })
     }
 
     /// Reads the body whole.
@@ -356,7 +409,7 @@ impl Conn {
     pub(super) async fn send_buffer(&mut self, shard: &Shard, out: Buffer) -> bool {
         let until = shard.timers.now().mono.plus_ms(self.limits.write_stall_ms_max);
         let _guard = shard.timers.deadline(&self.slot.socket, until);
-        let (sent, _) = self.stream.send(out).await;
+        let (sent, _) = pin!(self.stream.send(out)).await;
         self.gone |= sent.is_err();
         !self.gone
     }

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 
 use crate::base::ids::ShardId;
 use crate::base::limits::{
@@ -30,7 +30,7 @@ use super::view::{Sets, View, ViewErrand};
 #[derive(Debug)]
 pub struct Control {
     /// The snapshot to decide by.
-    pub snapshot: Arc<ArcSwap<Snapshot>>,
+    pub snapshot: Published,
     /// What shards tell each other.
     pub mail: Mail,
     /// What is remembered of sessions.
@@ -66,6 +66,42 @@ pub struct Control {
     /// Runs servers that are programs; the plane's.
     pub programs: OnceLock<Host>,
     life: AtomicU8,
+}
+
+/// The newest snapshot, and how often there was another one: who has seen the last one need not ask for it again.
+#[derive(Debug)]
+pub struct Published {
+    newest: ArcSwap<Snapshot>,
+    turn: AtomicU64,
+}
+
+impl Published {
+    fn new(snapshot: Snapshot) -> Self {
+        Self { newest: ArcSwap::from_pointee(snapshot), turn: AtomicU64::new(1) }
+    }
+
+    /// It, for a moment.
+    pub fn load(&self) -> Guard<Arc<Snapshot>> {
+        self.newest.load()
+    }
+
+    /// It.
+    #[must_use]
+    pub fn load_full(&self) -> Arc<Snapshot> {
+        self.newest.load_full()
+    }
+
+    /// From now on it is this one: before this returns, for whoever asks for the turn too.
+    pub fn store(&self, snapshot: Arc<Snapshot>) {
+        self.newest.store(snapshot);
+        self.turn.fetch_add(1, Ordering::Release);
+    }
+
+    /// Another one with each snapshot. To be read before the snapshot: what is loaded then is as new as this, or newer.
+    #[must_use]
+    pub fn turn(&self) -> u64 {
+        self.turn.load(Ordering::Acquire)
+    }
 }
 
 /// How the shards are to live.
@@ -112,7 +148,7 @@ impl Control {
         let ledger = Arc::new(Ledger::new(snapshot.settings.sessions));
         snapshot.meter(shards);
         Ok(Self {
-            snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
+            snapshot: Published::new(snapshot),
             mail: Mail::new(shards)?,
             ledger,
             asks: Asks::new(),

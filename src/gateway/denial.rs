@@ -81,9 +81,9 @@ impl Judge<'_> {
     }
 
     /// A visible refusal: for a tool a result that the model can read, else a JSON-RPC error.
-    pub(super) fn visible(&self, call: &Call, refusal: Refusal, detail: String) -> Refusal {
-        let tool_result = matches!(call.subject, Object::Tool(_)) && refusal.kind.row().status == 200;
-        Refusal { tool_result, ..refusal.with(detail) }
+    pub(super) fn visible(&self, call: &Call, mut refusal: Refusal, detail: String) -> Refusal {
+        refusal.tool_result = matches!(call.subject, Object::Tool(_)) && refusal.kind.row().status == 200;
+        refusal.with(detail)
     }
 
     /// What is asked for, as its client calls it.

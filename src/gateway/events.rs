@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 use crate::base::ids::{EndpointId, ServerId, ShardId};
 use crate::base::limits::{ASK_MS_MAX, ASK_REFUSED_MS_MAX};
 use crate::base::span::Span;
+use crate::http::field::Known;
 use crate::http::head::Method;
 use crate::identity::active::ActiveTask;
 use crate::identity::caller::Caller;
@@ -130,6 +131,11 @@ impl<'a> Eyes<'a> {
 pub(super) fn said(shard: &Shard, eyes: &Eyes<'_>, data: &[u8]) -> Said {
     let mut reader = shard.reader();
     let Ok(envelope) = reader.read(data) else { return Said::Invalid };
+    weighed(shard, eyes, envelope, data)
+}
+
+/// The same of one that was read.
+pub(super) fn weighed(shard: &Shard, eyes: &Eyes<'_>, envelope: &Envelope, data: &[u8]) -> Said {
     let name = envelope.method_name(data).unwrap_or_default();
     let Some(method) = methods::find(name, eyes.revision, Sender::Server) else { return Said::Drop };
     if envelope.shape == Shape::Request {
@@ -310,12 +316,19 @@ pub(super) async fn refuse(
         Why::Full => b"-32603,\"message\":\"Too many requests of this server wait for an answer.",
     };
     let body = [b"{\"jsonrpc\":\"2.0\",\"id\":", id, b",\"error\":{\"code\":", words, b"\"}}"].concat();
-    let mut fields: SmallVec<[(&'static str, &[u8]); 12]> = SmallVec::new();
-    fields.push(("content-type", b"application/json"));
-    fields.push(("accept", b"application/json, text/event-stream"));
-    fields.push(("user-agent", USER_AGENT));
+    let mut fields: SmallVec<[(Known, &[u8]); 12]> = SmallVec::new();
+    fields.push((Known::ContentType, b"application/json"));
+    fields.push((Known::Accept, b"application/json, text/event-stream"));
+    fields.push((Known::UserAgent, USER_AGENT));
     session_fields(&upstream, &mut fields);
-    let request = Request { method: Method::Post, fields: &fields, params: &[], body: Some(&body), repeatable: false };
+    let request = Request {
+        method: Method::Post,
+        usual: false,
+        fields: &fields,
+        params: &[],
+        body: Some(&body),
+        repeatable: false,
+    };
     let until = deadline(shard, ASK_REFUSED_MS_MAX);
     let user = session.user(shard, snapshot);
     let shown = shown::due(shard, snapshot, server, Whom::session(user.as_deref()), until).await;

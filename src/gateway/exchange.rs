@@ -2,6 +2,7 @@
 
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use ::ring::rand::SecureRandom as _;
 use smallvec::SmallVec;
@@ -16,8 +17,10 @@ use crate::mcp::revision::Revision;
 use crate::session::ledger::Upstream;
 use crate::session::tasks::active_mark;
 use crate::upstream::breaker::Terms;
+pub(super) use crate::upstream::exchange::USER_AGENT;
 use crate::upstream::exchange::{Abort, Answer, Composed, Lane};
 use crate::upstream::shown::Shown;
+use crate::upstream::state::InstanceState;
 use crate::upstream::{UpstreamFault, pick};
 
 use super::conn::Conn;
@@ -32,19 +35,27 @@ pub(super) async fn watched(
     shard: &Shard,
     conn: &mut Conn,
     cancels: bool,
-    lane: &Lane<'_>,
+    lane: Lane<'_>,
     request: Composed,
     deadline: Moment,
     abort: &Abort,
 ) -> Result<Answer, UpstreamFault> {
-    let mut work = pin!(sent(shard, lane, request, deadline, abort));
-    loop {
-        match watch::next(shard, conn, work.as_mut(), NEVER, cancels, Heed::Nothing).await {
-            Woke::Done(result) => return result,
-            Woke::Gone => abort.fire(),
-            Woke::Time | Woke::Draining => {}
+    // A wait that is young when it begins is looked at again, whatever comes: see `watch::Waits`.
+    let lane = Lane { looks_again: conn.watch.is_none(), ..lane };
+    let result = {
+        let mut work = pin!(shard.upstreams.exchange(&lane, request, deadline, abort));
+        loop {
+            match watch::next(shard, conn, work.as_mut(), NEVER, cancels, Heed::Nothing).await {
+                Woke::Done(result) => break result,
+                Woke::Gone => abort.fire(),
+                Woke::Time | Woke::Draining => {}
+            }
         }
+    };
+    if let Err(fault) = &result {
+        tell(shard, &lane, *fault);
     }
+    result
 }
 
 /// One exchange. The plane hears of a server that could not be reached.
@@ -56,14 +67,18 @@ pub(super) async fn sent(
     abort: &Abort,
 ) -> Result<Answer, UpstreamFault> {
     let result = shard.upstreams.exchange(lane, request, deadline, abort).await;
-    match result {
-        Err(UpstreamFault::Unreachable | UpstreamFault::Untrusted | UpstreamFault::NoAddress) => {
+    result.inspect_err(|fault| tell(shard, lane, *fault))
+}
+
+#[cold]
+fn tell(shard: &Shard, lane: &Lane<'_>, fault: UpstreamFault) {
+    match fault {
+        UpstreamFault::Unreachable | UpstreamFault::Untrusted | UpstreamFault::NoAddress => {
             lane.state.poke.unreachable();
         }
-        Err(UpstreamFault::Unhealthy { .. }) => shard.count(Count::ServersUnhealthy),
+        UpstreamFault::Unhealthy { .. } => shard.count(Count::ServersUnhealthy),
         _ => {}
     }
-    result
 }
 
 /// What makes things belong to one instance of a server.
@@ -82,45 +97,68 @@ pub(super) struct Lanes<'a> {
     snapshot: &'a Held,
     server: ServerId,
     shown: Option<&'a Rc<Shown>>,
-    /// Places of instances.
-    order: SmallVec<[usize; 8]>,
+    order: Order,
     next: usize,
+}
+
+/// Places of instances.
+enum Order {
+    /// Where there is one, or one that will do.
+    One(usize),
+    Several(SmallVec<[usize; 8]>),
 }
 
 impl<'a> Lanes<'a> {
     /// `shown`: what is due there for whom the message is for.
     pub(super) fn new(snapshot: &'a Held, server: ServerId, wish: Wish, shown: Option<&'a Rc<Shown>>) -> Self {
         let instances = &snapshot.states[server.index()].instances;
-        let place = |digest: u64| instances.iter().position(|instance| instance.digest == digest);
-        let mut order: SmallVec<[usize; 8]> = SmallVec::new();
-        match wish {
-            Wish::At(0) => order.push(0),
-            Wish::At(digest) => order.extend(place(digest)),
-            _ if instances.len() == 1 => order.push(0),
-            Wish::Key(key) | Wish::Rather(_, key) => {
-                order = pick::ranked(key, instances.iter().map(|instance| instance.digest));
+        let order = match wish {
+            Wish::At(0) => Order::One(0),
+            Wish::At(digest) => match place(instances, digest) {
+                Some(place) => Order::One(place),
+                None => Order::Several(SmallVec::new()),
+            },
+            _ if instances.len() == 1 => Order::One(0),
+            Wish::Key(key) => Order::Several(ranked(instances, key)),
+            Wish::Rather(digest, key) => {
+                let mut order = ranked(instances, key);
+                let first = place(instances, digest);
+                if let Some(first) = first.and_then(|place| order.iter().position(|other| *other == place)) {
+                    order[..=first].rotate_right(1);
+                }
+                Order::Several(order)
             }
-        }
-        if let Wish::Rather(digest, _) = wish
-            && let Some(first) = place(digest).and_then(|place| order.iter().position(|other| *other == place))
-        {
-            order[..=first].rotate_right(1);
-        }
+        };
         Self { snapshot, server, shown, order, next: 0 }
     }
 
     /// The next one worth trying. Where none is, the first of all: what is wrong with that is the answer.
     pub(super) fn next(&mut self, shard: &Shard) -> Option<Lane<'a>> {
         let before = self.next;
-        while let Some(place) = self.order.get(self.next).copied() {
+        let order = match &self.order {
+            Order::One(place) => {
+                self.next = 1;
+                return (before == 0).then(|| lane(self.snapshot, self.server, *place, self.shown));
+            }
+            Order::Several(order) => order,
+        };
+        while let Some(place) = order.get(self.next).copied() {
             self.next += 1;
-            if self.order.len() == 1 || is_well(self.snapshot, self.server, place, shard.timers.last().mono) {
+            if order.len() == 1 || is_well(self.snapshot, self.server, place, shard.timers.last().mono) {
                 return Some(lane(self.snapshot, self.server, place, self.shown));
             }
         }
-        let first = self.order.first().filter(|_| before == 0)?;
+        let first = order.first().filter(|_| before == 0)?;
         Some(lane(self.snapshot, self.server, *first, self.shown))
     }
+}
+
+fn place(instances: &[Arc<InstanceState>], digest: u64) -> Option<usize> {
+    instances.iter().position(|instance| instance.digest == digest)
+}
+
+fn ranked(instances: &[Arc<InstanceState>], key: u64) -> SmallVec<[usize; 8]> {
+    pick::ranked(key, instances.iter().map(|instance| instance.digest))
 }
 
 /// Whether an instance is worth asking, as far as is known.
@@ -195,12 +233,14 @@ pub(super) fn shared_key(snapshot: &Held, server: ServerId, owner: &Owner, task:
 
 fn lane<'a>(snapshot: &'a Held, server: ServerId, place: usize, shown: Option<&'a Rc<Shown>>) -> Lane<'a> {
     let (settings, state) = (&snapshot.settings.servers[server.index()], &snapshot.states[server.index()]);
+    let prepared = &snapshot.prepared.servers[server.index()];
     Lane {
         state,
         instance: &state.instances[place],
         addresses: snapshot.addresses[server.index()].get(place).map_or(&[], |addresses| addresses),
-        host: snapshot.prepared.servers[server.index()].hosts.get(place).map_or(NO_HOST, String::as_str),
+        host: prepared.hosts.get(place).map_or(NO_HOST, String::as_str),
         path: settings.instances().get(place).map_or("/", |instance| &instance.path),
+        opening: prepared.openings.get(place).map_or(&[], Vec::as_slice),
         connect_ms: snapshot.settings.limits.connect_ms_max,
         tls: snapshot.tls.side(server, place),
         transport: snapshot.transport(server),
@@ -208,27 +248,26 @@ fn lane<'a>(snapshot: &'a Held, server: ServerId, place: usize, shown: Option<&'
         // A program's own supervisor knows best.
         health: settings.command().is_none().then_some(Terms::new(settings.health.failures, settings.health.open_ms)),
         may: None,
+        looks_again: false,
     }
 }
 
 /// A program's `Host`.
 const NO_HOST: &str = "stdio";
-/// The gateway's name towards servers.
-pub(super) const USER_AGENT: &[u8] = concat!("portcullis/", env!("CARGO_PKG_VERSION")).as_bytes();
 
 /// Session and version, as the server knows them.
 pub(super) fn legacy_fields<'a>(
     flight: &'a Flight,
     upstream: Option<&'a Upstream>,
-    fields: &mut SmallVec<[(&'static str, &'a [u8]); 12]>,
+    fields: &mut SmallVec<[(Known, &'a [u8]); 12]>,
 ) {
     if let Some(upstream) = upstream.filter(|upstream| !upstream.id.is_empty()) {
-        fields.push((Known::McpSessionId.name(), &upstream.id));
+        fields.push((Known::McpSessionId, &upstream.id));
     }
     let initialize = flight.method.is_some_and(|method| method.verb == Verb::Initialize);
     // The header came with 2025-06-18; the handshake itself settles the version and carries none.
     let revision = upstream.map_or(flight.revision, |upstream| upstream.revision);
     if !initialize && revision >= Revision::R2025_06_18 {
-        fields.push((Known::McpProtocolVersion.name(), revision.as_str().as_bytes()));
+        fields.push((Known::McpProtocolVersion, revision.as_str().as_bytes()));
     }
 }

@@ -104,6 +104,8 @@ pub(super) struct Flight {
     pub(super) request_bytes: usize,
     /// Number of its decision; `None` for what needs no rule.
     pub(super) seq: Option<Seq>,
+    /// The turn of the snapshot by which nothing of its caller was revoked, nor this task.
+    pub(super) cleared: Cell<Option<(u64, ActiveTask)>>,
     /// Its spans, where it is recorded.
     pub(super) trace: Traced,
 }
@@ -156,7 +158,20 @@ impl Flight {
     }
 
     /// What of its caller and its task is revoked, as of this moment. The numbers are its own, the names everybody's.
+    /// Asked several times on the way of one call: while the snapshot and what is asked about are the same, the lists
+    /// say the same, and only its issuer's word is looked at again.
     pub(super) fn revoked(&self, shard: &Shard) -> Option<Revoked> {
+        let cleared = Some((shard.turn(), self.task));
+        if self.cleared.get() != cleared {
+            let revoked = self.listed(shard);
+            self.cleared.set(cleared.filter(|_| revoked.is_none()));
+            return revoked;
+        }
+        let ended = self.caller.liveness.as_ref().is_some_and(|token| token.has_ended());
+        ended.then_some(Revoked::Caller)
+    }
+
+    fn listed(&self, shard: &Shard) -> Option<Revoked> {
         let newest = shard.snapshot();
         if self.is_ended_by_issuer(&newest) {
             return Some(Revoked::Caller);
@@ -205,8 +220,8 @@ impl Flight {
         let refusal = match revoked {
             Revoked::Task => Refusal::from(Kind::TaskUnavailable),
             Revoked::Caller => {
-                let challenge = self.snapshot.prepared.endpoints[self.endpoint.index()].challenge_invalid.clone();
-                Refusal { challenge: Some(challenge.into()), ..Kind::Revoked.into() }
+                let endpoint = &self.snapshot.prepared.endpoints[self.endpoint.index()];
+                Refusal::from(Kind::Revoked).challenging(&endpoint.challenge_invalid)
             }
         };
         let code = refusal.kind.row().code;
@@ -390,7 +405,7 @@ pub(super) enum Next {
     /// Its request belongs to another shard, and goes there with it. Nothing of an answer has been sent.
     HandOver(ShardId),
     /// It reads a stream, whose head has been sent, with less at hand than a request needs.
-    Stream(Tap),
+    Stream(Box<Tap>),
 }
 
 /// A moment that does not come.
@@ -459,7 +474,7 @@ pub(super) fn faulted(kind: Kind, fault: UpstreamFault) -> Refusal {
 pub(super) fn end(shard: &Shard, flight: &Flight, ended: Ended) {
     let now = shard.timers.now();
     let total = now.mono.since(flight.began.mono);
-    meter::ended(shard, flight, &ended, total);
+    meter::ended(shard, flight, &ended, now.mono);
     traced::ended(shard, flight, &ended);
     let Some(seq) = flight.seq else { return };
     let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);

@@ -24,10 +24,11 @@ use crate::session::way::{Do, In, Reach, Way, WayFault};
 use crate::upstream::UpstreamFault;
 use crate::upstream::exchange::{Abort, Answer, Clearance, Composed, Lane, Request};
 use crate::upstream::shown::Shown;
+use crate::uring::buffer::Buffer;
 
 use super::answer::{Media, accepted, media};
 use super::conn::{Body, Conn};
-use super::exchange::{self, Lanes, USER_AGENT, Wish, legacy_fields, watched};
+use super::exchange::{self, Lanes, Wish, legacy_fields, watched};
 use super::flight::{Ended, Flight, NEVER, Next, Renamed, end, failed};
 use super::modern::Opted;
 use super::question::Reply;
@@ -38,27 +39,20 @@ use super::tally::Count;
 use super::watch::{self, Heed, Woke};
 use super::{relay, sessions, shown, traced};
 
-/// Sends a permitted message and gives the client what comes back.
+/// Sends a permitted message and gives the client what comes back. One in a session goes to the server's session that
+/// belongs to it; where the server has forgotten that one, and so has not executed the message, once more in a new one.
 pub(super) async fn serve(
     shard: &Shard,
     conn: &mut Conn,
     body: &Body,
     flight: &mut Flight,
-    recorded: Recorded,
-    restored: Option<Restored>,
+    recorded: &Recorded,
+    restored: Option<&Restored>,
 ) -> Result<Next, Refusal> {
-    if flight.era == Era::Modern {
-        flight.opted = Opted::of(recorded.permit().call(), flight.id.as_deref(), conn.body_bytes(body));
-    }
     let snapshot = flight.snapshot.clone();
-    let verb = recorded.permit().call().method.map(|method| method.verb);
-    if verb == Some(Verb::Initialize) {
-        flight.profile = sessions::profile(shard, conn.body_bytes(body));
-    }
-    flight.change.set(sessions::change(shard, flight, recorded.permit().call(), conn.body_bytes(body)));
-    let mut trip = Trip::new(shard, &snapshot, flight, &recorded, restored);
+    let mut trip = begin(shard, conn, body, flight, &snapshot, recorded, restored);
     let slot = conn.slot.clone();
-    let abort = &slot.abort;
+    let abort = &*slot.abort;
     abort.reset();
     trip.shown = match shown::at_hand(shard, &snapshot, flight.server, flight.whom()) {
         Some(found) => found.map_err(|lack| flight.lacks(shard, &lack))?,
@@ -66,12 +60,69 @@ pub(super) async fn serve(
     };
     flight.shown.clone_from(&trip.shown);
     trip.seat(shard, flight)?;
-    let result = match flight.session.clone() {
-        Some(live) => in_session(shard, conn, body, flight, &trip, &live, abort).await,
-        None => once(shard, conn, body, flight, &trip, abort).await,
+    let live = flight.session.clone();
+    let mut way = live.as_ref().map(|live| trip.way(flight, live, trip.deadline));
+    let result = loop {
+        let mut upstream = None;
+        if let (Some(live), Some((way, next))) = (&live, &mut way) {
+            let known = sessions::known(shard, flight, live, *next);
+            upstream = match known {
+                Some(known) => Some(known),
+                None => match Box::pin(sessions::reach(shard, flight, live, way, *next)).await {
+                    Ok(upstream) => Some(upstream),
+                    Err(fault) => break Box::pin(unreached(shard, conn, flight, fault)).await,
+                },
+            };
+        }
+        // Made where they wait, here and further down: a future that is made and then awaited is copied on the way.
+        let sent = pin!(send(shard, conn, body, flight, &trip, upstream.as_deref(), abort)).await;
+        let mut answer = match sent {
+            Ok(answer) => answer,
+            Err(Stop::Fault(fault)) => break Err(failed(shard, flight, fault)),
+            Err(Stop::Refused(refusal)) => break Err(refusal),
+        };
+        let mut collected = None;
+        if let (Some((way, next)), 400 | 404) = (&mut way, answer.status()) {
+            match Box::pin(forgotten(shard, conn, flight, &mut answer, abort)).await {
+                Ok((true, _)) => {
+                    answer.abandon();
+                    *next = way.step(In::Forgotten, shard.timers.now().mono);
+                    continue;
+                }
+                Ok((false, body)) => collected = body,
+                Err(fault) => break Err(failed(shard, flight, fault)),
+            }
+        }
+        if let Some(body) = collected {
+            break Box::pin(relay::json(shard, conn, flight, answer, abort, Some(body))).await;
+        }
+        let given = pin!(relay::answer(shard, conn, flight, answer, abort, trip.timeout)).await;
+        break given;
     };
     abort.reset();
     result
+}
+
+/// What is known of a message before it goes.
+fn begin<'a>(
+    shard: &Shard,
+    conn: &Conn,
+    body: &Body,
+    flight: &mut Flight,
+    snapshot: &'a Held,
+    recorded: &'a Recorded,
+    restored: Option<&'a Restored>,
+) -> Trip<'a> {
+    let call = recorded.permit().call();
+    if flight.era == Era::Modern {
+        flight.opted = Opted::of(call, flight.id.as_deref(), conn.body_bytes(body));
+    } else {
+        if call.method.is_some_and(|method| method.verb == Verb::Initialize) {
+            flight.profile = sessions::profile(shard, conn.body_bytes(body));
+        }
+        flight.change.set(sessions::change(shard, flight, call, conn.body_bytes(body)));
+    }
+    Trip::new(shard, snapshot, flight, recorded, restored)
 }
 
 /// What a message is sent with.
@@ -79,7 +130,7 @@ pub(super) struct Trip<'a> {
     snapshot: &'a Held,
     recorded: &'a Recorded,
     /// What goes instead of the body as received: an answer to a server's request, under that request's own id.
-    restored: Option<Restored>,
+    restored: Option<&'a Restored>,
     /// What is due at its server.
     pub(super) shown: Option<Rc<Shown>>,
     /// Milliseconds.
@@ -94,7 +145,7 @@ impl<'a> Trip<'a> {
         snapshot: &'a Held,
         flight: &Flight,
         recorded: &'a Recorded,
-        restored: Option<Restored>,
+        restored: Option<&'a Restored>,
     ) -> Self {
         let timeout = snapshot.settings.servers[flight.server.index()].timeout_ms;
         let deadline = shard.timers.last().mono.plus_ms(timeout);
@@ -126,7 +177,7 @@ impl<'a> Trip<'a> {
 
     /// The way of a message that may go to one server's session alone, or to whichever is the newest.
     pub(super) fn way(&self, flight: &Flight, live: &Live, deadline: Moment) -> (Way, Do) {
-        let reach = self.restored.as_ref().map_or(Reach::Newest, |restored| Reach::Epoch(restored.epoch));
+        let reach = self.restored.map_or(Reach::Newest, |restored| Reach::Epoch(restored.epoch));
         Way::new(Some(live.epoch(sessions::digest(flight))), reach, deadline)
     }
 }
@@ -152,66 +203,31 @@ async fn fetched(
     }
 }
 
-/// A message that stands alone.
-async fn once(
+/// Whether an answer with this status says that its server has forgotten the session; and what of its body had to be
+/// read to find out.
+async fn forgotten(
     shard: &Shard,
     conn: &mut Conn,
-    body: &Body,
-    flight: &mut Flight,
-    trip: &Trip<'_>,
+    flight: &Flight,
+    answer: &mut Answer,
     abort: &Abort,
-) -> Result<Next, Refusal> {
-    match send(shard, conn, body, flight, trip, None, trip.deadline, abort).await? {
-        Ok(answer) => relay::answer(shard, conn, flight, answer, abort, trip.timeout).await,
-        Err(fault) => Err(failed(shard, flight, fault)),
+) -> Result<(bool, Option<Buffer>), UpstreamFault> {
+    let status = answer.status();
+    let mut collected = None;
+    if status == 400 && media(answer) == Media::Json {
+        collected = Some(relay::collect(shard, conn, flight, answer, abort, ANSWER_WHOLE_BYTES_MAX).await?);
     }
+    let said = collected.as_deref().unwrap_or_default();
+    Ok((sessions::is_forgotten(shard, status, said, flight.id.as_deref()), collected))
 }
 
-/// A message in a session: to the server's session that belongs to it; where the server has forgotten that one, and so
-/// has not executed the message, once more in a new one.
-async fn in_session(
-    shard: &Shard,
-    conn: &mut Conn,
-    body: &Body,
-    flight: &mut Flight,
-    trip: &Trip<'_>,
-    live: &Live,
-    abort: &Abort,
-) -> Result<Next, Refusal> {
-    let deadline = trip.deadline;
-    let (mut way, mut next) = trip.way(flight, live, deadline);
-    loop {
-        let upstream = match sessions::reach(shard, flight, live, &mut way, next).await {
-            Ok(upstream) => upstream,
-            Err(WayFault::Gone) => {
-                lost(shard, flight);
-                return accepted(shard, conn).await;
-            }
-            Err(fault) => return Err(unsent(shard, flight, fault)),
-        };
-        let mut answer = match send(shard, conn, body, flight, trip, Some(&upstream), deadline, abort).await? {
-            Ok(answer) => answer,
-            Err(fault) => return Err(failed(shard, flight, fault)),
-        };
-        let status = answer.status();
-        let mut collected = None;
-        if status == 400 && media(&answer) == Media::Json {
-            match relay::collect(shard, conn, flight, &mut answer, abort, ANSWER_WHOLE_BYTES_MAX).await {
-                Ok(body) => collected = Some(body),
-                Err(fault) => return Err(failed(shard, flight, fault)),
-            }
-        }
-        let said = collected.as_deref().unwrap_or_default();
-        if sessions::is_forgotten(shard, status, said, flight.id.as_deref()) {
-            answer.abandon();
-            next = way.step(In::Forgotten, shard.timers.now().mono);
-            continue;
-        }
-        return match collected {
-            Some(body) => relay::json(shard, conn, flight, answer, abort, Some(body)).await,
-            None => relay::answer(shard, conn, flight, answer, abort, trip.timeout).await,
-        };
+/// No session of its server could be had for a message.
+async fn unreached(shard: &Shard, conn: &mut Conn, flight: &Flight, fault: WayFault) -> Result<Next, Refusal> {
+    if fault == WayFault::Gone {
+        lost(shard, flight);
+        return accepted(shard, conn).await;
     }
+    Err(unsent(shard, flight, fault))
 }
 
 /// What became of a message that no session of its server could be had for; recorded.
@@ -228,9 +244,15 @@ pub(super) fn lost(shard: &Shard, flight: &Flight) {
     end(shard, flight, Ended::of(Status::Unreachable, 202));
 }
 
-/// Sends it, and waits for the head of the answer. Where nothing could be sent to an instance, the next one gets it. The
-/// outer fault is one after which nothing was sent.
-#[expect(clippy::too_many_arguments, reason = "what a message, its connection and its way are")]
+/// Why there is no answer.
+enum Stop {
+    /// What the exchange ended with.
+    Fault(UpstreamFault),
+    /// Nothing was sent, and this is recorded.
+    Refused(Refusal),
+}
+
+/// Sends it, and waits for the head of the answer. Where nothing could be sent to an instance, the next one gets it.
 async fn send(
     shard: &Shard,
     conn: &mut Conn,
@@ -238,47 +260,52 @@ async fn send(
     flight: &mut Flight,
     trip: &Trip<'_>,
     upstream: Option<&Upstream>,
-    deadline: Moment,
     abort: &Abort,
-) -> Result<Result<Answer, UpstreamFault>, Refusal> {
+) -> Result<Answer, Stop> {
     let mut lanes = trip.lanes(shard, flight, upstream);
-    let mut sent = Err(UpstreamFault::NoAddress);
+    let mut fault = UpstreamFault::NoAddress;
     while let Some(lane) = lanes.next(shard) {
         traced::attempt(shard, flight, &lane, upstream);
         let Some(request) = compose(shard, conn, body, flight, trip, &lane, upstream) else {
             end(shard, flight, Ended::of(Status::Unreachable, 503));
-            return Err(Refusal::from(Kind::NoBuffer).recorded());
+            return Err(Stop::Refused(Refusal::from(Kind::NoBuffer).recorded()));
         };
         flight.sent = shard.timers.last().mono;
         flight.goes_to(shard, upstream);
         if flight.is_cancelled(shard) {
             // While it waited for something else; firing ends an exchange that is under way, and this one is not yet.
             traced::withdrawn(flight);
-            return Ok(Err(UpstreamFault::Withdrawn));
+            return Err(Stop::Fault(UpstreamFault::Withdrawn));
         }
-        flight.may_go(shard)?;
+        flight.may_go(shard).map_err(Stop::Refused)?;
         flight.tries(shard, &lane);
-        let may = || flight.revoked(shard).is_none();
-        let lane = Lane { may: Some(&may), ..lane };
-        sent = watched(shard, conn, flight.era == Era::Modern, &lane, request, deadline, abort).await;
+        let sent = {
+            let may = || flight.revoked(shard).is_none();
+            let lane = Lane { may: Some(&may), ..lane };
+            let modern = flight.era == Era::Modern;
+            let sent = pin!(watched(shard, conn, modern, lane, request, trip.deadline, abort)).await;
+            sent
+        };
         flight.answered = shard.timers.now().mono;
-        if let Err(fault) = sent {
-            traced::attempted(shard, flight, fault);
-        }
-        match sent {
-            Err(UpstreamFault::Withdrawn) => {
-                // Revoked, or nobody waits any more: another instance is no better then.
-                flight.may_go(shard)?;
-                break;
-            }
-            Err(fault) if fault.is_unsent() => {}
-            _ => {
+        fault = match sent {
+            Ok(answer) => {
                 flight.written.set(true);
-                break;
+                return Ok(answer);
             }
+            Err(fault) => fault,
+        };
+        traced::attempted(shard, flight, fault);
+        if fault == UpstreamFault::Withdrawn {
+            // Revoked, or nobody waits any more: another instance is no better then.
+            flight.may_go(shard).map_err(Stop::Refused)?;
+            break;
+        }
+        if !fault.is_unsent() {
+            flight.written.set(true);
+            break;
         }
     }
-    Ok(sent)
+    Err(Stop::Fault(fault))
 }
 
 /// The request as the server gets it. Of the caller's head only what MCP defines is written anew; nothing of it is
@@ -304,32 +331,33 @@ pub(super) fn compose(
         _ => {}
     }
     let context = traced::fields(shard, conn, flight);
-    let mut fields: SmallVec<[(&'static str, &[u8]); 12]> = SmallVec::new();
-    fields.push(("content-type", b"application/json"));
-    fields.push(("accept", b"application/json, text/event-stream"));
-    fields.push(("accept-encoding", b"identity"));
-    fields.push(("user-agent", USER_AGENT));
+    let mut fields: SmallVec<[(Known, &[u8]); 12]> = SmallVec::new();
     let mut params: SmallVec<[(&[u8], &[u8]); 4]> = SmallVec::new();
     match flight.era {
         Era::Modern => {
             for known in [Known::McpProtocolVersion, Known::McpMethod] {
-                fields.extend(head.get(bytes, known).map(|value| (known.name(), value)));
+                if let Some(value) = head.get(bytes, known) {
+                    fields.push((known, value));
+                }
             }
-            let name = head.get(bytes, Known::McpName);
-            let name = name.map(|name| if theirs_name.is_empty() { name } else { &*theirs_name });
-            fields.extend(name.map(|value| (Known::McpName.name(), value)));
+            if let Some(name) = head.get(bytes, Known::McpName) {
+                fields.push((Known::McpName, if theirs_name.is_empty() { name } else { &theirs_name }));
+            }
             // Some servers read `_` in a field's name as `-` (RFC 3875, 4.1.18): one that is not checked against the
             // body could pass for one that is.
-            params.extend(head.params(bytes).filter(|(name, _)| !name.contains(&b'_')));
+            for (name, value) in head.params(bytes).filter(|(name, _)| !name.contains(&b'_')) {
+                params.push((name, value));
+            }
         }
         Era::Legacy => legacy_fields(flight, upstream, &mut fields),
     }
     context.put(conn, &mut fields);
     let meta = traced::edit(shard, flight, call, text);
     let edited = edited(call, flight.renamed(), flight.answer.as_deref(), meta, text);
-    let text = trip.restored.as_ref().map_or(text, |restored| &restored.body);
+    let text = trip.restored.map_or(text, |restored| &restored.body);
     let request = Request {
         method: Method::Post,
+        usual: true,
         fields: &fields,
         params: &params,
         body: Some(edited.as_deref().unwrap_or(text)),

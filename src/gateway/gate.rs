@@ -12,6 +12,7 @@ use crate::config::snapshot::{IssuerPage, Route, Snapshot};
 use crate::http::field::Known;
 use crate::http::head::Method;
 use crate::identity::active::ActiveTask;
+use crate::identity::cache::Near;
 use crate::identity::caller::Caller;
 use crate::identity::revoked::Revoked;
 use crate::identity::token::TokenFault;
@@ -24,13 +25,30 @@ use super::pipeline::note_caller;
 use super::refusal::{Kind, Refusal};
 use super::shard::{Held, Shard};
 
+/// Where a request leads, as [`route`] says it: where one that named the same Host and path under the same snapshot led
+/// too. What is asked from a page, or may only name the server that its certificate was shown for, is looked at anew.
+pub(super) fn led(shard: &Shard, snapshot: &Snapshot, conn: &Conn) -> Result<Route, Refusal> {
+    let usual = matches!(conn.head.method, Method::Post | Method::Get | Method::Delete);
+    if !usual || conn.head.count(Known::Origin) > 0 || conn.stream.client_verified() {
+        return route(snapshot, conn);
+    }
+    let bytes = conn.bytes();
+    let (host, path, turn) = (conn.head.host.of(bytes), conn.head.path.of(bytes), shard.turn());
+    if let Some(route) = shard.led.borrow().again(turn, host, path) {
+        return Ok(route);
+    }
+    let route = route(snapshot, conn)?;
+    shard.led.borrow_mut().note(turn, host, path, route);
+    Ok(route)
+}
+
 /// Where a request leads, once Host, Origin and path are accepted.
 pub(super) fn route(snapshot: &Snapshot, conn: &Conn) -> Result<Route, Refusal> {
     let bytes = conn.bytes();
     let head = &conn.head;
     if matches!(head.method, Method::Connect | Method::Trace) {
         // Served nowhere, and CONNECT has no path to look at.
-        return Err(Refusal { allow: Some(MCP_METHODS), ..Kind::MethodNotAllowed.into() });
+        return Err(Refusal::from(Kind::MethodNotAllowed).allowing(MCP_METHODS));
     }
     match head.count(Known::Origin) {
         0 => {}
@@ -80,7 +98,7 @@ pub(super) fn method(conn: &Conn, route: Route) -> Result<Method, Refusal> {
         | (Route::Metadata(_) | Route::Issuer(Metadata | Authorize), Method::Get | Method::Head)
         | (Route::Issuer(Token | Register), Method::Post) => Ok(conn.head.method),
         _ if cors::is_preflight(conn) => Ok(Method::Options),
-        _ => Err(Refusal { allow: Some(methods(route)), ..Kind::MethodNotAllowed.into() }),
+        _ => Err(Refusal::from(Kind::MethodNotAllowed).allowing(methods(route))),
     }
 }
 
@@ -100,9 +118,11 @@ const MCP_METHODS: &str = "GET, POST, DELETE";
 pub(super) fn media_type(conn: &Conn) -> Result<(), Refusal> {
     let bytes = conn.bytes();
     let media = conn.head.get(bytes, Known::ContentType).unwrap_or_default();
-    let end = media.iter().position(|byte| *byte == b';').unwrap_or(media.len());
-    let essence = media[..end].trim_ascii();
-    if conn.head.count(Known::ContentType) != 1 || !alike(essence, b"application/json") {
+    let is_json = media == b"application/json" || {
+        let essence = media.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+        essence.eq_ignore_ascii_case(b"application/json")
+    };
+    if conn.head.count(Known::ContentType) != 1 || !is_json {
         return Err(Kind::MediaType.into());
     }
     match conn.head.count(Known::ContentEncoding) {
@@ -212,8 +232,8 @@ pub(super) fn unrevoked(
         None => Ok(()),
         Some(Revoked::Task) => Err(Kind::TaskUnavailable.into()),
         Some(Revoked::Caller) => {
-            let challenge = snapshot.prepared.endpoints[endpoint.index()].challenge_invalid.as_str().into();
-            Err(Refusal { challenge: Some(challenge), ..Kind::Revoked.into() })
+            let endpoint = &snapshot.prepared.endpoints[endpoint.index()];
+            Err(Refusal::from(Kind::Revoked).challenging(&endpoint.challenge_invalid))
         }
     }
 }
@@ -237,21 +257,26 @@ fn verified(
 ) -> Result<Told, Refusal> {
     let bytes = conn.bytes();
     let prepared = &snapshot.prepared.endpoints[endpoint.index()];
-    let refused = |challenge: &str, kind: Kind| Refusal { challenge: Some(challenge.into()), ..kind.into() };
+    let refused = |challenge: &str, kind: Kind| Refusal::from(kind).challenging(challenge);
     let token = match (conn.head.count(Known::Authorization), conn.head.get(bytes, Known::Authorization)) {
         (0, _) | (_, None) if snapshot.settings.anonymous => {
             return Ok(Told::Is(shard.tokens(snapshot).anonymous(&snapshot.settings.policy)));
         }
         (0, _) | (_, None) => return Err(refused(&prepared.challenge, Kind::TokenMissing)),
-        (1, Some(field)) => bearer(field),
+        (1, Some(field)) => credential(field),
         _ => None,
     };
-    let token = token.ok_or_else(|| {
+    let no_token = || {
         refused(&prepared.challenge_invalid, Kind::TokenInvalid)
             .saying("Authorization must be one 'Bearer' credential.")
-    })?;
+    };
+    let token = token.ok_or_else(no_token)?;
     let now = shard.timers.last();
-    let held = shard.tokens(snapshot).now.get(token, now.unix_s()).cloned();
+    let held = match shard.tokens(snapshot).now.get_near(token, now.unix_s(), &conn.slot.token_place, is_token) {
+        Near::Known(caller) => Some(caller.clone()),
+        Near::Unknown => None,
+        Near::NoToken => return Err(no_token()),
+    };
     let caller = match held.filter(|caller| is_believed(caller, now)) {
         Some(caller) => caller,
         None => match cold::judged(shard, snapshot, token, pays, endpoint)? {
@@ -267,8 +292,8 @@ fn verified(
 
 /// A token that is not valid here.
 fn invalid(snapshot: &Snapshot, endpoint: EndpointId, fault: TokenFault) -> Refusal {
-    let challenge = snapshot.prepared.endpoints[endpoint.index()].challenge_invalid.as_str().into();
-    Refusal { challenge: Some(challenge), ..Kind::TokenInvalid.into() }
+    Refusal::from(Kind::TokenInvalid)
+        .challenging(&snapshot.prepared.endpoints[endpoint.index()].challenge_invalid)
         .saying(format!("The bearer token is not valid here: {fault}."))
 }
 
@@ -280,12 +305,19 @@ fn bearer_of(conn: &Conn) -> Option<&[u8]> {
 
 /// The credential of `Bearer TOKEN` (RFC 6750, section 2.1; the scheme is case-insensitive).
 fn bearer(field: &[u8]) -> Option<&[u8]> {
-    let (scheme, token) = field.split_at_checked(6)?;
-    let token = token.strip_prefix(b" ")?;
-    // Every byte is looked at, also behind a wrong one: so the compiler may take many at once, of the longest value of
-    // every call.
-    let wrong = token.iter().fold(token.is_empty(), |wrong, byte| wrong | !byte.is_ascii_graphic() | (*byte == b','));
-    (scheme.eq_ignore_ascii_case(b"bearer") && !wrong).then_some(token)
+    credential(field).filter(|token| is_token(token))
+}
+
+/// What stands behind `Bearer `, whatever that is.
+fn credential(field: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = field.split_at_checked(b"bearer ".len())?;
+    alike(scheme, b"Bearer ").then_some(token)
+}
+
+/// Whether it can be a token.
+fn is_token(token: &[u8]) -> bool {
+    // Every byte is looked at, also behind a wrong one: so the compiler may take many at once.
+    !token.iter().fold(token.is_empty(), |wrong, byte| wrong | !byte.is_ascii_graphic() | (*byte == b','))
 }
 
 /// Whether a Host is of this name, with whatever port.

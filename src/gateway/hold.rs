@@ -28,8 +28,7 @@ impl Judge<'_> {
     /// A permit that needs nothing more, with what it has at stake all the same.
     pub(super) fn go(&self, mut permit: Permit) -> Permit {
         let shadow = permit.remarks().shadow.as_deref();
-        let plain = permit.notes().is_empty() && permit.taken().covers(&[]) && permit.approval().is_none();
-        if plain && shadow.is_none() {
+        if shadow.is_none() && permit.has_no_stakes() {
             return permit;
         }
         let shadow = shadow.map(|shadow| Shadowed::of(self.shard, shadow));
@@ -38,7 +37,7 @@ impl Judge<'_> {
     }
 
     /// The permit of a call that is held: once all it needs is reserved, and somebody has said yes where somebody must.
-    pub(super) fn hold(&self, held: Held, name: &str) -> Result<Permit, Refusal> {
+    pub(super) fn hold(&self, held: Box<Held>, name: &str) -> Result<Permit, Refusal> {
         let taken = match stakes::reserve(self.shard, held.needs()) {
             Ok(taken) => taken,
             Err(broken) => {
@@ -64,7 +63,7 @@ impl Judge<'_> {
         }
     }
 
-    fn denied(&self, held: Held, why: Why, name: &str, broken: Option<&Broken>) -> Refusal {
+    fn denied(&self, held: Box<Held>, why: Why, name: &str, broken: Option<&Broken>) -> Refusal {
         let denied = held.into_denied(why);
         let rule: [RuleId; 1];
         let rules = match denied.why {
@@ -272,7 +271,9 @@ impl Judge<'_> {
         self.write_noted(&noted, &[asking.rule], kind.row().word, verdict);
         let ahead = match unapproved {
             Unapproved::Elicited { question, .. } => {
-                return Refusal { input_required: true, ..Refusal::from(kind).with(question) }.recorded();
+                let mut refusal = Refusal::from(kind).with(question).recorded();
+                refusal.input_required = true;
+                return refusal;
             }
             Unapproved::Requested { question, .. } => question,
             Unapproved::Unasked(_) | Unapproved::Stands(_) => None,
@@ -283,7 +284,8 @@ impl Judge<'_> {
             _ => "approval",
         };
         let detail = words::detail(word, reason, retry_ms, id.as_deref());
-        let refusal = Refusal { ahead, ..Refusal::from(kind).saying(sentence) };
+        let mut refusal = Refusal::from(kind).saying(sentence);
+        refusal.ahead = ahead;
         self.visible(held.call(), refusal, detail).recorded()
     }
 }

@@ -13,7 +13,8 @@ use crate::mcp::optin::{Declared, TASKS_EXTENSION};
 use crate::mcp::revision::Era;
 use crate::mcp::{catalog, headers};
 use crate::policy::decide::{self, Denied, Leave, Permit, Scene};
-use crate::record::frame::{Decision, TargetKind, Verdict};
+use crate::record::frame::{Decision, Own, TargetKind, Verdict};
+use crate::record::meter::{PERMIT, REASONS};
 use crate::record::{RecordFault, Recorded};
 use crate::session::tasks;
 
@@ -38,8 +39,14 @@ pub(super) struct Judge<'a> {
 
 impl<'a> Judge<'a> {
     pub(super) fn new(shard: &'a Shard, conn: &'a Conn, body: &'a Body, flight: &'a Flight) -> Self {
+        Self::of(shard, conn, conn.body_bytes(body), flight)
+    }
+
+    /// The same, of a body that has been looked up.
+    #[inline]
+    pub(super) fn of(shard: &'a Shard, conn: &'a Conn, text: &'a [u8], flight: &'a Flight) -> Self {
         let past = shard.control.counts.past(shard.timers.last());
-        Self { shard, conn, text: conn.body_bytes(body), flight, past }
+        Self { shard, conn, text, flight, past }
     }
 
     /// The active task, named by the head, by the message, or by neither.
@@ -58,25 +65,25 @@ impl<'a> Judge<'a> {
 
     /// The MCP tasks that a message names, each opened: found to be this caller's, at this server, under this active
     /// task (MCP tasks extension). Of a subscription those that are not stay shut, and are left out by the decision.
-    pub(super) fn opened(&self, mut call: Call) -> Result<Call, Refusal> {
-        match &mut call.subject {
+    pub(super) fn opened(&self, call: &mut Call) -> Result<(), Refusal> {
+        match &call.subject {
             Object::Task(_) => {}
             Object::Listen(listen) if listen.tasks_place.is_some() => {}
-            _ => return Ok(call),
+            _ => return Ok(()),
         }
         let Flight { snapshot, server, era, .. } = self.flight;
         let offered = snapshot.catalog.server(*server).and_then(|server| server.era(*era));
         // Where nothing is known of the server, the decision says so.
-        let Some(offered) = offered else { return Ok(call) };
+        let Some(offered) = offered else { return Ok(()) };
         let served = catalog::extension(offered, TASKS_EXTENSION);
-        self.may_have_tasks(&call, served)?;
+        self.may_have_tasks(call, served)?;
         let open = |task: &mut TaskName| task.opened = self.open_task(task.text.of(self.text)).filter(|_| served);
         match &mut call.subject {
             Object::Task(task) => open(task),
             Object::Listen(listen) => listen.tasks.iter_mut().for_each(open),
             _ => {}
         }
-        Ok(call)
+        Ok(())
     }
 
     /// Whether this message can be about tasks at all: where they are `served`, to a client that says it knows them.
@@ -100,7 +107,7 @@ impl<'a> Judge<'a> {
     }
 
     /// The decision. It alone hands out permits.
-    pub(super) fn decide(&self, call: Call) -> Result<Permit, Refusal> {
+    pub(super) fn decide(&self, call: Box<Call>) -> Result<Permit, Refusal> {
         self.unrevoked(&call)?;
         let Flight { snapshot, caller, task, server, .. } = self.flight;
         if !matches!(call.subject, Object::None) && !snapshot.catalog.known(*server) {
@@ -168,9 +175,8 @@ impl<'a> Judge<'a> {
             None => Ok(()),
             Some(Revoked::Task) => Err(self.refused(call, &[], Kind::TaskUnavailable)),
             Some(Revoked::Caller) => {
-                let challenge = &self.flight.snapshot.prepared.endpoints[self.flight.endpoint.index()];
-                let challenge = Some(challenge.challenge_invalid.as_str().into());
-                Err(Refusal { challenge, ..self.refused(call, &[], Kind::Revoked) })
+                let endpoint = &self.flight.snapshot.prepared.endpoints[self.flight.endpoint.index()];
+                Err(self.refused(call, &[], Kind::Revoked).challenging(&endpoint.challenge_invalid))
             }
         }
     }
@@ -186,6 +192,9 @@ impl<'a> Judge<'a> {
     pub(super) fn params_agree(&self, permit: &Permit) -> Result<(), Refusal> {
         let call = permit.call();
         let (Era::Modern, Object::Tool(name)) = (call.era, &call.subject) else { return Ok(()) };
+        if !permit.item().is_none_or(|item| self.flight.snapshot.catalog.may_have_params(item)) {
+            return Ok(());
+        }
         let item = self.flight.snapshot.catalog.tool_item(self.flight.server, Era::Modern, name.of(self.text));
         let Some(item) = item.filter(|item| !item.params.is_empty()) else { return Ok(()) };
         let arguments = call.arguments.map(|span| span.of(self.text));
@@ -200,13 +209,9 @@ impl<'a> Judge<'a> {
             Ok(unjudged) => return Ok(unjudged),
             Err(permit) => permit,
         };
-        // The permit is handed over with its record, so the record's texts cannot borrow from it.
-        let (target, kind) = target(permit.call(), self.text);
-        let target: SmallVec<[u8; 128]> = SmallVec::from_slice(target.as_bytes());
-        let target = std::str::from_utf8(&target).expect("copied from text");
         let mut noted = Noted::new(self.shard, self.flight, permit.call(), self.text);
         if !permit.remarks().is_empty() {
-            noted.remark(permit.remarks(), target);
+            noted.remark(permit.remarks(), target(permit.call(), self.text).0);
         }
         if let Some(stakes) = &*self.flight.stakes.borrow() {
             noted.stakes(stakes);
@@ -215,22 +220,27 @@ impl<'a> Judge<'a> {
             }
         }
         let Noted { detail, arguments, .. } = noted;
-        let rules = self.names(permit.rules());
-        let trace = self.trace(permit.call());
-        let about = Decision { target, kind, rules: &rules, trace, arguments, ..self.about() };
-        let decision = Decision {
-            verdict: Verdict::Permit,
-            reason: "permit",
+        let own = Own {
+            unix_ms: self.shard.timers.last().unix_ms,
+            trace: self.trace(permit.call()),
+            arguments,
             detail: detail.bytes(),
             cut: detail.is_cut(),
-            ..about
         };
-        let recorded = self.shard.record.decided(permit, &decision).map_err(|RecordFault::Full| Kind::RecordFull);
+        let mut alikes = self.shard.alikes.borrow_mut();
+        let (target, kind) = target(permit.call(), self.text);
+        let alike = alikes.of(self.flight, permit.item(), (target, kind), permit.rules(), |alike| {
+            let (verdict, reason, rules) = (Verdict::Permit, REASONS[PERMIT], &*self.names(permit.rules()));
+            self.shard.record.keep(alike, &Decision { target, kind, verdict, reason, rules, ..self.about() });
+        });
+        let recorded = self.shard.record.decided(permit, &own, alike).map_err(|RecordFault::Full| Kind::RecordFull);
         match &recorded {
             Ok(recorded) => {
                 meter::permitted(self.shard, self.flight);
-                let seq = recorded.seq();
-                traced::decided(self.shard, self.flight, Verdict::Permit, decision.reason, &rules, seq);
+                if self.flight.trace.is_some() {
+                    let rules = self.names(recorded.permit().rules());
+                    traced::decided(self.shard, self.flight, Verdict::Permit, REASONS[PERMIT], &rules, recorded.seq());
+                }
             }
             Err(kind) => meter::denied(self.shard, self.flight, kind.row().word),
         }

@@ -36,7 +36,7 @@ pub(super) async fn serve(
     conn: &mut Conn,
     body: &Body,
     flight: &mut Flight,
-    call: Call,
+    call: Box<Call>,
 ) -> Result<Next, Refusal> {
     let text = conn.body_bytes(body);
     let (call, at) = opened(shard, &Judge::new(shard, conn, body, flight), flight, call, text)?;
@@ -72,7 +72,7 @@ pub(super) async fn serve(
     };
     flight.taken.set(Taken::Nothing);
     conn.send(shard, &out).await;
-    Ok(Next::Stream(tap))
+    Ok(Next::Stream(Box::new(tap)))
 }
 
 /// The tasks that it names, each opened where it is this caller's; and the servers that they are at.
@@ -80,9 +80,9 @@ fn opened(
     shard: &Shard,
     judge: &Judge<'_>,
     flight: &Flight,
-    mut call: Call,
+    mut call: Box<Call>,
     text: &[u8],
-) -> Result<(Call, Vec<ServerId>), Refusal> {
+) -> Result<(Box<Call>, Vec<ServerId>), Refusal> {
     let Object::Listen(listen) = &call.subject else { return Ok((call, Vec::new())) };
     if listen.tasks_place.is_none() {
         return Ok((call, Vec::new()));
@@ -115,7 +115,7 @@ fn open(shard: &Shard, flight: &Flight, task: &TaskName, text: &[u8]) -> Option<
 }
 
 /// What of it may be, and whose each resource is: one that may be read, at a server that tells of changes.
-fn decided(flight: &Flight, call: Call, scene: &Scene<'_>) -> Result<(Permit, decide::Whose), Refusal> {
+fn decided(flight: &Flight, call: Box<Call>, scene: &Scene<'_>) -> Result<(Permit, decide::Whose), Refusal> {
     let (snapshot, caller) = (&flight.snapshot, &flight.caller);
     let merged = &snapshot.merged[flight.endpoint.index()];
     let mut may = |server: ServerId, uri: &str| modern::is_shown(&snapshot.table, caller, flight.task, server, uri);

@@ -123,6 +123,15 @@ pub(super) async fn fresh(shard: &Shard, flight: &mut Flight, call: &Call, body:
     None
 }
 
+/// Whether any has announced more than the catalogue knows, of those that a message may be about.
+pub(super) fn is_behind(flight: &Flight, call: &Call, body: &[u8]) -> bool {
+    if flight.is_merged() {
+        return !awaited(flight, call, body).is_empty();
+    }
+    let state = flight.snapshot.states.get(flight.server.index());
+    state.is_some_and(|state| state.poke.fresh() < state.poke.announced())
+}
+
 /// The servers that have announced more than the catalogue knows, and that this message is about; and how much.
 fn awaited(flight: &Flight, call: &Call, body: &[u8]) -> SmallVec<[(Arc<ServerState>, u64); 1]> {
     let snapshot = &flight.snapshot;

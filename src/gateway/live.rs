@@ -497,6 +497,7 @@ impl Feed {
             unseen: None,
             instance: 0,
             seated: Cell::new(false),
+            cleared: Cell::new(None),
             epoch: part.upstream.get(),
             session: Some(self.session.clone()),
             profile: None,
@@ -1126,7 +1127,7 @@ pub(super) fn opened(feed: &Feed) -> Option<Result<(), Refusal>> {
         Opening::Trying => return None,
         Opening::Open => Ok(()),
         Opening::Refused(404) => Err(Kind::SessionUnknown.into()),
-        Opening::Refused(405) => Err(Refusal { allow: Some("POST, DELETE"), ..Refusal::from(Kind::MethodNotAllowed) }),
+        Opening::Refused(405) => Err(Refusal::from(Kind::MethodNotAllowed).allowing("POST, DELETE")),
         Opening::Refused(401 | 403) => Err(reasoned(Kind::ServerRefusedUs).unanswerable()),
         Opening::Refused(400..=499) => {
             Err(Refusal::from(Kind::RequestBad).saying("The server refused this stream request."))

@@ -44,21 +44,31 @@ impl Figures {
 }
 
 /// Its exchange with its server is over.
-pub(super) fn ended(shard: &Shard, flight: &Flight, ended: &Ended, total: Duration) {
+pub(super) fn ended(shard: &Shard, flight: &Flight, ended: &Ended, now: Moment) {
+    let total = now.since(flight.began.mono);
     let failure = failure(ended);
     let waited = flight.figures.whole.get().unwrap_or(flight.answered).since(flight.sent);
     // What comes in pieces is handed on between two waits: its time is its server's.
     let own_ns = (!ended.streamed).then(|| nanos(own(flight, total).saturating_sub(waited)));
     let way = if failure.is_some() { Way::Failed } else { Way::Answered };
-    attempted(shard, flight, failure, shard.timers.now().mono);
-    count(shard, flight, &Came { failure, total_ns: nanos(total) }, own_ns.map(|ns| (way, ns)));
+    let (tried, counted) = (flight.figures.tried.take(), flight.figures.counted.replace(true));
+    let Some(method) = flight.method else { return };
+    let attempt = tried.map(|at| Came { failure, total_ns: nanos(now.since(at)) });
+    let operation = (!counted).then(|| Came { failure, total_ns: nanos(total) });
+    let about = about(flight, method.verb);
+    flight.snapshot.meters.ended(shard.id, &about, attempt.as_ref(), operation.as_ref());
+    if let (Some(ns), false) = (own_ns, counted) {
+        shard.own.borrow_mut().record(method.verb, way, ns);
+    }
 }
 
 /// It goes to an instance now; what it had been to another one for has come to nothing.
 pub(super) fn tries(shard: &Shard, flight: &Flight) {
-    // Its session was forgotten there, or nothing could be sent.
-    let word = if flight.written.get() { OTHER } else { "unreachable" };
-    attempted(shard, flight, Some(place(&FAILURES, word)), flight.sent);
+    if flight.figures.tried.get().is_some() {
+        // Its session was forgotten there, or nothing could be sent.
+        let word = if flight.written.get() { OTHER } else { "unreachable" };
+        attempted(shard, flight, Some(place(&FAILURES, word)), flight.sent);
+    }
     flight.figures.tried.set(Some(flight.sent));
 }
 
@@ -198,8 +208,13 @@ mod tests {
         let word = |refusal: Refusal| refused_with(&refusal).map(|index| FAILURES[index]);
         let refused = || Refusal::from(Kind::ApprovalDenied);
         assert_eq!(word(refused()), Some("-31403"));
-        assert_eq!(word(Refusal { tool_result: true, ..refused() }), Some("tool_error"));
-        assert_eq!(word(Refusal { input_required: true, ..refused() }), None);
+        let but = |change: fn(&mut Refusal)| {
+            let mut refusal = refused();
+            change(&mut refusal);
+            refusal
+        };
+        assert_eq!(word(but(|it| it.tool_result = true)), Some("tool_error"));
+        assert_eq!(word(but(|it| it.input_required = true)), None);
         assert_eq!(word(Kind::Cancelled.into()), Some("cancelled"));
     }
 

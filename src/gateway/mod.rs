@@ -4,6 +4,7 @@
 //! Start at `pipeline::serve`.
 //! Spec: MCP basic/transports (2025-03-26 to 2026-07-28); RFC 6750, RFC 9728 for refusals.
 
+mod alike;
 mod answer;
 mod apart;
 mod batch;

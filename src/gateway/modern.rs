@@ -223,6 +223,11 @@ fn answer(shard: &Shard, flight: &Flight, facts: Facts, data: &[u8]) -> Judged {
 fn notification(shard: &Shard, flight: &Flight, data: &[u8]) -> Judged {
     let mut reader = shard.reader();
     let Ok(envelope) = reader.read(data) else { return dropped(shard, Dropped::Malformed) };
+    noticed(shard, flight, envelope, data)
+}
+
+/// What a notification may become that was read.
+pub(super) fn noticed(shard: &Shard, flight: &Flight, envelope: &Envelope, data: &[u8]) -> Judged {
     let name = envelope.method_name(data).unwrap_or_default();
     let Some(method) = methods::find(name, flight.revision, Sender::Server) else {
         return dropped(shard, Dropped::Malformed);

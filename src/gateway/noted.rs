@@ -2,14 +2,14 @@
 //! the arguments. A call that has none of it costs its arguments' digest.
 
 use crate::base::ids::RuleId;
-use crate::config::{ArgPath, ArgStep};
+use crate::config::{ArgPath, ArgStep, audited};
 use crate::identity::active::ActiveTask;
 use crate::mcp::call::{Call, Object};
+use crate::mcp::catalog::ListKind;
 use crate::policy::cond::{Condition, Facts, Value};
 use crate::policy::counter::Taken;
 use crate::policy::limit::{Limit, Party, What};
 use crate::policy::needs::Source;
-use crate::policy::pattern::About;
 use crate::policy::remarks::{Remarks, UnknownAt};
 use crate::record::detail::{Detail, Level};
 use crate::record::meter::SHADOW;
@@ -40,37 +40,29 @@ impl<'a> Noted<'a> {
 
     fn note_arguments(&mut self) {
         let Some(arguments) = self.call.arguments.map(|span| span.of(self.text)) else { return };
-        if !matches!(self.call.subject, Object::Tool(_) | Object::Prompt(_)) {
-            return;
-        }
-        let settings = &self.flight.snapshot.settings.audit.arguments;
-        if settings.is_empty() {
-            self.arguments = self.shard.keys.arguments(arguments);
-            return;
-        }
-        let name = self.call.subject.text().map(|name| name.of(self.text)).unwrap_or_default();
-        let server = self.flight.server_name();
-        let is_about = |about: &About| match (about, &self.call.subject) {
-            (About::Tool(glob), Object::Tool(_)) | (About::Prompt(glob), Object::Prompt(_)) => glob.matches(name),
-            (About::NotTool, Object::Prompt(_)) => true,
-            _ => false,
+        let kind = match self.call.subject {
+            Object::Tool(_) => ListKind::Tools,
+            Object::Prompt(_) => ListKind::Prompts,
+            _ => return,
         };
-        let mut listed: Vec<&ArgPath> = Vec::new();
-        let mut any = false;
-        for (pattern, paths) in settings {
-            if pattern.has_server(server) && is_about(pattern.about()) {
-                any = true;
-                for path in paths {
-                    if !listed.iter().any(|known| known.text == path.text) {
-                        listed.push(path);
-                    }
-                }
-            }
-        }
-        if !any {
+        let snapshot = &self.flight.snapshot;
+        if snapshot.settings.audit.arguments.is_empty() {
             self.arguments = self.shard.keys.arguments(arguments);
             return;
         }
+        let unknown;
+        let listed = match self.flight.figures.item.get() {
+            Some(item) => snapshot.audited.of(item),
+            None => {
+                let name = self.call.subject.text().map(|name| name.of(self.text)).unwrap_or_default();
+                unknown = audited::listed(&snapshot.settings, self.flight.server_name(), kind, name);
+                unknown.as_deref()
+            }
+        };
+        let Some(listed) = listed else {
+            self.arguments = self.shard.keys.arguments(arguments);
+            return;
+        };
         let Some(arguments) = Value::read(arguments) else { return };
         self.detail.arguments(listed.iter().filter_map(|path| Some((&*path.text, at(arguments, path)?))));
     }

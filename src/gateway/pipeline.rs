@@ -1,6 +1,7 @@
 //! One request, top to bottom.
 
 use std::cell::{Cell, RefCell};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,16 +54,15 @@ pub(super) struct Asked {
 
 /// A message as read: the call, and what of the body is asked for later.
 pub(super) struct Read {
-    pub(super) call: Call,
+    pub(super) call: Box<Call>,
     id: Option<IdBytes>,
     /// Of a list: where it is to go on; empty for what no cursor of ours is.
     pub(super) cursor: Option<Box<str>>,
     /// The request that it takes back.
-    taken_back: Option<IdBytes>,
+    taken_back: Option<Box<[u8]>>,
 }
 
 /// What a body was found to hold.
-#[expect(clippy::large_enum_variant, reason = "taken apart at once; a box would cost every call an allocation")]
 pub(super) enum Reading {
     One(Read),
     /// Several messages, in the revision that has that.
@@ -70,7 +70,6 @@ pub(super) enum Reading {
 }
 
 /// What is due for a message that was not refused.
-#[expect(clippy::large_enum_variant, reason = "taken apart at once; a box would cost every call an allocation")]
 pub(super) enum Due {
     /// Its answer from the catalogue.
     List(ListKind),
@@ -79,7 +78,7 @@ pub(super) enum Due {
     /// An answer that was made here.
     Here(Here),
     /// A stream of what several servers have to say.
-    Listen(Call),
+    Listen(Box<Call>),
     /// To send it from the shard that has the session's connection to its server.
     Home(ShardId),
     /// To send it: as received, or as an answer that has found what it answers.
@@ -99,7 +98,7 @@ pub(super) async fn serve(shard: &Shard, conn: &mut Conn, kept: &mut Option<Body
     let began = shard.timers.now();
     let snapshot = shard.snapshot();
     conn.origin = cors::origin(&snapshot, conn);
-    let route = gate::route(&snapshot, conn)?;
+    let route = gate::led(shard, &snapshot, conn)?;
     let method = gate::method(conn, route)?;
     let endpoint = match route {
         Route::Mcp(endpoint) if method != Method::Options => endpoint,
@@ -111,7 +110,8 @@ pub(super) async fn serve(shard: &Shard, conn: &mut Conn, kept: &mut Option<Body
         admitted.inspect_err(|refusal| note(shard, refusal, began))?;
     let result = if method == Method::Post {
         let asked = Asked { snapshot: snapshot.clone(), caller: caller.clone(), endpoint, began, waited };
-        post(shard, conn, kept, asked).await
+        // Pinned, and so made where it stays, here and below: what is awaited as it comes is copied there.
+        pin!(post(shard, conn, kept, asked)).await
     } else {
         // Boxed, like everything that is not a plain call: each connection's task has room for its largest wait.
         Box::pin(session::serve(shard, conn, snapshot.clone(), caller.clone(), endpoint, began)).await
@@ -122,16 +122,14 @@ pub(super) async fn serve(shard: &Shard, conn: &mut Conn, kept: &mut Option<Body
 /// A message from a caller that is known.
 async fn post(shard: &Shard, conn: &mut Conn, kept: &mut Option<Body>, mut asked: Asked) -> Result<Next, Refusal> {
     gate::media_type(conn)?;
-    let body = kept.insert(conn.body(shard).await?);
-
-    // One configuration and one time from the decision on; the caller may have changed while the body came.
-    let current = shard.snapshot();
-    let same = Rc::ptr_eq(&current, &asked.snapshot) && gate::is_believed(&asked.caller, shard.timers.now());
-    if !same {
-        let endpoint = gate::endpoint(&current, conn)?;
-        let Admitted { snapshot, endpoint, caller, waited } = gate::caller(shard, current, conn, endpoint).await?;
-        asked = Asked { snapshot, caller, endpoint, waited: asked.waited + waited, ..asked };
-    }
+    let body = match conn.body_at_hand() {
+        Some(body) => kept.insert(body),
+        None => {
+            let (body, still) = Box::pin(late(shard, conn, asked)).await?;
+            asked = still;
+            kept.insert(body)
+        }
+    };
     let endpoint = asked.endpoint;
 
     if sse::names(conn, &asked.snapshot, endpoint).is_some() {
@@ -158,8 +156,13 @@ async fn post(shard: &Shard, conn: &mut Conn, kept: &mut Option<Body>, mut asked
     let (shape, cursor) = (read.call.shape, read.cursor.take());
     let mut flight = asked.flight(&mut read, conn.body_bytes(body).len());
     traced::begin(shard, conn, conn.body_bytes(body), &mut flight, &read.call);
-    let result = match judged(shard, conn, body, &mut flight, read, session).await {
-        Ok(Due::Call(recorded, restored)) => forward::serve(shard, conn, body, &mut flight, recorded, restored).await,
+    let due = pin!(judged(shard, conn, body, &mut flight, read, session)).await;
+    let result = match due {
+        Ok(Due::Call(recorded, restored)) => {
+            let result = pin!(forward::serve(shard, conn, body, &mut flight, &recorded, restored.as_ref())).await;
+            shard.unbox(recorded.into_call());
+            result
+        }
         Ok(Due::List(kind)) => Box::pin(lists::serve(shard, conn, &flight, kind, cursor.as_deref())).await,
         Ok(Due::Nothing) => taken(shard, conn, &flight).await,
         Ok(Due::Here(here)) => Box::pin(route::answer(shard, conn, &flight, here)).await,
@@ -179,6 +182,19 @@ async fn post(shard: &Shard, conn: &mut Conn, kept: &mut Option<Body>, mut asked
     // Whatever it had taken is given back, whichever way it ended.
     flight.over(shard);
     result
+}
+
+/// A body that has not come with its head. One configuration and one time from the decision on: the caller may have changed
+/// while the body came.
+async fn late(shard: &Shard, conn: &mut Conn, asked: Asked) -> Result<(Body, Asked), Refusal> {
+    let body = conn.body(shard).await?;
+    let current = shard.snapshot();
+    if Rc::ptr_eq(&current, &asked.snapshot) && gate::is_believed(&asked.caller, shard.timers.now()) {
+        return Ok((body, asked));
+    }
+    let endpoint = gate::endpoint(&current, conn)?;
+    let Admitted { snapshot, endpoint, caller, waited } = gate::caller(shard, current, conn, endpoint).await?;
+    Ok((body, Asked { snapshot, caller, endpoint, waited: asked.waited + waited, ..asked }))
 }
 
 /// It is taken, and goes no further.
@@ -204,22 +220,22 @@ pub(super) async fn judged(
     session: Option<Result<Rc<Live>, SessionFault>>,
 ) -> Result<Due, Refusal> {
     let Read { mut call, taken_back, .. } = read;
+    let text = conn.body_bytes(body);
     era_offered(flight)?;
     let initialize = call.method.is_some_and(|method| method.verb == Verb::Initialize);
     if call.era == Era::Legacy && !initialize {
         flight.session = session.transpose().map_err(sessions::unopened)?;
     }
     afford(shard, conn, flight, &call)?;
-    flight.task = Judge::new(shard, conn, body, flight).task(&call)?;
-    let looked_up = call.method.is_some_and(|method| method.list.is_some() || method.subject != methods::Subject::None);
-    if looked_up {
-        find_out(shard, conn, body, flight, &call).await?;
+    flight.task = Judge::of(shard, conn, text, flight).task(&call)?;
+    if awaits(flight, &call, text) {
+        Box::pin(find_out(shard, conn, body, flight, &call)).await?;
     }
-    rated(&Judge::new(shard, conn, body, flight), flight, &call)?;
+    rated(&Judge::of(shard, conn, text, flight), flight, &call)?;
     if let Some(kind) = call.method.and_then(|method| method.list) {
         return Ok(Due::List(kind));
     }
-    let answered = Judge::new(shard, conn, body, flight).answered(&call);
+    let answered = Judge::of(shard, conn, text, flight).answered(&call);
     if answered || call.era == Era::Modern && call.shape == Shape::Notification {
         // What the gateway itself asked goes no further. Over HTTP a modern client cancels by closing its stream; what it
         // notifies beside that concerns nobody.
@@ -242,15 +258,15 @@ pub(super) async fn judged(
         return Ok(Due::Nothing);
     }
     if matches!(call.shape, Shape::Result | Shape::Error) && restored.is_none() {
-        restored = sessions::restored(shard, flight, &call, conn.body_bytes(body));
+        restored = sessions::restored(shard, flight, &call, text);
         if restored.is_none() {
             shard.count(Count::AnswersDropped);
             return Ok(Due::Nothing);
         }
     }
-    flight.answer = Judge::new(shard, conn, body, flight).answer(&call)?;
-    let judge = Judge::new(shard, conn, body, flight);
-    let call = judge.opened(call)?;
+    flight.answer = Judge::of(shard, conn, text, flight).answer(&call)?;
+    let judge = Judge::of(shard, conn, text, flight);
+    judge.opened(&mut call)?;
     let permit = judge.decide(call)?;
     judge.params_agree(&permit)?;
     let recorded = judge.record(permit)?;
@@ -260,6 +276,12 @@ pub(super) async fn judged(
         take_back(shard, session, taken_back.as_deref(), None);
     }
     Ok(Due::Call(recorded, restored))
+}
+
+/// Whether the plane may be finding out something about the servers that a message is for.
+fn awaits(flight: &Flight, call: &Call, body: &[u8]) -> bool {
+    let looked_up = call.method.is_some_and(|method| method.list.is_some() || method.subject != methods::Subject::None);
+    looked_up && (flight.snapshot.prepared.keeps_tokens || lists::is_behind(flight, call, body))
 }
 
 /// Waits for what the plane is finding out about the servers that a message is for. Where other settings have come
@@ -312,6 +334,7 @@ async fn renew(shard: &Shard, conn: &Conn, flight: &mut Flight, snapshot: Rc<Hel
         return Err(Kind::NotFound.into());
     }
     flight.caller = caller;
+    flight.cleared.set(None);
     // What was seen of servers is known by their ids.
     flight.views.clear();
     // Nor does the number of a task mean anything under these, until the message is asked for it again.
@@ -397,8 +420,8 @@ pub(super) fn read(
     let cursor = if listing { envelope.param(text, "cursor").map(|cursor| lists::cursor(text, cursor)) } else { None };
     let named = if is_cancellation(&call) { envelope.param(text, "requestId") } else { None };
     let named = named.map(|member| member.value.of(text)).filter(|id| id.len() <= ID_BYTES_MAX);
-    let taken_back = named.map(SmallVec::from_slice);
-    Ok(Reading::One(Read { call, id: id.map(SmallVec::from_slice), cursor, taken_back }))
+    let taken_back = named.map(Box::from);
+    Ok(Reading::One(Read { call: shard.boxed(call), id: id.map(SmallVec::from_slice), cursor, taken_back }))
 }
 
 /// A notification of the handshake era that takes a request back.
@@ -418,12 +441,9 @@ pub(super) fn unreadable(fault: ScanFault, reader: &Reader, text: &[u8]) -> Refu
 impl Asked {
     /// A message on its way. Its id is taken along.
     pub(super) fn flight(self, read: &mut Read, request_bytes: usize) -> Flight {
-        Flight {
-            id: read.id.take(),
-            method: read.call.method,
-            request_bytes,
-            ..self.start(read.call.era, read.call.revision)
-        }
+        let mut flight = self.start(read.call.era, read.call.revision);
+        (flight.id, flight.method, flight.request_bytes) = (read.id.take(), read.call.method, request_bytes);
+        flight
     }
 
     /// On its way, with nothing known of it yet.
@@ -462,6 +482,7 @@ impl Asked {
             answered: self.began.mono,
             request_bytes: 0,
             seq: None,
+            cleared: Cell::new(None),
             trace: None,
             snapshot: self.snapshot,
             payer: self.caller.principal,
@@ -493,7 +514,7 @@ fn unsupported(refusal: Refusal, requested: Option<&[u8]>) -> Refusal {
 pub(super) fn session(shard: &Shard, conn: &Conn, asked: &Asked) -> Option<Result<Rc<Live>, SessionFault>> {
     let id = conn.head.get(conn.bytes(), Known::McpSessionId)?;
     let digest = asked.snapshot.prepared.endpoints[asked.endpoint.index()].digest;
-    Some(shard.open_session(id, &asked.caller, digest))
+    Some(shard.open_session(&conn.opened, id, &asked.caller, digest))
 }
 
 /// Whether the server speaks the caller's era, or one of several does. Where it is not known yet, the server itself will

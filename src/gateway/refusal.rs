@@ -2,6 +2,7 @@
 //! The only place that knows status codes of refusals.
 
 use std::borrow::Cow;
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -215,9 +216,14 @@ pub const ROWS: &[Row] = &[
     row(Kind::AskForbidden,        200, 200, CODE_REFUSED, "ask",     false, 0, "The server asked for input of a kind that policy does not let it ask for."),
 ];
 
-/// A refusal on its way out.
+/// A refusal on its way out. Boxed, because whatever may refuse hands out one of these or what it was asked for: calls
+/// that are not refused, which is nearly all, are not to carry the room for it.
 #[derive(Clone, Debug)]
-pub struct Refusal {
+pub struct Refusal(Box<Wording>);
+
+/// What is said with a refusal.
+#[derive(Clone, Debug)]
+pub struct Wording {
     /// The row.
     pub kind: Kind,
     /// The caller's era, as far as it is known.
@@ -261,9 +267,23 @@ impl Kind {
     }
 }
 
+impl Deref for Refusal {
+    type Target = Wording;
+    fn deref(&self) -> &Wording {
+        &self.0
+    }
+}
+
+impl DerefMut for Refusal {
+    fn deref_mut(&mut self) -> &mut Wording {
+        &mut self.0
+    }
+}
+
 impl From<Kind> for Refusal {
+    #[cold]
     fn from(kind: Kind) -> Self {
-        Self {
+        Self(Box::new(Wording {
             kind,
             era: Era::Modern,
             id: None,
@@ -279,7 +299,7 @@ impl From<Kind> for Refusal {
             method: "",
             server: None,
             recorded: false,
-        }
+        }))
     }
 }
 
@@ -303,6 +323,20 @@ impl Refusal {
     #[must_use]
     pub fn with(mut self, data: String) -> Self {
         self.data = Some(data.into());
+        self
+    }
+
+    /// With `WWW-Authenticate`.
+    #[must_use]
+    pub fn challenging(mut self, challenge: &str) -> Self {
+        self.challenge = Some(challenge.into());
+        self
+    }
+
+    /// With `Allow`, of a 405.
+    #[must_use]
+    pub fn allowing(mut self, methods: &'static str) -> Self {
+        self.allow = Some(methods);
         self
     }
 

@@ -7,6 +7,8 @@ use crate::base::limits::{ANSWER_WHOLE_BYTES_MAX, BUFFER_BYTES, EVENT_BYTES_MAX,
 use crate::http::body as chunks;
 use crate::http::field::Known;
 use crate::http::head::{Framing, Version};
+use crate::jsonrpc::answer::{Answer as Facts, ResultType};
+use crate::jsonrpc::scan::ScanFault;
 use crate::mcp::method::Verb;
 use crate::mcp::optin::TASKS_EXTENSION;
 use crate::mcp::revision::{Era, Revision};
@@ -55,7 +57,10 @@ pub(super) async fn answer(
         }
         // Before the body is looked at: some servers announce a media type for no body at all.
         (200..=299, _) if !request => Box::pin(told(shard, conn, flight, answer)).await,
-        (200..=299 | 400..=599, Media::Json) => json(shard, conn, flight, answer, abort, None).await,
+        (200..=299 | 400..=599, Media::Json) => {
+            let given = pin!(json(shard, conn, flight, answer, abort, None)).await;
+            given
+        }
         (status, _) => {
             let refusal = withheld(shard, flight, answer, Kind::ServerInvalid);
             Err(refusal.saying(format!("The server answered with HTTP status {status} and no JSON-RPC message.")))
@@ -92,9 +97,12 @@ pub(super) async fn json(
     // A task's state is renamed on its way, wherever in it the name stands.
     let whole = matches!(verb, Some(Verb::TasksGet | Verb::TasksUpdate | Verb::TasksCancel));
     let max = if whole || route::may_name_resources(flight) { EVENT_BYTES_MAX } else { ANSWER_WHOLE_BYTES_MAX };
-    let body = match collected {
+    let body = match collected.or_else(|| answer.take_whole(max)) {
         Some(body) => Ok(body),
-        None => collect(shard, conn, flight, &mut answer, abort, max).await,
+        None => {
+            let collected = pin!(collect(shard, conn, flight, &mut answer, abort, max)).await;
+            collected
+        }
     };
     let body = match body {
         Ok(body) => body,
@@ -110,20 +118,43 @@ pub(super) async fn json(
         return Box::pin(long(shard, conn, flight, answer, abort, &body)).await;
     }
     flight.figures.whole.set(Some(shard.timers.last().mono));
-    let status = answer.status();
-    let facts = shard.answers().read(&body).map_err(|_| Kind::ServerInvalid);
-    let facts = facts.and_then(|facts| accept(shard, flight, &facts, &body, status).map(|()| facts));
-    let accepted = facts.and_then(|facts| modern::rewritten(shard, flight, &facts, &body).map(|other| (facts, other)));
-    let (facts, other) = match accepted {
-        Ok(accepted) => accepted,
+    let (status, length) = (answer.status(), body.len());
+    let (ended, other) = match checked(shard, flight, &body, status) {
+        Ok(checked) => checked,
         Err(kind) => return Err(withheld(shard, flight, answer, kind)),
     };
-    let other = route::exposed(flight, other.as_deref().unwrap_or(&body)).or(other);
     shard.upstreams.finish(answer);
     flight.answer_leaves(shard);
-    send_json(shard, conn, status, None, other.as_deref().unwrap_or(&body)).await;
-    end(shard, flight, of_facts(&facts, status, body.len()));
+    let out = match other {
+        None => with_head(shard, conn, status, body),
+        Some(other) => composed(shard, conn, status, None, &other),
+    };
+    pin!(give(shard, conn, out)).await;
+    end(shard, flight, Ended { answer_bytes: length, ..ended });
     Ok(Next::Keep)
+}
+
+/// Whether a whole answer may be given on: the outcome that it is, and what goes instead of it.
+fn checked(shard: &Shard, flight: &Flight, body: &[u8], status: u16) -> Result<(Ended, Option<Vec<u8>>), Kind> {
+    let facts = facts_of(shard, flight, body).map_err(|_| Kind::ServerInvalid)?;
+    accept(shard, flight, &facts, body, status)?;
+    let other = modern::rewritten(shard, flight, &facts, body)?;
+    let other = route::exposed(flight, other.as_deref().unwrap_or(body)).or(other);
+    Ok((of_facts(&facts, status, body.len()), other))
+}
+
+/// What a whole answer says. One that goes on as it came is skimmed below its members; one in which something is looked
+/// for, or written anew, is read in full.
+fn facts_of(shard: &Shard, flight: &Flight, body: &[u8]) -> Result<Facts, ScanFault> {
+    let verb = flight.method.map(|method| method.verb);
+    let told = matches!(verb, Some(Verb::TasksGet | Verb::TasksUpdate | Verb::TasksCancel | Verb::Discover));
+    let mut answers = shard.answers();
+    if told || flight.is_merged() {
+        return answers.read(body);
+    }
+    let facts = answers.skim(body)?;
+    let plain = matches!(facts.result_type, ResultType::Absent | ResultType::Complete | ResultType::Other);
+    if plain { Ok(facts) } else { answers.read(body) }
 }
 
 /// Reads an answer's body until it is complete or longer than `max`.
@@ -135,16 +166,13 @@ pub(super) async fn collect(
     abort: &Abort,
     max: usize,
 ) -> Result<Buffer, UpstreamFault> {
-    if let Framing::Length(length) = answer.framing()
-        && let Ok(length) = usize::try_from(length)
-        && (1..=max).contains(&length)
-    {
+    if let Some(length) = answer.length().filter(|length| (1..=max).contains(length)) {
         loop {
-            if let Some(body) = answer.take_whole() {
+            if let Some(body) = answer.take_whole(max) {
                 return Ok(body);
             }
             answer.make_room(length, &shard.buffers)?;
-            fill(shard, conn, flight, answer, abort).await?;
+            pin!(fill(shard, conn, flight, answer, abort)).await?;
         }
     }
     let mut body = shard.buffers.get(BUFFER_BYTES).ok_or(UpstreamFault::NoBuffer)?;
@@ -163,18 +191,35 @@ pub(super) async fn collect(
 
 /// Sends head and body in one piece.
 pub(super) async fn send_json(shard: &Shard, conn: &mut Conn, status: u16, session: Option<&str>, body: &[u8]) {
-    let Some(mut out) = shard.buffers.get(SHORT_HEAD_BYTES + body.len()) else {
-        // The answer is lost for want of memory; the end of the connection says so.
-        conn.gone = true;
-        return;
-    };
+    let out = composed(shard, conn, status, session, body);
+    pin!(give(shard, conn, out)).await;
+}
+
+/// Sends an answer; without memory for it, it is lost, and the end of the connection says so.
+async fn give(shard: &Shard, conn: &mut Conn, out: Option<Buffer>) {
+    match out {
+        Some(out) => _ = pin!(conn.send_buffer(shard, out)).await,
+        None => conn.gone = true,
+    }
+}
+
+/// A body with a head in front of it: in the place of the one that it came with, where that was as long.
+fn with_head(shard: &Shard, conn: &Conn, status: u16, mut body: Buffer) -> Option<Buffer> {
+    let mut head = shard.head.take();
+    head.clear();
+    let framing = Framing::Length(body.len() as u64);
+    write_head(shard, conn, &mut head, status, "application/json", framing, None);
+    let fits = body.prepend(&head);
+    shard.head.set(head);
+    if fits { Some(body) } else { composed(shard, conn, status, None, &body) }
+}
+
+/// Head and body, copied into one piece; `None` where there is no memory for it.
+fn composed(shard: &Shard, conn: &Conn, status: u16, session: Option<&str>, body: &[u8]) -> Option<Buffer> {
+    let mut out = shard.buffers.get(SHORT_HEAD_BYTES + body.len())?;
     let framing = Framing::Length(body.len() as u64);
     out.append_with(|out| write_head(shard, conn, out, status, "application/json", framing, session));
-    if out.extend_from_slice(body) {
-        conn.send_buffer(shard, out).await;
-    } else {
-        conn.gone = true;
-    }
+    out.extend_from_slice(body).then_some(out)
 }
 
 /// Room for the head of an answer of ours, a sealed session id included.
@@ -216,6 +261,10 @@ async fn long(
     };
     let status = answer.status();
     let mut scan = shard.answer_scan();
+    // What is looked into must be JSON; the rest goes on as it came.
+    if !flight.is_merged() {
+        scan.reset_to_skim();
+    }
     let mut piece = first.to_vec();
     let mut out = Vec::with_capacity(piece.len() + 256);
     write_head(shard, conn, &mut out, status, "application/json", framing, None);

@@ -1,7 +1,9 @@
 //! A shard's life: from its listeners' first connection to the end of its last one.
 
 use std::cell::{Cell, Ref, RefCell};
+use std::future::{Future as _, poll_fn};
 use std::net::{IpAddr, TcpListener};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -14,6 +16,7 @@ use crate::base::limits::{
 use crate::base::slab::Slab;
 use crate::base::time::Moment;
 use crate::config::Limits;
+use crate::identity::cache::Place;
 use crate::record::Writer;
 use crate::record::keyed::Keys;
 use crate::session::owner::SealingKey;
@@ -21,6 +24,7 @@ use crate::tls::stream::Stream;
 use crate::uring::bell::{self, Listening};
 use crate::uring::ring::{self, Driver, RingFault};
 use crate::uring::socket::{self, Listener, Socket};
+use crate::uring::spin;
 
 use super::control::{Busy, Control, Life};
 use super::load::{FlightKey, Found};
@@ -30,6 +34,7 @@ use super::serve::{self, Begin};
 use super::sessions;
 use super::shard::{Phase, Shard, Slot};
 use super::tally::Count;
+use super::watch::Begun;
 
 /// What a shard is started with.
 #[derive(Debug)]
@@ -75,7 +80,14 @@ pub fn run(start: Start) -> Result<(), RingFault> {
         for (index, listener) in listeners.iter().enumerate() {
             ring::spawn(accept(shard.clone(), listener.clone(), index));
         }
-        shard.keep_house(&listeners).await;
+        {
+            let (mut waits, mut house) = (pin!(shard.waits.keep(&shard)), pin!(shard.keep_house(&listeners)));
+            poll_fn(|cx| {
+                let _ = waits.as_mut().poll(cx);
+                house.as_mut().poll(cx)
+            })
+            .await;
+        }
         shard.timers.stop();
         if let Some(ear) = ear {
             ear.stop();
@@ -145,7 +157,10 @@ fn begin(shard: &Rc<Shard>, socket: Socket, begin: Begin) {
         phase: Cell::new(if handed { Phase::Busy } else { Phase::Idle }),
         waker: RefCell::new(None),
         abort: Rc::default(),
+        begun: Cell::new(Begun::Not),
+        listed: Cell::new(false),
         asked: Cell::new(handed),
+        token_place: Cell::new(Place::NOWHERE),
         handed: Cell::new(handed),
     });
     let key = shard.connections.borrow_mut().insert(slot.clone());
@@ -291,6 +306,7 @@ impl Shard {
             let now = self.timers.now().mono;
             self.control.beat(self.id);
             self.report();
+            spin::set(self.snapshot().settings.spin_us, &self.timers);
             self.upstreams.prune(now);
             // No task is between its look at the snapshot and its decision: both are in one step of a task.
             self.control.seen.set(self.id, self.snapshot().number);

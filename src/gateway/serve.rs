@@ -2,6 +2,7 @@
 
 use std::mem;
 use std::ops::ControlFlow;
+use std::pin::pin;
 use std::rc::Rc;
 
 use crate::base::ids::ShardId;
@@ -44,7 +45,7 @@ enum Run {
     /// The last one belongs to that shard.
     HandOver(ShardId, Rest),
     /// The last one is answered with a stream; whether the connection may carry another request after it.
-    Stream(Tap, bool, Rest),
+    Stream(Box<Tap>, bool, Rest),
 }
 
 /// What is left of a connection's reading side: bytes received and not used up, and the wait for more that is under
@@ -75,7 +76,7 @@ pub(super) async fn connection(shard: Rc<Shard>, slot: Rc<Slot>, begin: Begin) -
             Run::HandOver(to, rest) => return Box::pin(pack(&shard, stream, rest)).await.map(|parcel| (to, parcel)),
             Run::Stream(tap, keep, left) => {
                 rest.bytes = left.bytes;
-                let after = Box::pin(tap::serve(&shard, &slot, &stream, tap, left.wait)).await;
+                let after = Box::pin(tap::serve(&shard, &slot, &stream, *tap, left.wait)).await;
                 match after {
                     After::Idle(_, wait) if !keep => {
                         // Ends the stored wait, which must not be dropped.
@@ -156,13 +157,17 @@ async fn busy(shard: &Shard, slot: Rc<Slot>, stream: Stream, rest: Rest) -> Run 
         Box::pin(refuse(shard, &mut conn, &Kind::NoBuffer.into(), false)).await;
     }
     while fits && !conn.gone {
-        let keep = match conn.head(shard).await {
+        let arrived = pin!(conn.head(shard)).await;
+        let keep = match arrived {
             Ok(Arrival::Closed) => false,
             Ok(Arrival::Quiet(waited_ms)) => return Run::After(After::Idle(waited_ms, conn.watch.take())),
-            Ok(Arrival::Request) => match request(shard, &mut conn).await {
-                ControlFlow::Continue(keep) => keep,
-                ControlFlow::Break(run) => return run,
-            },
+            Ok(Arrival::Request) => {
+                let done = pin!(request(shard, &mut conn)).await;
+                match done {
+                    ControlFlow::Continue(keep) => keep,
+                    ControlFlow::Break(run) => return run,
+                }
+            }
             Err(refusal) => Box::pin(refuse(shard, &mut conn, &refusal, false)).await,
         };
         if !keep {
@@ -180,7 +185,8 @@ async fn busy(shard: &Shard, slot: Rc<Slot>, stream: Stream, rest: Rest) -> Run 
 /// Serves one request. Goes on with whether the connection may carry another one.
 async fn request(shard: &Shard, conn: &mut Conn) -> ControlFlow<Run, bool> {
     let mut body = None;
-    let result = pipeline::serve(shard, conn, &mut body).await;
+    // Pinned, and so made where it stays, here and below: what is awaited as it comes is copied there.
+    let result = pin!(pipeline::serve(shard, conn, &mut body)).await;
     if let Ok(Next::HandOver(to)) = result {
         return ControlFlow::Break(Run::HandOver(to, rest_of(conn, conn.received(body.as_ref()))));
     }

@@ -42,7 +42,7 @@ pub(super) async fn serve(
     if method == Method::Get && conn.head.version == Version::Http10 {
         // Its end would look like any cut.
         let refusal = Refusal::from(Kind::MethodNotAllowed).to(Era::Legacy, None);
-        return Err(Refusal { allow: Some("POST, DELETE"), ..refusal });
+        return Err(refusal.allowing("POST, DELETE"));
     }
     let promised = sse::promised(shard, conn, &snapshot, &caller, endpoint)?;
     let session = match &promised {
@@ -150,7 +150,7 @@ async fn stream(shard: &Shard, conn: &mut Conn, flight: &Flight, event: Option<E
         Tap { feed, key, who: Rc::new(Who::of(flight)), payer: flight.payer, ending: None, stakes: None, span: None };
     flight.taken.set(Taken::Nothing);
     conn.send(shard, &out).await;
-    Ok(Next::Stream(tap))
+    Ok(Next::Stream(Box::new(tap)))
 }
 
 /// The head of an answer that is a stream.
@@ -190,14 +190,14 @@ fn session_of(
     let legacy = |kind: Kind| Refusal::from(kind).to(Era::Legacy, None);
     let bytes = conn.bytes();
     let Some(id) = conn.head.get(bytes, Known::McpSessionId) else {
-        return Err(Refusal { allow: Some("POST"), ..legacy(Kind::MethodNotAllowed) });
+        return Err(legacy(Kind::MethodNotAllowed).allowing("POST"));
     };
     let version = conn.head.get(bytes, Known::McpProtocolVersion);
     if version.is_some_and(|version| Revision::parse(version).is_none_or(Revision::is_modern)) {
         return Err(legacy(Kind::RequestBad).saying("Bad Request: unsupported protocol version."));
     }
     let digest = snapshot.prepared.endpoints[endpoint.index()].digest;
-    match shard.open_session(id, caller, digest) {
+    match shard.open_session(&conn.opened, id, caller, digest) {
         Ok(session) if conn.head.count(Known::McpSessionId) == 1 => Ok(session),
         Ok(_) => Err(legacy(Kind::SessionUnknown)),
         Err(fault) => Err(legacy(sessions::unopened(fault))),

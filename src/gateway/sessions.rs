@@ -42,6 +42,7 @@ use crate::uring::ring;
 
 use super::answer::{Media, media, retire};
 use super::beside::Beside;
+use super::conn::Unsealed;
 use super::exchange::{self, Lanes, USER_AGENT, Wish, sent};
 use super::flight::Flight;
 use super::mail::Letter;
@@ -241,8 +242,14 @@ pub(super) fn hang_up(shard: &Shard, live: &Live) {
 impl Shard {
     /// Opens a session id for the caller that presents it at an endpoint. Every way in which it is not theirs is an
     /// error, and one that has ended is too.
-    pub(super) fn open_session(&self, id: &[u8], caller: &Rc<Caller>, digest: u64) -> Result<Rc<Live>, SessionFault> {
-        let session = owner::open(&self.sealing, id)?.owned_by(&caller.owner, digest)?;
+    pub(super) fn open_session(
+        &self,
+        opened: &Unsealed,
+        id: &[u8],
+        caller: &Rc<Caller>,
+        digest: u64,
+    ) -> Result<Rc<Live>, SessionFault> {
+        let session = opened.open(&self.sealing, id)?.owned_by(&caller.owner, digest)?;
         self.read_letters();
         let now_s = self.timers.last().unix_s();
         let known = self.sessions.borrow_mut().get(&session.nonce16);
@@ -362,6 +369,13 @@ pub(super) fn digest(flight: &Flight) -> u64 {
     flight.snapshot.prepared.servers[flight.server.index()].digest
 }
 
+/// The server's session that a message goes to, where that is known and nothing has to be done before.
+pub(super) fn known(shard: &Shard, flight: &Flight, live: &Live, next: Do) -> Option<Rc<Upstream>> {
+    let Do::Send { epoch } = next else { return None };
+    let upstream = live.upstream(digest(flight)).filter(|upstream| upstream.epoch == epoch)?;
+    (!exchange::is_stranded(shard, &flight.snapshot, flight.server, &upstream)).then_some(upstream)
+}
+
 /// Does what a message's way asks for until it is to be sent; gives the server's session that it goes to.
 pub(super) async fn reach(
     shard: &Shard,
@@ -374,12 +388,9 @@ pub(super) async fn reach(
     let (mut next, mut lead) = (first, 0);
     loop {
         let came = match next {
-            Do::Send { epoch } => match live.upstream(server).filter(|upstream| upstream.epoch == epoch) {
-                Some(upstream) if exchange::is_stranded(shard, &flight.snapshot, flight.server, &upstream) => {
-                    In::Forgotten
-                }
+            Do::Send { .. } => match known(shard, flight, live, next) {
                 Some(upstream) => return Ok(upstream),
-                // Another call of this shard has learned of a newer one meanwhile.
+                // It is stranded, or another call of this shard has learned of a newer one meanwhile.
                 None => In::Forgotten,
             },
             Do::Refuse(fault) => return Err(fault),
@@ -641,27 +652,34 @@ async fn post(
     body: &[u8],
     until: Moment,
 ) -> Result<Answer, In> {
-    let mut fields: SmallVec<[(&'static str, &[u8]); 12]> = SmallVec::new();
-    fields.push(("content-type", b"application/json"));
-    fields.push(("accept", b"application/json, text/event-stream"));
-    fields.push(("user-agent", USER_AGENT));
+    let mut fields: SmallVec<[(Field, &[u8]); 12]> = SmallVec::new();
+    fields.push((Field::ContentType, b"application/json"));
+    fields.push((Field::Accept, b"application/json, text/event-stream"));
+    fields.push((Field::UserAgent, USER_AGENT));
     if let Some(upstream) = upstream {
         session_fields(upstream, &mut fields);
     }
-    let request = Request { method: Method::Post, fields: &fields, params: &[], body: Some(body), repeatable: true };
+    let request = Request {
+        method: Method::Post,
+        usual: false,
+        fields: &fields,
+        params: &[],
+        body: Some(body),
+        repeatable: true,
+    };
     let request = shard.upstreams.compose(Clearance::Session(live.proof()), lane, &request).ok_or(In::Unreachable)?;
     // Whoever waits for this session may be another client than the one that began: nobody can call it off.
     sent(shard, lane, request, until, &Abort::default()).await.map_err(|_| In::Unreachable)
 }
 
 /// Session and version, as the server knows them.
-pub(super) fn session_fields<'a>(upstream: &'a Upstream, fields: &mut SmallVec<[(&'static str, &'a [u8]); 12]>) {
+pub(super) fn session_fields<'a>(upstream: &'a Upstream, fields: &mut SmallVec<[(Field, &'a [u8]); 12]>) {
     if !upstream.id.is_empty() {
-        fields.push((Field::McpSessionId.name(), &upstream.id));
+        fields.push((Field::McpSessionId, &upstream.id));
     }
     // The header came with 2025-06-18.
     if upstream.revision >= Revision::R2025_06_18 {
-        fields.push((Field::McpProtocolVersion.name(), upstream.revision.as_str().as_bytes()));
+        fields.push((Field::McpProtocolVersion, upstream.revision.as_str().as_bytes()));
     }
 }
 
@@ -831,10 +849,11 @@ pub(super) async fn end_upstream(
     }
     let until = shard.timers.now().mono.plus_ms(SESSION_END_MS_MAX);
     let Ok(shown) = shown::due(shard, snapshot, server, whom, until).await else { return };
-    let mut fields: SmallVec<[(&'static str, &[u8]); 12]> = SmallVec::new();
-    fields.push(("user-agent", USER_AGENT));
+    let mut fields: SmallVec<[(Field, &[u8]); 12]> = SmallVec::new();
+    fields.push((Field::UserAgent, USER_AGENT));
     session_fields(upstream, &mut fields);
-    let request = Request { method: Method::Delete, fields: &fields, params: &[], body: None, repeatable: true };
+    let request =
+        Request { method: Method::Delete, usual: false, fields: &fields, params: &[], body: None, repeatable: true };
     let Some(lane) = exchange::aside(shard, snapshot, server, upstream, shown.as_ref()) else { return };
     let Some(request) = shard.upstreams.compose(Clearance::Orphan(upstream), &lane, &request) else { return };
     if let Ok(answer) = shard.upstreams.exchange(&lane, request, until, &Abort::default()).await {
@@ -872,12 +891,19 @@ pub(super) async fn tell_one(
     upstream: Rc<Upstream>,
     message: &[u8],
 ) {
-    let mut fields: SmallVec<[(&'static str, &[u8]); 12]> = SmallVec::new();
-    fields.push(("content-type", b"application/json"));
-    fields.push(("accept", b"application/json, text/event-stream"));
-    fields.push(("user-agent", USER_AGENT));
+    let mut fields: SmallVec<[(Field, &[u8]); 12]> = SmallVec::new();
+    fields.push((Field::ContentType, b"application/json"));
+    fields.push((Field::Accept, b"application/json, text/event-stream"));
+    fields.push((Field::UserAgent, USER_AGENT));
     session_fields(&upstream, &mut fields);
-    let request = Request { method: Method::Post, fields: &fields, params: &[], body: Some(message), repeatable: true };
+    let request = Request {
+        method: Method::Post,
+        usual: false,
+        fields: &fields,
+        params: &[],
+        body: Some(message),
+        repeatable: true,
+    };
     let user = live.user(shard, snapshot);
     let until = shard.timers.now().mono.plus_ms(TELLING_MS_MAX);
     let shown = shown::due(shard, snapshot, server, Whom::session(user.as_deref()), until).await;

@@ -12,15 +12,16 @@ use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 
 use crate::base::ids::{ServerId, ShardId};
-use crate::base::limits::{LETTERS_MAX, SHARD_BUFFER_BYTES_MAX, TOKENS_BEFORE_MS};
+use crate::base::limits::{CALLS_KEPT_MAX, LED_KEPT, LETTERS_MAX, SHARD_BUFFER_BYTES_MAX, TOKENS_BEFORE_MS};
 use crate::base::slab::Slab;
 use crate::base::time::Moment;
 use crate::config::Limits;
-use crate::config::snapshot::Snapshot;
-use crate::identity::cache::TokenCache;
+use crate::config::snapshot::{Route, Snapshot};
+use crate::identity::cache::{Place as TokenPlace, TokenCache};
 use crate::identity::caller::Caller;
 use crate::jsonrpc::answer::AnswerScan;
 use crate::jsonrpc::scan::Reader;
+use crate::mcp::call::Call;
 use crate::policy::rule::PolicySet;
 use crate::record::Writer;
 use crate::record::keyed::Keys;
@@ -33,6 +34,7 @@ use crate::uring::buffer::Pool;
 use crate::uring::socket::Socket;
 use crate::uring::wait::Timers;
 
+use super::alike::Alikes;
 use super::control::Control;
 use super::errand::Waiting;
 use super::live::Feeds;
@@ -41,7 +43,9 @@ use super::mail::{Cancel, Letter};
 use super::sessions::{self, Sessions};
 use super::shown::Cards;
 use super::spans::SpanWriter;
+use super::stream::Tools;
 use super::tally::Count;
+use super::watch::{Begun, Waits};
 
 /// What a connection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,10 +68,26 @@ pub(super) struct Slot {
     pub(super) waker: RefCell<Option<Waker>>,
     /// Ends the exchange it waits for.
     pub(super) abort: Rc<Abort>,
+    /// Since when it waits.
+    pub(super) begun: Cell<Begun>,
+    /// It is one of those that are looked at.
+    pub(super) listed: Cell<bool>,
     /// It has carried a request.
     pub(super) asked: Cell<bool>,
+    /// Where its last request's token is remembered.
+    pub(super) token_place: Cell<TokenPlace>,
     /// It came here for the request that is being served, which is served here whatever else is true.
     pub(super) handed: Cell<bool>,
+}
+
+impl Slot {
+    /// Its task is woken by this.
+    pub(super) fn remember(&self, waker: &Waker) {
+        let mut known = self.waker.borrow_mut();
+        if !known.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            *known = Some(waker.clone());
+        }
+    }
 }
 
 /// Everything a connection's task may use.
@@ -88,15 +108,30 @@ pub(super) struct Shard {
     pub(super) spans: Option<SpanWriter>,
     /// Its own time, on its way to the plane.
     pub(super) own: RefCell<OwnTimes>,
+    /// What relayed streams work with, while none does.
+    pub(super) tools: RefCell<Vec<Tools>>,
+    /// The head of an answer, while it is written.
+    pub(super) head: Cell<Vec<u8>>,
     reader: RefCell<Reader>,
     answers: RefCell<AnswerScan>,
     tokens: RefCell<Tokens>,
     snapshot: RefCell<Rc<Held>>,
+    /// The turn that it is of.
+    turn: Cell<u64>,
+    /// Where requests led.
+    pub(super) led: RefCell<Led>,
+    /// What records have in common.
+    pub(super) alikes: RefCell<Alikes>,
+    /// Boxes for calls.
+    #[expect(clippy::vec_box, reason = "the box is what a permit carries; taken apart it would have to be made anew")]
+    calls: RefCell<Vec<Box<Call>>>,
     pub(super) connections: RefCell<Slab<Rc<Slot>>>,
     /// The sessions it has seen lately. Not to be held across an await.
     pub(super) sessions: RefCell<Sessions>,
     /// Servers are being told of sessions that expired.
     pub(super) expiring: Cell<bool>,
+    /// Connections that wait, and have not done so for long.
+    pub(super) waits: Waits,
     /// Cancellations that were read and not looked at yet.
     cancels: RefCell<Vec<Arc<Cancel>>>,
     /// What servers are shown. Not to be held across an await.
@@ -148,6 +183,41 @@ impl Tokens {
     }
 }
 
+/// Where the last requests led, by how long their Host and path are: of one shard's requests there are a few kinds, and
+/// two that are in each other's way are looked up as any other.
+#[derive(Default)]
+pub(super) struct Led([Way; LED_KEPT]);
+
+/// Where requests of one Host and path led under one snapshot.
+#[derive(Default)]
+struct Way {
+    /// By its turn.
+    route: Option<(u64, Route)>,
+    host: Vec<u8>,
+    path: Vec<u8>,
+}
+
+impl Led {
+    pub(super) fn again(&self, turn: u64, host: &[u8], path: &[u8]) -> Option<Route> {
+        let way = &self.0[place(host, path)];
+        let (of, route) = way.route?;
+        (of == turn && way.host == host && way.path == path).then_some(route)
+    }
+
+    pub(super) fn note(&mut self, turn: u64, host: &[u8], path: &[u8], route: Route) {
+        let way = &mut self.0[place(host, path)];
+        way.host.clear();
+        way.host.extend_from_slice(host);
+        way.path.clear();
+        way.path.extend_from_slice(path);
+        way.route = Some((turn, route));
+    }
+}
+
+fn place(host: &[u8], path: &[u8]) -> usize {
+    (path.len() + host.len() * 5) % LED_KEPT
+}
+
 /// A snapshot as this shard holds it: counted by the shard alone, so that taking it for a request costs no atomic.
 #[derive(Debug)]
 pub(super) struct Held(Arc<Snapshot>);
@@ -179,6 +249,7 @@ impl Shard {
         let dice = u64::from_ne_bytes(dice) ^ u64::from(id.0).rotate_left(48);
         let timers = Timers::new();
         let buffers = Pool::new(SHARD_BUFFER_BYTES_MAX);
+        let turn = control.snapshot.turn();
         let snapshot = control.snapshot.load_full();
         let begun = timers.last();
         let minds_callers = snapshot.prepared.minds_callers;
@@ -195,6 +266,8 @@ impl Shard {
             dice: Dice::new(dice),
             spans: control.spans.take_writer(id),
             own: RefCell::default(),
+            tools: RefCell::default(),
+            head: Cell::default(),
             reader: RefCell::new(Reader::new(seed)),
             answers: RefCell::new(AnswerScan::new(seed)),
             tokens: RefCell::new(Tokens {
@@ -204,10 +277,15 @@ impl Shard {
                 before: None,
             }),
             snapshot: RefCell::new(Rc::new(Held(snapshot))),
+            turn: Cell::new(turn),
+            led: RefCell::default(),
+            alikes: RefCell::default(),
+            calls: RefCell::default(),
             control,
             connections: RefCell::new(Slab::new()),
             sessions: RefCell::new(Sessions::default()),
             expiring: Cell::new(false),
+            waits: Waits::default(),
             cancels: RefCell::default(),
             cards: RefCell::default(),
             minds_callers: Cell::new(minds_callers),
@@ -223,6 +301,22 @@ impl Shard {
 
     /// The snapshot of this moment.
     pub(super) fn snapshot(&self) -> Rc<Held> {
+        self.turn();
+        self.snapshot.borrow().clone()
+    }
+
+    /// Which snapshot that is, as [`super::control::Published`] counts them: it is taken up where it is another one.
+    #[inline]
+    pub(super) fn turn(&self) -> u64 {
+        let turn = self.control.snapshot.turn();
+        if turn != self.turn.get() {
+            self.take_up(turn);
+        }
+        turn
+    }
+
+    #[cold]
+    fn take_up(&self, turn: u64) {
         let current = self.control.snapshot.load();
         let mut held = self.snapshot.borrow_mut();
         if !Arc::ptr_eq(&current, &held.0) {
@@ -232,7 +326,26 @@ impl Shard {
             self.minds_callers.set(current.prepared.minds_callers);
             *held = Rc::new(Held(arc_swap::Guard::into_inner(current)));
         }
-        held.clone()
+        self.turn.set(turn);
+    }
+
+    /// A call in a box, one that was used before if there is one.
+    pub(super) fn boxed(&self, call: Call) -> Box<Call> {
+        match self.calls.borrow_mut().pop() {
+            Some(mut boxed) => {
+                *boxed = call;
+                boxed
+            }
+            None => Box::new(call),
+        }
+    }
+
+    /// It has ended; its box is kept.
+    pub(super) fn unbox(&self, call: Box<Call>) {
+        let mut calls = self.calls.borrow_mut();
+        if calls.len() < CALLS_KEPT_MAX {
+            calls.push(call);
+        }
     }
 
     /// Reads what other shards have written.

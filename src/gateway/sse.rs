@@ -65,7 +65,7 @@ pub(super) async fn open(shard: &Shard, conn: &mut Conn, flight: &Flight, id: &s
         Tap { feed, key, who: Rc::new(Who::of(flight)), payer: flight.payer, ending: None, stakes: None, span: None };
     flight.taken.set(Taken::Nothing);
     conn.send(shard, &out).await;
-    Ok(Next::Stream(tap))
+    Ok(Next::Stream(Box::new(tap)))
 }
 
 /// The session that a POST's target names in its query, where the endpoint serves that.
@@ -94,11 +94,12 @@ pub(super) async fn post(shard: &Shard, conn: &mut Conn, body: &Body, asked: Ask
         Ok(Reading::One(read)) => Ok(read),
         // This transport is older than batches, and what came after them has none.
         Ok(Reading::Batch) => return Err(Refusal::from(Kind::EnvelopeInvalid).to(Era::Legacy, None)),
-        Err(refusal) => match refusal.kind {
+        Err(mut refusal) => match refusal.kind {
             Kind::JsonMalformed | Kind::EnvelopeInvalid => return Err(refusal),
             // Whatever is wrong with a modern message: none is right here.
             Kind::HeaderMismatch | Kind::MetaMissing | Kind::ProtocolUnsupported => {
-                Err(Refusal { kind: Kind::RequestBad, data: None, ..refusal }.saying(LEGACY_ONLY))
+                (refusal.kind, refusal.data) = (Kind::RequestBad, None);
+                Err(refusal.saying(LEGACY_ONLY))
             }
             _ => Err(refusal),
         },

@@ -5,7 +5,9 @@ use std::cell::RefCell;
 use std::pin::pin;
 use std::rc::Rc;
 
-use crate::base::limits::{HOUSEKEEPING_MS, STREAM_ACKNOWLEDGED_MS_MAX, STREAM_RETRY_MS};
+use crate::base::limits::{
+    HOUSEKEEPING_MS, STREAM_ACKNOWLEDGED_MS_MAX, STREAM_RETRY_MS, STREAM_TOOLS_BYTES, STREAM_TOOLS_KEPT,
+};
 use crate::base::time::Moment;
 use crate::http::body as chunks;
 use crate::http::head::{Framing, Version};
@@ -72,11 +74,8 @@ struct Relay<'a> {
     flight: &'a Flight,
     carries: Carries,
     framing: Framing,
-    parser: EventParser,
-    /// Decoded and not parsed yet.
-    raw: Vec<u8>,
-    /// To be sent.
-    out: Vec<u8>,
+    /// What it works with.
+    tools: Tools,
     /// What is kept of it.
     kept: Option<Kept>,
     bytes: usize,
@@ -88,6 +87,26 @@ struct Relay<'a> {
     heeded: bool,
     /// When the caller's token ends.
     expires: Moment,
+}
+
+/// What relaying takes, used again by the next stream.
+#[derive(Default)]
+pub(super) struct Tools {
+    parser: EventParser,
+    /// Events as they go on, and not framed yet.
+    events: Vec<u8>,
+    /// To be sent.
+    out: Vec<u8>,
+}
+
+impl Tools {
+    fn clear(&mut self) {
+        self.parser.reset();
+        self.events.clear();
+        self.out.clear();
+        self.events.shrink_to(STREAM_TOOLS_BYTES);
+        self.out.shrink_to(STREAM_TOOLS_BYTES);
+    }
 }
 
 /// What is kept of an answer in a session.
@@ -134,9 +153,7 @@ pub(super) async fn relay(
         flight,
         carries,
         framing,
-        parser: EventParser::new(),
-        raw: Vec::new(),
-        out: Vec::new(),
+        tools: shard.tools.borrow_mut().pop().unwrap_or_default(),
         kept: None,
         bytes: 0,
         spoken: shard.timers.now().mono,
@@ -144,7 +161,7 @@ pub(super) async fn relay(
         heeded: false,
         expires: expiry(shard, flight.caller.expires),
     };
-    write_head(conn, shard, &mut relay.out, framing);
+    write_head(conn, shard, &mut relay.tools.out, framing);
     relay.keep(conn);
     relay.look_at_lists();
     let ended = relay.run(conn, &mut answer, abort).await;
@@ -174,7 +191,9 @@ impl Relay<'_> {
                 self.flight.answer_leaves(self.shard);
             }
             self.pour(conn);
-            if !self.flush(conn).await {
+            // The answer leaves with the end of the stream.
+            let last = matches!(ended, Some(End::Answered(_))) && refused.is_empty();
+            if !last && !self.flush(conn).await {
                 if self.client_matters() {
                     return End::Gone;
                 }
@@ -323,50 +342,59 @@ impl Relay<'_> {
 
     /// Turns everything that has arrived into output. Also gives the ids of requests that policy refuses.
     fn take(&mut self, answer: &mut Answer) -> (Option<End>, Vec<(Vec<u8>, Why)>) {
-        let mut refused = Vec::new();
-        let raw = &mut self.raw;
-        let done = match answer.decode(|data| raw.extend_from_slice(data)) {
-            Ok(done) => done,
-            Err(fault) => return (Some(End::Broken(fault)), refused),
-        };
-        let raw = std::mem::take(&mut self.raw);
-        let mut at = 0;
-        let mut events = Vec::new();
-        let mut ended = None;
-        while at < raw.len() && ended.is_none() {
-            match self.parser.push(&raw[at..]) {
-                Ok(consumed) => at += consumed,
-                Err(_) => ended = Some(End::Broken(UpstreamFault::BadAnswer)),
-            }
-            if self.parser.ready() && ended.is_none() {
-                let event = self.parser.event();
-                let judged = judge(self.shard, self.flight, &event);
-                let data = match &judged {
-                    Judged::Instead(data) | Judged::Final(_, Some(data)) => Some(&**data),
-                    Judged::Forward | Judged::Final(_, None) => event.data,
-                    _ => None,
-                };
-                if let Some(kept) = &mut self.kept {
-                    kept.source.note(&event);
-                    if let Some(data) = data {
-                        kept.feed.outlet.borrow_mut().push(data);
-                    }
-                } else if data.is_some() {
-                    // No ids: what cannot be resumed must not look as if it could.
-                    let _ = sse::write_event(&mut events, &Event { id: None, data, retry: None, ..event });
+        let (mut refused, mut ended) = (Vec::new(), None);
+        let decoded = answer.decode(|mut data| {
+            while !data.is_empty() && ended.is_none() {
+                match self.tools.parser.push(data) {
+                    Ok(consumed) => data = data.get(consumed..).unwrap_or_default(),
+                    Err(_) => ended = Some(End::Broken(UpstreamFault::BadAnswer)),
                 }
-                match judged {
-                    Judged::Final(facts, _) => ended = Some(End::Answered(facts)),
-                    Judged::Over => ended = Some(End::Clean),
-                    Judged::Refused(id, why) => refused.push((id, why)),
-                    Judged::Forward | Judged::Instead(_) | Judged::Drop => {}
-                    Judged::Invalid => ended = Some(End::Broken(UpstreamFault::BadAnswer)),
-                    Judged::Withheld(kind) => ended = Some(End::Withheld(kind)),
+                if self.tools.parser.ready() && ended.is_none() {
+                    ended = self.event(&mut refused);
                 }
             }
-        }
+        });
+        let ended = ended.or(match decoded {
+            Ok(done) => done.then_some(End::Clean),
+            Err(fault) => Some(End::Broken(fault)),
+        });
+        let mut events = std::mem::take(&mut self.tools.events);
         self.put(&events);
-        (ended.or(done.then_some(End::Clean)), refused)
+        events.clear();
+        self.tools.events = events;
+        (ended, refused)
+    }
+
+    /// One event: onto the output or into the log, or nowhere.
+    fn event(&mut self, refused: &mut Vec<(Vec<u8>, Why)>) -> Option<End> {
+        let Tools { parser, events, .. } = &mut self.tools;
+        let event = parser.event();
+        let judged = judge(self.shard, self.flight, &event);
+        let data = match &judged {
+            Judged::Instead(data) | Judged::Final(_, Some(data)) => Some(&**data),
+            Judged::Forward | Judged::Final(_, None) => event.data,
+            _ => None,
+        };
+        if let Some(kept) = &mut self.kept {
+            kept.source.note(&event);
+            if let Some(data) = data {
+                kept.feed.outlet.borrow_mut().push(data);
+            }
+        } else if data.is_some() {
+            // No ids: what cannot be resumed must not look as if it could.
+            let _ = sse::write_event(events, &Event { id: None, data, retry: None, ..event });
+        }
+        match judged {
+            Judged::Final(facts, _) => Some(End::Answered(facts)),
+            Judged::Over => Some(End::Clean),
+            Judged::Refused(id, why) => {
+                refused.push((id, why));
+                None
+            }
+            Judged::Forward | Judged::Instead(_) | Judged::Drop => None,
+            Judged::Invalid => Some(End::Broken(UpstreamFault::BadAnswer)),
+            Judged::Withheld(kind) => Some(End::Withheld(kind)),
+        }
     }
 
     /// Puts what the log has for this client into the output; for another connection that reads it, wakes that.
@@ -419,19 +447,26 @@ impl Relay<'_> {
             return;
         }
         if self.framing == Framing::Chunked {
-            chunks::write_chunk(&mut self.out, bytes);
+            chunks::write_chunk(&mut self.tools.out, bytes);
         } else {
-            self.out.extend_from_slice(bytes);
+            self.tools.out.extend_from_slice(bytes);
         }
     }
 
     async fn flush(&mut self, conn: &mut Conn) -> bool {
-        let out = std::mem::take(&mut self.out);
-        if !out.is_empty() {
-            self.spoken = self.shard.timers.now().mono;
+        if self.tools.out.is_empty() {
+            return true;
         }
+        self.spoken = self.shard.timers.now().mono;
         // Nothing is received while this waits: a slow reader slows the server down, and no more is kept here.
-        out.is_empty() || conn.send(self.shard, &out).await
+        let sent = conn.send(self.shard, &self.tools.out).await;
+        if matches!(self.carries, Carries::Answer { .. }) {
+            self.tools.out.clear();
+        } else {
+            // Many of these are silent for long.
+            self.tools = Tools { parser: std::mem::take(&mut self.tools.parser), ..Tools::default() };
+        }
+        sent
     }
 
     /// The end of the stream towards the client, and the outcome.
@@ -439,7 +474,8 @@ impl Relay<'_> {
         let (shard, flight) = (self.shard, self.flight);
         let waiting = matches!(self.carries, Carries::Answer { .. });
         let mut clean = true;
-        let outcome = match ended {
+        let answered = matches!(ended, End::Answered(_));
+        let mut outcome = match ended {
             End::Answered(facts) => of_facts(&facts, 200, self.bytes),
             End::Clean if !waiting => {
                 self.last_message();
@@ -474,9 +510,11 @@ impl Relay<'_> {
         self.leave(conn);
         if clean {
             if self.framing == Framing::Chunked {
-                chunks::write_last_chunk(&mut self.out);
+                chunks::write_last_chunk(&mut self.tools.out);
             }
-            self.flush(conn).await;
+            if !self.flush(conn).await && answered && self.client_matters() {
+                outcome = Ended::of(Status::Cancelled, 0);
+            }
         }
         let next =
             if clean && self.framing == Framing::Chunked && !shard.draining() { Next::Keep } else { Next::Close };
@@ -487,7 +525,17 @@ impl Relay<'_> {
             answer.abandon();
         }
         conn.slot.phase.set(Phase::Busy);
+        self.give_back();
         next
+    }
+
+    fn give_back(&mut self) {
+        let mut tools = std::mem::take(&mut self.tools);
+        let mut kept = self.shard.tools.borrow_mut();
+        if kept.len() < STREAM_TOOLS_KEPT {
+            tools.clear();
+            kept.push(tools);
+        }
     }
 
     /// The server may go on with the answer behind its last event; `false` where it cannot.
@@ -544,6 +592,9 @@ pub(super) fn judge(shard: &Shard, flight: &Flight, event: &Event<'_>) -> Judged
     // Without data it only primes resumption (MCP 2025-11-25), which is between the gateway and each side.
     let message = flight.era == Era::Modern || is_message(event);
     let Some(data) = event.data.filter(|data| message && !data.is_empty()) else { return Judged::Drop };
+    if let Some(judged) = noticed(shard, flight, data) {
+        return judged;
+    }
     let Ok(facts) = shard.answers().read(data) else { return Judged::Invalid };
     if flight.era == Era::Modern {
         return modern::judge(shard, flight, facts, data);
@@ -553,6 +604,26 @@ pub(super) fn judge(shard: &Shard, flight: &Flight, event: &Event<'_>) -> Judged
         Shape::Request | Shape::Notification => server_event(shard, flight, data),
     }
 }
+
+/// What a message may become that begins like a request or a notification, and is one: of most of what comes before an
+/// answer this is the only look.
+fn noticed(shard: &Shard, flight: &Flight, data: &[u8]) -> Option<Judged> {
+    NAMED_FIRST.iter().find(|begin| data.starts_with(begin))?;
+    let mut reader = shard.reader();
+    let envelope = reader.read(data).ok()?;
+    match (flight.era, envelope.shape) {
+        (Era::Modern, Shape::Notification) => Some(modern::noticed(shard, flight, envelope, data)),
+        (Era::Legacy, Shape::Request | Shape::Notification) => {
+            let current = shard.snapshot();
+            Some(of_said(events::weighed(shard, &Eyes::of(shard, flight, &current), envelope, data)))
+        }
+        _ => None,
+    }
+}
+
+/// How messages with a method begin, as most servers write them.
+const NAMED_FIRST: [&[u8]; 3] =
+    [b"{\"jsonrpc\":\"2.0\",\"method\"", b"{\"method\"", b"{\"jsonrpc\": \"2.0\", \"method\""];
 
 /// Whether an event carries a message: those of other names mean nothing here (WHATWG HTML 9.2.6).
 pub(super) fn is_message(event: &Event<'_>) -> bool {
@@ -580,7 +651,11 @@ fn answer_event(shard: &Shard, flight: &Flight, facts: Facts, data: &[u8]) -> Ju
 /// A request or notification of the server.
 fn server_event(shard: &Shard, flight: &Flight, data: &[u8]) -> Judged {
     let current = shard.snapshot();
-    match events::said(shard, &Eyes::of(shard, flight, &current), data) {
+    of_said(events::said(shard, &Eyes::of(shard, flight, &current), data))
+}
+
+fn of_said(said: Said) -> Judged {
+    match said {
         Said::Forward => Judged::Forward,
         Said::Changed(data) => Judged::Instead(data),
         Said::Drop => Judged::Drop,

@@ -4,6 +4,8 @@
 use std::borrow::Cow;
 use std::cell::RefCell;
 
+use smallvec::SmallVec;
+
 use crate::base::ids::ServerId;
 use crate::base::limits::{SPAN_TEXT_BYTES_EACH_MAX, TRACE_FIELD_BYTES_MAX};
 use crate::base::span::Span;
@@ -480,7 +482,7 @@ fn kept_less(came: &[u8], goes: Option<&str>) -> bool {
 
 impl Fields {
     /// Names and values, behind those of the head that go on as they came.
-    pub(super) fn put<'a>(&'a self, conn: &'a Conn, out: &mut impl Extend<(&'static str, &'a [u8])>) {
+    pub(super) fn put<'a>(&'a self, conn: &'a Conn, out: &mut SmallVec<[(Known, &'a [u8]); 12]>) {
         let (head, bytes) = (&conn.head, conn.bytes());
         let parent = match &self.traceparent {
             Some(written) => Some(&written[..]),
@@ -490,9 +492,12 @@ impl Fields {
             Some(state) => Some(state.as_bytes()).filter(|state| !state.is_empty()),
             None => head.get(bytes, Known::Tracestate),
         };
-        out.extend(parent.map(|value| (Known::Traceparent.name(), value)));
-        out.extend(state.map(|value| (Known::Tracestate.name(), value)));
-        out.extend(self.baggage.as_ref().map(|value| (Known::Baggage.name(), value.as_bytes())));
+        let baggage = self.baggage.as_ref().map(String::as_bytes);
+        for (known, value) in [(Known::Traceparent, parent), (Known::Tracestate, state), (Known::Baggage, baggage)] {
+            if let Some(value) = value {
+                out.push((known, value));
+            }
+        }
     }
 }
 

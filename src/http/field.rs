@@ -16,7 +16,11 @@ enum Part {
 
 struct Row {
     name: &'static str,
-    key: (u64, u64),
+    /// How its line begins.
+    line: &'static str,
+    key: Key,
+    /// Which bits tell a capital letter from a small one, in `key`.
+    case: Key,
     part: Part,
 }
 
@@ -31,9 +35,15 @@ macro_rules! known {
             $variant,
         )*}
 
-        /// All of them, shortest name first, so that `BY_LENGTH` can point at runs of it.
+        /// All of them, in the order of their numbers.
         const KNOWN: &[(Known, Row)] = &[$(
-            (Known::$variant, Row { name: $name, key: key($name.as_bytes()), part: Part::$part }),
+            (Known::$variant, Row {
+                name: $name,
+                line: concat!($name, ": "),
+                key: key($name.as_bytes()),
+                case: case(key($name.as_bytes())),
+                part: Part::$part,
+            }),
         )*];
     };
 }
@@ -86,28 +96,33 @@ known! {
 impl Known {
     /// The known name that `name` spells, in any case.
     #[must_use]
-    pub fn of(name: &[u8]) -> Option<Self> {
-        if is_token(name) { Self::of_printable(name) } else { None }
-    }
-
-    /// As `of`, for a name that is known to hold no control byte.
     #[inline]
-    pub(super) fn of_printable(name: &[u8]) -> Option<Self> {
-        let (from, to) = *BY_LENGTH.get(name.len())?;
-        if from == to {
-            return None;
-        }
-        let wanted = key(name);
-        KNOWN[from as usize..to as usize]
-            .iter()
-            .find(|(_, row)| row.key == wanted && same_middle(name, row.name.as_bytes()))
-            .map(|(known, _)| *known)
+    pub fn of(name: &[u8]) -> Option<Self> {
+        let (first, last) = key(name);
+        let (known, row) = KNOWN.get(usize::from(*SLOTS.get(slot(name.len(), (first, last)))?))?;
+        let same = first | row.case.0 == row.key.0 && last | row.case.1 == row.key.1;
+        (same && row.name.len() == name.len() && same_middle(name, row.name.as_bytes())).then_some(*known)
     }
 
     /// The name in lower case.
     #[must_use]
     pub fn name(self) -> &'static str {
         KNOWN[self as usize].1.name
+    }
+
+    /// The name in lower case, with what stands between it and a value.
+    #[inline]
+    pub(super) fn line(self) -> &'static str {
+        KNOWN[self as usize].1.line
+    }
+
+    /// Whether the field is another from one message to the next, most times.
+    pub(super) fn is_of_one_message(self) -> bool {
+        use Known::{Baggage, ContentLength, Expect, LastEventId, McpName, Traceparent, Tracestate, TransferEncoding};
+        matches!(
+            self,
+            Baggage | ContentLength | Expect | LastEventId | McpName | Traceparent | Tracestate | TransferEncoding
+        )
     }
 
     /// Whether the field belongs to one connection only.
@@ -145,34 +160,74 @@ pub struct Field {
 #[derive(Clone, Debug)]
 pub struct Fields {
     list: Vec<Field>,
-    /// Place in `list` of the first field of each known name, counted from one.
+    index: Index,
+}
+
+/// Where the fields of known names stand.
+#[derive(Clone, Copy, Debug)]
+struct Index {
+    /// Place in the list of the first field of each name, counted from one.
     first: [u8; KNOWN.len()],
-    /// The known names that occur more than once, as bits.
+    /// The names that occur more than once, as bits.
     repeated: u64,
+}
+
+impl Index {
+    const EMPTY: Self = Self { first: [0; KNOWN.len()], repeated: 0 };
+
+    /// Adds the field that is the `place`th, counted from one.
+    #[inline]
+    fn add(&mut self, known: Option<Known>, place: usize) {
+        let Some(known) = known else { return };
+        let first = &mut self.first[known as usize];
+        if *first == 0 {
+            *first = u8::try_from(place).expect("a head has at most HEAD_FIELDS_MAX fields");
+        } else {
+            self.repeated |= 1 << (known as u64);
+        }
+    }
+}
+
+/// The first fields of a head, by their number.
+#[derive(Clone, Debug)]
+pub(super) struct Marks {
+    count: usize,
+    index: Index,
+}
+
+impl Marks {
+    /// No field.
+    pub(super) const NONE: Self = Self { count: 0, index: Index::EMPTY };
 }
 
 impl Fields {
     pub(super) fn new() -> Self {
-        Self { list: Vec::new(), first: [0; KNOWN.len()], repeated: 0 }
+        Self { list: Vec::new(), index: Index::EMPTY }
     }
 
     pub(super) fn clear(&mut self) {
-        self.list.clear();
-        self.first = [0; KNOWN.len()];
-        self.repeated = 0;
+        self.restore(&Marks::NONE);
+    }
+
+    /// What `restore` needs to come back to the first `count` fields.
+    pub(super) fn marks(&self, count: usize) -> Marks {
+        let mut index = Index::EMPTY;
+        for (place, field) in self.list.iter().take(count).enumerate() {
+            index.add(field.known, place + 1);
+        }
+        Marks { count, index }
+    }
+
+    /// Drops all fields behind those of `marks`, which must still be the first ones.
+    pub(super) fn restore(&mut self, marks: &Marks) {
+        self.list.truncate(marks.count);
+        self.index = marks.index;
     }
 
     #[inline]
     pub(super) fn push(&mut self, field: Field) {
         self.list.push(field);
-        if let Some(known) = field.known {
-            let first = &mut self.first[known as usize];
-            if *first == 0 {
-                *first = u8::try_from(self.list.len()).expect("a head has at most HEAD_FIELDS_MAX fields");
-            } else {
-                self.repeated |= 1 << (known as u64);
-            }
-        }
+        self.index.add(field.known, self.list.len());
     }
 
     /// The value of the first field of that name. Where a second one would matter, ask [`Fields::count`].
@@ -186,7 +241,7 @@ impl Fields {
     #[must_use]
     #[inline]
     pub fn span(&self, known: Known) -> Option<Span> {
-        let first = usize::from(self.first[known as usize]);
+        let first = usize::from(self.index.first[known as usize]);
         Some(self.list[first.checked_sub(1)?].value)
     }
 
@@ -194,7 +249,7 @@ impl Fields {
     #[must_use]
     #[inline]
     pub fn is_repeated(&self, known: Known) -> bool {
-        self.repeated & (1 << (known as u64)) != 0
+        self.index.repeated & (1 << (known as u64)) != 0
     }
 
     /// How many fields have that name.
@@ -203,13 +258,13 @@ impl Fields {
         if self.is_repeated(known) {
             self.list.iter().filter(|field| field.known == Some(known)).count()
         } else {
-            usize::from(self.first[known as usize] != 0)
+            usize::from(self.index.first[known as usize] != 0)
         }
     }
 
     /// The values of all fields of that name.
     pub fn all<'a>(&self, bytes: &'a [u8], known: Known) -> impl Iterator<Item = &'a [u8]> {
-        let first = usize::from(self.first[known as usize]);
+        let first = usize::from(self.index.first[known as usize]);
         let from = first.checked_sub(1).unwrap_or(self.list.len());
         self.list[from..].iter().filter(move |field| field.known == Some(known)).map(|field| field.value.of(bytes))
     }
@@ -273,29 +328,115 @@ pub fn is_token(text: &[u8]) -> bool {
 
 /// The first byte at or after `from` that may not stand in a field value (RFC 9110 5.5: anything but controls; a tab
 /// may). Looks at many bytes at a time, since values are most of a head.
-#[inline]
+#[inline(always)]
 pub(super) fn value_end(bytes: &[u8], from: usize) -> Option<usize> {
+    // Most values are short: their end is looked for here, that of others by a call.
+    let near = bytes.get(from..)?;
+    let (words, _) = near.as_chunks::<8>();
     let mut at = from;
-    // A token is hundreds of bytes long: no branch for each, so that the compiler may take them by vectors.
-    while let Some(many) = bytes.get(at..).and_then(<[u8]>::first_chunk::<64>)
-        && !many.iter().fold(false, |found, byte| found | is_value_control(*byte))
-    {
-        at += 64;
-    }
-    while let Some(eight) = bytes.get(at..).and_then(<[u8]>::first_chunk::<8>) {
-        let mut controls = control_bits(u64::from_le_bytes(*eight));
-        // A bit above the lowest one may be there only because of a borrow, so each is looked at.
-        while controls != 0 {
-            let here = at + controls.trailing_zeros() as usize / 8;
-            if is_value_control(bytes[here]) {
-                return Some(here);
-            }
-            controls &= controls - 1;
+    for word in words.iter().take(NEAR_WORDS) {
+        let controls = control_bits(u64::from_le_bytes(*word));
+        if controls != 0 {
+            // The lowest bit is always right, but a tab it may be.
+            let found = at + controls.trailing_zeros() as usize / 8;
+            return if bytes.get(found) == Some(&b'\t') { value_end_far(bytes, found) } else { Some(found) };
         }
         at += 8;
     }
+    value_end_far(bytes, at)
+}
+
+/// Whether `text` may be written as a field value.
+#[inline]
+pub(super) fn is_value(text: &[u8]) -> bool {
+    // Most are short, and are looked at without a branch for each word; a tab is looked at again.
+    if let Some(last) = text.last_chunk::<8>()
+        && text.len() <= 64
+    {
+        let words = text.as_chunks::<8>().0.iter().chain(std::iter::once(last));
+        if words.fold(0, |controls, word| controls | control_bits(u64::from_le_bytes(*word))) == 0 {
+            return true;
+        }
+    }
+    value_end(text, 0).is_none()
+}
+
+/// As `value_end`.
+#[inline(never)]
+fn value_end_far(bytes: &[u8], from: usize) -> Option<usize> {
+    let mut at = from;
+    // A token is hundreds of bytes long.
+    let mut long = from.saturating_add(32);
+    while let Some(block) = bytes.get(at..).and_then(<[u8]>::first_chunk::<16>) {
+        if at >= long {
+            at = skip_plain(bytes, at);
+            long = at.saturating_add(64);
+        } else if may_end_value(block)
+            && let Some(found) = value_control_in(block)
+        {
+            return Some(at + found);
+        } else {
+            at += 16;
+        }
+    }
     let rest = bytes.get(at..)?;
     rest.iter().position(|byte| is_value_control(*byte)).map(|found| at + found)
+}
+
+/// From where on there may be a control, at or after `from`: everything before it is none.
+#[inline(always)]
+fn skip_plain(bytes: &[u8], from: usize) -> usize {
+    let mut at = from;
+    while let Some(many) = bytes.get(at..).and_then(<[u8]>::first_chunk::<64>)
+        && !may_end_value(many)
+    {
+        at += 64;
+    }
+    at
+}
+
+/// Whether there is a control among `bytes`. Without a branch for each, so that the compiler takes them by vectors.
+#[inline(always)]
+fn may_end_value<const N: usize>(bytes: &[u8; N]) -> bool {
+    bytes.iter().fold(false, |found, byte| found | ((*byte < b' ') | (*byte == 0x7f)))
+}
+
+/// Which of them is the first that may not stand in a value.
+#[inline(always)]
+fn value_control_in(block: &[u8; 16]) -> Option<usize> {
+    let (halves, _) = block.as_chunks::<8>();
+    let mut at = 0;
+    for half in halves {
+        let controls = control_bits(u64::from_le_bytes(*half));
+        if controls != 0 {
+            // The lowest bit is always right, but a tab it may be.
+            at += controls.trailing_zeros() as usize / 8;
+            return if block.get(at) == Some(&b'\t') { value_control_behind_tab(block) } else { Some(at) };
+        }
+        at += 8;
+    }
+    None
+}
+
+#[cold]
+fn value_control_behind_tab(block: &[u8; 16]) -> Option<usize> {
+    block.iter().position(|byte| is_value_control(*byte))
+}
+
+/// The first colon, if it does not stand within the last few bytes.
+#[inline(always)]
+pub(super) fn colon(bytes: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    for word in bytes.as_chunks::<8>().0 {
+        let colon = u64::from_le_bytes(*word) ^ (LOW * b':' as u64);
+        let stops = colon.wrapping_sub(LOW) & !colon & (LOW * 0x80);
+        // The lowest bit is always right.
+        if stops != 0 {
+            return Some(at + stops.trailing_zeros() as usize / 8);
+        }
+        at += 8;
+    }
+    None
 }
 
 /// The first colon or control at or after `from`.
@@ -330,54 +471,87 @@ fn control_bits(word: u64) -> u64 {
     (below_space | delete) & (LOW * 0x80)
 }
 
-/// Two words that tell names of one length apart by their first and last eight bytes, letters in lower case.
-/// Setting bit 0x20 is exact for the letters, digits and `-` that known names consist of: apart from upper case,
-/// only controls become one of these by it.
-#[inline]
-const fn key(name: &[u8]) -> (u64, u64) {
+/// The first and the last eight bytes of a name, which may be the same; of a short one all of it.
+type Key = (u64, u64);
+
+#[inline(always)]
+const fn key(name: &[u8]) -> Key {
     if let (Some(first), Some(last)) = (name.first_chunk::<8>(), name.last_chunk::<8>()) {
-        return (u64::from_le_bytes(*first) | (LOW * 0x20), u64::from_le_bytes(*last) | (LOW * 0x20));
+        return (u64::from_le_bytes(*first), u64::from_le_bytes(*last));
     }
     if let (Some(first), Some(last)) = (name.first_chunk::<4>(), name.last_chunk::<4>()) {
-        return ((u32::from_le_bytes(*first) as u64) | (LOW * 0x20), (u32::from_le_bytes(*last) as u64) | (LOW * 0x20));
+        return (u32::from_le_bytes(*first) as u64, u32::from_le_bytes(*last) as u64);
     }
     let mut word = 0;
     let mut at = 0;
     while at < name.len() {
-        word = word << 8 | (name[at] | 0x20) as u64;
+        word = word << 8 | name[at] as u64;
         at += 1;
     }
     (word, 0)
 }
 
+/// 0x20 where a name in small letters has one: setting it makes a capital letter small. No other byte becomes a `-` or a
+/// digit by it, as a control would.
+const fn case(key: Key) -> Key {
+    (case_of(key.0), case_of(key.1))
+}
+
+const fn case_of(word: u64) -> u64 {
+    let (bytes, mut case, mut at) = (word.to_le_bytes(), [0; 8], 0);
+    while at < 8 {
+        if bytes[at].is_ascii_lowercase() {
+            case[at] = 0x20;
+        }
+        at += 1;
+    }
+    u64::from_le_bytes(case)
+}
+
+/// Where in `SLOTS` a name of this length and key, in any case, is looked for.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "what is left has as many bits as there are slots")]
+const fn slot(length: usize, key: Key) -> usize {
+    let mixed = (key.0 | LOW * 0x20) ^ (key.1 | LOW * 0x20).rotate_left(MIX.0) ^ (length as u64).wrapping_mul(LOW);
+    (mixed.wrapping_mul(MIX.1) >> (64 - SLOTS_BITS)) as usize
+}
+
 /// Whether the bytes that `key` did not look at agree too.
-#[inline]
+#[inline(always)]
 fn same_middle(name: &[u8], lower: &[u8]) -> bool {
-    name.len() <= 16 || name[8..name.len() - 8].iter().zip(&lower[8..]).all(|(given, wanted)| given | 0x20 == *wanted)
+    let Some(end) = name.len().checked_sub(8).filter(|end| *end > 8) else { return true };
+    match (name.get(8..end), lower.get(8..end)) {
+        (Some(given), Some(wanted)) => given.eq_ignore_ascii_case(wanted),
+        _ => false,
+    }
 }
 
 const PARAM_PREFIX: &[u8] = b"mcp-param-";
 /// A one in each byte.
 const LOW: u64 = 0x0101_0101_0101_0101;
-const LENGTH_MAX: usize = KNOWN[KNOWN.len() - 1].1.name.len();
+/// Words of a value that are looked at before it is taken for a long one.
+const NEAR_WORDS: usize = 3;
+const SLOTS_BITS: u32 = 7;
+/// Found by trying: no two known names have one slot.
+const MIX: (u32, u64) = (13, 0x54ed_02dd_e9ef_fcb1);
+/// No known name.
+const NONE: u8 = u8::MAX;
 
-/// Where the names of each length stand in `KNOWN`: first, and one past the last.
-const BY_LENGTH: [(u8, u8); LENGTH_MAX + 1] = {
-    let mut table = [(0, 0); LENGTH_MAX + 1];
+/// The row of the one known name that may stand there.
+const SLOTS: [u8; 1 << SLOTS_BITS] = {
+    let mut slots = [NONE; 1 << SLOTS_BITS];
     let mut at = 0;
     while at < KNOWN.len() {
-        let length = KNOWN[at].1.name.len();
-        assert!(at == 0 || KNOWN[at - 1].1.name.len() <= length, "KNOWN is sorted by length");
         assert!(KNOWN[at].0 as usize == at, "a variant's number is its row");
-        #[expect(clippy::cast_possible_truncation, reason = "fewer than 64 rows, asserted below")]
+        let row = &KNOWN[at].1;
+        let slot = &mut slots[slot(row.name.len(), row.key)];
+        assert!(*slot == NONE, "each known name has a slot of its own");
+        #[expect(clippy::cast_possible_truncation, reason = "at most 64 rows, asserted below")]
         let here = at as u8;
-        if table[length].1 == 0 {
-            table[length].0 = here;
-        }
-        table[length].1 = here + 1;
+        *slot = here;
         at += 1;
     }
-    table
+    slots
 };
 
 const TOKEN: [bool; 256] = {

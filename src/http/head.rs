@@ -3,6 +3,7 @@
 //! parties could read in two ways is refused here.
 
 use super::field::{self, Field, Fields, Known};
+use super::opening::Opening;
 use super::target::{self, Target};
 use crate::base::limits::{FIELD_VALUE_BYTES_MAX, HEAD_BYTES_MAX, HEAD_FIELDS_MAX};
 use crate::base::span::Span;
@@ -232,6 +233,7 @@ pub struct RequestHead {
     /// Where the body begins; valid once the head is complete.
     pub end: usize,
     cursor: Cursor,
+    opening: Opening<RequestLine>,
 }
 
 impl Default for RequestHead {
@@ -257,6 +259,7 @@ impl RequestHead {
             expect_continue: false,
             end: 0,
             cursor: Cursor::default(),
+            opening: Opening::none(),
         }
     }
 
@@ -271,11 +274,14 @@ impl RequestHead {
         if outcome != Ok(Progress::Partial) {
             self.cursor = Cursor::default();
         }
+        if outcome.is_err() {
+            self.opening.forget();
+        }
         outcome
     }
 
     fn advance(&mut self, bytes: &[u8]) -> Result<Progress, HeadFault> {
-        if self.cursor.is_fresh() {
+        if self.cursor.begins() && !self.reopen(bytes) {
             self.fields.clear();
             // Whoever answers a head that is wrong must not take the last one's method for this one's: the answer to a
             // HEAD has no body.
@@ -297,7 +303,34 @@ impl RequestHead {
         };
         self.end = end;
         self.conclude(bytes)?;
+        if self.cursor.reopened.is_none() {
+            self.keep_opening(bytes);
+        }
         Ok(Progress::Complete)
+    }
+
+    /// Takes over what the last head began with, where this one begins so too.
+    fn reopen(&mut self, bytes: &[u8]) -> bool {
+        let Some((end, line)) = self.opening.reopen(bytes, &mut self.fields) else { return false };
+        RequestLine {
+            method: self.method,
+            version: self.version,
+            target: self.target,
+            path: self.path,
+            query: self.query,
+        } = line;
+        self.cursor.reopen(end);
+        true
+    }
+
+    fn keep_opening(&mut self, bytes: &[u8]) {
+        if self.cursor.authority.is_some() {
+            // Whether it agrees with `Host` is found out at the end.
+            return self.opening.forget();
+        }
+        let Self { method, version, target, path, query, .. } = *self;
+        let line = RequestLine { method, version, target, path, query };
+        self.opening.keep(bytes, self.end, &self.fields, line);
     }
 
     /// Reads the request line, which ends, without its line break, at `end`.
@@ -332,7 +365,9 @@ impl RequestHead {
     fn conclude(&mut self, bytes: &[u8]) -> Result<(), HeadFault> {
         self.host = the_only(&self.fields, Known::Host, HeadFault::HostRepeated)?.ok_or(HeadFault::HostMissing)?;
         let host = self.host.of(bytes);
-        target::check_host(host)?;
+        if self.cursor.reopened.is_none_or(|opening| self.host.end as usize > opening) {
+            target::check_host(host)?;
+        }
         if let Some(authority) = self.cursor.authority
             && !authority.of(bytes).eq_ignore_ascii_case(host)
         {
@@ -379,6 +414,16 @@ impl RequestHead {
     }
 }
 
+/// What a request line says.
+#[derive(Clone, Copy, Debug, Default)]
+struct RequestLine {
+    method: Method,
+    version: Version,
+    target: Span,
+    path: Span,
+    query: Option<Span>,
+}
+
 /// The head of an upstream's response. Meant to be reused, as [`RequestHead`] is.
 #[derive(Clone, Debug)]
 pub struct ResponseHead {
@@ -395,6 +440,8 @@ pub struct ResponseHead {
     /// Where the body, or after an interim head the next head, begins; valid once the head is complete.
     pub end: usize,
     cursor: Cursor,
+    /// With the status.
+    opening: Opening<(u16, Version)>,
 }
 
 impl Default for ResponseHead {
@@ -415,6 +462,7 @@ impl ResponseHead {
             keep_alive: false,
             end: 0,
             cursor: Cursor::default(),
+            opening: Opening::none(),
         }
     }
 
@@ -428,12 +476,20 @@ impl ResponseHead {
         if outcome != Ok(Progress::Partial) {
             self.cursor = Cursor::default();
         }
+        if outcome.is_err() {
+            self.opening.forget();
+        }
         outcome
     }
 
     fn advance(&mut self, bytes: &[u8], answer_to: Method) -> Result<Progress, HeadFault> {
-        if self.cursor.is_fresh() {
-            self.fields.clear();
+        if self.cursor.begins() {
+            if let Some((end, line)) = self.opening.reopen(bytes, &mut self.fields) {
+                (self.status, self.version) = line;
+                self.cursor.reopen(end);
+            } else {
+                self.fields.clear();
+            }
         }
         if !self.cursor.first_line_read {
             let Some(line_end) = self.cursor.read_first_line(bytes)? else {
@@ -446,6 +502,9 @@ impl ResponseHead {
         };
         self.end = end;
         self.conclude(bytes, answer_to)?;
+        if self.cursor.reopened.is_none() {
+            self.opening.keep(bytes, end, &self.fields, (self.status, self.version));
+        }
         Ok(Progress::Complete)
     }
 
@@ -516,6 +575,7 @@ impl ResponseHead {
 /// comes in, but for a CR at the end of a piece.
 #[derive(Clone, Copy, Debug, Default)]
 struct Cursor {
+    begun: bool,
     /// Start of the line that is being read.
     line: usize,
     /// Everything before this has been looked at.
@@ -525,6 +585,8 @@ struct Cursor {
     first_line_read: bool,
     /// Host and port of an absolute target.
     authority: Option<Span>,
+    /// How many bytes were taken over from the last head.
+    reopened: Option<usize>,
 }
 
 /// What `read_line` came to.
@@ -536,8 +598,14 @@ enum Line {
 }
 
 impl Cursor {
-    fn is_fresh(&self) -> bool {
-        self.scanned == 0
+    /// Whether a new head begins, which it does once.
+    fn begins(&mut self) -> bool {
+        !std::mem::replace(&mut self.begun, true)
+    }
+
+    /// Goes on at `end`: what comes before was taken over.
+    fn reopen(&mut self, end: usize) {
+        (self.line, self.scanned, self.first_line_read, self.reopened) = (end, end, true, Some(end));
     }
 
     /// The end of the first line without its line break.
@@ -562,6 +630,10 @@ impl Cursor {
         // Worked on as a copy, so that the compiler may keep it in registers.
         let mut cursor = *self;
         loop {
+            if cursor.scanned == cursor.line {
+                let next = usual_lines(window, cursor.line, fields);
+                cursor.start_line(next);
+            }
             match cursor.read_line(window, fields)? {
                 Line::Field => {}
                 Line::Empty(end) => return Ok(Some(end)),
@@ -572,7 +644,6 @@ impl Cursor {
         if bytes.len() < HEAD_BYTES_MAX { Ok(None) } else { Err(HeadFault::HeadTooLong) }
     }
 
-    #[inline(always)]
     fn read_line(&mut self, window: &[u8], fields: &mut Fields) -> Result<Line, HeadFault> {
         if self.colon.is_none() {
             if self.scanned == self.line && window.get(self.line) == Some(&b'\r') {
@@ -606,12 +677,11 @@ impl Cursor {
     }
 
     /// Reads a field name up to its colon, if that has come.
-    #[inline(always)]
     fn read_name(&mut self, window: &[u8]) -> Result<(), HeadFault> {
         let stop = field::name_end(window, self.scanned);
         let end = stop.unwrap_or(window.len());
         let colon = end > self.line && window.get(end) == Some(&b':');
-        let known = if colon { Known::of_printable(&window[self.line..end]) } else { None };
+        let known = if colon { Known::of(&window[self.line..end]) } else { None };
         // Known names are tokens; only others need to be looked at byte by byte.
         if known.is_none()
             && let Some(at) = window[self.scanned..end].iter().position(|byte| !field::is_token_byte(*byte))
@@ -637,8 +707,38 @@ impl Cursor {
     }
 }
 
+/// Reads lines as nearly everybody writes them, from the one that starts at `at` on, and says where the first one
+/// starts that needs more care.
+fn usual_lines(window: &[u8], at: usize, fields: &mut Fields) -> usize {
+    let mut at = at;
+    while let Some(rest) = window.get(at..)
+        && fields.len() < HEAD_FIELDS_MAX
+        && let Some((known, colon, end)) = usual_line(rest)
+    {
+        fields.push(Field { name: span(at, at + colon), value: span(at + colon + 2, at + end), known: Some(known) });
+        at += end + 2;
+    }
+    at
+}
+
+/// What the line at the start of `text` says, if it is all there: a known name, a colon, one space, a value, CR and LF.
+/// The places of the colon and of the CR.
+#[inline(always)]
+fn usual_line(text: &[u8]) -> Option<(Known, usize, usize)> {
+    if text.first() == Some(&b'\r') {
+        return None;
+    }
+    let colon = field::colon(text)?;
+    let known = Known::of(text.get(..colon)?)?;
+    let [b':', b' ', behind @ ..] = text.get(colon..)? else { return None };
+    let end = field::value_end(behind, 0)?;
+    let (value, [b'\r', b'\n', ..]) = behind.split_at_checked(end)? else { return None };
+    let (first, last) = (value.first()?, value.last()?);
+    let bare = !matches!(first, b' ' | b'\t') && !matches!(last, b' ' | b'\t');
+    (bare && end <= FIELD_VALUE_BYTES_MAX).then_some((known, colon, colon + 2 + end))
+}
+
 /// The value between a colon and the end of its line, without white space around it.
-#[inline]
 fn value_span(window: &[u8], mut start: usize, mut end: usize) -> Span {
     while start < end && matches!(window[start], b' ' | b'\t') {
         start += 1;

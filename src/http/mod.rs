@@ -9,6 +9,7 @@ pub mod field;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 pub mod head;
+mod opening;
 pub mod reply;
 pub mod sse;
 mod target;

@@ -1,6 +1,6 @@
 //! The writing of heads, without formatting machinery: responses to clients, requests to upstreams.
 
-use super::field;
+use super::field::{self, Known};
 use super::head::{Framing, Method};
 
 /// What cannot be written as part of a head, because it would be read as something else.
@@ -19,6 +19,9 @@ pub enum WriteFault {
 
 /// Appends the status line of a response.
 pub fn write_status(out: &mut Vec<u8>, status: u16) {
+    if status == 200 {
+        return out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
+    }
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(itoa::Buffer::new().format(status).as_bytes());
     out.push(b' ');
@@ -49,11 +52,28 @@ pub fn write_field(out: &mut Vec<u8>, name: &str, value: &[u8]) -> Result<(), Wr
     if !field::is_token(name.as_bytes()) {
         return Err(WriteFault::Name);
     }
-    if field::value_end(value, 0).is_some() {
+    if !field::is_value(value) {
         return Err(WriteFault::Value);
     }
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+    Ok(())
+}
+
+/// Appends one field line, with a name that needs no look.
+///
+/// # Errors
+/// `Value` when the line would not be read as that field; nothing is written then.
+#[inline]
+pub fn write_known(out: &mut Vec<u8>, known: Known, value: &[u8]) -> Result<(), WriteFault> {
+    if !field::is_value(value) {
+        return Err(WriteFault::Value);
+    }
+    let begin = known.line().as_bytes();
+    out.reserve(begin.len() + value.len() + 2);
+    out.extend_from_slice(begin);
     out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
     Ok(())
@@ -71,16 +91,15 @@ pub fn write_number(out: &mut Vec<u8>, name: &str, value: u64) -> Result<(), Wri
 /// answers that have no body by their status; `UntilClose` says that the connection closes.
 pub fn finish(out: &mut Vec<u8>, framing: Framing) {
     match framing {
-        Framing::None => {}
+        Framing::None => out.extend_from_slice(b"\r\n"),
         Framing::Length(length) => {
             out.extend_from_slice(b"content-length: ");
             out.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
-            out.extend_from_slice(b"\r\n");
+            out.extend_from_slice(b"\r\n\r\n");
         }
-        Framing::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
-        Framing::UntilClose => out.extend_from_slice(b"connection: close\r\n"),
+        Framing::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n\r\n"),
+        Framing::UntilClose => out.extend_from_slice(b"connection: close\r\n\r\n"),
     }
-    out.extend_from_slice(b"\r\n");
 }
 
 /// The reason phrase of a status (RFC 9110 15, RFC 6585); empty for one that is not in the table.

@@ -66,6 +66,14 @@ impl EventParser {
         Self::default()
     }
 
+    /// Begins anew, at the start of another stream; keeps a little of its memory.
+    pub fn reset(&mut self) {
+        self.forget();
+        self.line.clear();
+        self.line.shrink_to(EVENT_BYTES_KEPT);
+        (self.after_cr, self.in_comment, self.bom, self.dropped) = (false, false, 0, 0);
+    }
+
     /// Goes on at the start of `bytes`, up to and with the end of the next event, and says how far it came. When
     /// `ready` says so, take the event before the next push, which forgets it and gives its memory back; a push of no
     /// bytes does only that, for a stream that falls idle.
@@ -83,6 +91,10 @@ impl EventParser {
                 continue;
             }
             let rest = &bytes[at..];
+            if let Some(usual) = self.usual_line(rest)? {
+                at += usual;
+                continue;
+            }
             let end = memchr2(b'\r', b'\n', rest);
             let piece = &rest[..end.unwrap_or(rest.len())];
             at += piece.len();
@@ -136,6 +148,25 @@ impl EventParser {
         at
     }
 
+    /// Deals with a whole line at the start of `rest` that nearly every event has, and needs no search for its end; says
+    /// how long it was.
+    fn usual_line(&mut self, rest: &[u8]) -> Result<Option<usize>, SseFault> {
+        if !self.line.is_empty() || self.in_comment {
+            return Ok(None);
+        }
+        if rest.first() == Some(&b'\n') {
+            self.end_event();
+            return Ok(Some(1));
+        }
+        if !rest.starts_with(NAMED_MESSAGE) {
+            return Ok(None);
+        }
+        self.check_room(NAMED_MESSAGE.trim_ascii_end())?;
+        self.has.name = true;
+        b"message".as_slice().clone_into(&mut self.name);
+        Ok(Some(NAMED_MESSAGE.len()))
+    }
+
     /// Keeps the part of a line that has come.
     fn keep(&mut self, piece: &[u8]) -> Result<(), SseFault> {
         self.in_comment |= self.line.is_empty() && piece.first() == Some(&b':');
@@ -175,7 +206,8 @@ impl EventParser {
         if line.is_empty() {
             return self.end_event();
         }
-        let (name, value) = match memchr(b':', line) {
+        let colon = if line.starts_with(b"data:") { Some(4) } else { memchr(b':', line) };
+        let (name, value) = match colon {
             None => (line, &line[line.len()..]),
             Some(colon) => {
                 let value = &line[colon + 1..];
@@ -285,6 +317,9 @@ fn read_number(text: &[u8]) -> Option<u64> {
         number.checked_mul(10)?.checked_add(digit)
     })
 }
+
+/// The line that names an event as MCP does.
+const NAMED_MESSAGE: &[u8] = b"event: message\n";
 
 const BOM: [u8; 3] = [0xef, 0xbb, 0xbf];
 

@@ -4,6 +4,7 @@
 //! Found by a seeded hash of the whole token, then the whole token is compared: nothing shorter than all its bytes
 //! admits a caller. Full, it forgets by the clock rule (what was asked for since the hand last passed stays).
 
+use std::cell::Cell;
 use std::hash::Hasher as _;
 use std::hint::black_box;
 use std::rc::Rc;
@@ -28,6 +29,26 @@ pub struct TokenCache {
     /// Bytes of all tokens held.
     bytes: usize,
     max: usize,
+}
+
+/// Where a token was found. Nothing follows from it: what is there now is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place(u32);
+
+impl Place {
+    /// It was found nowhere yet.
+    pub const NOWHERE: Self = Self(u32::MAX);
+}
+
+/// What [`TokenCache::get_near`] knows of a token.
+#[derive(Debug)]
+pub enum Near<'a> {
+    /// Its caller.
+    Known(&'a Rc<Caller>),
+    /// It may be one, and was not verified yet, or has expired.
+    Unknown,
+    /// It cannot be one.
+    NoToken,
 }
 
 #[derive(Debug)]
@@ -62,13 +83,7 @@ impl TokenCache {
     /// The caller of this very token, unless it has expired. Whether its issuer has to be asked about it again
     /// (`Caller::liveness`) is for whoever asks here to see.
     pub fn get(&mut self, token: &[u8], now_unix_s: u64) -> Option<&Rc<Caller>> {
-        let hash = self.hash(token);
-        let slots = &self.slots;
-        let found = self.table.find(hash, |&index| {
-            let slot = &slots[index as usize];
-            slot.hash == hash && same_bytes(&slot.token, token)
-        });
-        let index = *found? as usize;
+        let index = self.find(self.hash(token), token)?;
         if self.slots[index].caller.expires <= now_unix_s {
             self.forget(index);
             return None;
@@ -78,15 +93,48 @@ impl TokenCache {
         Some(&slot.caller)
     }
 
-    /// Forgets this very token; whether it held it, expired or not.
-    pub fn forget_this(&mut self, token: &[u8]) -> bool {
-        let hash = self.hash(token);
+    /// As [`Self::get`], of a token that was last found at this place of the cache (of a connection's last request it is
+    /// nearly always the same): then nothing but the token itself is compared. Where it is found now is its place from
+    /// then on. `is_token` is asked of what is not at its place: whether it can be one at all.
+    pub fn get_near(
+        &mut self,
+        token: &[u8],
+        now_unix_s: u64,
+        place: &Cell<Place>,
+        is_token: impl FnOnce(&[u8]) -> bool,
+    ) -> Near<'_> {
+        let near = usize::try_from(place.get().0).unwrap_or(usize::MAX);
+        if self.slots.get(near).is_none_or(|slot| !same_bytes(&slot.token, token)) {
+            if !is_token(token) {
+                return Near::NoToken;
+            }
+            let hash = self.hash(token);
+            let Some(index) = self.find(hash, token) else { return Near::Unknown };
+            place.set(Place(u32::try_from(index).unwrap_or(u32::MAX)));
+        }
+        let index = usize::try_from(place.get().0).unwrap_or(usize::MAX);
+        if self.slots.get(index).is_some_and(|slot| slot.caller.expires <= now_unix_s) {
+            self.forget(index);
+            return Near::Unknown;
+        }
+        self.slots.get_mut(index).map_or(Near::Unknown, |slot| {
+            slot.asked = true;
+            Near::Known(&slot.caller)
+        })
+    }
+
+    fn find(&self, hash: u64, token: &[u8]) -> Option<usize> {
         let slots = &self.slots;
         let found = self.table.find(hash, |&index| {
             let slot = &slots[index as usize];
             slot.hash == hash && same_bytes(&slot.token, token)
         });
-        let found = found.map(|index| *index as usize);
+        found.map(|index| *index as usize)
+    }
+
+    /// Forgets this very token; whether it held it, expired or not.
+    pub fn forget_this(&mut self, token: &[u8]) -> bool {
+        let found = self.find(self.hash(token), token);
         found.into_iter().for_each(|index| self.forget(index));
         found.is_some()
     }
@@ -98,13 +146,8 @@ impl TokenCache {
             return caller;
         }
         let hash = self.hash(token);
-        let slots = &self.slots;
-        let known = self.table.find(hash, |&index| {
-            let slot = &slots[index as usize];
-            slot.hash == hash && same_bytes(&slot.token, token)
-        });
-        if let Some(&index) = known {
-            self.slots[index as usize].caller = Rc::clone(&caller);
+        if let Some(index) = self.find(hash, token) {
+            self.slots[index].caller = Rc::clone(&caller);
             return caller;
         }
         while self.slots.len() >= self.max || self.bytes + token.len() > TOKENS_CACHED_BYTES_MAX {

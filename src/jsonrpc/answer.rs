@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 
 use super::lanes::Lanes;
 use super::machine::{Bounds, Counted, Level, Machine, Name, Role, Witness};
+use super::quick::{Quick, Sink};
 use super::scan::{Kind, RootName, ScanFault, Seen, Shape, VERSION, integer};
 use super::{id, text};
 use crate::base::limits::{ANSWER_MEMBERS_OPEN_MAX, ID_BYTES_MAX};
@@ -23,6 +24,7 @@ pub fn answer_of(bytes: &[u8]) -> Result<Answer, ScanFault> {
 /// is no bound on members in all, none on those of the body, and names in the body may be escaped.
 #[derive(Debug)]
 pub struct AnswerScan {
+    quick: Quick,
     machine: Machine,
     notes: Notes,
 }
@@ -35,12 +37,26 @@ impl AnswerScan {
     }
 
     pub(super) fn with(lanes: Lanes, seed: u64) -> Self {
-        Self { machine: Machine::new(lanes, seed, ANSWER_BOUNDS), notes: Notes::default() }
+        let machine = Machine::new(lanes, seed, ANSWER_BOUNDS);
+        Self { quick: Quick::new(), machine, notes: Notes::default() }
     }
 
-    /// Forgets the last message, keeps its memory.
+    /// Forgets the last message, keeps its memory. The next one is read in full.
     pub fn reset(&mut self) {
+        self.start(false);
+    }
+
+    /// The same, but of the next one only the message itself and its result or error are read in full. What lies
+    /// deeper is skimmed: it is UTF-8 with its strings closed, no control characters in them, brackets that match and
+    /// are not too deep, and nothing outside of strings that JSON does not have there; whether it is JSON is for its
+    /// reader to find out. For what is passed on as it came, and for nothing else.
+    pub fn reset_to_skim(&mut self) {
+        self.start(true);
+    }
+
+    fn start(&mut self, skims: bool) {
         self.machine.reset();
+        self.machine.set_skims(skims);
         self.notes = Notes::default();
     }
 
@@ -49,8 +65,29 @@ impl AnswerScan {
     /// # Errors
     /// See [`finish`](Self::finish).
     pub fn read(&mut self, bytes: &[u8]) -> Result<Answer, ScanFault> {
-        self.reset();
-        self.feed(bytes)?;
+        self.read_whole(bytes, false)
+    }
+
+    /// Reads a whole message, after a [`reset_to_skim`](Self::reset_to_skim).
+    ///
+    /// # Errors
+    /// See [`finish`](Self::finish).
+    pub fn skim(&mut self, bytes: &[u8]) -> Result<Answer, ScanFault> {
+        self.read_whole(bytes, true)
+    }
+
+    fn read_whole(&mut self, bytes: &[u8], skims: bool) -> Result<Answer, ScanFault> {
+        self.notes = Notes::default();
+        let lanes = self.machine.lanes();
+        let mut sight = Sight { notes: &mut self.notes, piece: bytes, base: 0 };
+        let read =
+            if skims { self.quick.skim(lanes, bytes, &mut sight) } else { self.quick.read(lanes, bytes, &mut sight) };
+        if read.is_some() {
+            self.machine.passed(bytes.len());
+        } else {
+            self.start(skims);
+            self.feed(bytes)?;
+        }
         self.finish()
     }
 
@@ -205,6 +242,7 @@ impl Notes {
             Wanted::ResultType => {
                 let is = |name: &[u8]| kind_if_short == Some(Kind::String) && text::same_text(text::inside(raw), name);
                 self.result_type = match () {
+                    () if raw == b"\"complete\"" => ResultType::Complete,
                     () if is(b"complete") => ResultType::Complete,
                     () if is(b"input_required") => ResultType::InputRequired,
                     () if is(b"task") => ResultType::Task,
@@ -255,7 +293,7 @@ impl Witness for Sight<'_> {
         let told = self.name(level, name);
         self.start(level, kind, value.start);
         if self.notes.wanted != Wanted::Nothing {
-            self.end(level, value.end);
+            Witness::end(self, level, value.end);
         }
         told.map(drop)
     }
@@ -291,6 +329,24 @@ impl Witness for Sight<'_> {
             self.notes.take(&raw, at);
         }
         self.notes.wanted = Wanted::Nothing;
+    }
+}
+
+impl Sink for Sight<'_> {
+    #[inline(always)]
+    fn begin(&mut self, level: Level, name: &Name<'_>, kind: Kind, at: usize) -> Result<Role, ScanFault> {
+        let role = self.name(level, name)?;
+        self.start(level, kind, at as u64);
+        Ok(role)
+    }
+
+    #[inline(always)]
+    fn end(&mut self, _: Level, at: usize) {
+        if self.notes.wanted != Wanted::Nothing {
+            let raw = usize::try_from(self.notes.start).ok().and_then(|start| self.piece.get(start..at));
+            self.notes.take(raw.unwrap_or_default(), at as u64);
+            self.notes.wanted = Wanted::Nothing;
+        }
     }
 }
 

@@ -53,6 +53,9 @@ pub fn answer(data: &[u8]) {
     }
     assert_eq!(scanned(&mut scan, data.chunks(1)), whole, "byte by byte");
     assert_eq!(scanned(&mut scan, data.chunks(3)), whole, "three bytes at a time");
+    let outcome = scan.read(data);
+    assert_eq!(told(&scan, outcome), whole, "all at once");
+    skimmed(data, &whole.outcome);
     if let Some((raw, start, end)) = &whole.id {
         let place = usize::try_from(*start).unwrap_or(usize::MAX)..usize::try_from(*end).unwrap_or(usize::MAX);
         assert_eq!(data.get(place), Some(&raw[..]), "the id stands where it is said to stand");
@@ -72,6 +75,79 @@ pub fn answer(data: &[u8]) {
             assert_eq!(said.result_type == ResultType::Complete, complete && said.shape == Shape::Result);
         }
     }
+}
+
+/// The same answer, skimmed: the same however it comes, and what the whole scan says, but for faults that lie deep.
+/// What lies there could be anything: with all of it taken out the answer says the same.
+fn skimmed(data: &[u8], full: &Result<Answer, ScanFault>) {
+    let mut scan = AnswerScan::new(7);
+    let outcome = scan.skim(data);
+    let whole = told(&scan, outcome);
+    let mut pieces = |pieces: &mut dyn Iterator<Item = &[u8]>| {
+        scan.reset_to_skim();
+        let fed = pieces.map(|piece| scan.feed(piece)).find(Result::is_err).unwrap_or(Ok(()));
+        let outcome = fed.and_then(|()| scan.finish());
+        told(&scan, outcome)
+    };
+    for cut in cuts(data) {
+        assert_eq!(pieces(&mut [&data[..cut], &data[cut..]].into_iter()), whole, "skimmed, cut at {cut}");
+    }
+    assert_eq!(pieces(&mut data.chunks(1)), whole, "skimmed byte by byte");
+    assert_eq!(pieces(&mut data.chunks(3)), whole, "skimmed three bytes at a time");
+    match (full, &whole.outcome) {
+        (Ok(full), said) => assert_eq!(said.as_ref(), Ok(full), "what is right is right skimmed"),
+        (Err(fault), Ok(said)) => {
+            use ScanFault as F;
+            let deep = matches!(fault, F::Syntax | F::BadNumber | F::BadEscape | F::LoneSurrogate);
+            assert!(deep || matches!(fault, F::DuplicateName | F::NameTooLong | F::TooManyMembers), "{fault}");
+            assert!(str::from_utf8(data).is_ok());
+            assert_eq!(AnswerScan::new(7).read(&hollow(data)).as_ref(), Ok(said), "what lies deep says nothing");
+        }
+        (Err(_), Err(_)) => {}
+    }
+}
+
+/// An answer that can be skimmed, with nothing in its containers but for itself and its body: those that are members
+/// of the body, and those that JSON-RPC does not know.
+fn hollow(data: &[u8]) -> Vec<u8> {
+    let (mut kept, mut depth, mut text) = (Vec::new(), 0_usize, None);
+    let (mut name, mut escaped, mut floor) = (Vec::new(), false, usize::MAX);
+    for (at, &byte) in data.iter().enumerate() {
+        let deep = depth > floor;
+        let mut ends = false;
+        match (text, byte) {
+            (Some(_), _) if escaped => escaped = false,
+            (Some(_), b'\\') => escaped = true,
+            (Some(start), b'"') => {
+                if depth == 1 {
+                    name = data[start..at].to_vec();
+                }
+                text = None;
+            }
+            (Some(_), _) => {}
+            (None, b'"') => text = Some(at + 1),
+            (None, b'{' | b'[') => {
+                let body = byte == b'{' && matches!(&name[..], b"params" | b"result" | b"error");
+                if !deep && (depth >= 2 || depth == 1 && !body) {
+                    floor = depth;
+                    kept.push(byte);
+                }
+                depth += 1;
+            }
+            (None, b'}' | b']') => {
+                depth -= 1;
+                ends = depth == floor;
+            }
+            _ => {}
+        }
+        if ends {
+            floor = usize::MAX;
+            kept.push(byte);
+        } else if !deep && depth <= floor {
+            kept.push(byte);
+        }
+    }
+    kept
 }
 
 /// A batch: its elements are those that serde_json finds, each read as it would be alone; and what is no batch for us
@@ -297,6 +373,10 @@ fn scanned<'a>(scan: &mut AnswerScan, mut pieces: impl Iterator<Item = &'a [u8]>
     scan.reset();
     let fed = pieces.try_for_each(|piece| scan.feed(piece));
     let outcome = fed.and_then(|()| scan.finish());
+    told(scan, outcome)
+}
+
+fn told(scan: &AnswerScan, outcome: Result<Answer, ScanFault>) -> Scanned {
     assert!(outcome.is_err() || scan.is_done());
     let id = scan.id().map(<[u8]>::to_vec).zip(scan.id_place());
     Scanned { outcome, id: id.map(|(raw, place)| (raw, place.start, place.end)), position: scan.position() }

@@ -9,6 +9,7 @@ use foldhash::fast::FixedState;
 use super::lanes::Lanes;
 use super::marks::Marks;
 use super::scan::{Kind, ScanFault};
+use super::skim::{Skim, Skimmed};
 use super::text;
 use crate::base::limits::{DEPTH_MAX, MEMBER_NAME_BYTES_MAX};
 
@@ -32,6 +33,9 @@ pub(super) struct Machine {
     lanes: Lanes,
     hasher: FixedState,
     state: State,
+    /// Containers that are not watched are skimmed; and how far the one is that is open.
+    skims: bool,
+    skim: Skim,
     /// Offset of the first byte of the piece being fed.
     base: u64,
     /// Where it stopped, once it has.
@@ -86,6 +90,8 @@ impl Machine {
             lanes,
             hasher: FixedState::with_seed(seed),
             state: State::Begin,
+            skims: false,
+            skim: Skim::new(0, 0),
             base: 0,
             position: 0,
             failed: None,
@@ -96,7 +102,7 @@ impl Machine {
             role: Role::Plain,
             first: 0,
             bits: 0,
-            open: [Open { first: 0, bits: 0 }; DEPTH_MAX],
+            open: [Open::NONE; DEPTH_MAX],
             names: Vec::new(),
             members_left: bounds.members,
             name_start: 0,
@@ -128,6 +134,21 @@ impl Machine {
     pub(super) fn reset_at(&mut self, base: u64) {
         self.reset();
         (self.base, self.position) = (base, base);
+    }
+
+    /// For the message to come: whether what is not watched is skimmed (see `skim`).
+    pub(super) fn set_skims(&mut self, skims: bool) {
+        self.skims = skims;
+    }
+
+    /// A whole message of this length has been read another way, and is right.
+    pub(super) fn passed(&mut self, length: usize) {
+        (self.state, self.failed, self.later) = (State::Done, None, None);
+        (self.base, self.position) = (length as u64, length as u64);
+    }
+
+    pub(super) fn lanes(&self) -> Lanes {
+        self.lanes
     }
 
     /// Refuses what is read, at this offset, for a fault that is none of one message.
@@ -186,6 +207,7 @@ impl Machine {
                 State::Text => self.value_text(marks, at, witness),
                 State::Number => self.number(piece, at, witness),
                 State::Word => self.word(piece, at, witness),
+                State::Skim => self.skim(piece, at, witness),
                 _ if is_space(byte) => Ok(marks.spaces_end(at)),
                 State::After => self.next(piece, marks, at, witness).and_then(|here| self.walk(marks, here, witness)),
                 State::FirstName if byte == b'}' => self.close_slowly(at, witness),
@@ -218,6 +240,11 @@ impl Machine {
             let (at, byte) = here;
             let end = match byte {
                 b'"' => self.whole_text(piece, marks, at, witness)?,
+                b'{' | b'[' if self.skims && !self.is_awaited(byte) => {
+                    self.tell_start(if byte == b'{' { Kind::Object } else { Kind::Array }, at, witness);
+                    self.skim = Skim::new(self.depth, self.objects);
+                    self.skim(piece, at, witness)?
+                }
                 b'{' => {
                     self.open(Kind::Object, at, witness)?;
                     here = token(piece, marks, at.wrapping_add(1));
@@ -445,6 +472,21 @@ impl Machine {
         self.stay(State::Word, at + 1)
     }
 
+    /// Whether a container that begins so will be watched.
+    fn is_awaited(&self, byte: u8) -> bool {
+        byte == b'{' && becomes_watched(self.watched, self.depth, self.role)
+    }
+
+    /// On in a container that is skimmed.
+    #[inline(never)]
+    fn skim<W: Witness>(&mut self, piece: &[u8], at: usize, witness: &mut W) -> Step {
+        match self.skim.run(self.lanes, piece, at) {
+            Skimmed::End(end) => Ok(self.after(end, witness)),
+            Skimmed::More => self.stay(State::Skim, piece.len()),
+            Skimmed::Fault(fault, at) => self.fail(fault, at),
+        }
+    }
+
     fn begin<W: Witness>(&mut self, byte: u8, marks: &mut Marks<'_>, at: usize, witness: &mut W) -> Step {
         match byte {
             b'{' => self.walk(marks, (at, byte), witness),
@@ -467,8 +509,7 @@ impl Machine {
                 *open = Open { first: self.first, bits: self.bits };
             }
             (self.first, self.bits) = (u32::try_from(self.names.len()).unwrap_or(u32::MAX), 0);
-            let watched = matches!((self.watched, self.role), (0, _) | (1, Role::Body) | (2, Role::Meta));
-            if watched && self.depth == self.watched {
+            if becomes_watched(self.watched, self.depth, self.role) {
                 self.watched += 1;
             }
         }
@@ -753,10 +794,8 @@ impl Machine {
         let mut tail = self.tail;
         while let Some(&byte) = piece.get(at) {
             if tail.left > 0 {
-                if !(tail.low..=tail.high).contains(&byte) {
-                    return (at, true);
-                }
-                tail = Tail { left: tail.left - 1, ..Tail::NONE };
+                let Some(rest) = tail.then(byte) else { return (at, true) };
+                tail = rest;
             } else if byte < 0x80 {
                 break;
             } else if let Some(new) = Tail::behind(byte) {
@@ -935,9 +974,15 @@ pub(super) enum Counted {
 
 /// What is kept of a container while one within it is open.
 #[derive(Clone, Copy, Debug)]
-struct Open {
-    first: u32,
-    bits: u64,
+pub(super) struct Open {
+    /// Where the names of the innermost open object begin.
+    pub(super) first: u32,
+    /// A bit for each of them.
+    pub(super) bits: u64,
+}
+
+impl Open {
+    pub(super) const NONE: Self = Self { first: 0, bits: 0 };
 }
 
 /// Which watched object.
@@ -1012,6 +1057,8 @@ enum State {
     Text,
     Number,
     Word,
+    /// Within a container that is skimmed.
+    Skim,
     /// A comma, or the end of the container.
     After,
     Done,
@@ -1053,17 +1100,17 @@ enum Stop {
 
 /// The rest of a UTF-8 sequence.
 #[derive(Clone, Copy, Debug)]
-struct Tail {
-    left: u8,
+pub(super) struct Tail {
+    pub(super) left: u8,
     low: u8,
     high: u8,
 }
 
 impl Tail {
-    const NONE: Self = Self { left: 0, low: 0x80, high: 0xbf };
+    pub(super) const NONE: Self = Self { left: 0, low: 0x80, high: 0xbf };
 
     /// What follows a first byte; the table of RFC 3629 section 4.
-    fn behind(first: u8) -> Option<Self> {
+    pub(super) fn behind(first: u8) -> Option<Self> {
         let (left, low, high) = match first {
             0xc2..=0xdf => (1, 0x80, 0xbf),
             0xe0 => (2, 0xa0, 0xbf),
@@ -1076,6 +1123,17 @@ impl Tail {
         };
         Some(Self { left, low, high })
     }
+
+    /// What follows the next byte, of those that are left.
+    pub(super) fn then(self, next: u8) -> Option<Self> {
+        (self.low..=self.high).contains(&next).then(|| Self { left: self.left.saturating_sub(1), ..Self::NONE })
+    }
+}
+
+/// Whether an object that opens here will be watched: the message itself, its body, the body's `_meta`.
+#[inline(always)]
+pub(super) fn becomes_watched(watched: usize, depth: usize, role: Role) -> bool {
+    depth == watched && matches!((watched, role), (0, _) | (1, Role::Body) | (2, Role::Meta))
 }
 
 /// The end of a number that begins here, if it is well-formed and ends within the piece.
@@ -1102,7 +1160,7 @@ fn number_end(piece: &[u8], marks: &mut Marks<'_>, (at, byte): Place) -> Option<
 
 /// Length behind the backslash of an escape that stands for one character and is whole.
 #[inline(always)]
-fn plain_escape(behind: &[u8]) -> Option<usize> {
+pub(super) fn plain_escape(behind: &[u8]) -> Option<usize> {
     let (&kind, digits) = behind.split_first()?;
     if kind != b'u' {
         return text::short_escape(kind).map(|_| 1);
@@ -1113,7 +1171,7 @@ fn plain_escape(behind: &[u8]) -> Option<usize> {
 
 /// The word of a name of fewer than eight bytes, of which `front` begins with the first.
 #[inline(always)]
-const fn short_word(front: u64, length: usize) -> u64 {
+pub(super) const fn short_word(front: u64, length: usize) -> u64 {
     let kept = front & !(u64::MAX << (8 * length));
     kept | (length as u64) << 56
 }

@@ -14,7 +14,9 @@ pub mod id;
 mod lanes;
 mod machine;
 mod marks;
+mod quick;
 pub mod scan;
+mod skim;
 #[cfg(test)]
 mod tests;
 pub mod text;

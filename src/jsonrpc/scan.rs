@@ -6,6 +6,7 @@ use std::ops::Range;
 use super::id::Id;
 use super::lanes::Lanes;
 use super::machine::{Bounds, Counted, Level, Machine, Name, Role, Witness, word};
+use super::quick::{Quick, Sink};
 use super::text;
 use crate::base::limits::{MEMBERS_MAX, MEMBERS_RECORDED_MAX};
 use crate::base::span::Span;
@@ -23,6 +24,7 @@ pub fn read(bytes: &[u8]) -> Result<Envelope, ScanFault> {
 /// Reads message after message with the same tables: no allocation once they have grown.
 #[derive(Debug)]
 pub struct Reader {
+    quick: Quick,
     pub(super) machine: Machine,
     pub(super) envelope: Envelope,
 }
@@ -36,7 +38,7 @@ impl Reader {
     }
 
     pub(super) fn with(lanes: Lanes, seed: u64) -> Self {
-        Self { machine: Machine::new(lanes, seed, REQUEST_BOUNDS), envelope: Envelope::new() }
+        Self { quick: Quick::new(), machine: Machine::new(lanes, seed, REQUEST_BOUNDS), envelope: Envelope::new() }
     }
 
     /// Reads one message: the whole body, nothing before it and nothing but white space behind it.
@@ -45,6 +47,12 @@ impl Reader {
     /// The first fault of grammar or bounds; when there is none, the first fault of the envelope.
     /// [`position`](Self::position) tells where, [`id`](Self::id) whom to answer.
     pub fn read(&mut self, bytes: &[u8]) -> Result<&Envelope, ScanFault> {
+        self.envelope.clear();
+        if self.quick.read(self.machine.lanes(), bytes, &mut self.envelope).is_some() {
+            self.machine.passed(bytes.len());
+            self.envelope.judge(bytes, true)?;
+            return Ok(&self.envelope);
+        }
         self.read_pieces(bytes, std::iter::once(bytes))
     }
 
@@ -503,6 +511,19 @@ impl Witness for Envelope {
         if let Some(member) = self.table(level).last_mut() {
             member.value.end = offset(at);
         }
+    }
+}
+
+impl Sink for Envelope {
+    #[inline(always)]
+    fn begin(&mut self, level: Level, name: &Name<'_>, kind: Kind, at: usize) -> Result<Role, ScanFault> {
+        let member = Member { key: span(name.start, name.end), value: span(at as u64, at as u64), kind };
+        self.push(level, name, member)
+    }
+
+    #[inline(always)]
+    fn end(&mut self, level: Level, at: usize) {
+        Witness::end(self, level, at as u64);
     }
 }
 

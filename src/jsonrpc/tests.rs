@@ -31,6 +31,12 @@ fn agrees_in_pieces(input: &[u8]) {
         (fed.and_then(|()| scan.finish()), scan.id().map(<[u8]>::to_vec), scan.id_place(), scan.position())
     };
     let (whole, answer) = (told(&mut reader, &[input]), scanned(&[input]));
+    // The quick way, which takes whole messages only.
+    let quick = reader.read(input).map(|envelope| format!("{envelope:?}"));
+    assert_eq!((quick, reader.id(), reader.position()), whole);
+    let mut scan = AnswerScan::new(7);
+    let quick = scan.read(input);
+    assert_eq!((quick, scan.id().map(<[u8]>::to_vec), scan.id_place(), scan.position()), answer);
     if let (Ok(_), Ok(answer)) = (&whole.0, &answer.0) {
         let envelope = read(input).unwrap();
         assert_eq!(answer.shape, envelope.shape);

@@ -4,6 +4,7 @@
 use proptest::prelude::*;
 
 use super::lanes::{BLOCKS, Bits, Lanes};
+use super::skim::{Skim, Skimmed};
 use super::tests::{call, json, nearly_json};
 use super::*;
 
@@ -74,9 +75,15 @@ fn each_pair_of_bytes_is_judged_as_the_library_does() {
 /// All that either reader tells of a body in these pieces.
 fn told(lanes: Lanes, input: &[u8], pieces: &[&[u8]]) -> impl PartialEq + std::fmt::Debug + use<> {
     let mut reader = scan::Reader::with(lanes, 7);
-    let read = reader.read_pieces(input, pieces.iter().copied()).map(|envelope| format!("{envelope:?}"));
     let mut scan = AnswerScan::with(lanes, 7);
-    let fed = pieces.iter().try_for_each(|piece| scan.feed(piece)).and_then(|()| scan.finish());
+    // What is whole may go the quick way.
+    let (read, fed) = if pieces == [input] {
+        (reader.read(input), scan.read(input))
+    } else {
+        let fed = pieces.iter().try_for_each(|piece| scan.feed(piece)).and_then(|()| scan.finish());
+        (reader.read_pieces(input, pieces.iter().copied()), fed)
+    };
+    let read = read.map(|envelope| format!("{envelope:?}"));
     (read, reader.id(), reader.position(), fed, scan.position())
 }
 
@@ -124,6 +131,98 @@ fn numbers_in_lists_are_judged_as_others_do() {
     assert!(taken > 100, "some of them are numbers");
 }
 
+/// Over `bytes`, behind a bracket, in pieces: how it came out, and where.
+fn skims(lanes: Lanes, bytes: &[u8], length: usize) -> (Skimmed, usize) {
+    let mut skim = Skim::new(2, 0b11);
+    let message = [b"[", bytes].concat();
+    let mut before = 0;
+    for piece in message.chunks(length) {
+        let skimmed = skim.run(lanes, piece, 0);
+        if skimmed != Skimmed::More {
+            return (skimmed, before);
+        }
+        before += piece.len();
+    }
+    (Skimmed::More, before)
+}
+
+fn skims_agree(bytes: &[u8]) {
+    let alone = skims(Lanes::portable(), bytes, usize::MAX);
+    assert_eq!(skims(Lanes::detect(), bytes, usize::MAX), alone, "{}", bytes.escape_ascii());
+    for length in [1, 7, 63, 64, 65, 100] {
+        let pieces = skims(Lanes::portable(), bytes, length);
+        assert_eq!(skims(Lanes::detect(), bytes, length), pieces, "{length}: {}", bytes.escape_ascii());
+        let place = |(skimmed, before)| match skimmed {
+            Skimmed::End(at) => (None, Some(before + at)),
+            Skimmed::Fault(fault, at) => (Some(fault), Some(before + at)),
+            Skimmed::More => (None, None),
+        };
+        assert_eq!(place(pieces), place(alone), "{length}: {}", bytes.escape_ascii());
+    }
+}
+
+/// [E13] Every byte at every place of two blocks, within a string and outside of it, behind a backslash and not.
+#[test]
+fn each_byte_is_skimmed_alike_wherever_it_stands() {
+    for byte in 0..=255_u8 {
+        for at in 0..130 {
+            for (quote, fill) in [("", " "), ("\"", "x")] {
+                let fill = fill.repeat(130);
+                let (before, behind) = fill.split_at(at);
+                for escape in ["", "\\", "\\\\"] {
+                    let mut text = format!("{quote}{before}{escape}").into_bytes();
+                    text.push(byte);
+                    text.extend_from_slice(behind.as_bytes());
+                    text.extend_from_slice(format!("{quote}],[\"").as_bytes());
+                    let want = skims(Lanes::portable(), &text, usize::MAX);
+                    assert_eq!(skims(Lanes::detect(), &text, usize::MAX), want, "{}", text.escape_ascii());
+                }
+            }
+        }
+    }
+}
+
+/// [E13] What is skimmed is well-formed as far as was promised, and no further.
+#[test]
+fn a_skim_sees_to_this() {
+    let check = |inside: &str, want: Result<(), ScanFault>| {
+        let message = format!(r#"{{"jsonrpc":"2.0","id":1,"result":{{"content":{inside}}}}}"#).into_bytes();
+        for padding in [0, 50, 70, 600] {
+            let message = [&message[..], &b" ".repeat(padding)].concat();
+            for lanes in [Lanes::portable(), Lanes::detect()] {
+                let mut scan = AnswerScan::with(lanes, 0);
+                assert_eq!(scan.skim(&message).map(drop), want, "{inside}");
+            }
+        }
+    };
+    for sound in ["[]", "{}", "[[{}]]", r#"["]\"}",{"a":"\\"}]"#, r#"[{"a":[1,-2.5e3,true,false,null]}]"#, "[\"é€𝄞\"]"]
+    {
+        check(sound, Ok(()));
+    }
+    // For its reader to find out.
+    for odd in ["[,]", "[1 2]", "{1}", r#"[{"a":1,"a":2}]"#, r#"["\x\ud800"]"#, "[tru]", "[--1]"] {
+        check(odd, Ok(()));
+    }
+    for (wrong, fault) in [
+        ("[}", ScanFault::Syntax),
+        ("[{]}", ScanFault::Syntax),
+        ("[']']", ScanFault::Syntax),
+        ("[/*]*/]", ScanFault::Syntax),
+        ("[#]", ScanFault::Syntax),
+        ("[\\\"]", ScanFault::Syntax),
+        ("[NaN]", ScanFault::Syntax),
+        ("[é]", ScanFault::Syntax),
+        ("[\"a\nb\"]", ScanFault::ControlCharacter),
+        ("[\"a\\\nb\"]", ScanFault::ControlCharacter),
+        ("[\"]", ScanFault::Incomplete),
+        ("[[]", ScanFault::Syntax),
+    ] {
+        check(wrong, Err(fault));
+    }
+    check(&format!("{}{}", "[".repeat(62), "]".repeat(62)), Ok(()));
+    check(&format!("{}{}", "[".repeat(63), "]".repeat(63)), Err(ScanFault::TooDeep));
+}
+
 /// A text of JSON whose strings are long: runs of plain and wide characters around the length of blocks and windows.
 fn long_text() -> impl Strategy<Value = String> {
     let run = prop_oneof![
@@ -161,6 +260,17 @@ proptest! {
     fn twins_say_the_same(arguments in nearly_json(), length in 1..200_usize) {
         twins_agree(&call(&arguments), length);
         twins_agree(&arguments, length);
+    }
+
+    /// [E13] Sound, broken, whole or cut: a skim is the same both ways.
+    #[test]
+    fn skims_say_the_same(arguments in nearly_json(), text in long_text(), place in any::<prop::sample::Index>(), byte in any::<u8>()) {
+        skims_agree(&[&arguments[..], b"]"].concat());
+        let mut text = text.into_bytes();
+        skims_agree(&[&text[..], b"] "].concat());
+        let at = place.index(text.len());
+        text[at] = byte;
+        skims_agree(&[&text[..], b"],"].concat());
     }
 
     /// [E1] Strings that cross blocks and windows are judged as serde_json does, with one byte exchanged too.

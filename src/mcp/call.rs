@@ -234,7 +234,9 @@ pub enum Param {
 /// body equal, version supported, other headers equal, method known, parameters well-formed. A batch never gets here, only its
 /// messages do: the scanner refuses arrays.
 pub fn read(given: &Given<'_>, body: &[u8], envelope: &Envelope) -> Result<Call, CallFault> {
-    let message = Message { given, body, envelope, at: Places::find(body, envelope) };
+    let mut at = Places::default();
+    at.find(body, envelope);
+    let message = Message { given, body, envelope, at: &at };
     match message.spoken()? {
         Spoken::Modern => message.read_modern(),
         Spoken::Legacy(revision) => message.read_legacy(revision),
@@ -259,6 +261,12 @@ impl Text {
             Some(text) => text,
             None => std::str::from_utf8(self.span.of(body)).expect("the scanner passed UTF-8 only"),
         }
+    }
+
+    /// Its bytes, which are UTF-8.
+    #[must_use]
+    pub fn bytes<'a>(&'a self, body: &'a [u8]) -> &'a [u8] {
+        self.unescaped.as_deref().map_or_else(|| self.span.of(body), str::as_bytes)
     }
 
     /// The text at `span`, between the quotes.
@@ -313,7 +321,7 @@ struct Message<'a> {
     given: &'a Given<'a>,
     body: &'a [u8],
     envelope: &'a Envelope,
-    at: Places,
+    at: &'a Places,
 }
 
 /// The members that this room goes by.
@@ -342,47 +350,59 @@ struct Places {
 
 impl Places {
     /// All of them in one pass. A result or error has none: what a client puts there is for a server.
-    fn find(body: &[u8], envelope: &Envelope) -> Self {
-        let mut at = Self::default();
+    fn find(&mut self, body: &[u8], envelope: &Envelope) {
         if !matches!(envelope.shape, Shape::Request | Shape::Notification) {
-            return at;
+            return;
         }
         // The scanner refuses every escape in these names but `\/`, and a slash is in none of the first kind.
         for member in envelope.body_members() {
             let place = match member.key.of(body) {
-                b"_meta" => &mut at.meta,
-                b"name" => &mut at.name,
-                b"uri" => &mut at.uri,
-                b"arguments" => &mut at.arguments,
-                b"ref" => &mut at.reference,
-                b"notifications" => &mut at.notifications,
-                b"protocolVersion" => &mut at.protocol_version,
-                b"taskId" => &mut at.task_id,
-                b"inputResponses" => &mut at.returned.responses,
-                b"requestState" => &mut at.returned.state,
+                b"_meta" => &mut self.meta,
+                b"name" => &mut self.name,
+                b"uri" => &mut self.uri,
+                b"arguments" => &mut self.arguments,
+                b"ref" => &mut self.reference,
+                b"notifications" => &mut self.notifications,
+                b"protocolVersion" => &mut self.protocol_version,
+                b"taskId" => &mut self.task_id,
+                b"inputResponses" => &mut self.returned.responses,
+                b"requestState" => &mut self.returned.state,
                 _ => continue,
             };
             *place = Some(*member);
         }
-        let mut scratch = Vec::new();
         for member in envelope.meta_members() {
-            let Ok(key) = text::unescape(member.key.of(body), &mut scratch) else {
-                continue;
-            };
-            let place = match key {
-                PROTOCOL_VERSION => &mut at.said,
-                CLIENT_CAPABILITIES => &mut at.capabilities,
-                TASK => &mut at.task,
-                LOG_LEVEL => &mut at.log_level,
-                "progressToken" => &mut at.progress_token,
-                "traceparent" => &mut at.traceparent,
-                "tracestate" => &mut at.tracestate,
-                "baggage" => &mut at.baggage,
-                _ => continue,
-            };
-            *place = Some(*member);
+            let key = member.key.of(body);
+            if let Some(place) = self.of_meta(key) {
+                *place = Some(*member);
+            } else if text::has_escape(key) {
+                self.find_escaped(key, *member);
+            }
         }
-        at
+    }
+
+    /// The place of a member of `_meta`, by its name without escapes.
+    #[inline]
+    fn of_meta(&mut self, key: &[u8]) -> Option<&mut Option<Member>> {
+        Some(match key {
+            PROTOCOL_VERSION_KEY => &mut self.said,
+            CLIENT_CAPABILITIES_KEY => &mut self.capabilities,
+            TASK_KEY => &mut self.task,
+            LOG_LEVEL_KEY => &mut self.log_level,
+            b"progressToken" => &mut self.progress_token,
+            b"traceparent" => &mut self.traceparent,
+            b"tracestate" => &mut self.tracestate,
+            b"baggage" => &mut self.baggage,
+            _ => return None,
+        })
+    }
+
+    #[cold]
+    fn find_escaped(&mut self, key: &[u8], member: Member) {
+        let mut scratch = Vec::new();
+        if let Some(place) = text::unescape(key, &mut scratch).ok().and_then(|key| self.of_meta(key.as_bytes())) {
+            *place = Some(member);
+        }
     }
 }
 
@@ -412,7 +432,7 @@ impl Message<'_> {
     fn negotiated(&self) -> Result<Revision, CallFault> {
         let asked = self.text(self.at.protocol_version);
         let asked = asked.ok_or(CallFault::ParamsInvalid(Era::Legacy, Param::ProtocolVersion))?;
-        Ok(Revision::negotiate(asked.of(self.body).as_bytes()))
+        Ok(Revision::negotiate(asked.bytes(self.body)))
     }
 
     fn read_modern(&self) -> Result<Call, CallFault> {
@@ -507,7 +527,7 @@ impl Message<'_> {
     fn check_version(&self, request: bool) -> Result<Revision, CallFault> {
         once(Header::Version, self.given.version_count)?;
         let said = self.text(self.at.said);
-        let said = said.as_ref().map(|said| said.of(self.body).as_bytes());
+        let said = said.as_ref().map(|said| said.bytes(self.body));
         let version = match (self.given.version, said) {
             (None, _) if request => return Err(HeaderFault::Missing(Header::Version).into()),
             (Some(header), Some(said)) if header != said => {
@@ -529,7 +549,7 @@ impl Message<'_> {
         };
         let mut scratch = Vec::new();
         let header = decode_value(Header::Name, header, &mut scratch)?;
-        if named.is_some_and(|named| named.of(self.body).as_bytes() == header) {
+        if named.is_some_and(|named| named.bytes(self.body) == header) {
             Ok(())
         } else {
             Err(HeaderFault::Differs(Header::Name).into())
@@ -702,7 +722,9 @@ impl Message<'_> {
     }
 
     fn clean(&self, text: Text) -> Result<Text, CallFault> {
-        if has_controls(text.of(self.body)) { Err(CallFault::NameInvalid) } else { Ok(text) }
+        // Of ASCII nothing has to be decoded.
+        let is_plain = text.bytes(self.body).iter().all(|byte| (0x20..0x7f).contains(byte));
+        if !is_plain && has_controls(text.of(self.body)) { Err(CallFault::NameInvalid) } else { Ok(text) }
     }
 
     fn text(&self, member: Option<Member>) -> Option<Text> {
@@ -770,6 +792,10 @@ const DIGITS: [u8; 256] = {
 pub(crate) const PROTOCOL_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
 /// `_meta` key: what the client can do.
 pub(crate) const CLIENT_CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
+const PROTOCOL_VERSION_KEY: &[u8] = PROTOCOL_VERSION.as_bytes();
+const CLIENT_CAPABILITIES_KEY: &[u8] = CLIENT_CAPABILITIES.as_bytes();
+const LOG_LEVEL_KEY: &[u8] = LOG_LEVEL.as_bytes();
+const TASK_KEY: &[u8] = TASK.as_bytes();
 /// `_meta` key: the least severe log messages that are wanted.
 const LOG_LEVEL: &str = "io.modelcontextprotocol/logLevel";
 /// `_meta` key: the task a call belongs to.

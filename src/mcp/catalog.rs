@@ -161,6 +161,8 @@ struct Owned {
     server: ServerId,
     kind: ListKind,
     name: Box<str>,
+    /// Some definition of it has arguments that go in the head.
+    params: bool,
 }
 
 /// One page of a list, as far as it is usable.
@@ -350,10 +352,16 @@ impl Catalog {
                     number(table, listing, era, &mut |name: &str| {
                         let id = ItemId::from_index(items.len());
                         (items.len() < ITEMS_MAX).then(|| {
-                            items.push(Owned { server: ServerId::from_index(index), kind, name: name.into() });
+                            let server = ServerId::from_index(index);
+                            items.push(Owned { server, kind, name: name.into(), params: false });
                             id
                         })
                     });
+                    for item in listing.items.iter().filter(|item| !item.params.is_empty()) {
+                        if let Some(owned) = items.get_mut(item.id.index()) {
+                            owned.params = true;
+                        }
+                    }
                 }
             }
             names.push(tables);
@@ -404,6 +412,12 @@ impl Catalog {
     pub fn numbered(&self) -> impl Iterator<Item = (ItemId, ServerId, ListKind, &str)> {
         let rows = self.items.iter().enumerate();
         rows.map(|(index, item)| (ItemId::from_index(index), item.server, item.kind, &*item.name))
+    }
+
+    /// Whether some definition of a tool has arguments that go in the head, too; also where the id is not known here.
+    #[must_use]
+    pub fn may_have_params(&self, id: ItemId) -> bool {
+        self.items.get(id.index()).is_none_or(|item| item.params)
     }
 
     /// How many servers there are, known or not.

@@ -34,6 +34,9 @@ impl Declared {
     #[must_use]
     pub fn read(capabilities: &[u8]) -> Self {
         let mut declared = Self::NONE;
+        if capabilities == b"{}" {
+            return declared;
+        }
         let object = |value: crate::base::span::Span| value.of(capabilities).first() == Some(&b'{');
         for (name, value) in walk::members(capabilities, walk::whole(capabilities)).filter(|(_, value)| object(*value))
         {

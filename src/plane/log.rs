@@ -13,7 +13,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::base::limits::{
-    ADMIN_ANSWER_MS_MAX, LOG_FILE_BYTES_MAX, LOG_PAUSE_MS, LOG_PAUSE_MS_MAX, LOG_RETRY_MS, NOTES_MAX,
+    ADMIN_ANSWER_MS_MAX, LOG_FILE_BYTES_MAX, LOG_PAUSE_MS, LOG_PAUSE_MS_MAX, LOG_PIECE_BYTES, LOG_RETRY_MS, NOTES_MAX,
 };
 use crate::record::Reader;
 use crate::record::frame::Frame;
@@ -181,13 +181,13 @@ impl Log {
             if last && (drained == 0 || self.failing) {
                 break;
             }
-            if drained == 0 {
-                // Woken by time, not by the shards: a wake would cost them more than the record itself.
-                std::thread::sleep(Duration::from_millis(if self.failing { LOG_RETRY_MS } else { pause_ms }));
-                pause_ms = (pause_ms * 2).min(LOG_PAUSE_MS_MAX);
-            } else {
-                pause_ms = LOG_PAUSE_MS;
+            if last || (!self.failing && self.is_behind()) {
+                continue;
             }
+            // Woken by time, not by the shards: a wake would cost them more than the record itself. And it sleeps even
+            // when there was something: what comes meanwhile is written at once, not each record by itself.
+            pause_ms = if drained > 0 { LOG_PAUSE_MS } else { (pause_ms * 2).min(LOG_PAUSE_MS_MAX) };
+            std::thread::sleep(Duration::from_millis(if self.failing { LOG_RETRY_MS } else { pause_ms }));
         }
         self.life("stopped", Value::Null);
         self.write()
@@ -208,9 +208,11 @@ impl Log {
             }
             for reader in &mut self.readers {
                 let (lines, pending, watcher) = (&mut self.lines, &mut self.pending, &mut self.watcher);
-                drained += reader.drain(|frame| {
-                    lines.write(pending, &frame);
-                    if let Some(watch) = watcher {
+                drained += reader.drain(LOG_PIECE_BYTES, |written| {
+                    lines.write(pending, written);
+                    if let Some(watch) = watcher
+                        && let Some(frame) = written.frame()
+                    {
                         watch(&frame);
                     }
                 });
@@ -240,6 +242,11 @@ impl Log {
             }
         }
         drained
+    }
+
+    /// Whether another piece waits already.
+    fn is_behind(&self) -> bool {
+        self.readers.iter().any(|reader| reader.backlog() >= LOG_PIECE_BYTES)
     }
 
     /// Says how it stands.

@@ -12,7 +12,7 @@ use smallvec::SmallVec;
 use super::table::{Group, Members, Named, Says, Table, bits_bytes};
 use crate::base::bits::Bits;
 use crate::base::ids::TaskId;
-use crate::base::limits::{CLASSES_BYTES_MAX, CLASSES_MAX};
+use crate::base::limits::{CLASS_PERMITS_KEPT, CLASSES_BYTES_MAX, CLASSES_MAX};
 use crate::identity::active::ActiveTask;
 use crate::identity::caller::{Caller, Heads};
 
@@ -33,6 +33,8 @@ pub(super) struct Class {
     plain: [Bits; 3],
     /// Everything that must be looked at more closely.
     slow: Bits,
+    /// The rules behind permits that were asked for, by the last bits of the number: they are named in each record.
+    permits: Box<[OnceLock<(u32, Named)>]>,
 }
 
 /// Which groups apply.
@@ -153,7 +155,14 @@ impl Key<'_> {
 impl Class {
     fn build(table: &Table, key: Key<'_>, groups: Vec<(u32, Stand)>) -> Self {
         let key = KeptKey::of(key);
-        let mut class = Self { key, groups: Box::default(), plain: Default::default(), slow: table.extra.clone() };
+        let places = table.names.len().min(CLASS_PERMITS_KEPT).next_power_of_two();
+        let mut class = Self {
+            key,
+            groups: Box::default(),
+            plain: Default::default(),
+            slow: table.extra.clone(),
+            permits: (0..places).map(|_| OnceLock::new()).collect(),
+        };
         for (at, stand) in &groups {
             let Group { bundles, index, .. } = &table.groups[*at as usize];
             // What is known and what is not is told apart by looking more closely.
@@ -183,7 +192,8 @@ impl Class {
 
     fn bytes(&self) -> usize {
         let bits = self.plain.iter().map(bits_bytes).sum::<usize>() + bits_bytes(&self.slow);
-        size_of::<Self>() + bits + size_of_val(&*self.groups) + 8 * self.key.heads.0.len()
+        let kept = size_of_val(&*self.groups) + size_of_val(&*self.permits);
+        size_of::<Self>() + bits + kept + 8 * self.key.heads.0.len()
     }
 }
 
@@ -257,6 +267,23 @@ impl View<'_> {
             Self::Kept(class) => class.plain[says.index()].get(number),
             Self::Walked(_) => false,
         }
+    }
+
+    /// The rules that permit the number; as [`Self::names`], which is asked once for most.
+    pub(super) fn permits(&self, table: &Table, number: usize) -> Named {
+        let Self::Kept(class) = self else { return self.names(table, Says::Permit, number) };
+        let place = class.permits.get(number & (class.permits.len() - 1));
+        if let Some((of, named)) = place.and_then(OnceLock::get)
+            && *of as usize == number
+        {
+            return named.clone();
+        }
+        let named = self.names(table, Says::Permit, number);
+        if let (Some(place), Ok(number)) = (place, u32::try_from(number)) {
+            // The first that comes stays: another one costs what all of them would cost without.
+            let _ = place.set((number, named.clone()));
+        }
+        named
     }
 
     /// The rules that do, of groups that apply for sure.

@@ -26,15 +26,13 @@ use crate::mcp::input::Ask;
 /// Only this file can make one, since nobody else can name its fields:
 ///
 /// ```compile_fail,E0451
-/// use portcullis::policy::decide::{Permit, Remarks, Rules};
-/// use portcullis::policy::counter::Taken;
+/// use portcullis::policy::decide::{Permit, Rules};
 /// fn forge(
 ///     owner: portcullis::identity::caller::Owner,
 ///     call: portcullis::mcp::call::Call,
 ///     server: portcullis::base::ids::ServerId,
 /// ) -> Permit {
-///     let (rules, remarks, taken) = (Rules::new(), Remarks::default(), Taken::none());
-///     Permit { owner, call, server, item: None, rules, notes: Vec::new(), remarks, taken, approval: None }
+///     Permit { owner, call: Box::new(call), server, item: None, rules: Rules::new(), more: None }
 /// }
 /// ```
 ///
@@ -47,17 +45,24 @@ use crate::mcp::input::Ask;
 /// ```
 ///
 /// ```compile_fail,E0616
-/// fn empty(permit: portcullis::policy::decide::Permit) -> portcullis::mcp::call::Call {
+/// fn empty(permit: portcullis::policy::decide::Permit) -> Box<portcullis::mcp::call::Call> {
 ///     permit.call
 /// }
 /// ```
 #[derive(Debug)]
 pub struct Permit {
     owner: Owner,
-    call: Call,
+    call: Box<Call>,
     server: ServerId,
     item: Option<ItemId>,
     rules: Rules,
+    /// `None` for most.
+    more: Option<Box<More>>,
+}
+
+/// What comes with some permits.
+#[derive(Debug)]
+struct More {
     notes: Vec<Note>,
     remarks: Remarks,
     taken: Taken,
@@ -96,15 +101,11 @@ pub struct Scene<'a> {
 
 /// What a call that policy lets go still needs.
 #[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "taken apart at once; a box would cost every call with a limit an allocation"
-)]
 pub enum Leave {
     /// Nothing.
     Go(Permit),
     /// Room in counts, or somebody's yes.
-    Held(Held),
+    Held(Box<Held>),
 }
 
 /// A call that may go once all it needs is there.
@@ -172,28 +173,28 @@ impl Held {
     /// What was noticed beside the answer.
     #[must_use]
     pub fn remarks(&self) -> &Remarks {
-        &self.permit.remarks
+        self.permit.remarks()
     }
 
     /// The permit, for what was taken for it.
     ///
     /// # Errors
     /// Itself, when `taken` is for something else than [`Self::needs`], or nobody said yes where somebody must.
-    #[expect(clippy::result_large_err, reason = "as for decide")]
-    pub fn granted(mut self, taken: Taken, approval: Option<Granted>) -> Result<Permit, Self> {
+    pub fn granted(mut self: Box<Self>, taken: Taken, approval: Option<Granted>) -> Result<Permit, Box<Self>> {
         if !taken.covers(&self.needs) || self.asking.is_some() != approval.is_some() {
             return Err(self);
         }
-        self.permit.taken = taken;
-        self.permit.approval = approval;
+        let more = self.permit.more();
+        more.taken = taken;
+        more.approval = approval;
         Ok(self.permit)
     }
 
     /// A refusal after all.
     #[must_use]
     pub fn into_denied(self, why: Why) -> Denied {
-        let Permit { call, item, rules, remarks, .. } = self.permit;
-        Denied { call, item, why, rules, remarks }
+        let Permit { call, item, rules, more, .. } = self.permit;
+        Denied { call, item, why, rules, remarks: more.map(|more| more.remarks).unwrap_or_default() }
     }
 }
 
@@ -204,7 +205,7 @@ pub type Rules = Named;
 #[derive(Debug)]
 pub struct Denied {
     /// The call, for whoever answers it.
-    pub call: Call,
+    pub call: Box<Call>,
     /// The tool or prompt that it is about, where the catalogue has it.
     pub item: Option<ItemId>,
     /// What the caller is told.
@@ -216,8 +217,9 @@ pub struct Denied {
 }
 
 impl Denied {
-    fn hidden(call: Call) -> Self {
-        Self { call, item: None, why: Why::Hidden, rules: Rules::new(), remarks: Remarks::default() }
+    #[cold]
+    fn hidden(call: Box<Call>) -> Box<Self> {
+        Box::new(Self { call, item: None, why: Why::Hidden, rules: Rules::new(), remarks: Remarks::default() })
     }
 }
 
@@ -289,40 +291,51 @@ impl Permit {
         &self.rules
     }
 
-    /// What was reserved for it.
-    #[must_use]
-    pub fn taken(&self) -> &Taken {
-        &self.taken
-    }
-
-    /// Who said yes, where somebody had to.
-    #[must_use]
-    pub fn approval(&self) -> Option<&Granted> {
-        self.approval.as_ref()
-    }
-
     /// What is to be remembered of it when it succeeds.
     #[must_use]
     pub fn notes(&self) -> &[Note] {
-        &self.notes
+        self.more.as_ref().map_or(&[], |more| &more.notes)
     }
 
     /// What was noticed beside the answer.
     #[must_use]
     pub fn remarks(&self) -> &Remarks {
-        &self.remarks
+        self.more.as_ref().map_or(Remarks::NONE, |more| &more.remarks)
+    }
+
+    /// Whether its call has nothing at stake: nothing was reserved for it, nothing is remembered of it, nobody said yes.
+    #[must_use]
+    pub fn has_no_stakes(&self) -> bool {
+        let none = |more: &More| more.notes.is_empty() && more.taken.covers(&[]) && more.approval.is_none();
+        self.more.as_deref().is_none_or(none)
     }
 
     /// What was reserved for it, what is to be remembered of it, and who said yes: for whoever sees its call to the end.
     pub fn take_stakes(&mut self) -> Stakes {
-        let taken = std::mem::replace(&mut self.taken, Taken::none());
-        Stakes { taken, notes: std::mem::take(&mut self.notes), approval: self.approval.take() }
+        let More { taken, notes, approval, .. } = self.more();
+        let taken = std::mem::replace(taken, Taken::none());
+        Stakes { taken, notes: std::mem::take(notes), approval: approval.take() }
+    }
+
+    /// The call again, and no permit any more.
+    #[must_use]
+    pub fn into_call(self) -> Box<Call> {
+        self.call
     }
 
     /// A permit that needs nothing.
-    fn plain(owner: Owner, call: Call, server: ServerId, item: Option<ItemId>, rules: Rules) -> Self {
-        let (taken, approval) = (Taken::none(), None);
-        Self { owner, call, server, item, rules, notes: Vec::new(), remarks: Remarks::default(), taken, approval }
+    fn plain(owner: Owner, call: Box<Call>, server: ServerId, item: Option<ItemId>, rules: Rules) -> Self {
+        Self { owner, call, server, item, rules, more: None }
+    }
+
+    fn more(&mut self) -> &mut More {
+        self.more.get_or_insert_with(|| Box::new(More::new(Vec::new(), Remarks::default())))
+    }
+}
+
+impl More {
+    fn new(notes: Vec<Note>, remarks: Remarks) -> Self {
+        Self { notes, remarks, taken: Taken::none(), approval: None }
     }
 }
 
@@ -332,16 +345,27 @@ impl Permit {
 /// # Errors
 /// [`Denied`], which hands the call back. A listen stream with resources or tasks goes through [`decide_listen`]; here
 /// it is denied. So is a call about an MCP task that nobody has found to be the caller's; one that was needs no rule.
-#[expect(clippy::result_large_err, reason = "a refusal carries its call back; boxing it would allocate per refusal")]
 pub fn decide(
     table: &Table,
     caller: &Caller,
     task: ActiveTask,
     server: ServerId,
-    call: Call,
+    call: impl Into<Box<Call>>,
     name: &str,
     scene: &Scene<'_>,
-) -> Result<Leave, Denied> {
+) -> Result<Leave, Box<Denied>> {
+    decided(table, caller, task, server, call.into(), name, scene)
+}
+
+fn decided(
+    table: &Table,
+    caller: &Caller,
+    task: ActiveTask,
+    server: ServerId,
+    call: Box<Call>,
+    name: &str,
+    scene: &Scene<'_>,
+) -> Result<Leave, Box<Denied>> {
     let question = match &call.subject {
         Object::Tool(_) => Question::CallTool(name),
         Object::Prompt(_) => Question::GetPrompt(name),
@@ -361,6 +385,12 @@ pub fn decide(
     let (item, verdict) = match question {
         Question::CallTool(name) | Question::GetPrompt(name) => {
             let item = table.names.item(server, question.kind(), name);
+            if let Some(number) = item
+                && let Some(rules) = asker.freely(number)
+            {
+                let item = Some(ItemId::from_index(number));
+                return Ok(Leave::Go(Permit::plain(caller.owner, call, server, item, rules)));
+            }
             let arguments = call.arguments.map(|span| span.of(scene.body));
             (item, asker.numbered(item, (question.letter(), name), arguments, Follows::Call(Takes::All)))
         }
@@ -369,13 +399,14 @@ pub fn decide(
     let item = item.map(ItemId::from_index);
     let Verdict { outcome, rules, needs, asking, notes, remarks } = verdict;
     if let Err(why) = outcome {
-        return Err(Denied { call, item, why, rules, remarks });
+        return Err(Box::new(Denied { call, item, why, rules, remarks }));
     }
-    let permit = Permit { notes, remarks, ..Permit::plain(caller.owner, call, server, item, rules) };
+    let more = (!notes.is_empty() || !remarks.is_empty()).then(|| Box::new(More::new(notes, remarks)));
+    let permit = Permit { more, ..Permit::plain(caller.owner, call, server, item, rules) };
     if needs.is_empty() && asking.is_none() {
         return Ok(Leave::Go(permit));
     }
-    Ok(Leave::Held(Held { permit, needs, asking }))
+    Ok(Leave::Held(Box::new(Held { permit, needs, asking })))
 }
 
 /// Decides on a `subscriptions/listen` for `server`: subscribing follows reading. The permit's call keeps the resources
@@ -384,15 +415,15 @@ pub fn decide(
 ///
 /// # Errors
 /// [`Denied`] for any other call: those are for [`decide`].
-#[expect(clippy::result_large_err, reason = "as for decide")]
 pub fn decide_listen(
     table: &Table,
     caller: &Caller,
     task: ActiveTask,
     server: ServerId,
-    mut call: Call,
+    call: impl Into<Box<Call>>,
     scene: &Scene<'_>,
-) -> Result<Permit, Denied> {
+) -> Result<Permit, Box<Denied>> {
+    let mut call = call.into();
     let mut rules = Rules::new();
     let Object::Listen(listen) = &mut call.subject else {
         return Err(Denied::hidden(call));
@@ -418,16 +449,15 @@ pub type Whose = Vec<(ServerId, Box<str>)>;
 ///
 /// # Errors
 /// As [`decide_listen`].
-#[expect(clippy::result_large_err, reason = "as for decide")]
 pub fn decide_listen_at(
     table: &Table,
     caller: &Caller,
     task: ActiveTask,
     server: ServerId,
-    mut call: Call,
+    mut call: Box<Call>,
     scene: &Scene<'_>,
     mut whose: impl FnMut(&str) -> Option<(ServerId, Box<str>)>,
-) -> Result<(Permit, Whose), Denied> {
+) -> Result<(Permit, Whose), Box<Denied>> {
     let (mut rules, mut found) = (Rules::new(), Whose::new());
     let Object::Listen(listen) = &mut call.subject else {
         return Err(Denied::hidden(call));
@@ -610,6 +640,15 @@ impl<'a> Asker<'a> {
         };
         let is_free = verdict.is_free() && verdict.needs.iter().all(came);
         (verdict, is_free)
+    }
+
+    /// The permits of what may be called by its caller whatever it is called with, at any time: as [`Self::numbered`] says
+    /// it of nearly all calls, at less cost. `None` where that has to be looked at.
+    fn freely(&self, number: usize) -> Option<Rules> {
+        let view = self.table.view(self.caller, self.task);
+        let plain = !view.is_slow(number) && !view.says(Says::Silent, number);
+        let free = plain && view.says(Says::Permit, number) && !view.says(Says::Reasoned, number);
+        free.then(|| view.permits(self.table, number))
     }
 
     /// Answers a question about a tool, a prompt, or what a server may ask, by its number; `None` is nothing of that name.

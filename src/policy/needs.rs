@@ -2,7 +2,6 @@
 //! the ledger reserves it, all or none.
 
 use ring::hmac;
-use smallvec::SmallVec;
 
 use super::cond::Number;
 use crate::base::ids::RuleId;
@@ -118,8 +117,8 @@ pub enum NeedOf {
     },
 }
 
-/// Everything that one call needs; at most `limits::NEEDS_MAX`.
-pub type Needs = SmallVec<[Need; 4]>;
+/// Everything that one call needs; at most `limits::NEEDS_MAX`. Most calls need nothing, and carry no room for it.
+pub type Needs = Vec<Need>;
 
 /// What is to be remembered of a call that succeeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

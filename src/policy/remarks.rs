@@ -124,12 +124,15 @@ impl Why {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Remarks {
     /// What could not be told, and of which rule; in the order of the file, at most `limits::RULES_NAMED_MAX`.
-    pub unknown: SmallVec<[(RuleId, UnknownAt); 2]>,
+    pub unknown: Vec<(RuleId, UnknownAt)>,
     /// What rules in shadow would have done; `None` where none is about the call.
     pub shadow: Option<Box<Shadow>>,
 }
 
 impl Remarks {
+    /// Nothing is said.
+    pub(super) const NONE: &'static Self = &Self { unknown: Vec::new(), shadow: None };
+
     /// Whether there is nothing to say.
     #[must_use]
     pub fn is_empty(&self) -> bool {

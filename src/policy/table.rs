@@ -562,6 +562,11 @@ impl Names {
         names
     }
 
+    /// How many tools and prompts there are.
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     /// The number of a tool or prompt.
     pub(super) fn item(&self, server: ServerId, kind: ListKind, name: &str) -> Option<usize> {
         let hash = self.hasher.hash_one((server, kind, name));

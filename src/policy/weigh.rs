@@ -464,7 +464,7 @@ impl super::table::Spots {
     }
 }
 
-type Unknowns = SmallVec<[(RuleId, UnknownAt); 2]>;
+type Unknowns = Vec<(RuleId, UnknownAt)>;
 
 /// The first ones, in order.
 fn remark(unknown: &mut Unknowns, rule: RuleId, at: UnknownAt) {

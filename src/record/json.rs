@@ -3,6 +3,8 @@
 
 use serde_json::Value;
 
+use super::put::hex_of;
+
 /// A comma, a name, and the colon behind it. The name is one of ours: nothing in it needs an escape.
 pub fn name(out: &mut Vec<u8>, name: &str) {
     out.extend_from_slice(b",\"");
@@ -58,8 +60,7 @@ pub fn hex(out: &mut Vec<u8>, key: &str, bytes: &[u8]) {
 
 /// Two hexadecimal digits for each byte.
 pub fn digits(out: &mut Vec<u8>, bytes: &[u8]) {
-    let digit = |nibble: u8| b"0123456789abcdef"[usize::from(nibble)];
-    out.extend(bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]));
+    out.extend(bytes.iter().flat_map(|byte| hex_of(*byte)));
 }
 
 /// A text, with its quotes.

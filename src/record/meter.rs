@@ -340,6 +340,16 @@ impl Meters {
         }
     }
 
+    /// What a shard sent to a server has been answered, or not, and with it the operation, if it was not counted before.
+    pub fn ended(&self, shard: ShardId, about: &About, attempt: Option<&Came>, operation: Option<&Came>) {
+        let Some(row) = self.rows(about).of(shard, self.shards) else { return };
+        for (operations, came) in [(&row.attempts, attempt), (&row.operations, operation)] {
+            if let Some(came) = came {
+                observe(operations, about.revision, came);
+            }
+        }
+    }
+
     /// One decision of a shard, for a reason of [`REASONS`].
     pub fn decided(&self, shard: ShardId, about: &About, reason: usize) {
         if let Some(row) = self.rows(about).of(shard, self.shards)
@@ -461,7 +471,9 @@ impl Rows {
 
 impl<const N: usize> Histogram<N> {
     fn observe(&self, bounds: &[u64], ns: u64) {
-        let place = bounds.partition_point(|bound| *bound < ns);
+        // Most are short: they are not looked for.
+        let is_first = bounds.first().is_none_or(|bound| ns <= *bound);
+        let place = if is_first { 0 } else { bounds.partition_point(|bound| *bound < ns) };
         if let Some(bucket) = self.buckets.get(place) {
             raise(bucket, 1);
             raise(&self.sum_ns, ns);

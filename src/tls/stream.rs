@@ -17,8 +17,8 @@ use rustls::server::{ClientHello, ResolvesServerCert, ServerConfig, UnbufferedSe
 use rustls::sign::CertifiedKey;
 
 use crate::base::limits::{
-    TLS_HANDSHAKE_BYTES_MAX, TLS_INCOMING_BYTES_MAX, TLS_LOOKS_MAX, TLS_PIECE_BYTES, TLS_REFUSED_DRAIN_BYTES_MAX,
-    WAITING_BYTES,
+    BUFFER_BYTES, TLS_HANDSHAKE_BYTES_MAX, TLS_INCOMING_BYTES_MAX, TLS_LOOKS_MAX, TLS_PIECE_BYTES,
+    TLS_REFUSED_DRAIN_BYTES_MAX, WAITING_BYTES,
 };
 use crate::base::time::Moment;
 use crate::tls::config::ClientSide;
@@ -175,6 +175,16 @@ impl Stream {
         }
     }
 
+    /// Begins the next receive now, so that [`Stream::peek_state`] costs no system call until then: for a connection that
+    /// is kept for later. Does nothing where the connection is encrypted, or `buffers` are short.
+    pub fn recv_ahead(&self, buffers: &Pool) {
+        let Kind::Plain(socket) = &self.kind else { return };
+        let room = socket.spare_buffer().filter(|_| buffers.is_roomy());
+        if let Some(room) = room.or_else(|| buffers.is_roomy().then(|| buffers.get(BUFFER_BYTES)).flatten()) {
+            socket.recv_ahead(room);
+        }
+    }
+
     /// Sends everything that `buffer` holds. One send at a time; a receive may be in flight beside it. The buffer
     /// comes back as it was.
     ///
@@ -182,7 +192,10 @@ impl Stream {
     /// in. Never raises SIGPIPE.
     pub async fn send(&self, buffer: Buffer) -> (io::Result<()>, Buffer) {
         let len = buffer.len();
-        self.send_slice(buffer, 0, len).await
+        match &self.kind {
+            Kind::Plain(socket) => socket.send_slice(buffer, 0, len).await,
+            Kind::Tls(tls) => Box::pin(tls.send(buffer, 0, len)).await,
+        }
     }
 
     /// Sends the bytes `from..to` of what `buffer` holds; otherwise as [`Stream::send`].

@@ -30,7 +30,7 @@ use crate::uring::socket::Socket;
 use crate::uring::wait::Timers;
 
 use super::UpstreamFault;
-use super::exchange::{Abort, Answer, Lane, Request, Upstreams};
+use super::exchange::{Abort, Answer, Lane, Request, USER_AGENT, Upstreams};
 use super::inbox::{Inbox, Said};
 use super::lines::{Link, Road};
 use super::pair::{Asked, Pair, fault_of, first_number, status_of, write_event};
@@ -119,8 +119,8 @@ impl Bridge {
     }
 
     /// The head of a message of our own.
-    pub(super) fn fields(&self) -> [(&'static str, &'static [u8]); 2] {
-        [("content-type", b"application/json"), ("user-agent", USER_AGENT)]
+    pub(super) fn fields(&self) -> [(Known, &'static [u8]); 2] {
+        [(Known::ContentType, b"application/json"), (Known::UserAgent, USER_AGENT)]
     }
 
     /// Reads what is left of an answer that says nothing more, so that its connection can be kept.
@@ -145,7 +145,7 @@ impl Bridge {
 }
 
 /// What the server gets of the head.
-fn fields_of(asked: &Asked) -> Vec<(&'static str, &[u8])> {
+fn fields_of(asked: &Asked) -> Vec<(Known, &[u8])> {
     let known = [
         Known::ContentType,
         Known::Accept,
@@ -155,7 +155,7 @@ fn fields_of(asked: &Asked) -> Vec<(&'static str, &[u8])> {
         Known::Traceparent,
         Known::Tracestate,
     ];
-    known.into_iter().filter_map(|known| Some((known.name(), asked.field(known)?))).collect()
+    known.into_iter().filter_map(|known| Some((known, asked.field(known)?))).collect()
 }
 
 /// One request being answered.
@@ -212,9 +212,13 @@ impl Serving {
     async fn connect(&self) -> Result<Rc<Link>, u16> {
         let (bridge, road) = (&self.bridge, &self.road);
         let lane = road.lane(&road.path, road.shown.as_ref());
-        let fields: [(&'static str, &[u8]); 3] =
-            [("accept", b"text/event-stream"), ("accept-encoding", b"identity"), ("user-agent", USER_AGENT)];
-        let request = Request { method: Method::Get, fields: &fields, params: &[], body: None, repeatable: true };
+        let fields: [(Known, &[u8]); 3] = [
+            (Known::Accept, b"text/event-stream"),
+            (Known::AcceptEncoding, b"identity"),
+            (Known::UserAgent, USER_AGENT),
+        ];
+        let request =
+            Request { method: Method::Get, usual: false, fields: &fields, params: &[], body: None, repeatable: true };
         let request = bridge.far.compose_again(&lane, &request).ok_or(status_of(UpstreamFault::NoBuffer))?;
         let until = bridge.timers.now().mono.plus_ms(LINE_OPEN_MS_MAX);
         let abort = Rc::new(Abort::default());
@@ -428,5 +432,3 @@ fn is_events(answer: &Answer) -> bool {
     let essence = field.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
     essence.eq_ignore_ascii_case(b"text/event-stream")
 }
-
-const USER_AGENT: &[u8] = concat!("portcullis/", env!("CARGO_PKG_VERSION")).as_bytes();

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll, Waker};
 
 use crate::base::limits::{BUFFER_BYTES, INTERIM_HEADS_MAX, SENT_AT_ONCE_BYTES, UPSTREAM_HEADS_KEPT};
 use crate::base::time::Moment;
@@ -27,7 +27,7 @@ use crate::uring::socket::Socket;
 use crate::uring::wait::{Deadline, Timers};
 
 use super::UpstreamFault;
-use super::breaker::{Entry, Terms, Verdict};
+use super::breaker::{Entry, Pass, Terms, Verdict};
 use super::bridge::Bridge;
 use super::pair;
 use super::pool::Pool;
@@ -68,6 +68,8 @@ pub struct Lane<'a> {
     pub host: &'a str,
     /// Path and query of its URL.
     pub path: &'a str,
+    /// How the head of a usual message to it begins, by [`opening`]; empty where that was not written beforehand.
+    pub opening: &'a [u8],
     /// A connect may take so long, milliseconds; with TLS, the handshake included.
     pub connect_ms: u64,
     /// How to speak TLS to it; `None` for plain HTTP.
@@ -81,6 +83,8 @@ pub struct Lane<'a> {
     /// Asked when a connection is there, immediately before anything is written: `false` sends nothing. `None` for what
     /// always goes.
     pub may: Option<&'a dyn Fn() -> bool>,
+    /// Whoever waits looks again after some milliseconds, woken or not: then the end of the sending need wake nobody.
+    pub looks_again: bool,
 }
 
 impl Lane<'_> {
@@ -95,8 +99,10 @@ impl Lane<'_> {
 pub struct Request<'a> {
     /// POST, GET or DELETE.
     pub method: Method,
-    /// Fields in the order they are written; values were checked by whoever read them.
-    pub fields: &'a [(&'static str, &'a [u8])],
+    /// Whether it begins with the [`USUAL`] fields.
+    pub usual: bool,
+    /// Fields in the order they are written, behind those; values were checked by whoever read them.
+    pub fields: &'a [(Known, &'a [u8])],
     /// Fields with names of the caller's (`Mcp-Param-…`).
     pub params: &'a [(&'a [u8], &'a [u8])],
     /// The body; `None` for none at all.
@@ -117,22 +123,23 @@ pub struct Composed {
 #[derive(Default)]
 pub struct Abort {
     fired: Cell<bool>,
-    socket: RefCell<Option<Socket>>,
+    socket: Cell<Option<Socket>>,
 }
 
 impl Abort {
     /// Ends it: whatever waits for the server comes back with `Abandoned`.
     pub fn fire(&self) {
         self.fired.set(true);
-        if let Some(socket) = self.socket.borrow().as_ref() {
+        if let Some(socket) = self.socket.take() {
             socket.shutdown();
+            self.socket.set(Some(socket));
         }
     }
 
     /// For the next exchange.
     pub fn reset(&self) {
         self.fired.set(false);
-        self.socket.borrow_mut().take();
+        drop(self.socket.take());
     }
 
     /// Whether it was ended.
@@ -142,19 +149,42 @@ impl Abort {
     }
 
     fn watch(&self, socket: &Socket) {
-        *self.socket.borrow_mut() = Some(socket.clone());
+        self.socket.set(Some(socket.clone()));
         if self.fired.get() {
             socket.shutdown();
         }
     }
 }
 
-/// An answer's head, and the bytes that its spans point into. Passed on and kept boxed: it is the largest thing that
-/// waits with a call.
-#[derive(Default)]
-struct Head {
-    parsed: ResponseHead,
+/// Everything that there is of an answer. Passed on and kept boxed: it is the largest thing that waits with a call.
+struct Arrived {
+    head: ResponseHead,
+    /// What the spans of the head point into.
     bytes: Vec<u8>,
+    /// The instance that it is of.
+    key: u64,
+    /// What its connection is kept by.
+    pool_key: u64,
+    /// Its connection; `None` only while nothing uses the box.
+    stream: Option<Stream>,
+    /// Bytes received and not decoded yet.
+    input: Option<Buffer>,
+    decoder: BodyDecoder,
+    done: bool,
+    deadline: Option<Deadline>,
+    /// The request was one that its server may not have read yet.
+    large: bool,
+    /// When its connection was taken, as the pool counts.
+    epoch: u64,
+}
+
+impl Default for Arrived {
+    fn default() -> Self {
+        let decoder = BodyDecoder::new(Framing::None);
+        let (head, bytes, done, large) = (ResponseHead::default(), Vec::new(), false, false);
+        let (stream, input, deadline) = (None, None, None);
+        Self { head, bytes, key: 0, pool_key: 0, stream, input, decoder, done, deadline, large, epoch: 0 }
+    }
 }
 
 /// All that this shard has towards servers.
@@ -163,31 +193,15 @@ pub struct Upstreams {
     pub pool: Pool,
     timers: Timers,
     buffers: buffer::Pool,
-    /// Heads to parse into again.
+    /// Boxes to be used again.
     #[expect(clippy::vec_box, reason = "the box is what a call carries; taken apart it would have to be made anew")]
-    heads: RefCell<Vec<Box<Head>>>,
+    boxes: RefCell<Vec<Box<Arrived>>>,
     /// To servers that speak HTTP+SSE; `None` on its own far side.
     bridge: Option<Rc<Bridge>>,
 }
 
-/// An answer whose head has arrived. Its body is read with `next_piece`, or `fill` and `decode`.
-pub struct Answer {
-    head: Box<Head>,
-    /// The instance that it is of.
-    key: u64,
-    /// What its connection is kept by.
-    pool_key: u64,
-    stream: Stream,
-    /// Bytes received and not decoded yet.
-    input: Option<Buffer>,
-    decoder: BodyDecoder,
-    done: bool,
-    deadline: Deadline,
-    /// The request was one that its server may not have read yet.
-    large: bool,
-    /// When its connection was taken, as the pool counts.
-    epoch: u64,
-}
+/// An answer whose head has arrived. Its body is read with `take_whole`, or with `fill` and `decode`.
+pub struct Answer(Box<Arrived>);
 
 impl Upstreams {
     /// Nothing connected yet.
@@ -199,7 +213,7 @@ impl Upstreams {
     }
 
     fn direct(timers: Timers, buffers: buffer::Pool) -> Self {
-        Self { pool: Pool::default(), timers, buffers, heads: RefCell::new(Vec::new()), bridge: None }
+        Self { pool: Pool::new(buffers.clone()), timers, buffers, boxes: RefCell::new(Vec::new()), bridge: None }
     }
 
     fn pools(&self) -> impl Iterator<Item = &Pool> {
@@ -248,24 +262,71 @@ impl Upstreams {
         deadline: Moment,
         abort: &Abort,
     ) -> Result<Answer, UpstreamFault> {
-        let Some(terms) = lane.health else { return self.attempt(lane, request, deadline, abort).await };
-        let breaker = &lane.instance.breaker;
-        let pass = match breaker.enter(terms, self.timers.last().mono) {
-            Entry::Go(pass) => pass,
-            Entry::Wait(retry_ms) => return Err(UpstreamFault::Unhealthy { retry_ms }),
+        let pass = self.enter(lane)?;
+        let kept = match lane.transport {
+            Transport::Http => self.pool.take(lane.pool_key(), self.timers.last().mono),
+            Transport::Sse | Transport::Stdio => None,
         };
-        let result = self.attempt(lane, request, deadline, abort).await;
-        let verdict = match &result {
-            Err(UpstreamFault::Timeout) if !terms.counts_timeouts => Verdict::Nothing,
-            result => Verdict::of(result.as_ref().map(Answer::status).map_err(|fault| *fault)),
+        // Boxed are the ways that few calls go: each would take its room in every call.
+        let result = match kept {
+            Some(stream) => {
+                let came = pin!(self.converse(lane, request, deadline, abort, stream)).await;
+                match came {
+                    Ok(answer) => Ok(answer),
+                    Err(failed) => Box::pin(self.once_more(lane, *failed, deadline, abort)).await,
+                }
+            }
+            None => Box::pin(self.attempt(lane, request, deadline, abort)).await,
         };
-        if breaker.leave(terms, pass, verdict, self.timers.last().mono) {
-            // Its keeper tells people, and looks for another instance to keep up with.
-            lane.state.poke.ring();
-        }
+        self.leave(lane, pass, &result);
         result
     }
 
+    /// Asks the breaker of the instance.
+    fn enter(&self, lane: &Lane<'_>) -> Result<Pass, UpstreamFault> {
+        let Some(terms) = lane.health else { return Ok(Pass::default()) };
+        match lane.instance.breaker.enter(terms, self.timers.last().mono) {
+            Entry::Go(pass) => Ok(pass),
+            Entry::Wait(retry_ms) => Err(UpstreamFault::Unhealthy { retry_ms }),
+        }
+    }
+
+    /// Tells it what came of that.
+    fn leave(&self, lane: &Lane<'_>, pass: Pass, result: &Result<Answer, UpstreamFault>) {
+        let Some(terms) = lane.health else { return };
+        let verdict = match result {
+            Err(UpstreamFault::Timeout) if !terms.counts_timeouts => Verdict::Nothing,
+            result => Verdict::of(result.as_ref().map(Answer::status).map_err(|fault| *fault)),
+        };
+        if lane.instance.breaker.leave(terms, pass, verdict, self.timers.last().mono) {
+            // Its keeper tells people, and looks for another instance to keep up with.
+            lane.state.poke.ring();
+        }
+    }
+
+    /// After a kept connection has failed: where it had been closed while it was idle, once more on a new one.
+    async fn once_more(
+        &self,
+        lane: &Lane<'_>,
+        failed: Failed,
+        deadline: Moment,
+        abort: &Abort,
+    ) -> Result<Answer, UpstreamFault> {
+        match failed {
+            // It has ended without one byte of an answer.
+            Failed { fault: UpstreamFault::Cut, unanswered: Some(whole) } if whole.repeatable => {
+                let result = self.anew(lane, whole, deadline, abort).await;
+                // What went out once is not unsent.
+                result.map_err(|fault| match fault {
+                    UpstreamFault::Withdrawn => UpstreamFault::Abandoned,
+                    fault => fault,
+                })
+            }
+            Failed { fault, .. } => Err(fault),
+        }
+    }
+
+    /// Where there is no kept connection.
     async fn attempt(
         &self,
         lane: &Lane<'_>,
@@ -274,27 +335,22 @@ impl Upstreams {
         abort: &Abort,
     ) -> Result<Answer, UpstreamFault> {
         match lane.transport {
-            Transport::Http => {}
-            Transport::Sse => return Box::pin(self.bridged(lane, request, deadline, abort)).await,
-            Transport::Stdio => return Box::pin(self.to_program(lane, request, deadline, abort)).await,
+            Transport::Http => self.anew(lane, request, deadline, abort).await,
+            Transport::Sse => self.bridged(lane, request, deadline, abort).await,
+            Transport::Stdio => self.to_program(lane, request, deadline, abort).await,
         }
-        let (mut request, mut again) = (request, false);
-        if let Some(stream) = self.pool.take(lane.pool_key(), self.timers.last().mono) {
-            match self.converse(lane, request, deadline, abort, stream).await {
-                // A kept connection that ends without one byte of an answer was closed while it was idle.
-                Err(Failed { fault: UpstreamFault::Cut, unanswered: Some(whole) }) if whole.repeatable => {
-                    (request, again) = (whole, true);
-                }
-                other => return other.map_err(|failed| failed.fault),
-            }
-        }
-        let result = match Box::pin(self.connect(lane, deadline, abort)).await {
-            Ok(stream) => self.converse(lane, request, deadline, abort, stream).await.map_err(|failed| failed.fault),
-            Err(fault) => Err(fault),
-        };
-        // What went out once is not unsent.
-        result
-            .map_err(|fault| if again && fault == UpstreamFault::Withdrawn { UpstreamFault::Abandoned } else { fault })
+    }
+
+    /// On a new connection.
+    async fn anew(
+        &self,
+        lane: &Lane<'_>,
+        request: Composed,
+        deadline: Moment,
+        abort: &Abort,
+    ) -> Result<Answer, UpstreamFault> {
+        let stream = self.connect(lane, deadline, abort).await?;
+        self.converse(lane, request, deadline, abort, stream).await.map_err(|failed| failed.fault)
     }
 
     /// As [`Upstreams::exchange`], with a server that speaks HTTP+SSE: with the bridge in front of it.
@@ -335,23 +391,30 @@ impl Upstreams {
 
     /// Keeps the answer's connection if it can carry another request. The body must have been read to its end.
     pub fn finish(&self, answer: Answer) {
-        let Answer { head, pool_key, stream, input, done, deadline, large, epoch, .. } = answer;
-        let _ = deadline.disarm();
+        let mut arrived = answer.0;
+        drop(arrived.deadline.take());
+        let Some(stream) = arrived.stream.take() else { return };
         // Bytes behind a complete answer belong to nobody: never hand them to the next request.
-        let clean = input.is_none_or(|rest| rest.is_empty());
+        let clean = arrived.input.take().is_none_or(|rest| rest.is_empty());
         // After an error a server may not have read all of the request, and close when it notices.
         // And what waits behind bytes that nobody reads would wait for ever.
-        let sent = !large || stream.socket().unacknowledged() == 0;
-        if done && clean && sent && head.parsed.keep_alive && head.parsed.status < 400 {
-            let keep_ms = keep_alive_ms(head.parsed.get(&head.bytes, Known::KeepAlive));
+        let sent = !arrived.large || stream.socket().unacknowledged() == 0;
+        let head = &arrived.head;
+        if arrived.done && clean && sent && head.keep_alive && head.status < 400 {
+            let keep_ms = keep_alive_ms(head.get(&arrived.bytes, Known::KeepAlive));
             stream.release();
-            self.pool.put(pool_key, stream, epoch, self.timers.last().mono, keep_ms);
+            self.pool.put(arrived.pool_key, stream, arrived.epoch, self.timers.last().mono, keep_ms);
         } else {
             stream.shutdown();
         }
-        let mut heads = self.heads.borrow_mut();
-        if heads.len() < UPSTREAM_HEADS_KEPT {
-            heads.push(head);
+        self.put_back(arrived);
+    }
+
+    /// The box of an answer that is over.
+    fn put_back(&self, arrived: Box<Arrived>) {
+        let mut boxes = self.boxes.borrow_mut();
+        if boxes.len() < UPSTREAM_HEADS_KEPT {
+            boxes.push(arrived);
         }
     }
 
@@ -403,128 +466,46 @@ impl Upstreams {
         deadline: Moment,
         abort: &Abort,
         stream: Stream,
-    ) -> Result<Answer, Failed> {
+    ) -> Result<Answer, Box<Failed>> {
         // Before anything is sent: without room for its answer a request stays here, and may go elsewhere.
         let Some(input) = self.buffers.get(BUFFER_BYTES) else {
             stream.shutdown();
-            return Err(Failed { fault: UpstreamFault::NoBuffer, unanswered: None });
+            return Err(Failed::unsent(UpstreamFault::NoBuffer));
         };
         if abort.fired() || lane.may.is_some_and(|may| !may()) {
             stream.shutdown();
-            return Err(Failed { fault: UpstreamFault::Withdrawn, unanswered: None });
+            return Err(Failed::unsent(UpstreamFault::Withdrawn));
         }
         abort.watch(stream.socket());
-        let guard = self.timers.deadline(stream.socket(), deadline);
-        let epoch = self.pool.epoch();
+        let mut arrived = self.boxes.borrow_mut().pop().unwrap_or_default();
+        arrived.deadline = Some(self.timers.deadline(stream.socket(), deadline));
+        (arrived.key, arrived.pool_key) = (lane.instance.digest, lane.pool_key());
+        (arrived.epoch, arrived.large) = (self.pool.epoch(), request.bytes.len() > SENT_AT_ONCE_BYTES);
         let Composed { method, bytes, repeatable } = request;
-        let mut silent = true;
-        let large = bytes.len() > SENT_AT_ONCE_BYTES;
-        let (result, bytes) = if !large {
-            let (sent, bytes) = stream.send(bytes).await;
-            // A server may answer and close before it has read everything: its answer counts, so read on.
-            (self.read_head(method, &stream, input, sent.is_err(), &mut silent).await, bytes)
+        let (came, bytes) = if arrived.large {
+            Box::pin(send_large(&mut arrived, method, &stream, bytes, input)).await
         } else {
-            Box::pin(self.send_and_read(method, &stream, bytes, input, &mut silent)).await
+            let sent = pin!(send_small(&mut arrived, method, &stream, bytes, input, lane.looks_again)).await;
+            sent
         };
-        match result {
-            Ok((head, input)) => {
-                let decoder = BodyDecoder::new(head.parsed.framing);
-                let done = decoder.is_done();
-                let (key, pool_key) = (lane.instance.digest, lane.pool_key());
-                Ok(Answer { head, key, pool_key, stream, input, decoder, done, deadline: guard, large, epoch })
+        match came {
+            Ok(()) => {
+                arrived.stream = Some(stream);
+                Ok(Answer(arrived))
             }
-            Err(fault) => {
+            Err(Lost { fault, silent }) => {
                 stream.shutdown();
-                let fault = if guard.fired() {
+                let timed_out = arrived.deadline.take().is_some_and(|guard| guard.fired());
+                let fault = if timed_out {
                     UpstreamFault::Timeout
                 } else if abort.fired() {
                     UpstreamFault::Abandoned
                 } else {
                     fault
                 };
+                // The box is none to use again: half of a head may be in it.
                 let unanswered = silent.then_some(Composed { method, bytes, repeatable });
-                Err(Failed { fault, unanswered })
-            }
-        }
-    }
-
-    /// A request that the kernel may not take at once: an answer that comes before all of it is sent counts, and ends
-    /// the sending (RFC 9112, 9.3: the connection is used no more then).
-    async fn send_and_read(
-        &self,
-        method: Method,
-        stream: &Stream,
-        bytes: Buffer,
-        input: Buffer,
-        silent: &mut bool,
-    ) -> (Result<(Box<Head>, Option<Buffer>), UpstreamFault>, Buffer) {
-        let mut sending = pin!(stream.send(bytes));
-        let mut reading = pin!(self.read_head(method, stream, input, false, silent));
-        let mut sent = None;
-        let mut result = poll_fn(|cx| {
-            if sent.is_none()
-                && let Poll::Ready(done) = sending.as_mut().poll(cx)
-            {
-                sent = Some(done);
-            }
-            reading.as_mut().poll(cx)
-        })
-        .await;
-        let whole = matches!(sent, Some((Ok(()), _)));
-        if let Ok((head, _)) = &mut result {
-            head.parsed.keep_alive &= whole;
-        }
-        let bytes = match sent {
-            Some((_, bytes)) => bytes,
-            None => {
-                // Nothing in flight is dropped: without a writing side it ends by itself.
-                stream.socket().shutdown_write();
-                sending.await.1
-            }
-        };
-        (result, bytes)
-    }
-
-    async fn read_head(
-        &self,
-        method: Method,
-        stream: &Stream,
-        mut input: Buffer,
-        early: bool,
-        silent: &mut bool,
-    ) -> Result<(Box<Head>, Option<Buffer>), UpstreamFault> {
-        let mut head = self.heads.borrow_mut().pop().unwrap_or_default();
-        let mut interim = 0;
-        loop {
-            let (read, back) = stream.recv(input).await;
-            input = back;
-            match read {
-                Ok(n) if n > 0 => *silent = false,
-                _ => return Err(UpstreamFault::Cut),
-            }
-            while !input.is_empty() {
-                match head.parsed.parse(&input, method) {
-                    Ok(Progress::Partial) => break,
-                    Ok(Progress::Complete) if head.parsed.is_interim() => {
-                        interim += 1;
-                        if interim > INTERIM_HEADS_MAX {
-                            return Err(UpstreamFault::BadAnswer);
-                        }
-                        input.consume(head.parsed.end);
-                    }
-                    Ok(Progress::Complete) => {
-                        head.bytes.clear();
-                        head.bytes.extend_from_slice(&input[..head.parsed.end]);
-                        input.consume(head.parsed.end);
-                        head.parsed.keep_alive &= !early;
-                        let rest = (!input.is_empty()).then_some(input);
-                        return Ok((head, rest));
-                    }
-                    Err(_) => return Err(UpstreamFault::BadAnswer),
-                }
-            }
-            if input.spare() == 0 {
-                return Err(UpstreamFault::BadAnswer);
+                Err(Box::new(Failed { fault, unanswered }))
             }
         }
     }
@@ -554,6 +535,176 @@ impl Upstreams {
     }
 }
 
+/// Why there is no head of an answer, and whether not one byte of it came.
+struct Lost {
+    fault: UpstreamFault,
+    silent: bool,
+}
+
+/// A request that the kernel takes at once, and its answer's head. Both are begun together, so that the one wait is for
+/// the answer: where somebody `looks_again` the end of the sending wakes nobody.
+async fn send_small(
+    arrived: &mut Arrived,
+    method: Method,
+    stream: &Stream,
+    bytes: Buffer,
+    input: Buffer,
+    looks_again: bool,
+) -> (Result<(), Lost>, Buffer) {
+    let mut sending = pin!(stream.send(bytes));
+    let mut sent = if looks_again {
+        match sending.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(sent) => Some(sent),
+            Poll::Pending => None,
+        }
+    } else {
+        Some(sending.as_mut().await)
+    };
+    let (mut input, mut reading) = (Some(input), Reading::new(method));
+    let came = loop {
+        let Some(room) = input.take() else { break Err(reading.lost(UpstreamFault::Cut)) };
+        let mut receiving = pin!(stream.recv(room));
+        let mut begun = false;
+        let (read, back) = poll_fn(|cx| {
+            if let Poll::Ready(done) = receiving.as_mut().poll(cx) {
+                return Poll::Ready(done);
+            }
+            // Woken for something else, and it is not out yet: what is left of it goes on.
+            if std::mem::replace(&mut begun, true)
+                && sent.is_none()
+                && let Poll::Ready(done) = sending.as_mut().poll(cx)
+            {
+                sent = Some(done);
+            }
+            Poll::Pending
+        })
+        .await;
+        match reading.take(arrived, read, back) {
+            Ok(Some(room)) => input = Some(room),
+            Ok(None) => break Ok(()),
+            Err(fault) => break Err(reading.lost(fault)),
+        }
+    };
+    if sent.is_none()
+        && let Poll::Ready(done) = sending.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+    {
+        sent = Some(done);
+    }
+    let whole = sent.is_some();
+    let (sent, bytes) = match sent {
+        Some(done) => done,
+        None => {
+            // Nothing in flight is dropped: without a writing side it ends by itself.
+            stream.socket().shutdown_write();
+            sending.await
+        }
+    };
+    // A server may answer and close before it has read everything: its answer counts, and its connection does not.
+    arrived.head.keep_alive &= whole && sent.is_ok();
+    (came, bytes)
+}
+
+/// A request that the kernel may not take at once: an answer that comes before all of it is sent counts, and ends the
+/// sending (RFC 9112, 9.3: the connection is used no more then).
+async fn send_large(
+    arrived: &mut Arrived,
+    method: Method,
+    stream: &Stream,
+    bytes: Buffer,
+    input: Buffer,
+) -> (Result<(), Lost>, Buffer) {
+    let mut sending = pin!(stream.send(bytes));
+    let mut sent = None;
+    let came = {
+        let mut reading = pin!(read_head(arrived, method, stream, input));
+        poll_fn(|cx| {
+            if sent.is_none()
+                && let Poll::Ready(done) = sending.as_mut().poll(cx)
+            {
+                sent = Some(done);
+            }
+            reading.as_mut().poll(cx)
+        })
+        .await
+    };
+    arrived.head.keep_alive &= matches!(sent, Some((Ok(()), _)));
+    let bytes = match sent {
+        Some((_, bytes)) => bytes,
+        None => {
+            // As above.
+            stream.socket().shutdown_write();
+            sending.await.1
+        }
+    };
+    (came, bytes)
+}
+
+async fn read_head(arrived: &mut Arrived, method: Method, stream: &Stream, mut input: Buffer) -> Result<(), Lost> {
+    let mut reading = Reading::new(method);
+    loop {
+        let (read, back) = stream.recv(input).await;
+        match reading.take(arrived, read, back) {
+            Ok(Some(room)) => input = room,
+            Ok(None) => return Ok(()),
+            Err(fault) => return Err(reading.lost(fault)),
+        }
+    }
+}
+
+/// An answer's head, piece by piece.
+struct Reading {
+    method: Method,
+    silent: bool,
+    interim: usize,
+}
+
+impl Reading {
+    fn new(method: Method) -> Self {
+        Self { method, silent: true, interim: 0 }
+    }
+
+    fn lost(&self, fault: UpstreamFault) -> Lost {
+        Lost { fault, silent: self.silent }
+    }
+
+    /// Takes what was received; gives the buffer back where there has to come more.
+    fn take(
+        &mut self,
+        arrived: &mut Arrived,
+        read: std::io::Result<usize>,
+        mut input: Buffer,
+    ) -> Result<Option<Buffer>, UpstreamFault> {
+        match read {
+            Ok(n) if n > 0 => self.silent = false,
+            _ => return Err(UpstreamFault::Cut),
+        }
+        while !input.is_empty() {
+            match arrived.head.parse(&input, self.method) {
+                Ok(Progress::Partial) => break,
+                Ok(Progress::Complete) if arrived.head.is_interim() => {
+                    self.interim += 1;
+                    if self.interim > INTERIM_HEADS_MAX {
+                        return Err(UpstreamFault::BadAnswer);
+                    }
+                    input.consume(arrived.head.end);
+                }
+                Ok(Progress::Complete) => {
+                    let end = arrived.head.end;
+                    arrived.bytes.clear();
+                    arrived.bytes.extend_from_slice(input.get(..end).unwrap_or_default());
+                    input.consume(end);
+                    arrived.decoder = BodyDecoder::new(arrived.head.framing);
+                    arrived.done = arrived.decoder.is_done();
+                    arrived.input = (!input.is_empty()).then_some(input);
+                    return Ok(None);
+                }
+                Err(_) => return Err(UpstreamFault::BadAnswer),
+            }
+        }
+        if input.spare() == 0 { Err(UpstreamFault::BadAnswer) } else { Ok(Some(input)) }
+    }
+}
+
 /// An answer that comes from a server, and not from who stands in front of it.
 fn faultless(answer: Answer) -> Result<Answer, UpstreamFault> {
     match pair::fault_of(answer.status()) {
@@ -565,16 +716,35 @@ fn faultless(answer: Answer) -> Result<Answer, UpstreamFault> {
     }
 }
 
+/// How the head of a usual message begins, one of a client's to a server at `host` and `path`: all of it that is the same
+/// in each. Empty where those can stand in no head.
+#[must_use]
+pub fn opening(host: &str, path: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    let written = write_opening(&mut out, (Method::Post, true), host, path);
+    if written.is_ok() { out } else { Vec::new() }
+}
+
+fn write_opening(out: &mut Vec<u8>, (method, usual): (Method, bool), host: &str, path: &str) -> Result<(), WriteFault> {
+    reply::write_request_line(out, method, path.as_bytes())?;
+    reply::write_known(out, Known::Host, host.as_bytes())?;
+    let usual = USUAL.iter().filter(|_| usual);
+    usual.into_iter().try_for_each(|(known, value)| reply::write_known(out, *known, value))
+}
+
 fn write_head(
     out: &mut Vec<u8>,
     lane: &Lane<'_>,
     request: &Request<'_>,
     owner: Option<Owner>,
 ) -> Result<(), WriteFault> {
-    reply::write_request_line(out, request.method, lane.path.as_bytes())?;
-    reply::write_field(out, "host", lane.host.as_bytes())?;
-    for (name, value) in request.fields {
-        reply::write_field(out, name, value)?;
+    if request.usual && request.method == Method::Post && !lane.opening.is_empty() {
+        out.extend_from_slice(lane.opening);
+    } else {
+        write_opening(out, (request.method, request.usual), lane.host, lane.path)?;
+    }
+    for (known, value) in request.fields {
+        reply::write_known(out, *known, value)?;
     }
     if let Some(owner) = owner {
         reply::write_field(
@@ -599,10 +769,11 @@ fn write_head(
 impl Request<'_> {
     /// What the head takes at most, bytes.
     fn head_bytes_max(&self, lane: &Lane<'_>) -> usize {
-        let fields: usize = self.fields.iter().map(|(name, value)| name.len() + value.len() + 4).sum();
+        let fields: usize = self.fields.iter().map(|(_, value)| value.len() + FIELD_NAME_BYTES).sum();
         let params: usize = self.params.iter().map(|(name, value)| name.len() + value.len() + 14).sum();
         let shown = lane.shown.map_or(0, |shown| shown.lines().len());
-        lane.path.len() + lane.host.len() + shown + fields + params + OWNER_FIELD_BYTES + 96
+        let opening = lane.opening.len().max(lane.path.len() + lane.host.len() + USUAL_BYTES);
+        opening + shown + fields + params + OWNER_FIELD_BYTES + 96
     }
 }
 
@@ -610,36 +781,38 @@ impl Answer {
     /// The instance that it is of, by its digest.
     #[must_use]
     pub fn instance(&self) -> u64 {
-        self.key
+        self.0.key
     }
 
     /// The value of a head field.
     #[must_use]
     pub fn field(&self, known: Known) -> Option<&[u8]> {
-        self.head.parsed.get(&self.head.bytes, known)
+        self.0.head.get(&self.0.bytes, known)
     }
 
     /// Its HTTP status.
     #[must_use]
     pub fn status(&self) -> u16 {
-        self.head.parsed.status
+        self.0.head.status
     }
 
     /// How its body is announced.
     #[must_use]
     pub fn framing(&self) -> Framing {
-        self.head.parsed.framing
+        self.0.head.framing
     }
 
     /// Whether the body was decoded to its end.
     #[must_use]
     pub fn done(&self) -> bool {
-        self.done
+        self.0.done
     }
 
     /// Moves the deadline: for streams, whose silence is no fault.
     pub fn allow_until(&self, deadline: Moment) {
-        let _ = self.deadline.reset(deadline);
+        if let Some(guard) = &self.0.deadline {
+            let _ = guard.reset(deadline);
+        }
     }
 
     /// Body bytes decoded from what has arrived, handed to `each`; says whether the body is complete. Never waits.
@@ -647,35 +820,46 @@ impl Answer {
     /// # Errors
     /// `BadAnswer` when the framing is broken.
     pub fn decode(&mut self, mut each: impl FnMut(&[u8])) -> Result<bool, UpstreamFault> {
-        while !self.done {
-            let Some(input) = self.input.as_mut() else { return Ok(false) };
-            let Piece { consumed, data, done } = self.decoder.step(input).map_err(|_| UpstreamFault::BadAnswer)?;
+        let arrived = &mut *self.0;
+        while !arrived.done {
+            let Some(input) = arrived.input.as_mut() else { return Ok(false) };
+            let Piece { consumed, data, done } = arrived.decoder.step(input).map_err(|_| UpstreamFault::BadAnswer)?;
             if !data.is_empty() {
                 each(data.of(input));
             }
             input.consume(consumed);
-            self.done = done;
+            arrived.done = done;
             if consumed == 0 && !done {
                 break;
             }
         }
-        if self.input.as_ref().is_some_and(|input| input.is_empty()) {
-            self.input = None;
+        if arrived.input.as_ref().is_some_and(|input| input.is_empty()) {
+            arrived.input = None;
         }
-        Ok(self.done)
+        Ok(arrived.done)
     }
 
-    /// Where a body of announced length is received to: its bytes stand in one piece, so that it can be taken as it is.
-    /// `None` until all of it has arrived, or when it has another framing.
+    /// How long its body is, where that is announced.
     #[must_use]
-    pub fn take_whole(&mut self) -> Option<Buffer> {
-        let Framing::Length(length) = self.head.parsed.framing else { return None };
-        let length = usize::try_from(length).ok()?;
-        let mut body = self.input.take_if(|input| input.len() >= length && !self.done)?;
+    pub fn length(&self) -> Option<usize> {
+        match self.0.head.framing {
+            Framing::Length(length) => usize::try_from(length).ok(),
+            _ => None,
+        }
+    }
+
+    /// A body of announced length, of 1 to `max` bytes, as it was received: all of it in one piece. `None` until it is
+    /// there, or when it has another framing.
+    #[must_use]
+    pub fn take_whole(&mut self, max: usize) -> Option<Buffer> {
+        let length = self.length().filter(|length| (1..=max).contains(length))?;
+        let arrived = &mut *self.0;
+        let done = arrived.done;
+        let mut body = arrived.input.take_if(|input| input.len() >= length && !done)?;
         // What is behind the body belongs to nobody, and keeps the connection from being used again.
-        self.head.parsed.keep_alive &= body.len() == length;
+        arrived.head.keep_alive &= body.len() == length;
         body.truncate(length);
-        self.done = true;
+        arrived.done = true;
         Some(body)
     }
 
@@ -684,14 +868,20 @@ impl Answer {
     /// # Errors
     /// `NoBuffer`.
     pub fn make_room(&mut self, length: usize, buffers: &buffer::Pool) -> Result<(), UpstreamFault> {
-        let mut input = match self.input.take() {
-            Some(input) => input,
-            None => buffers.get(length).ok_or(UpstreamFault::NoBuffer)?,
-        };
-        let missing = length.saturating_sub(input.len());
-        let fits = input.reserve(missing);
-        self.input = Some(input);
-        if fits { Ok(()) } else { Err(UpstreamFault::NoBuffer) }
+        let arrived = &mut *self.0;
+        let fits = |input: &Buffer| input.room_behind() >= length.saturating_sub(input.len());
+        if arrived.input.as_ref().is_some_and(fits) {
+            return Ok(());
+        }
+        let mut whole = buffers.get(length + FRONT_BYTES).ok_or(UpstreamFault::NoBuffer)?;
+        whole.leave_front(FRONT_BYTES);
+        if let Some(input) = arrived.input.take()
+            && !whole.extend_from_slice(&input)
+        {
+            return Err(UpstreamFault::NoBuffer);
+        }
+        arrived.input = Some(whole);
+        Ok(())
     }
 
     /// Waits for more bytes.
@@ -699,21 +889,23 @@ impl Answer {
     /// # Errors
     /// `Timeout` at the deadline, `Cut` when the connection ended before the body did, `NoBuffer`.
     pub async fn fill(&mut self, buffers: &buffer::Pool) -> Result<(), UpstreamFault> {
-        let input = match self.input.take() {
+        let arrived = &mut *self.0;
+        let input = match arrived.input.take() {
             Some(input) if input.spare() > 0 => input,
             Some(_) => return Err(UpstreamFault::BadAnswer),
             None => buffers.get(BUFFER_BYTES).ok_or(UpstreamFault::NoBuffer)?,
         };
-        let (read, input) = self.stream.recv(input).await;
+        let Some(stream) = &arrived.stream else { return Err(UpstreamFault::Cut) };
+        let (read, input) = pin!(stream.recv(input)).await;
         match read {
             Ok(n) if n > 0 => {
-                self.input = Some(input);
+                arrived.input = Some(input);
                 Ok(())
             }
-            _ if self.deadline.fired() => Err(UpstreamFault::Timeout),
-            Ok(_) if self.decoder.eof().is_ok() => {
-                self.done = true;
-                self.head.parsed.keep_alive = false;
+            _ if arrived.deadline.as_ref().is_some_and(Deadline::fired) => Err(UpstreamFault::Timeout),
+            Ok(_) if arrived.decoder.eof().is_ok() => {
+                arrived.done = true;
+                arrived.head.keep_alive = false;
                 Ok(())
             }
             _ => Err(UpstreamFault::Cut),
@@ -725,22 +917,18 @@ impl Answer {
     /// # Errors
     /// As there.
     pub async fn fill_late(&mut self, buffers: &buffer::Pool) -> Result<(), UpstreamFault> {
-        if self.input.is_none() {
+        if let (None, Some(stream)) = (&self.0.input, &self.0.stream) {
             // What is wrong with the connection, receiving tells.
-            let _ = self.stream.readable().await;
+            let _ = stream.readable().await;
         }
         self.fill(buffers).await
     }
 
-    /// The connection, for whoever must end it from outside.
-    #[must_use]
-    pub fn socket(&self) -> &Socket {
-        self.stream.socket()
-    }
-
     /// Closes the connection: the server sees that nobody waits any more.
     pub fn abandon(self) {
-        self.stream.shutdown();
+        if let Some(stream) = &self.0.stream {
+            stream.shutdown();
+        }
     }
 }
 
@@ -748,6 +936,12 @@ struct Failed {
     fault: UpstreamFault,
     /// The request, where not one byte of an answer had come back.
     unanswered: Option<Composed>,
+}
+
+impl Failed {
+    fn unsent(fault: UpstreamFault) -> Box<Self> {
+        Box::new(Self { fault, unanswered: None })
+    }
 }
 
 /// `Keep-Alive: timeout=N`, less a second for the way; `None` where the server does not say.
@@ -758,5 +952,21 @@ fn keep_alive_ms(field: Option<&[u8]>) -> Option<u64> {
     Some(seconds.saturating_sub(1).saturating_mul(1000))
 }
 
+/// Room that is left in front of a body, for the head that it goes on with.
+const FRONT_BYTES: usize = 512;
+
+/// The gateway's name towards servers.
+pub const USER_AGENT: &[u8] = concat!("portcullis/", env!("CARGO_PKG_VERSION")).as_bytes();
+/// What the head of a client's message says to every server.
+pub const USUAL: [(Known, &[u8]); 4] = [
+    (Known::ContentType, b"application/json"),
+    (Known::Accept, b"application/json, text/event-stream"),
+    (Known::AcceptEncoding, b"identity"),
+    (Known::UserAgent, USER_AGENT),
+];
+/// Bytes of those lines, at most.
+const USUAL_BYTES: usize = 256;
+/// Bytes of a known field's line without its value, at most.
+const FIELD_NAME_BYTES: usize = 40;
 /// The field that says whose a message for a program is.
 const OWNER_FIELD_BYTES: usize = 16 + 2 + 32 + 2;

@@ -11,6 +11,7 @@ use hashbrown::HashMap;
 
 use crate::base::limits::{LINE_POST_MS_MAX, LINE_POSTS_MAX, LINE_WAITING_BYTES_MAX, STREAM_BUFFERED_BYTES_MAX};
 use crate::base::time::Moment;
+use crate::http::field::Known;
 use crate::http::head::Method;
 use crate::http::sse::EventParser;
 use crate::mcp::transport::Transport;
@@ -60,6 +61,7 @@ impl Road {
             addresses: &self.addresses,
             host: &self.host,
             path,
+            opening: &[],
             connect_ms: self.connect_ms,
             tls: self.tls.as_ref(),
             transport: Transport::Http,
@@ -67,6 +69,7 @@ impl Road {
             // Whoever asked the bridge has asked the breaker.
             health: None,
             may: None,
+            looks_again: false,
         }
     }
 
@@ -186,7 +189,7 @@ impl Link {
     pub(super) fn post(
         self: &Rc<Self>,
         bridge: &Rc<Bridge>,
-        fields: &[(&'static str, &[u8])],
+        fields: &[(Known, &[u8])],
         (body, repeatable): (&[u8], bool),
         inbox: Rc<Inbox>,
     ) -> Rc<Abort> {
@@ -195,7 +198,7 @@ impl Link {
         self.touch(now);
         let shown = self.shown.borrow().clone();
         let lane = self.road.lane(&self.endpoint, shown.as_ref());
-        let request = Request { method: Method::Post, fields, params: &[], body: Some(body), repeatable };
+        let request = Request { method: Method::Post, usual: false, fields, params: &[], body: Some(body), repeatable };
         let Some(request) = bridge.far.compose_again(&lane, &request) else {
             inbox.posted.set(Some(Err(UpstreamFault::NoBuffer)));
             return abort;

@@ -8,11 +8,12 @@ use hashbrown::HashMap;
 use crate::base::limits::{UPSTREAM_IDLE_KEYS_MAX, UPSTREAM_IDLE_MAX, UPSTREAM_IDLE_MS_MAX};
 use crate::base::time::Moment;
 use crate::tls::stream::Stream;
+use crate::uring::buffer;
 use crate::uring::socket::Peek;
 
 /// Idle connections of all servers.
-#[derive(Default)]
 pub struct Pool {
+    buffers: buffer::Pool,
     /// By the digest of the instance, and whose they are where that matters. Those that have none are forgotten.
     instances: RefCell<HashMap<u64, Vec<Idle>, RandomState>>,
     /// Counts up when what was connected before must not be used again.
@@ -25,13 +26,18 @@ struct Idle {
 }
 
 impl Pool {
+    /// No connections yet.
+    pub(super) fn new(buffers: buffer::Pool) -> Self {
+        Self { buffers, instances: RefCell::default(), epoch: Cell::new(0) }
+    }
+
     /// An idle connection to the instance with this digest that was still open a moment ago.
     pub(super) fn take(&self, key: u64, now: Moment) -> Option<Stream> {
         let mut instances = self.instances.borrow_mut();
         let idle = instances.get_mut(&key)?;
         while let Some(Idle { stream, until }) = idle.pop() {
-            // A look costs a system call, and is worth it: bytes that nobody asked for would become the answer to the
-            // next request, which may be somebody else's.
+            // Bytes that nobody asked for would become the answer to the next request, which may be somebody else's. All
+            // that came before this request did is known: it was begun to be received when the connection was put here.
             if until > now && stream.peek_state() == Peek::Quiet {
                 return Some(stream);
             }
@@ -72,6 +78,7 @@ impl Pool {
             stream.shutdown();
             return;
         }
+        stream.recv_ahead(&self.buffers);
         idle.push(Idle { stream, until: now.plus_ms(keep_ms) });
     }
 

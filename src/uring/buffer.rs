@@ -65,6 +65,12 @@ impl Pool {
         inner.kept_least.set(inner.kept.get());
     }
 
+    /// Whether so few bytes are lent that more may be lent to what could do without.
+    #[must_use]
+    pub fn is_roomy(&self) -> bool {
+        self.lent_bytes() <= self.inner.budget / ROOMY
+    }
+
     /// Buffers that are out at this moment.
     #[must_use]
     pub fn lent(&self) -> usize {
@@ -160,18 +166,21 @@ pub struct Buffer {
 impl Buffer {
     /// Bytes that fit altogether.
     #[must_use]
+    #[inline]
     pub fn capacity(&self) -> usize {
         self.weight - PADDING
     }
 
     /// Bytes that still fit.
     #[must_use]
+    #[inline]
     pub fn spare(&self) -> usize {
         self.capacity() - self.len()
     }
 
     /// Appends `more` if all of it fits; says whether it did.
     #[must_use = "a full buffer takes nothing"]
+    #[inline]
     pub fn extend_from_slice(&mut self, more: &[u8]) -> bool {
         if more.len() > self.spare() {
             return false;
@@ -218,11 +227,36 @@ impl Buffer {
 
     /// Drops the first `n` bytes (all of them when there are fewer). Costs nothing: what follows is moved when its
     /// room is needed.
+    #[inline]
     pub fn consume(&mut self, n: usize) {
         self.start = self.start.saturating_add(n);
         if self.start >= self.bytes.len() {
             self.clear();
         }
+    }
+
+    /// Leaves `n` bytes of room in front of what an empty buffer is filled with.
+    pub fn leave_front(&mut self, n: usize) {
+        let n = n.min(self.capacity());
+        self.bytes.clear();
+        self.bytes.resize(n, 0);
+        self.start = n;
+    }
+
+    /// Puts `front` in front of the filled part, in the place of what was consumed; says whether there was room.
+    #[must_use = "there may be no room"]
+    pub fn prepend(&mut self, front: &[u8]) -> bool {
+        let Some(start) = self.start.checked_sub(front.len()) else { return false };
+        let Some(room) = self.bytes.get_mut(start..self.start) else { return false };
+        room.copy_from_slice(front);
+        self.start = start;
+        true
+    }
+
+    /// Bytes that fit behind the filled part without anything being moved.
+    #[must_use]
+    pub fn room_behind(&self) -> usize {
+        self.tail()
     }
 
     /// Drops everything behind the first `len` bytes.
@@ -231,6 +265,7 @@ impl Buffer {
     }
 
     /// Drops all bytes.
+    #[inline]
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.start = 0;
@@ -244,6 +279,7 @@ impl Buffer {
 
     /// Takes the memory out, to be filled from `begin` up to `end`; `None` when nothing more fits. The buffer is empty
     /// until [`Buffer::restore`].
+    #[inline]
     pub(crate) fn lend_spare(&mut self) -> Option<(Vec<u8>, usize, usize)> {
         if self.spare() == 0 {
             return None;
@@ -257,16 +293,19 @@ impl Buffer {
     }
 
     /// Takes the memory out, to be read; `start` is where the filled part starts in it.
+    #[inline]
     pub(crate) fn lend(&mut self) -> (Vec<u8>, usize) {
         (std::mem::take(&mut self.bytes), self.start)
     }
 
     /// Puts lent memory back.
+    #[inline]
     pub(crate) fn restore(&mut self, bytes: Vec<u8>) {
         self.bytes = bytes;
     }
 
     /// Room behind the filled part.
+    #[inline]
     fn tail(&self) -> usize {
         self.weight - PADDING - self.bytes.len()
     }
@@ -280,6 +319,7 @@ impl Buffer {
 impl Deref for Buffer {
     type Target = [u8];
 
+    #[inline]
     fn deref(&self) -> &[u8] {
         // While its memory is lent the buffer has none, and is empty.
         self.bytes.get(self.start..).unwrap_or_default()
@@ -297,6 +337,9 @@ impl std::fmt::Debug for Buffer {
         write!(f, "Buffer({} of {} bytes)", self.len(), self.capacity())
     }
 }
+
+/// A pool is roomy while this part of its budget is lent at most.
+const ROOMY: usize = 4;
 
 /// Behind every capacity, so that a scanner may load whole vectors up to its end.
 const PADDING: usize = 64;

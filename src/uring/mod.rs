@@ -14,6 +14,8 @@ pub mod cpu;
 pub mod mapped;
 pub mod ring;
 pub mod socket;
+pub mod spin;
+mod ticks;
 pub mod wait;
 
 #[cfg(test)]

@@ -142,13 +142,10 @@ pub fn spawn(future: impl Future<Output = ()> + 'static) {
 
 /// Now and then lets everybody else on this shard go first; at the end of each operation, before it is told. Under epoll
 /// what can be done at once is done at once, so that a task whose peer is always ready would never let go of the thread. With
-/// io_uring each operation waits for the ring.
+/// io_uring each operation waits for the ring: there it is not to be called.
 pub(super) async fn take_turns() {
     thread_local! {
         static IN_A_ROW: Cell<u32> = const { Cell::new(0) };
-    }
-    if !monoio::utils::is_legacy() {
-        return;
     }
     let count = IN_A_ROW.get() + 1;
     IN_A_ROW.set(count % OPERATIONS_IN_A_ROW_MAX);

@@ -7,9 +7,9 @@ use std::io;
 use std::mem;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
-use std::pin::pin;
+use std::pin::Pin;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use monoio::buf::{IoBuf, IoBufMut};
@@ -23,8 +23,9 @@ use socket2::{Domain, Protocol, TcpKeepalive, Type};
 use crate::base::limits::{KEEPALIVE_IDLE_MS, KEEPALIVE_PROBE_MS, KEEPALIVE_PROBES};
 use crate::base::time::Moment;
 use crate::uring::buffer::Buffer;
-use crate::uring::ring::take_turns;
-use crate::uring::wait::Timers;
+use crate::uring::ring::{spawn, take_turns};
+use crate::uring::spin;
+use crate::uring::wait::{Act, Due, Timers};
 
 /// How to listen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,10 +113,12 @@ impl Listener {
     /// [`Listener::turn_away`], and sleep before the next try.
     pub async fn accept(&self) -> io::Result<(Socket, SocketAddr)> {
         let (stream, peer_addr) = self.listener.accept().await?;
-        take_turns().await;
+        if monoio::utils::is_legacy() {
+            take_turns().await;
+        }
         let socket = Socket::new(stream, peer_addr);
         // io_uring's accept in monoio does not ask for it, and children of the plane must not inherit connections.
-        rustix::io::fcntl_setfd(socket.inner.fd(), FdFlags::CLOEXEC)?;
+        rustix::io::fcntl_setfd(socket.inner.wire.fd(), FdFlags::CLOEXEC)?;
         Ok((socket, peer_addr))
     }
 
@@ -170,14 +173,25 @@ pub struct Socket {
     inner: Rc<Inner>,
 }
 
-struct Inner {
-    stream: UnsafeCell<TcpStream>,
+pub(super) struct Inner {
+    wire: Rc<Wire>,
     peer_addr: SocketAddr,
-    shut: Cell<bool>,
     /// Its receiving half was shut down, by us.
     deaf: Cell<bool>,
     /// What ends a receive without ending the connection; kept between two, because making one allocates.
     canceller: RefCell<Option<Canceller>>,
+    /// What is due on it.
+    due: Due,
+    /// A receive that was begun before anybody waited for it; here while nobody does.
+    ahead: RefCell<Option<Box<Ahead>>>,
+}
+
+/// What operations need of a connection: the part that lives as long as any of them.
+struct Wire {
+    stream: UnsafeCell<TcpStream>,
+    shut: Cell<bool>,
+    /// epoll drives it.
+    legacy: bool,
 }
 
 /// A connection between two shards: nothing reads or writes it, and any thread may hold it.
@@ -232,7 +246,7 @@ impl Socket {
         }
         // On a non-blocking socket io_uring answers EAGAIN instead of waiting; epoll needs it to be one.
         if !monoio::utils::is_legacy() {
-            rustix::io::ioctl_fionbio(socket.inner.fd(), false)?;
+            rustix::io::ioctl_fionbio(socket.inner.wire.fd(), false)?;
         }
         Ok(socket)
     }
@@ -288,8 +302,8 @@ impl Socket {
     /// The process may open no more files; nothing has changed then.
     pub fn give(&self) -> io::Result<Given> {
         // A second descriptor, because the first is closed by its driver in its own time.
-        let fd = rustix::io::fcntl_dupfd_cloexec(self.inner.fd(), 0)?;
-        self.inner.shut.set(true);
+        let fd = rustix::io::fcntl_dupfd_cloexec(self.inner.wire.fd(), 0)?;
+        self.inner.wire.shut.set(true);
         Ok(Given { fd, peer_addr: self.inner.peer_addr, deaf: self.inner.deaf.get() })
     }
 
@@ -297,16 +311,33 @@ impl Socket {
     /// our own [`Socket::shutdown`]. One receive at a time; a send may be in flight beside it.
     ///
     /// The error is `StorageFull` when `buffer` has no room, else the connection's end.
-    pub async fn recv(&self, mut buffer: Buffer) -> (io::Result<usize>, Buffer) {
-        let Some((bytes, begin, end)) = buffer.lend_spare() else {
-            return (Err(io::ErrorKind::StorageFull.into()), buffer);
-        };
-        let flight = InFlight(&self.inner);
-        let (result, slice) = self.inner.stream_mut().read(bytes.slice_mut(begin..end)).await;
-        take_turns().await;
-        flight.landed();
-        buffer.restore(slice.into_inner());
-        (result, buffer)
+    pub async fn recv(&self, buffer: Buffer) -> (io::Result<usize>, Buffer) {
+        let begun = self.inner.ahead.borrow().as_ref().is_some_and(|ahead| ahead.begun) && buffer.spare() > 0;
+        match begun.then(|| self.inner.ahead.take()).flatten() {
+            Some(ahead) => {
+                let (ahead, result, got) = ahead.land().await;
+                self.inner.arrived(ahead, result, got, buffer)
+            }
+            None => self.inner.wire.receive(buffer).await,
+        }
+    }
+
+    /// Begins the next [`Socket::recv`] now, into `buffer`: until somebody waits for it, [`Socket::peek_state`] tells what
+    /// came without asking the kernel, as of the last time that the ring was looked at. Nothing else may be received
+    /// meanwhile. The connection keeps a buffer from then on.
+    pub fn recv_ahead(&self, buffer: Buffer) {
+        if !self.is_shutdown() {
+            let ahead = self.inner.ahead.take();
+            let mut ahead = ahead.unwrap_or_else(|| Ahead::new(self.inner.wire.clone()));
+            ahead.begin(buffer);
+            self.inner.ahead.replace(Some(ahead));
+        }
+    }
+
+    /// The buffer that [`Socket::recv_ahead`] can be given once more, where there is one.
+    #[must_use]
+    pub fn spare_buffer(&self) -> Option<Buffer> {
+        self.inner.ahead.borrow_mut().as_mut()?.spare.take()
     }
 
     /// As [`Socket::recv`], but gives the buffer back at `until` when nothing has come: the error is then `TimedOut`,
@@ -316,27 +347,13 @@ impl Socket {
             return (Err(io::ErrorKind::StorageFull.into()), buffer);
         };
         let handle = self.inner.canceller.borrow_mut().get_or_insert_with(Canceller::new).handle();
-        let flight = InFlight(&self.inner);
-        let (result, slice) = {
-            let mut receive = pin!(self.inner.stream_mut().cancelable_read(bytes.slice_mut(begin..end), handle));
-            let mut alarm = pin!(timers.sleep_until(until));
-            let mut given_up = false;
-            poll_fn(|cx| {
-                if let Poll::Ready(done) = receive.as_mut().poll(cx) {
-                    return Poll::Ready(done);
-                }
-                if !given_up && alarm.as_mut().poll(cx).is_ready() {
-                    given_up = true;
-                    self.inner.cancel();
-                    // The epoll driver ends it with this very poll, io_uring with an answer of its own.
-                    return receive.as_mut().poll(cx);
-                }
-                Poll::Pending
-            })
-            .await
-        };
-        take_turns().await;
-        flight.landed();
+        let flight = InFlight(&self.inner.wire);
+        // Given up from outside: the epoll driver ends it at once, io_uring with an answer of its own.
+        let alarm = timers.give_up(self, until);
+        let receive = self.inner.wire.stream_mut().cancelable_read(bytes.slice_mut(begin..end), handle);
+        let (result, slice) = receive.await;
+        drop(alarm);
+        self.inner.wire.landed(flight).await;
         buffer.restore(slice.into_inner());
         let result = result.map_err(|fault| {
             if fault.raw_os_error() == Some(Errno::CANCELED.raw_os_error()) {
@@ -365,9 +382,9 @@ impl Socket {
         let (mut bytes, start) = buffer.lend();
         let (mut next, end) = (start + from, start + to);
         let mut result = Ok(());
-        let flight = InFlight(&self.inner);
+        let flight = InFlight(&self.inner.wire);
         while next < end && result.is_ok() {
-            let (sent, slice) = self.inner.stream_mut().write(bytes.slice(next..end)).await;
+            let (sent, slice) = self.inner.wire.stream_mut().write(bytes.slice(next..end)).await;
             bytes = slice.into_inner();
             match sent {
                 Ok(0) => result = Err(io::ErrorKind::WriteZero.into()),
@@ -375,8 +392,7 @@ impl Socket {
                 Err(fault) => result = Err(fault),
             }
         }
-        take_turns().await;
-        flight.landed();
+        self.inner.wire.landed(flight).await;
         buffer.restore(bytes);
         (result, buffer)
     }
@@ -387,19 +403,23 @@ impl Socket {
     pub fn readable(&self) -> impl Future<Output = io::Result<()>> + 'static {
         let socket = self.clone();
         async move {
-            let flight = InFlight(&socket.inner);
-            let result = socket.inner.stream().readable(false).await;
-            take_turns().await;
-            flight.landed();
+            let flight = InFlight(&socket.inner.wire);
+            let result = socket.inner.wire.stream().readable(false).await;
+            socket.inner.wire.landed(flight).await;
             result
         }
     }
 
-    /// Looks, without waiting, what there is to receive. One system call.
+    /// Looks, without waiting, what there is to receive. One system call, but after [`Socket::recv_ahead`].
     #[must_use]
     pub fn peek_state(&self) -> Peek {
+        if let Some(ahead) = self.inner.ahead.borrow_mut().as_mut()
+            && let Some(state) = ahead.look()
+        {
+            return state;
+        }
         let mut byte = [0u8; 1];
-        match rustix::net::recv(self.inner.fd(), &mut byte[..], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+        match rustix::net::recv(self.inner.wire.fd(), &mut byte[..], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
             Ok((_, 0)) => Peek::Closed,
             Ok(_) => Peek::Bytes,
             Err(Errno::AGAIN | Errno::INTR) => Peek::Quiet,
@@ -414,7 +434,7 @@ impl Socket {
     pub fn try_recv(&self, buffer: &mut Buffer) -> io::Result<usize> {
         let (mut bytes, begin, end) = buffer.lend_spare().ok_or(io::ErrorKind::StorageFull)?;
         bytes.resize(end, 0);
-        let received = rustix::net::recv(self.inner.fd(), &mut bytes[begin..end], RecvFlags::DONTWAIT);
+        let received = rustix::net::recv(self.inner.wire.fd(), &mut bytes[begin..end], RecvFlags::DONTWAIT);
         bytes.truncate(begin + received.as_ref().map_or(0, |(_, received)| *received));
         buffer.restore(bytes);
         Ok(received?.1)
@@ -426,12 +446,12 @@ impl Socket {
     /// # Errors
     /// `WouldBlock` when nothing can; otherwise the connection's end.
     pub fn try_send(&self, bytes: &[u8]) -> io::Result<usize> {
-        Ok(rustix::net::send(self.inner.fd(), bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?)
+        Ok(rustix::net::send(self.inner.wire.fd(), bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?)
     }
 
     /// Throws away a little of what has come, without waiting; `false` at the end of the peer's direction.
     pub(super) fn discard(&self) -> bool {
-        let received = rustix::net::recv(self.inner.fd(), &mut [0; 16][..], RecvFlags::DONTWAIT);
+        let received = rustix::net::recv(self.inner.wire.fd(), &mut [0; 16][..], RecvFlags::DONTWAIT);
         !matches!(received, Ok((_, 0)))
     }
 
@@ -439,7 +459,7 @@ impl Socket {
     pub fn shutdown_write(&self) {
         if !self.is_shutdown() {
             // A connection that has ended already needs no telling.
-            let _ = rustix::net::shutdown(self.inner.fd(), Shutdown::Write);
+            let _ = rustix::net::shutdown(self.inner.wire.fd(), Shutdown::Write);
         }
     }
 
@@ -447,14 +467,14 @@ impl Socket {
     pub fn shutdown_read(&self) {
         if !self.is_shutdown() {
             self.inner.deaf.set(true);
-            let _ = rustix::net::shutdown(self.inner.fd(), Shutdown::Read);
+            let _ = rustix::net::shutdown(self.inner.wire.fd(), Shutdown::Read);
         }
     }
 
     /// What was sent must be acknowledged within so many milliseconds, else the connection is over (TCP_USER_TIMEOUT,
     /// RFC 5482); 0 leaves it to TCP, which takes a quarter of an hour.
     pub fn acknowledged_within(&self, ms: u32) {
-        let _ = rustix::net::sockopt::set_tcp_user_timeout(self.inner.fd(), ms);
+        let _ = rustix::net::sockopt::set_tcp_user_timeout(self.inner.wire.fd(), ms);
     }
 
     /// Bytes sent that the peer has not acknowledged, or that have not even left.
@@ -462,7 +482,7 @@ impl Socket {
     pub fn unacknowledged(&self) -> usize {
         // SAFETY: SIOCOUTQ (TIOCOUTQ) writes one int, which is what this getter has room for.
         // JUSTIFICATION: rustix has no function of its own for it; once for each large request.
-        let queued = unsafe { ioctl::ioctl(self.inner.fd(), ioctl::Getter::<{ TIOCOUTQ }, i32>::new()) };
+        let queued = unsafe { ioctl::ioctl(self.inner.wire.fd(), ioctl::Getter::<{ TIOCOUTQ }, i32>::new()) };
         queued.map_or(0, |queued| usize::try_from(queued).unwrap_or(0))
     }
 
@@ -475,7 +495,7 @@ impl Socket {
     /// Whether this side was shut down, or the connection given away.
     #[must_use]
     pub fn is_shutdown(&self) -> bool {
-        self.inner.shut.get()
+        self.inner.wire.shut.get()
     }
 
     /// Whether [`Socket::shutdown_read`] was called: what there is to receive then tells nothing about the peer.
@@ -492,42 +512,120 @@ impl Socket {
 
     #[cfg(test)]
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
-        self.inner.fd()
+        self.inner.wire.fd()
+    }
+
+    #[inline]
+    pub(super) fn due(&self) -> &Due {
+        &self.inner.due
+    }
+
+    #[inline]
+    pub(super) fn shared(&self) -> &Rc<Inner> {
+        &self.inner
     }
 
     fn new(stream: TcpStream, peer_addr: SocketAddr) -> Self {
-        let (stream, canceller) = (UnsafeCell::new(stream), RefCell::new(None));
-        let (shut, deaf) = (Cell::new(false), Cell::new(false));
-        Self { inner: Rc::new(Inner { stream, peer_addr, shut, deaf, canceller }) }
+        let (stream, legacy) = (UnsafeCell::new(stream), monoio::utils::is_legacy());
+        let wire = Rc::new(Wire { stream, shut: Cell::new(false), legacy });
+        let (deaf, canceller, ahead) = (Cell::new(false), RefCell::new(None), RefCell::new(None));
+        Self { inner: Rc::new(Inner { wire, peer_addr, deaf, canceller, due: Due::default(), ahead }) }
     }
 
     /// Waits for the connect that is under way.
     async fn connected(&self, timers: &Timers, deadline: Moment) -> io::Result<()> {
         let guard = timers.deadline(self, deadline);
-        let flight = InFlight(&self.inner);
-        let polled = self.inner.stream().writable(false).await;
+        let flight = InFlight(&self.inner.wire);
+        let polled = self.inner.wire.stream().writable(false).await;
         flight.landed();
         if guard.disarm() {
             return Err(io::ErrorKind::TimedOut.into());
         }
         polled?;
-        Ok(rustix::net::sockopt::socket_error(self.inner.fd())??)
+        Ok(rustix::net::sockopt::socket_error(self.inner.wire.fd())??)
     }
 
     /// TCP lets a connect to a closed port of this machine meet itself, when the kernel happens to choose that port
     /// for our end (RFC 9293, 3.5: simultaneous open).
     fn is_connected_to_itself(&self) -> bool {
-        let local = rustix::net::getsockname(self.inner.fd()).ok();
+        let local = rustix::net::getsockname(self.inner.wire.fd()).ok();
         local.and_then(|local| SocketAddr::try_from(local).ok()) == Some(self.inner.peer_addr)
     }
 }
 
 impl Inner {
+    #[inline]
+    pub(super) fn due(&self) -> &Due {
+        &self.due
+    }
+
+    /// Its time is up.
+    pub(super) fn act(&self, act: Act) {
+        match act {
+            Act::Shutdown => self.shutdown(),
+            Act::GiveUp => self.cancel(),
+        }
+    }
+
     fn cancel(&self) {
         // Dropped with it, so that an idle connection keeps none.
         if let Some(canceller) = self.canceller.borrow_mut().take() {
             let _ = canceller.cancel();
         }
+    }
+
+    fn shutdown(&self) {
+        self.wire.shutdown();
+        // Nothing in flight is dropped: what was begun ahead ends by itself now, and somebody sees it end.
+        if let Some(ahead) = self.ahead.take().filter(|ahead| ahead.begun) {
+            spawn(async move {
+                let _ = ahead.land().await;
+            });
+        }
+    }
+
+    /// What a receive that was begun ahead has brought, as if it had been begun now: into `buffer`.
+    fn arrived(
+        &self,
+        mut ahead: Box<Ahead>,
+        result: io::Result<usize>,
+        got: Buffer,
+        mut buffer: Buffer,
+    ) -> (io::Result<usize>, Buffer) {
+        if buffer.is_empty() && buffer.capacity() <= got.capacity() {
+            // One is as good as the other.
+            ahead.spare = Some(buffer);
+            self.ahead.replace(Some(ahead));
+            return (result, got);
+        }
+        let fits = got.len().min(buffer.spare());
+        let _ = buffer.extend_from_slice(&got[..fits]);
+        ahead.keep(got, fits);
+        self.ahead.replace(Some(ahead));
+        (result.map(|_| fits), buffer)
+    }
+}
+
+impl Wire {
+    /// See [`Socket::recv`].
+    async fn receive(&self, mut buffer: Buffer) -> (io::Result<usize>, Buffer) {
+        let Some((bytes, begin, end)) = buffer.lend_spare() else {
+            return (Err(io::ErrorKind::StorageFull.into()), buffer);
+        };
+        let flight = InFlight(self);
+        let (result, slice) = self.stream_mut().read(bytes.slice_mut(begin..end)).await;
+        self.landed(flight).await;
+        buffer.restore(slice.into_inner());
+        (result, buffer)
+    }
+
+    /// Under epoll, now and then lets others go first.
+    #[inline]
+    async fn landed(&self, flight: InFlight<'_>) {
+        if self.legacy {
+            take_turns().await;
+        }
+        flight.landed();
     }
 
     fn shutdown(&self) {
@@ -561,13 +659,93 @@ impl Inner {
     }
 }
 
+/// Receives begun ahead on one connection, one after the other: one task of work for all of them, so that none of them
+/// costs an allocation.
+struct Ahead {
+    desk: Rc<Desk>,
+    work: Pin<Box<dyn Future<Output = ()>>>,
+    /// A receive was begun, and what came of it not taken.
+    begun: bool,
+    /// For the next one.
+    spare: Option<Buffer>,
+}
+
+/// What goes in and out of it.
+#[derive(Default)]
+struct Desk {
+    room: Cell<Option<Buffer>>,
+    came: Cell<Option<(io::Result<usize>, Buffer)>>,
+}
+
+impl Ahead {
+    fn new(wire: Rc<Wire>) -> Box<Self> {
+        let desk = Rc::new(Desk::default());
+        let theirs = desk.clone();
+        let work = async move {
+            loop {
+                let room = poll_fn(|_| theirs.room.take().map_or(Poll::Pending, Poll::Ready)).await;
+                theirs.came.set(Some(wire.receive(room).await));
+            }
+        };
+        Box::new(Self { desk, work: Box::pin(work), begun: false, spare: None })
+    }
+
+    fn begin(&mut self, room: Buffer) {
+        if !self.begun {
+            self.begun = true;
+            self.desk.room.set(Some(room));
+            let _ = self.work.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        }
+    }
+
+    /// What has come so far; `None` where nothing was begun.
+    fn look(&mut self) -> Option<Peek> {
+        if !self.begun {
+            return None;
+        }
+        // Nobody has to be woken: whoever waits for it asks again.
+        let came = self.poll(&mut Context::from_waker(Waker::noop()));
+        let Poll::Ready((result, buffer)) = came else { return Some(Peek::Quiet) };
+        let state = if matches!(result, Ok(1..)) { Peek::Bytes } else { Peek::Closed };
+        self.desk.came.set(Some((result, buffer)));
+        Some(state)
+    }
+
+    /// Waits for its end.
+    async fn land(mut self: Box<Self>) -> (Box<Self>, io::Result<usize>, Buffer) {
+        let (result, buffer) = poll_fn(|cx| self.poll(cx)).await;
+        self.begun = false;
+        (self, result, buffer)
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<(io::Result<usize>, Buffer)> {
+        if let Some(came) = self.desk.came.take() {
+            return Poll::Ready(came);
+        }
+        let _ = self.work.as_mut().poll(cx);
+        self.desk.came.take().map_or(Poll::Pending, Poll::Ready)
+    }
+
+    /// The first `taken` bytes of what came were taken: the rest is what comes next.
+    fn keep(&mut self, mut got: Buffer, taken: usize) {
+        got.consume(taken);
+        if got.is_empty() {
+            self.spare = Some(got);
+        } else {
+            self.begun = true;
+            self.desk.came.set(Some((Ok(got.len()), got)));
+        }
+    }
+}
+
 /// Lives while an operation is in flight. Dropped before it landed, because somebody dropped its future, it shuts the
 /// socket down: the kernel then ends the operation at once and lets go of descriptor and buffer, instead of whenever
 /// the peer pleases.
-struct InFlight<'a>(&'a Inner);
+struct InFlight<'a>(&'a Wire);
 
 impl InFlight<'_> {
     fn landed(self) {
+        spin::landed();
         mem::forget(self);
     }
 }

@@ -1,17 +1,17 @@
 //! Time on a shard: one wheel, one sleep loop, and deadlines that end a socket's I/O from outside.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
-use std::rc::Rc;
-use std::sync::OnceLock;
+use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 
 use crate::base::slab::Key;
 use crate::base::time::{Moment, Now};
 use crate::base::wheel::Wheel;
-use crate::uring::socket::Socket;
+use crate::uring::socket::{self, Socket};
+use crate::uring::ticks::{self, Ticks};
 
 /// Reads both clocks. For the plane; a shard asks its [`Timers`].
 ///
@@ -19,15 +19,7 @@ use crate::uring::socket::Socket;
 /// whatever is done to the clock while the process runs.
 #[must_use]
 pub fn clock() -> Now {
-    static START: OnceLock<(Instant, Duration)> = OnceLock::new();
-    let wall = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let (start, wall_then) = START.get_or_init(|| (Instant::now(), wall()));
-    let since_start = start.elapsed();
-    let unix = wall().max(*wall_then + since_start);
-    Now {
-        mono: Moment(u64::try_from(since_start.as_nanos()).unwrap_or(u64::MAX)),
-        unix_ms: u64::try_from(unix.as_millis()).unwrap_or(u64::MAX),
-    }
+    ticks::kernel()
 }
 
 /// The timers of one shard, in steps of `TICK_MS`: nothing fires early, and what is due fires within a step. Clones
@@ -39,63 +31,111 @@ pub struct Timers {
 
 struct Inner {
     wheel: RefCell<Wheel<Entry>>,
+    ticks: Ticks,
     /// When the wheel next wants to be turned.
     due: Cell<Moment>,
     /// When the sleep loop will wake.
     alarm: Cell<Moment>,
     sleeper: RefCell<Option<Waker>>,
-    last: Cell<Now>,
     stopped: Cell<bool>,
     /// What just came due, kept for its room.
     scratch: RefCell<Vec<Entry>>,
 }
 
 enum Entry {
-    Shutdown(Socket),
+    /// Something may be due on a socket; see [`Due`].
+    Look(Weak<socket::Inner>),
+    /// Beside what is due there already.
+    Act(Socket, Act),
     Wake(Waker),
+}
+
+/// What a socket's time ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Act {
+    /// Everything on it.
+    Shutdown,
+    /// The receive that can be given up.
+    GiveUp,
+}
+
+/// What is due on one socket. Its place in the wheel outlives what is due: where the next thing is due later, as it nearly
+/// always is, nothing is put into the wheel or taken out for it.
+#[derive(Default)]
+pub(super) struct Due {
+    state: Cell<State>,
+    at: Cell<Moment>,
+    /// Where in the wheel, until when.
+    place: Cell<Option<(Key, Moment)>>,
+    timers: OnceCell<Timers>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum State {
+    #[default]
+    Nothing,
+    Armed(Act),
+    Fired,
 }
 
 impl Timers {
     /// Timers on which nothing waits yet. They turn while [`Timers::run`] does.
     #[must_use]
     pub fn new() -> Self {
-        let now = clock();
+        let ticks = Ticks::new();
         Self {
             inner: Rc::new(Inner {
-                wheel: RefCell::new(Wheel::new(now.mono)),
+                wheel: RefCell::new(Wheel::new(ticks.told().mono)),
+                ticks,
                 due: Cell::new(NEVER),
                 alarm: Cell::new(NEVER),
                 sleeper: RefCell::new(None),
-                last: Cell::new(now),
                 stopped: Cell::new(false),
                 scratch: RefCell::new(Vec::new()),
             }),
         }
     }
 
-    /// Reads both clocks (about 50 ns). What is due by now fires now: on a shard so busy that its sleep loop is late,
-    /// every look at the clock turns the wheel.
+    /// Both clocks, to a few microseconds (about 10 ns). What is due by now fires now: on a shard so busy that its sleep
+    /// loop is late, every look at the clock turns the wheel.
     #[must_use]
+    #[inline]
     pub fn now(&self) -> Now {
-        let now = clock();
-        self.inner.last.set(now);
-        if now.mono >= self.inner.due.get() {
-            self.inner.expire(now.mono);
-        }
-        now
+        let now = self.inner.ticks.now();
+        if now.mono >= self.inner.due.get() { self.inner.turn() } else { now }
     }
 
     /// What [`Timers::now`] said last, for what can do with a time some steps old.
     #[must_use]
+    #[inline]
     pub fn last(&self) -> Now {
-        self.inner.last.get()
+        self.inner.ticks.told()
     }
 
     /// Shuts `socket` down (both ways) at `at`, unless the guard is dropped before: whatever is in flight on it then
-    /// ends by itself. `at` in the past is due at the next turn.
+    /// ends by itself. `at` in the past is due at the next turn. The first of several on one socket costs next to
+    /// nothing.
+    #[inline]
     pub fn deadline(&self, socket: &Socket, at: Moment) -> Deadline {
-        let key = self.inner.insert(at, Entry::Shutdown(socket.clone()));
-        Deadline { timers: self.clone(), key }
+        self.at(socket, at, Act::Shutdown)
+    }
+
+    /// Ends a receive on `socket` that can be given up at `at`, unless the guard is dropped before.
+    #[inline]
+    pub(super) fn give_up(&self, socket: &Socket, at: Moment) -> Deadline {
+        self.at(socket, at, Act::GiveUp)
+    }
+
+    fn at(&self, socket: &Socket, at: Moment, act: Act) -> Deadline {
+        let due = socket.due();
+        let own = due.timers.get_or_init(|| self.clone());
+        if due.state.get() == State::Nothing && Rc::ptr_eq(&own.inner, &self.inner) {
+            due.state.set(State::Armed(act));
+            self.inner.move_to(socket.shared(), at);
+            return Deadline { kind: Kind::Own(socket.clone()) };
+        }
+        let key = self.inner.insert(at, Entry::Act(socket.clone(), act));
+        Deadline { kind: Kind::Beside(self.clone(), key) }
     }
 
     /// Waits until `at`. Dropping it early is fine.
@@ -110,8 +150,8 @@ impl Timers {
         let mut alarm = pin!(monoio::time::sleep(ALARM_MAX));
         poll_fn(|cx| {
             while !inner.stopped.get() {
-                inner.expire(clock().mono);
-                let now = clock().mono;
+                inner.expire(inner.ticks.look().mono);
+                let now = inner.ticks.look().mono;
                 let wait = inner.due.get().since(now).min(ALARM_MAX);
                 inner.alarm.set(Moment(now.0.saturating_add(nanos(wait))));
                 inner.remember_sleeper(cx.waker());
@@ -139,6 +179,56 @@ impl Default for Timers {
 }
 
 impl Inner {
+    /// Something may be due. The processor's counter may be a little fast, and nothing fires early.
+    #[cold]
+    fn turn(&self) -> Now {
+        let now = self.ticks.look();
+        if now.mono >= self.due.get() {
+            self.expire(now.mono);
+        }
+        now
+    }
+
+    /// What is armed on a socket is due at `at`.
+    #[inline]
+    fn move_to(&self, socket: &Rc<socket::Inner>, at: Moment) {
+        let due = socket.due();
+        due.at.set(at);
+        // The wheel looks at it before that, and finds out.
+        if due.place.get().is_none_or(|(_, until)| at < until) {
+            self.place(socket, at);
+        }
+    }
+
+    #[cold]
+    fn place(&self, socket: &Rc<socket::Inner>, at: Moment) {
+        let due = socket.due();
+        let known = due.place.get().filter(|(key, _)| self.wheel.borrow_mut().reset(*key, at));
+        let key = match known {
+            Some((key, _)) => {
+                let next = self.wheel.borrow().next();
+                self.set_due(next);
+                key
+            }
+            None => self.insert(at, Entry::Look(Rc::downgrade(socket))),
+        };
+        due.place.set(Some((key, at)));
+    }
+
+    /// The wheel has come to where a socket was put.
+    fn look(&self, socket: &Rc<socket::Inner>, now: Moment) {
+        let due = socket.due();
+        due.place.set(None);
+        if let State::Armed(act) = due.state.get() {
+            let at = due.at.get();
+            if at > now {
+                return self.place(socket, at);
+            }
+            due.state.set(State::Fired);
+            socket.act(act);
+        }
+    }
+
     fn insert(&self, at: Moment, entry: Entry) -> Key {
         let (key, next) = {
             let mut wheel = self.wheel.borrow_mut();
@@ -168,7 +258,12 @@ impl Inner {
         self.due.set(next.unwrap_or(NEVER));
         for entry in due.drain(..) {
             match entry {
-                Entry::Shutdown(socket) => socket.shutdown(),
+                Entry::Look(socket) => {
+                    if let Some(socket) = socket.upgrade() {
+                        self.look(&socket, now);
+                    }
+                }
+                Entry::Act(socket, act) => socket.shared().act(act),
                 Entry::Wake(waker) => waker.wake(),
             }
         }
@@ -194,27 +289,47 @@ impl Inner {
 /// A deadline that is set. Dropping it takes it back.
 #[must_use = "a dropped deadline is taken back at once"]
 pub struct Deadline {
-    timers: Timers,
-    key: Key,
+    kind: Kind,
+}
+
+enum Kind {
+    /// What its socket has room for.
+    Own(Socket),
+    /// There was another one on its socket: an entry of its own.
+    Beside(Timers, Key),
 }
 
 impl Deadline {
     /// Whether the moment came, and the socket was shut down.
     #[must_use]
     pub fn fired(&self) -> bool {
-        !self.timers.inner.wheel.borrow().contains(self.key)
+        match &self.kind {
+            Kind::Own(socket) => socket.due().state.get() == State::Fired,
+            Kind::Beside(timers, key) => !timers.inner.wheel.borrow().contains(*key),
+        }
     }
 
     /// Moves the deadline to `at`; `Moment(u64::MAX)` is never. Moving it later is nearly free. Says whether that was
     /// still possible; a deadline that fired stays fired.
     pub fn reset(&self, at: Moment) -> bool {
-        let inner = &self.timers.inner;
-        let (known, next) = {
-            let mut wheel = inner.wheel.borrow_mut();
-            (wheel.reset(self.key, at), wheel.next())
-        };
-        inner.set_due(next);
-        known
+        match &self.kind {
+            Kind::Own(socket) => {
+                let due = socket.due();
+                let armed = due.state.get() != State::Fired;
+                if let Some(timers) = due.timers.get().filter(|_| armed) {
+                    timers.inner.move_to(socket.shared(), at);
+                }
+                armed
+            }
+            Kind::Beside(timers, key) => {
+                let (known, next) = {
+                    let mut wheel = timers.inner.wheel.borrow_mut();
+                    (wheel.reset(*key, at), wheel.next())
+                };
+                timers.inner.set_due(next);
+                known
+            }
+        }
     }
 
     /// Takes the deadline back, and says whether it had fired.
@@ -224,10 +339,25 @@ impl Deadline {
 }
 
 impl Drop for Deadline {
+    #[inline]
     fn drop(&mut self) {
-        // Taken out of the wheel first, let go after: the last handle of a socket closes it.
-        let entry = self.timers.inner.wheel.borrow_mut().remove(self.key);
-        drop(entry);
+        match &self.kind {
+            Kind::Own(socket) => socket.due().state.set(State::Nothing),
+            Kind::Beside(timers, key) => {
+                // Taken out of the wheel first, let go after: the last handle of a socket closes it.
+                let entry = timers.inner.wheel.borrow_mut().remove(*key);
+                drop(entry);
+            }
+        }
+    }
+}
+
+impl Drop for Due {
+    fn drop(&mut self) {
+        if let (Some((key, _)), Some(timers)) = (self.place.get(), self.timers.get()) {
+            let entry = timers.inner.wheel.borrow_mut().remove(key);
+            drop(entry);
+        }
     }
 }
 
@@ -245,7 +375,7 @@ impl Future for SleepUntil {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let inner = self.timers.inner.clone();
         let Some(key) = self.key else {
-            if clock().mono >= self.at {
+            if inner.ticks.now().mono >= self.at && inner.ticks.look().mono >= self.at {
                 return Poll::Ready(());
             }
             self.key = Some(inner.insert(self.at, Entry::Wake(cx.waker().clone())));

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::gateway::{Gateway, Setup};
+use crate::support::gateway::{Gateway, Setup, eventually};
 use crate::support::http::Wire;
 use crate::support::mcp::{LEGACY, MODERN, Post, VERSION_KEY, names, open_session, session_request, text_of, tools};
 use crate::support::oracle;
@@ -69,6 +69,35 @@ fn the_same_on_epoll() {
     modern_round(&gateway, &upstream);
     legacy_round(&gateway);
     oracle::check(&gateway, &[("up", &upstream)]);
+}
+
+/// What a shard may do instead of sleeping changes nothing of what is served, ends by itself, and by a reload.
+#[test]
+fn a_shard_that_looks_for_more() {
+    for driver in ["auto", "epoll"] {
+        let (gateway, upstream) = pair(Setup::new().driver(driver).set("/spin_us", json!(1_000)));
+        modern_round(&gateway, &upstream);
+        legacy_round(&gateway);
+        sleeps(&gateway);
+        gateway.configure(|config| config["spin_us"] = json!(0));
+        gateway.reload();
+        Post::call("echo").echoed(&gateway);
+        oracle::check(&gateway, &[("up", &upstream)]);
+    }
+}
+
+/// Of a quarter of a second in which nothing comes, it spends the least part awake.
+fn sleeps(gateway: &Gateway) {
+    let ran = || {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", gateway.pid())).expect("it runs");
+        let times = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("schedstat")).ok());
+        times.filter_map(|times| times.split(' ').next()?.parse::<u64>().ok()).sum::<u64>()
+    };
+    eventually("it sleeps", || {
+        let before = ran();
+        std::thread::sleep(std::time::Duration::from_millis(250));
+        ran() - before < 100_000_000
+    });
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The gateway on the wire: what clients see, what servers see, and what the record says about both.
 
 mod admin;
+mod allocations;
 mod approved;
 mod auth;
 mod batch;

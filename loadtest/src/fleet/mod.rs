@@ -3,6 +3,7 @@
 
 pub(crate) mod builds;
 pub(crate) mod extras;
+pub(crate) mod grows;
 pub(crate) mod merged;
 pub(crate) mod reload;
 pub(crate) mod rules;

@@ -76,7 +76,7 @@ fn client_half(bench: &Bench<'_>, count: u32, figures: &mut Figures) -> anyhow::
     Ok(())
 }
 
-fn bounds(count: u32) -> (Bounds, Bounds) {
+pub(crate) fn bounds(count: u32) -> (Bounds, Bounds) {
     let most = (count + 2 * WARMUP).to_string();
     (patient(count + WARMUP), vec![("max", most.clone()), ("per_subject", most)])
 }
@@ -86,7 +86,7 @@ fn opened(bench: &Bench<'_>, shape: &Shape, count: u32) -> anyhow::Result<Vec<Tc
     streams_of(bench, shape, &ids, 0)
 }
 
-fn sessions_of(bench: &Bench<'_>, shape: &Shape, count: u32) -> anyhow::Result<Vec<String>> {
+pub(crate) fn sessions_of(bench: &Bench<'_>, shape: &Shape, count: u32) -> anyhow::Result<Vec<String>> {
     let mut socket = open(shape, 0)?;
     let mut ids = Vec::new();
     for _ in 0..count {
@@ -96,7 +96,12 @@ fn sessions_of(bench: &Bench<'_>, shape: &Shape, count: u32) -> anyhow::Result<V
     Ok(ids)
 }
 
-fn streams_of(bench: &Bench<'_>, shape: &Shape, ids: &[String], turn: u32) -> anyhow::Result<Vec<TcpStream>> {
+pub(crate) fn streams_of(
+    bench: &Bench<'_>,
+    shape: &Shape,
+    ids: &[String],
+    turn: u32,
+) -> anyhow::Result<Vec<TcpStream>> {
     let mut sockets = Vec::new();
     for (number, id) in (turn..).zip(ids) {
         bench.pause(std::time::Duration::ZERO)?;
@@ -108,7 +113,7 @@ fn streams_of(bench: &Bench<'_>, shape: &Shape, ids: &[String], turn: u32) -> an
     Ok(sockets)
 }
 
-fn all_open(sockets: &[TcpStream]) -> anyhow::Result<()> {
+pub(crate) fn all_open(sockets: &[TcpStream]) -> anyhow::Result<()> {
     let open = sockets.iter().filter(|socket| is_open(socket)).count();
     anyhow::ensure!(open == sockets.len(), "of {} streams only {open} stayed open", sockets.len());
     Ok(())

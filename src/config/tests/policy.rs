@@ -4,6 +4,10 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::base::glob::Glob;
+use crate::base::ids::ItemId;
+use crate::config::audited::{Audited, listed};
+use crate::mcp::catalog::{Catalog, EraCatalog, Item, Listing, ServerCatalog};
+use crate::mcp::revision::Revision;
 use crate::policy::cond::{ClaimType, Number};
 use crate::policy::limit::{By, Limit, Party, RateOf, What};
 use crate::policy::rule::{AskWhom, Effect, Mode, PolicySet, Rule};
@@ -396,6 +400,39 @@ fn the_record_of_arguments_and_subjects() {
             "4:87: audit.arguments.pya/x[1]: `a b` is not an argument (write amount or lines[0].price)",
         ],
     );
+}
+
+/// What was found for the whole catalogue is what is found for one call.
+#[test]
+fn the_record_of_arguments_by_tool() {
+    let text = format!(
+        "{HEAD}policy: {{ rules: [{{ id: a, permit: [pay/*] }}] }}\n\
+         audit: {{ arguments: {{ pay/refund: [b, a], 'pay/re*': [a, c], 'pay!prompt:*': [], 'pay/x': [d] }} }}\n"
+    );
+    let settings = read(&text).unwrap_or_else(|faults| panic!("{faults:?}")).settings;
+    let listing = |names: &[&str]| {
+        Some(Listing { items: names.iter().map(|name| Item::named(name)).collect(), ..Listing::default() })
+    };
+    let offers = EraCatalog {
+        protocol: Revision::NEWEST,
+        capabilities: serde_json::json!({}),
+        server_info: None,
+        instructions: None,
+        events: false,
+        lists: [listing(&["refund", "reverse", "other"]), listing(&["ask"]), None, None],
+    };
+    let catalog = Catalog::build(vec![Some(ServerCatalog { modern: Some(offers), ..ServerCatalog::default() })]);
+    let audited = Audited::new(&settings, &catalog);
+    let mut got = BTreeMap::new();
+    for (id, _, kind, name) in catalog.numbered() {
+        let texts = |paths: &[ArgPath]| paths.iter().map(|path| path.text.to_string()).collect::<Vec<_>>();
+        let paths = audited.of(id).map(texts);
+        assert_eq!(paths, listed(&settings, "pay", kind, name).as_deref().map(texts));
+        got.insert(name.to_owned(), paths.map(|paths| paths.join(" ")));
+    }
+    let want = [("ask", Some("")), ("other", None), ("refund", Some("b a c")), ("reverse", Some("a c"))];
+    assert_eq!(got, want.map(|(name, paths)| (name.to_owned(), paths.map(str::to_owned))).into());
+    assert!(audited.of(ItemId(99)).is_none());
 }
 
 const MAIN: &str = r#"auth: { anonymous: allow }

@@ -233,7 +233,11 @@ impl Why {
     fn refusal(self, snapshot: &Snapshot, endpoint: EndpointId) -> Refusal {
         match self {
             Self::NoKey => invalid(snapshot, endpoint, TokenFault::KeyUnknown { issuer: 0, issued_unix_s: None }),
-            Self::Later(kind, retry_after) => Refusal { retry_after, ..kind.into() },
+            Self::Later(kind, retry_after) => {
+                let mut refusal = Refusal::from(kind);
+                refusal.retry_after = retry_after;
+                refusal
+            }
         }
     }
 }

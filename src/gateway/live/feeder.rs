@@ -229,14 +229,15 @@ async fn ask(shard: &Shard, feed: &Feed, part: &Part, at: Option<&[u8]>) -> Resu
     let snapshot = shard.snapshot();
     let server = snapshot.server_by_digest(part.server).ok_or(UpstreamFault::NoAddress)?;
     let upstream = feed.session.upstream(part.server);
-    let mut fields: SmallVec<[(&'static str, &[u8]); 12]> = SmallVec::new();
-    fields.push(("accept", b"text/event-stream"));
-    fields.push(("user-agent", USER_AGENT));
+    let mut fields: SmallVec<[(Known, &[u8]); 12]> = SmallVec::new();
+    fields.push((Known::Accept, b"text/event-stream"));
+    fields.push((Known::UserAgent, USER_AGENT));
     if let Some(upstream) = &upstream {
         session_fields(upstream, &mut fields);
     }
-    fields.extend(at.map(|at| (Known::LastEventId.name(), at)));
-    let request = Request { method: Method::Get, fields: &fields, params: &[], body: None, repeatable: true };
+    fields.extend(at.map(|at| (Known::LastEventId, at)));
+    let request =
+        Request { method: Method::Get, usual: false, fields: &fields, params: &[], body: None, repeatable: true };
     let wish = Wish::At(upstream.as_ref().map_or(0, |upstream| upstream.instance));
     let until = deadline(shard, snapshot.settings.servers[server.index()].timeout_ms);
     let who = feed.who.borrow().clone();

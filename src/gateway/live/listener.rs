@@ -9,7 +9,7 @@ use crate::base::limits::{STREAM_RETRY_MS, STREAM_RETRY_MS_MAX};
 use crate::gateway::answer::{Media, deadline, media, retire};
 use crate::gateway::beside::Beside;
 use crate::gateway::events;
-use crate::gateway::exchange::{self, Lanes, USER_AGENT, Wish};
+use crate::gateway::exchange::{self, Lanes, Wish};
 use crate::gateway::modern;
 use crate::gateway::route;
 use crate::gateway::shard::{Held, Shard};
@@ -125,15 +125,18 @@ async fn ask(
     let fan = listening.fan.as_deref();
     let span = fan.map(|fan| fan.attempt(shard, &snapshot, server, &lane));
     let (body, parent) = traced::asked_for(shard, &snapshot, fan.zip(span.as_deref()), body);
-    let mut fields: SmallVec<[(&'static str, &[u8]); 12]> = SmallVec::new();
-    fields.push(("content-type", b"application/json"));
-    fields.push(("accept", b"application/json, text/event-stream"));
-    fields.push(("accept-encoding", b"identity"));
-    fields.push(("user-agent", USER_AGENT));
-    fields.push((Known::McpProtocolVersion.name(), Revision::R2026_07_28.as_str().as_bytes()));
-    fields.push((Known::McpMethod.name(), b"subscriptions/listen"));
-    fields.extend(parent.as_ref().map(|parent| (Known::Traceparent.name(), &parent[..])));
-    let request = Request { method: Method::Post, fields: &fields, params: &[], body: Some(&body), repeatable: true };
+    let mut fields: SmallVec<[(Known, &[u8]); 12]> = SmallVec::new();
+    fields.push((Known::McpProtocolVersion, Revision::R2026_07_28.as_str().as_bytes()));
+    fields.push((Known::McpMethod, b"subscriptions/listen"));
+    fields.extend(parent.as_ref().map(|parent| (Known::Traceparent, &parent[..])));
+    let request = Request {
+        method: Method::Post,
+        usual: true,
+        fields: &fields,
+        params: &[],
+        body: Some(&body),
+        repeatable: true,
+    };
     let clearance = Clearance::Call(&listening.recorded);
     let request = shard.upstreams.compose(clearance, &lane, &request).ok_or(UpstreamFault::NoBuffer)?;
     part.abort.reset();

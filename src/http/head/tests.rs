@@ -1,6 +1,8 @@
 use super::HeadFault::*;
 use super::*;
+use crate::base::limits::OPENING_BYTES_MAX;
 use proptest::prelude::*;
+use proptest::strategy::ValueTree;
 
 /// What was understood of a request, on one line.
 fn request_words(head: &RequestHead, bytes: &[u8]) -> String {
@@ -445,4 +447,147 @@ proptest! {
             prop_assert!(head.framing != Framing::UntilClose);
         }
     }
+}
+
+/// What a connection's requests have in common is not read again: each is understood as if it came alone.
+#[test]
+fn a_head_is_read_as_if_it_came_alone() {
+    let lines = [
+        "POST /mcp HTTP/1.1",
+        "POST /mcp?a HTTP/1.1",
+        "GET / HTTP/1.0",
+        "GET http://h/ HTTP/1.1",
+        "Host: h",
+        "Host:h:80 ",
+        "Host: h:x",
+        "Authorization: Bearer a",
+        "Authorization: Bearer b",
+        "X-Any: 1",
+        "X-Any: 2",
+        "Connection: close",
+        "Content-Length: 2",
+        "Content-Length: 10",
+        "Mcp-Name: echo",
+        "Transfer-Encoding: chunked",
+        "Folded:\r\n 1",
+        "bad",
+    ];
+    // Most lines stay what they were, so that there is something to know again.
+    let line = (0..12_usize, 0..lines.len());
+    let script = proptest::collection::vec((proptest::collection::vec(line, 0..3), any::<u16>()), 1..24);
+    let mut seen = (0, 0);
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    for _ in 0..400 {
+        let steps = script.new_tree(&mut runner).unwrap().current();
+        let mut text: Vec<&str> = vec![lines[0], lines[4], lines[7], lines[9], lines[12]];
+        let mut head = RequestHead::new();
+        for (changes, cut) in steps {
+            let before = text.clone();
+            for (place, line) in changes {
+                match text.get_mut(place) {
+                    Some(old) if (line < 4) == (place == 0) => *old = lines[line],
+                    None if line >= 4 => text.push(lines[line]),
+                    _ => {}
+                }
+            }
+            let bytes = format!("{}\r\n\r\n{{}}", text.join("\r\n")).into_bytes();
+            let alone = request(&bytes, std::iter::once(bytes.len()));
+            // In two pieces: what has come at first may be less than what is known.
+            let cut = usize::from(cut) % (2 * bytes.len());
+            let known = head.opening.bytes().to_vec();
+            let first = if cut < bytes.len() { head.parse(&bytes[..cut]) } else { Ok(Progress::Partial) };
+            let outcome = if first == Ok(Progress::Partial) { head.parse(&bytes) } else { first };
+            seen.0 += usize::from(!known.is_empty() && bytes.starts_with(&known));
+            seen.1 += usize::from(!known.is_empty() && !bytes.starts_with(&known));
+            let words = outcome.map(|progress| {
+                assert_eq!(progress, Progress::Complete);
+                Some((request_words(&head, &bytes), format!("{:?}", head.fields), head.end))
+            });
+            assert_eq!(words, alone, "{}", String::from_utf8_lossy(&bytes));
+            if outcome.is_err() {
+                text = before;
+            }
+        }
+    }
+    assert!(seen.0 > 500 && seen.1 > 100, "{seen:?}: known again too seldom to show anything");
+}
+
+/// The same of answers: those of other servers come in between, with other lines, and wrong ones.
+#[test]
+fn an_answers_head_is_read_as_if_it_came_alone() {
+    let lines = [
+        "HTTP/1.1 200 OK",
+        "HTTP/1.0 200 OK",
+        "HTTP/1.1 103 Early Hints",
+        "HTTP/1.1 404 ",
+        "HTTP/1.1 999 ",
+        "Date: Sat, 22 Nov 2026 08:24:00 GMT",
+        "Date: Sat, 22 Nov 2026 08:24:01 GMT",
+        "Server: a",
+        "Content-Type: application/json",
+        "Content-Length: 2",
+        "Content-Length: 3",
+        "Connection: close",
+        "bad\u{0}",
+    ];
+    let line = (0..8_usize, 0..lines.len());
+    let script = proptest::collection::vec(proptest::collection::vec(line, 0..2), 1..24);
+    let (mut known_again, mut wrong) = (0, 0);
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    for _ in 0..400 {
+        let mut text: Vec<&str> = vec![lines[0], lines[5], lines[8]];
+        let mut head = ResponseHead::new();
+        for changes in script.new_tree(&mut runner).unwrap().current() {
+            let before = text.clone();
+            for (place, line) in changes {
+                match text.get_mut(place) {
+                    Some(old) if (line < 5) == (place == 0) => *old = lines[line],
+                    None if line >= 5 => text.push(lines[line]),
+                    _ => {}
+                }
+            }
+            let bytes = format!("{}\r\n\r\n{{}}", text.join("\r\n")).into_bytes();
+            known_again += usize::from(!head.opening.bytes().is_empty() && bytes.starts_with(head.opening.bytes()));
+            let words = head.parse(&bytes, Method::Post).map(|progress| {
+                assert_eq!(progress, Progress::Complete);
+                Some((response_words(&head), format!("{:?}", head.fields), head.end))
+            });
+            assert_eq!(words, response(&bytes, std::iter::once(bytes.len())), "{}", String::from_utf8_lossy(&bytes));
+            if words.is_err() {
+                (text, wrong) = (before, wrong + 1);
+            }
+        }
+    }
+    assert!(known_again > 500 && wrong > 20, "{known_again} known again, {wrong} wrong: too few to show anything");
+}
+
+/// Only what stays the same is kept: not what differs in each request, and not the line that a client numbers.
+#[test]
+fn what_is_kept_of_a_head() {
+    let post = |fields: &str| format!("POST /mcp HTTP/1.1\r\nHost: h\r\n{fields}\r\n");
+    let check = |heads: &[String], want: &str| {
+        let mut head = RequestHead::new();
+        for text in heads {
+            assert_eq!(head.parse(text.as_bytes()), Ok(Progress::Complete));
+        }
+        assert_eq!(String::from_utf8_lossy(head.opening.bytes()), want, "{heads:?}");
+        assert_eq!(format!("{:?}", head.opening), format!("Opening({})", want.len()), "no secret in a log");
+    };
+    let usual = post("Accept: a\r\nContent-Length: 2\r\nX: y\r\n");
+    let opening = "POST /mcp HTTP/1.1\r\nHost: h\r\nAccept: a\r\n";
+    check(std::slice::from_ref(&usual), "");
+    check(&[usual.clone(), usual.clone()], opening);
+    check(&[usual.clone(), usual.clone(), post("Accept: a\r\nContent-Length: 3\r\n")], opening);
+    // Numbered: after some of them only what stands before.
+    let numbered: Vec<String> = (0..4).map(|number| post(&format!("X-Id: {number}\r\nAccept: a\r\n"))).collect();
+    check(&numbered, "POST /mcp HTTP/1.1\r\nHost: h\r\n");
+    // A new token is another opening; one head of another kind in between changes nothing for good.
+    let token = |token: &str| post(&format!("Authorization: {token}\r\n"));
+    let refreshed = token("b").replace("\r\n\r\n", "\r\n");
+    check(&[token("a"), token("a"), token("a"), token("b"), token("b")], &refreshed);
+    // What is never the same is not kept any more, and neither is what is too long.
+    let paths: Vec<String> = (0..20).map(|path| format!("GET /{path} HTTP/1.1\r\nHost: h\r\n\r\n")).collect();
+    check(&paths, "");
+    let long = post(&format!("X: {}\r\n", "a".repeat(OPENING_BYTES_MAX)));
+    check(&[long.clone(), long], "POST /mcp HTTP/1.1\r\nHost: h\r\n");
 }
