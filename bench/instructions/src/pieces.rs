@@ -108,8 +108,8 @@ impl Bench {
                     write(writer);
                     if turn.is_multiple_of(ROUND) {
                         let mut frames = 0;
-                        reader.drain(|frame| {
-                            black_box(&frame);
+                        reader.drain(usize::MAX, |frame| {
+                            black_box(frame);
                             frames += 1;
                         });
                         assert_eq!(frames, 2 * ROUND);

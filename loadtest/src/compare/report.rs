@@ -10,7 +10,7 @@ use crate::rig::environment;
 
 use super::plot;
 use super::sample::{Sample, Spread};
-use super::scene::{BODY_BYTES, Load, Pair, Scene, Share, Who};
+use super::scene::{BODY_BYTES, Load, Pair, Rival, Scene, Share, Who};
 
 /// Waiting for the core more often than this, whoever is measured shared it with somebody.
 const WAITED_PER_CENT_MAX: f64 = 10.0;
@@ -235,10 +235,10 @@ impl Report {
 
     /// Latency where calls have a schedule: from the moment a call was due.
     fn write_latency(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let head = ["load", "who", "p50 µs", "p99 µs", "p99.9 µs", "p50, paired", "p99, paired", "p99.9, paired", ""];
+        let head = ["load", "who", "p50 µs", "p99 µs", "p99.9 µs", "p50 / nginx", "p99 / nginx", "p99.9 / nginx", ""];
         let mut table = vec![head.map(str::to_owned)];
         for point in self.points.iter().filter(|point| matches!(point.load, Load::Open { .. })) {
-            let base = point.rows.first().filter(|row| !row.who.is_own());
+            let base = point.rows.iter().find(|row| row.who == Who::Rival(Rival::Nginx));
             for row in &point.rows {
                 let quantiles: [fn(&Sample) -> f64; 3] =
                     [|sample| sample.p50_us, |sample| sample.p99_us, |sample| sample.p999_us];
@@ -400,7 +400,6 @@ fn write_table<const N: usize>(f: &mut fmt::Formatter<'_>, rows: &[[String; N]])
 
 #[cfg(test)]
 mod tests {
-    use super::super::scene::Rival;
     use super::*;
 
     fn sample(cpu: f64) -> Sample {
