@@ -438,6 +438,7 @@ mod tests {
         for second in 1..=4 {
             for number in 1..=right {
                 tally.right(echo, Duration::from_millis(number), Duration::from_millis(1), true);
+                tally.arrived(echo);
             }
             tally.right(close, Duration::from_millis(3), Duration::from_millis(3), true);
             tally.roll(Duration::from_secs(second), Gauges { in_flight: 1, sessions: 7, streams: 3 });
