@@ -365,7 +365,12 @@ impl<'a> Drive<'a> {
         let label = self.label(key, flight.step);
         let measured = self.measured(flight.due);
         match &verdict {
-            Ok(()) => self.tally.right(label, done - flight.due, done - flight.sent, measured),
+            Ok(()) => {
+                self.tally.right(label, done - flight.due, done - flight.sent, measured);
+                if self.measured(done) {
+                    self.tally.arrived(label);
+                }
+            }
             Err(words) => self.tally.wrong(label, words, None, measured),
         }
         if answer.status == 401 {

@@ -122,7 +122,7 @@ impl fmt::Display for Objective {
     }
 }
 
-/// Right answers a second, to requests on schedule.
+/// Right answers that came in the window, a second.
 pub(super) fn rate(counts: &Counts, window: Duration) -> f64 {
     let seconds = window.as_secs_f64();
     if seconds > 0.0 { counts.kept as f64 / seconds } else { 0.0 }
@@ -187,6 +187,7 @@ mod tests {
         let at = tally.label("tools/call echo");
         for millis in 1..=100 {
             tally.right(at, Duration::from_millis(millis), Duration::from_millis(1), true);
+            tally.arrived(at);
         }
         tally.wrong(at, "no answer", Some(Duration::from_secs(2)), true);
         tally.window = Duration::from_secs(10);

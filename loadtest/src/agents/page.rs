@@ -381,8 +381,7 @@ fn text(value: &Value) -> String {
 
 const TIMES_NOTE: &str =
     "<p class=\"note\">From the moment a request was due, by when its answer came. The scale is logarithmic.</p>";
-const CURVE_NOTE: &str =
-    "<p class=\"note\">Where the two part, agents waited for an answer while their next request was already due.</p>";
+const CURVE_NOTE: &str = "<p class=\"note\">Where the two part, agents waited for an answer while their next request was already due, or the load itself was late.</p>";
 const STYLE: &str = "
 :root{--ground:#f6f7f9;--card:#fff;--ink:#1b2330;--soft:#5c6675;--line:#dfe3e9;--shade:#eceff4;--c1:#2563c9;--c2:#c96a12;--c3:#c62f3d;--c4:#8a94a3;--c5:#1b2330;--good:#13713f;--good-ground:#dcf3e5;--bad:#a51d2d;--bad-ground:#fbe1e3;--warn:#7a4a06;--warn-ground:#fdf0d8}
 @media(prefers-color-scheme:dark){:root{--ground:#12161d;--card:#1a202a;--ink:#e6eaf0;--soft:#9aa5b4;--line:#2c3542;--shade:#212935;--c1:#6ea4f8;--c2:#f0a04b;--c3:#f2707b;--c4:#7d8898;--c5:#e6eaf0;--good:#7fdca6;--good-ground:#173626;--bad:#ff9aa3;--bad-ground:#43191e;--warn:#f3c27a;--warn-ground:#3a2b12}}
@@ -438,6 +437,7 @@ mod tests {
         for second in 1..=4 {
             for number in 1..=right {
                 tally.right(echo, Duration::from_millis(number), Duration::from_millis(1), true);
+                tally.arrived(echo);
             }
             tally.right(close, Duration::from_millis(3), Duration::from_millis(3), true);
             tally.roll(Duration::from_secs(second), Gauges { in_flight: 1, sessions: 7, streams: 3 });

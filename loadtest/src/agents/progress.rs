@@ -35,8 +35,8 @@ impl Progress {
         self.said = moment;
         let line = line(moment, since, plan, bin, refreshed);
         let mut out = stderr().lock();
-        // Nobody reads it: nothing is lost.
-        let _ = if self.terminal { write!(out, "\r\x1b[2K{line}") } else { writeln!(out, "{line}") };
+        // Where nobody reads it nothing is lost. A narrow terminal cuts the line instead of breaking it.
+        let _ = if self.terminal { write!(out, "\r\x1b[2K\x1b[?7l{line}\x1b[?7h") } else { writeln!(out, "{line}") };
         let _ = out.flush();
     }
 

@@ -49,7 +49,7 @@ struct Label {
 pub(super) struct Counts {
     pub(super) right: u64,
     pub(super) wrong: u64,
-    /// Right answers to requests on schedule.
+    /// Right answers that came within the window, whenever their requests were due.
     pub(super) kept: u64,
     /// Those of the wrong ones that were due and could not be sent before the end.
     pub(super) unsent: u64,
@@ -132,9 +132,15 @@ impl Tally {
         }
         if measured {
             counts.right += 1;
-            counts.kept += u64::from(!*follows);
             counts.latency.saturating_record(nanos(latency));
             counts.service.saturating_record(nanos(service));
+        }
+    }
+
+    /// It came within the window.
+    pub(super) fn arrived(&mut self, label: usize) {
+        if let Some(Label { counts, .. }) = self.labels.get_mut(label) {
+            counts.kept += 1;
         }
     }
 
@@ -196,9 +202,9 @@ impl Tally {
             if of.is_none_or(|of| name == of || name.split(' ').next() == Some(of)) {
                 all.right += counts.right;
                 all.wrong += counts.wrong;
-                all.kept += if of.is_some() { counts.right } else { counts.kept };
                 all.unsent += counts.unsent;
                 if of.is_some() || !follows {
+                    all.kept += counts.kept;
                     // Equal bounds: adding cannot fail.
                     let _ = all.latency.add(&counts.latency);
                     let _ = all.service.add(&counts.service);
@@ -282,8 +288,10 @@ mod tests {
         tally.right(echo, MS, MS, false);
         tally.wrong(echo, "early", None, false);
         tally.right(echo, 3 * MS, MS, true);
+        tally.arrived(echo);
         let close = tally.follower("DELETE session");
         tally.right(close, Duration::from_secs(9), MS, true);
+        tally.arrived(close);
         tally.wrong(list, "late", None, true);
         tally.unsent(echo, Duration::from_secs(1));
         let all = tally.select(None);
