@@ -228,7 +228,10 @@ mod tests {
         ticks.measure(at(300_000_000, 100));
         let rate = ticks.rate.get();
         assert_eq!(rate, (1 << RATE_BITS) / 3);
-        assert_eq!(ticks.good.get(), ((u128::from(CLOCK_HOLD_MS * NS_PER_MS) << RATE_BITS) / u128::from(rate)) as u64);
+        assert_eq!(
+            u128::from(ticks.good.get()),
+            (u128::from(CLOCK_HOLD_MS * NS_PER_MS) << RATE_BITS) / u128::from(rate)
+        );
         ticks.measure(at(300_000_000 + 1, 5_000));
         assert_eq!((ticks.rate.get(), ticks.good.get()), (0, 0));
         ticks.measure(at(600_000_001, 5_100));
