@@ -63,6 +63,7 @@ impl Judge<'_> {
         }
     }
 
+    #[expect(clippy::boxed_local, reason = "it is a box where it comes from")]
     fn denied(&self, held: Box<Held>, why: Why, name: &str, broken: Option<&Broken>) -> Refusal {
         let denied = held.into_denied(why);
         let rule: [RuleId; 1];

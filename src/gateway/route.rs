@@ -29,7 +29,6 @@ use super::tally::Count;
 use super::traced;
 
 /// What is due for a message on a merged endpoint.
-#[expect(clippy::large_enum_variant, reason = "taken apart at once")]
 pub(super) enum Routed {
     /// It has its server now, and is to be decided on. An answer to what that asked has found its question.
     ToServer(Option<Restored>),

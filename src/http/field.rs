@@ -513,9 +513,8 @@ const fn case_of(word: u64) -> u64 {
 
 /// Where in `SLOTS` a name of this length and key, in any case, is looked for.
 #[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "what is left has as many bits as there are slots")]
 const fn slot(length: usize, key: Key) -> usize {
-    let mixed = (key.0 | LOW * 0x20) ^ (key.1 | LOW * 0x20).rotate_left(MIX.0) ^ (length as u64).wrapping_mul(LOW);
+    let mixed = (key.0 | (LOW * 0x20)) ^ (key.1 | (LOW * 0x20)).rotate_left(MIX.0) ^ (length as u64).wrapping_mul(LOW);
     (mixed.wrapping_mul(MIX.1) >> (64 - SLOTS_BITS)) as usize
 }
 

@@ -685,7 +685,8 @@ const fn outside(by_high: bool) -> [u8; 16] {
         if is_outside(byte) {
             let half = if by_high { byte >> 4 } else { byte & 15 };
             let bracket = matches!(byte, b'{' | b'}' | b'[' | b']');
-            table[half as usize] |= if bracket { 0x80 } else { 1 << (byte >> 4) & 0x7f | (byte >> 4 == 7) as u8 * 2 };
+            table[half as usize] |=
+                if bracket { 0x80 } else { ((1 << (byte >> 4)) & 0x7f) | ((byte >> 4 == 7) as u8 * 2) };
         }
         byte += 1;
     }

@@ -22,7 +22,7 @@ pub fn unescape<'a>(inside: &'a [u8], scratch: &'a mut Vec<u8>) -> Result<&'a st
 #[must_use]
 pub fn has_escape(inside: &[u8]) -> bool {
     // Most names are so short that a search is longer on its way than at its work.
-    if inside.len() <= 16 { inside.iter().any(|byte| *byte == b'\\') } else { memchr::memchr(b'\\', inside).is_some() }
+    if inside.len() <= 16 { inside.contains(&b'\\') } else { memchr::memchr(b'\\', inside).is_some() }
 }
 
 /// Whether two strings, given as the bytes inside their quotes, are the same text.

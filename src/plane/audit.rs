@@ -500,7 +500,7 @@ mod tests {
             for n in 0..3 * LOG_COMMON_PAIRS {
                 let n = n * (2 * round + 1) % (3 * LOG_COMMON_PAIRS);
                 let (subject, agent) = (format!("s{n}"), format!("a{}", n % 7));
-                let (issuer, task) = if n % 64 == 0 { (&*long, &long[n % 5..]) } else { ("i", "") };
+                let (issuer, task) = if n.is_multiple_of(64) { (&*long, &long[n % 5..]) } else { ("i", "") };
                 let decision = Decision {
                     issuer,
                     task,

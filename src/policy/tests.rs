@@ -1,7 +1,5 @@
 //! The room as a whole: the words of the configuration as rows, and `decide` against `explain`.
 
-#![expect(clippy::result_large_err, reason = "as for decide")]
-
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
