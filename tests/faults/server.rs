@@ -430,7 +430,8 @@ fn long_answers_that_turn_out_wrong_are_cut() {
             out.write(head("transfer-encoding: chunked\r\n") + &format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len()));
         }),
         ("no-json", |seen, out| {
-            let body = long(seen, 100_000, seen.id()).replace("\"n\":1999", "\"n\":1999,");
+            // Below its members it is only skimmed: a comma too many is for the client's parser, a bracket is not.
+            let body = long(seen, 100_000, seen.id()).replace("\"n\":1999", "\"n\":1999]");
             out.json_bytes(200, "", body.as_bytes());
         }),
         ("more-behind", |seen, out| out.json_bytes(200, "", (long(seen, 100_000, seen.id()) + "x").as_bytes())),
