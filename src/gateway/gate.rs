@@ -33,12 +33,13 @@ pub(super) fn led(shard: &Shard, snapshot: &Snapshot, conn: &Conn) -> Result<Rou
         return route(snapshot, conn);
     }
     let bytes = conn.bytes();
-    let (host, path, turn) = (conn.head.host.of(bytes), conn.head.path.of(bytes), shard.turn());
-    if let Some(route) = shard.led.borrow().again(turn, host, path) {
+    // By the number of the snapshot in hand: another may be published at any moment, in which ids mean something else.
+    let (host, path, number) = (conn.head.host.of(bytes), conn.head.path.of(bytes), snapshot.number);
+    if let Some(route) = shard.led.borrow().again(number, host, path) {
         return Ok(route);
     }
     let route = route(snapshot, conn)?;
-    shard.led.borrow_mut().note(turn, host, path, route);
+    shard.led.borrow_mut().note(number, host, path, route);
     Ok(route)
 }
 

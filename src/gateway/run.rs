@@ -7,8 +7,6 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use rustix::io::Errno;
-
 use crate::base::ids::ShardId;
 use crate::base::limits::{
     CANCEL_GRACE_MS, EVICT_LOOKS_MAX, FILES_KEPT, HOUSEKEEPING_MS, STREAM_END_MS_MAX, TRIM_MS, TURN_AWAY_MAX,
@@ -23,7 +21,7 @@ use crate::session::owner::SealingKey;
 use crate::tls::stream::Stream;
 use crate::uring::bell::{self, Listening};
 use crate::uring::ring::{self, Driver, RingFault};
-use crate::uring::socket::{self, Listener, Socket};
+use crate::uring::socket::{self, Listener, Socket, is_short};
 use crate::uring::spin;
 
 use super::control::{Busy, Control, Life};
@@ -109,19 +107,13 @@ async fn accept(shard: Rc<Shard>, listener: Rc<Listener>, index: usize) {
             Err(_) if listener.is_stopped() => break,
             // Out of descriptors: those that wait are told so, the others are served, and in a moment it is tried again.
             Err(fault) => {
-                if is_short(&fault) {
+                if is_short(&fault, listener.local_addr()) {
                     listener.turn_away(TURN_AWAY_MAX);
                 }
                 shard.timers.sleep_until(shard.timers.now().mono.plus_ms(HOUSEKEEPING_MS)).await;
             }
         }
     }
-}
-
-/// Whether the system lacks something, as opposed to one connection that failed.
-fn is_short(fault: &std::io::Error) -> bool {
-    let short = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
-    short.iter().any(|errno| fault.raw_os_error() == Some(errno.raw_os_error()))
 }
 
 /// Takes a connection in, if there is room for it.

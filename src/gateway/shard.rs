@@ -198,19 +198,19 @@ struct Way {
 }
 
 impl Led {
-    pub(super) fn again(&self, turn: u64, host: &[u8], path: &[u8]) -> Option<Route> {
+    pub(super) fn again(&self, number: u64, host: &[u8], path: &[u8]) -> Option<Route> {
         let way = &self.0[place(host, path)];
         let (of, route) = way.route?;
-        (of == turn && way.host == host && way.path == path).then_some(route)
+        (of == number && way.host == host && way.path == path).then_some(route)
     }
 
-    pub(super) fn note(&mut self, turn: u64, host: &[u8], path: &[u8], route: Route) {
+    pub(super) fn note(&mut self, number: u64, host: &[u8], path: &[u8], route: Route) {
         let way = &mut self.0[place(host, path)];
         way.host.clear();
         way.host.extend_from_slice(host);
         way.path.clear();
         way.path.extend_from_slice(path);
-        way.route = Some((turn, route));
+        way.route = Some((number, route));
     }
 }
 

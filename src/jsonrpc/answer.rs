@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 use super::lanes::Lanes;
 use super::machine::{Bounds, Counted, Level, Machine, Name, Role, Witness};
 use super::quick::{Quick, Sink};
-use super::scan::{Kind, RootName, ScanFault, Seen, Shape, VERSION, integer};
+use super::scan::{Kind, RootName, ScanFault, Seen, Shape, VERSION, integer, is_twin};
 use super::{id, text};
 use crate::base::limits::{ANSWER_MEMBERS_OPEN_MAX, ID_BYTES_MAX};
 
@@ -256,6 +256,9 @@ impl Notes {
     }
 }
 
+/// The members of a result that mean something to the gateway or change what it is.
+const RESULT_NAMES: &[&str] = &["isError", "resultType", "inputRequests", "requestState"];
+
 /// The notes, and the piece that is being read.
 struct Sight<'a> {
     notes: &'a mut Notes,
@@ -282,6 +285,8 @@ impl Witness for Sight<'_> {
                 (Some(RootName::Result), b"isError") => Wanted::IsError,
                 (Some(RootName::Result), b"resultType") => Wanted::ResultType,
                 (Some(RootName::Error), b"code") => Wanted::Code,
+                // A reader that looks past the case of names would find another one than was looked at.
+                (Some(RootName::Result), text) if is_twin(text, RESULT_NAMES) => return Err(ScanFault::CaseTwin),
                 _ => Wanted::Nothing,
             };
         }

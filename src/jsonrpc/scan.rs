@@ -622,7 +622,8 @@ fn judge_param(text: &[u8], word: u64) -> Result<Role, ScanFault> {
 }
 
 /// Whether a parser that matches names without regard to case would take `name` for one of `known`.
-fn is_twin(name: &[u8], known: &[&str]) -> bool {
+#[inline]
+pub(super) fn is_twin(name: &[u8], known: &[&str]) -> bool {
     let ascii = |known: &&str| name.eq_ignore_ascii_case(known.as_bytes()) && name != known.as_bytes();
     known.iter().any(ascii) || is_wide_twin(name, known)
 }

@@ -343,6 +343,22 @@ fn answers_tell_their_outcome() {
     assert_eq!(of(r#"{"jsonrpc":"2.0","method":"x"}"#).shape, Shape::Notification);
 }
 
+/// [E13] No other case of a name that means something in a result, in front of it or behind it.
+#[test]
+fn a_result_has_no_twins() {
+    for name in ["ISERROR", "iserror", "ResultType", "inputrequests", "REQUESTSTATE", "re\u{17f}ultType"] {
+        for members in [format!(r#""{name}":1,"isError":false"#), format!(r#""isError":false,"{name}":1"#)] {
+            let answer = format!(r#"{{"jsonrpc":"2.0","id":1,"result":{{{members}}}}}"#);
+            assert_eq!(answer_of(answer.as_bytes()).err(), Some(ScanFault::CaseTwin), "{answer}");
+            // Deeper it is anybody's name, as it is in an error.
+            for deeper in [format!(r#""result":{{"x":{{{members}}}}}"#), format!(r#""error":{{"code":1,{members}}}"#)] {
+                let answer = format!(r#"{{"jsonrpc":"2.0","id":1,{deeper}}}"#);
+                assert!(answer_of(answer.as_bytes()).is_ok(), "{answer}");
+            }
+        }
+    }
+}
+
 /// [E1] github.com/nst/JSONTestSuite: `y_` is JSON, `n_` is not, `i_` may be either. Two of `y_` have a name twice.
 #[test]
 fn the_json_test_suite() {

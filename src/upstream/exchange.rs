@@ -23,7 +23,7 @@ use crate::session::owner::Session;
 use crate::tls::config::ClientSide;
 use crate::tls::stream::Stream;
 use crate::uring::buffer::{self, Buffer};
-use crate::uring::socket::Socket;
+use crate::uring::socket::{self, Socket};
 use crate::uring::wait::{Deadline, Timers};
 
 use super::UpstreamFault;
@@ -263,7 +263,7 @@ impl Upstreams {
         deadline: Moment,
         abort: &Abort,
     ) -> Result<Answer, UpstreamFault> {
-        let pass = self.enter(lane)?;
+        let (pass, epoch) = (self.enter(lane)?, self.pool.epoch());
         let kept = match lane.transport {
             Transport::Http => self.pool.take(lane.pool_key(), self.timers.last().mono),
             Transport::Sse | Transport::Stdio => None,
@@ -271,7 +271,7 @@ impl Upstreams {
         // Boxed are the ways that few calls go: each would take its room in every call.
         let result = match kept {
             Some(stream) => {
-                let came = pin!(self.converse(lane, request, deadline, abort, stream)).await;
+                let came = pin!(self.converse(lane, request, deadline, abort, (stream, epoch))).await;
                 match came {
                     Ok(answer) => Ok(answer),
                     Err(failed) => Box::pin(self.once_more(lane, *failed, deadline, abort)).await,
@@ -350,10 +350,12 @@ impl Upstreams {
         deadline: Moment,
         abort: &Abort,
     ) -> Result<Answer, UpstreamFault> {
+        // Authorities or addresses may change while it is made: it is of the time before then.
+        let epoch = self.pool.epoch();
         let stream = self.connect(lane, deadline, abort).await?;
         // That took its time: whoever waits may not look again any more.
         let lane = &Lane { looks_again: false, ..*lane };
-        self.converse(lane, request, deadline, abort, stream).await.map_err(|failed| failed.fault)
+        self.converse(lane, request, deadline, abort, (stream, epoch)).await.map_err(|failed| failed.fault)
     }
 
     /// As [`Upstreams::exchange`], with a server that speaks HTTP+SSE: with the bridge in front of it.
@@ -365,8 +367,9 @@ impl Upstreams {
         abort: &Abort,
     ) -> Result<Answer, UpstreamFault> {
         let bridge = self.bridge.as_ref().ok_or(UpstreamFault::Unreachable)?;
-        let stream = bridge.dial(lane).map_err(|_| UpstreamFault::NoBuffer)?;
-        let answer = self.converse(lane, request, deadline, abort, stream).await.map_err(|failed| failed.fault)?;
+        let (epoch, stream) = (self.pool.epoch(), bridge.dial(lane).map_err(|_| UpstreamFault::NoBuffer)?);
+        let answer =
+            self.converse(lane, request, deadline, abort, (stream, epoch)).await.map_err(|failed| failed.fault)?;
         faultless(answer)
     }
 
@@ -380,6 +383,7 @@ impl Upstreams {
         abort: &Abort,
     ) -> Result<Answer, UpstreamFault> {
         let lane = &Lane { looks_again: false, ..*lane };
+        let epoch = self.pool.epoch();
         let kept = self.pool.take(lane.instance.digest, self.timers.last().mono);
         let stream = match kept {
             Some(stream) => stream,
@@ -389,7 +393,8 @@ impl Upstreams {
                 Stream::plain(Socket::of_pair(far).map_err(|_| UpstreamFault::NoBuffer)?)
             }
         };
-        let answer = self.converse(lane, request, deadline, abort, stream).await.map_err(|failed| failed.fault)?;
+        let answer =
+            self.converse(lane, request, deadline, abort, (stream, epoch)).await.map_err(|failed| failed.fault)?;
         faultless(answer)
     }
 
@@ -429,11 +434,14 @@ impl Upstreams {
         let mut fault = UpstreamFault::Unreachable;
         for address in lane.addresses {
             let until = self.timers.now().mono.plus_ms(lane.connect_ms).min(deadline);
-            if let Ok(socket) = Socket::connect(*address, &self.timers, until).await {
-                match self.secured(lane, socket, until, abort).await {
+            match Socket::connect(*address, &self.timers, until).await {
+                Ok(socket) => match self.secured(lane, socket, until, abort).await {
                     Ok(stream) => return Ok(stream),
                     Err(untrusted) => fault = untrusted,
-                }
+                },
+                // No port, descriptor or memory here: nothing is known of the server, and its breaker stays out of it.
+                Err(lack) if socket::is_short(&lack, *address) => fault = UpstreamFault::NoBuffer,
+                Err(_) => {}
             }
             if abort.fired() {
                 return Err(UpstreamFault::Withdrawn);
@@ -469,7 +477,7 @@ impl Upstreams {
         request: Composed,
         deadline: Moment,
         abort: &Abort,
-        stream: Stream,
+        (stream, epoch): (Stream, u64),
     ) -> Result<Answer, Box<Failed>> {
         // Before anything is sent: without room for its answer a request stays here, and may go elsewhere.
         let Some(input) = self.buffers.get(BUFFER_BYTES) else {
@@ -484,7 +492,7 @@ impl Upstreams {
         let mut arrived = self.boxes.borrow_mut().pop().unwrap_or_default();
         arrived.deadline = Some(self.timers.deadline(stream.socket(), deadline));
         (arrived.key, arrived.pool_key) = (lane.instance.digest, lane.pool_key());
-        (arrived.epoch, arrived.large) = (self.pool.epoch(), request.bytes.len() > SENT_AT_ONCE_BYTES);
+        (arrived.epoch, arrived.large) = (epoch, request.bytes.len() > SENT_AT_ONCE_BYTES);
         let Composed { method, bytes, repeatable } = request;
         let (came, bytes) = if arrived.large {
             Box::pin(send_large(&mut arrived, method, &stream, bytes, input)).await
@@ -921,6 +929,7 @@ impl Answer {
     /// As there.
     pub async fn fill_late(&mut self, buffers: &buffer::Pool) -> Result<(), UpstreamFault> {
         if let (None, Some(stream)) = (&self.0.input, &self.0.stream) {
+            drop(stream.socket().spare_buffer());
             // What is wrong with the connection, receiving tells.
             let _ = stream.readable().await;
         }

@@ -35,9 +35,18 @@ impl Pool {
     pub(super) fn take(&self, key: u64, now: Moment) -> Option<Stream> {
         let mut instances = self.instances.borrow_mut();
         let idle = instances.get_mut(&key)?;
-        while let Some(Idle { stream, until }) = idle.pop() {
-            // Bytes that nobody asked for would become the answer to the next request, which may be somebody else's. All
-            // that came before this request did is known: it was begun to be received when the connection was put here.
+        while !idle.is_empty() {
+            // Of the last ones rather one that is received on already: of one that was put here a moment ago only the
+            // kernel knows.
+            let last = idle.len() - 1;
+            let back = idle
+                .iter()
+                .rev()
+                .take(WATCHED_LOOKS_MAX)
+                .position(|idle| idle.stream.socket().is_watched())
+                .unwrap_or(0);
+            let Idle { stream, until } = idle.swap_remove(last - back);
+            // Bytes that nobody asked for would become the answer to the next request, which may be somebody else's.
             if until > now && stream.peek_state() == Peek::Quiet {
                 return Some(stream);
             }
@@ -103,3 +112,6 @@ impl Pool {
         }
     }
 }
+
+/// How many idle connections are looked at for one that is received on.
+const WATCHED_LOOKS_MAX: usize = 16;

@@ -161,6 +161,16 @@ impl Listener {
     }
 }
 
+/// Whether the system here lacks something (descriptors, memory, and of a connect to `to` source ports), as opposed to one
+/// connection that failed.
+#[must_use]
+pub fn is_short(fault: &io::Error, to: SocketAddr) -> bool {
+    let short = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
+    // Of the other family it says that there is none of it here at all.
+    let ports = to.is_ipv4().then_some(Errno::ADDRNOTAVAIL);
+    short.iter().chain(&ports).any(|errno| fault.raw_os_error() == Some(errno.raw_os_error()))
+}
+
 /// asm-generic/ioctls.h; the same on all of Linux but for architectures that io_uring is not used on.
 const TIOCOUTQ: ioctl::Opcode = 0x5411;
 
@@ -347,7 +357,7 @@ impl Socket {
             return (Err(io::ErrorKind::StorageFull.into()), buffer);
         };
         let handle = self.inner.canceller.borrow_mut().get_or_insert_with(Canceller::new).handle();
-        let flight = InFlight(&self.inner.wire);
+        let flight = InFlight::new(&self.inner.wire);
         // Given up from outside: the epoll driver ends it at once, io_uring with an answer of its own.
         let alarm = timers.give_up(self, until);
         let receive = self.inner.wire.stream_mut().cancelable_read(bytes.slice_mut(begin..end), handle);
@@ -382,7 +392,7 @@ impl Socket {
         let (mut bytes, start) = buffer.lend();
         let (mut next, end) = (start + from, start + to);
         let mut result = Ok(());
-        let flight = InFlight(&self.inner.wire);
+        let flight = InFlight::new(&self.inner.wire);
         while next < end && result.is_ok() {
             let (sent, slice) = self.inner.wire.stream_mut().write(bytes.slice(next..end)).await;
             bytes = slice.into_inner();
@@ -403,11 +413,17 @@ impl Socket {
     pub fn readable(&self) -> impl Future<Output = io::Result<()>> + 'static {
         let socket = self.clone();
         async move {
-            let flight = InFlight(&socket.inner.wire);
+            let flight = InFlight::new(&socket.inner.wire);
             let result = socket.inner.wire.stream().readable(false).await;
             socket.inner.wire.landed(flight).await;
             result
         }
+    }
+
+    /// Whether [`Socket::peek_state`] knows without asking the kernel.
+    #[must_use]
+    pub fn is_watched(&self) -> bool {
+        self.inner.ahead.borrow().as_ref().is_some_and(|ahead| ahead.begun && ahead.is_out())
     }
 
     /// Looks, without waiting, what there is to receive. One system call, but after [`Socket::recv_ahead`].
@@ -535,7 +551,7 @@ impl Socket {
     /// Waits for the connect that is under way.
     async fn connected(&self, timers: &Timers, deadline: Moment) -> io::Result<()> {
         let guard = timers.deadline(self, deadline);
-        let flight = InFlight(&self.inner.wire);
+        let flight = InFlight::new(&self.inner.wire);
         let polled = self.inner.wire.stream().writable(false).await;
         flight.landed();
         if guard.disarm() {
@@ -612,7 +628,7 @@ impl Wire {
         let Some((bytes, begin, end)) = buffer.lend_spare() else {
             return (Err(io::ErrorKind::StorageFull.into()), buffer);
         };
-        let flight = InFlight(self);
+        let flight = InFlight::new(self);
         let (result, slice) = self.stream_mut().read(bytes.slice_mut(begin..end)).await;
         self.landed(flight).await;
         buffer.restore(slice.into_inner());
@@ -666,6 +682,8 @@ struct Ahead {
     work: Pin<Box<dyn Future<Output = ()>>>,
     /// A receive was begun, and what came of it not taken.
     begun: bool,
+    /// The last operation of this thread when it was begun: itself, or one before it.
+    number: u64,
     /// For the next one.
     spare: Option<Buffer>,
 }
@@ -687,7 +705,7 @@ impl Ahead {
                 theirs.came.set(Some(wire.receive(room).await));
             }
         };
-        Box::new(Self { desk, work: Box::pin(work), begun: false, spare: None })
+        Box::new(Self { desk, work: Box::pin(work), begun: false, number: 0, spare: None })
     }
 
     fn begin(&mut self, room: Buffer) {
@@ -695,17 +713,24 @@ impl Ahead {
             self.begun = true;
             self.desk.room.set(Some(room));
             let _ = self.work.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+            self.number = OPERATIONS.with(|(begun, _)| begun.get());
         }
     }
 
-    /// What has come so far; `None` where nothing was begun.
+    /// Whether the kernel has it: until the ring is entered, nothing that is begun sees anything, and under epoll nothing
+    /// ever does by itself. One begun after it that has ended tells.
+    fn is_out(&self) -> bool {
+        !monoio::utils::is_legacy() && OPERATIONS.with(|(_, landed)| landed.get() > self.number)
+    }
+
+    /// What has come so far; `None` where that is not known.
     fn look(&mut self) -> Option<Peek> {
         if !self.begun {
             return None;
         }
         // Nobody has to be woken: whoever waits for it asks again.
         let came = self.poll(&mut Context::from_waker(Waker::noop()));
-        let Poll::Ready((result, buffer)) = came else { return Some(Peek::Quiet) };
+        let Poll::Ready((result, buffer)) = came else { return self.is_out().then_some(Peek::Quiet) };
         let state = if matches!(result, Ok(1..)) { Peek::Bytes } else { Peek::Closed };
         self.desk.came.set(Some((result, buffer)));
         Some(state)
@@ -741,17 +766,39 @@ impl Ahead {
 /// Lives while an operation is in flight. Dropped before it landed, because somebody dropped its future, it shuts the
 /// socket down: the kernel then ends the operation at once and lets go of descriptor and buffer, instead of whenever
 /// the peer pleases.
-struct InFlight<'a>(&'a Wire);
+struct InFlight<'a> {
+    wire: &'a Wire,
+    /// Its place among all operations of this thread.
+    number: u64,
+}
+
+thread_local! {
+    /// The operations of this thread so far, and the last of them that is known to have gone through the ring.
+    static OPERATIONS: (Cell<u64>, Cell<u64>) = const { (Cell::new(0), Cell::new(0)) };
+}
+
+impl<'a> InFlight<'a> {
+    /// An operation that is begun now.
+    fn new(wire: &'a Wire) -> Self {
+        let number = OPERATIONS.with(|(begun, _)| {
+            begun.set(begun.get().wrapping_add(1));
+            begun.get()
+        });
+        Self { wire, number }
+    }
+}
 
 impl InFlight<'_> {
     fn landed(self) {
         spin::landed();
+        // The ring takes them in the order in which they were begun: all before this one are with the kernel, too.
+        OPERATIONS.with(|(_, landed)| landed.set(landed.get().max(self.number)));
         mem::forget(self);
     }
 }
 
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
-        self.0.shutdown();
+        self.wire.shutdown();
     }
 }

@@ -505,6 +505,33 @@ fn peeking_tells_quiet_bytes_and_closed() {
     });
 }
 
+/// What had come before a receive was begun ahead is seen at once, though the kernel was not asked for it yet; and once it
+/// was, by what ended after it, nobody asks any more.
+#[test]
+fn a_receive_that_is_not_out_yet_hides_nothing() {
+    on_both(|| {
+        Box::pin(async {
+            let (timers, pool) = (timers(), pool());
+            let (client, server) = one_pair(&timers).await;
+            assert_eq!(server.try_send(b"x").unwrap(), 1);
+            client.recv_ahead(pool.get(16).unwrap());
+            assert!(!client.is_watched());
+            assert_eq!(client.peek_state(), Peek::Bytes);
+
+            let (client, server) = one_pair(&timers).await;
+            client.recv_ahead(pool.get(16).unwrap());
+            assert_eq!((client.is_watched(), client.peek_state()), (false, Peek::Quiet));
+            let (one, other) = one_pair(&timers).await;
+            one.send(buffer(&pool, b"x")).await.0.unwrap();
+            assert_eq!(client.is_watched(), !monoio::utils::is_legacy());
+            assert_eq!(client.peek_state(), Peek::Quiet);
+            drop((server, other));
+            sleep(ms(5)).await;
+            assert_eq!(client.peek_state(), Peek::Closed);
+        })
+    });
+}
+
 /// What was begun before anybody waited is the next receive, whatever room that brings; and nobody has to ask the kernel
 /// whether something came.
 #[test]

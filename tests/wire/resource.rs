@@ -233,6 +233,8 @@ fn audiences() {
     // The document names the URL that clients use: what the issuer makes of it is between the two of us.
     let document = ask(&gateway, "GET", &format!("{PATH}/own"), "").json();
     assert_eq!(document["resource"], gateway.url("/own"));
+    // What a process that is killed has not written down by then is lost.
+    oracle::check(&gateway, &[("up", &upstream)]);
     // An issuer's own is good for all endpoints but those.
     gateway = gateway.restart(|config| config["auth"]["issuers"][0]["audience"] = json!(["api://all", "api://tools"]));
     good(&gateway, json!("api://all"), &["/mcp", "/s/up/mcp"]);
