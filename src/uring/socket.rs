@@ -333,8 +333,8 @@ impl Socket {
     }
 
     /// Begins the next [`Socket::recv`] now, into `buffer`: until somebody waits for it, [`Socket::peek_state`] tells what
-    /// came without asking the kernel, as of the last time that the ring was looked at. Nothing else may be received
-    /// meanwhile. The connection keeps a buffer from then on.
+    /// came without asking the kernel, as of the last time that the ring was looked at, once [`Socket::is_watched`]; before
+    /// that it asks. Nothing else may be received meanwhile. The connection keeps a buffer from then on.
     pub fn recv_ahead(&self, buffer: Buffer) {
         if !self.is_shutdown() {
             let ahead = self.inner.ahead.take();
